@@ -1,0 +1,49 @@
+"""What routes are given: the long-lived parts of the process, made in the composition root."""
+
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.api.admission import Admission
+from app.core.settings import Settings
+from app.library.retrieval import Retriever
+from app.library.storage import ObjectStore
+from app.worker.client import WorkerClient
+
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The parts that all requests share.
+
+    Attributes:
+        settings: Of this process.
+        sessions: Transactions on the database.
+        retriever: The index of keys.
+        workers: The processes that own accelerators.
+        store: Files of data sets.
+        admission: Places for requests that reach a worker.
+        uploads: Places for uploads.
+        streams: Places for event streams.
+    """
+
+    settings: Settings
+    sessions: Sessions
+    retriever: Retriever
+    workers: WorkerClient
+    store: ObjectStore
+    admission: Admission
+    uploads: Admission
+    streams: Admission
+
+
+def services_of(request: Request) -> Services:
+    """The parts that the composition root put into the app's state."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf: TypeAlias = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,32 @@
+"""Bodies about the service's own state."""
+
+from typing import Literal
+
+from app.api.schemas.bodies import ResponseBody
+from app.api.schemas.vectors import BackboneBody
+
+
+class LivezBody(ResponseBody):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class CheckBody(ResponseBody):
+    """One part of the service."""
+
+    ok: bool
+    detail: str = ""
+
+
+class ReadyzBody(ResponseBody):
+    """Whether requests can be served, part by part."""
+
+    status: Literal["ready", "unready"]
+    checks: dict[str, CheckBody]
+
+
+class BackbonesBody(ResponseBody):
+    """The backbones that workers serve now."""
+
+    items: tuple[BackboneBody, ...]

@@ -1,0 +1,54 @@
+"""Bodies about finding vectors."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from app.api.fields import (
+    MAX_EMBEDDING_LENGTH,
+    EmbeddingValue,
+    Fingerprint,
+    ImageText,
+    Prompt,
+)
+from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.vectors import VectorBody
+
+
+class RetrieveRequest(RequestBody):
+    """A query: an image, a text, both, or a ready embedding of them."""
+
+    image: ImageText | None = None
+    text: Prompt | None = None
+    embedding: (
+        Annotated[list[EmbeddingValue], Field(min_length=2, max_length=MAX_EMBEDDING_LENGTH)] | None
+    ) = None
+    k: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
+    backbone: Fingerprint | None = None
+    min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
+    include_collapsed: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _is_one_query(self) -> Self:
+        has_parts = self.image is not None or self.text is not None
+        if has_parts == (self.embedding is not None):
+            raise ValueError("a query has an image, a text or both; or else an embedding")
+        return self
+
+
+class MatchBody(ResponseBody):
+    """A vector that resembles the query."""
+
+    vector: VectorBody
+    score: float = Field(description="Cosine similarity.")
+    threshold: float = Field(description="The similarity from which on retrieval trusts it.")
+
+
+class RetrievalBody(ResponseBody):
+    """Vectors for a query, best first, or an abstention."""
+
+    matches: tuple[MatchBody, ...]
+    abstained: bool
+    reason: str | None
+    epoch: int = Field(ge=0)
+    space: str

@@ -1,0 +1,92 @@
+"""Bodies about stored vectors."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from app.api.fields import Description, Tags, Version
+from app.api.schemas.bodies import RequestBody, ResponseBody
+
+Status = Literal["ready", "collapsed", "retired"]
+
+
+class BackboneBody(ResponseBody):
+    """The frozen vision-language model that a vector belongs to."""
+
+    fingerprint: str
+    name: str
+    architecture: str
+    num_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+
+
+class EvaluationBody(ResponseBody):
+    """How well a vector did on held-out items; shares of right answers, with a 95 % interval."""
+
+    dataset: str
+    split: str
+    scorer: str
+    items: int = Field(ge=1)
+    accuracy: float
+    low: float
+    high: float
+    zero_shot: float | None
+    icl: float | None
+    knn_icl: float | None
+    created: datetime
+
+
+class VectorBody(ResponseBody):
+    """One stored version of a vector."""
+
+    id: UUID
+    name: str
+    version: int = Field(ge=1)
+    sha256: str
+    size_bytes: int = Field(ge=0)
+    backbone: BackboneBody
+    method: str
+    shots: int = Field(ge=0)
+    dataset_sha256: str | None
+    job_id: UUID | None
+    parents: tuple[UUID, ...]
+    hyper_parameters: dict[str, Any]
+    seed: int
+    library_versions: dict[str, str]
+    norms: dict[str, Any]
+    status: Status
+    description: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    created: datetime
+
+
+class VectorDetailBody(VectorBody):
+    """One stored version with all that was measured of it."""
+
+    evaluations: tuple[EvaluationBody, ...] = ()
+
+
+class VectorPatch(RequestBody):
+    """What may change about a version; what is left out stays."""
+
+    description: Description | None = None
+    tags: Tags | None = None
+    status: Status | None = None
+
+
+class AliasPut(RequestBody):
+    """Where an alias shall point, and where it must point now for that to happen."""
+
+    version: Version
+    expected_version: Version | None = None
+
+
+class AliasBody(ResponseBody):
+    """A movable name of one version."""
+
+    name: str
+    alias: str
+    version: int = Field(ge=1)

@@ -1,0 +1,117 @@
+"""Bodies that are files: their type is checked, their bytes are counted, slow senders are cut off.
+
+The size limit itself stands on the router, where FastAPI enforces it while the body is read.
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from app.core.errors import DeadlineExceededError, InvalidInputError
+
+OCTET_STREAM: Final = "application/octet-stream"
+PARQUET: Final = "application/vnd.apache.parquet"
+SILENCE_SECONDS: Final = 60.0
+_BLOCK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedFile:
+    """A body on disk."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def file_body(*media_types: str) -> dict[str, Any]:
+    """What a route documents about a body that is a file."""
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    content = dict.fromkeys(media_types, schema)
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def require_media_type(request: Request, *media_types: str) -> None:
+    """Returns when the body is declared to be of one of the types.
+
+    None of them can be sent by a plain form of another site, so a browser asks us first.
+
+    Raises:
+        HTTPException: 415, it is not.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in media_types:
+        raise HTTPException(415)
+
+
+@asynccontextmanager
+async def received_file(request: Request, *, folder: Path) -> AsyncIterator[ReceivedFile]:
+    """The request's body as a file that exists for the block.
+
+    Raises:
+        InvalidInputError: The body is empty.
+        DeadlineExceededError: The sender fell silent.
+    """
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    file = await asyncio.to_thread(tempfile.NamedTemporaryFile, dir=folder, suffix=".upload")
+    try:
+        digest = hashlib.sha256()
+        size_bytes = 0
+        async for block in _blocks(request):
+            await asyncio.to_thread(_write, file, digest, block)
+            size_bytes += len(block)
+        if size_bytes == 0:
+            raise InvalidInputError("The body is empty")
+        await asyncio.to_thread(file.flush)
+        yield ReceivedFile(
+            path=Path(file.name), sha256=digest.hexdigest(), size_bytes=size_bytes
+        )
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+def _write(file: BinaryIO, digest: "hashlib._Hash", block: bytes) -> None:
+    digest.update(block)
+    file.write(block)
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body in memory, for files whose limit is small.
+
+    Raises:
+        InvalidInputError: The body is empty.
+        DeadlineExceededError: The sender fell silent.
+    """
+    content = b"".join([block async for block in _blocks(request)])
+    if not content:
+        raise InvalidInputError("The body is empty")
+    return content
+
+
+async def _blocks(request: Request) -> AsyncIterator[bytes]:
+    """The body in blocks of about a mebibyte, however small the pieces that arrive."""
+    pieces = request.stream().__aiter__()
+    buffer = bytearray()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                buffer += await anext(pieces)
+        except StopAsyncIteration:
+            break
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"Nothing arrived for {SILENCE_SECONDS:g} s of an unfinished body"
+            ) from None
+        if len(buffer) >= _BLOCK_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)

@@ -1,0 +1,65 @@
+"""The command `vlibrary` with its subcommands.
+
+To add one, write `app/cli/<name>.py` with a function whose heavy imports are inside, and register
+it in `COMMANDS`.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.cli.api import api
+from app.cli.doctor import doctor
+from app.cli.serve import serve
+from app.cli.worker import worker
+from app.core.errors import VLibraryError
+
+COMMANDS: Final[dict[str, Callable[..., Any]]] = {
+    "serve": serve,
+    "worker": worker,
+    "api": api,
+    "doctor": doctor,
+}
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer passes the flag's value
+    if value:
+        print(version("vlibrary"))
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The command line with every command of `COMMANDS`."""
+    cli = typer.Typer(
+        name="vlibrary",
+        help="Train, keep, find and apply multimodal in-context vectors.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @cli.callback()
+    def root(
+        *,
+        _version: Annotated[
+            bool,
+            typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        ] = False,
+    ) -> None:
+        pass
+
+    for name, command in COMMANDS.items():
+        cli.command(name)(command)
+    return cli
+
+
+def main() -> None:
+    """Run the command line; a library error becomes one line and exit status 1."""
+    try:
+        build()()
+    except VLibraryError as error:
+        print(f"vlibrary: {error.message}", file=sys.stderr)
+        sys.exit(1)

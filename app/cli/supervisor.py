@@ -1,0 +1,147 @@
+"""Child processes that never outlive their parent and are started again when they die.
+
+Knows processes and signals; not what runs in them.
+"""
+
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+from typing import Final
+
+from app.core.errors import UnavailableError
+from app.core.logs import get_logger
+from app.library.tether import tethered
+
+FIRST_BACKOFF_SECONDS: Final = 0.5
+LONGEST_BACKOFF_SECONDS: Final = 30.0
+STABLE_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.1
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """How to start one child.
+
+    Attributes:
+        name: For people and logs.
+        command: The program and its arguments.
+        environment: All of the child's variables.
+        is_ready: Answers whether the running child does its work.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    is_ready: Callable[[], bool]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Child:
+    program: Program
+    process: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    backoff_seconds: float
+    start_again_at: float = field(default=float("inf"))
+
+
+class Supervisor:
+    """Starts children, keeps them running, stops them all.
+
+    Use it from the main thread only: a child is tied to the life of the thread that started it.
+
+    Args:
+        stop_timeout_seconds: How long children may take to end when asked.
+        first_backoff_seconds: Pause before a child that died is started again; doubled each time.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop_timeout_seconds: float = 20.0,
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+    ) -> None:
+        self._children: list[_Child] = []
+        self._first_backoff_seconds = first_backoff_seconds
+        self._stop_timeout_seconds = stop_timeout_seconds
+
+    def start(self, program: Program) -> None:
+        """Start one more child."""
+        child = _Child(program=program, backoff_seconds=self._first_backoff_seconds)
+        self._children.append(child)
+        self._spawn(child)
+
+    def wait_ready(self, *, timeout_seconds: float, interrupted: Callable[[], bool]) -> None:
+        """Return when every child is ready, or when interrupted.
+
+        Raises:
+            UnavailableError: A child ended first, or the time was up.
+        """
+        deadline = monotonic() + timeout_seconds
+        while not interrupted():
+            for child in self._children:
+                code = None if child.process is None else child.process.poll()
+                if code is not None:
+                    raise UnavailableError(
+                        f"the {child.program.name} ended at its start with status {code}"
+                    )
+            if all(child.program.is_ready() for child in self._children):
+                return
+            if monotonic() > deadline:
+                raise UnavailableError(f"not ready after {timeout_seconds:g} s")
+            sleep(POLL_SECONDS)
+
+    def watch(self, *, interrupted: Callable[[], bool]) -> None:
+        """Start children that die again, slower each time, until interrupted."""
+        while not interrupted():
+            for child in self._children:
+                self._mend(child)
+            sleep(POLL_SECONDS)
+
+    def stop(self, *, hurried: Callable[[], bool]) -> None:
+        """Ask every child to end and wait; kill those that are late, or all when hurried."""
+        running = [child.process for child in self._children if child.process is not None]
+        self._children.clear()
+        for process in running:
+            process.terminate()
+        deadline = monotonic() + self._stop_timeout_seconds
+        while any(process.poll() is None for process in running):
+            if hurried() or monotonic() > deadline:
+                for process in running:
+                    process.kill()
+            sleep(POLL_SECONDS)
+
+    def _spawn(self, child: _Child) -> None:
+        # An own session keeps a Ctrl-C of the terminal from reaching the child before us.
+        child.process = subprocess.Popen(  # noqa: S603 - our own command line
+            tethered(child.program.command, death_signal=signal.SIGKILL),
+            env=dict(child.program.environment),
+            start_new_session=True,
+        )
+        child.started = monotonic()
+        child.start_again_at = float("inf")
+
+    def _mend(self, child: _Child) -> None:
+        now = monotonic()
+        if child.process is None:
+            if now >= child.start_again_at:
+                self._spawn(child)
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        if now - child.started > STABLE_SECONDS:
+            child.backoff_seconds = self._first_backoff_seconds
+        log.error(
+            "child ended, will be started again",
+            action="supervisor.restart",
+            child=child.program.name,
+            status=code,
+            seconds=child.backoff_seconds,
+        )
+        child.process = None
+        child.start_again_at = now + child.backoff_seconds
+        child.backoff_seconds = min(child.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)

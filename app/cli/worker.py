@@ -1,0 +1,30 @@
+"""`vlibrary worker`: one process that owns the accelerator."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli.options import read_settings
+from app.core.errors import ConfigurationError
+from app.core.logs import configure_logs
+
+
+def worker(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
+    role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
+) -> None:
+    """Load the backbone and serve or train with it; needs DATABASE_URL."""
+    settings = read_settings(
+        worker_host=host, worker_port=port, backbone=backbone, worker_role=role
+    )
+    configure_logs(settings.log_level)
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "a worker needs a database: set DATABASE_URL, or use `vlibrary serve`"
+        )
+    from app.worker.process import run
+
+    run(settings)

@@ -1,0 +1,205 @@
+"""The library's errors: one tree, a stable code for each, no HTTP status.
+
+```
+VLibraryError
+├── InvalidInputError            invalid-input
+│   ├── InvalidVectorFileError   invalid-vector-file
+│   ├── InvalidImageError        invalid-image
+│   └── InvalidDatasetError      invalid-dataset
+├── NotFoundError                not-found
+├── ConflictError                conflict
+├── TooLargeError                too-large
+├── IncompatibleBackboneError    incompatible-backbone
+├── UnsupportedBackboneError     unsupported-backbone
+├── SteeringError                steering-failed
+├── CorruptDataError             corrupt-data
+├── UnavailableError             unavailable
+│   ├── BusyError                busy
+│   ├── WorkerUnavailableError   worker-unavailable
+│   └── OutOfDeviceMemoryError   out-of-device-memory
+├── DeadlineExceededError        deadline-exceeded
+├── JobCancelledError            cancelled
+└── ConfigurationError           configuration
+```
+
+A message says what was wanted and what was found. It never repeats a prompt, an image or a secret.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+else:
+    # Run-time type checkers cannot follow an alias that names itself.
+    JSON = object
+
+
+class VLibraryError(Exception):
+    """Anything the library refuses to do, with a code that clients may rely on.
+
+    Attributes:
+        message: One sentence for a person: what was wanted and what was found.
+        details: The same facts for a program, made of JSON values.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, details: Mapping[str, JSON] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, JSON] = dict(details or {})
+
+
+class InvalidInputError(VLibraryError):
+    """The caller sent something that can never be accepted as it is."""
+
+    code = "invalid-input"
+
+
+class InvalidVectorFileError(InvalidInputError):
+    """The bytes are no well-formed vector file for the declared backbone."""
+
+    code = "invalid-vector-file"
+
+
+class InvalidImageError(InvalidInputError):
+    """The bytes are no image of an accepted format, size and shape."""
+
+    code = "invalid-image"
+
+
+class InvalidDatasetError(InvalidInputError):
+    """The file is no data set of the expected columns and limits."""
+
+    code = "invalid-dataset"
+
+
+class NotFoundError(VLibraryError):
+    """Nothing of that name or id exists for this caller."""
+
+    code = "not-found"
+
+
+class ConflictError(VLibraryError):
+    """The state changed under the caller, or the name is taken."""
+
+    code = "conflict"
+
+
+class TooLargeError(VLibraryError):
+    """The request or file exceeds a size limit."""
+
+    code = "too-large"
+
+
+class IncompatibleBackboneError(VLibraryError):
+    """Vectors were made for another backbone than the one at hand."""
+
+    code = "incompatible-backbone"
+
+
+class UnsupportedBackboneError(VLibraryError):
+    """The backbone's layout is unknown or cannot be steered exactly."""
+
+    code = "unsupported-backbone"
+
+
+class SteeringError(VLibraryError):
+    """Vectors that were asked for could not be applied in full."""
+
+    code = "steering-failed"
+
+
+class CorruptDataError(VLibraryError):
+    """Stored bytes no longer match their digest."""
+
+    code = "corrupt-data"
+
+
+class UnavailableError(VLibraryError):
+    """The request is fine but cannot be served now; trying again later may work.
+
+    Attributes:
+        retry_after_seconds: When trying again makes sense, if that is known.
+    """
+
+    code = "unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, JSON] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, details=details)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BusyError(UnavailableError):
+    """Every place is taken."""
+
+    code = "busy"
+
+
+class WorkerUnavailableError(UnavailableError):
+    """No worker that serves this backbone can be reached."""
+
+    code = "worker-unavailable"
+
+
+class OutOfDeviceMemoryError(UnavailableError):
+    """The accelerator had no room for this request."""
+
+    code = "out-of-device-memory"
+
+
+class DeadlineExceededError(VLibraryError):
+    """The request's time was used up before it was finished."""
+
+    code = "deadline-exceeded"
+
+
+class JobCancelledError(VLibraryError):
+    """Someone asked for the job to stop, and it did."""
+
+    code = "cancelled"
+
+
+class ConfigurationError(VLibraryError):
+    """Settings contradict each other or the machine."""
+
+    code = "configuration"
+
+
+def _tree(root: type[VLibraryError]) -> Iterator[type[VLibraryError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def error_from_code(
+    code: str, message: str, details: Mapping[str, JSON] | None = None
+) -> VLibraryError:
+    """The error that another process reported, rebuilt from its wire form.
+
+    Args:
+        code: The stable code of an error class.
+        message: Its sentence.
+        details: Its facts; `retry_after_seconds` is also set as an attribute where it applies.
+
+    Returns:
+        An instance of the class of that code, or a plain `VLibraryError` whose details keep the
+        unknown code under `code`.
+    """
+    details = dict(details or {})
+    classes = {kind.code: kind for kind in _tree(VLibraryError)}
+    kind = classes.get(code)
+    if kind is None:
+        return VLibraryError(message, details={**details, "code": code})
+    error = kind(message, details=details)
+    retry_after = details.get("retry_after_seconds")
+    if isinstance(error, UnavailableError) and isinstance(retry_after, int | float):
+        error.retry_after_seconds = float(retry_after)
+    return error

@@ -1,0 +1,75 @@
+"""Structured logs: a constant message with fields, one JSON object a line unless a person watches.
+
+Standard-library loggers, such as those of dependencies, go through the same formatter.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _rendering(stream: TextIO) -> list[Processor]:
+    # Tracebacks never show local variables: those hold prompts, images and secrets.
+    if stream.isatty():
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
+    as_dict = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(as_dict), structlog.processors.JSONRenderer()]
+
+
+def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Routes all logs of this process to one stream.
+
+    Args:
+        level: The least level that is written: debug, info, warning, error or critical.
+        stream: Where to; standard error by default, since standard output belongs to results.
+    """
+    stream = stream or sys.stderr
+    shared = _shared_processors()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(stream),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for one module.
+
+    Args:
+        name: The module's `__name__`.
+
+    Returns:
+        A logger whose methods take a constant message and fields, such as
+        `log.info("job claimed", job_id=...)`.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

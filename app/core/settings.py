@@ -1,0 +1,150 @@
+"""Every setting of a process, read once from `VLIBRARY_*`; the only reader of the environment.
+
+The defaults run everything on one laptop: a bundled backbone, an own Postgres, local files.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE: Final = 1024 * 1024
+ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
+OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def default_data_dir() -> Path:
+    """Where data lives when no setting says otherwise.
+
+    Root keeps it outside of its home, because Postgres runs as an unprivileged user that could not
+    enter there.
+    """
+    if os.geteuid() == 0:
+        return ROOT_DATA_DIR
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "vlibrary"
+
+
+class Settings(BaseSettings):
+    """Settings of one process; frozen, and refused at start when they contradict each other."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VLIBRARY_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    data_dir: Path = Field(default_factory=default_data_dir, description="Folder of all state.")
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("VLIBRARY_DATABASE_URL", "DATABASE_URL"),
+        description="An own Postgres; without it one is started below data_dir.",
+    )
+    pg_bin: Path | None = Field(default=None, description="Folder with initdb and postgres.")
+    object_store: str | None = Field(
+        default=None,
+        description="file://, s3:// or gs:// URL; the folder data_dir/objects if unset.",
+    )
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    workers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Worker URLs, separated by commas; none means an embedded worker."
+    )
+    worker_host: str = "127.0.0.1"
+    worker_port: Port = 8001
+    worker_role: Literal["serve", "train", "both"] = "both"
+
+    backbone: str = Field(default="pocket", min_length=1)
+    device: str = Field(default="auto", min_length=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    max_rows: Count = Field(default=16, description="Sequences decoded together.")
+    max_new_tokens_limit: Count = 1024
+    max_waiting: Count = Field(default=256, description="Requests that may wait for a row.")
+    bank_slots: Count = Field(default=64, description="Vectors kept on the device.")
+    training_share: float = Field(
+        default=0.5, gt=0, le=1, description="Device time left to training while requests wait."
+    )
+
+    max_upload_bytes: Count = 2048 * MEBIBYTE
+    max_body_bytes: Count = Field(default=96 * MEBIBYTE, description="Of a request with JSON.")
+    max_images: Count = 8
+    max_image_bytes: Count = 10 * MEBIBYTE
+    max_image_pixels: Count = 20_000_000
+    min_image_side: Count = Field(default=8, description="In pixels.")
+    max_image_side: Count = Field(default=8192, description="In pixels.")
+    max_image_aspect: float = Field(default=20.0, ge=1, description="Longer over shorter side.")
+
+    request_timeout_seconds: float = Field(default=120.0, gt=0)
+    drain_timeout_seconds: float = Field(default=20.0, gt=0)
+    job_stalled_seconds: float = Field(
+        default=30.0, gt=0, description="Silence after which a running job is queued again."
+    )
+    job_max_attempts: Count = 5
+    retrieval_margin: float = Field(
+        default=0.0, ge=0, le=2, description="Least lead of the best vector over the second."
+    )
+    retrieval_poll_seconds: float = Field(default=1.0, gt=0)
+    database_pool_size: Count = 10
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _split_workers(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _check_workers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+                raise ValueError("a worker is given as http://host:port")
+        return value
+
+    @field_validator("object_store")
+    @classmethod
+    def _check_object_store(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in OBJECT_STORE_SCHEMES:
+            raise ValueError("an object store is a file://, s3:// or gs:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.min_image_side > self.max_image_side:
+            raise ValueError("min_image_side is larger than max_image_side")
+        if self.min_image_side**2 > self.max_image_pixels:
+            raise ValueError("no image of min_image_side has at most max_image_pixels")
+        if not self.workers and (self.host, self.port) == (self.worker_host, self.worker_port):
+            raise ValueError("the api and the worker need different ports")
+        return self
+
+    @property
+    def objects_url(self) -> str:
+        """Where uploaded files and checkpoints go."""
+        return self.object_store or (self.data_dir.resolve() / "objects").as_uri()
+
+    @property
+    def postgres_dir(self) -> Path:
+        """Folder of the embedded Postgres."""
+        return self.data_dir / "postgres"
+
+
+def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment for a child process, with settings replaced.
+
+    Args:
+        overrides: Values by field name of `Settings`, such as `{"port": "8000"}`.
+
+    Returns:
+        Every variable of this process and `VLIBRARY_<FIELD>` for each override.
+    """
+    names = {f"VLIBRARY_{field.upper()}": value for field, value in overrides.items()}
+    return {**os.environ, **names}

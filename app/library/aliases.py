@@ -1,0 +1,166 @@
+"""Aliases: movable pointers from a name to one of its versions.
+
+`latest` moves by itself: to each new version, and back when the newest is deleted. Every other
+alias is moved by compare-and-set.
+"""
+
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import ConflictError, InvalidInputError, NotFoundError
+from app.core.identifiers import LATEST, check_alias
+from app.library.audit import record_deed
+from app.library.records import AliasRecord
+from app.library.tables import AliasRow, VectorNameRow, VectorRow
+
+# A session may live longer than its first look at a row; what it remembers must not answer.
+FRESH: Final = {"populate_existing": True}
+
+
+def _record(row: AliasRow) -> AliasRecord:
+    return AliasRecord(
+        name=row.name,
+        alias=row.alias,
+        version=row.version,
+        vector_id=row.vector_id,
+        updated=row.updated,
+    )
+
+
+async def lock_name(session: AsyncSession, name: str) -> None:
+    """Waits until this transaction alone may change what is under the name.
+
+    Raises:
+        NotFoundError: Nothing was ever stored under it.
+    """
+    query = select(VectorNameRow.name).where(VectorNameRow.name == name).with_for_update()
+    if await session.scalar(query) is None:
+        raise NotFoundError(f"No vectors named {name}")
+
+
+async def _point(session: AsyncSession, vector: VectorRow, alias: str) -> AliasRecord:
+    target = {"vector_id": vector.id, "version": vector.version, "updated": func.clock_timestamp()}
+    statement = (
+        insert(AliasRow)
+        .values(name=vector.name, alias=alias, **target)
+        .on_conflict_do_update(index_elements=[AliasRow.name, AliasRow.alias], set_=target)
+        .returning(AliasRow)
+    )
+    row = (await session.scalars(statement, execution_options=FRESH)).one()
+    return _record(row)
+
+
+async def _find(session: AsyncSession, name: str, alias: str) -> AliasRow | None:
+    query = select(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
+    return (await session.scalars(query, execution_options=FRESH)).one_or_none()
+
+
+async def point_latest(session: AsyncSession, name: str) -> None:
+    """Points `latest` at the newest version that is not deleted, or drops it.
+
+    Args:
+        session: Holds the name's lock.
+        name: Whose alias.
+    """
+    newest = (
+        select(VectorRow)
+        .where(VectorRow.name == name, VectorRow.deleted.is_(None))
+        .order_by(VectorRow.version.desc())
+        .limit(1)
+    )
+    vector = (await session.scalars(newest, execution_options=FRESH)).one_or_none()
+    if vector is not None:
+        await _point(session, vector, LATEST)
+    else:
+        gone = delete(AliasRow).where(AliasRow.name == name, AliasRow.alias == LATEST)
+        await session.execute(gone)
+
+
+async def set_alias(
+    session: AsyncSession,
+    name: str,
+    alias: str,
+    *,
+    version: int,
+    expected_version: int | None = None,
+) -> AliasRecord:
+    """Points an alias at a version.
+
+    Args:
+        session: An open session.
+        name: Whose versions.
+        alias: What to move.
+        version: Where to.
+        expected_version: Where it must point now; 0 means that it must not exist yet, None that
+            it does not matter.
+
+    Raises:
+        InvalidInputError: The alias is malformed or `latest`, which moves by itself.
+        NotFoundError: No such name or version.
+        ConflictError: It points elsewhere than expected.
+    """
+    if check_alias(alias) == LATEST:
+        raise InvalidInputError(f"The alias {LATEST} always means the newest version")
+    await lock_name(session, name)
+    current = await _find(session, name, alias)
+    found = current.version if current else 0
+    if expected_version is not None and expected_version != found:
+        raise ConflictError(
+            f"Wanted {name}@{alias} at version {expected_version}, found {found}",
+            details={"expected": expected_version, "found": found},
+        )
+    query = select(VectorRow).where(
+        VectorRow.name == name, VectorRow.version == version, VectorRow.deleted.is_(None)
+    )
+    vector = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    if vector is None:
+        raise NotFoundError(f"No vectors {name}@{version}")
+    record = await _point(session, vector, alias)
+    await record_deed(
+        session,
+        action="alias.set",
+        subject=f"{name}@{alias}",
+        details={"version": version, "previous": found},
+    )
+    return record
+
+
+async def delete_alias(session: AsyncSession, name: str, alias: str) -> None:
+    """Takes an alias away.
+
+    Raises:
+        InvalidInputError: It is `latest`.
+        NotFoundError: It does not exist.
+    """
+    if alias == LATEST:
+        raise InvalidInputError(f"The alias {LATEST} cannot be deleted")
+    await lock_name(session, name)
+    current = await _find(session, name, alias)
+    if current is None:
+        raise NotFoundError(f"No alias {name}@{alias}")
+    gone = delete(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
+    await session.execute(gone)
+    details = {"previous": current.version}
+    await record_deed(session, action="alias.delete", subject=f"{name}@{alias}", details=details)
+
+
+async def list_aliases(session: AsyncSession, name: str) -> list[AliasRecord]:
+    """All aliases of a name, sorted."""
+    query = select(AliasRow).where(AliasRow.name == name).order_by(AliasRow.alias)
+    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+
+
+async def aliases_of(
+    session: AsyncSession, vector_ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, list[str]]:
+    """The aliases that point at each of the vectors; vectors without one are left out."""
+    query = select(AliasRow.vector_id, AliasRow.alias).where(AliasRow.vector_id.in_(vector_ids))
+    found: dict[uuid.UUID, list[str]] = {}
+    for vector_id, alias in await session.execute(query):
+        found.setdefault(vector_id, []).append(alias)
+    return found

@@ -1,0 +1,212 @@
+"""A worker's side of a training job: take it, tell how far it is, end it.
+
+Whoever takes a job gets a fencing token. Everything said later carries the token, so a worker that
+was thought dead and comes back is refused, and its result is rolled back with it.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import JSON, ConflictError
+from app.library.jobs import FRESH, append_event, end_job, get_job, lock_job
+from app.library.queue import deliver, is_waiting
+from app.library.records import JobRecord
+from app.library.tables import JobRow
+
+MAX_MESSAGE_CHARACTERS: Final = 2000
+LOST_MESSAGE: Final = "Every worker that took the job disappeared"
+
+
+async def claim_job(session: AsyncSession, job_id: uuid.UUID) -> tuple[JobRecord, int]:
+    """Takes a waiting job.
+
+    Returns:
+        The job, and the fencing token for everything that is said about it later.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: It does not wait: another worker has it, or it has ended. A second delivery
+            of a job ends here, which is no fault.
+    """
+    row = await lock_job(session, job_id)
+    if row.state != "queued":
+        raise ConflictError(f"Job {job_id} is {row.state}", details={"state": row.state})
+    now = await _now(session)
+    row.state = "running"
+    row.fencing_token += 1
+    row.attempts += 1
+    row.started = row.started or now
+    row.heartbeat = now
+    token = row.fencing_token
+    await session.flush()
+    data: dict[str, JSON] = {"state": "running", "attempt": row.attempts}
+    await append_event(session, job_id, kind="state", data=data)
+    return await get_job(session, job_id), token
+
+
+async def heartbeat(session: AsyncSession, job_id: uuid.UUID, token: int) -> bool:
+    """Says that the worker is alive.
+
+    Returns:
+        Whether it was asked to stop.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await _owned(session, job_id, token)
+    row.heartbeat = await _now(session)
+    await session.flush()
+    return row.cancel_requested
+
+
+async def record_progress(
+    session: AsyncSession, job_id: uuid.UUID, token: int, *, progress: Mapping[str, JSON]
+) -> bool:
+    """Tells how far the job is; counts as a heartbeat.
+
+    Args:
+        session: An open session.
+        job_id: Which job.
+        token: From `claim_job`.
+        progress: Replaces what was told before. Numbers that are not finite become null.
+
+    Returns:
+        Whether the worker was asked to stop.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await _owned(session, job_id, token)
+    row.progress = dict(progress)
+    row.heartbeat = await _now(session)
+    await session.flush()
+    await append_event(session, job_id, kind="progress", data=progress)
+    return row.cancel_requested
+
+
+async def finish_job(
+    session: AsyncSession, job_id: uuid.UUID, token: int, *, vector_id: uuid.UUID
+) -> JobRecord:
+    """Ends a job with its result, in the transaction that stores the result.
+
+    Saying it again with the same result is harmless. A wish to cancel that came too late is void.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await lock_job(session, job_id)
+    if (row.state, row.fencing_token, row.vector_id) == ("succeeded", token, vector_id):
+        return await get_job(session, job_id)
+    _require_owner(row, token)
+    row.vector_id = vector_id
+    await end_job(session, row, state="succeeded", data={"vector_id": str(vector_id)})
+    return await get_job(session, job_id)
+
+
+async def fail_job(
+    session: AsyncSession, job_id: uuid.UUID, token: int, *, code: str, message: str
+) -> JobRecord:
+    """Ends a job with the stable code and the sentence of an error.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await _owned(session, job_id, token)
+    await _fail(session, row, code=code, message=message)
+    return await get_job(session, job_id)
+
+
+async def mark_cancelled(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
+    """Ends a job that stopped because it was asked to.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await _owned(session, job_id, token)
+    await end_job(session, row, state="cancelled", data={})
+    return await get_job(session, job_id)
+
+
+async def requeue_stalled(
+    session: AsyncSession, *, older_than_seconds: float, max_attempts: int = 5
+) -> list[uuid.UUID]:
+    """Delivers unfinished jobs again of which nothing was heard for a while.
+
+    A silent running job goes back into the queue under a new token; it ends instead when someone
+    wanted that, or when too many workers vanished with it. A waiting job whose delivery was taken
+    by a worker that died before it claimed the job is delivered once more.
+
+    Args:
+        session: An open session; jobs that another caller is looking at are skipped.
+        older_than_seconds: How long the silence must have lasted.
+        max_attempts: After so many, the job fails.
+
+    Returns:
+        The jobs that wait again.
+    """
+    silent_since = func.clock_timestamp() - dt.timedelta(seconds=older_than_seconds)
+    query = (
+        select(JobRow)
+        .where(JobRow.state.in_(("queued", "running")), JobRow.heartbeat < silent_since)
+        .order_by(JobRow.id)
+        .with_for_update(skip_locked=True)
+    )
+    rows = (await session.scalars(query, execution_options=FRESH)).all()
+    return [row.id for row in rows if await _revive(session, row, max_attempts=max_attempts)]
+
+
+async def _revive(session: AsyncSession, row: JobRow, *, max_attempts: int) -> bool:
+    if row.cancel_requested:
+        await end_job(session, row, state="cancelled", data={})
+        return False
+    if row.state == "running" and row.attempts >= max_attempts:
+        await _fail(session, row, code="worker-unavailable", message=LOST_MESSAGE)
+        return False
+    if await is_waiting(session, row.id):
+        return False
+    was_running = row.state == "running"
+    row.state = "queued"
+    row.fencing_token += 1
+    row.heartbeat = await _now(session)
+    await session.flush()
+    if was_running:
+        await append_event(session, row.id, kind="state", data={"state": "queued"})
+    await deliver(session, row.id)
+    return True
+
+
+async def _fail(session: AsyncSession, row: JobRow, *, code: str, message: str) -> None:
+    row.error_code = code
+    row.error_message = message.replace("\0", "")[:MAX_MESSAGE_CHARACTERS]
+    data: dict[str, JSON] = {"error": {"code": code, "message": row.error_message}}
+    await end_job(session, row, state="failed", data=data)
+
+
+async def _owned(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRow:
+    row = await lock_job(session, job_id)
+    _require_owner(row, token)
+    return row
+
+
+def _require_owner(row: JobRow, token: int) -> None:
+    if row.state != "running" or row.fencing_token != token:
+        raise ConflictError(
+            f"Job {row.id} is no longer this worker's: wanted running with token {token}, "
+            f"found {row.state} with token {row.fencing_token}",
+            details={"state": row.state},
+        )
+
+
+async def _now(session: AsyncSession) -> dt.datetime:
+    now: dt.datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    return now

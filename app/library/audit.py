@@ -1,0 +1,73 @@
+"""The audit trail: who did what to which thing, written once in the deed's own transaction."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import JSON
+from app.library.tables import AuditRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """One deed.
+
+    Attributes:
+        id: Grows with time.
+        action: Such as `vector.create`.
+        subject: Such as a vector's id.
+        actor: Who did it, where that is known.
+        details: Facts worth keeping; never a secret, a prompt or an image.
+        created: When.
+    """
+
+    id: int
+    action: str
+    subject: str
+    actor: str | None
+    details: dict[str, Any]
+    created: dt.datetime
+
+
+async def record_deed(
+    session: AsyncSession,
+    *,
+    action: str,
+    subject: str,
+    details: Mapping[str, JSON] | None = None,
+    actor: str | None = None,
+) -> None:
+    """Adds one deed to the trail."""
+    session.add(AuditRow(action=action, subject=subject, details=dict(details or {}), actor=actor))
+    await session.flush()
+
+
+async def list_deeds(
+    session: AsyncSession, *, subject: str | None = None, after: int = 0, limit: int = 100
+) -> list[AuditRecord]:
+    """Deeds in the order they were done.
+
+    Args:
+        session: An open session.
+        subject: Only those done to this thing.
+        after: Only those with a larger id.
+        limit: At most so many.
+    """
+    query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id).limit(limit)
+    if subject is not None:
+        query = query.where(AuditRow.subject == subject)
+    return [
+        AuditRecord(
+            id=row.id,
+            action=row.action,
+            subject=row.subject,
+            actor=row.actor,
+            details=row.details,
+            created=row.created,
+        )
+        for row in await session.scalars(query)
+    ]

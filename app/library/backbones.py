@@ -1,0 +1,48 @@
+"""The backbones that vectors were made for."""
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.backbones import BackboneDescription
+from app.core.errors import NotFoundError
+from app.library.tables import BackboneRow
+
+
+def describe(row: BackboneRow) -> BackboneDescription:
+    """The record of a row."""
+    return BackboneDescription(
+        fingerprint=row.fingerprint,
+        name=row.name,
+        architecture=row.architecture,
+        num_layers=row.num_layers,
+        hidden_size=row.hidden_size,
+        num_heads=row.num_heads,
+        vocab_size=row.vocab_size,
+        max_position_embeddings=row.max_position_embeddings,
+        digests=dict(row.digests),
+    )
+
+
+async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:
+    """Stores the description unless one with its fingerprint is there."""
+    values = backbone.to_dict()
+    await session.execute(insert(BackboneRow).values(values).on_conflict_do_nothing())
+
+
+async def get_backbone(session: AsyncSession, fingerprint: str) -> BackboneDescription:
+    """The description with this fingerprint.
+
+    Raises:
+        NotFoundError: It was never stored.
+    """
+    row = await session.get(BackboneRow, fingerprint)
+    if row is None:
+        raise NotFoundError(f"No backbone {fingerprint[:12]}")
+    return describe(row)
+
+
+async def list_backbones(session: AsyncSession) -> list[BackboneDescription]:
+    """All known backbones by name."""
+    query = select(BackboneRow).order_by(BackboneRow.name, BackboneRow.fingerprint)
+    return [describe(row) for row in await session.scalars(query)]

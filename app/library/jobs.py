@@ -1,0 +1,255 @@
+"""Training jobs: the truth about what was asked for, how far it is and how it ended.
+
+This is the side of those who ask for training and watch it; `attempts` is the worker's side.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import JSON, ConflictError, NotFoundError
+from app.core.identifiers import check_description, check_name, check_tags, new_id
+from app.library.audit import record_deed
+from app.library.database import dump_json
+from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.queue import deliver, withdraw
+from app.library.records import JobEvent, JobEventKind, JobRecord, JobState
+from app.library.tables import DatasetRow, JobEventRow, JobRow, VectorRow
+
+CHANNEL: Final = "vlibrary_jobs"
+FRESH: Final = {"populate_existing": True}
+
+
+def _record(row: JobRow, *, vector_name: str | None, vector_version: int | None) -> JobRecord:
+    return JobRecord(
+        id=row.id,
+        name=row.name,
+        dataset_id=row.dataset_id,
+        backbone_fingerprint=row.backbone_fingerprint,
+        config=dict(row.config),
+        description=row.description,
+        tags=tuple(row.tags),
+        state=cast("JobState", row.state),
+        progress=dict(row.progress),
+        vector_id=row.vector_id,
+        vector_name=vector_name,
+        vector_version=vector_version,
+        error_code=row.error_code,
+        error_message=row.error_message,
+        cancel_requested=row.cancel_requested,
+        attempts=row.attempts,
+        last_sequence=row.last_sequence,
+        heartbeat=row.heartbeat,
+        created=row.created,
+        started=row.started,
+        finished=row.finished,
+    )
+
+
+async def enqueue_training(
+    session: AsyncSession,
+    *,
+    name: str,
+    dataset_id: uuid.UUID,
+    config: Mapping[str, JSON],
+    backbone_fingerprint: str | None = None,
+    description: str = "",
+    tags: Iterable[str] = (),
+    idempotency_key: str | None = None,
+) -> JobRecord:
+    """A queued job and its delivery, which commit together.
+
+    Args:
+        session: An open session.
+        name: The name its vectors will get.
+        dataset_id: What to train on.
+        config: Overrides of the training configuration.
+        backbone_fingerprint: The only backbone that may be trained, or None for any.
+        description: Goes to the vectors.
+        tags: Go to the vectors.
+        idempotency_key: Asking again with the same key returns the first job.
+
+    Raises:
+        InvalidInputError: A name, tag or text is malformed.
+        NotFoundError: There is no such data set.
+        ConflictError: The key was used for something else.
+    """
+    asked: dict[str, Any] = {
+        "name": check_name(name),
+        "dataset_id": dataset_id,
+        "backbone_fingerprint": backbone_fingerprint,
+        "config": json.loads(dump_json(config)),
+        "description": check_description(description),
+        "tags": check_tags(tags),
+    }
+    if await session.get(DatasetRow, dataset_id) is None:
+        raise NotFoundError(f"No data set {dataset_id}")
+    statement = (
+        insert(JobRow)
+        .values(id=new_id(), state="queued", progress={}, idempotency_key=idempotency_key, **asked)
+        .on_conflict_do_nothing(index_elements=[JobRow.idempotency_key])
+        .returning(JobRow.id)
+    )
+    job_id = await session.scalar(statement)
+    if job_id is None:
+        return await _same_request(session, asked, idempotency_key)
+    await append_event(session, job_id, kind="state", data={"state": "queued"})
+    await deliver(session, job_id)
+    await record_deed(session, action="job.create", subject=str(job_id), details={"name": name})
+    return await get_job(session, job_id)
+
+
+async def _same_request(
+    session: AsyncSession, asked: Mapping[str, Any], idempotency_key: str | None
+) -> JobRecord:
+    query = select(JobRow).where(JobRow.idempotency_key == idempotency_key)
+    row = (await session.scalars(query, execution_options=FRESH)).one()
+    if any(getattr(row, field) != value for field, value in asked.items()):
+        raise ConflictError("The idempotency key was used for another request")
+    return await get_job(session, row.id)
+
+
+async def get_job(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
+    """One job.
+
+    Raises:
+        NotFoundError: There is none with this id.
+    """
+    query = (
+        select(JobRow, VectorRow.name, VectorRow.version)
+        .outerjoin(VectorRow, VectorRow.id == JobRow.vector_id)
+        .where(JobRow.id == job_id)
+    )
+    found = (await session.execute(query, execution_options=FRESH)).one_or_none()
+    if found is None:
+        raise NotFoundError(f"No job {job_id}")
+    row, name, version = found
+    return _record(row, vector_name=name, vector_version=version)
+
+
+async def list_jobs(
+    session: AsyncSession,
+    *,
+    state: JobState | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[JobRecord]:
+    """Jobs, newest first.
+
+    Args:
+        session: An open session.
+        state: Only those in this state.
+        limit: At most so many, from 1 to 200.
+        cursor: Where the page before ended.
+
+    Raises:
+        InvalidInputError: The limit or cursor is malformed.
+    """
+    query = select(JobRow, VectorRow.name, VectorRow.version).outerjoin(
+        VectorRow, VectorRow.id == JobRow.vector_id
+    )
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    if cursor is not None:
+        query = query.where(JobRow.id < decode_cursor(cursor))
+    query = query.order_by(JobRow.id.desc()).limit(check_limit(limit) + 1)
+    records = [
+        _record(row, vector_name=name, vector_version=version)
+        for row, name, version in await session.execute(query, execution_options=FRESH)
+    ]
+    return make_page(records, [record.id for record in records], limit=limit)
+
+
+async def append_event(
+    session: AsyncSession, job_id: uuid.UUID, *, kind: JobEventKind, data: Mapping[str, JSON]
+) -> None:
+    """Adds the job's next event; the job's row stays locked until the commit."""
+    number = (
+        update(JobRow)
+        .where(JobRow.id == job_id)
+        .values(last_sequence=JobRow.last_sequence + 1)
+        .returning(JobRow.last_sequence)
+    )
+    sequence = (await session.scalars(number)).one()
+    session.add(JobEventRow(job_id=job_id, sequence=sequence, kind=kind, data=dict(data)))
+    await session.flush()
+    await session.execute(select(func.pg_notify(CHANNEL, str(job_id))))
+
+
+async def job_events(
+    session: AsyncSession, job_id: uuid.UUID, *, after: int = 0, limit: int = 1000
+) -> list[JobEvent]:
+    """What happened to a job after the event of this number, in order.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    query = (
+        select(JobEventRow)
+        .where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        .order_by(JobEventRow.sequence)
+        .limit(limit)
+    )
+    events = [
+        JobEvent(
+            sequence=row.sequence,
+            kind=cast("JobEventKind", row.kind),
+            data=dict(row.data),
+            created=row.created,
+        )
+        for row in await session.scalars(query)
+    ]
+    if not events:
+        await get_job(session, job_id)
+    return events
+
+
+async def request_cancel(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
+    """Asks a job to stop: at once when it waits, else as soon as its worker looks.
+
+    Asking again is harmless.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: It has succeeded or failed already.
+    """
+    row = await lock_job(session, job_id)
+    if row.state in {"succeeded", "failed"}:
+        raise ConflictError(f"Job {job_id} has already {row.state}", details={"state": row.state})
+    if row.state == "queued":
+        await withdraw(session, job_id)
+        await end_job(session, row, state="cancelled", data={})
+    elif row.state == "running" and not row.cancel_requested:
+        row.cancel_requested = True
+        await session.flush()
+        await record_deed(session, action="job.cancel", subject=str(job_id))
+    return await get_job(session, job_id)
+
+
+async def lock_job(session: AsyncSession, job_id: uuid.UUID) -> JobRow:
+    """The job's row, which stays locked until the commit.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    query = select(JobRow).where(JobRow.id == job_id).with_for_update()
+    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"No job {job_id}")
+    return row
+
+
+async def end_job(
+    session: AsyncSession, row: JobRow, *, state: JobState, data: Mapping[str, JSON]
+) -> None:
+    """Moves a locked job into a final state and says so in its events."""
+    row.state = state
+    row.finished = await session.scalar(select(func.clock_timestamp()))
+    await session.flush()
+    await append_event(session, row.id, kind="state", data={"state": state, **data})
+    await record_deed(session, action=f"job.{state}", subject=str(row.id), details=data)

@@ -1,0 +1,221 @@
+"""Task embeddings of stored vectors, and the epochs that tell an index what has changed.
+
+Every change to a space's keys raises the space's epoch in the same transaction. The epoch's row
+lock is held until the commit, so epochs become visible in order and none is ever missed; a serial
+number would not promise that.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.library.tables import IndexChangeRow, IndexEpochRow, KeyRow, VectorRow
+
+CHANNEL: Final = "vlibrary_keys"
+MAX_EXEMPLARS: Final = 16
+MAX_DIMENSION: Final = 16_384
+MAX_SPACE_CHARACTERS: Final = 200
+DTYPE: Final = np.dtype("<f4")
+
+Operation: TypeAlias = Literal["put", "remove"]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class VectorKeys:
+    """All keys of one set of vectors in one space.
+
+    Attributes:
+        vector_id: Whose keys.
+        embeddings: `[keys, dimension]` float32, rows of length 1, the centroid first.
+        threshold: Least similarity at which a query counts as this task.
+    """
+
+    vector_id: uuid.UUID
+    embeddings: Float32Array
+    threshold: float
+
+
+def unit_rows(embeddings: Float32Array) -> Float32Array:
+    """The rows as float32 of length 1.
+
+    Args:
+        embeddings: `[rows, dimension]`.
+
+    Raises:
+        InvalidInputError: The shape is wrong, or a row is zero or not finite.
+    """
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if rows.ndim != 2 or not 1 <= rows.shape[1] <= MAX_DIMENSION:  # noqa: PLR2004 - a matrix
+        raise InvalidInputError(f"Wanted embeddings [n, 1..{MAX_DIMENSION}], found {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise InvalidInputError("An embedding has numbers that are not finite")
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise InvalidInputError("An embedding has no direction")
+    unit: Float32Array = (rows / norms).astype(np.float32)
+    return unit
+
+
+async def _raise_epoch(
+    session: AsyncSession, *, space: str, dimension: int, vector_id: uuid.UUID, operation: Operation
+) -> int:
+    statement = (
+        insert(IndexEpochRow)
+        .values(space=space, epoch=1, dimension=dimension)
+        .on_conflict_do_update(
+            index_elements=[IndexEpochRow.space], set_={"epoch": IndexEpochRow.epoch + 1}
+        )
+        .returning(IndexEpochRow.epoch, IndexEpochRow.dimension)
+    )
+    epoch, found = (await session.execute(statement)).one()
+    if found != dimension:
+        raise InvalidInputError(f"Space {space} wants dimension {found}, found {dimension}")
+    session.add(IndexChangeRow(space=space, epoch=epoch, vector_id=vector_id, operation=operation))
+    await session.flush()
+    # Delivered at the commit, and only a hint: whoever misses it finds the epoch by polling.
+    await session.execute(select(func.pg_notify(CHANNEL, space)))
+    return int(epoch)
+
+
+async def _require_live(session: AsyncSession, vector_id: uuid.UUID) -> None:
+    # The lock makes a delete wait, so that a deleted vector cannot gain keys.
+    query = select(VectorRow.deleted).where(VectorRow.id == vector_id)
+    found = (await session.execute(query.with_for_update(read=True))).one_or_none()
+    if found is None or found.deleted is not None:
+        raise NotFoundError(f"No vectors {vector_id}")
+
+
+async def add_keys(
+    session: AsyncSession,
+    *,
+    vector_id: uuid.UUID,
+    space: str,
+    centroid: Float32Array,
+    exemplars: Float32Array,
+    threshold: float,
+) -> int:
+    """Puts the keys of one set of vectors in the place of any it had in this space.
+
+    Args:
+        session: An open session; the space stays locked until it commits.
+        vector_id: Whose keys.
+        space: Identity of the encoder; spaces never mix.
+        centroid: `[dimension]`.
+        exemplars: `[n, dimension]` with n <= 16; may be empty.
+        threshold: Least similarity at which a query counts as this task, from -1 to 1.
+
+    Returns:
+        The space's new epoch.
+
+    Raises:
+        InvalidInputError: A shape, number or name is out of bounds.
+        NotFoundError: There are no such vectors.
+    """
+    if not 0 < len(space) <= MAX_SPACE_CHARACTERS or not space.isprintable():
+        raise InvalidInputError(f"A space has 1 to {MAX_SPACE_CHARACTERS} printable characters")
+    if not -1 <= threshold <= 1:
+        raise InvalidInputError(f"A threshold is between -1 and 1, found {threshold}")
+    if len(exemplars) > MAX_EXEMPLARS:
+        raise InvalidInputError(f"At most {MAX_EXEMPLARS} exemplars, found {len(exemplars)}")
+    parts = [np.atleast_2d(centroid), exemplars] if len(exemplars) else [np.atleast_2d(centroid)]
+    try:
+        rows = unit_rows(np.concatenate(parts))
+    except ValueError:
+        raise InvalidInputError("Centroid and exemplars differ in dimension") from None
+    await _require_live(session, vector_id)
+    epoch = await _raise_epoch(
+        session, space=space, dimension=rows.shape[1], vector_id=vector_id, operation="put"
+    )
+    old = delete(KeyRow).where(KeyRow.space == space, KeyRow.vector_id == vector_id)
+    await session.execute(old)
+    session.add_all(
+        KeyRow(
+            vector_id=vector_id,
+            space=space,
+            kind="exemplar" if position else "centroid",
+            embedding=row.astype(DTYPE).tobytes(),
+            threshold=float(threshold),
+        )
+        for position, row in enumerate(rows)
+    )
+    await session.flush()
+    return epoch
+
+
+async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[str, int]:
+    """Takes the keys of one set of vectors out of every space.
+
+    Returns:
+        The new epoch of each space that had some.
+    """
+    query = (
+        select(KeyRow.space, IndexEpochRow.dimension)
+        .join(IndexEpochRow, IndexEpochRow.space == KeyRow.space)
+        .where(KeyRow.vector_id == vector_id)
+        .distinct()
+        .order_by(KeyRow.space)
+    )
+    epochs = {
+        space: await _raise_epoch(
+            session, space=space, dimension=dimension, vector_id=vector_id, operation="remove"
+        )
+        for space, dimension in (await session.execute(query)).all()
+    }
+    await session.execute(delete(KeyRow).where(KeyRow.vector_id == vector_id))
+    return epochs
+
+
+async def current_epochs(session: AsyncSession) -> dict[str, int]:
+    """The epoch of every space."""
+    query = select(IndexEpochRow.space, IndexEpochRow.epoch)
+    return {row.space: row.epoch for row in await session.execute(query)}
+
+
+async def find_space(session: AsyncSession, space: str) -> tuple[int, int] | None:
+    """Epoch and dimension of a space, or None when nothing was ever put there."""
+    query = select(IndexEpochRow.epoch, IndexEpochRow.dimension)
+    found = (await session.execute(query.where(IndexEpochRow.space == space))).one_or_none()
+    return None if found is None else (found.epoch, found.dimension)
+
+
+async def changed_vectors(
+    session: AsyncSession, space: str, *, after: int, until: int
+) -> set[uuid.UUID]:
+    """The vectors whose keys changed in the epochs `after < epoch <= until`."""
+    query = select(IndexChangeRow.vector_id).where(
+        IndexChangeRow.space == space,
+        IndexChangeRow.epoch > after,
+        IndexChangeRow.epoch <= until,
+    )
+    return set(await session.scalars(query))
+
+
+async def load_keys(
+    session: AsyncSession, space: str, *, vector_ids: Iterable[uuid.UUID] | None = None
+) -> list[VectorKeys]:
+    """The keys of the given vectors, or of all, as they are now."""
+    query = (
+        select(KeyRow.vector_id, KeyRow.embedding, KeyRow.threshold)
+        .where(KeyRow.space == space)
+        .order_by(KeyRow.vector_id, KeyRow.id)
+    )
+    if vector_ids is not None:
+        query = query.where(KeyRow.vector_id.in_(vector_ids))
+    grouped: dict[uuid.UUID, tuple[list[bytes], float]] = {}
+    for vector_id, embedding, threshold in await session.execute(query):
+        grouped.setdefault(vector_id, ([], threshold))[0].append(embedding)
+    return [
+        VectorKeys(
+            vector_id, np.frombuffer(b"".join(parts), dtype=DTYPE).reshape(len(parts), -1), limit
+        )
+        for vector_id, (parts, limit) in grouped.items()
+    ]

@@ -1,0 +1,79 @@
+"""Delivery of training jobs through procrastinate, which lives in the same Postgres.
+
+A row of its queue says only that someone should look at a job; whether there is anything to do is
+the job's own business. Knows no state of a job.
+"""
+
+import uuid
+from typing import Final, cast
+
+import procrastinate
+from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
+from psycopg import AsyncConnection
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.library.database import conninfo
+
+TRAINING_QUEUE: Final = "training"
+TRAINING_TASK: Final = "vlibrary.train"
+
+
+def make_queue(url: str, *, max_connections: int = 4) -> procrastinate.App:
+    """The queue as a worker sees it, not yet open.
+
+    The worker registers its function as a task named `TRAINING_TASK` that takes `job_id: str`, and
+    runs it on `TRAINING_QUEUE`.
+
+    Args:
+        url: The database.
+        max_connections: Size of the queue's own pool; two are in use while a job runs.
+    """
+    connector = procrastinate.PsycopgConnector(
+        conninfo=conninfo(url), min_size=1, max_size=max_connections
+    )
+    return procrastinate.App(connector=connector)
+
+
+async def _driver_connection(session: AsyncSession) -> AsyncConnection:
+    connection = await session.connection()
+    return cast("AsyncConnection", (await connection.get_raw_connection()).driver_connection)
+
+
+def _lock(job_id: uuid.UUID) -> str:
+    return f"train:{job_id}"
+
+
+async def deliver(session: AsyncSession, job_id: uuid.UUID) -> None:
+    """Puts one delivery of a job into the queue, as part of the session's transaction.
+
+    The queueing lock allows at most one waiting delivery of a job; see `is_waiting`.
+
+    Raises:
+        AlreadyEnqueued: One is waiting.
+    """
+    job = Job(
+        queue=TRAINING_QUEUE,
+        task_name=TRAINING_TASK,
+        lock=None,
+        queueing_lock=_lock(job_id),
+        task_kwargs={"job_id": str(job_id)},
+    )
+    manager = JobManager(procrastinate.PsycopgConnector())
+    await manager.defer_job_async(job, connection=await _driver_connection(session))
+
+
+async def is_waiting(session: AsyncSession, job_id: uuid.UUID) -> bool:
+    """Whether a delivery of the job waits to be taken."""
+    query = "SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo'"
+    return await session.scalar(text(query), {"lock": _lock(job_id)}) is not None
+
+
+async def withdraw(session: AsyncSession, job_id: uuid.UUID) -> None:
+    """Takes a waiting delivery of the job back; harmless when there is none."""
+    query = (
+        "SELECT procrastinate_cancel_job_v1(id, false, true) FROM procrastinate_jobs "
+        "WHERE queueing_lock = :lock AND status = 'todo'"
+    )
+    await session.execute(text(query), {"lock": _lock(job_id)})

@@ -1,0 +1,104 @@
+"""Files by key: a local folder by default, a bucket by setting. Knows nothing of what they hold."""
+
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.store import LocalStore, from_url
+from obstore.store import ObjectStore as AnyStore
+
+from app.core.errors import InvalidInputError, NotFoundError
+
+_KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+
+
+def dataset_key(sha256: str) -> str:
+    """Where the file of a data set lies."""
+    return f"datasets/{sha256}.parquet"
+
+
+def checkpoint_key(job_id: object) -> str:
+    """Where the latest checkpoint of a job lies."""
+    return f"checkpoints/{job_id}"
+
+
+def _check(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise InvalidInputError("An object's key is made of plain segments, none starting with '.'")
+    return key
+
+
+class ObjectStore:
+    """Puts and gets files; a put is seen whole or not at all.
+
+    Args:
+        url: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `memory:///`.
+            Credentials of a bucket come from the usual variables of its provider.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            folder = Path(unquote(parts.path))
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._store: AnyStore = LocalStore(folder)
+        else:
+            self._store = from_url(url)
+
+    async def put_file(self, key: str, path: Path) -> None:
+        """Stores a file under the key, in place of any before it.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+        """
+        await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
+
+    async def get_file(self, key: str, path: Path) -> None:
+        """Writes what is stored under the key to a file, in pieces.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+            NotFoundError: Nothing is stored there.
+        """
+        try:
+            result = await obstore.get_async(self._store, _check(key))
+        except FileNotFoundError:
+            raise NotFoundError(f"No object {key}") from None
+        with path.open("wb") as stream:
+            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                stream.write(chunk)
+
+    async def put_bytes(self, key: str, data: bytes) -> None:
+        """Stores bytes under the key, in place of any before them.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+        """
+        await obstore.put_async(self._store, _check(key), data)
+
+    async def get_bytes(self, key: str) -> bytes:
+        """What is stored under the key.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+            NotFoundError: Nothing is stored there.
+        """
+        try:
+            result = await obstore.get_async(self._store, _check(key))
+            return bytes(await result.bytes_async())
+        except FileNotFoundError:
+            raise NotFoundError(f"No object {key}") from None
+
+    async def delete(self, key: str) -> None:
+        """Removes what is stored under the key; harmless when nothing is.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+        """
+        try:
+            await obstore.delete_async(self._store, _check(key))
+        except FileNotFoundError:
+            return

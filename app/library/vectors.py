@@ -1,0 +1,274 @@
+"""Stored vectors: immutable files with versions, and the little about them that may change.
+
+A file and its metadata are one row, so they commit together or not at all. Everything done under a
+name is ordered by the lock of the name's row. A delete is a tombstone: the bytes stay for whoever
+is still using them.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.backbones import BackboneDescription, require_same_backbone
+from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
+from app.core.identifiers import (
+    LATEST,
+    VectorReference,
+    check_description,
+    check_name,
+    check_tags,
+    new_id,
+    sha256_hex,
+)
+from app.core.vector_file import decode_vector_file
+from app.library.aliases import FRESH, aliases_of, lock_name, point_latest
+from app.library.audit import record_deed
+from app.library.backbones import remember_backbone
+from app.library.keys import remove_keys
+from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.records import VectorRecord, VectorStatus
+from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
+from app.library.vector_rows import read_vectors, vector_rows
+
+
+def _check_status(status: str) -> str:
+    if status not in VECTOR_STATES:
+        raise InvalidInputError(f"A status is one of {', '.join(VECTOR_STATES)}")
+    return status
+
+
+async def _next_version(session: AsyncSession, name: str) -> int:
+    statement = insert(VectorNameRow).values(name=name, last_version=1)
+    statement = statement.on_conflict_do_update(
+        index_elements=[VectorNameRow.name],
+        set_={"last_version": VectorNameRow.last_version + 1},
+    )
+    return (await session.scalars(statement.returning(VectorNameRow.last_version))).one()
+
+
+async def create_vector(
+    session: AsyncSession,
+    *,
+    name: str,
+    blob: bytes,
+    backbone: BackboneDescription,
+    shots: int,
+    hyper_parameters: Mapping[str, JSON],
+    seed: int,
+    library_versions: Mapping[str, str],
+    method: str = "m2iv",
+    dataset_sha256: str | None = None,
+    job_id: uuid.UUID | None = None,
+    parents: Sequence[uuid.UUID] = (),
+    status: VectorStatus = "ready",
+    description: str = "",
+    tags: Iterable[str] = (),
+) -> VectorRecord:
+    """Stores a vector file as the next version of a name and points `latest` at it.
+
+    Concurrent calls with one name wait for each other, so versions have no gaps and `latest` never
+    moves backwards.
+
+    Args:
+        session: An open session; the name stays locked until it commits.
+        name: New or known.
+        blob: A vector file.
+        backbone: What it must fit.
+        shots: Demonstrations per context it was trained on.
+        hyper_parameters: How it was trained.
+        seed: With which seed.
+        library_versions: With which software.
+        method: By which method.
+        dataset_sha256: On which data.
+        job_id: By which job.
+        parents: Combined from which vectors.
+        status: `collapsed` when it measured worse than no vectors.
+        description: Text for people.
+        tags: At most 32.
+
+    Raises:
+        InvalidInputError: A name, tag, text or status is malformed.
+        InvalidVectorFileError: The file is no vector file of the backbone's sizes.
+        IncompatibleBackboneError: The file says that it belongs to another backbone.
+    """
+    check_name(name)
+    values = {
+        "description": check_description(description),
+        "tags": check_tags(tags),
+        "status": _check_status(status),
+    }
+    tensors, metadata = await asyncio.to_thread(
+        decode_vector_file,
+        blob,
+        num_layers=backbone.num_layers,
+        hidden_size=backbone.hidden_size,
+    )
+    require_same_backbone(wanted=backbone.fingerprint, found=metadata["backbone"])
+    await remember_backbone(session, backbone)
+    row = VectorRow(
+        id=new_id(),
+        name=name,
+        version=await _next_version(session, name),
+        sha256=await asyncio.to_thread(sha256_hex, blob),
+        size_bytes=len(blob),
+        blob=blob,
+        backbone_fingerprint=backbone.fingerprint,
+        method=method,
+        shots=shots,
+        dataset_sha256=dataset_sha256,
+        job_id=job_id,
+        parents=list(parents),
+        hyper_parameters=dict(hyper_parameters),
+        seed=seed,
+        library_versions=dict(library_versions),
+        norms=tensors.norms(),
+        **values,
+    )
+    session.add(row)
+    await session.flush()
+    await point_latest(session, name)
+    details: dict[str, JSON] = {"name": name, "version": row.version, "sha256": row.sha256}
+    await record_deed(session, action="vector.create", subject=str(row.id), details=details)
+    return await get_vector(session, VectorReference(id=row.id))
+
+
+async def get_vector(session: AsyncSession, reference: VectorReference) -> VectorRecord:
+    """The vectors that a reference points at.
+
+    Raises:
+        NotFoundError: There are none, or they were deleted.
+    """
+    query = vector_rows().where(VectorRow.deleted.is_(None))
+    if reference.id is not None:
+        query = query.where(VectorRow.id == reference.id)
+    elif reference.version is not None:
+        query = query.where(
+            VectorRow.name == reference.name, VectorRow.version == reference.version
+        )
+    else:
+        query = query.join(AliasRow, AliasRow.vector_id == VectorRow.id).where(
+            AliasRow.name == reference.name, AliasRow.alias == (reference.alias or LATEST)
+        )
+    found = await read_vectors(session, query)
+    if not found:
+        raise NotFoundError(f"No vectors {reference}")
+    return found[0]
+
+
+async def get_vectors(
+    session: AsyncSession, ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, VectorRecord]:
+    """The vectors with these ids; those that do not exist or were deleted are left out."""
+    query = vector_rows().where(VectorRow.id.in_(ids), VectorRow.deleted.is_(None))
+    return {record.id: record for record in await read_vectors(session, query)}
+
+
+async def find_by_sha256(session: AsyncSession, sha256: str) -> VectorRecord | None:
+    """The newest vectors whose file has this digest.
+
+    Those that were deleted are found only when no others have it.
+    """
+    newest_live = (VectorRow.deleted.is_not(None), VectorRow.id.desc())
+    query = vector_rows().where(VectorRow.sha256 == sha256).order_by(*newest_live).limit(1)
+    return next(iter(await read_vectors(session, query)), None)
+
+
+async def list_vectors(
+    session: AsyncSession,
+    *,
+    name: str | None = None,
+    tag: str | None = None,
+    backbone: str | None = None,
+    status: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[VectorRecord]:
+    """Vectors that are not deleted, newest first.
+
+    Args:
+        session: An open session.
+        name: Only the versions of this name.
+        tag: Only those with this tag.
+        backbone: Only those for this fingerprint.
+        status: Only those in this state.
+        limit: At most so many, from 1 to 200.
+        cursor: Where the page before ended.
+
+    Raises:
+        InvalidInputError: The limit, status or cursor is malformed.
+    """
+    query = vector_rows().where(VectorRow.deleted.is_(None))
+    if name is not None:
+        query = query.where(VectorRow.name == name)
+    if tag is not None:
+        query = query.where(VectorRow.tags.contains([tag]))
+    if backbone is not None:
+        query = query.where(VectorRow.backbone_fingerprint == backbone)
+    if status is not None:
+        query = query.where(VectorRow.status == _check_status(status))
+    if cursor is not None:
+        query = query.where(VectorRow.id < decode_cursor(cursor))
+    query = query.order_by(VectorRow.id.desc()).limit(check_limit(limit) + 1)
+    records = await read_vectors(session, query)
+    return make_page(records, [record.id for record in records], limit=limit)
+
+
+async def _locked_row(session: AsyncSession, vector_id: uuid.UUID) -> VectorRow:
+    record = await get_vector(session, VectorReference(id=vector_id))
+    await lock_name(session, record.name)
+    query = select(VectorRow).where(VectorRow.id == vector_id, VectorRow.deleted.is_(None))
+    row = (await session.scalars(query.with_for_update(), execution_options=FRESH)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"No vectors {vector_id}")
+    return row
+
+
+async def update_vector(
+    session: AsyncSession,
+    vector_id: uuid.UUID,
+    *,
+    description: str | None = None,
+    tags: Iterable[str] | None = None,
+    status: VectorStatus | None = None,
+) -> VectorRecord:
+    """Changes what may change; None leaves a field as it is.
+
+    Raises:
+        InvalidInputError: A tag, text or status is malformed.
+        NotFoundError: There are no such vectors.
+    """
+    row = await _locked_row(session, vector_id)
+    if description is not None:
+        row.description = check_description(description)
+    if tags is not None:
+        row.tags = check_tags(tags)
+    if status is not None:
+        row.status = _check_status(status)
+    await session.flush()
+    return await get_vector(session, VectorReference(id=vector_id))
+
+
+async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
+    """Buries one set of vectors: no longer found, its version number never used again.
+
+    Raises:
+        NotFoundError: There are no such vectors.
+        ConflictError: An alias other than `latest` points at them.
+    """
+    row = await _locked_row(session, vector_id)
+    pointing = sorted((await aliases_of(session, [vector_id])).get(vector_id, ()))
+    if held := [alias for alias in pointing if alias != LATEST]:
+        raise ConflictError(
+            f"{row.name}@{row.version} is still called {', '.join(held)}",
+            details={"aliases": held},
+        )
+    row.deleted = await session.scalar(select(func.clock_timestamp()))
+    await session.flush()
+    await point_latest(session, row.name)
+    await remove_keys(session, vector_id=vector_id)
+    details: dict[str, JSON] = {"name": row.name, "version": row.version, "sha256": row.sha256}
+    await record_deed(session, action="vector.delete", subject=str(vector_id), details=details)

@@ -1,0 +1,155 @@
+"""How a processor writes a conversation: its chat template, where an answer starts and ends.
+
+Knows text and token ids; knows no model and no image.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from transformers import ProcessorMixin
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from app.core.errors import UnsupportedBackboneError
+
+Message: TypeAlias = dict[str, Any]
+
+# Base checkpoints come without a template; this one reads well to a model that completes text.
+PLAIN_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ image_token }}"
+    "{% elif message['role'] == 'user' %}Question: {{ part['text'] }}\n"
+    "{% else %}Answer: {{ part['text'] }}\n{% endif %}"
+    "{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}Answer:{% endif %}"
+)
+# Two marks that no template, tokenizer or answer contains.
+_QUESTION_MARK: Final = "\ue010question\ue011"
+_ANSWER_MARK: Final = "\ue010answer\ue011"
+_BREAK: Final = "\u200b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFormat:
+    """What stands around an answer in the model's turn.
+
+    Attributes:
+        opening: Text between the question and the answer: the end of the user's turn and the
+            start of the model's.
+        lead: Text between `opening` and the answer, often one space or nothing.
+        end_token_id: The token that ends the turn.
+    """
+
+    opening: str
+    lead: str
+    end_token_id: int
+
+
+def user_message(text: str, *, num_images: int, instruction: str | None = None) -> Message:
+    """A user's turn: an instruction if there is one, then the images, then the text."""
+    parts: list[Message] = [{"type": "text", "text": instruction}] if instruction else []
+    parts += [{"type": "image"} for _ in range(num_images)]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def model_message(text: str) -> Message:
+    """The model's turn."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def render(
+    processor: ProcessorMixin, messages: Sequence[Message], *, with_generation_prompt: bool
+) -> str:
+    """The conversation as the text the processor tokenises, one placeholder an image."""
+    extra: dict[str, Any] = {}
+    if getattr(processor, "chat_template", None) is None:
+        extra = {
+            "chat_template": PLAIN_TEMPLATE,
+            "image_token": getattr(processor, "image_token", "<image>"),
+        }
+    return str(
+        processor.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=with_generation_prompt, **extra
+        )
+    )
+
+
+@lru_cache(maxsize=64)
+def _control_pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+def _control_tokens(processor: ProcessorMixin) -> tuple[str, ...]:
+    tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+    added = {str(token) for token in tokenizer.get_added_vocab() if not str(token).isspace()}
+    names = ("image_token", "video_token", "fake_image_token", "boi_token", "global_image_tag")
+    placeholders = {getattr(processor, name, None) for name in names}
+    return tuple(sorted(added | {token for token in placeholders if isinstance(token, str)} - {""}))
+
+
+def as_plain_text(processor: ProcessorMixin, text: str) -> str:
+    """The text with nothing in it that could become a control token or an image placeholder.
+
+    A zero-width space is put into each such string; other text comes back as it was.
+
+    Args:
+        processor: Whose tokens are meant.
+        text: What a user wrote.
+    """
+    pattern = _control_pattern(_control_tokens(processor))
+
+    def broken(match: re.Match[str]) -> str:
+        token = match.group()
+        return token[0] + _BREAK + token[1:] if len(token) > 1 else ""
+
+    while pattern.search(text):
+        text = pattern.sub(broken, text)
+    return text
+
+
+def _end_token(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
+    specials = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    for token_id in tokenizer.encode(after, add_special_tokens=False):
+        if token_id in specials and after.strip():
+            return int(token_id)
+    if tokenizer.eos_token_id is None:
+        raise UnsupportedBackboneError(
+            "The processor's chat template cannot be used: wanted a token that ends the model's "
+            "turn, found none"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def find_answer_format(processor: ProcessorMixin) -> AnswerFormat:
+    """Reads from the template what stands before and after an answer.
+
+    Raises:
+        UnsupportedBackboneError: No token ends the model's turn.
+    """
+    question = user_message(_QUESTION_MARK, num_images=1)
+    prompt = render(processor, [question], with_generation_prompt=True)
+    whole = render(processor, [question, model_message(_ANSWER_MARK)], with_generation_prompt=False)
+    opening = prompt.rpartition(_QUESTION_MARK)[2]
+    lead, after = "", ""
+    # A template may open the turn with more than a past turn shows; the answer then comes at once.
+    if whole.startswith(prompt):
+        lead, _, after = whole[len(prompt) :].partition(_ANSWER_MARK)
+    end = _end_token(processor.tokenizer, after)
+    return AnswerFormat(opening=opening, lead=lead, end_token_id=end)
+
+
+def encode_answer(processor: ProcessorMixin, layout: AnswerFormat, answer: str) -> list[int]:
+    """The ids a model writes to give this answer, up to and including the end of its turn."""
+    tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+    text = layout.lead + as_plain_text(processor, answer.strip())
+    before = tokenizer.encode(layout.opening, add_special_tokens=False)
+    both = tokenizer.encode(layout.opening + text, add_special_tokens=False)
+    if both[: len(before)] == before:
+        ids = both[len(before) :]
+    else:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+    return [*ids, layout.end_token_id]

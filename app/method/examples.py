@@ -1,0 +1,49 @@
+"""One item of a visual question answering task: an image, a question, its accepted answers."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from PIL import Image
+
+from app.core.errors import InvalidDatasetError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """A question about an image with the answers people gave.
+
+    Attributes:
+        image: The picture, decoded.
+        question: What is asked about it.
+        answers: At least one accepted answer; several annotators may repeat each other.
+        image_id: Equal for examples that show the same picture, so that splits can keep pictures
+            apart.
+        id: Names this item within its data set.
+    """
+
+    image: Image.Image
+    question: str
+    answers: tuple[str, ...]
+    image_id: str
+    id: str
+
+    def __post_init__(self) -> None:
+        """Refuses an item nothing can be learnt from.
+
+        Raises:
+            InvalidDatasetError: There is no question or no answer.
+        """
+        if not self.question.strip():
+            raise InvalidDatasetError(
+                f"Item {self.id}: wanted a question, found none", details={"item": self.id}
+            )
+        if not any(answer.strip() for answer in self.answers):
+            raise InvalidDatasetError(
+                f"Item {self.id}: wanted an answer, found none", details={"item": self.id}
+            )
+
+    @property
+    def answer(self) -> str:
+        """The answer given most often, the earliest of them when several tie."""
+        counts = Counter(answer.strip() for answer in self.answers if answer.strip())
+        return counts.most_common(1)[0][0]

@@ -1,0 +1,226 @@
+"""Adding a shift to both branches of every decoder layer, a different one for every row.
+
+Knows tensors and modules; whose vectors they are and how they were combined is the caller's affair.
+
+    h_l = h_{l-1} + (a_l + shift_l^a) + (m_l + shift_l^m)
+
+at every token position, in prefill and in decode. Hooks return new tensors and never write in
+place, so what other code holds stays as it was.
+
+Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from app.core.errors import IncompatibleBackboneError, SteeringError
+from app.method.backbone import Backbone
+from app.method.sites import LayerSites, Layout, find_decoder, find_sites
+
+ATTENTION, MLP = 0, 1
+
+Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
+_Hook: TypeAlias = Callable[..., object]
+_Hidden: TypeAlias = Float[Tensor, "batch tokens hidden"]
+_Bound: TypeAlias = tuple[tuple[Float[Tensor, "rows hidden"], ...], ...]
+
+
+@dataclass
+class Receipt:
+    """Proof of what was applied while one set of shifts was bound.
+
+    Attributes:
+        sites_expected: Sites of the backbone, two a decoder layer.
+        num_forwards: Passes through the text decoder that began.
+    """
+
+    sites_expected: int
+    num_forwards: int = 0
+    _current: set[int] = field(default_factory=set, repr=False)
+    _fewest: int | None = field(default=None, repr=False)
+
+    @property
+    def sites_hit(self) -> int:
+        """Distinct sites shifted in a pass, the fewest over all passes; 0 before the first."""
+        if self.num_forwards == 0:
+            return 0
+        fewest = self._fewest
+        return len(self._current) if fewest is None else min(fewest, len(self._current))
+
+    def begin_forward(self) -> None:
+        """Notes that a pass through the text decoder begins."""
+        if self.num_forwards:
+            self._fewest = self.sites_hit
+        self.num_forwards += 1
+        self._current = set()
+
+    def hit(self, site: int) -> None:
+        """Notes that a site was shifted in this pass."""
+        self._current.add(site)
+
+    def verify(self) -> None:
+        """Returns when every pass shifted every site.
+
+        Raises:
+            SteeringError: There was no pass, or one left a site as it was.
+        """
+        if self.num_forwards and self.sites_hit == self.sites_expected:
+            return
+        raise SteeringError(
+            f"The vectors were not applied in full: wanted {self.sites_expected} sites in every "
+            f"pass, found {self.sites_hit} in {self.num_forwards} passes",
+            details={
+                "sites_expected": self.sites_expected,
+                "sites_hit": self.sites_hit,
+                "num_forwards": self.num_forwards,
+            },
+        )
+
+
+def _for_rows(
+    shift: Float[Tensor, "rows hidden"], hidden: Float[Tensor, "batch tokens hidden"]
+) -> Float[Tensor, "..."]:
+    rows, batch = shift.shape[0], hidden.shape[0]
+    if rows in {batch, 1}:
+        return shift[:, None, :]
+    if batch % rows == 0:
+        # Beam search and several returned sequences repeat each row in place.
+        return shift.repeat_interleave(batch // rows, dim=0)[:, None, :]
+    raise SteeringError(
+        f"The shifts do not fit the batch: wanted {batch} rows or a divisor, found {rows}",
+        details={"wanted": batch, "found": rows},
+    )
+
+
+class ShiftHooks:
+    """Hooks on a resident backbone that add whatever shifts are bound at the time.
+
+    Installed once. While nothing is bound the hooks return nothing, so the backbone computes
+    exactly what it would without them.
+    """
+
+    def __init__(self, backbone: Backbone | PreTrainedModel) -> None:
+        model = backbone.model if isinstance(backbone, Backbone) else backbone
+        self._model = model
+        self._sites = find_sites(model)
+        self._width = int(model.config.get_text_config().hidden_size)
+        self._bound: _Bound | None = None
+        self._receipt = Receipt(sites_expected=2 * len(self._sites))
+        self._handles = [find_decoder(model).register_forward_pre_hook(self._begin)]
+        for sites in self._sites:
+            self._handles += self._install(sites)
+
+    @property
+    def num_sites(self) -> int:
+        """Sites of the backbone, two a decoder layer."""
+        return 2 * len(self._sites)
+
+    def bind(self, shifts: Shifts | None) -> Receipt:
+        """Applies these shifts from the next forward pass on.
+
+        Args:
+            shifts: One row for each row of the batch (or one for all), on any device; a zero row is
+                an unsteered row. They are cast to the backbone's dtype. None steers nothing.
+
+        Returns:
+            The receipt of the passes until the next call, to be verified after them.
+
+        Raises:
+            IncompatibleBackboneError: Layers or width are not those of the backbone.
+        """
+        self._receipt = Receipt(sites_expected=self.num_sites)
+        self._bound = None if shifts is None else self._split(shifts)
+        return self._receipt
+
+    def remove(self) -> None:
+        """Takes the hooks off; the backbone is as it was before them."""
+        self._bound = None
+        for handle in self._handles:
+            handle.remove()
+
+    def _split(self, shifts: Shifts) -> _Bound:
+        wanted = (len(self._sites), 2, self._width)
+        found = tuple(shifts.shape[1:])
+        if found != wanted or shifts.shape[0] == 0:
+            raise IncompatibleBackboneError(
+                f"The shifts do not fit the backbone: wanted [rows, {wanted[0]}, 2, {wanted[2]}], "
+                f"found {list(shifts.shape)}",
+                details={"wanted": list(wanted), "found": list(shifts.shape)},
+            )
+        cast = shifts.to(device=self._model.device, dtype=self._model.dtype)
+        return tuple(tuple(branch.unbind(1)) for branch in cast.unbind(1))
+
+    def _begin(self, *_call: object) -> None:
+        if self._bound is not None:
+            self._receipt.begin_forward()
+
+    def _install(self, sites: LayerSites) -> list[RemovableHandle]:
+        index, layer = sites.index, sites.layer
+        if sites.layout is Layout.GATED:
+            return [
+                sites.attention.register_forward_pre_hook(self._before_second_norm(index)),
+                layer.register_forward_hook(self._after(index, MLP, also=ATTENTION)),
+            ]
+        return [
+            sites.attention.register_forward_hook(self._after(index, ATTENTION)),
+            sites.mlp.register_forward_hook(self._after(index, MLP)),
+        ]
+
+    def _shifted(self, bound: _Bound, hidden: _Hidden, site: tuple[int, int]) -> _Hidden:
+        layer, branch = site
+        self._receipt.hit(2 * layer + branch)
+        return hidden + _for_rows(bound[layer][branch], hidden)
+
+    def _after(self, layer: int, branch: int, *, also: int | None = None) -> _Hook:
+        """A hook on an output, a tensor or a tuple that starts with one."""
+
+        def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+            if self._bound is None:
+                return None
+            first, *rest = output if isinstance(output, tuple) else (output,)
+            hidden = self._shifted(self._bound, first, (layer, branch))
+            if also is not None:
+                # A gated layer kept its residual from before the second norm, so the attention
+                # branch's shift reaches the stream only here.
+                hidden = hidden + _for_rows(self._bound[layer][also], hidden)
+            return (hidden, *rest) if isinstance(output, tuple) else hidden
+
+        return hook
+
+    def _before_second_norm(self, layer: int) -> _Hook:
+        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> object:
+            if self._bound is None:
+                return None
+            return (self._shifted(self._bound, inputs[0], (layer, ATTENTION)), *inputs[1:])
+
+        return hook
+
+
+@contextmanager
+def inject(backbone: Backbone | PreTrainedModel, shifts: Shifts) -> Iterator[Receipt]:
+    """Shifts the backbone within the block and restores it exactly afterwards.
+
+    Args:
+        backbone: A backbone or its bare model.
+        shifts: One row for each row of the batch, or one row for all of them; gradients flow into
+            it. A zero row is an unsteered row.
+
+    Yields:
+        The receipt; call `verify` on it after the forward passes.
+
+    Raises:
+        IncompatibleBackboneError: Layers or width are not those of the backbone.
+        UnsupportedBackboneError: The backbone's sites are unknown.
+    """
+    hooks = ShiftHooks(backbone)
+    try:
+        yield hooks.bind(shifts)
+    finally:
+        hooks.remove()

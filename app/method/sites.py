@@ -1,0 +1,118 @@
+"""Where each family of backbones writes its two branches into the residual stream.
+
+Knows module layouts only; what is done at a site is decided by whoever asked for it.
+
+Three layouts are known, told apart by the children of a decoder layer:
+
+- *plain*: the outputs of `self_attn` and `mlp` are added as they are (Llama, Mistral, Qwen).
+- *normed*: a norm stands between the branch and the addition; its output is the site (Gemma 2, 3).
+- *gated*: a learned gate scales the branch before the addition (the cross-attention layers of
+  Mllama). A gate may be zero, so the branch's own output is no site: whatever is added there could
+  vanish. The layer's output and the input of its second norm are, together, equivalent to the two
+  points after the gates.
+
+Idefics (the first) interleaves gated cross-attention blocks with its decoder layers. They are extra
+blocks outside `num_hidden_layers`; a decoder layer there means a layer of the text decoder.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from app.core.errors import UnsupportedBackboneError
+
+
+class Layout(Enum):
+    """How a decoder layer joins its branches with the residual stream."""
+
+    PLAIN = "plain"
+    NORMED = "normed"
+    GATED = "gated"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerSites:
+    """The modules of one decoder layer where its branches can be shifted.
+
+    Attributes:
+        index: Position among the decoder layers, 0 for the first block.
+        layout: How the modules below are to be used.
+        layer: The decoder layer itself.
+        attention: Its output is the attention branch; in a gated layer, its *input* is the residual
+            stream right after the attention branch was added.
+        mlp: Its output is the MLP branch; in a gated layer this is the layer itself.
+    """
+
+    index: int
+    layout: Layout
+    layer: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
+
+
+_PRE_NORMS: Final = frozenset({"input_layernorm", "post_attention_layernorm"})
+_PLAIN: Final = _PRE_NORMS | {"self_attn", "mlp"}
+_NORMED: Final = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+_GATED: Final = _PRE_NORMS | {"cross_attn", "mlp"}
+_GATES: Final = frozenset({"cross_attn_attn_gate", "cross_attn_mlp_gate"})
+
+
+def _unsupported(model: PreTrainedModel, wanted: str, found: str) -> UnsupportedBackboneError:
+    architecture = type(model).__name__
+    return UnsupportedBackboneError(
+        f"{architecture} cannot be steered: wanted {wanted}, found {found}",
+        details={"architecture": architecture, "wanted": wanted, "found": found},
+    )
+
+
+def find_decoder(model: PreTrainedModel) -> nn.Module:
+    """The text decoder of a vision-language model, the module that runs the decoder layers.
+
+    Raises:
+        UnsupportedBackboneError: There is no module with a list of layers where it should be.
+    """
+    decoder: nn.Module = cast("Any", model).get_decoder()
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise _unsupported(
+            model, "a text decoder with a list of layers", f"a {type(decoder).__name__} without one"
+        )
+    return decoder
+
+
+def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerSites:
+    children = frozenset(name for name, _ in layer.named_children())
+    get = layer.get_submodule
+    if children == _PLAIN:
+        layout, attention, mlp = Layout.PLAIN, get("self_attn"), get("mlp")
+    elif children == _NORMED:
+        layout = Layout.NORMED
+        attention, mlp = get("post_attention_layernorm"), get("post_feedforward_layernorm")
+    elif children == _GATED and all(hasattr(layer, gate) for gate in _GATES):
+        layout, attention, mlp = Layout.GATED, get("post_attention_layernorm"), layer
+    else:
+        wanted = "the parts of a known decoder layer, such as " + ", ".join(sorted(_PLAIN))
+        raise _unsupported(model, wanted, f"{', '.join(sorted(children))} in layer {index}")
+    return LayerSites(index=index, layout=layout, layer=layer, attention=attention, mlp=mlp)
+
+
+def find_sites(model: PreTrainedModel) -> list[LayerSites]:
+    """The sites of every decoder layer of the text decoder, first block first.
+
+    Raises:
+        UnsupportedBackboneError: The layout is unknown, or a layer adds its branches in a way that
+            an addition at the site would not reproduce.
+    """
+    config = model.config.get_text_config()
+    layers = cast("nn.ModuleList", find_decoder(model).layers)
+    if len(layers) != config.num_hidden_layers:
+        raise _unsupported(
+            model, f"{config.num_hidden_layers} decoder layers", f"a list of {len(layers)} modules"
+        )
+    multiplier = getattr(config, "residual_multiplier", 1.0)
+    if multiplier != 1.0:
+        raise _unsupported(model, "branches added as they are", f"a factor of {multiplier}")
+    return [_layer_sites(model, index, layer) for index, layer in enumerate(layers)]

@@ -1,0 +1,103 @@
+"""The four tensors of a trained M2IV and the shift they stand for.
+
+Knows no backbone: whether the shapes fit one is decided where they are applied.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from app.core.vector_file import VectorTensors
+
+TENSOR_NAMES: Final = ("attention_vectors", "mlp_vectors", "attention_weights", "mlp_weights")
+INITIAL_DEVIATION: Final = 0.01
+INITIAL_WEIGHT: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InContextVectors:
+    """A vector and a weight for each branch of each decoder layer.
+
+    Attributes:
+        attention_vectors: Direction added to what attention writes.
+        mlp_vectors: Direction added to what the MLP writes.
+        attention_weights: Learned factor of each attention vector.
+        mlp_weights: Learned factor of each MLP vector.
+
+    Source: M2IV, arXiv 2504.04633, section 3.
+    """
+
+    attention_vectors: Float32[Tensor, "layers hidden"]
+    mlp_vectors: Float32[Tensor, "layers hidden"]
+    attention_weights: Float32[Tensor, " layers"]
+    mlp_weights: Float32[Tensor, " layers"]
+
+    @classmethod
+    def initial(cls, num_layers: int, hidden_size: int, *, generator: torch.Generator) -> Self:
+        """Small random vectors with equal weights, the point training starts from.
+
+        Zero vectors with zero weights would have no gradient at all.
+
+        Args:
+            num_layers: Decoder layers of the backbone.
+            hidden_size: Width of the backbone.
+            generator: Source of the noise; a CPU generator gives the same start on every device.
+        """
+
+        def noise() -> Float32[Tensor, "layers hidden"]:
+            shape = (num_layers, hidden_size)
+            return torch.randn(shape, generator=generator) * INITIAL_DEVIATION
+
+        return cls(
+            attention_vectors=noise(),
+            mlp_vectors=noise(),
+            attention_weights=torch.full((num_layers,), INITIAL_WEIGHT),
+            mlp_weights=torch.full((num_layers,), INITIAL_WEIGHT),
+        )
+
+    @classmethod
+    def from_tensors(cls, tensors: VectorTensors) -> Self:
+        """The vectors that a decoded file describes, copied into CPU memory."""
+        return cls(
+            **{name: torch.tensor(getattr(tensors, name)) for name in TENSOR_NAMES},
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers the vectors were made for."""
+        return int(self.attention_vectors.shape[0])
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream the vectors were made for."""
+        return int(self.attention_vectors.shape[1])
+
+    def to_tensors(self) -> VectorTensors:
+        """The four tensors as arrays of their own memory, ready for a vector file."""
+        return VectorTensors(**{name: tensor.numpy() for name, tensor in self.copied().items()})
+
+    def copied(self) -> dict[str, Float32[Tensor, "..."]]:
+        """Detached CPU copies by name."""
+        return {name: getattr(self, name).detach().cpu().clone() for name in TENSOR_NAMES}
+
+    def shift(self, strength: float = 1.0) -> Float32[Tensor, "layers 2 hidden"]:
+        """What is added to the residual stream: weight times vector times strength.
+
+        Args:
+            strength: Factor over the whole; 0 gives exact zeros, a negative one steers away.
+
+        Returns:
+            Index 0 of the middle axis is the attention branch, 1 the MLP branch. Gradients flow
+            into the four tensors.
+        """
+        attention = self.attention_weights[:, None] * self.attention_vectors
+        mlp = self.mlp_weights[:, None] * self.mlp_vectors
+        return torch.stack((attention, mlp), dim=1) * strength
+
+    def norms(self) -> dict[str, list[float]]:
+        """Length of the shift at strength 1, for each branch and layer."""
+        lengths: Float[Tensor, "layers 2"] = self.shift().detach().norm(dim=-1).cpu()
+        return {"attention": lengths[:, 0].tolist(), "mlp": lengths[:, 1].tolist()}

@@ -1,0 +1,1 @@
+"""The device worker: one process that owns the accelerator, serves and trains."""

@@ -1,0 +1,119 @@
+"""Requests to the engine's terms, finished sequences to answers with their receipt.
+
+Pure functions; they know messages and sequences, no device and no event loop.
+"""
+
+from time import monotonic
+
+from app.core.errors import SteeringError
+from app.worker.engine.sampling import Sampling
+from app.worker.engine.sequence import Sequence
+from app.worker.messages import (
+    AppliedVector,
+    BaselineAnswer,
+    FinishReason,
+    GenerateRequest,
+    GenerateResponse,
+    Receipt,
+    Timings,
+    Usage,
+)
+
+
+def sampling_of(request: GenerateRequest) -> Sampling:
+    """How the request's tokens are picked."""
+    return Sampling(
+        max_new_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        seed=request.seed,
+        stop=request.stop,
+    )
+
+
+def response_of(
+    request: GenerateRequest,
+    answered: Sequence,
+    plain: Sequence | None,
+    *,
+    num_sites: int,
+    began: float,
+) -> GenerateResponse:
+    """The answer to a request.
+
+    Args:
+        request: What was asked.
+        answered: The finished sequence.
+        plain: The same without vectors, if that was asked for as well.
+        num_sites: Sites that steering has to hit in every pass.
+        began: Monotonic time in seconds at which the request came.
+
+    Raises:
+        SteeringError: Vectors were asked for and a pass did not get them in full.
+    """
+    expected = num_sites if request.vectors else 0
+    if answered.sites_hit != expected:
+        raise SteeringError(
+            f"The vectors were not applied in full: wanted {expected} sites in every pass, "
+            f"found {answered.sites_hit}",
+            details={"sites_expected": expected, "sites_hit": answered.sites_hit},
+        )
+    return GenerateResponse(
+        text=answered.text,
+        token_ids=tuple(answered.token_ids),
+        finish_reason=_finish_reason(answered),
+        usage=_usage(answered),
+        receipt=Receipt(
+            vectors=tuple(
+                AppliedVector(sha256=use.sha256, strength=use.strength) for use in request.vectors
+            ),
+            sites_hit=answered.sites_hit,
+            sites_expected=expected,
+            num_forwards=answered.num_forwards,
+            kl_first_token=None if plain is None else first_token_divergence(answered, plain),
+        ),
+        baseline=None if plain is None else _baseline(plain),
+        timings=Timings(
+            queue_ms=_milliseconds(began, answered.began),
+            prefill_ms=_milliseconds(answered.began, answered.first),
+            decode_ms=_milliseconds(answered.first, answered.ended),
+            total_ms=_milliseconds(began, monotonic()),
+        ),
+    )
+
+
+def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:
+    """KL divergence of the steered from the plain first-token distribution, in nats.
+
+    None when either did not keep its distribution.
+    """
+    if steered.first_log_probabilities is None or plain.first_log_probabilities is None:
+        return None
+    wanted, found = steered.first_log_probabilities, plain.first_log_probabilities
+    divergence = (wanted.exp() * (wanted - found)).sum()
+    # Rounding may leave a tiny negative number where the distributions are equal.
+    return max(0.0, float(divergence))
+
+
+def _finish_reason(sequence: Sequence) -> FinishReason:
+    return "stop" if sequence.finish_reason == "stop" else "length"
+
+
+def _usage(sequence: Sequence) -> Usage:
+    return Usage(
+        prompt_tokens=sequence.num_prompt_tokens, completion_tokens=len(sequence.token_ids)
+    )
+
+
+def _baseline(plain: Sequence) -> BaselineAnswer:
+    return BaselineAnswer(
+        text=plain.text,
+        token_ids=tuple(plain.token_ids),
+        finish_reason=_finish_reason(plain),
+        usage=_usage(plain),
+    )
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round(max(0.0, end - start) * 1000, 3)

@@ -1,0 +1,247 @@
+"""Talk to one or several workers and pick the least loaded that serves the asked backbone.
+
+Knows the wire of `app.worker.messages` and nothing of what a worker does with it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from app.core.errors import (
+    DeadlineExceededError,
+    IncompatibleBackboneError,
+    UnavailableError,
+    VLibraryError,
+    WorkerUnavailableError,
+    error_from_code,
+)
+from app.worker.messages import (
+    EmbedRequest,
+    EmbedResponse,
+    ErrorBody,
+    GenerateRequest,
+    GenerateResponse,
+    HealthResponse,
+    Message,
+)
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+HEALTH_TIMEOUT_SECONDS = 3.0
+HEALTH_AGE_SECONDS = 1.0
+DEADLINE_SLACK_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 2.0
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass(kw_only=True)
+class _Peer:
+    """One worker URL with what was last heard of it."""
+
+    url: str
+    in_flight: int = 0
+    health: HealthResponse | None = None
+    checked: float = float("-inf")
+
+    @property
+    def load(self) -> int:
+        """Requests known to be there: the worker's own count, or ours where it lags behind."""
+        known = 0 if self.health is None else self.health.running + self.health.waiting
+        return max(known, self.in_flight)
+
+
+class WorkerClient:
+    """The workers behind a list of URLs.
+
+    Safe to share between tasks of one event loop. Close it with `aclose` or `async with`.
+
+    Args:
+        urls: base URLs of workers, `http://host:port`.
+        embed_timeout_seconds: how long an embedding may take.
+        transport: replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        embed_timeout_seconds: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._peers = tuple(_Peer(url=url.rstrip("/")) for url in urls)
+        self._embed_timeout_seconds = embed_timeout_seconds
+        self._refreshing = asyncio.Lock()
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def generate(
+        self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
+    ) -> GenerateResponse:
+        """Answer one prompt on the least loaded worker.
+
+        Cancelling the awaiting task closes the connection, upon which the worker drops the row.
+
+        Args:
+            request: what to answer.
+            backbone_fingerprint: refuse workers with another backbone.
+
+        Raises:
+            WorkerUnavailableError: no worker answers.
+            IncompatibleBackboneError: workers answer, none has the asked backbone.
+            DeadlineExceededError: the answer did not come in time.
+            VLibraryError: whatever the worker reported, by its code.
+        """
+        timeout = request.deadline_seconds + DEADLINE_SLACK_SECONDS
+        body = request.model_dump_json()
+        return await self._post(
+            "/generate",
+            body,
+            answer=GenerateResponse,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=timeout,
+        )
+
+    async def embed(
+        self, request: EmbedRequest, *, backbone_fingerprint: str | None = None
+    ) -> EmbedResponse:
+        """Embed items on the least loaded worker.
+
+        Raises:
+            WorkerUnavailableError: no worker answers.
+            IncompatibleBackboneError: workers answer, none has the asked backbone.
+            VLibraryError: whatever the worker reported, by its code.
+        """
+        return await self._post(
+            "/embed",
+            request.model_dump_json(),
+            answer=EmbedResponse,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=self._embed_timeout_seconds,
+        )
+
+    async def health(self) -> tuple[HealthResponse, ...]:
+        """Ask every worker now; those that do not answer are left out."""
+        await asyncio.gather(*(self._refresh(peer) for peer in self._peers))
+        return tuple(peer.health for peer in self._peers if peer.health is not None)
+
+    async def _post(
+        self,
+        path: str,
+        body: str,
+        *,
+        answer: type[Answer],
+        backbone_fingerprint: str | None,
+        timeout_seconds: float,
+    ) -> Answer:
+        unreachable: set[str] = set()
+        while True:
+            peer = await self._choose(backbone_fingerprint, without=unreachable)
+            peer.in_flight += 1
+            try:
+                response = await self._http.post(
+                    peer.url + path,
+                    content=body,
+                    headers={"content-type": "application/json"},
+                    timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+                )
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                # Nothing was sent, so another worker may have the request.
+                unreachable.add(peer.url)
+                peer.health = None
+                continue
+            except httpx.TimeoutException as error:
+                raise DeadlineExceededError(
+                    f"the worker did not answer within {timeout_seconds:g} s"
+                ) from error
+            except httpx.HTTPError as error:
+                peer.health = None
+                raise _unavailable("the connection to the worker broke") from error
+            finally:
+                peer.in_flight -= 1
+            return _read(response, answer)
+
+    async def _choose(self, fingerprint: str | None, *, without: set[str]) -> _Peer:
+        """Return the least loaded fitting peer; ask for health only what is out of date."""
+        await self._refresh_stale()
+        alive = [
+            (peer, peer.health)
+            for peer in self._peers
+            if peer.health is not None and peer.url not in without
+        ]
+        serving = [
+            (peer, health)
+            for peer, health in alive
+            if health.status == "ready" and health.role != "train"
+        ]
+        if not serving:
+            raise _unavailable(f"none of {len(self._peers)} workers is ready to serve")
+        fitting = [
+            peer
+            for peer, health in serving
+            if fingerprint is None or health.backbone.fingerprint == fingerprint
+        ]
+        if not fitting:
+            found = sorted({health.backbone.fingerprint for _, health in serving})
+            raise IncompatibleBackboneError(
+                f"no worker serves the wanted backbone {fingerprint}; found {', '.join(found)}",
+                details={"wanted": fingerprint, "found": list(found)},
+            )
+        return min(fitting, key=lambda peer: peer.load)
+
+    async def _refresh_stale(self) -> None:
+        async with self._refreshing:
+            oldest = monotonic() - HEALTH_AGE_SECONDS
+            stale = [peer for peer in self._peers if peer.checked < oldest or peer.health is None]
+            await asyncio.gather(*(self._refresh(peer) for peer in stale))
+
+    async def _refresh(self, peer: _Peer) -> None:
+        try:
+            response = await self._http.get(peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS)
+            peer.health = _read(response, HealthResponse)
+        except (httpx.HTTPError, VLibraryError):
+            peer.health = None
+        peer.checked = monotonic()
+
+
+def _unavailable(message: str) -> WorkerUnavailableError:
+    return WorkerUnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
+    """Return the typed answer, or raise the library error the worker reported."""
+    try:
+        if response.is_success:
+            return answer.model_validate_json(response.content)
+        body = ErrorBody.model_validate_json(response.content)
+    except ValidationError as error:
+        raise _unavailable(f"unreadable answer with status {response.status_code}") from error
+    reported = error_from_code(body.code, body.message, body.details)
+    if isinstance(reported, UnavailableError) and body.retry_after_seconds is not None:
+        reported.retry_after_seconds = body.retry_after_seconds
+    raise reported

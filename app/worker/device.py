@@ -1,0 +1,237 @@
+"""The one thread that owns the accelerator, and how asyncio reaches it.
+
+Everything that touches the backbone runs here, in turn: steps of the engine, short calls such as
+an embedding, and one long piece of work such as a training, which hands the device over between
+its own steps. Knows neither HTTP nor SQL.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from app.core.errors import WorkerUnavailableError
+from app.core.logs import get_logger
+from app.worker.engine.engine import Engine
+from app.worker.engine.faults import is_fatal, library_error
+from app.worker.engine.sequence import Sequence
+
+Result = TypeVar("Result")
+Turn = Callable[[], None]
+
+RETRY_AFTER_SECONDS: Final = 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Order:
+    """Something to do on the thread, and who waits for it."""
+
+    run: Callable[[], None]
+    waiting: "Future[Any] | None" = None
+
+
+class DeviceThread:
+    """A thread with an engine, fed through one queue.
+
+    Args:
+        engine: Touched by this thread only, from `start` on.
+        training_share: Part of the device time that long work keeps while sequences run.
+        on_broken: Called on this thread when the device failed in a way that never heals.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        training_share: float = 0.5,
+        on_broken: Callable[[], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._training_share = training_share
+        self._on_broken = on_broken
+        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
+        self._long_work: deque[_Order] = deque()
+        self._results: dict[str, Future[Sequence]] = {}
+        self._gate = threading.Lock()
+        self._is_open = False
+        self._turn_began = monotonic()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    @property
+    def num_sites(self) -> int:
+        """Sites that steering has to hit in every pass."""
+        return self._engine.num_sites
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold a row."""
+        return self._engine.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a row."""
+        return self._engine.num_waiting
+
+    def start(self) -> None:
+        """Take up work."""
+        self._is_open = True
+        self._thread.start()
+
+    def stop(self, *, timeout_seconds: float = 30.0) -> None:
+        """Finish the piece of work at hand, fail everything else and end the thread."""
+        self._close()
+        self._thread.join(timeout_seconds)
+
+    async def call(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, run on the device thread between two steps.
+
+        Raises:
+            WorkerUnavailableError: The device is shut down or broken.
+            OutOfDeviceMemoryError: The device had no room for it.
+        """
+        future: Future[Result] = Future()
+        self._put(_Order(run=lambda: self._settle(future, work), waiting=future))
+        return await asyncio.wrap_future(future)
+
+    async def generate(self, sequence_id: str, make: Callable[[], Sequence]) -> Sequence:
+        """The sequence that `make` returns, finished. Cancelling the awaiting task frees its row.
+
+        Args:
+            sequence_id: The sequence's id.
+            make: Called on the device thread.
+
+        Raises:
+            VLibraryError: The sequence failed; the others go on.
+        """
+        future: Future[Sequence] = Future()
+        self._put(_Order(run=lambda: self._begin(make, future), waiting=future))
+        try:
+            finished = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._orders.put(_Order(run=lambda: self._forget(sequence_id)))
+            raise
+        if finished.error is not None:
+            raise finished.error
+        return finished
+
+    async def run_long(self, work: Callable[[Turn], Result]) -> Result:
+        """What `work` returns, run on the device thread beside the serving.
+
+        Args:
+            work: Must call the turn it is given between its own steps, and only while the
+                backbone carries none of its hooks; sequences and calls run inside of that call.
+
+        Raises:
+            WorkerUnavailableError: The device is shut down or broken.
+        """
+        future: Future[Result] = Future()
+
+        def begin() -> None:
+            self._turn_began = monotonic()
+            self._settle(future, lambda: work(self._take_turn))
+
+        order = _Order(run=begin, waiting=future)
+        self._put(_Order(run=lambda: self._long_work.append(order), waiting=future))
+        return await asyncio.wrap_future(future)
+
+    def _put(self, order: _Order) -> None:
+        with self._gate:
+            if not self._is_open:
+                raise _shut_down()
+            self._orders.put(order)
+
+    def _close(self) -> None:
+        with self._gate:
+            self._is_open = False
+        self._orders.put(_Order(run=lambda: None))
+
+    def _run(self) -> None:
+        try:
+            while self._is_open:
+                self._take_orders(block=not (self._engine.has_work or self._long_work))
+                self._step()
+                if self._long_work:
+                    self._long_work.popleft().run()
+        except Exception:
+            log.exception("device broken", action="device.broken")
+            if self._on_broken is not None:
+                self._on_broken()
+        finally:
+            self._close()
+            self._fail_the_rest()
+
+    def _take_orders(self, *, block: bool) -> None:
+        if block:
+            self._orders.get().run()
+        while not self._orders.empty():
+            self._orders.get().run()
+
+    def _take_turn(self) -> None:
+        """Serve as long as the share allows; at least one step, so that serving never stops."""
+        worked = monotonic() - self._turn_began
+        until = monotonic() + worked * (1 - self._training_share) / self._training_share
+        self._take_orders(block=False)
+        while self._is_open and self._engine.has_work:
+            self._step()
+            self._take_orders(block=False)
+            if monotonic() >= until:
+                break
+        self._turn_began = monotonic()
+
+    def _step(self) -> None:
+        if not self._engine.has_work:
+            return
+        for sequence in self._engine.step():
+            future = self._results.pop(sequence.id, None)
+            if future is not None:
+                future.set_result(sequence)
+
+    def _begin(self, make: Callable[[], Sequence], future: "Future[Sequence]") -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            sequence = make()
+            self._engine.add(sequence)
+        except Exception as error:
+            future.set_exception(library_error(error))
+            if is_fatal(error):
+                raise
+        else:
+            self._results[sequence.id] = future
+
+    def _forget(self, sequence_id: str) -> None:
+        self._results.pop(sequence_id, None)
+        self._engine.abort(sequence_id)
+
+    def _settle(self, future: "Future[Result]", work: Callable[[], Result]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except Exception as error:
+            future.set_exception(library_error(error))
+            if is_fatal(error):
+                raise
+        else:
+            future.set_result(result)
+
+    def _fail_the_rest(self) -> None:
+        waiting = [*self._results.values(), *(order.waiting for order in self._long_work)]
+        while not self._orders.empty():
+            waiting.append(self._orders.get().waiting)
+        for future in waiting:
+            if future is not None and not future.done():
+                future.set_exception(_shut_down())
+
+
+def _shut_down() -> WorkerUnavailableError:
+    return WorkerUnavailableError(
+        "the worker's device is shut down", retry_after_seconds=RETRY_AFTER_SECONDS
+    )

@@ -1,0 +1,43 @@
+"""What an exception out of the backbone means for the request that met it.
+
+Knows torch's error classes; the rest of the engine speaks of library errors only.
+"""
+
+from typing import Final
+
+import torch
+
+from app.core.errors import OutOfDeviceMemoryError, VLibraryError
+
+RETRY_AFTER_SECONDS: Final = 2.0
+_CPU_ALLOCATOR_MESSAGE: Final = "can't allocate memory"
+
+
+def library_error(error: BaseException) -> VLibraryError:
+    """The library's error for what happened, with the original as its cause.
+
+    The message of a foreign exception is not repeated: it may hold parts of a prompt.
+    """
+    if isinstance(error, VLibraryError):
+        return error
+    found: VLibraryError
+    if is_out_of_memory(error):
+        found = OutOfDeviceMemoryError(
+            "the device has no room for this request", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
+    else:
+        found = VLibraryError(f"the backbone failed on this request: {type(error).__name__}")
+    found.__cause__ = error
+    return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, after which everything else still works."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR_MESSAGE in str(error)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether the device's context is lost for the rest of the process."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

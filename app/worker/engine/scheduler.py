@@ -1,0 +1,96 @@
+"""Who runs next: first come, first served, together with whoever fits.
+
+Knows ids, lengths and layouts; no tensors, no backbone, no clock.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from app.core.errors import ConflictError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """One sequence in the queue, by what decides with whom it may share a prefill.
+
+    Attributes:
+        id: the sequence's id.
+        num_tokens: prompt length.
+        layout: prompts may be stacked into one batch exactly when their layouts are equal.
+    """
+
+    id: str
+    num_tokens: int
+    layout: Hashable
+
+
+class Scheduler:
+    """A queue that hands out batches.
+
+    The head of the queue always goes next, so nothing starves. Others join it in order of arrival
+    when they have its layout and padding them would waste little.
+
+    Args:
+        max_batch_tokens: bound of rows times padded length of one prefill; a single
+            longer prompt still goes, alone.
+        max_padding: how many times longer than another a prompt of one batch may be.
+    """
+
+    def __init__(self, *, max_batch_tokens: int = 8192, max_padding: float = 1.5) -> None:
+        self._queue: dict[str, Waiting] = {}
+        self._max_batch_tokens = max_batch_tokens
+        self._max_padding = max_padding
+
+    def __len__(self) -> int:
+        """Return how many sequences wait."""
+        return len(self._queue)
+
+    def __contains__(self, sequence_id: str) -> bool:
+        """Return whether this sequence waits."""
+        return sequence_id in self._queue
+
+    def add(self, waiting: Waiting) -> None:
+        """Put a sequence at the end of the queue.
+
+        Raises:
+            ConflictError: a sequence of that id waits already.
+        """
+        if waiting.id in self._queue:
+            raise ConflictError("a sequence is added once", details={"id": waiting.id})
+        self._queue[waiting.id] = waiting
+
+    def remove(self, sequence_id: str) -> bool:
+        """Take a sequence out of the queue; false when it does not wait."""
+        return self._queue.pop(sequence_id, None) is not None
+
+    def next_batch(self, *, free_rows: int) -> tuple[str, ...]:
+        """Take the next sequences to prefill together out of the queue.
+
+        Args:
+            free_rows: how many more rows may run.
+
+        Returns:
+            Ids in order of arrival; empty when nothing waits or no row is free.
+        """
+        if free_rows < 1 or not self._queue:
+            return ()
+        head = next(iter(self._queue.values()))
+        chosen: list[Waiting] = []
+        shortest = longest = head.num_tokens
+        for waiting in self._queue.values():
+            if len(chosen) == free_rows:
+                break
+            if waiting.layout != head.layout:
+                continue
+            low, high = min(shortest, waiting.num_tokens), max(longest, waiting.num_tokens)
+            if chosen and not self._fits(len(chosen) + 1, shortest=low, longest=high):
+                continue
+            shortest, longest = low, high
+            chosen.append(waiting)
+        for waiting in chosen:
+            del self._queue[waiting.id]
+        return tuple(waiting.id for waiting in chosen)
+
+    def _fits(self, num_rows: int, *, shortest: int, longest: int) -> bool:
+        is_dense = longest <= shortest * self._max_padding
+        return is_dense and num_rows * longest <= self._max_batch_tokens

@@ -1,0 +1,240 @@
+"""From a request message to its answer: vectors held, prompt built, sequences run, receipt written.
+
+Runs on the event loop and hands everything heavy to the device thread or to threads of its own.
+Knows neither HTTP nor SQL.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, TypeVar
+
+from PIL import Image
+
+from app.core.errors import (
+    BusyError,
+    DeadlineExceededError,
+    InvalidInputError,
+    WorkerUnavailableError,
+)
+from app.method.backbone import Backbone
+from app.method.embedding import embed, space_id
+from app.method.examples import Example
+from app.method.features import FeatureCache
+from app.method.prompts import PromptText, build_prompt, check_length
+from app.worker.answers import response_of, sampling_of
+from app.worker.bank import VectorBank
+from app.worker.demonstrations import DatasetPools
+from app.worker.device import DeviceThread
+from app.worker.engine.sequence import Sequence
+from app.worker.images import ImageLimits, open_image
+from app.worker.messages import EmbedRequest, EmbedResponse, GenerateRequest, GenerateResponse
+
+RETRY_AFTER_SECONDS: Final = 1.0
+NUM_PREPARATION_THREADS: Final = 2
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one worker takes.
+
+    Attributes:
+        max_requests: Requests that are prepared, wait or run together.
+        max_new_tokens: Longest answer.
+        image: What an image may be.
+    """
+
+    max_requests: int
+    max_new_tokens: int
+    image: ImageLimits
+
+
+class Serving:
+    """Answers requests with one backbone.
+
+    Args:
+        backbone: Who answers.
+        device: The thread it lives on, with its engine.
+        bank: Vectors on the device.
+        pools: Datasets for demonstrations.
+        features: Vision features, touched on the device thread only.
+        limits: What is taken.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        bank: VectorBank,
+        pools: DatasetPools,
+        features: FeatureCache,
+        limits: Limits,
+    ) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._bank = bank
+        self._pools = pools
+        self._features = features
+        self._limits = limits
+        self._num_requests = 0
+        self._is_draining = False
+        self._threads = ThreadPoolExecutor(NUM_PREPARATION_THREADS, thread_name_prefix="prepare")
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are not answered yet."""
+        return self._num_requests
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no further requests are taken."""
+        return self._is_draining
+
+    def drain(self) -> None:
+        """Take no further requests; those that are here get their answers."""
+        self._is_draining = True
+
+    def close(self) -> None:
+        """Give the threads back."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def generate(self, request: GenerateRequest) -> GenerateResponse:
+        """The answer. Cancelling the awaiting task frees the request's rows.
+
+        Raises:
+            BusyError: Every place is taken.
+            WorkerUnavailableError: The worker shuts down.
+            DeadlineExceededError: The request's time was used up.
+            InvalidInputError: The request can never be answered as it is.
+            SteeringError: The vectors could not be applied in full.
+        """
+        if request.max_tokens > self._limits.max_new_tokens:
+            raise InvalidInputError(
+                f"An answer has at most {self._limits.max_new_tokens} tokens, "
+                f"found {request.max_tokens}"
+            )
+        began = monotonic()
+        deadline = began + request.deadline_seconds
+        async with self._place(), _time_limit(request.deadline_seconds):
+            prompt = await self._prompt(request)
+            async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+                steered, plain = await self._answers(request, prompt, slots, deadline=deadline)
+        return response_of(request, steered, plain, num_sites=self._device.num_sites, began=began)
+
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
+        """One row an item.
+
+        Raises:
+            BusyError: Every place is taken.
+            WorkerUnavailableError: The worker shuts down.
+            InvalidImageError: An image cannot be read.
+        """
+        async with self._place():
+            images = await self._in_thread(
+                lambda: [None if data is None else self._open(data) for data in request.images]
+            )
+            rows = await self._device.call(
+                lambda: embed(
+                    self._backbone, images, list(request.questions), features=self._features
+                )
+            )
+        return EmbedResponse(
+            space=space_id(self._backbone), dim=rows.shape[1], embeddings=rows.tolist()
+        )
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._is_draining:
+            raise WorkerUnavailableError(
+                "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+        if self._num_requests >= self._limits.max_requests:
+            raise BusyError(
+                f"All {self._limits.max_requests} places are taken",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _open(self, data: bytes) -> Image.Image:
+        return open_image(data, limits=self._limits.image)
+
+    async def _prompt(self, request: GenerateRequest) -> PromptText:
+        images = await self._in_thread(lambda: [self._open(data) for data in request.images])
+        shown: tuple[Example, ...] = ()
+        if request.demonstrations is not None:
+            shown = await self._pools.choose(
+                request.demonstrations, question=request.prompt, images=images
+            )
+        return await self._in_thread(
+            lambda: build_prompt(
+                self._backbone,
+                request.prompt,
+                images,
+                demonstrations=shown,
+                instruction=request.instruction,
+            )
+        )
+
+    async def _answers(
+        self,
+        request: GenerateRequest,
+        prompt: PromptText,
+        slots: Mapping[str, int],
+        *,
+        deadline: float,
+    ) -> tuple[Sequence, Sequence | None]:
+        """The steered answer and the plain one, which is the same when nothing steers."""
+        parts = [(slots[use.sha256], use.strength) for use in request.vectors]
+
+        def make(sequence_id: str, *, is_steered: bool) -> Sequence:
+            inputs = self._features.encode([prompt]).inputs
+            sequence = Sequence(
+                id=sequence_id,
+                inputs=inputs,
+                sampling=sampling_of(request),
+                shift=self._bank.combined(parts) if is_steered else None,
+                deadline=deadline,
+                keeps_first=request.baseline,
+            )
+            check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
+            return sequence
+
+        def run(suffix: str, *, is_steered: bool) -> "asyncio.Task[Sequence]":
+            name = f"{request.request_id}/{suffix}"
+            return asyncio.create_task(
+                self._device.generate(name, lambda: make(name, is_steered=is_steered))
+            )
+
+        tasks = [run("answer", is_steered=bool(parts))]
+        if request.baseline and parts:
+            tasks.append(run("baseline", is_steered=False))
+        try:
+            finished = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if not request.baseline:
+            return finished[0], None
+        return finished[0], finished[-1]
+
+
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceededError(f"The answer was not ready within {seconds:g} s") from None

@@ -1,0 +1,489 @@
+import inspect
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.fakes.scripted_server import (
+    DATASET_ID,
+    JOB_ID,
+    VECTOR_ID,
+    Answer,
+    ScriptedServer,
+    answer_json,
+    dataset_json,
+    job_json,
+    problem,
+    vector_json,
+)
+from vlibrary_client import (
+    AsyncClient,
+    BusyError,
+    Client,
+    ConnectionFailedError,
+    CorruptDataError,
+    Demonstrations,
+    FieldError,
+    InvalidInputError,
+    InvalidResponseError,
+    RequestTimeoutError,
+    UnavailableError,
+    VLibraryError,
+    VectorUse,
+)
+from vlibrary_client.async_resources import AsyncDatasets, AsyncSteering, AsyncVectors
+from vlibrary_client.replies import Reply
+from vlibrary_client.resources import Datasets, Steering, Vectors
+from vlibrary_client.retrying import RetryPolicy
+from vlibrary_client.transport import AsyncTransport, SyncTransport
+
+VECTORS_PAGE = {"items": [vector_json()], "next_cursor": None}
+RETRIEVAL = {
+    "matches": [{"vector": vector_json(), "score": 0.9, "threshold": 0.5}],
+    "abstained": False,
+    "reason": None,
+    "epoch": 4,
+    "space": "s",
+}
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+
+    async def note(_self: AsyncTransport, delay: float) -> None:
+        seconds.append(delay)
+
+    monkeypatch.setattr(SyncTransport, "sleep", lambda _self, delay: seconds.append(delay))
+    monkeypatch.setattr(AsyncTransport, "sleep", note)
+    return seconds
+
+
+def parquet(tmp_path: Path) -> str:
+    path = tmp_path / "d.parquet"
+    path.write_bytes(b"PAR1")
+    return str(path)
+
+
+CALLS: dict[str, tuple[Callable[[Any, Path], Any], str, Any, Any]] = {
+    "upload a data set": (
+        lambda c, tmp: c.datasets.upload(parquet(tmp), name="colours", description="d"),
+        "POST /datasets?name=colours&description=d",
+        dataset_json(),
+        lambda r: (str(r.id), r.num_items) == (DATASET_ID, 2),
+    ),
+    "get a data set": (
+        lambda c, _: c.datasets.get("a/b"),
+        "GET /datasets/a%2Fb",
+        dataset_json(),
+        lambda r: r.name == "colours",
+    ),
+    "list data sets": (
+        lambda c, _: c.datasets.list(limit=3, cursor="x"),
+        "GET /datasets?limit=3&cursor=x",
+        {"items": [dataset_json()], "next_cursor": "y"},
+        lambda r: (len(r.items), r.next_cursor) == (1, "y"),
+    ),
+    "train": (
+        lambda c, _: c.train("colours", UUID(DATASET_ID), epochs=2),
+        "POST /train",
+        job_json(),
+        lambda r: (str(r.id), r.state, r.is_final, r.vector) == (JOB_ID, "queued", False, None),
+    ),
+    "get a job": (
+        lambda c, _: c.job(JOB_ID),
+        f"GET /train/{JOB_ID}",
+        job_json("succeeded", seconds=2.5),
+        lambda r: (r.vector.ref, r.seconds, r.progress, r.error) == ("colours@3", 2.5, None, None),
+    ),
+    "list jobs": (
+        lambda c, _: c.jobs(state="failed"),
+        "GET /train?state=failed&limit=50",
+        {"items": [job_json("failed")], "next_cursor": None},
+        lambda r: r.items[0].state == "failed",
+    ),
+    "get a vector": (
+        lambda c, _: c.vectors.get("colours@prod"),
+        "GET /vectors/colours@prod",
+        vector_json(),
+        lambda r: (r.ref, r.backbone.num_layers, r.tags) == ("colours@3", 2, ("x",)),
+    ),
+    "list vectors": (
+        lambda c, _: c.vectors.list(name="n", tag="t", backbone="b", status="ready"),
+        "GET /vectors?name=n&tag=t&backbone=b&status=ready&limit=50",
+        VECTORS_PAGE,
+        lambda r: r.items[0].name == "colours",
+    ),
+    "import a vector": (
+        lambda c, _: c.vectors.upload(b"file", name="n", tags=("a", "b")),
+        "POST /vectors?name=n&tags=a&tags=b",
+        vector_json(),
+        lambda r: r.version == 3,
+    ),
+    "change a vector": (
+        lambda c, _: c.vectors.update("n@3", description="new", tags=()),
+        "PATCH /vectors/n@3",
+        vector_json(),
+        lambda r: r.version == 3,
+    ),
+    "delete a vector": (
+        lambda c, _: c.vectors.delete(UUID(VECTOR_ID)),
+        f"DELETE /vectors/{VECTOR_ID}",
+        None,
+        lambda r: r is None,
+    ),
+    "set an alias": (
+        lambda c, _: c.vectors.set_alias("n", "prod", 3, expected_version=2),
+        "PUT /vectors/n/aliases/prod",
+        {"name": "n", "alias": "prod", "version": 3},
+        lambda r: r.version == 3,
+    ),
+    "retrieve": (
+        lambda c, _: c.retrieve(image=b"png", text="what?", k=2),
+        "POST /retrieve",
+        RETRIEVAL,
+        lambda r: (r.matches[0].vector.name, r.abstained) == ("colours", False),
+    ),
+    "steer": (
+        lambda c, _: c.steer.generate("what?", images=[b"png"], vector="auto", baseline=True),
+        "POST /steer/generate",
+        answer_json(),
+        lambda r: (r.text, r.baseline.text, r.applied[0].ref) == ("red", "blue", "colours@3"),
+    ),
+    "ask for readiness": (
+        lambda c, _: c.ready(),
+        "GET /readyz",
+        {"status": "ready", "checks": {"database": {"ok": True, "detail": ""}}},
+        lambda r: r.checks["database"].ok,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.anyio
+async def test_every_call_asks_the_same_of_the_server_in_both_clients(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    call, wanted, body, check = CALLS[name]
+    response = httpx.Response(204) if body is None else httpx.Response(200, json=body)
+    server = ScriptedServer([response])
+    if kind == "sync":
+        with Client(transport=server.transport) as client:
+            result = call(client, tmp_path)
+    else:
+        async with AsyncClient(transport=server.async_transport) as async_client:
+            result = await call(async_client, tmp_path)
+    request = server.requests[0]
+    assert f"{request.method} {request.url.raw_path.decode()}" == wanted
+    assert check(result)
+
+
+def test_a_file_is_sent_with_its_length_and_type(tmp_path: Path) -> None:
+    server = ScriptedServer([httpx.Response(200, json=dataset_json())])
+    with Client(transport=server.transport) as client:
+        client.datasets.upload(parquet(tmp_path), name="n")
+    assert server.bodies == [b"PAR1"]
+    headers = server.requests[0].headers
+    assert headers["content-length"] == "4"
+    assert headers["content-type"] == "application/vnd.apache.parquet"
+
+
+@pytest.mark.anyio
+async def test_the_async_client_sends_files_the_same_way(tmp_path: Path) -> None:
+    server = ScriptedServer([httpx.Response(200, json=dataset_json())])
+    async with AsyncClient(transport=server.async_transport) as client:
+        await client.datasets.upload(parquet(tmp_path), name="n")
+    assert server.bodies == [b"PAR1"]
+    assert server.requests[0].headers["content-length"] == "4"
+    assert "transfer-encoding" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("vector", "wanted"),
+    [
+        (None, None),
+        ("auto", "auto"),
+        (UUID(VECTOR_ID), VECTOR_ID),
+        (VectorUse("a@1", 0.5), {"ref": "a@1", "strength": 0.5}),
+        (["a", VectorUse(UUID(VECTOR_ID))], ["a", {"ref": VECTOR_ID, "strength": 1.0}]),
+    ],
+)
+def test_the_vector_of_a_steered_request_has_four_spellings(vector: Any, wanted: Any) -> None:
+    server = ScriptedServer([httpx.Response(200, json=answer_json())])
+    with Client(transport=server.transport) as client:
+        client.steer.generate("q", vector=vector)
+    assert server.json()["vector"] == wanted
+
+
+def test_a_result_steers_as_exactly_its_version() -> None:
+    server = ScriptedServer(
+        [
+            httpx.Response(200, json=vector_json()),
+            httpx.Response(200, json=dataset_json()),
+            httpx.Response(200, json=answer_json()),
+        ]
+    )
+    with Client(transport=server.transport) as client:
+        vector = client.vectors.get("colours")
+        dataset = client.datasets.get("colours")
+        client.steer.generate(
+            "q", vector=vector, demonstrations=Demonstrations(dataset=dataset, shots=4)
+        )
+    assert server.json()["vector"] == VECTOR_ID
+    assert server.json()["demonstrations"] == {
+        "dataset": DATASET_ID,
+        "shots": 4,
+        "selection": "random",
+        "seed": 0,
+    }
+
+
+def test_listing_goes_on_to_the_last_page() -> None:
+    server = ScriptedServer(
+        [
+            httpx.Response(200, json={"items": [vector_json(version=2)], "next_cursor": "c"}),
+            httpx.Response(200, json={"items": [vector_json(version=1)], "next_cursor": None}),
+        ]
+    )
+    with Client(transport=server.transport) as client:
+        assert [vector.version for vector in client.vectors.iterate()] == [2, 1]
+    assert server.requests[1].url.params["cursor"] == "c"
+
+
+@pytest.mark.anyio
+async def test_async_listing_goes_on_to_the_last_page() -> None:
+    server = ScriptedServer(
+        [
+            httpx.Response(200, json={"items": [vector_json(version=2)], "next_cursor": "c"}),
+            httpx.Response(200, json={"items": [vector_json(version=1)], "next_cursor": None}),
+        ]
+    )
+    async with AsyncClient(transport=server.async_transport) as client:
+        assert [vector.version async for vector in client.vectors.iterate()] == [2, 1]
+
+
+def test_a_download_is_checked_and_written(tmp_path: Path) -> None:
+    digest = "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"
+    server = ScriptedServer([httpx.Response(200, content=b"12345", headers={"etag": f'"{digest}"'})])
+    with Client(transport=server.transport) as client:
+        assert client.vectors.download("n", to=tmp_path / "v") == b"12345"
+    assert (tmp_path / "v").read_bytes() == b"12345"
+
+
+@pytest.mark.anyio
+async def test_a_changed_download_is_refused(tmp_path: Path) -> None:
+    server = ScriptedServer([httpx.Response(200, content=b"1234x", headers={"etag": '"ab"'})])
+    async with AsyncClient(transport=server.async_transport) as client:
+        with pytest.raises(CorruptDataError):
+            await client.vectors.download("n", to=tmp_path / "v")
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.anyio
+async def test_a_busy_server_is_asked_again_when_it_said(
+    status: int, kind: str, waits: list[float]
+) -> None:
+    answers: list[Answer] = [
+        problem(status, "busy", **{"retry-after": "7"}),
+        problem(status, "busy", **{"retry-after": "100000"}),
+        httpx.Response(200, json=answer_json()),
+    ]
+    server = ScriptedServer(answers)
+    if kind == "sync":
+        with Client(transport=server.transport) as client:
+            assert client.steer.generate("q").text == "red"
+    else:
+        async with AsyncClient(transport=server.async_transport) as async_client:
+            assert (await async_client.steer.generate("q")).text == "red"
+    assert waits == [7.0, 30.0]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.anyio
+async def test_patience_ends_with_the_servers_error(kind: str, waits: list[float]) -> None:
+    server = ScriptedServer([problem(429, "busy", **{"retry-after": "1"})])
+    with pytest.raises(BusyError) as caught:
+        if kind == "sync":
+            Client(transport=server.transport, max_retries=2).steer.generate("q")
+        else:
+            await AsyncClient(transport=server.async_transport, max_retries=2).steer.generate("q")
+    assert (caught.value.request_id, caught.value.retry_after_seconds) == ("r-1", 1.0)
+    assert len(server.requests) == 3
+    assert waits == [1.0, 1.0]
+
+
+def test_a_repeated_training_request_carries_the_same_key(waits: list[float]) -> None:
+    server = ScriptedServer([problem(503, "unavailable"), httpx.Response(202, json=job_json())])
+    with Client(transport=server.transport) as client:
+        client.train("n", "d")
+        client.train("n", "d")
+    keys = [request.headers["idempotency-key"] for request in server.requests]
+    assert keys[0] == keys[1] != keys[2]
+    assert len(waits) == 1
+
+
+def test_a_delete_is_not_sent_again(waits: list[float]) -> None:
+    server = ScriptedServer([problem(503, "unavailable")])
+    with Client(transport=server.transport) as client, pytest.raises(UnavailableError):
+        client.vectors.delete("n")
+    assert waits == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.anyio
+async def test_a_lost_connection_is_opened_again(kind: str, waits: list[float]) -> None:
+    answers: list[Answer] = [
+        httpx.ConnectError("refused"),
+        httpx.RemoteProtocolError("hung up"),
+        httpx.Response(200, json=vector_json()),
+    ]
+    server = ScriptedServer(answers)
+    if kind == "sync":
+        assert Client(transport=server.transport).vectors.get("n").version == 3
+    else:
+        client = AsyncClient(transport=server.async_transport)
+        assert (await client.vectors.get("n")).version == 3
+    assert len(waits) == 2
+
+
+def test_any_request_is_sent_again_when_nothing_was_sent(waits: list[float]) -> None:
+    server = ScriptedServer([httpx.ConnectError("refused"), httpx.Response(204)])
+    with Client(transport=server.transport) as client:
+        client.vectors.delete("n")
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.anyio
+async def test_a_timeout_is_not_waited_for_twice(kind: str, waits: list[float]) -> None:
+    server = ScriptedServer([httpx.ReadTimeout("slow")])
+    with pytest.raises(RequestTimeoutError):
+        if kind == "sync":
+            Client(transport=server.transport).vectors.get("n")
+        else:
+            await AsyncClient(transport=server.async_transport).vectors.get("n")
+    assert waits == []
+
+
+def test_a_server_that_is_not_there_is_a_library_error() -> None:
+    server = ScriptedServer([httpx.ConnectError("http://secret@host refused")])
+    with (
+        Client(transport=server.transport, max_retries=0) as client,
+        pytest.raises(ConnectionFailedError) as caught,
+    ):
+        client.ready()
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unready_service_is_an_answer() -> None:
+    body = {"status": "unready", "checks": {"worker": {"ok": False, "detail": "gone"}}}
+    server = ScriptedServer([httpx.Response(503, json=body)])
+    with Client(transport=server.transport) as client:
+        assert client.ready().checks["worker"].detail == "gone"
+
+
+def test_an_error_carries_everything_the_server_said() -> None:
+    server = ScriptedServer([problem(422, "invalid-input")])
+    with Client(transport=server.transport) as client, pytest.raises(InvalidInputError) as caught:
+        client.retrieve(text="q")
+    error = caught.value
+    assert (error.status, error.code, error.request_id) == (422, "invalid-input", "r-1")
+    assert error.details == {"wanted": "a", "found": "b"}
+    assert error.errors == (FieldError(location="body.k", message="too big"),)
+    assert str(error) == "what invalid-input means; body.k: too big (request r-1)"
+
+
+def test_an_answer_of_another_shape_is_a_library_error() -> None:
+    broken = {**vector_json(), "version": "three"}
+    server = ScriptedServer([httpx.Response(200, json=broken, headers={"x-request-id": "r-9"})])
+    with Client(transport=server.transport) as client, pytest.raises(InvalidResponseError) as caught:
+        client.vectors.get("n")
+    assert "version" in str(caught.value)
+    assert caught.value.request_id == "r-9"
+
+
+def test_the_key_goes_into_the_header_only() -> None:
+    server = ScriptedServer([httpx.Response(200, json=vector_json())])
+    with Client(transport=server.transport, api_key="vlib_1_x") as client:
+        client.vectors.get("n")
+    assert server.requests[0].headers["authorization"] == "Bearer vlib_1_x"
+    assert "vlib_1_x" not in str(server.requests[0].url)
+
+
+def test_a_calls_own_timeout_is_used() -> None:
+    server = ScriptedServer([httpx.Response(200, json=answer_json())])
+    with Client(transport=server.transport) as client:
+        client.steer.generate("q", timeout=3.0)
+        client.steer.generate("q")
+    timeouts = [request.extensions["timeout"]["read"] for request in server.requests]
+    assert timeouts == [3.0, 150.0]
+
+
+@pytest.mark.parametrize(
+    ("sync", "asynchronous"),
+    [(Datasets, AsyncDatasets), (Vectors, AsyncVectors), (Steering, AsyncSteering)],
+)
+def test_both_clients_take_the_same_arguments(sync: type, asynchronous: type) -> None:
+    def shape(cls: type) -> dict[str, list[str]]:
+        methods = inspect.getmembers(cls, inspect.isfunction)
+        return {name: list(inspect.signature(method).parameters) for name, method in methods}
+
+    assert shape(sync) == shape(asynchronous)
+
+
+def test_waits_double_with_some_randomness() -> None:
+    policy = RetryPolicy(max_retries=9, first_delay_seconds=1.0, randomness=random.Random(1))
+    for attempt in range(9):
+        delay = policy.delay_after_loss(attempt=attempt, is_harmless=True)
+        longest = min(2.0**attempt, policy.max_delay_seconds)
+        assert delay is not None
+        assert 0.5 * longest <= delay <= longest
+    assert policy.delay_after_loss(attempt=9, is_harmless=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("3", 3.0), ("0", 0.0), ("-1", None), ("nan", None), ("inf", None), ("Wed, 21 Oct", None)],
+)
+def test_retry_after_is_read_with_suspicion(text: str, seconds: float | None) -> None:
+    assert Reply(status=429, headers={"retry-after": text}).retry_after_seconds == seconds
+
+
+def test_the_sdk_loads_nothing_of_the_server() -> None:
+    script = (
+        "import sys, vlibrary_client\n"
+        "heavy = {'app', 'torch', 'fastapi', 'sqlalchemy', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_code_is_kept() -> None:
+    server = ScriptedServer([problem(418, "teapot")])
+    with Client(transport=server.transport) as client, pytest.raises(VLibraryError) as caught:
+        client.vectors.get("n")
+    assert (type(caught.value), caught.value.code) == (VLibraryError, "teapot")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, "not-found"), (413, "too-large"), (502, "unavailable"), (500, "error")],
+)
+def test_an_error_of_a_proxy_is_told_by_its_status(status: int, code: str) -> None:
+    server = ScriptedServer([httpx.Response(status, text="<html>")])
+    with (
+        Client(transport=server.transport, max_retries=0) as client,
+        pytest.raises(VLibraryError) as caught,
+    ):
+        client.vectors.get("n")
+    assert caught.value.code == code

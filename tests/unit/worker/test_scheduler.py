@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.errors import ConflictError
+from app.worker.engine.scheduler import Scheduler, Waiting
+
+WAITING = st.lists(st.tuples(st.integers(1, 400), st.sampled_from("ab")), min_size=1, max_size=30)
+
+
+def _filled(prompts: list[tuple[int, str]], **options: float) -> Scheduler:
+    scheduler = Scheduler(**options)  # type: ignore[arg-type] # options of either type
+    for index, (length, layout) in enumerate(prompts):
+        scheduler.add(Waiting(id=str(index), num_tokens=length, layout=layout))
+    return scheduler
+
+
+@given(prompts=WAITING, free_rows=st.integers(1, 8))
+def test_everyone_runs_once_and_the_head_of_the_queue_is_always_next(
+    prompts: list[tuple[int, str]], free_rows: int
+) -> None:
+    scheduler = _filled(prompts)
+    left = [str(index) for index in range(len(prompts))]
+    while len(scheduler):
+        batch = scheduler.next_batch(free_rows=free_rows)
+        assert batch[0] == left[0]
+        assert list(batch) == [one for one in left if one in batch]
+        left = [one for one in left if one not in batch]
+    assert left == []
+
+
+@given(prompts=WAITING, free_rows=st.integers(1, 8))
+def test_a_batch_has_one_layout_and_bounded_padding(
+    prompts: list[tuple[int, str]], free_rows: int
+) -> None:
+    scheduler = _filled(prompts, max_batch_tokens=1000, max_padding=1.5)
+    while len(scheduler):
+        chosen = [prompts[int(one)] for one in scheduler.next_batch(free_rows=free_rows)]
+        lengths = [length for length, _ in chosen]
+        assert len({layout for _, layout in chosen}) == 1
+        assert len(chosen) <= free_rows
+        assert max(lengths) <= 1.5 * min(lengths)
+        assert len(chosen) == 1 or len(chosen) * max(lengths) <= 1000
+
+
+def test_nothing_is_handed_out_without_a_free_row_or_without_anyone_waiting() -> None:
+    scheduler = _filled([(5, "a")])
+    assert scheduler.next_batch(free_rows=0) == ()
+    assert len(scheduler) == 1
+    assert Scheduler().next_batch(free_rows=4) == ()
+
+
+def test_a_removed_sequence_does_not_run() -> None:
+    scheduler = _filled([(5, "a"), (5, "a")])
+    assert scheduler.remove("0")
+    assert not scheduler.remove("0")
+    assert scheduler.next_batch(free_rows=4) == ("1",)
+
+
+def test_a_sequence_cannot_wait_twice() -> None:
+    scheduler = _filled([(5, "a")])
+    with pytest.raises(ConflictError):
+        scheduler.add(Waiting(id="0", num_tokens=5, layout="a"))

@@ -1,0 +1,122 @@
+"""Python client of a VLibrary server: upload, train, retrieve, steer.
+
+    from vlibrary_client import Client
+
+    with Client() as client:
+        dataset = client.datasets.upload("pictures/", name="colours")
+        job = client.train("colours", dataset, shots=16).wait(progress=True)
+        answer = client.steer.generate("What colour?", images=["a.png"], vector=job.vector)
+        print(answer.text, answer.applied)
+
+It needs nothing of the server: no torch, no database.
+"""
+
+from vlibrary_client.arguments import Demonstrations, VectorUse
+from vlibrary_client.async_client import AsyncClient
+from vlibrary_client.client import Client
+from vlibrary_client.errors import (
+    BusyError,
+    ConfigurationError,
+    ConflictError,
+    ConnectionFailedError,
+    CorruptDataError,
+    DeadlineExceededError,
+    FieldError,
+    IncompatibleBackboneError,
+    InvalidDatasetError,
+    InvalidImageError,
+    InvalidInputError,
+    InvalidResponseError,
+    InvalidVectorFileError,
+    JobCancelledError,
+    NotFoundError,
+    OutOfDeviceMemoryError,
+    RequestTimeoutError,
+    SteeringError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedBackboneError,
+    VLibraryError,
+    WaitTimeoutError,
+    WorkerUnavailableError,
+)
+from vlibrary_client.jobs import AsyncJob, Job
+from vlibrary_client.types import (
+    Alias,
+    Answer,
+    AppliedVector,
+    AutoRetrieval,
+    Backbone,
+    BackboneName,
+    Baseline,
+    Dataset,
+    Evaluation,
+    JobEvent,
+    JobFailure,
+    JobRecord,
+    Match,
+    Page,
+    Progress,
+    Readiness,
+    Receipt,
+    Retrieval,
+    Timings,
+    Usage,
+    Vector,
+    VectorName,
+)
+
+__all__ = [
+    "Alias",
+    "Answer",
+    "AppliedVector",
+    "AsyncClient",
+    "AsyncJob",
+    "AutoRetrieval",
+    "Backbone",
+    "BackboneName",
+    "Baseline",
+    "BusyError",
+    "Client",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectionFailedError",
+    "CorruptDataError",
+    "Dataset",
+    "DeadlineExceededError",
+    "Demonstrations",
+    "Evaluation",
+    "FieldError",
+    "IncompatibleBackboneError",
+    "InvalidDatasetError",
+    "InvalidImageError",
+    "InvalidInputError",
+    "InvalidResponseError",
+    "InvalidVectorFileError",
+    "Job",
+    "JobCancelledError",
+    "JobEvent",
+    "JobFailure",
+    "JobRecord",
+    "Match",
+    "NotFoundError",
+    "OutOfDeviceMemoryError",
+    "Page",
+    "Progress",
+    "Readiness",
+    "Receipt",
+    "RequestTimeoutError",
+    "Retrieval",
+    "SteeringError",
+    "Timings",
+    "TooLargeError",
+    "UnavailableError",
+    "UnsupportedBackboneError",
+    "Usage",
+    "VLibraryError",
+    "Vector",
+    "VectorName",
+    "VectorUse",
+    "WaitTimeoutError",
+    "WorkerUnavailableError",
+]

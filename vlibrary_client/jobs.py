@@ -1,0 +1,205 @@
+"""Training jobs as handles: look again, listen, cancel, wait."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from vlibrary_client import requests
+from vlibrary_client.errors import WaitTimeoutError, error_from_code
+from vlibrary_client.progress import OnProgress, progress_reporter
+from vlibrary_client.streaming import async_job_events, job_events
+from vlibrary_client.transport import AsyncTransport, SyncTransport
+from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Handle:
+    """What both kinds of jobs show of the record they were last given."""
+
+    record: JobRecord
+
+    @property
+    def id(self) -> UUID:
+        """The job's id."""
+        return self.record.id
+
+    @property
+    def state(self) -> JobState:
+        """The state when the record was fetched."""
+        return self.record.state
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will happen to the job any more."""
+        return self.record.is_final
+
+    @property
+    def vector(self) -> VectorName | None:
+        """The vector that the job stored, once it succeeded."""
+        return self.record.vector
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the job was when the record was fetched."""
+        return self.record.progress
+
+    @property
+    def error(self) -> JobFailure | None:
+        """Why the job failed, if it did."""
+        return self.record.error
+
+    @property
+    def seconds(self) -> float | None:
+        """The time spent running."""
+        return self.record.seconds
+
+
+def _check_success(record: JobRecord) -> None:
+    """Raises what ended the job, unless it succeeded.
+
+    Raises:
+        JobCancelledError: The job was cancelled.
+        VLibraryError: The job failed, by the code that the server stored.
+    """
+    if record.state == "cancelled":
+        raise error_from_code("cancelled", f"the job {record.id} was cancelled")
+    if record.state == "failed":
+        failure = record.error
+        code, message = (failure.code, failure.message) if failure else ("error", "no reason given")
+        raise error_from_code(code, f"the job {record.id} failed: {message}")
+
+
+def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
+    return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(_Handle):
+    """A training job. It is a snapshot: `refresh` returns a newer one."""
+
+    transport: SyncTransport = field(repr=False)
+
+    def refresh(self) -> "Job":
+        """The job as it is now.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        return replace(self, record=self.transport.send(requests.get_job(self.id)))
+
+    def cancel(self) -> "Job":
+        """Asks the job to stop; it does so at its next step.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        return replace(self, record=self.transport.send(requests.cancel_job(self.id)))
+
+    def events(self, *, after: int = 0) -> Iterator[JobEvent]:
+        """What happens to the job, from its beginning or after event number `after`.
+
+        Ends when the job does; lost connections are resumed without losing an event.
+
+        Raises:
+            VLibraryError: The server refuses, or stays unreachable.
+        """
+        return job_events(self.transport, self.id, after=after)
+
+    def wait(self, *, progress: bool | OnProgress = False, timeout: float | None = None) -> "Job":
+        """The finished job, whose `vector` is then set.
+
+        Args:
+            progress: `True` draws a bar on the terminal; a function is called with every report.
+            timeout: The longest wait in seconds; the job goes on when it is over.
+
+        Raises:
+            WaitTimeoutError: The time is over.
+            JobCancelledError: The job was cancelled.
+            VLibraryError: The job failed, or the server stays unreachable.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        job = self.refresh()
+        with progress_reporter(progress, title=job.record.name) as report:
+            for event in () if job.is_final else _events(job, deadline=deadline):
+                if event.progress is not None:
+                    report(event.progress)
+        job = self.refresh()
+        if timeout is not None and not job.is_final:
+            raise _timed_out(job.record, timeout)
+        _check_success(job.record)
+        return job
+
+
+def _events(job: Job, *, deadline: float) -> Iterator[JobEvent]:
+    return job_events(job.transport, job.id, deadline=deadline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsyncJob(_Handle):
+    """A training job. It is a snapshot: `refresh` returns a newer one."""
+
+    transport: AsyncTransport = field(repr=False)
+
+    async def refresh(self) -> "AsyncJob":
+        """The job as it is now.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        return replace(self, record=await self.transport.send(requests.get_job(self.id)))
+
+    async def cancel(self) -> "AsyncJob":
+        """Asks the job to stop; it does so at its next step.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        return replace(self, record=await self.transport.send(requests.cancel_job(self.id)))
+
+    def events(self, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        """What happens to the job, from its beginning or after event number `after`.
+
+        Ends when the job does; lost connections are resumed without losing an event.
+
+        Raises:
+            VLibraryError: The server refuses, or stays unreachable.
+        """
+        return async_job_events(self.transport, self.id, after=after)
+
+    async def wait(
+        self,
+        *,
+        progress: bool | OnProgress = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same spelling as the sync client
+    ) -> "AsyncJob":
+        """The finished job, whose `vector` is then set.
+
+        Args:
+            progress: `True` draws a bar on the terminal; a function is called with every report.
+            timeout: The longest wait in seconds; the job goes on when it is over.
+
+        Raises:
+            WaitTimeoutError: The time is over.
+            JobCancelledError: The job was cancelled.
+            VLibraryError: The job failed, or the server stays unreachable.
+        """
+        job = await self.refresh()
+        with progress_reporter(progress, title=job.record.name) as report:
+            try:
+                async with asyncio.timeout(timeout):
+                    if not job.is_final:
+                        await _follow(job, report)
+            except TimeoutError as error:
+                raise _timed_out(job.record, timeout or 0.0) from error
+        job = await self.refresh()
+        _check_success(job.record)
+        return job
+
+
+async def _follow(job: AsyncJob, report: OnProgress) -> None:
+    async for event in job.events():
+        if event.progress is not None:
+            report(event.progress)

@@ -1,0 +1,141 @@
+"""Reads answers of a VLibrary server: results, files, and errors as exceptions; no I/O."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vlibrary_client.errors import (
+    CorruptDataError,
+    FieldError,
+    InvalidResponseError,
+    VLibraryError,
+    error_from_code,
+)
+
+T = TypeVar("T")
+
+_FIRST_ERROR_STATUS = 400
+_CODE_OF_STATUS = {
+    400: "invalid-input",
+    404: "not-found",
+    409: "conflict",
+    413: "too-large",
+    422: "invalid-input",
+    429: "busy",
+    502: "unavailable",
+    503: "unavailable",
+    504: "deadline-exceeded",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A complete answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the status tells of a failure."""
+        return self.status >= _FIRST_ERROR_STATUS
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name of the request."""
+        return self.headers.get("x-request-id")
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """How long the server asks to wait; `None` when it does not say, or gives a date."""
+        try:
+            seconds = float(self.headers["retry-after"])
+        except (KeyError, ValueError):
+            return None
+        return seconds if 0 <= seconds < float("inf") else None
+
+
+def read_json(reply: Reply, adapter: TypeAdapter[T]) -> T:
+    """The answer's JSON as a typed result.
+
+    Raises:
+        InvalidResponseError: The body is not JSON, or not of the expected shape.
+    """
+    try:
+        return adapter.validate_json(reply.body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "body"
+        raise InvalidResponseError(
+            f"cannot read the answer at {place}: {first['msg']}",
+            status=reply.status,
+            request_id=reply.request_id,
+        ) from error
+
+
+def json_reader(kind: Any) -> Callable[[Reply], Any]:  # noqa: ANN401 - any annotation
+    """A function that reads answers of this kind."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return lambda reply: read_json(reply, adapter)
+
+
+def read_bytes(reply: Reply) -> bytes:
+    """The answer's bytes, checked against the SHA-256 in its `ETag`.
+
+    Raises:
+        CorruptDataError: The bytes are not those that the server announced.
+    """
+    announced = reply.headers.get("etag", "").strip('"')
+    found = hashlib.sha256(reply.body).hexdigest()
+    if announced and announced != found:
+        raise CorruptDataError(
+            f"wanted a file with SHA-256 {announced}, found {found}",
+            status=reply.status,
+            request_id=reply.request_id,
+        )
+    return reply.body
+
+
+def read_nothing(_reply: Reply) -> None:
+    """For answers without a body."""
+
+
+def error_from_reply(reply: Reply) -> VLibraryError:
+    """The exception that an error answer stands for, ready to raise."""
+    problem = _problem(reply.body)
+    code = _CODE_OF_STATUS.get(reply.status, "error")
+    return error_from_code(
+        str(problem.get("code") or code),
+        str(problem.get("detail") or problem.get("title") or f"HTTP status {reply.status}"),
+        status=reply.status,
+        request_id=str(problem.get("request_id") or "") or reply.request_id,
+        details=_mapping(problem.get("details")),
+        errors=_field_errors(problem.get("errors")),
+        retry_after_seconds=reply.retry_after_seconds,
+    )
+
+
+def _problem(body: bytes) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads(body))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _field_errors(value: object) -> tuple[FieldError, ...]:
+    if not isinstance(value, list):
+        return ()
+    return tuple(
+        FieldError(location=str(item.get("location", "")), message=str(item.get("message", "")))
+        for item in value
+        if isinstance(item, dict)
+    )

@@ -1,0 +1,247 @@
+"""The sync client's parts: data sets, vectors, steering."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vlibrary_client import queries, requests
+from vlibrary_client.arguments import (
+    DatasetRef,
+    Demonstrations,
+    VectorChoice,
+    VectorRef,
+)
+from vlibrary_client.images import ImageSource
+from vlibrary_client.transport import SyncTransport
+from vlibrary_client.types import Alias, Answer, Dataset, Page, Vector, VectorStatus
+from vlibrary_client.uploads import DatasetSource, parquet_file
+
+
+class Datasets:
+    """Data sets on the server."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def upload(self, source: DatasetSource, *, name: str, description: str = "") -> Dataset:
+        """Stores a folder, a JSONL or Parquet file, or an iterable of items as a data set.
+
+        A folder has a `metadata.jsonl` beside its images, with lines such as
+        `{"file_name": "a.png", "question": "What colour?", "answer": "red"}` (or `answers`, a
+        list). Items of an iterable are mappings with `image` (a Pillow image, encoded bytes or a
+        path), `question`, and `answer` or `answers`. Uploading the same data again finds the
+        same data set.
+
+        Raises:
+            InvalidDatasetError: The source cannot be read, or the server refuses its content.
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        with parquet_file(source) as path:
+            call = requests.upload_dataset(path, name=name, description=description)
+            return self._transport.send(call)
+
+    def get(self, dataset: DatasetRef) -> Dataset:
+        """One data set by id or name.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return self._transport.send(requests.get_dataset(dataset))
+
+    def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
+        """One page of the data sets, newest first.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        return self._transport.send(requests.list_datasets(limit=limit, cursor=cursor))
+
+
+class Vectors:
+    """The library of vectors."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def get(self, ref: VectorRef) -> Vector:
+        """One version by id, `name` (the latest), `name@version` or `name@alias`.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return self._transport.send(requests.get_vector(ref))
+
+    def list(
+        self,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        backbone: str | None = None,
+        status: VectorStatus | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Vector]:
+        """One page of the vectors that match every filter given, newest first.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        call = requests.list_vectors(
+            name=name, tag=tag, backbone=backbone, status=status, limit=limit, cursor=cursor
+        )
+        return self._transport.send(call)
+
+    def iterate(
+        self,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        backbone: str | None = None,
+        status: VectorStatus | None = None,
+    ) -> Iterator[Vector]:
+        """Every vector that matches the filters, fetched page by page.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        cursor: str | None = None
+        while True:
+            page = self.list(name=name, tag=tag, backbone=backbone, status=status, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def download(self, ref: VectorRef, *, to: Path | None = None) -> bytes:
+        """The vector's file, checked against its digest; also written to `to` when given.
+
+        Raises:
+            NotFoundError: There is no such vector.
+            CorruptDataError: The bytes are not those that were stored.
+        """
+        content = self._transport.send(requests.download_vector(ref))
+        if to is not None:
+            to.write_bytes(content)
+        return content
+
+    def upload(
+        self, content: bytes | Path, *, name: str, description: str = "", tags: Sequence[str] = ()
+    ) -> Vector:
+        """Imports an M2IV file as the next version of `name`.
+
+        Raises:
+            InvalidVectorFileError: The bytes are no M2IV file.
+            IncompatibleBackboneError: No backbone that the server knows made it.
+        """
+        call = requests.upload_vector(content, name=name, description=description, tags=tags)
+        return self._transport.send(call)
+
+    def update(
+        self,
+        ref: VectorRef,
+        *,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+        status: VectorStatus | None = None,
+    ) -> Vector:
+        """Changes what is said about a version; what is not given stays.
+
+        Raises:
+            NotFoundError: There is no such vector.
+        """
+        call = requests.update_vector(ref, description=description, tags=tags, status=status)
+        return self._transport.send(call)
+
+    def delete(self, ref: VectorRef) -> None:
+        """Takes a version out of the library.
+
+        Raises:
+            NotFoundError: There is no such vector.
+            ConflictError: An alias still points at it.
+        """
+        self._transport.send(requests.delete_vector(ref))
+
+    def set_alias(
+        self, name: str, alias: str, version: int, *, expected_version: int | None = None
+    ) -> Alias:
+        """Points `name@alias` at a version.
+
+        Args:
+            name: The vector's name.
+            alias: The movable name, such as `prod`.
+            version: Where it shall point.
+            expected_version: Where it must point now for the change to happen.
+
+        Raises:
+            ConflictError: It points elsewhere.
+            NotFoundError: There is no such version.
+        """
+        call = requests.set_alias(name, alias, version, expected_version=expected_version)
+        return self._transport.send(call)
+
+
+class Steering:
+    """Answers of the backbone, steered by vectors."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        images: Sequence[ImageSource] = (),
+        vector: VectorChoice = None,
+        strength: float = 1.0,
+        demonstrations: Demonstrations | None = None,
+        instruction: str | None = None,
+        max_tokens: int = 32,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        baseline: bool = False,
+        timeout: float | None = None,
+    ) -> Answer:
+        """The answer to a prompt.
+
+        Args:
+            prompt: The question.
+            images: Pillow images, encoded bytes, paths or `data:` URLs.
+            vector: What steers: a reference or result, a `VectorUse`, several of them, `"auto"`
+                to retrieve one (the answer is unsteered when none fits), or `None`.
+            strength: The factor of every vector that names none itself.
+            demonstrations: Items of a data set to put before the question.
+            instruction: A text before everything else.
+            max_tokens: The most tokens to generate.
+            temperature: 0 takes the most probable token every time.
+            top_p: Sample from the smallest set of tokens with this probability.
+            top_k: Sample from this many tokens; 0 for all.
+            seed: Of the sampling.
+            stop: Texts that end the answer.
+            baseline: Also answer without any vector, to compare.
+            timeout: How long to wait, in seconds.
+
+        Raises:
+            NotFoundError: There is no such vector.
+            IncompatibleBackboneError: The vector belongs to another backbone.
+            SteeringError: The vector could not be shown to have been applied.
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        call = queries.generate(
+            prompt,
+            images=images,
+            vector=vector,
+            strength=strength,
+            demonstrations=demonstrations,
+            instruction=instruction,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            stop=stop,
+            baseline=baseline,
+            timeout_seconds=timeout,
+        )
+        return self._transport.send(call)

@@ -1,0 +1,47 @@
+"""When a failed request is worth sending again, and how long to wait first; no I/O, no clock."""
+
+import random
+from dataclasses import dataclass, field
+
+from vlibrary_client.replies import Reply
+
+RETRYABLE_STATUSES = frozenset({429, 503})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How patient a client is.
+
+    Only requests whose repetition is harmless are sent again after an answer or a lost
+    connection; any request is, when the connection could not be opened at all.
+
+    Attributes:
+        max_retries: Further tries after the first one.
+        first_delay_seconds: The wait before the second try; it doubles from try to try.
+        max_delay_seconds: The longest wait, also when the server asks for more.
+        randomness: Spreads the waits, so that clients refused together do not return together.
+    """
+
+    max_retries: int = 4
+    first_delay_seconds: float = 0.25
+    max_delay_seconds: float = 30.0
+    randomness: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+
+    def delay_after_reply(self, reply: Reply, *, attempt: int, is_repeatable: bool) -> float | None:
+        """Seconds to wait after an answer before trying again, or `None` to take it as it is."""
+        if reply.status not in RETRYABLE_STATUSES or not is_repeatable:
+            return None
+        if attempt >= self.max_retries:
+            return None
+        asked = reply.retry_after_seconds
+        return self._backoff(attempt) if asked is None else min(asked, self.max_delay_seconds)
+
+    def delay_after_loss(self, *, attempt: int, is_harmless: bool) -> float | None:
+        """Seconds to wait after a lost connection before trying again, or `None` to give up."""
+        if not is_harmless or attempt >= self.max_retries:
+            return None
+        return self._backoff(attempt)
+
+    def _backoff(self, attempt: int) -> float:
+        longest = min(self.first_delay_seconds * (1 << attempt), self.max_delay_seconds)
+        return longest * self.randomness.uniform(0.5, 1.0)

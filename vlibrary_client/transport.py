@@ -1,0 +1,259 @@
+"""Sends `Call`s over HTTP, retries what is harmless to repeat, and raises the library's errors."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from vlibrary_client.calls import Call
+from vlibrary_client.errors import (
+    ConnectionFailedError,
+    RequestTimeoutError,
+    VLibraryError,
+)
+from vlibrary_client.replies import Reply, error_from_reply
+from vlibrary_client.retrying import RetryPolicy
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 1 << 20
+CONNECT_TIMEOUT_SECONDS = 5.0
+STREAM_SILENCE_SECONDS = 60.0
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
+    return headers if api_key is None else {**headers, "authorization": f"Bearer {api_key}"}
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
+
+
+def _options(call: Call[Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.query),
+        "headers": dict(call.headers),
+    }
+    if call.body is not None:
+        options["json"] = dict(call.body)
+    if call.timeout_seconds is not None:
+        options["timeout"] = _timeout(call.timeout_seconds)
+    return options
+
+
+def _reply(response: httpx.Response) -> Reply:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(status=response.status_code, headers=headers, body=response.content)
+
+
+def _result(call: Call[T], reply: Reply) -> T:
+    if reply.is_error and reply.status not in call.answer_statuses:
+        raise error_from_reply(reply)
+    return call.read(reply)
+
+
+def _loss(error: httpx.RequestError) -> VLibraryError:
+    # The text of a connection error may hold addresses; its kind is enough.
+    if isinstance(error, httpx.TimeoutException):
+        return RequestTimeoutError(f"no answer in time ({type(error).__name__})")
+    return ConnectionFailedError(f"cannot talk to the server ({type(error).__name__})")
+
+
+def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
+    """Whether sending again can neither do anything twice nor wait a whole timeout again."""
+    if isinstance(error, _UNSENT):
+        return True
+    return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
+
+
+@contextmanager
+def _sync_content(content: bytes | Path | None) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(content, Path):
+        yield {} if content is None else {"content": content}
+        return
+    with content.open("rb") as file:
+        yield {"content": file}
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+    finally:
+        file.close()
+
+
+def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
+    if isinstance(call.content, Path):
+        options["content"] = _chunks(call.content)
+        options["headers"]["content-length"] = str(call.content.stat().st_size)
+    elif call.content is not None:
+        options["content"] = call.content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How to reach a server, for either kind of transport."""
+
+    base_url: str
+    api_key: str | None
+    timeout_seconds: float
+    policy: RetryPolicy
+
+    def http_options(self) -> dict[str, Any]:
+        """What both kinds of httpx clients are made with."""
+        return {
+            "base_url": self.base_url.rstrip("/"),
+            "headers": _headers(self.api_key),
+            "timeout": _timeout(self.timeout_seconds),
+            "follow_redirects": False,
+        }
+
+
+class SyncTransport:
+    """Sends calls on one pool of connections and waits for the answers; safe to share."""
+
+    def __init__(
+        self, connection: Connection, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._policy = connection.policy
+        self._http = httpx.Client(transport=transport, **connection.http_options())
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits; the one place where this transport does."""
+        time.sleep(seconds)
+
+    def send(self, call: Call[T]) -> T:
+        """The answer of the call.
+
+        Raises:
+            VLibraryError: The server refused, or could not be reached.
+        """
+        attempt = 0
+        while True:
+            try:
+                reply = self._send_once(call)
+                delay = self._policy.delay_after_reply(
+                    reply, attempt=attempt, is_repeatable=call.is_repeatable
+                )
+                if delay is None:
+                    return _result(call, reply)
+            except httpx.RequestError as error:
+                is_harmless = _is_harmless(call, error)
+                delay = self._policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
+                if delay is None:
+                    raise _loss(error) from error
+            self.sleep(delay)
+            attempt += 1
+
+    def _send_once(self, call: Call[Any]) -> Reply:
+        with _sync_content(call.content) as content:
+            return _reply(self._http.request(**_options(call), **content))
+
+    @contextmanager
+    def stream(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        silence_seconds: float = STREAM_SILENCE_SECONDS,
+    ) -> Iterator[Iterator[bytes]]:
+        """The body of a GET as it arrives; lost after `silence_seconds` without a byte.
+
+        Raises:
+            VLibraryError: The server refused, could not be reached, or hung up.
+        """
+        try:
+            with self._http.stream(
+                "GET", path, headers=dict(headers), timeout=_timeout(silence_seconds)
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise error_from_reply(_reply(response))
+                yield response.iter_bytes()
+        except httpx.RequestError as error:
+            raise _loss(error) from error
+
+
+class AsyncTransport:
+    """Sends calls on one pool of connections of one event loop; safe to share between tasks."""
+
+    def __init__(
+        self, connection: Connection, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._policy = connection.policy
+        self._http = httpx.AsyncClient(transport=transport, **connection.http_options())
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits; the one place where this transport does."""
+        await asyncio.sleep(seconds)
+
+    async def send(self, call: Call[T]) -> T:
+        """The answer of the call.
+
+        Raises:
+            VLibraryError: The server refused, or could not be reached.
+        """
+        attempt = 0
+        while True:
+            try:
+                reply = await self._send_once(call)
+                delay = self._policy.delay_after_reply(
+                    reply, attempt=attempt, is_repeatable=call.is_repeatable
+                )
+                if delay is None:
+                    return _result(call, reply)
+            except httpx.RequestError as error:
+                is_harmless = _is_harmless(call, error)
+                delay = self._policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
+                if delay is None:
+                    raise _loss(error) from error
+            await self.sleep(delay)
+            attempt += 1
+
+    async def _send_once(self, call: Call[Any]) -> Reply:
+        options = _options(call)
+        _async_content(call, options)
+        return _reply(await self._http.request(**options))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        silence_seconds: float = STREAM_SILENCE_SECONDS,
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of a GET as it arrives; lost after `silence_seconds` without a byte.
+
+        Raises:
+            VLibraryError: The server refused, could not be reached, or hung up.
+        """
+        try:
+            async with self._http.stream(
+                "GET", path, headers=dict(headers), timeout=_timeout(silence_seconds)
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_from_reply(_reply(response))
+                yield response.aiter_bytes()
+        except httpx.RequestError as error:
+            raise _loss(error) from error

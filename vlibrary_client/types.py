@@ -1,0 +1,300 @@
+"""What a VLibrary server answers, as frozen dataclasses; nothing here does any I/O.
+
+Fields that a newer server adds are ignored, so an older client keeps working.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from uuid import UUID
+
+T = TypeVar("T")
+
+JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+VectorStatus: TypeAlias = Literal["ready", "collapsed", "retired"]
+
+FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """One page of a listing; `next_cursor` fetches the next one and is `None` on the last."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A stored data set. The same bytes are the same data set, whatever name they came under."""
+
+    id: UUID
+    name: str
+    sha256: str
+    size_bytes: int
+    num_items: int
+    num_images: int
+    created: datetime
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """The frozen vision-language model that a vector belongs to."""
+
+    fingerprint: str
+    name: str
+    architecture: str
+    num_layers: int
+    hidden_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How well a vector did on held-out items; shares of right answers with a 95 % interval."""
+
+    dataset: str
+    split: str
+    scorer: str
+    items: int
+    accuracy: float
+    low: float
+    high: float
+    zero_shot: float | None = None
+    icl: float | None = None
+    knn_icl: float | None = None
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorName:
+    """A stored version of a vector, by id and by name."""
+
+    id: UUID
+    name: str
+    version: int
+
+    @property
+    def ref(self) -> str:
+        """The reference of exactly this version, such as `colours@3`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector(VectorName):
+    """A stored multimodal in-context vector; its numbers never change.
+
+    `sha256` and `size_bytes` describe the stored file. `evaluations` is filled by
+    `client.vectors.get` only.
+    """
+
+    sha256: str
+    size_bytes: int
+    backbone: Backbone
+    method: str
+    status: VectorStatus
+    created: datetime
+    shots: int | None = None
+    dataset_sha256: str | None = None
+    job_id: UUID | None = None
+    parents: tuple[UUID, ...] = ()
+    hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    library_versions: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, Any] = field(default_factory=dict)
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A movable name of one version, such as `prod`."""
+
+    name: str
+    alias: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a training job is."""
+
+    phase: str
+    step: int
+    num_steps: int
+    losses: dict[str, float] = field(default_factory=dict)
+    learning_rate: float | None = None
+    items_per_second: float | None = None
+    eta_seconds: float | None = None
+    held_out_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailure:
+    """Why a job failed, by the same codes as `vlibrary_client.errors`."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A training job as the server sees it. `seconds` is the time spent running so far."""
+
+    id: UUID
+    state: JobState
+    name: str
+    dataset_id: UUID
+    created: datetime
+    config: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    vector: VectorName | None = None
+    error: JobFailure | None = None
+    attempts: int = 0
+    started: datetime | None = None
+    finished: datetime | None = None
+    seconds: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will happen to the job any more."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """Something that happened to a job: a `progress` report or a new `state`.
+
+    `sequence` rises by one or more from event to event of the same job.
+    """
+
+    sequence: int
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+    state: JobState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A vector that resembles the query; retrieval trusts it from `threshold` on (cosine)."""
+
+    vector: Vector
+    score: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """Vectors for a query, best first.
+
+    `abstained` is true when none resembles it enough; then the best answer is the unsteered
+    one, and `reason` says why.
+    """
+
+    matches: tuple[Match, ...]
+    abstained: bool
+    epoch: int
+    space: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts of one answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedVector(VectorName):
+    """A vector that really was added while answering, by the digest of its stored bytes."""
+
+    sha256: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The worker's proof: in every forward, `sites_hit` of `sites_expected` sites were shifted.
+
+    `kl_first_token` (nats) compares the steered with the unsteered first token, when the
+    baseline was asked for.
+    """
+
+    sites_hit: int
+    sites_expected: int
+    num_forwards: int
+    kl_first_token: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoRetrieval:
+    """What `vector="auto"` found; an abstention means that the answer is unsteered."""
+
+    abstained: bool
+    reason: str | None = None
+    score: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The same request answered without any vector."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where the request's time went, in milliseconds."""
+
+    queue_ms: float
+    prefill_ms: float
+    decode_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneName:
+    """The backbone that answered."""
+
+    fingerprint: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A generated answer. `applied` is empty exactly when nothing steered it."""
+
+    id: str
+    text: str
+    finish_reason: str
+    usage: Usage
+    applied: tuple[AppliedVector, ...]
+    receipt: Receipt
+    timings: Timings
+    backbone: BackboneName
+    retrieval: AutoRetrieval | None = None
+    baseline: Baseline | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One part of the service, and whether it works."""
+
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether the service can take requests, part by part."""
+
+    status: Literal["ready", "unready"]
+    checks: dict[str, Check]
