@@ -122,7 +122,7 @@ class Job(_Handle):
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         job = self.refresh()
-        with progress_reporter(progress, title=job.record.name) as report:
+        with progress_reporter(progress=progress, title=job.record.name) as report:
             for event in () if job.is_final else _events(job, deadline=deadline):
                 if event.progress is not None:
                     report(event.progress)
@@ -187,7 +187,7 @@ class AsyncJob(_Handle):
             VLibraryError: The job failed, or the server stays unreachable.
         """
         job = await self.refresh()
-        with progress_reporter(progress, title=job.record.name) as report:
+        with progress_reporter(progress=progress, title=job.record.name) as report:
             try:
                 async with asyncio.timeout(timeout):
                     if not job.is_final:

@@ -21,8 +21,8 @@ OnProgress: TypeAlias = Callable[[Progress], None]
 
 @contextmanager
 def progress_reporter(
-    progress: bool | OnProgress,  # noqa: FBT001 - `progress=True` is the public spelling
     *,
+    progress: bool | OnProgress,
     title: str,
     console: Console | None = None,
 ) -> Iterator[OnProgress]:

@@ -1,40 +1,50 @@
-"""Which backbones are served now, and which are known from earlier."""
+"""Which workers serve which backbones."""
 
+import time
 from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.api.dependencies import Services
-from app.core.backbones import BackboneDescription
-from app.core.errors import IncompatibleBackboneError, NotFoundError, WorkerUnavailableError
-from app.library.backbones import get_backbone
-from app.library.database import run_transaction
+from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
 from app.worker.client import WorkerClient
 from app.worker.messages import HealthResponse
 
-RETRY_AFTER_SECONDS = 2.0
+RETRY_AFTER_SECONDS: Final = 2.0
+MAX_AGE_SECONDS: Final = 1.0
 
 
-async def serving_workers(workers: WorkerClient) -> tuple[HealthResponse, ...]:
-    """The workers that answer requests now.
+class ServingWorkers:
+    """The workers that answer requests, as of at most a second ago."""
 
-    Raises:
-        WorkerUnavailableError: There are none.
-    """
-    healthy = await workers.health()
-    serving = tuple(
-        health for health in healthy if health.status == "ready" and health.role != "train"
-    )
-    if not serving:
-        raise WorkerUnavailableError(
-            "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
+    def __init__(self, workers: WorkerClient) -> None:
+        self._workers = workers
+        self._found: tuple[HealthResponse, ...] = ()
+        self._asked = float("-inf")
+
+    async def now(self) -> tuple[HealthResponse, ...]:
+        """At least one worker that is ready to serve.
+
+        Raises:
+            WorkerUnavailableError: There is none.
+        """
+        if not self._found or time.monotonic() - self._asked > MAX_AGE_SECONDS:
+            self._found = await self.ask()
+            self._asked = time.monotonic()
+        if not self._found:
+            raise WorkerUnavailableError(
+                "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+        return self._found
+
+    async def ask(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, asked right now; possibly none."""
+        return tuple(
+            health
+            for health in await self._workers.health()
+            if health.status == "ready" and health.role != "train"
         )
-    return serving
 
 
-def backbone_for(
-    fingerprints: Sequence[str], serving: Sequence[HealthResponse]
-) -> HealthResponse:
+def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:
     """The worker whose backbone fits all of the vectors; any worker when there are no vectors.
 
     Args:
@@ -59,19 +69,3 @@ def backbone_for(
 
 def _short(fingerprints: Sequence[str]) -> str:
     return " or ".join(fingerprint[:12] for fingerprint in fingerprints)
-
-
-async def find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
-    """The description of a backbone that is served now or was seen before.
-
-    Raises:
-        IncompatibleBackboneError: Nobody knows it.
-    """
-
-    async def work(session: AsyncSession) -> BackboneDescription:
-        return await get_backbone(session, fingerprint)
-
-    try:
-        return await run_transaction(services.sessions, work)
-    except NotFoundError:
-        return backbone_for([fingerprint], await serving_workers(services.workers)).backbone

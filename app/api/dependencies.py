@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.admission import Admission
+from app.api.backbones import ServingWorkers
 from app.core.settings import Settings
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
@@ -24,6 +25,7 @@ class Services:
         sessions: Transactions on the database.
         retriever: The index of keys.
         workers: The processes that own accelerators.
+        serving: Which of them serve which backbone.
         store: Files of data sets.
         admission: Places for requests that reach a worker.
         uploads: Places for uploads.
@@ -34,6 +36,7 @@ class Services:
     sessions: Sessions
     retriever: Retriever
     workers: WorkerClient
+    serving: ServingWorkers
     store: ObjectStore
     admission: Admission
     uploads: Admission

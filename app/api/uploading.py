@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -61,7 +61,7 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[Rece
         DeadlineExceededError: The sender fell silent.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    file = await asyncio.to_thread(tempfile.NamedTemporaryFile, dir=folder, suffix=".upload")
+    file = await asyncio.to_thread(_open_temporary, folder)
     try:
         digest = hashlib.sha256()
         size_bytes = 0
@@ -71,14 +71,18 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[Rece
         if size_bytes == 0:
             raise InvalidInputError("The body is empty")
         await asyncio.to_thread(file.flush)
-        yield ReceivedFile(
-            path=Path(file.name), sha256=digest.hexdigest(), size_bytes=size_bytes
-        )
+        yield ReceivedFile(path=Path(file.name), sha256=digest.hexdigest(), size_bytes=size_bytes)
     finally:
         await asyncio.to_thread(file.close)
 
 
-def _write(file: BinaryIO, digest: "hashlib._Hash", block: bytes) -> None:
+def _open_temporary(folder: Path) -> "tempfile._TemporaryFileWrapper[bytes]":
+    return tempfile.NamedTemporaryFile(dir=folder, suffix=".upload")
+
+
+def _write(
+    file: "tempfile._TemporaryFileWrapper[bytes]", digest: "hashlib._Hash", block: bytes
+) -> None:
     digest.update(block)
     file.write(block)
 

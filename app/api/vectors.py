@@ -1,13 +1,14 @@
 """Routes of the library of vectors."""
 
 import asyncio
+import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.backbones import find_backbone
-from app.api.dependencies import ServicesOf
+from app.api.backbones import backbone_for
+from app.api.dependencies import Services, ServicesOf
 from app.api.fields import Cursor, Description, Fingerprint, Limit, Name, Reference, Tag
 from app.api.problems import problems
 from app.api.schemas.bodies import PageBody
@@ -21,9 +22,12 @@ from app.api.schemas.vectors import (
     VectorPatch,
 )
 from app.api.uploading import OCTET_STREAM, file_body, read_body, require_media_type
+from app.core.backbones import BackboneDescription
+from app.core.errors import NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
+from app.library.backbones import get_backbone
 from app.library.blobs import get_blob
 from app.library.database import run_transaction
 from app.library.evaluations import list_evaluations
@@ -38,6 +42,8 @@ from app.library.vectors import (
 )
 
 MEDIA_TYPES: Final = (OCTET_STREAM, "application/x-safetensors")
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 router = APIRouter(tags=["vectors"])
 
@@ -75,8 +81,8 @@ async def list_page(
 @router.post(
     "/vectors",
     status_code=201,
-    responses={200: {"description": "The name has this file already"}}
-    | problems(409, 413, 415, 429, 504),
+    responses=problems(409, 413, 415, 429, 504)
+    | {200: {"description": "The name has this file already", "model": VectorBody}},
     openapi_extra=file_body(*MEDIA_TYPES),
 )
 async def import_file(
@@ -86,14 +92,14 @@ async def import_file(
     *,
     name: Name,
     description: Annotated[Description, Query()] = "",
-    tags: Annotated[list[Tag], Query(max_length=MAX_TAGS)] = [],  # noqa: B006 - FastAPI copies it
+    tags: Annotated[tuple[Tag, ...], Query(max_length=MAX_TAGS)] = (),
 ) -> VectorBody:
     """Imports an M2IV file as the next version of a name; the same file again changes nothing."""
     require_media_type(request, *MEDIA_TYPES)
     with services.uploads.place():
         blob = await read_body(request)
         _, metadata = await asyncio.to_thread(decode_vector_file, blob)
-        backbone = await find_backbone(services, metadata["backbone"])
+        backbone = await _find_backbone(services, metadata["backbone"])
 
         async def work(session: AsyncSession) -> tuple[VectorRecord, bool]:
             same = await find_by_sha256(session, sha256_hex(blob))
@@ -121,10 +127,21 @@ async def import_file(
     return VectorBody.model_validate(record)
 
 
+async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
+    """The backbone that is served now or was seen before."""
+
+    async def work(session: AsyncSession) -> BackboneDescription:
+        return await get_backbone(session, fingerprint)
+
+    try:
+        return await run_transaction(services.sessions, work)
+    except NotFoundError:
+        return backbone_for([fingerprint], await services.serving.now()).backbone
+
+
 def _number(text: str | None) -> int:
     """What an imported file says of itself is a hint, never a reason to refuse it."""
-    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= 9
-    return int(text) if is_number and text is not None else 0
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
 
 
 @router.get("/vectors/{ref}", responses=problems(404))
@@ -144,10 +161,8 @@ async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
 @router.get(
     "/vectors/{ref}/file",
     response_class=Response,
-    responses={
-        200: {"content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}}}
-    }
-    | problems(404),
+    responses=problems(404)
+    | {200: {"content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def get_file(ref: Ref, services: ServicesOf) -> Response:
     """Sends the stored file; its SHA-256 is the ETag."""
@@ -194,7 +209,11 @@ async def delete(ref: Ref, services: ServicesOf) -> None:
 
 @router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409))
 async def put_alias(
-    name: Annotated[Name, Path()], alias: Annotated[Name, Path()], body: AliasPut, services: ServicesOf
+    name: Annotated[Name, Path()],
+    alias: Annotated[Name, Path()],
+    *,
+    body: AliasPut,
+    services: ServicesOf,
 ) -> AliasBody:
     """Points an alias at a version, if it still points where the caller believes."""
 

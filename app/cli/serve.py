@@ -22,6 +22,7 @@ from app.core.settings import Settings, child_environment
 
 READY_TIMEOUT_SECONDS: Final = 900.0
 PROBE_TIMEOUT_SECONDS: Final = 2.0
+JOB_STALLED_SECONDS: Final = 15.0
 
 
 class Signals:
@@ -82,7 +83,7 @@ def running_database(settings: Settings) -> Iterator[str]:
         else:
             url = stack.enter_context(
                 EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin)
-            )
+            ).url
         upgrade(url)
         yield url
 
@@ -94,6 +95,9 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
         "data_dir": str(settings.data_dir),
         "backbone": settings.backbone,
     }
+    if "job_stalled_seconds" not in settings.model_fields_set:
+        # A child that died is noticed here at once, so its job need not wait for long.
+        shared["job_stalled_seconds"] = str(JOB_STALLED_SECONDS)
     workers = settings.workers
     if not workers:
         port = free_port(settings.worker_host, wanted=settings.worker_port)
@@ -115,7 +119,7 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
                 "workers": ",".join(workers),
             }
         ),
-        is_ready=_probe(settings.host, settings.port, "/livez"),
+        is_ready=_probe(settings.host, settings.port, "/readyz"),
     )
 
 

@@ -6,7 +6,6 @@ alias is moved by compare-and-set.
 
 import uuid
 from collections.abc import Iterable
-from typing import Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -15,11 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import LATEST, check_alias
 from app.library.audit import record_deed
+from app.library.database import FRESH
 from app.library.records import AliasRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
-
-# A session may live longer than its first look at a row; what it remembers must not answer.
-FRESH: Final = {"populate_existing": True}
 
 
 def _record(row: AliasRow) -> AliasRecord:

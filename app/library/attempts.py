@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
-from app.library.jobs import FRESH, append_event, end_job, get_job, lock_job
+from app.library.database import FRESH
+from app.library.jobs import append_event, end_job, get_job, lock_job
 from app.library.queue import deliver, is_waiting
 from app.library.records import JobRecord
 from app.library.tables import JobRow

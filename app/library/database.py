@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import (
@@ -22,6 +23,10 @@ from app.core.errors import JSON, ConfigurationError
 
 DRIVER: Final = "postgresql+psycopg"
 RETRIED_STATES: Final = frozenset({"40001", "40P01"})
+
+# Option of a query: a session may live longer than its first look at a row, and what it remembers
+# must not answer for the database.
+FRESH: Final = {"populate_existing": True}
 
 Result = TypeVar("Result")
 
@@ -62,7 +67,16 @@ def database_url(url: str) -> URL:
 def conninfo(url: str | URL) -> str:
     """The same database as libpq and psycopg name it."""
     parsed = database_url(url) if isinstance(url, str) else url
-    return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+    options = {key: ",".join(parsed.normalized_query[key]) for key in parsed.query}
+    given: dict[str, str | int | None] = {
+        "host": parsed.host,
+        "port": parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        "dbname": parsed.database,
+        **options,
+    }
+    return make_conninfo("", **{key: value for key, value in given.items() if value is not None})
 
 
 def make_engine(

@@ -21,6 +21,7 @@ from app.library.tables import DatasetNameRow, DatasetRow
 
 CHECK_SCRIPT: Final = Path(__file__).with_name("parquet_check.py")
 CHECK_TIMEOUT_SECONDS: Final = 900.0
+CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DatasetSummary:
     num_images: int
 
 
-def validate_parquet(path: Path) -> DatasetSummary:
+def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> DatasetSummary:
     """The counts of a file in the Hugging Face image layout, after every row was looked at.
 
     Blocks while another process reads the file within limits of memory and time; call it off the
@@ -44,12 +45,15 @@ def validate_parquet(path: Path) -> DatasetSummary:
 
     Args:
         path: A file with the columns image {bytes, path}, question, and answer or answers.
+        memory_bytes: What reading it may take.
 
     Raises:
         InvalidDatasetError: It is anything else, or exceeds a limit.
     """
+    command = [sys.executable, "-I", str(CHECK_SCRIPT), str(path.resolve()), str(memory_bytes)]
+    # Arrow's other allocators reserve address space that would count against the limit.
     result = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-I", str(CHECK_SCRIPT), str(path.resolve())],
+        command,
         env={"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -154,6 +158,13 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
     if row is None:
         raise NotFoundError(f"No data set {dataset_id}")
     return _record(row)
+
+
+async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | None:
+    """The data set with this content, or None when it was never stored."""
+    query = select(DatasetRow).where(DatasetRow.sha256 == sha256)
+    row = (await session.scalars(query)).one_or_none()
+    return None if row is None else _record(row)
 
 
 async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
+from app.library.database import FRESH
 from app.library.records import EvaluationRecord
 from app.library.tables import EvaluationRow
 from app.library.vectors import get_vector
@@ -78,6 +79,8 @@ async def add_evaluation(
     )
     session.add(row)
     await session.flush()
+    # What was stored is what a reader gets: numbers that are not finite have become null.
+    await session.refresh(row)
     return _record(row)
 
 
@@ -88,4 +91,4 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
         .where(EvaluationRow.vector_id == vector_id)
         .order_by(EvaluationRow.id.desc())
     )
-    return [_record(row) for row in await session.scalars(query)]
+    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]

@@ -14,10 +14,11 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from app.library.keys import MAX_EXEMPLARS, Float32Array, VectorKeys, unit_rows
+from app.library.keys import MAX_EXEMPLARS, Float32Array, FloatArray, VectorKeys, unit_rows
 
 MAX_TAIL_ROWS: Final = 4096
 MAX_DEAD_SHARE: Final = 0.25
+TIE: Final = 1e-6
 KEYS_PER_VECTOR: Final = 1 + MAX_EXEMPLARS
 
 Rows = npt.NDArray[np.int64]
@@ -41,10 +42,14 @@ class _Entry:
     threshold: float
 
 
+def _order(scored: tuple[uuid.UUID, float]) -> tuple[int, int]:
+    # Two trainings on the same data have the same keys; then the newer one is meant, and ids grow
+    # with time. The large part and the tail differ in the last bits of a sum.
+    vector_id, score = scored
+    return -round(score / TIE), -vector_id.int
+
+
 def _flat(rows: Float32Array) -> faiss.IndexFlatIP:
-    # With fewer queries than this FAISS computes inner products itself, which is exact row by row
-    # and does not depend on how many rows are searched together.
-    faiss.cvar.distance_compute_blas_threshold = max(20, 3 * rows.shape[1])
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(np.ascontiguousarray(rows, dtype=np.float32))
     return index
@@ -63,8 +68,7 @@ class Snapshot:
     space: str
     epoch: int
     dimension: int
-    _base: Float32Array
-    _base_index: faiss.IndexFlatIP
+    _base: faiss.IndexFlatIP
     _tail: Float32Array
     _entries: Mapping[uuid.UUID, _Entry] = field(repr=False)
 
@@ -87,7 +91,7 @@ class Snapshot:
             parts.append(item.embeddings)
             start += len(rows)
         base = np.concatenate(parts)
-        return cls(space, epoch, dimension, base, _flat(base), base[:0], entries)
+        return cls(space, epoch, dimension, _flat(base), base[:0], entries)
 
     @property
     def num_vectors(self) -> int:
@@ -100,7 +104,7 @@ class Snapshot:
         return len(self._tail)
 
     def _keys(self) -> list[VectorKeys]:
-        everything = np.concatenate([self._base, self._tail])
+        everything = np.concatenate([self._base.reconstruct_n(0, self._base.ntotal), self._tail])
         return [
             VectorKeys(vector_id, everything[entry.rows], entry.threshold)
             for vector_id, entry in self._entries.items()
@@ -121,15 +125,13 @@ class Snapshot:
             for vector_id, entry in self._entries.items()
             if vector_id not in changed
         }
-        start = len(self._base) + len(self._tail)
+        start = self._base.ntotal + len(self._tail)
         for item in keys:
             rows = np.arange(start, start + len(item.embeddings), dtype=np.int64)
             entries[item.vector_id] = _Entry(rows, item.threshold)
             start += len(rows)
         tail = np.concatenate([self._tail, *(item.embeddings for item in keys)])
-        updated = Snapshot(
-            self.space, epoch, self.dimension, self._base, self._base_index, tail, entries
-        )
+        updated = Snapshot(self.space, epoch, self.dimension, self._base, tail, entries)
         live = sum(len(entry.rows) for entry in entries.values())
         if len(tail) <= MAX_TAIL_ROWS and live >= (1 - MAX_DEAD_SHARE) * start:
             return updated
@@ -137,13 +139,14 @@ class Snapshot:
             self.space,
             epoch=epoch,
             dimension=self.dimension,
-            keys=updated._keys(),  # noqa: SLF001
+            keys=updated._keys(),
         )
 
-    def search(self, query: Float32Array, *, allowed: Collection[uuid.UUID], k: int) -> list[Hit]:
+    def search(self, query: FloatArray, *, allowed: Collection[uuid.UUID], k: int) -> list[Hit]:
         """The `k` allowed sets of vectors nearest to the query, best first; exact.
 
-        The score of a set of vectors is the largest cosine similarity over its keys.
+        The score of a set of vectors is the largest cosine similarity over its keys. Of equal ones
+        the newer comes first.
 
         Args:
             query: `[dimension]`, of any length but zero.
@@ -168,22 +171,22 @@ class Snapshot:
         for row, score in self._score(unit, rows, most=k * KEYS_PER_VECTOR):
             owner = owner_of[row]
             best[owner] = max(score, best.get(owner, -np.inf))
-        ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:k]
+        ranked = sorted(best.items(), key=_order)[:k]
         return [Hit(owner, score, entries[owner].threshold) for owner, score in ranked]
 
     def _score(self, query: Float32Array, rows: Rows, *, most: int) -> list[tuple[int, float]]:
-        in_base = rows[rows < len(self._base)]
-        in_tail = rows[rows >= len(self._base)]
+        in_base = rows[rows < self._base.ntotal]
+        in_tail = rows[rows >= self._base.ntotal]
         scored: list[tuple[int, float]] = []
         if len(in_base):
+            # The parameters do not keep the selector alive; this name does.
             selector = faiss.IDSelectorBatch(in_base)
-            scores, found = self._base_index.search(
-                query,
-                min(most, len(in_base)),
-                params=faiss.SearchParameters(sel=selector),
-            )
+            parameters = faiss.SearchParameters()
+            parameters.sel = selector
+            count = min(most, len(in_base))
+            scores, found = self._base.search(query, count, params=parameters)
             scored += zip(found[0].tolist(), scores[0].tolist(), strict=True)
         if len(in_tail):
-            similarities = self._tail[in_tail - len(self._base)] @ query[0]
+            similarities = self._tail[in_tail - self._base.ntotal] @ query[0]
             scored += zip(in_tail.tolist(), similarities.tolist(), strict=True)
         return scored

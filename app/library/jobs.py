@@ -15,14 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
 from app.library.audit import record_deed
-from app.library.database import dump_json
+from app.library.database import FRESH, dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.queue import deliver, withdraw
 from app.library.records import JobEvent, JobEventKind, JobRecord, JobState
 from app.library.tables import DatasetRow, JobEventRow, JobRow, VectorRow
 
 CHANNEL: Final = "vlibrary_jobs"
-FRESH: Final = {"populate_existing": True}
 
 
 def _record(row: JobRow, *, vector_name: str | None, vector_version: int | None) -> JobRecord:

@@ -8,7 +8,7 @@ number would not promise that.
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ DTYPE: Final = np.dtype("<f4")
 
 Operation: TypeAlias = Literal["put", "remove"]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class VectorKeys:
     threshold: float
 
 
-def unit_rows(embeddings: Float32Array) -> Float32Array:
+def unit_rows(embeddings: FloatArray) -> Float32Array:
     """The rows as float32 of length 1.
 
     Args:
@@ -99,8 +100,8 @@ async def add_keys(
     *,
     vector_id: uuid.UUID,
     space: str,
-    centroid: Float32Array,
-    exemplars: Float32Array,
+    centroid: FloatArray,
+    exemplars: FloatArray,
     threshold: float,
 ) -> int:
     """Puts the keys of one set of vectors in the place of any it had in this space.

@@ -30,7 +30,6 @@ MAX_ANSWER_CHARACTERS: Final = 1000
 MAX_ANSWERS: Final = 64
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
 BATCH_ROWS: Final = 16
-MEMORY_BYTES: Final = 1024 * 1024 * 1024
 CPU_SECONDS: Final = 600
 
 _MAGIC: Final = b"PAR1"
@@ -170,33 +169,38 @@ def check(path: Path) -> dict[str, int]:
             _check_row(row, images)
     except RefusalError as error:
         raise RefusalError(f"row {position}: {error}" if position >= 0 else str(error)) from None
+    except MemoryError:
+        _refuse("it needs too much memory")
     except (pa.ArrowException, OSError, ValueError):
         _refuse("the file is damaged or no Parquet file")
     return {"num_items": position + 1, "num_images": len(images)}
 
 
-def _limit_resources() -> None:
+def _limit_resources(memory_bytes: int) -> None:
     status = Path("/proc/self/status").read_text() if sys.platform == "linux" else ""
     used_kib = next(
         (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")), 0
     )
-    most = used_kib * 1024 + MEMORY_BYTES
+    most = used_kib * 1024 + memory_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(path: str) -> None:
-    """Prints the verdict on one file."""
-    _limit_resources()
+def main(path: str, memory_bytes: str) -> None:
+    """Prints the verdict on one file.
+
+    Args:
+        path: The file.
+        memory_bytes: What may be allocated beyond what the libraries take.
+    """
+    _limit_resources(int(memory_bytes))
     try:
         verdict: dict[str, Any] = dict(check(Path(path)))
     except RefusalError as error:
         verdict = {"refused": str(error)}
-    except MemoryError:
-        verdict = {"refused": "it needs too much memory"}
     sys.stdout.write(json.dumps(verdict))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

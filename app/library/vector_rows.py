@@ -6,8 +6,9 @@ from typing import TypeAlias, cast
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.library.aliases import FRESH, aliases_of
+from app.library.aliases import aliases_of
 from app.library.backbones import describe
+from app.library.database import FRESH
 from app.library.records import VectorRecord, VectorStatus
 from app.library.tables import BackboneRow, VectorRow
 

@@ -25,9 +25,10 @@ from app.core.identifiers import (
     sha256_hex,
 )
 from app.core.vector_file import decode_vector_file
-from app.library.aliases import FRESH, aliases_of, lock_name, point_latest
+from app.library.aliases import aliases_of, lock_name, point_latest
 from app.library.audit import record_deed
 from app.library.backbones import remember_backbone
+from app.library.database import FRESH
 from app.library.keys import remove_keys
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord, VectorStatus

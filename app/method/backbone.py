@@ -3,12 +3,10 @@
 Knows how to load and identify a backbone; knows nothing of vectors.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -23,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from app.core.backbones import BackboneDescription
 from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
 from app.method.chat import AnswerFormat, find_answer_format
+from app.method.fingerprint import describe, digest_of_files, digest_of_parameters
 
 POCKET: Final = "pocket"
 POCKET_FOLDER: Final = Path(__file__).resolve().parents[1] / "assets" / "pocket-lvlm"
@@ -32,21 +31,6 @@ _DTYPES: Final = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_WHOLE_FILE_BYTES: Final = 256 * 1024 * 1024
-_SAMPLE_BYTES: Final = 1024 * 1024
-_PROCESSOR_NOISE: Final = frozenset(
-    {
-        "image_processor_type",
-        "processor_class",
-        "_processor_class",
-        "transformers_version",
-        "device",
-    }
-)
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,91 +79,6 @@ class Backbone:
         return self.description.hidden_size
 
 
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return _digest({"vocab": tokenizer.get_vocab(), "special": tokenizer.special_tokens_map})
-    # Padding and truncation are set anew by every call, so they are no part of the identity.
-    state = json.loads(backend.to_str())
-    return _digest({key: state[key] for key in state if key not in {"padding", "truncation"}})
-
-
-def _processor_digest(processor: ProcessorMixin) -> str:
-    settings = processor.image_processor.to_dict()
-    return _digest({key: settings[key] for key in settings if key not in _PROCESSOR_NOISE})
-
-
-def _update_from_file(digest: _Digest, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{path.name}:{size}\n".encode())
-    with path.open("rb") as file:
-        if size <= _WHOLE_FILE_BYTES:
-            digest.update(file.read())
-            return
-        # Reading tens of gigabytes at every start buys nothing: the sizes, the header and 64
-        # evenly spread samples tell any two trainings apart.
-        for index in range(64):
-            file.seek(index * (size - _SAMPLE_BYTES) // 63)
-            digest.update(file.read(_SAMPLE_BYTES))
-
-
-def _digest_of_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        _update_from_file(digest, path)
-    return digest.hexdigest()
-
-
-def _digest_of_parameters(model: PreTrainedModel) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)]
-        digest.update(f"{name}:{tuple(parameter.shape)}\n".encode())
-        digest.update(flat.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def describe(
-    model: PreTrainedModel, processor: ProcessorMixin, *, name: str, revision: str
-) -> BackboneDescription:
-    """The identity and the sizes of a backbone.
-
-    Args:
-        model: The loaded model.
-        processor: Its processor; tokens and pixels decide what a vector means.
-        name: What people call it; no part of the fingerprint.
-        revision: Identifies the weights.
-    """
-    config = model.config.get_text_config()
-    architecture = type(model).__name__
-    sizes = {
-        "num_layers": int(config.num_hidden_layers),
-        "hidden_size": int(config.hidden_size),
-        "num_heads": int(config.num_attention_heads),
-        "vocab_size": int(config.vocab_size),
-    }
-    digests = {
-        "tokenizer": _tokenizer_digest(processor.tokenizer),
-        "processor": _processor_digest(processor),
-        "chat_template": _digest(getattr(processor, "chat_template", None)),
-        "rope": _digest(getattr(config, "rope_parameters", None)),
-        "revision": revision,
-    }
-    return BackboneDescription(
-        fingerprint=_digest({"architecture": architecture, **sizes, **digests}),
-        name=name,
-        architecture=architecture,
-        max_position_embeddings=int(getattr(config, "max_position_embeddings", 0) or 0),
-        digests=digests,
-        **sizes,
-    )
-
-
 def _ids(value: object) -> Iterable[int]:
     if isinstance(value, int):
         return (value,)
@@ -225,7 +124,7 @@ def backbone_from_parts(
         processor=processor,
         name=name,
         description=describe(
-            model, processor, name=name, revision=revision or _digest_of_parameters(model)
+            model, processor, name=name, revision=revision or digest_of_parameters(model)
         ),
         answer_format=layout,
         eos_token_ids=tuple(sorted(ends)),
@@ -254,7 +153,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _revision(source: str, model: PreTrainedModel) -> str:
     folder = Path(source)
     if folder.is_dir():
-        return _digest_of_files(folder)
+        return digest_of_files(folder)
     return str(getattr(model.config, "_commit_hash", None) or source)
 
 

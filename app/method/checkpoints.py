@@ -6,7 +6,7 @@ Knows tensors and one JSON record; where the bytes are kept is the store's affai
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors.torch
@@ -19,6 +19,7 @@ from app.core.errors import CorruptDataError, InvalidInputError
 _RECORD: Final = "record"
 
 
+@runtime_checkable
 class CheckpointStore(Protocol):
     """Where the one checkpoint of a run is kept."""
 

@@ -5,7 +5,7 @@ Knows bounds; knows no tensors.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from app.core.errors import JSON, InvalidInputError
 
@@ -63,8 +63,8 @@ class TrainingConfig:
         synergy_weight: Of the correlation of the two branches.
         supervision_weight: Of the true answer's cross-entropy.
         synergy_share: Most length of the synergy gradient, as a share of the other losses'
-            gradient. The loss does not depend on the vectors' lengths, so without a bound its gradient drowns
-            the others while the vectors are short, and they hardly move.
+            gradient. The loss does not depend on the vectors' lengths, so without a bound its
+            gradient drowns the others while the vectors are short, and they hardly move.
         synergy_gamma: Weight of pairs of different layers in the synergy loss.
         temperature: Of the mimicry loss.
         teacher_top_k: Outcomes kept of the teacher where the vocabulary is large.
@@ -129,7 +129,7 @@ class TrainingConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
         """The settings with these values, the defaults elsewhere.
 
         Raises:

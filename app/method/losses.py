@@ -4,7 +4,6 @@ Knows logits and vectors; knows no backbone. Every reduction is in float32 or wi
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -33,7 +32,7 @@ class TeacherLogits:
     @classmethod
     def from_logits(
         cls, logits: Float[Tensor, "answers vocab"], *, temperature: float, top_k: int
-    ) -> Self:
+    ) -> "TeacherLogits":
         """The log probabilities to keep.
 
         Args:
@@ -48,7 +47,7 @@ class TeacherLogits:
         kept, indices = log_probs.topk(top_k, dim=-1)
         return cls(log_probs=_with_tail(log_probs, indices, kept), indices=indices)
 
-    def rows(self, chosen: Int[Tensor, " rows"]) -> Self:
+    def rows(self, chosen: Int[Tensor, " rows"]) -> "TeacherLogits":
         """These answer tokens only."""
         indices = None if self.indices is None else self.indices[chosen]
         return type(self)(log_probs=self.log_probs[chosen], indices=indices)

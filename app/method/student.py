@@ -5,7 +5,7 @@ Knows the losses and the optimiser; knows neither how queries were chosen nor wh
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
 from jaxtyping import Float
@@ -81,7 +81,7 @@ class Student:
         self._mask: Float[Tensor, "1 2 1"] = mask[None, :, None]
         self._hooks = ShiftHooks(backbone)
         if config.gradient_checkpointing:
-            backbone.model.gradient_checkpointing_enable()
+            cast("Any", backbone.model).gradient_checkpointing_enable()
             backbone.model.train()
 
     @property
@@ -98,7 +98,7 @@ class Student:
         """Takes the hooks off and leaves the backbone as it was."""
         self._hooks.remove()
         if self._config.gradient_checkpointing:
-            self._backbone.model.gradient_checkpointing_disable()
+            cast("Any", self._backbone.model).gradient_checkpointing_disable()
             self._backbone.model.train(mode=False)
 
     def learning_rate(self, step: int) -> float:
@@ -136,11 +136,13 @@ class Student:
                 self._config.mimicry_weight * loss["mimicry"]
                 + self._config.supervision_weight * loss["supervision"]
             )
-            for sum_, part in zip(gradients, torch.autograd.grad(total, self._leaves), strict=True):
-                sum_ += part
-            losses["total"] += float(total)
+            for gradient, part in zip(
+                gradients, torch.autograd.grad(total, self._leaves), strict=True
+            ):
+                gradient.add_(part)
+            losses["total"] += total.item()
             for name, value in loss.items():
-                losses[name] += share * float(value)
+                losses[name] += share * value.item()
         self._add_synergy(gradients, losses)
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient
@@ -221,6 +223,6 @@ class Student:
         pull = torch.cat([gradient.flatten() for gradient in pulls]).norm()
         bound = self._config.synergy_share * task / pull.clamp_min(1e-12)
         for gradient, part in zip(gradients[:2], pulls, strict=True):
-            gradient += part * bound.clamp_max(weight)
-        losses["synergy"] = float(loss)
-        losses["total"] += weight * float(loss)
+            gradient.add_(part * bound.clamp_max(weight))
+        losses["synergy"] = loss.item()
+        losses["total"] += weight * loss.item()

@@ -4,7 +4,7 @@ Knows prompts and logits; knows no vectors: the teacher is the unsteered backbon
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import torch
@@ -55,6 +55,15 @@ class TeacherCache:
         """Share of lessons the teacher answers right."""
         return sum(self.is_right) / max(1, len(self.is_right))
 
+    def on(self, device: torch.device) -> "TeacherCache":
+        """The same predictions in a device's memory."""
+        indices = self.logits.indices
+        logits = TeacherLogits(
+            log_probs=self.logits.log_probs.to(device),
+            indices=None if indices is None else indices.to(device),
+        )
+        return replace(self, logits=logits)
+
     def rows(self, lessons: Sequence[int]) -> TeacherLogits:
         """The predictions of these lessons, in this order."""
         places = [
@@ -97,7 +106,7 @@ def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def greedy_right(
     backbone: Backbone,
     lessons: Sequence[Lesson],
@@ -141,7 +150,7 @@ def greedy_right(
     return right
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def compute_teacher(
     backbone: Backbone,
     lessons: Sequence[Lesson],

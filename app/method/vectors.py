@@ -4,7 +4,7 @@ Knows no backbone: whether the shapes fit one is decided where they are applied.
 """
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import torch
 from jaxtyping import Float, Float32
@@ -36,7 +36,9 @@ class InContextVectors:
     mlp_weights: Float32[Tensor, " layers"]
 
     @classmethod
-    def initial(cls, num_layers: int, hidden_size: int, *, generator: torch.Generator) -> Self:
+    def initial(
+        cls, num_layers: int, hidden_size: int, *, generator: torch.Generator
+    ) -> "InContextVectors":
         """Small random vectors with equal weights, the point training starts from.
 
         Zero vectors with zero weights would have no gradient at all.
@@ -59,7 +61,7 @@ class InContextVectors:
         )
 
     @classmethod
-    def from_tensors(cls, tensors: VectorTensors) -> Self:
+    def from_tensors(cls, tensors: VectorTensors) -> "InContextVectors":
         """The vectors that a decoded file describes, copied into CPU memory."""
         return cls(
             **{name: torch.tensor(getattr(tensors, name)) for name in TENSOR_NAMES},

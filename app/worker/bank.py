@@ -39,6 +39,11 @@ class _Resident:
     loading: "asyncio.Task[None]"
     holders: int = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether its slot may be given away; a load under way would still write to it."""
+        return self.holders == 0 and self.loading.done()
+
 
 class VectorBank:
     """A fixed number of slots on the device, addressed by the digest of the stored file.
@@ -124,7 +129,7 @@ class VectorBank:
     def _has_room(self, wanted: tuple[str, ...]) -> bool:
         missing = sum(digest not in self._residents for digest in wanted)
         idle = sum(
-            resident.holders == 0 and digest not in wanted
+            resident.is_idle and digest not in wanted
             for digest, resident in self._residents.items()
         )
         return missing <= len(self._free) + idle
@@ -134,7 +139,7 @@ class VectorBank:
         if resident is None:
             slot = self._free.pop() if self._free else self._evict()
             loading = asyncio.create_task(self._load(digest, slot))
-            loading.add_done_callback(_note_failure)
+            loading.add_done_callback(self._loaded)
             resident = _Resident(slot=slot, loading=loading)
             self._residents[digest] = resident
         self._residents.move_to_end(digest)
@@ -142,12 +147,18 @@ class VectorBank:
         return resident
 
     def _evict(self) -> int:
-        digest = next(key for key, resident in self._residents.items() if resident.holders == 0)
+        digest = next(key for key, resident in self._residents.items() if resident.is_idle)
         return self._residents.pop(digest).slot
 
     def _wake(self) -> None:
         self._freed.set()
         self._freed = asyncio.Event()
+
+    def _loaded(self, loading: "asyncio.Task[None]") -> None:
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            # Whoever waits for it is told; maybe nobody is left.
+            log.warning("vector not loaded", action="bank.load", error=str(error))
+        self._wake()
 
     async def _load(self, digest: str, slot: int) -> None:
         try:
@@ -158,7 +169,6 @@ class VectorBank:
             # Whoever comes next tries anew; those who wait for this load get its error.
             del self._residents[digest]
             self._free.append(slot)
-            self._wake()
             raise
 
     def _read(self, digest: str, blob: bytes) -> Shift:
@@ -173,9 +183,3 @@ class VectorBank:
             wanted=self._backbone.description.fingerprint, found=metadata["backbone"]
         )
         return InContextVectors.from_tensors(tensors).shift()
-
-
-def _note_failure(loading: "asyncio.Task[None]") -> None:
-    """Take note of an error that nobody may be left to hear."""
-    if not loading.cancelled() and loading.exception() is not None:
-        log.warning("vector not loaded", action="bank.load", error=str(loading.exception()))

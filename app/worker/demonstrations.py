@@ -21,9 +21,10 @@ from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
 from app.method.demonstrations import generator_for, nearest_context
 from app.method.embedding import embed
-from app.method.evaluation.tasks import load_examples
+from app.method.evaluation.tasks.loading import load_examples
 from app.method.examples import Example
-from app.method.features import FeatureCache, image_digest
+from app.method.features import FeatureCache
+from app.method.vision import image_digest
 from app.worker.device import DeviceThread
 from app.worker.messages import DemonstrationsUse
 
@@ -58,7 +59,7 @@ class DatasetPools:
         objects: Where the files lie.
         features: Vision features, touched on the device thread only.
         max_pools: Most datasets kept.
-        max_items: Items read of each; the first ones of a larger dataset.
+        max_items: Items kept of each; always the same random ones of a larger dataset.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class DeviceThread:
         engine: Engine,
         *,
         training_share: float = 0.5,
-        on_broken: Callable[[], None] | None = None,
+        on_broken: Callable[[], object] | None = None,
     ) -> None:
         self._engine = engine
         self._training_share = training_share

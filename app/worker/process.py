@@ -4,18 +4,18 @@ The composition root of a worker; nothing else in this room makes long-lived thi
 """
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings
 from app.library.blobs import get_blob_by_sha256
@@ -24,15 +24,179 @@ from app.library.storage import ObjectStore
 from app.method.backbone import Backbone, load_backbone
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
-from app.worker.bank import VectorBank
+from app.worker.bank import Fetch, VectorBank
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.images import ImageLimits
+from app.worker.jobs import taking_jobs
 from app.worker.messages import HealthResponse
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
+from app.worker.training import Trainer
 
 FEATURE_CACHE_BYTES: Final = 256 * 1024 * 1024
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Worker:
+    """A worker that runs.
+
+    Attributes:
+        app: Its HTTP.
+        drain: Take nothing more and end what can be ended; may be called more than once.
+    """
+
+    app: FastAPI
+    drain: Callable[[], None]
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until it is asked to end; exits with status 1 when its device broke."""
+    backbone = load_backbone(
+        settings.backbone,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+    )
+    log.info(
+        "backbone loaded",
+        action="worker.load",
+        backbone=backbone.name,
+        fingerprint=backbone.description.fingerprint,
+    )
+    if asyncio.run(_serve(settings, backbone)):
+        sys.exit(1)
+
+
+async def _serve(settings: Settings, backbone: Backbone) -> bool:
+    """Serve until asked to end; whether the device broke."""
+    loop = asyncio.get_running_loop()
+    broken = asyncio.Event()
+    async with running_worker(
+        settings, backbone, on_broken=lambda: loop.call_soon_threadsafe(broken.set)
+    ) as worker:
+        server = _Server(
+            uvicorn.Config(
+                worker.app,
+                host=settings.worker_host,
+                port=settings.worker_port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=max(1, int(settings.drain_timeout_seconds / 2)),
+            )
+        )
+
+        def end() -> None:
+            worker.drain()
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        watching = asyncio.create_task(broken.wait())
+        watching.add_done_callback(lambda _: end())
+        await server.serve()
+        watching.cancel()
+    return broken.is_set()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again, which would end the process undrained."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+@asynccontextmanager
+async def running_worker(
+    settings: Settings, backbone: Backbone, *, on_broken: Callable[[], object]
+) -> AsyncIterator[Worker]:
+    """A worker with its loops, which are ended when the block is left.
+
+    Args:
+        settings: Must name a database.
+        backbone: Loaded already.
+        on_broken: Called from the device thread when the device is lost for good.
+
+    Raises:
+        ConfigurationError: No database is named.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("A worker needs a database: set DATABASE_URL")
+    url = settings.database_url.get_secret_value()
+    async with AsyncExitStack() as stack:
+        engine = make_engine(url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(engine.dispose)
+        sessions = session_factory(engine)
+        objects = ObjectStore(settings.objects_url)
+        device = DeviceThread(
+            Engine(backbone, max_rows=settings.max_rows),
+            training_share=settings.training_share,
+            on_broken=on_broken,
+        )
+        device.start()
+        stack.push_async_callback(asyncio.to_thread, device.stop)
+        serving = _make_serving(
+            settings, backbone, device=device, sessions=sessions, objects=objects
+        )
+        stack.callback(serving.close)
+        trainer = Trainer(backbone, device=device, sessions=sessions, objects=objects)
+        if settings.worker_role != "serve":
+            await stack.enter_async_context(taking_jobs(trainer, url=url))
+
+        def health() -> HealthResponse:
+            return HealthResponse(
+                status="draining" if serving.is_draining else "ready",
+                backbone=backbone.description,
+                space=space_id(backbone),
+                running=device.num_running,
+                waiting=max(0, serving.num_requests - device.num_running),
+                role=settings.worker_role,
+            )
+
+        def drain() -> None:
+            serving.drain()
+            trainer.drain()
+
+        stack.callback(drain)
+        yield Worker(
+            app=create_app(serving, health=health, max_body_bytes=settings.max_body_bytes),
+            drain=drain,
+        )
+
+
+def _make_serving(
+    settings: Settings,
+    backbone: Backbone,
+    *,
+    device: DeviceThread,
+    sessions: async_sessionmaker[AsyncSession],
+    objects: ObjectStore,
+) -> Serving:
+    features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
+    return Serving(
+        backbone,
+        device=device,
+        bank=VectorBank(
+            backbone, device=device, fetch=_fetch_from(sessions), num_slots=settings.bank_slots
+        ),
+        pools=DatasetPools(backbone, device=device, objects=objects, features=features),
+        features=features,
+        limits=Limits(
+            max_requests=settings.max_rows + settings.max_waiting,
+            max_new_tokens=settings.max_new_tokens_limit,
+            image=ImageLimits.of(settings),
+        ),
+    )
+
+
+def _fetch_from(sessions: async_sessionmaker[AsyncSession]) -> Fetch:
+    async def fetch(digest: str) -> bytes:
+        async with sessions() as session:
+            return await get_blob_by_sha256(session, digest)
+
+    return fetch

@@ -57,9 +57,7 @@ def create_app(
     return app
 
 
-async def _unless_gone(
-    request: Request, work: Coroutine[Any, Any, Answer]
-) -> Answer | Response:
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer | Response:
     """What `work` returns; it is cancelled when the client leaves, which frees its rows."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_until_gone(request))

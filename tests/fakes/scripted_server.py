@@ -1,20 +1,20 @@
 """A server that answers from a script, for clients that never leave the process."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+Scripted = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
 @dataclass
 class ScriptedServer:
     """Gives the answers in order, the last one for ever, and remembers what it was asked."""
 
-    answers: list[Answer]
+    answers: list[Scripted]
     requests: list[httpx.Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -26,8 +26,9 @@ class ScriptedServer:
             raise answer
         return answer(request) if callable(answer) else answer
 
-    def json(self, index: int = -1) -> Any:
-        return json.loads(self.bodies[index])
+    def json(self, index: int = -1) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.bodies[index])
+        return body
 
     @property
     def transport(self) -> httpx.BaseTransport:
@@ -53,7 +54,7 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
         if self._error is not None:
             raise self._error
 
-    async def __aiter__(self) -> Any:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:
             yield piece
 
@@ -78,7 +79,7 @@ DATASET_ID = "21234567-0123-7123-8123-0123456789ab"
 TIME = "2025-11-23T01:02:03Z"
 
 
-def dataset_json(**changes: Any) -> dict[str, Any]:
+def dataset_json(**changes: object) -> dict[str, Any]:
     return {
         "id": DATASET_ID,
         "name": "colours",
@@ -92,7 +93,7 @@ def dataset_json(**changes: Any) -> dict[str, Any]:
     }
 
 
-def vector_json(**changes: Any) -> dict[str, Any]:
+def vector_json(**changes: object) -> dict[str, Any]:
     return {
         "id": VECTOR_ID,
         "name": "colours",
@@ -125,7 +126,7 @@ def vector_json(**changes: Any) -> dict[str, Any]:
     }
 
 
-def job_json(state: str = "queued", **changes: Any) -> dict[str, Any]:
+def job_json(state: str = "queued", **changes: object) -> dict[str, Any]:
     return {
         "id": JOB_ID,
         "state": state,
@@ -146,7 +147,7 @@ def job_json(state: str = "queued", **changes: Any) -> dict[str, Any]:
     }
 
 
-def answer_json(**changes: Any) -> dict[str, Any]:
+def answer_json(**changes: object) -> dict[str, Any]:
     return {
         "id": "r-1",
         "text": "red",

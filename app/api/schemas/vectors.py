@@ -1,13 +1,14 @@
 """Bodies about stored vectors."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from app.api.fields import Description, Tags, Version
 from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.core.identifiers import MAX_VERSION
 
 Status = Literal["ready", "collapsed", "retired"]
 
@@ -81,7 +82,10 @@ class AliasPut(RequestBody):
     """Where an alias shall point, and where it must point now for that to happen."""
 
     version: Version
-    expected_version: Version | None = None
+    expected_version: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_VERSION, strict=True)] | None,
+        Field(description="0 means that the alias must not exist yet."),
+    ] = None
 
 
 class AliasBody(ResponseBody):

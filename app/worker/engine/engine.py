@@ -68,6 +68,10 @@ class Engine:
         """Whether a step would do anything."""
         return bool(self._sequences)
 
+    def close(self) -> None:
+        """Take the hooks off the backbone; the engine is of no use afterwards."""
+        self._runner.close()
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; a later step returns it finished.
 

@@ -65,6 +65,10 @@ class Runner:
         """Sites that a steered pass has to hit."""
         return self._hooks.num_sites
 
+    def close(self) -> None:
+        """Take the hooks off the backbone."""
+        self._hooks.remove()
+
     def prefill(self, rows: Rows[Sequence]) -> tuple[Batch, Float[Tensor, "rows vocab"]]:
         """A new batch and the logits of each row's first token.
 

@@ -14,6 +14,7 @@ import pytest
 from app.cli.supervisor import Program, Supervisor
 from app.core.errors import UnavailableError
 from app.core.settings import child_environment
+from tests.fakes.waiting import wait_until
 
 SLEEPER = "import time, pathlib, sys, os; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); "
 WAIT_SECONDS = 10.0
@@ -26,15 +27,8 @@ def _program(script: str, marker: Path, *, is_ready: Callable[[], bool] = lambda
     )
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def _pid(marker: Path) -> int:
-    _until(lambda: marker.exists() and marker.read_text().isdigit())
+    wait_until(lambda: marker.exists() and marker.read_text().isdigit())
     return int(marker.read_text())
 
 
@@ -139,4 +133,4 @@ time.sleep(60)
     child = _pid(marker)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(WAIT_SECONDS)
-    _until(lambda: not _is_alive(child))
+    wait_until(lambda: not _is_alive(child))

@@ -1,6 +1,5 @@
 import io
 import time
-from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +17,7 @@ from vlibrary_client import (
     VLibraryError,
     WaitTimeoutError,
 )
-from vlibrary_client.progress import progress_reporter
+from vlibrary_client.progress import OnProgress, progress_reporter
 
 PROGRESS = (
     b'id: 2\nevent: progress\ndata: {"phase": "student", "step": 3, "num_steps": 9, '
@@ -31,7 +30,7 @@ BOTH = pytest.mark.parametrize("kind", ["sync", "async"])
 class JobServer:
     """A server with one job, which is over once its events were heard."""
 
-    def __init__(self, end: str = "succeeded", **changes: Any) -> None:
+    def __init__(self, end: str = "succeeded", **changes: object) -> None:
         self.end = end
         self.changes = changes
         self.heard = False
@@ -47,12 +46,14 @@ class JobServer:
         state = self.end if self.heard else "running"
         return httpx.Response(200, json=job_json(state, **(self.changes if self.heard else {})))
 
-    async def wait(self, kind: str, **options: Any) -> Job | AsyncJob:
+    async def wait(
+        self, kind: str, *, progress: OnProgress | bool = False, seconds: float | None = None
+    ) -> Job | AsyncJob:
         if kind == "sync":
             with Client(transport=self.scripted.transport) as client:
-                return client.job(JOB_ID).wait(**options)
+                return client.job(JOB_ID).wait(progress=progress, timeout=seconds)
         async with AsyncClient(transport=self.scripted.async_transport) as client:
-            return await (await client.job(JOB_ID)).wait(**options)
+            return await (await client.job(JOB_ID)).wait(progress=progress, timeout=seconds)
 
 
 @BOTH
@@ -72,7 +73,7 @@ async def test_waiting_reports_progress_and_returns_the_finished_job(kind: str) 
 async def test_waiting_for_a_finished_job_listens_to_nothing(kind: str) -> None:
     server = JobServer()
     server.heard = True
-    job = await server.wait(kind, timeout=5.0)
+    job = await server.wait(kind, seconds=5.0)
     assert job.state == "succeeded"
     assert not any(request.url.path.endswith("events") for request in server.scripted.requests)
 
@@ -129,24 +130,28 @@ def silent_server() -> ScriptedServer:
     return ScriptedServer([answer])
 
 
+async def wait_a_moment(server: ScriptedServer, kind: str) -> None:
+    if kind == "sync":
+        Client(transport=server.transport).job(JOB_ID).wait(timeout=0.2)
+    else:
+        client = AsyncClient(transport=server.async_transport)
+        await (await client.job(JOB_ID)).wait(timeout=0.2)
+
+
 @BOTH
 @pytest.mark.anyio
 async def test_waiting_ends_in_time_though_nothing_happens(kind: str) -> None:
     server = silent_server()
     start = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"0\.2 s"):
-        if kind == "sync":
-            Client(transport=server.transport).job(JOB_ID).wait(timeout=0.2)
-        else:
-            client = AsyncClient(transport=server.async_transport)
-            await (await client.job(JOB_ID)).wait(timeout=0.2)
+        await wait_a_moment(server, kind)
     assert time.monotonic() - start < 5
 
 
 def test_the_bar_shows_the_phase_and_the_figures() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=160)
-    with progress_reporter(True, title="colours", console=console) as report:
+    with progress_reporter(progress=True, title="colours", console=console) as report:
         report(
             Progress(
                 phase="student", step=3, num_steps=9, losses={"total": 0.5}, held_out_accuracy=0.75
@@ -160,6 +165,6 @@ def test_the_bar_shows_the_phase_and_the_figures() -> None:
 
 def test_silence_is_the_default() -> None:
     output = io.StringIO()
-    with progress_reporter(False, title="x", console=Console(file=output)) as report:
+    with progress_reporter(progress=False, title="x", console=Console(file=output)) as report:
         report(Progress(phase="student", step=1, num_steps=2))
     assert output.getvalue() == ""

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import httpx
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.scripted_server import JOB_ID, Answer, Pieces, ScriptedServer, job_json, problem
+from tests.fakes.scripted_server import JOB_ID, Pieces, Scripted, ScriptedServer, job_json, problem
 from vlibrary_client import AsyncClient, Client, ConnectionFailedError, InvalidResponseError
 from vlibrary_client.errors import NotFoundError
 from vlibrary_client.streaming import (
@@ -39,7 +40,7 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> Non
     edges = [0, *sorted(cuts), len(STREAM)]
     found = [
         event
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in itertools.pairwise(edges)
         for event in decoder.feed(STREAM[start:end])
     ]
     assert found == EVENTS
@@ -97,7 +98,7 @@ def job(state: str = "running") -> httpx.Response:
     return httpx.Response(200, json=job_json(state))
 
 
-async def collect(answers: list[Answer], *, kind: str) -> tuple[list[int], ScriptedServer]:
+async def collect(answers: list[Scripted], *, kind: str) -> tuple[list[int], ScriptedServer]:
     server = ScriptedServer([job(), *answers])
     if kind == "sync":
         with Client(transport=server.transport) as client:
@@ -134,9 +135,7 @@ async def test_a_broken_stream_resumes_after_the_last_event_seen(kind: str) -> N
 @BOTH
 @pytest.mark.anyio
 async def test_listening_to_a_job_that_ended_in_silence_ends(kind: str) -> None:
-    sequences, _ = await collect(
-        [stream(progress(1, 1)), stream(), job("failed")], kind=kind
-    )
+    sequences, _ = await collect([stream(progress(1, 1)), stream(), job("failed")], kind=kind)
     assert sequences == [1]
 
 

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from vlibrary_client import InvalidDatasetError, InvalidImageError
 from vlibrary_client import uploads as uploads_module
 from vlibrary_client.images import image_bytes, image_text
-from vlibrary_client.uploads import METADATA_FILE, parquet_file, write_parquet
+from vlibrary_client.uploads import METADATA_FILE, DatasetSource, parquet_file, write_parquet
 
 
 def picture(mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -24,13 +25,13 @@ def png(side: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def read(source: Any) -> list[dict[str, Any]]:
+def read(source: DatasetSource) -> list[dict[str, Any]]:
     with parquet_file(source) as path:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 
 
-def folder(tmp_path: Path, *lines: dict[str, Any] | str) -> Path:
+def folder(tmp_path: Path, *lines: Mapping[str, object] | str) -> Path:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "in" / "b.png").write_bytes(png(9))
@@ -66,7 +67,7 @@ def test_a_jsonl_file_reads_images_beside_it(tmp_path: Path) -> None:
 
 
 def test_items_are_told_apart_by_their_pictures() -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"image": picture(), "question": "q1", "answer": "x"},
         {"image": picture(), "question": "q2", "answer": "x"},
         {"image": picture(side=9), "question": "q1", "answer": "x"},
@@ -126,7 +127,9 @@ def test_large_images_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.Mo
         ({**GOOD, "answers": ["a", ""]}, "an answer is empty"),
     ],
 )
-def test_an_unusable_line_is_named(tmp_path: Path, line: Any, message: str) -> None:
+def test_an_unusable_line_is_named(
+    tmp_path: Path, line: dict[str, object] | str, message: str
+) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     (tmp_path / "data").mkdir()
     with pytest.raises(InvalidDatasetError, match=message):
@@ -142,7 +145,7 @@ def test_an_unusable_line_is_named(tmp_path: Path, line: Any, message: str) -> N
         ([{"image": 3, "question": "q", "answer": "a"}], "item 0: wanted an image"),
     ],
 )
-def test_an_unusable_item_is_named(items: Any, message: str) -> None:
+def test_an_unusable_item_is_named(items: list[dict[str, object]], message: str) -> None:
     with pytest.raises(InvalidDatasetError, match=message):
         read(items)
 

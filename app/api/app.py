@@ -1,0 +1,118 @@
+"""Builds the api from its parts: routers with their limits, handlers, layers, the schema."""
+
+import ipaddress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app.api import datasets, health, retrieval, steering, training, vectors
+from app.api.dependencies import Services
+from app.api.errors import error_handlers
+from app.api.middleware import ProblemShim, RequestIds, SameSiteOnly
+from app.api.problems import FieldProblem, Problem
+from app.core.settings import Settings
+from app.core.vector_file import MAX_FILE_BYTES
+
+LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
+MAX_SMALL_BODY_BYTES: Final = 1024 * 1024
+REF_TEMPLATE: Final = "#/components/schemas/{model}"
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_api(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
+    """The api on top of its services.
+
+    Args:
+        services: The long-lived parts.
+        lifespan: Starts and stops them.
+    """
+    settings = services.settings
+    api = FastAPI(
+        title="VLibrary",
+        summary="Train, keep, find and apply multimodal in-context vectors.",
+        version=_version(),
+        lifespan=lifespan,
+        # The interactive pages load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        exception_handlers=error_handlers(),
+        middleware=[
+            Middleware(RequestIds),
+            Middleware(ProblemShim),
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings), www_redirect=False
+            ),
+            Middleware(SameSiteOnly),
+        ],
+    )
+    api.state.services = services
+    for router, max_body_bytes in _routers(settings):
+        limited = APIRouter(max_body_size=max_body_bytes)
+        limited.include_router(router)
+        api.include_router(limited)
+    _describe_problems(api)
+    return api
+
+
+def _routers(settings: Settings) -> list[tuple[APIRouter, int]]:
+    """Every router with the most bytes that a body of its routes may have."""
+    return [
+        (datasets.router, settings.max_upload_bytes),
+        (vectors.router, MAX_FILE_BYTES),
+        (steering.router, settings.max_body_bytes),
+        (retrieval.router, settings.max_body_bytes),
+        (training.router, MAX_SMALL_BODY_BYTES),
+        (health.router, MAX_SMALL_BODY_BYTES),
+    ]
+
+
+def allowed_hosts(settings: Settings) -> list[str]:
+    """The Host headers that are answered.
+
+    On a loopback address only its own names are, so that a page of another site which points its
+    name at this machine gets nothing. On any other address names are the proxy's business.
+    """
+    return list(LOCAL_HOSTS) if _is_loopback(settings.host) else ["*"]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _version() -> str:
+    try:
+        return version("vlibrary")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _operation_id(route: APIRoute) -> str:
+    module = route.endpoint.__module__.rpartition(".")[2]
+    return f"{module}_{route.name}"
+
+
+def _describe_problems(api: FastAPI) -> None:
+    """Adds the error body to the schema's components, where every route refers to it."""
+    generate = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        for model in (Problem, FieldProblem):
+            described = model.model_json_schema(ref_template=REF_TEMPLATE)
+            described.pop("$defs", None)
+            schema["components"]["schemas"][model.__name__] = described
+        return schema
+
+    api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the schema

@@ -1,0 +1,55 @@
+"""Light chores that run beside the requests: stalled jobs, files of interrupted uploads."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import Services
+from app.core.logs import get_logger
+from app.library.attempts import requeue_stalled
+from app.library.database import run_transaction
+
+CHORES_PER_STALL: Final = 4
+ABANDONED_SECONDS: Final = 24 * 3600.0
+
+log = get_logger(__name__)
+
+
+async def keep_house(services: Services) -> None:
+    """Does the chores again and again until it is cancelled."""
+    pause_seconds = services.settings.job_stalled_seconds / CHORES_PER_STALL
+    await asyncio.to_thread(remove_abandoned_uploads, services.settings.data_dir / "uploads")
+    while True:
+        try:
+            await requeue_stalled_jobs(services)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("cannot look for stalled jobs", reason=type(error).__name__)
+        await asyncio.sleep(pause_seconds)
+
+
+async def requeue_stalled_jobs(services: Services) -> None:
+    """Queues jobs again whose worker fell silent."""
+    settings = services.settings
+
+    async def work(session: AsyncSession) -> list[UUID]:
+        return await requeue_stalled(
+            session,
+            older_than_seconds=settings.job_stalled_seconds,
+            max_attempts=settings.job_max_attempts,
+        )
+
+    for job_id in await run_transaction(services.sessions, work):
+        log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
+
+
+def remove_abandoned_uploads(folder: Path) -> None:
+    """Deletes what uploads left behind that a crash interrupted long ago."""
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in folder.glob("*.upload"):
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""Bodies about training jobs."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self, TypeAlias
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from app.api.fields import Description, Name, Reference, Tag
+from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.core.identifiers import MAX_TAGS
+from app.library.records import JobRecord
+
+State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+MAX_CONFIG_NUMBER = 2**53
+
+ConfigNumber: TypeAlias = Annotated[
+    float, Field(ge=-MAX_CONFIG_NUMBER, le=MAX_CONFIG_NUMBER, allow_inf_nan=False, strict=True)
+]
+ConfigCount: TypeAlias = Annotated[
+    int, Field(ge=-MAX_CONFIG_NUMBER, le=MAX_CONFIG_NUMBER, strict=True)
+]
+ConfigText: TypeAlias = Annotated[str, StringConstraints(max_length=4_000)]
+ConfigFlag: TypeAlias = Annotated[bool, Field(strict=True)]
+ConfigName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
+
+
+class TrainRequest(RequestBody):
+    """What to train on what."""
+
+    name: Name
+    dataset: Annotated[Reference, Field(description="The id or the name of a data set.")]
+    shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
+    config: Annotated[
+        dict[ConfigName, ConfigFlag | ConfigCount | ConfigNumber | ConfigText | None],
+        Field(
+            max_length=64,
+            description="Training settings to change, such as `epochs`, `num_queries`, "
+            "`batch_size`, `vector_learning_rate`, `held_out_fraction` or `seed`. An unknown "
+            "name or a value out of its range is refused.",
+            default_factory=dict,
+        ),
+    ]
+    description: Description = ""
+    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
+
+
+class ProgressBody(ResponseBody):
+    """How far a job is."""
+
+    phase: str = ""
+    step: int = 0
+    num_steps: int = 0
+    losses: dict[str, float | None] = Field(default_factory=dict)
+    learning_rate: float | None = None
+    items_per_second: float | None = None
+    eta_seconds: float | None = None
+    held_out_accuracy: float | None = None
+
+
+class JobVectorBody(ResponseBody):
+    """The vector that a job stored."""
+
+    id: UUID
+    name: str
+    version: int = Field(ge=1)
+
+
+class JobErrorBody(ResponseBody):
+    """Why a job failed."""
+
+    code: str
+    message: str
+
+
+class JobBody(ResponseBody):
+    """A training job."""
+
+    id: UUID
+    state: State
+    name: str
+    dataset_id: UUID
+    config: dict[str, Any]
+    description: str
+    tags: tuple[str, ...]
+    progress: ProgressBody | None
+    vector: JobVectorBody | None
+    error: JobErrorBody | None
+    attempts: int = Field(ge=0)
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    seconds: float | None = Field(description="From its first start to its end.")
+
+    @classmethod
+    def of(cls, record: JobRecord) -> Self:
+        """The body of a record."""
+        return cls(
+            id=record.id,
+            state=record.state,
+            name=record.name,
+            dataset_id=record.dataset_id,
+            config=record.config,
+            description=record.description,
+            tags=record.tags,
+            progress=ProgressBody.model_validate(record.progress) if record.progress else None,
+            vector=_vector(record),
+            error=_error(record),
+            attempts=record.attempts,
+            created=record.created,
+            started=record.started,
+            finished=record.finished,
+            seconds=record.seconds,
+        )
+
+
+def _vector(record: JobRecord) -> JobVectorBody | None:
+    if record.vector_id is None or record.vector_name is None or record.vector_version is None:
+        return None
+    return JobVectorBody(
+        id=record.vector_id, name=record.vector_name, version=record.vector_version
+    )
+
+
+def _error(record: JobRecord) -> JobErrorBody | None:
+    if record.error_code is None:
+        return None
+    return JobErrorBody(code=record.error_code, message=record.error_message or "")

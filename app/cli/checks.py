@@ -1,0 +1,254 @@
+"""What `vlibrary doctor` looks at, one function a thing; nothing is changed but a probe file."""
+
+import asyncio
+import hashlib
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TypeAlias, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import CorruptDataError, NotFoundError, VLibraryError
+from app.core.identifiers import new_id
+from app.core.settings import Settings
+from app.library.blobs import get_blob
+from app.library.datasets import list_datasets
+from app.library.index import Snapshot
+from app.library.jobs import list_jobs
+from app.library.keys import current_epochs, find_space, load_keys
+from app.library.migrate import current_revision, newest_revision
+from app.library.pages import MAX_LIMIT, Page
+from app.library.records import DatasetRecord
+from app.library.storage import ObjectStore
+from app.library.vectors import get_vectors, list_vectors
+
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+Check: TypeAlias = Callable[[], Awaitable[str]]
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The outcome of one check, and how many seconds it took."""
+
+    name: str
+    is_ok: bool
+    detail: str
+    seconds: float
+
+
+async def examine(checks: Mapping[str, Check]) -> list[Finding]:
+    """Every check's finding, in their order; a check that raises has found something."""
+    findings = []
+    for name, check in checks.items():
+        began = monotonic()
+        try:
+            detail, is_ok = await check(), True
+        except VLibraryError as error:
+            detail, is_ok = error.message, False
+        except Exception as error:  # noqa: BLE001 - a doctor must survive what it finds
+            detail, is_ok = f"{type(error).__name__}: {error}", False
+        seconds = round(monotonic() - began, 3)
+        findings.append(Finding(name=name, is_ok=is_ok, detail=detail, seconds=seconds))
+    return findings
+
+
+def database_checks(settings: Settings, sessions: Sessions, *, url: str) -> dict[str, Check]:
+    """The checks of the database, and of what it says about files."""
+    objects = ObjectStore(settings.objects_url)
+    return {
+        "postgres": lambda: check_postgres(sessions),
+        "migrations": lambda: check_migrations(url),
+        "vectors": lambda: check_vectors(sessions),
+        "datasets": lambda: check_datasets(sessions, objects),
+        "keys": lambda: check_keys(sessions),
+        "jobs": lambda: check_jobs(sessions, stalled_seconds=settings.job_stalled_seconds),
+    }
+
+
+async def check_postgres(sessions: Sessions) -> str:
+    """The server's version."""
+    async with sessions() as session:
+        version = await session.scalar(text("SHOW server_version"))
+    return f"version {version}"
+
+
+async def check_migrations(url: str) -> str:
+    """The revision, when it is the newest.
+
+    Raises:
+        NotFoundError: The database is behind.
+    """
+    found = await asyncio.to_thread(current_revision, url)
+    wanted = await asyncio.to_thread(newest_revision)
+    if found != wanted:
+        raise NotFoundError(f"The database is not migrated: wanted {wanted}, found {found}")
+    return f"at {found}"
+
+
+async def check_vectors(sessions: Sessions) -> str:
+    """How many files there are, when each has its digest.
+
+    Raises:
+        CorruptDataError: At least one has not.
+    """
+    bad, count = [], 0
+    async for vector in _every(sessions, list_vectors):
+        count += 1
+        try:
+            async with sessions() as session:
+                await get_blob(session, vector.id)
+        except CorruptDataError:
+            bad.append(f"{vector.name}@{vector.version}")
+    if bad:
+        raise CorruptDataError(f"{len(bad)} of {count} vector files are damaged: {_some(bad)}")
+    return f"{count} files, all have their digest"
+
+
+async def check_datasets(sessions: Sessions, objects: ObjectStore) -> str:
+    """How many datasets there are, when each file is there and has its digest.
+
+    Raises:
+        CorruptDataError: At least one is missing or damaged.
+    """
+    bad, count = [], 0
+    async for dataset in _every(sessions, list_datasets):
+        count += 1
+        if not await _is_whole(dataset, objects):
+            bad.append(dataset.name)
+    if bad:
+        raise CorruptDataError(
+            f"{len(bad)} of {count} dataset files are missing or damaged: {_some(bad)}"
+        )
+    return f"{count} files, all have their digest"
+
+
+async def check_keys(sessions: Sessions) -> str:
+    """How many keys there are, when the index can be made of them and each belongs to a vector.
+
+    Raises:
+        CorruptDataError: A key has no vector that is there.
+    """
+    num_vectors = 0
+    async with sessions() as session:
+        spaces = await current_epochs(session)
+        for space, epoch in spaces.items():
+            _, dimension = await find_space(session, space) or (epoch, 0)
+            keys = await load_keys(session, space)
+            owners = [entry.vector_id for entry in keys]
+            orphans = set(owners) - set(await get_vectors(session, owners))
+            if orphans:
+                raise CorruptDataError(
+                    f"Keys without a vector in {space}: {_some(map(str, sorted(orphans)))}"
+                )
+            await asyncio.to_thread(
+                Snapshot.build, space, epoch=epoch, dimension=dimension, keys=keys
+            )
+            num_vectors += len(owners)
+    return f"index made of {num_vectors} vectors in {len(spaces)} spaces"
+
+
+async def check_jobs(sessions: Sessions, *, stalled_seconds: float) -> str:
+    """How many jobs run, when a worker speaks for each.
+
+    Raises:
+        NotFoundError: A job runs of which no worker was heard for long.
+    """
+    async with sessions() as session:
+        now = await session.scalar(text("SELECT clock_timestamp()"))
+        running = (await list_jobs(session, state="running", limit=MAX_LIMIT)).items
+    silent = [
+        str(job.id)
+        for job in running
+        # Twice as long as it may take until the job is queued again.
+        if now is not None and (now - job.heartbeat).total_seconds() > 2 * stalled_seconds
+    ]
+    if silent:
+        raise NotFoundError(f"No worker speaks for {len(silent)} running jobs: {_some(silent)}")
+    return f"{len(running)} running"
+
+
+async def check_object_store(settings: Settings) -> str:
+    """The store's URL, when a file can be written, read and deleted there.
+
+    Raises:
+        CorruptDataError: What was read is not what was written.
+    """
+    objects = ObjectStore(settings.objects_url)
+    key, data = f"doctor/{new_id()}", uuid.uuid4().bytes
+    await objects.put_bytes(key, data)
+    found = await objects.get_bytes(key)
+    await objects.delete(key)
+    if found != data:
+        raise CorruptDataError("The object store does not give back what was put there")
+    return settings.objects_url
+
+
+async def check_torch() -> str:
+    """The versions that compute, and on what."""
+    import torch
+    import transformers
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return f"torch {torch.__version__}, transformers {transformers.__version__}, {device}"
+
+
+async def check_backbone(settings: Settings) -> str:
+    """The backbone's identity, when it loads and can be steered.
+
+    Raises:
+        NotFoundError: There is no such checkpoint.
+        UnsupportedBackboneError: It cannot be used or steered.
+    """
+    from app.method.backbone import load_backbone
+    from app.method.sites import find_sites
+
+    backbone = await asyncio.to_thread(
+        load_backbone,
+        settings.backbone,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
+    )
+    num_layers = len(find_sites(backbone.model))
+    return f"{backbone.name}: {backbone.description.fingerprint[:12]}, {num_layers} layers"
+
+
+async def _every(
+    sessions: Sessions, list_page: Callable[..., Awaitable[Page[Record]]]
+) -> AsyncIterator[Record]:
+    cursor: str | None = None
+    while True:
+        async with sessions() as session:
+            page = await list_page(session, limit=MAX_LIMIT, cursor=cursor)
+        for record in page.items:
+            yield record
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+async def _is_whole(dataset: DatasetRecord, objects: ObjectStore) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        try:
+            await objects.get_file(dataset.storage_key, path)
+        except NotFoundError:
+            return False
+        return await asyncio.to_thread(_digest, path) == dataset.sha256
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _some(names: "list[str] | map[str]", *, most: int = 5) -> str:
+    listed = list(names)
+    more = ", ..." if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

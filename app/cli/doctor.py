@@ -1,0 +1,76 @@
+"""`vlibrary doctor`: what is wrong, found without changing anything."""
+
+import asyncio
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.options import read_settings
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from app.cli.checks import Finding
+
+
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
+) -> None:
+    """Check the database, the files and the backbone; exit status 1 when something is wrong."""
+    from app.core.logs import configure_logs
+
+    settings = read_settings(backbone=backbone)
+    configure_logs("error")
+    findings = find(settings)
+    is_ok = all(finding.is_ok for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": is_ok, "checks": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.is_ok else "FAIL"
+            print(f"{mark}  {finding.name:<12}  {finding.detail}")
+    if not is_ok:
+        raise typer.Exit(code=1)
+
+
+def find(settings: Settings) -> "list[Finding]":
+    """Every finding; an embedded database is started for the time, or joined when it runs."""
+    from app.cli.checks import Finding, check_backbone, check_object_store, check_torch, examine
+    from app.core.errors import VLibraryError
+    from app.library.embedded import EmbeddedPostgres
+
+    others = {
+        "object store": lambda: check_object_store(settings),
+        "torch": check_torch,
+        "backbone": lambda: check_backbone(settings),
+    }
+    findings = asyncio.run(examine(others))
+    if settings.database_url is not None:
+        return [*asyncio.run(_look(settings, settings.database_url.get_secret_value())), *findings]
+    if not settings.postgres_dir.exists():
+        detail = "none yet; `vlibrary serve` makes it"
+        return [Finding(name="postgres", is_ok=True, detail=detail, seconds=0.0), *findings]
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(
+                EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin)
+            ).url
+        except VLibraryError as error:
+            failed = Finding(name="postgres", is_ok=False, detail=error.message, seconds=0.0)
+            return [failed, *findings]
+        return [*asyncio.run(_look(settings, url)), *findings]
+
+
+async def _look(settings: Settings, url: str) -> "list[Finding]":
+    from app.cli.checks import database_checks, examine
+    from app.library.database import make_engine, session_factory
+
+    engine = make_engine(url, pool_size=2)
+    try:
+        return await examine(database_checks(settings, session_factory(engine), url=url))
+    finally:
+        await engine.dispose()

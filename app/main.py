@@ -1,0 +1,105 @@
+"""The composition root of the api: settings in, a ready app out.
+
+`uvicorn app.main:create_app --factory` serves it; the database and the workers are found by the
+settings. Nothing here loads torch.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.api.admission import Admission
+from app.api.app import Lifespan, create_api
+from app.api.backbones import ServingWorkers
+from app.api.dependencies import Services
+from app.api.maintenance import keep_house
+from app.core.errors import ConfigurationError
+from app.core.logs import configure_logs
+from app.core.settings import Settings
+from app.library.database import make_engine, session_factory
+from app.library.retrieval import Retriever
+from app.library.storage import ObjectStore
+from app.worker.client import WorkerClient
+
+BODIES_IN_FLIGHT = 4
+MAX_UPLOADS = 8
+MAX_STREAMS = 256
+
+
+def create_app(
+    settings: Settings | None = None, *, workers: WorkerClient | None = None
+) -> FastAPI:
+    """The api with everything it needs, opened when the app starts and closed when it ends.
+
+    Args:
+        settings: Of this process; read from the environment, and logs set up, when not given.
+        workers: Who owns the accelerators; found by the settings when not given.
+
+    Raises:
+        ConfigurationError: There is no database to use.
+    """
+    if settings is None:
+        settings = Settings()
+        configure_logs(settings.log_level)
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "The api needs DATABASE_URL or VLIBRARY_DATABASE_URL; `vlibrary serve` brings its own"
+        )
+    engine = make_engine(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
+    )
+    services = make_services(
+        settings, engine=engine, workers=workers or WorkerClient(worker_urls(settings))
+    )
+    return create_api(services, lifespan=_lifespan(services, engine=engine))
+
+
+def worker_urls(settings: Settings) -> tuple[str, ...]:
+    """The workers of the settings, or else the one beside this process."""
+    return settings.workers or (f"http://{settings.worker_host}:{settings.worker_port}",)
+
+
+def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerClient) -> Services:
+    """The parts that requests share, not yet started."""
+    sessions = session_factory(engine)
+    max_bytes = BODIES_IN_FLIGHT * settings.max_body_bytes
+    return Services(
+        settings=settings,
+        sessions=sessions,
+        retriever=Retriever(
+            sessions,
+            margin=settings.retrieval_margin,
+            poll_seconds=settings.retrieval_poll_seconds,
+        ),
+        workers=workers,
+        serving=ServingWorkers(workers),
+        store=ObjectStore(settings.objects_url),
+        admission=Admission(
+            max_requests=settings.max_rows + settings.max_waiting, max_bytes=max_bytes
+        ),
+        uploads=Admission(max_requests=MAX_UPLOADS, max_bytes=max_bytes),
+        streams=Admission(max_requests=MAX_STREAMS, max_bytes=max_bytes),
+    )
+
+
+def _lifespan(services: Services, *, engine: AsyncEngine) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(services.workers.aclose)
+            await services.retriever.start()
+            stack.push_async_callback(services.retriever.stop)
+            chores = asyncio.create_task(keep_house(services), name="chores")
+            stack.push_async_callback(_cancel, chores)
+            yield
+
+    return lifespan
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

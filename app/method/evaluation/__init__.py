@@ -1,0 +1,1 @@
+"""How well a backbone answers, under which condition and by which score."""

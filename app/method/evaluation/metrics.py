@@ -1,0 +1,181 @@
+"""Scores of answers and how sure their mean is.
+
+Knows text and numbers only.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from app.core.errors import InvalidInputError
+
+Scorer: TypeAlias = Callable[[str, Sequence[str]], float]
+
+_Z_95: Final = 1.959963984540054
+_ANNOTATORS_NEEDED: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean with its 95 % confidence interval, all in [0, 1]."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson_interval(num_right: int, num_items: int) -> Interval:
+    """The share of right answers with Wilson's score interval, which holds near 0 and 1 too.
+
+    Args:
+        num_right: Items scored 1.
+        num_items: All items, at least one.
+
+    Raises:
+        InvalidInputError: There is no item.
+
+    Source: Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    """
+    if num_items < 1:
+        raise InvalidInputError("No interval without items: wanted at least one, found none")
+    share = num_right / num_items
+    scale = 1 + _Z_95**2 / num_items
+    centre = (share + _Z_95**2 / (2 * num_items)) / scale
+    spread = share * (1 - share) / num_items + _Z_95**2 / (4 * num_items**2)
+    half = _Z_95 * math.sqrt(spread) / scale
+    # Rounding may leave the bounds a hair beside the mean at 0 and 1.
+    return Interval(
+        mean=share,
+        low=min(share, max(0.0, centre - half)),
+        high=max(share, min(1.0, centre + half)),
+    )
+
+
+def mean_interval(scores: Sequence[float]) -> Interval:
+    """The mean score: Wilson's interval for scores of 0 and 1, the normal one for graded scores.
+
+    Raises:
+        InvalidInputError: There is no score.
+    """
+    if all(score in {0.0, 1.0} for score in scores):
+        return wilson_interval(round(sum(scores)), len(scores))
+    mean = math.fsum(scores) / len(scores)
+    variance = math.fsum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
+    half = _Z_95 * math.sqrt(variance / len(scores))
+    return Interval(mean=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
+
+
+_SPACE: Final = re.compile(r"\s+")
+_EDGE_PUNCTUATION: Final = " \t\n.,;:!?\"'`"
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the prediction is one of the answers, up to case, space and edge punctuation."""
+
+    def plain(text: str) -> str:
+        return _SPACE.sub(" ", text).strip(_EDGE_PUNCTUATION).casefold()
+
+    return float(plain(prediction) in {plain(answer) for answer in answers})
+
+
+_PUNCTUATION: Final = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER: Final = re.compile(r"(\d)(,)(\d)")
+_LONE_PERIOD: Final = re.compile(r"(?<!\d)\.(?!\d)")
+_ARTICLES: Final = frozenset({"a", "an", "the"})
+_NUMBERS: Final = {
+    "none": "0",
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+_CONTRACTED: Final = """
+    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd
+    he's how'd how'll how's i'm i've isn't it'd it'll let's ma'am might've mightn't
+    must've mustn't needn't not've o'clock oughtn't shan't she's should've shouldn't
+    somebody'd somebody's someone'd someone's something'd something's that's there'd
+    there's they'd they'll they're they've wasn't we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'll who's who've why'll why're
+    why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+_CONTRACTIONS: Final = {whole.replace("'", ""): whole for whole in _CONTRACTED.split()}
+
+
+def _without_punctuation(text: str) -> str:
+    result = text
+    for mark in _PUNCTUATION:
+        at_an_edge = f"{mark} " in text or f" {mark}" in text
+        drop = at_an_edge or _COMMA_IN_NUMBER.search(text) is not None
+        result = result.replace(mark, "" if drop else " ")
+    return _LONE_PERIOD.sub("", result)
+
+
+def _with_plain_words(text: str) -> str:
+    words = (_NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def normalize_vqa(text: str) -> str:
+    """An answer as the VQA metric compares it: no punctuation, articles or number words."""
+    return _with_plain_words(_without_punctuation(text))
+
+
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    scores = []
+    for index in range(len(answers)):
+        matches = sum(
+            answer == prediction for other, answer in enumerate(answers) if other != index
+        )
+        scores.append(min(1.0, matches / _ANNOTATORS_NEEDED))
+    return math.fsum(scores) / len(scores)
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The VQA score: agreement with the other annotators, each left out once by position.
+
+    As in the official evaluation, answers are normalised only when they are not unanimous. With
+    fewer than four annotators full agreement cannot reach 1; use exact match there.
+
+    Source: Antol et al. (2015) and the evaluation code at https://visualqa.org.
+    """
+    found = prediction.replace("\n", " ").replace("\t", " ").strip()
+    given = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
+    if len(set(given)) > 1:
+        found = normalize_vqa(found)
+        given = [normalize_vqa(answer) for answer in given]
+    return _leave_one_out(found, given)
+
+
+def vqa_accuracy_normalized(prediction: str, answers: Sequence[str]) -> float:
+    """The VQA score with every text normalised, unanimous answers too."""
+    return _leave_one_out(normalize_vqa(prediction), [normalize_vqa(answer) for answer in answers])
+
+
+SCORERS: Final[dict[str, Scorer]] = {
+    "exact-match": exact_match,
+    "vqa": vqa_accuracy,
+    "vqa-normalized": vqa_accuracy_normalized,
+}
+
+
+def find_scorer(name: str) -> Scorer:
+    """The scorer of that name.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if name not in SCORERS:
+        raise InvalidInputError(
+            f"Unknown scorer: wanted {', '.join(SCORERS)}, found {name}",
+            details={"wanted": list(SCORERS), "found": name},
+        )
+    return SCORERS[name]

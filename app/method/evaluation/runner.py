@@ -1,0 +1,176 @@
+"""Measuring a backbone on a task under one condition.
+
+Knows prompts, generation and scores; where the items come from is the caller's affair.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.core.errors import InvalidInputError
+from app.method.backbone import Backbone
+from app.method.batching import token_batches
+from app.method.evaluation.conditions import Condition, choose_demonstrations
+from app.method.evaluation.metrics import find_scorer, mean_interval
+from app.method.examples import Example
+from app.method.features import FeatureCache
+from app.method.generation import Generation, generate_encoded
+from app.method.prompts import build_prompt
+
+_MAX_ROWS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One item's answer and its score.
+
+    Attributes:
+        id: Of the item.
+        text: What the backbone answered.
+        score: In [0, 1].
+        num_prompt_tokens: Image tokens included.
+    """
+
+    id: str
+    text: str
+    score: float
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionReport:
+    """How well the backbone did under one condition.
+
+    Attributes:
+        condition: Its name.
+        scorer: Name of the score.
+        shots: Demonstrations before each query.
+        items: How many were asked.
+        accuracy: Mean score, in [0, 1].
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        prompt_tokens_mean: Tokens of a prompt.
+        ms_per_query: Wall time of encoding and generating, shared among the items of a batch.
+            Vision features of all pictures are computed before the clock starts.
+        predictions: One an item, in the order of the items.
+    """
+
+    condition: str
+    scorer: str
+    shots: int
+    items: int
+    accuracy: float
+    low: float
+    high: float
+    prompt_tokens_mean: float
+    ms_per_query: float
+    predictions: tuple[Prediction, ...]
+
+
+def evaluate(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    *,
+    condition: Condition,
+    scorer: str = "exact-match",
+    max_new_tokens: int = 16,
+    token_budget: int = 16384,
+    instruction: str | None = None,
+    features: FeatureCache | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> ConditionReport:
+    """Asks every item and scores the answers.
+
+    Args:
+        backbone: Who answers, greedily.
+        examples: At least one.
+        condition: What stands before each query and what steers.
+        scorer: One of `exact-match`, `vqa` and `vqa-normalized`.
+        max_new_tokens: The most tokens of an answer.
+        token_budget: Most prompt tokens of a batch, padding included.
+        instruction: Said at the start of every prompt.
+        features: Vision features computed before, to be reused.
+        on_batch: Called with how many items are done and how many there are.
+
+    Raises:
+        InvalidInputError: There are no items, or the scorer is unknown.
+        SteeringError: The vectors could not be applied in full.
+    """
+    score = find_scorer(scorer)
+    if not examples:
+        raise InvalidInputError("Nothing to evaluate: wanted items, found none")
+    cache = features or FeatureCache(backbone)
+    cache.prepare([example.image for example in (*examples, *condition.support)])
+    chosen = choose_demonstrations(condition, examples, features=cache)
+    started = time.perf_counter()
+    generations = _generate(
+        backbone,
+        examples,
+        condition=condition,
+        chosen=chosen,
+        cache=cache,
+        max_new_tokens=max_new_tokens,
+        token_budget=token_budget,
+        instruction=instruction,
+        on_batch=on_batch,
+    )
+    seconds = time.perf_counter() - started
+    predictions = tuple(
+        Prediction(
+            id=example.id,
+            text=generation.text,
+            score=score(generation.text, example.answers),
+            num_prompt_tokens=generation.num_prompt_tokens,
+        )
+        for example, generation in zip(examples, generations, strict=True)
+    )
+    interval = mean_interval([prediction.score for prediction in predictions])
+    tokens = sum(prediction.num_prompt_tokens for prediction in predictions)
+    return ConditionReport(
+        condition=condition.name,
+        scorer=scorer,
+        shots=condition.shots,
+        items=len(examples),
+        accuracy=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        prompt_tokens_mean=tokens / len(examples),
+        ms_per_query=1000 * seconds / len(examples),
+        predictions=predictions,
+    )
+
+
+def _generate(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    *,
+    condition: Condition,
+    chosen: Sequence[Sequence[Example]],
+    cache: FeatureCache,
+    max_new_tokens: int,
+    token_budget: int,
+    instruction: str | None,
+    on_batch: Callable[[int, int], None] | None,
+) -> list[Generation]:
+    prompts = [
+        build_prompt(
+            backbone,
+            example.question,
+            example.image,
+            demonstrations=demonstrations,
+            instruction=instruction,
+        )
+        for example, demonstrations in zip(examples, chosen, strict=True)
+    ]
+    vectors = condition.vectors
+    shifts = None if vectors is None else vectors.shift(condition.strength)[None]
+    lengths = cache.count_tokens(prompts)
+    found: dict[int, Generation] = {}
+    for batch in token_batches(lengths, token_budget=token_budget, max_rows=_MAX_ROWS):
+        encoded = cache.encode([prompts[index] for index in batch])
+        answers = generate_encoded(backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens)
+        found.update(zip(batch, answers, strict=True))
+        if on_batch is not None:
+            on_batch(len(found), len(examples))
+    return [found[index] for index in range(len(examples))]

@@ -1,0 +1,54 @@
+"""A training's one checkpoint, kept in the object store and reached from the device thread."""
+
+import asyncio
+from concurrent.futures import Future
+from typing import Final
+
+from app.core.errors import NotFoundError
+from app.library.storage import ObjectStore
+
+TIMEOUT_SECONDS: Final = 120.0
+
+
+class ObjectCheckpoints:
+    """Loads and saves for the device thread; flushed and removed from the event loop.
+
+    A save returns at once and is written while the training goes on; the next one waits for it, so
+    an older state never replaces a newer one.
+
+    Args:
+        objects: Where the bytes are kept.
+        key: Under which key.
+    """
+
+    def __init__(self, objects: ObjectStore, *, key: str) -> None:
+        self._objects = objects
+        self._key = key
+        self._loop = asyncio.get_running_loop()
+        self._saving: Future[None] | None = None
+
+    def load(self) -> bytes | None:
+        """The bytes saved last, or None when there are none. Blocks; device thread only."""
+        reading = asyncio.run_coroutine_threadsafe(self._objects.get_bytes(self._key), self._loop)
+        try:
+            return reading.result(TIMEOUT_SECONDS)
+        except NotFoundError:
+            return None
+
+    def save(self, data: bytes) -> None:
+        """Replaces what was saved before. Device thread only."""
+        if self._saving is not None:
+            self._saving.result(TIMEOUT_SECONDS)
+        self._saving = asyncio.run_coroutine_threadsafe(
+            self._objects.put_bytes(self._key, data), self._loop
+        )
+
+    async def flush(self) -> None:
+        """Return when the last save is durable. Event loop only."""
+        if self._saving is not None:
+            await asyncio.wait_for(asyncio.wrap_future(self._saving), TIMEOUT_SECONDS)
+
+    async def remove(self) -> None:
+        """Drop the checkpoint of a job that has ended. Event loop only."""
+        await self.flush()
+        await self._objects.delete(self._key)

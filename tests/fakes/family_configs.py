@@ -1,0 +1,351 @@
+"""How to configure a tiny model of every family that must work, and pictures for it.
+
+Built from the families' own configuration classes, so that layouts, masks and position rules are
+the real ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import transformers as hf
+from torch import Tensor
+
+LAYERS: Final = 3
+HIDDEN: Final = 32
+VOCAB: Final = 96
+IMAGE_TOKEN: Final = 90
+
+TEXT: Final[dict[str, Any]] = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}
+VISION: Final[dict[str, Any]] = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How to build one family's model and the image part of its inputs."""
+
+    name: str
+    config: Callable[[], hf.PreTrainedConfig]
+    images: Callable[[int, torch.Generator], dict[str, Tensor]]
+    has_placeholders: bool = True
+    attention: str = "sdpa"
+    token_types: tuple[str, ...] = ()
+
+
+def _pixels(*shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
+    def make(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"pixel_values": torch.randn((rows, *shape), generator=generator)}
+
+    return make
+
+
+def _sized_pixels(*shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
+    def make(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        size = shape[-2:]
+        pixels = torch.randn((rows, *shape), generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([size] * rows)}
+
+    return make
+
+
+def _qwen_pixels(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+    grid = torch.tensor([[1, 4, 4]] * rows)
+    patches = torch.randn((rows * 16, 3 * 2 * 4 * 4), generator=generator)
+    return {"pixel_values": patches, "image_grid_thw": grid}
+
+
+def _mllama_pixels(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+    return {
+        "pixel_values": torch.randn((rows, 1, 1, 3, 16, 16), generator=generator),
+        "aspect_ratio_ids": torch.ones((rows, 1), dtype=torch.long),
+        "aspect_ratio_mask": torch.ones((rows, 1, 1), dtype=torch.long),
+    }
+
+
+def _idefics_config() -> hf.PreTrainedConfig:
+    text = {key: value for key, value in TEXT.items() if key != "num_key_value_heads"}
+    vision = {**VISION, "embed_dim": 24}
+    del vision["hidden_size"]
+    return hf.IdeficsConfig(
+        **text,
+        additional_vocab_size=0,
+        alpha_initializer="ones",
+        cross_layer_interval=LAYERS,
+        use_resampler=False,
+        vision_config=vision,
+    )
+
+
+def _idefics2_config() -> hf.PreTrainedConfig:
+    perceiver = {
+        "hidden_size": HIDDEN,
+        "resampler_n_latents": 3,
+        "resampler_depth": 1,
+        "resampler_n_heads": 2,
+        "num_key_value_heads": 1,
+        "resampler_head_dim": 8,
+    }
+    return hf.Idefics2Config(
+        text_config={"model_type": "mistral", **TEXT, "sliding_window": None},
+        vision_config=VISION,
+        perceiver_config=perceiver,
+        image_token_id=IMAGE_TOKEN,
+        tie_word_embeddings=False,
+    )
+
+
+def _idefics3_like(kind: type[Any]) -> Callable[[], hf.PreTrainedConfig]:
+    def make() -> hf.PreTrainedConfig:
+        config: hf.PreTrainedConfig = kind(
+            text_config={"model_type": "llama", **TEXT},
+            vision_config=VISION,
+            image_token_id=IMAGE_TOKEN,
+            scale_factor=2,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+        )
+        return config
+
+    return make
+
+
+def _llava_like(kind: type[Any], **extra: list[list[int]]) -> Callable[[], hf.PreTrainedConfig]:
+    def make() -> hf.PreTrainedConfig:
+        config: hf.PreTrainedConfig = kind(
+            text_config={"model_type": "llama", **TEXT},
+            vision_config={"model_type": "clip_vision_model", **VISION},
+            image_token_index=IMAGE_TOKEN,
+            tie_word_embeddings=False,
+            **extra,
+        )
+        return config
+
+    return make
+
+
+def _onevision_config() -> hf.PreTrainedConfig:
+    return hf.LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **TEXT},
+        vision_config={"model_type": "siglip_vision_model", **VISION},
+        image_token_index=IMAGE_TOKEN,
+        video_token_index=IMAGE_TOKEN + 1,
+        image_grid_pinpoints=[[16, 16]],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=False,
+    )
+
+
+def _qwen_config(
+    kind: type[Any], vision: dict[str, Any], sections: list[int]
+) -> Callable[[], hf.PreTrainedConfig]:
+    def make() -> hf.PreTrainedConfig:
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
+        config: hf.PreTrainedConfig = kind(
+            text_config={**TEXT, "rope_parameters": rope, "head_dim": 8},
+            vision_config={"in_channels": 3, "patch_size": 4, "depth": 2, "num_heads": 2, **vision},
+            image_token_id=IMAGE_TOKEN,
+            video_token_id=IMAGE_TOKEN + 1,
+            vision_start_token_id=IMAGE_TOKEN + 2,
+            vision_end_token_id=IMAGE_TOKEN + 3,
+            tie_word_embeddings=False,
+        )
+        return config
+
+    return make
+
+
+QWEN_VISION: Final[dict[str, Any]] = {
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "out_hidden_size": HIDDEN,
+}
+
+
+def _internvl_config() -> hf.PreTrainedConfig:
+    return hf.InternVLConfig(
+        text_config={"model_type": "qwen2", **TEXT},
+        vision_config={**VISION, "image_size": [16, 16], "patch_size": [4, 4]},
+        image_token_id=IMAGE_TOKEN,
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
+
+
+def _gemma3_config() -> hf.PreTrainedConfig:
+    layers = ["sliding_attention", "full_attention", "sliding_attention"]
+    return hf.Gemma3Config(
+        text_config={
+            **TEXT,
+            "head_dim": 8,
+            "layer_types": layers,
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 8,
+        },
+        vision_config=VISION,
+        mm_tokens_per_image=4,
+        image_token_index=IMAGE_TOKEN,
+        tie_word_embeddings=False,
+    )
+
+
+def _paligemma_config(text_kind: str) -> Callable[[], hf.PreTrainedConfig]:
+    def make() -> hf.PreTrainedConfig:
+        return hf.PaliGemmaConfig(
+            text_config={"model_type": text_kind, **TEXT, "head_dim": 8},
+            vision_config={
+                "model_type": "siglip_vision_model",
+                **VISION,
+                "projection_dim": HIDDEN,
+            },
+            projection_dim=HIDDEN,
+            image_token_index=IMAGE_TOKEN,
+            tie_word_embeddings=False,
+        )
+
+    return make
+
+
+def _mistral3_config() -> hf.PreTrainedConfig:
+    return hf.Mistral3Config(
+        text_config={"model_type": "mistral", **TEXT, "head_dim": 8, "sliding_window": None},
+        vision_config={"model_type": "pixtral", **VISION, "head_dim": 12},
+        image_token_index=IMAGE_TOKEN,
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )
+
+
+def _mllama_config() -> hf.PreTrainedConfig:
+    vision = {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+        "max_num_tiles": 1,
+        "supported_aspect_ratios": [[1, 1]],
+        "intermediate_layers_indices": [0],
+        "vision_output_dim": 48,
+    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    return hf.MllamaConfig(
+        text_config={**TEXT, "rope_parameters": rope, "cross_attention_layers": [1]},
+        vision_config=vision,
+        image_token_index=IMAGE_TOKEN,
+    )
+
+
+FAMILIES: Final = {
+    family.name: family
+    for family in (
+        Family(
+            name="idefics",
+            config=_idefics_config,
+            images=_pixels(1, 3, 16, 16),
+            has_placeholders=False,
+        ),
+        Family(name="idefics2", config=_idefics2_config, images=_pixels(1, 3, 16, 16)),
+        Family(
+            name="idefics3",
+            config=_idefics3_like(hf.Idefics3Config),
+            images=_pixels(1, 3, 16, 16),
+        ),
+        Family(
+            name="smolvlm", config=_idefics3_like(hf.SmolVLMConfig), images=_pixels(1, 3, 16, 16)
+        ),
+        Family(name="llava", config=_llava_like(hf.LlavaConfig), images=_pixels(3, 16, 16)),
+        Family(
+            name="llava_next",
+            config=_llava_like(hf.LlavaNextConfig, image_grid_pinpoints=[[16, 16]]),
+            images=_sized_pixels(2, 3, 16, 16),
+        ),
+        Family(
+            name="llava_onevision",
+            config=_onevision_config,
+            images=_sized_pixels(2, 3, 16, 16),
+        ),
+        Family(
+            name="qwen2_vl",
+            config=_qwen_config(
+                hf.Qwen2VLConfig,
+                {
+                    "spatial_merge_size": 2,
+                    "temporal_patch_size": 2,
+                    "embed_dim": 24,
+                    "hidden_size": HIDDEN,
+                },
+                [1, 1, 2],
+            ),
+            images=_qwen_pixels,
+            token_types=("mm_token_type_ids",),
+        ),
+        Family(
+            name="qwen2_5_vl",
+            config=_qwen_config(
+                hf.Qwen2_5_VLConfig,
+                {**QWEN_VISION, "window_size": 8, "fullatt_block_indexes": [1]},
+                [1, 1, 2],
+            ),
+            images=_qwen_pixels,
+            token_types=("mm_token_type_ids",),
+        ),
+        Family(
+            name="qwen3_vl",
+            config=_qwen_config(
+                hf.Qwen3VLConfig,
+                {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+                [2, 1, 1],
+            ),
+            images=_qwen_pixels,
+            token_types=("mm_token_type_ids",),
+        ),
+        Family(name="internvl", config=_internvl_config, images=_pixels(3, 16, 16)),
+        Family(
+            name="gemma3",
+            config=_gemma3_config,
+            images=_pixels(3, 16, 16),
+            token_types=("token_type_ids",),
+        ),
+        Family(
+            name="paligemma",
+            config=_paligemma_config("gemma"),
+            images=_pixels(3, 16, 16),
+            token_types=("token_type_ids",),
+        ),
+        Family(
+            name="paligemma2",
+            config=_paligemma_config("gemma2"),
+            attention="eager",
+            images=_pixels(3, 16, 16),
+            token_types=("token_type_ids",),
+        ),
+        Family(name="mistral3", config=_mistral3_config, images=_sized_pixels(3, 16, 16)),
+        Family(name="mllama", config=_mllama_config, images=_mllama_pixels, has_placeholders=False),
+    )
+}

@@ -1,0 +1,62 @@
+"""Rows that tests of the library need around them."""
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.backbones import BackboneDescription
+from app.core.identifiers import sha256_hex
+from app.library.datasets import create_dataset
+from app.library.jobs import enqueue_training
+from app.library.records import DatasetRecord, JobRecord, VectorRecord, VectorStatus
+from app.library.vectors import create_vector
+from tests.fakes.vectors import make_description, make_vector_file
+
+
+async def store(
+    session: AsyncSession,
+    name: str = "task",
+    *,
+    seed: int = 0,
+    backbone: BackboneDescription | None = None,
+    blob: bytes | None = None,
+    status: VectorStatus = "ready",
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> VectorRecord:
+    backbone = backbone or make_description()
+    return await create_vector(
+        session,
+        name=name,
+        blob=blob or make_vector_file(seed, backbone=backbone),
+        backbone=backbone,
+        shots=16,
+        hyper_parameters={"epochs": 3},
+        seed=seed,
+        library_versions={"vlibrary": "0.1.0"},
+        status=status,
+        description=description,
+        tags=tags,
+    )
+
+
+async def store_dataset(session: AsyncSession, name: str = "easy-vqa") -> DatasetRecord:
+    return await create_dataset(
+        session,
+        name=name,
+        sha256=sha256_hex(name.encode()),
+        size_bytes=10,
+        num_items=4,
+        num_images=2,
+        storage_key=f"datasets/{name}.parquet",
+    )
+
+
+async def store_job(session: AsyncSession, name: str = "task") -> JobRecord:
+    dataset = await store_dataset(session)
+    return await enqueue_training(session, name=name, dataset_id=dataset.id, config={"epochs": 1})
+
+
+def some_id() -> uuid.UUID:
+    return uuid.UUID("01a20630-2422-7ee6-9fda-12192fef72d3")

@@ -1,0 +1,169 @@
+"""A worker without a backbone: speaks the wire, remembers what it was asked, can misbehave."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI, Response
+
+from app.core.backbones import BackboneDescription
+from app.worker.client import WorkerClient
+from app.worker.messages import (
+    AppliedVector,
+    BaselineAnswer,
+    EmbedRequest,
+    EmbedResponse,
+    ErrorBody,
+    GenerateRequest,
+    GenerateResponse,
+    HealthResponse,
+    Receipt,
+    Timings,
+    Usage,
+)
+
+URL = "http://worker"
+SPACE = "fake-space"
+DIMENSION = 16
+
+
+def backbone(digit: str = "a", *, num_layers: int = 2, hidden_size: int = 8) -> BackboneDescription:
+    return BackboneDescription(
+        fingerprint=digit * 64,
+        name=f"fake-{digit}",
+        architecture="FakeForConditionalGeneration",
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        num_heads=2,
+        vocab_size=100,
+    )
+
+
+def embedding_of(image: bytes | None, question: str | None) -> list[float]:
+    """The same unit vector for the same query, and nearly orthogonal ones for different queries."""
+    digest = hashlib.sha256((image or b"-") + (question or "-").encode()).digest()
+    values = np.random.default_rng(list(digest)).standard_normal(DIMENSION)
+    return [float(value) for value in values / np.linalg.norm(values)]
+
+
+@dataclass
+class FakeWorker:
+    """What it answers, and what it was asked.
+
+    `forget_vectors`, `sites_hit` and `error` make it misbehave; `pause_seconds` makes it slow.
+    """
+
+    description: BackboneDescription = field(default_factory=backbone)
+    status: Any = "ready"
+    role: Any = "both"
+    pause_seconds: float = 0.0
+    forget_vectors: bool = False
+    sites_hit: int | None = None
+    error: ErrorBody | None = None
+    is_down: bool = False
+    generated: list[GenerateRequest] = field(default_factory=list)
+    embedded: list[EmbedRequest] = field(default_factory=list)
+    running: int = 0
+    num_cancelled: int = 0
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.add_api_route("/health", self.health, methods=["GET"], response_model=None)
+        app.add_api_route("/generate", self.generate, methods=["POST"], response_model=None)
+        app.add_api_route("/embed", self.embed, methods=["POST"], response_model=None)
+        return app
+
+    def client(self) -> WorkerClient:
+        return WorkerClient([URL], transport=_Transport(self))
+
+    def _error(self) -> Response | None:
+        if self.error is None:
+            return None
+        return Response(self.error.model_dump_json(), 503, media_type="application/json")
+
+    async def health(self) -> Response:
+        body = HealthResponse(
+            status=self.status,
+            backbone=self.description,
+            space=SPACE,
+            running=self.running,
+            waiting=0,
+            role=self.role,
+        )
+        return Response(body.model_dump_json(), media_type="application/json")
+
+    async def embed(self, request: EmbedRequest) -> Response:
+        self.embedded.append(request)
+        if (error := self._error()) is not None:
+            return error
+        rows = zip(request.images, request.questions, strict=True)
+        body = EmbedResponse(
+            space=SPACE,
+            dim=DIMENSION,
+            embeddings=tuple(tuple(embedding_of(image, question)) for image, question in rows),
+        )
+        return Response(body.model_dump_json(), media_type="application/json")
+
+    async def generate(self, request: GenerateRequest) -> Response:
+        self.generated.append(request)
+        if (error := self._error()) is not None:
+            return error
+        self.running += 1
+        async with self._changed:
+            self._changed.notify_all()
+        try:
+            await asyncio.sleep(self.pause_seconds)
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        return Response(self._answer(request).model_dump_json(), media_type="application/json")
+
+    async def wait_until_running(self, number: int) -> None:
+        async with self._changed, asyncio.timeout(10):
+            await self._changed.wait_for(lambda: self.running >= number)
+
+    def _answer(self, request: GenerateRequest) -> GenerateResponse:
+        vectors = () if self.forget_vectors else request.vectors
+        num_sites = 2 * self.description.num_layers if vectors else 0
+        usage = Usage(prompt_tokens=7, completion_tokens=2)
+        steered = "+".join(f"{use.name}@{use.version}*{use.strength:g}" for use in vectors)
+        return GenerateResponse(
+            text=steered or "plain",
+            token_ids=(1, 2),
+            finish_reason="stop",
+            usage=usage,
+            receipt=Receipt(
+                vectors=tuple(
+                    AppliedVector(sha256=use.sha256, strength=use.strength) for use in vectors
+                ),
+                sites_hit=num_sites if self.sites_hit is None else self.sites_hit,
+                sites_expected=num_sites,
+                num_forwards=2,
+                kl_first_token=0.25 if request.baseline else None,
+            ),
+            baseline=BaselineAnswer(
+                text="plain", token_ids=(1,), finish_reason="length", usage=usage
+            )
+            if request.baseline
+            else None,
+            timings=Timings(queue_ms=0, prefill_ms=1, decode_ms=1, total_ms=2),
+        )
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """The worker's app without a network; refuses connections while the worker is down."""
+
+    def __init__(self, worker: FakeWorker) -> None:
+        self._worker = worker
+        self._asgi = httpx.ASGITransport(app=worker.app())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._worker.is_down:
+            raise httpx.ConnectError("refused")
+        return await self._asgi.handle_async_request(request)

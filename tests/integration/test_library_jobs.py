@@ -1,0 +1,374 @@
+import asyncio
+from collections.abc import Mapping
+
+import procrastinate
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
+from app.library.attempts import (
+    claim_job,
+    fail_job,
+    finish_job,
+    heartbeat,
+    mark_cancelled,
+    record_progress,
+    requeue_stalled,
+)
+from app.library.audit import list_deeds
+from app.library.jobs import enqueue_training, get_job, job_events, list_jobs, request_cancel
+from app.library.queue import (
+    TRAINING_QUEUE,
+    TRAINING_TASK,
+    deliver,
+    is_waiting,
+    make_queue,
+    withdraw,
+)
+from app.library.records import JobRecord
+from tests.fakes.library import some_id, store, store_dataset, store_job
+
+pytestmark = pytest.mark.anyio
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def silence(session: AsyncSession, job: JobRecord, *, seconds: float) -> None:
+    query = "UPDATE training_jobs SET heartbeat = heartbeat - make_interval(secs => :seconds)"
+    await session.execute(text(query + " WHERE id = :id"), {"seconds": seconds, "id": job.id})
+
+
+async def count_waiting(session: AsyncSession) -> int:
+    query = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
+    return int(await session.scalar(text(query)) or 0)
+
+
+async def take_delivery(session: AsyncSession) -> None:
+    await session.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
+
+
+async def states(session: AsyncSession, job: JobRecord) -> list[object]:
+    events = await job_events(session, job.id)
+    return [event.data["state"] for event in events if event.kind == "state"]
+
+
+async def test_a_job_and_its_delivery_commit_together(sessions: Sessions) -> None:
+    async with sessions() as session:
+        job = await store_job(session)
+        assert await is_waiting(session, job.id)
+        await session.rollback()
+        assert await count_waiting(session) == 0
+        assert (await list_jobs(session)).items == ()
+        job = await store_job(session)
+        await session.commit()
+    async with sessions() as session:
+        assert await get_job(session, job.id) == job
+        assert await is_waiting(session, job.id)
+    assert (job.state, job.attempts, job.progress, job.vector_id) == ("queued", 0, {}, None)
+    assert job.seconds is None
+    assert not job.is_final
+
+
+async def test_a_worker_gets_the_job_through_the_queue(sessions: Sessions, database: str) -> None:
+    taken: list[str] = []
+    queue = make_queue(database)
+
+    @queue.task(name=TRAINING_TASK, queue=TRAINING_QUEUE)
+    async def train(job_id: str) -> None:
+        taken.append(job_id)
+
+    async with sessions() as session:
+        job = await store_job(session)
+        await session.commit()
+    async with queue.open_async():
+        await queue.run_worker_async(
+            queues=[TRAINING_QUEUE], wait=False, install_signal_handlers=False
+        )
+    assert taken == [str(job.id)]
+    async with sessions() as session:
+        assert not await is_waiting(session, job.id)
+
+
+async def test_a_job_is_delivered_at_most_once_at_a_time(session: AsyncSession) -> None:
+    job = await store_job(session)
+    await session.commit()
+    with pytest.raises(procrastinate.exceptions.AlreadyEnqueued):
+        await deliver(session, job.id)
+    await session.rollback()
+    await withdraw(session, job.id)
+    await withdraw(session, job.id)
+    assert not await is_waiting(session, job.id)
+    await deliver(session, job.id)
+    assert await count_waiting(session) == 1
+
+
+async def test_a_job_runs_from_claim_to_result(sessions: Sessions) -> None:
+    async with sessions() as session:
+        job = await store_job(session)
+        claimed, token = await claim_job(session, job.id)
+        assert (claimed.state, claimed.attempts) == ("running", 1)
+        assert claimed.started is not None
+        progress: dict[str, JSON] = {
+            "phase": "student",
+            "step": 1,
+            "losses": {"total": float("inf")},
+        }
+        assert await record_progress(session, job.id, token, progress=progress) is False
+        vectors = await store(session, "task")
+        done = await finish_job(session, job.id, token, vector_id=vectors.id)
+        await session.commit()
+        assert (done.state, done.vector_id) == ("succeeded", vectors.id)
+        assert (done.vector_name, done.vector_version) == ("task", 1)
+        assert done.progress["losses"] == {"total": None}
+        assert done.is_final
+        assert done.seconds is not None
+        assert done.seconds >= 0
+        again = await finish_job(session, job.id, token, vector_id=vectors.id)
+        assert again == done
+        events = await job_events(session, job.id)
+    assert [event.sequence for event in events] == [1, 2, 3, 4]
+    assert [event.kind for event in events] == ["state", "state", "progress", "state"]
+    assert events[2].data["step"] == 1
+    assert events[3].data == {"state": "succeeded", "vector_id": str(vectors.id)}
+
+
+async def test_events_continue_after_the_last_one_seen(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    for step in range(5):
+        await record_progress(session, job.id, token, progress={"step": step})
+    later = await job_events(session, job.id, after=3)
+    assert [event.data["step"] for event in later] == [1, 2, 3, 4]
+    assert len(await job_events(session, job.id, limit=2)) == 2
+    assert await job_events(session, job.id, after=100) == []
+    with pytest.raises(NotFoundError):
+        await job_events(session, some_id())
+
+
+async def test_of_many_workers_one_gets_the_job(sessions: Sessions) -> None:
+    async with sessions() as session:
+        job = await store_job(session)
+        await session.commit()
+
+    async def claim() -> bool:
+        async with sessions() as session:
+            try:
+                await claim_job(session, job.id)
+                await session.commit()
+            except ConflictError:
+                return False
+            return True
+
+    assert sum(await asyncio.gather(*(claim() for _ in range(10)))) == 1
+
+
+async def test_a_zombie_is_refused_and_its_result_vanishes(sessions: Sessions) -> None:
+    async with sessions() as session:
+        job = await store_job(session)
+        _, old_token = await claim_job(session, job.id)
+        await silence(session, job, seconds=100)
+        await take_delivery(session)
+        assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
+        await session.commit()
+        for _ in range(2):
+            with pytest.raises(ConflictError):
+                await record_progress(session, job.id, old_token, progress={})
+            with pytest.raises(ConflictError):
+                await heartbeat(session, job.id, old_token)
+            with pytest.raises(ConflictError):
+                await fail_job(session, job.id, old_token, code="x", message="y")
+            with pytest.raises(ConflictError):
+                await mark_cancelled(session, job.id, old_token)
+            await session.rollback()
+            claimed, new_token = (
+                await claim_job(session, job.id)
+                if (await get_job(session, job.id)).state == "queued"
+                else (None, 0)
+            )
+            await session.commit()
+            if claimed is not None:
+                assert new_token > old_token
+                assert claimed.attempts == 2
+    async with sessions() as session:
+        vectors = await store(session)
+        with pytest.raises(ConflictError):
+            await finish_job(session, job.id, old_token, vector_id=vectors.id)
+        await session.rollback()
+        assert (await get_job(session, job.id)).state == "running"
+        count = await session.scalar(text("SELECT count(*) FROM vectors"))
+        assert count == 0
+
+
+async def test_a_job_that_is_heard_of_is_left_alone(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    await silence(session, job, seconds=100)
+    assert await heartbeat(session, job.id, token) is False
+    assert await requeue_stalled(session, older_than_seconds=60) == []
+    await silence(session, job, seconds=100)
+    await record_progress(session, job.id, token, progress={"step": 1})
+    assert await requeue_stalled(session, older_than_seconds=60) == []
+
+
+async def test_a_requeued_job_is_delivered_again_and_keeps_its_progress(
+    session: AsyncSession,
+) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    await record_progress(session, job.id, token, progress={"step": 7})
+    await take_delivery(session)
+    await silence(session, job, seconds=100)
+    assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
+    assert await is_waiting(session, job.id)
+    assert await requeue_stalled(session, older_than_seconds=60) == []
+    again, _ = await claim_job(session, job.id)
+    assert (again.attempts, again.progress) == (2, {"step": 7})
+    assert await states(session, job) == ["queued", "running", "queued", "running"]
+
+
+async def test_a_delivery_lost_before_the_claim_is_sent_again(session: AsyncSession) -> None:
+    job = await store_job(session)
+    await silence(session, job, seconds=100)
+    assert await requeue_stalled(session, older_than_seconds=60) == []
+    await take_delivery(session)
+    assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
+    assert await is_waiting(session, job.id)
+    assert await states(session, job) == ["queued"]
+
+
+async def test_a_job_that_loses_every_worker_fails(session: AsyncSession) -> None:
+    job = await store_job(session)
+    for _ in range(2):
+        await claim_job(session, job.id)
+        await take_delivery(session)
+        await silence(session, job, seconds=100)
+        await requeue_stalled(session, older_than_seconds=60, max_attempts=2)
+    found = await get_job(session, job.id)
+    assert (found.state, found.error_code) == ("failed", "worker-unavailable")
+    with pytest.raises(ConflictError):
+        await claim_job(session, job.id)
+
+
+async def test_a_failure_keeps_its_code_and_sentence(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    failed = await fail_job(
+        session, job.id, token, code="invalid-dataset", message="no\0 items" + "x" * 5000
+    )
+    assert (failed.state, failed.error_code) == ("failed", "invalid-dataset")
+    assert failed.error_message is not None
+    assert failed.error_message.startswith("no items")
+    assert len(failed.error_message) == 2000
+    last = (await job_events(session, job.id))[-1]
+    assert last.data["error"]["code"] == "invalid-dataset"
+
+
+async def test_a_waiting_job_is_cancelled_at_once(session: AsyncSession) -> None:
+    job = await store_job(session)
+    cancelled = await request_cancel(session, job.id)
+    assert cancelled.state == "cancelled"
+    assert cancelled.finished is not None
+    assert await count_waiting(session) == 0
+    assert (await request_cancel(session, job.id)).state == "cancelled"
+    with pytest.raises(ConflictError):
+        await claim_job(session, job.id)
+
+
+async def test_a_running_job_is_asked_to_stop(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    for _ in range(2):
+        asked = await request_cancel(session, job.id)
+        assert (asked.state, asked.cancel_requested) == ("running", True)
+    assert await heartbeat(session, job.id, token) is True
+    assert await record_progress(session, job.id, token, progress={}) is True
+    ended = await mark_cancelled(session, job.id, token)
+    assert ended.state == "cancelled"
+    deeds = [deed.action for deed in await list_deeds(session, subject=str(job.id))]
+    assert deeds == ["job.create", "job.cancel", "job.cancelled"]
+
+
+async def test_a_cancelled_job_whose_worker_died_ends(session: AsyncSession) -> None:
+    job = await store_job(session)
+    await claim_job(session, job.id)
+    await request_cancel(session, job.id)
+    await silence(session, job, seconds=100)
+    assert await requeue_stalled(session, older_than_seconds=60) == []
+    assert (await get_job(session, job.id)).state == "cancelled"
+
+
+async def test_a_result_beats_a_late_wish_to_cancel(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    await request_cancel(session, job.id)
+    vectors = await store(session)
+    assert (await finish_job(session, job.id, token, vector_id=vectors.id)).state == "succeeded"
+    with pytest.raises(ConflictError):
+        await request_cancel(session, job.id)
+
+
+async def test_of_fifty_equal_requests_one_is_done(sessions: Sessions) -> None:
+    async with sessions() as session:
+        dataset = await store_dataset(session)
+        await session.commit()
+
+    async def ask() -> JobRecord:
+        async with sessions() as session:
+            job = await enqueue_training(
+                session,
+                name="task",
+                dataset_id=dataset.id,
+                config={"epochs": 1, "rates": (0.1, 0.2)},
+                tags=["b", "a"],
+                idempotency_key="key",
+            )
+            await session.commit()
+            return job
+
+    jobs = await asyncio.gather(*(ask() for _ in range(50)))
+    assert len({job.id for job in jobs}) == 1
+    async with sessions() as session:
+        assert len((await list_jobs(session)).items) == 1
+        assert await count_waiting(session) == 1
+
+
+async def test_a_key_is_for_one_request_only(session: AsyncSession) -> None:
+    dataset = await store_dataset(session)
+
+    async def ask(config: Mapping[str, int], name: str = "task") -> JobRecord:
+        return await enqueue_training(
+            session, name=name, dataset_id=dataset.id, config=config, idempotency_key="key"
+        )
+
+    first = await ask({"epochs": 1})
+    assert (await ask({"epochs": 1})).id == first.id
+    with pytest.raises(ConflictError):
+        await ask({"epochs": 2})
+    with pytest.raises(ConflictError):
+        await ask({"epochs": 1}, name="other")
+
+
+async def test_a_job_needs_a_name_and_a_data_set(session: AsyncSession) -> None:
+    with pytest.raises(NotFoundError):
+        await enqueue_training(session, name="task", dataset_id=some_id(), config={})
+    dataset = await store_dataset(session)
+    with pytest.raises(InvalidInputError):
+        await enqueue_training(session, name="Bad Name", dataset_id=dataset.id, config={})
+
+
+async def test_what_does_not_exist_is_not_found(session: AsyncSession) -> None:
+    for ask in (get_job, claim_job, request_cancel):
+        with pytest.raises(NotFoundError):
+            await ask(session, some_id())
+
+
+async def test_jobs_are_listed_newest_first_in_pages(session: AsyncSession) -> None:
+    jobs = [await store_job(session, f"task-{number}") for number in range(3)]
+    await claim_job(session, jobs[1].id)
+    page = await list_jobs(session, limit=2)
+    assert [job.id for job in page.items] == [jobs[2].id, jobs[1].id]
+    rest = await list_jobs(session, limit=2, cursor=page.next_cursor)
+    assert [job.id for job in rest.items] == [jobs[0].id]
+    assert rest.next_cursor is None
+    running = await list_jobs(session, state="running")
+    assert [job.id for job in running.items] == [jobs[1].id]

@@ -1,0 +1,374 @@
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from app.library.keys import (
+    Float32Array,
+    add_keys,
+    changed_vectors,
+    current_epochs,
+    find_space,
+    load_keys,
+    remove_keys,
+)
+from app.library.records import VectorStatus
+from app.library.retrieval import Retriever
+from app.library.vectors import delete_vector, update_vector
+from tests.fakes.library import some_id, store
+from tests.fakes.vectors import FINGERPRINT, make_description
+
+pytestmark = pytest.mark.anyio
+Sessions = async_sessionmaker[AsyncSession]
+SPACE = "tower:1"
+NOTHING = np.empty((0, 4), np.float32)
+
+
+def axis(number: int, *, towards: int | None = None, share: float = 0.0) -> Float32Array:
+    vector = np.zeros(4, np.float32)
+    vector[number] = 1 - share
+    if towards is not None:
+        vector[towards] = share
+    return vector
+
+
+async def put(
+    session: AsyncSession,
+    name: str,
+    centroid: Float32Array,
+    *,
+    exemplars: Float32Array = NOTHING,
+    threshold: float = 0.5,
+    status: VectorStatus = "ready",
+    fingerprint: str = FINGERPRINT,
+) -> uuid.UUID:
+    vectors = await store(session, name, backbone=make_description(fingerprint), status=status)
+    await add_keys(
+        session,
+        vector_id=vectors.id,
+        space=SPACE,
+        centroid=centroid,
+        exemplars=exemplars,
+        threshold=threshold,
+    )
+    await session.commit()
+    return vectors.id
+
+
+@pytest.fixture
+async def retriever(sessions: Sessions) -> AsyncIterator[Retriever]:
+    made = Retriever(sessions, poll_seconds=0.05)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def names(
+    retriever: Retriever, query: Float32Array, *, k: int = 5, include_collapsed: bool = False
+) -> list[str]:
+    result = await retriever.search(
+        query,
+        space=SPACE,
+        backbone_fingerprint=FINGERPRINT,
+        k=k,
+        include_collapsed=include_collapsed,
+    )
+    return [match.vector.name for match in result.matches]
+
+
+async def test_an_empty_library_abstains(retriever: Retriever) -> None:
+    result = await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT)
+    assert (result.matches, result.abstained, result.reason) == ((), True, "no-vectors")
+    assert result.epoch == 0
+
+
+async def test_the_nearest_is_found_and_the_unrelated_abstains(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    first = await put(session, "colors", axis(0), threshold=0.8)
+    await put(session, "shapes", axis(1), exemplars=np.stack([axis(1), axis(2)]))
+    near = await retriever.search(
+        10 * axis(0, towards=1, share=0.1), space=SPACE, backbone_fingerprint=FINGERPRINT
+    )
+    assert [match.vector.name for match in near.matches] == ["colors", "shapes"]
+    assert (near.abstained, near.reason, near.epoch) == (False, None, 2)
+    best = near.matches[0]
+    assert best.vector.id == first
+    assert best.score == pytest.approx(0.9 / np.hypot(0.9, 0.1), abs=1e-6)
+    assert best.threshold == 0.8
+    far = await retriever.search(axis(3), space=SPACE, backbone_fingerprint=FINGERPRINT)
+    assert (far.abstained, far.reason) == (True, "below-threshold")
+    assert len(far.matches) == 2
+
+
+async def test_a_score_is_the_best_over_centroid_and_exemplars(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    await put(session, "shapes", axis(1), exemplars=np.stack([axis(2), axis(3)]))
+    result = await retriever.search(axis(3), space=SPACE, backbone_fingerprint=FINGERPRINT)
+    assert result.matches[0].score == pytest.approx(1.0, abs=1e-6)
+
+
+async def test_every_committed_change_is_seen_by_the_next_search(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    first = await put(session, "a", axis(0))
+    assert await names(retriever, axis(0)) == ["a"]
+    second = await put(session, "b", axis(0, towards=1, share=0.2))
+    assert await names(retriever, axis(0)) == ["a", "b"]
+    await delete_vector(session, first)
+    assert await names(retriever, axis(0)) == ["a", "b"]
+    await session.commit()
+    assert await names(retriever, axis(0)) == ["b"]
+    await add_keys(
+        session, vector_id=second, space=SPACE, centroid=axis(2), exemplars=NOTHING, threshold=0.5
+    )
+    await session.commit()
+    result = await retriever.search(axis(2), space=SPACE, backbone_fingerprint=FINGERPRINT)
+    assert result.matches[0].score == pytest.approx(1.0, abs=1e-6)
+    await remove_keys(session, vector_id=second)
+    await session.commit()
+    assert await names(retriever, axis(2)) == []
+
+
+async def test_only_this_backbone_and_usable_vectors_are_found(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    await put(session, "other-backbone", axis(0), fingerprint="cd" * 32)
+    await put(session, "bad", axis(0), status="collapsed")
+    gone = await put(session, "old", axis(0))
+    await update_vector(session, gone, status="retired")
+    await session.commit()
+    assert await names(retriever, axis(0)) == []
+    assert await names(retriever, axis(0), include_collapsed=True) == ["bad"]
+    await update_vector(session, gone, status="ready")
+    await session.commit()
+    assert await names(retriever, axis(0)) == ["old"]
+
+
+async def test_of_equal_versions_the_newest_comes_first(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    for _ in range(3):
+        await put(session, "task", axis(0))
+    result = await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, k=2)
+    assert [match.vector.version for match in result.matches] == [3, 2]
+    assert not result.abstained
+
+
+async def test_a_small_lead_over_another_name_abstains(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    await put(session, "a", axis(0))
+    await put(session, "a", axis(0))
+    await put(session, "b", axis(1))
+    retriever = Retriever(sessions, margin=0.2)
+    between = axis(0, towards=1, share=0.45)
+    tight = await retriever.search(between, space=SPACE, backbone_fingerprint=FINGERPRINT, k=1)
+    assert (tight.abstained, tight.reason, len(tight.matches)) == (True, "margin-too-small", 1)
+    clear = await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, k=1)
+    assert not clear.abstained
+    await retriever.stop()
+
+
+async def test_the_background_task_follows_by_itself(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    await put(session, "a", axis(0))
+    for _ in range(100):
+        if retriever.epoch(SPACE) == 1:
+            break
+        await asyncio.sleep(0.05)
+    assert retriever.epoch(SPACE) == 1
+
+
+async def test_the_background_task_survives_a_database_that_is_away(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    class Failing:
+        calls = 0
+
+        def __call__(self) -> AsyncSession:
+            Failing.calls += 1
+            if Failing.calls == 2:
+                raise ConnectionRefusedError
+            return sessions()
+
+    retriever = Retriever(Failing(), poll_seconds=0.01)  # type: ignore[arg-type]  # a factory is all it needs
+    await retriever.start()
+    await put(session, "a", axis(0))
+    for _ in range(100):
+        if retriever.epoch(SPACE) == 1:
+            break
+        await asyncio.sleep(0.05)
+    assert retriever.epoch(SPACE) == 1
+    await retriever.stop()
+
+
+async def test_a_state_from_the_future_is_not_available(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    await put(session, "a", axis(0))
+    result = await retriever.search(
+        axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, min_epoch=1
+    )
+    assert result.epoch == 1
+    with pytest.raises(UnavailableError) as caught:
+        await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, min_epoch=2)
+    assert caught.value.retry_after_seconds
+
+
+@pytest.mark.parametrize("k", [0, 101, 10**9])
+async def test_an_unbounded_k_is_refused(retriever: Retriever, k: int) -> None:
+    with pytest.raises(InvalidInputError):
+        await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, k=k)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [np.zeros(4), np.full(4, np.nan), np.array([np.inf, 0, 0, 0]), np.ones(5), np.empty(0)],
+    ids=["zero", "nan", "infinite", "too-long", "empty"],
+)
+async def test_a_query_without_direction_is_refused(
+    session: AsyncSession, retriever: Retriever, query: Float32Array
+) -> None:
+    await put(session, "a", axis(0))
+    with pytest.raises(InvalidInputError):
+        await retriever.search(query, space=SPACE, backbone_fingerprint=FINGERPRINT)
+
+
+async def test_searches_and_changes_at_once_agree_with_a_plain_scan(
+    sessions: Sessions, retriever: Retriever
+) -> None:
+    rng = np.random.default_rng(0)
+    centroids: dict[str, Float32Array] = {}
+
+    async def write(number: int) -> None:
+        centroid = rng.standard_normal(4).astype(np.float32)
+        async with sessions() as session:
+            await put(session, f"task-{number}", centroid)
+        centroids[f"task-{number}"] = centroid / np.linalg.norm(centroid)
+
+    async def look() -> None:
+        for _ in range(10):
+            await names(retriever, rng.standard_normal(4).astype(np.float32))
+
+    await asyncio.gather(*(write(number) for number in range(12)), look(), look())
+    query = axis(0)
+    wanted = sorted(centroids, key=lambda name: -float(centroids[name] @ query))
+    assert await names(retriever, query, k=12) == wanted
+    assert retriever.epoch(SPACE) == 12
+
+
+async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
+    async with sessions() as session:
+        vectors = [(await store(session, f"task-{number}")).id for number in range(6)]
+        await session.commit()
+    committed: list[int] = []
+
+    async def write(number: int) -> None:
+        async with sessions() as session:
+            epoch = await add_keys(
+                session,
+                vector_id=vectors[number],
+                space=SPACE,
+                centroid=axis(0),
+                exemplars=NOTHING,
+                threshold=0,
+            )
+            # Whoever would commit out of order has every chance to do so here.
+            await asyncio.sleep(0.02 * (6 - number))
+            await session.commit()
+            committed.append(epoch)
+
+    seen: list[int] = []
+
+    async def watch() -> None:
+        async with sessions() as session:
+            while len(committed) < 6:
+                epoch = (await current_epochs(session)).get(SPACE, 0)
+                changed = await changed_vectors(session, SPACE, after=0, until=epoch)
+                assert len(changed) == epoch
+                seen.append(epoch)
+                await session.rollback()
+                await asyncio.sleep(0.005)
+
+    await asyncio.gather(watch(), *(write(number) for number in range(6)))
+    assert committed == [1, 2, 3, 4, 5, 6]
+    assert seen == sorted(seen)
+
+
+async def test_a_rolled_back_change_leaves_no_epoch(session: AsyncSession) -> None:
+    await put(session, "a", axis(0))
+    vectors = await store(session, "b")
+    await add_keys(
+        session, vector_id=vectors.id, space=SPACE, centroid=axis(1), exemplars=NOTHING, threshold=0
+    )
+    await session.rollback()
+    assert await find_space(session, SPACE) == (1, 4)
+    assert len(await load_keys(session, SPACE)) == 1
+
+
+async def test_keys_are_stored_as_unit_vectors(session: AsyncSession) -> None:
+    vector_id = await put(session, "a", 7 * axis(0), exemplars=3 * np.eye(4, dtype=np.float32))
+    (keys,) = await load_keys(session, SPACE)
+    assert (keys.vector_id, keys.threshold) == (vector_id, 0.5)
+    assert keys.embeddings.shape == (5, 4)
+    assert np.allclose(keys.embeddings[0], axis(0))
+    assert np.allclose(np.linalg.norm(keys.embeddings, axis=1), 1)
+    assert await load_keys(session, SPACE, vector_ids=[some_id()]) == []
+
+
+@pytest.mark.parametrize(
+    ("centroid", "exemplars", "threshold", "space"),
+    [
+        (np.zeros(4), NOTHING, 0.5, SPACE),
+        (np.full(4, np.nan), NOTHING, 0.5, SPACE),
+        (axis(0), np.zeros((1, 4)), 0.5, SPACE),
+        (axis(0), np.ones((17, 4)), 0.5, SPACE),
+        (axis(0), np.ones((1, 5)), 0.5, SPACE),
+        (np.ones((2, 2, 2)), NOTHING, 0.5, SPACE),
+        (axis(0), NOTHING, 1.5, SPACE),
+        (axis(0), NOTHING, float("nan"), SPACE),
+        (axis(0), NOTHING, 0.5, ""),
+        (axis(0), NOTHING, 0.5, "a\n"),
+        (np.ones(5), NOTHING, 0.5, SPACE),
+    ],
+)
+async def test_keys_out_of_bounds_are_refused(
+    session: AsyncSession,
+    *,
+    centroid: Float32Array,
+    exemplars: Float32Array,
+    threshold: float,
+    space: str,
+) -> None:
+    vector_id = await put(session, "a", axis(0))
+    with pytest.raises(InvalidInputError):
+        await add_keys(
+            session,
+            vector_id=vector_id,
+            space=space,
+            centroid=centroid,
+            exemplars=exemplars,
+            threshold=threshold,
+        )
+
+
+async def test_nothing_gets_keys_that_does_not_exist(session: AsyncSession) -> None:
+    vector_id = await put(session, "a", axis(0))
+    await delete_vector(session, vector_id)
+    for missing in (vector_id, some_id()):
+        with pytest.raises(NotFoundError):
+            await add_keys(
+                session,
+                vector_id=missing,
+                space=SPACE,
+                centroid=axis(0),
+                exemplars=NOTHING,
+                threshold=0,
+            )

@@ -1,0 +1,416 @@
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import (
+    ConflictError,
+    CorruptDataError,
+    IncompatibleBackboneError,
+    InvalidInputError,
+    InvalidVectorFileError,
+    NotFoundError,
+)
+from app.core.identifiers import VectorReference, sha256_hex
+from app.library.aliases import delete_alias, list_aliases, set_alias
+from app.library.audit import list_deeds, record_deed
+from app.library.backbones import get_backbone, list_backbones
+from app.library.blobs import get_blob, get_blob_by_sha256
+from app.library.database import run_transaction
+from app.library.evaluations import add_evaluation, list_evaluations
+from app.library.records import VectorRecord
+from app.library.vectors import (
+    delete_vector,
+    find_by_sha256,
+    get_vector,
+    get_vectors,
+    list_vectors,
+    update_vector,
+)
+from tests.fakes.library import store
+from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
+
+pytestmark = pytest.mark.anyio
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def find(session: AsyncSession, text: str) -> VectorRecord:
+    return await get_vector(session, VectorReference.parse(text))
+
+
+async def test_what_is_stored_comes_back(sessions: Sessions) -> None:
+    blob = make_vector_file(5)
+    async with sessions() as session:
+        stored = await store(session, blob=blob, tags=["b", "a"], description="text")
+        await session.commit()
+    async with sessions() as session:
+        found = await find(session, "task")
+        assert found == stored
+        assert await get_blob(session, found.id) == blob
+        assert await get_blob_by_sha256(session, found.sha256) == blob
+    assert (found.version, found.sha256, found.size_bytes) == (1, sha256_hex(blob), len(blob))
+    assert (found.tags, found.aliases, found.status) == (("a", "b"), ("latest",), "ready")
+    assert found.backbone == make_description()
+    assert len(found.norms["attention"]) == 3
+    assert found.hyper_parameters == {"epochs": 3}
+    assert found.deleted is None
+
+
+async def test_nothing_is_there_without_a_commit(sessions: Sessions) -> None:
+    async with sessions() as session:
+        await store(session)
+    async with sessions() as session:
+        with pytest.raises(NotFoundError):
+            await find(session, "task")
+        assert (await list_vectors(session)).items == ()
+
+
+async def test_creates_of_one_name_at_once_get_versions_without_gaps(sessions: Sessions) -> None:
+    async def create(seed: int) -> int:
+        async with sessions() as session:
+            record = await store(session, seed=seed)
+            await asyncio.sleep(0.01)
+            await session.commit()
+            return record.version
+
+    versions = await asyncio.gather(*(create(seed) for seed in range(8)))
+    assert sorted(versions) == list(range(1, 9))
+    async with sessions() as session:
+        assert (await find(session, "task")).version == 8
+
+
+async def test_a_rolled_back_create_leaves_no_gap(sessions: Sessions) -> None:
+    async with sessions() as session:
+        await store(session)
+        await session.rollback()
+        assert (await store(session)).version == 1
+
+
+async def test_each_kind_of_reference_finds_its_version(session: AsyncSession) -> None:
+    first, second = await store(session, seed=1), await store(session, seed=2)
+    await set_alias(session, "task", "prod", version=1)
+    assert (await find(session, str(first.id))).version == 1
+    assert (await find(session, "task@1")).aliases == ("prod",)
+    assert (await find(session, "task@prod")).id == first.id
+    assert (await find(session, "task")).id == (await find(session, "task@latest")).id == second.id
+    for missing in ("other", "task@3", "task@beta", str(uuid.uuid4())):
+        with pytest.raises(NotFoundError):
+            await find(session, missing)
+    assert set(await get_vectors(session, [first.id, uuid.uuid4()])) == {first.id}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"name": "Bad Name"}, InvalidInputError),
+        ({"tags": [""]}, InvalidInputError),
+        ({"description": "\0"}, InvalidInputError),
+        ({"status": "unknown"}, InvalidInputError),
+        ({"blob": b"not a file"}, InvalidVectorFileError),
+        (
+            {"blob": make_vector_file(backbone=make_description(num_layers=2))},
+            InvalidVectorFileError,
+        ),
+        (
+            {"blob": make_vector_file(backbone=make_description("cd" * 32))},
+            IncompatibleBackboneError,
+        ),
+    ],
+)
+async def test_what_cannot_be_right_is_not_stored(
+    session: AsyncSession, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await store(session, **{"backbone": make_description(), **fields})
+    assert (await list_vectors(session)).items == ()
+
+
+async def test_pages_hold_every_vector_once_newest_first(session: AsyncSession) -> None:
+    stored = [await store(session, f"task-{number}") for number in range(7)]
+    found: list[VectorRecord] = []
+    cursor = None
+    for size in (3, 3, 1):
+        page = await list_vectors(session, limit=3, cursor=cursor)
+        assert len(page.items) == size
+        found += page.items
+        cursor = page.next_cursor
+    assert cursor is None
+    assert found == stored[::-1]
+
+
+async def test_filters_narrow_a_list(session: AsyncSession) -> None:
+    other = make_description("cd" * 32)
+    a = await store(session, "a", tags=["color"])
+    b = await store(session, "b", backbone=other, status="collapsed")
+
+    async def ids(**filters: str) -> list[uuid.UUID]:
+        return [record.id for record in (await list_vectors(session, **filters)).items]  # type: ignore[arg-type]  # only text filters are given
+
+    assert (
+        await ids(name="a") == await ids(tag="color") == await ids(backbone=FINGERPRINT) == [a.id]
+    )
+    assert await ids(status="collapsed") == await ids(backbone="cd" * 32) == [b.id]
+    assert await ids(name="a", status="collapsed") == []
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"status": "?"}])
+async def test_a_malformed_question_is_refused(
+    session: AsyncSession, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError):
+        await list_vectors(session, **wrong)
+
+
+async def test_only_text_tags_and_status_change(session: AsyncSession) -> None:
+    stored = await store(session)
+    found = await update_vector(session, stored.id, description="new", tags=["x"], status="retired")
+    assert (found.description, found.tags, found.status) == ("new", ("x",), "retired")
+    assert (found.sha256, found.version, found.created) == (stored.sha256, 1, stored.created)
+    assert await update_vector(session, stored.id) == found
+    with pytest.raises(NotFoundError):
+        await update_vector(session, uuid.uuid4(), description="x")
+
+
+async def test_a_deleted_version_is_gone_but_its_bytes_stay(session: AsyncSession) -> None:
+    first, second = await store(session, seed=1), await store(session, seed=2)
+    await delete_vector(session, second.id)
+    assert (await find(session, "task")).id == first.id
+    assert [record.id for record in (await list_vectors(session)).items] == [first.id]
+    for missing in ("task@2", str(second.id)):
+        with pytest.raises(NotFoundError):
+            await find(session, missing)
+    assert await get_blob_by_sha256(session, second.sha256) == make_vector_file(2)
+    assert (await store(session, seed=3)).version == 3
+    with pytest.raises(NotFoundError):
+        await delete_vector(session, second.id)
+
+
+async def test_deleting_the_only_version_frees_the_latest_alias(session: AsyncSession) -> None:
+    stored = await store(session)
+    await delete_vector(session, stored.id)
+    assert await list_aliases(session, "task") == []
+    with pytest.raises(NotFoundError):
+        await find(session, "task")
+    assert (await store(session)).version == 2
+
+
+async def test_a_version_with_an_alias_is_not_deleted(session: AsyncSession) -> None:
+    stored = await store(session)
+    await set_alias(session, "task", "prod", version=1)
+    with pytest.raises(ConflictError, match="prod"):
+        await delete_vector(session, stored.id)
+    await delete_alias(session, "task", "prod")
+    await delete_vector(session, stored.id)
+
+
+async def test_a_digest_finds_the_living_before_the_dead(session: AsyncSession) -> None:
+    first, second = await store(session, "a"), await store(session, "b")
+    assert first.sha256 == second.sha256
+    await delete_vector(session, second.id)
+    found = await find_by_sha256(session, first.sha256)
+    assert found is not None
+    assert found.id == first.id
+    await delete_vector(session, first.id)
+    found = await find_by_sha256(session, first.sha256)
+    assert found is not None
+    assert found.deleted is not None
+    assert await find_by_sha256(session, "0" * 64) is None
+
+
+async def test_a_flipped_bit_in_the_database_is_never_served(session: AsyncSession) -> None:
+    stored = await store(session)
+    flip = text("UPDATE vectors SET blob = set_byte(blob, :at, get_byte(blob, :at) # 4)")
+    for position in (0, 100, stored.size_bytes - 1):
+        await session.execute(flip, {"at": position})
+        with pytest.raises(CorruptDataError):
+            await get_blob(session, stored.id)
+        with pytest.raises(CorruptDataError):
+            await get_blob_by_sha256(session, stored.sha256)
+        await session.execute(flip, {"at": position})
+    assert await get_blob(session, stored.id) == make_vector_file()
+
+
+async def test_a_missing_blob_is_not_found(session: AsyncSession) -> None:
+    with pytest.raises(NotFoundError):
+        await get_blob(session, uuid.uuid4())
+    with pytest.raises(NotFoundError):
+        await get_blob_by_sha256(session, "0" * 64)
+
+
+async def test_an_alias_moves_only_from_where_it_was_expected(session: AsyncSession) -> None:
+    await store(session, seed=1)
+    await store(session, seed=2)
+    made = await set_alias(session, "task", "prod", version=1, expected_version=0)
+    assert (made.version, made.alias) == (1, "prod")
+    for wrong in (0, 2):
+        with pytest.raises(ConflictError) as caught:
+            await set_alias(session, "task", "prod", version=2, expected_version=wrong)
+        assert caught.value.details["found"] == 1
+    moved = await set_alias(session, "task", "prod", version=2, expected_version=1)
+    assert moved.version == 2
+    assert {record.alias: record.version for record in await list_aliases(session, "task")} == {
+        "latest": 2,
+        "prod": 2,
+    }
+
+
+async def test_of_many_equal_moves_exactly_one_wins(sessions: Sessions) -> None:
+    async with sessions() as session:
+        await store(session, seed=1)
+        await store(session, seed=2)
+        await session.commit()
+
+    async def move() -> bool:
+        async with sessions() as session:
+            try:
+                await set_alias(session, "task", "prod", version=2, expected_version=0)
+                await session.commit()
+            except ConflictError:
+                return False
+            return True
+
+    assert sum(await asyncio.gather(*(move() for _ in range(12)))) == 1
+
+
+async def test_alias_mistakes_are_refused(session: AsyncSession) -> None:
+    await store(session)
+    with pytest.raises(InvalidInputError):
+        await set_alias(session, "task", "latest", version=1)
+    with pytest.raises(InvalidInputError):
+        await delete_alias(session, "task", "latest")
+    with pytest.raises(InvalidInputError):
+        await set_alias(session, "task", "7", version=1)
+    for name, version in (("other", 1), ("task", 2)):
+        with pytest.raises(NotFoundError):
+            await set_alias(session, name, "prod", version=version)
+    with pytest.raises(NotFoundError):
+        await delete_alias(session, "task", "prod")
+
+
+async def test_evaluations_belong_to_their_vectors(session: AsyncSession) -> None:
+    stored = await store(session)
+    made = [
+        await add_evaluation(
+            session,
+            vector_id=stored.id,
+            dataset="easy-vqa",
+            split="test",
+            scorer="exact-match",
+            items=500,
+            accuracy=accuracy,
+            low=accuracy - 0.1,
+            high=accuracy + 0.1,
+            zero_shot=0.3,
+            details={"loss": float("nan"), "name": "a\0b"},
+        )
+        for accuracy in (0.5, 0.6)
+    ]
+    assert await list_evaluations(session, stored.id) == made[::-1]
+    assert (made[1].accuracy, made[1].zero_shot, made[1].icl) == (0.6, 0.3, None)
+    assert made[1].details == {"loss": None, "name": "ab"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"items": 0}, {"low": 0.9}, {"high": 1.5}, {"icl": -0.1}, {"accuracy": float("nan")}]
+)
+async def test_an_evaluation_out_of_order_is_refused(
+    session: AsyncSession, wrong: dict[str, Any]
+) -> None:
+    stored = await store(session)
+    values = {"items": 10, "accuracy": 0.5, "low": 0.4, "high": 0.6, **wrong}
+    with pytest.raises(InvalidInputError):
+        await add_evaluation(
+            session, vector_id=stored.id, dataset="d", split="s", scorer="x", **values
+        )
+
+
+async def test_an_evaluation_of_nothing_is_refused(session: AsyncSession) -> None:
+    with pytest.raises(NotFoundError):
+        await add_evaluation(
+            session,
+            vector_id=uuid.uuid4(),
+            dataset="d",
+            split="s",
+            scorer="x",
+            items=1,
+            accuracy=0.5,
+            low=0.4,
+            high=0.6,
+        )
+
+
+async def test_backbones_are_remembered_once(session: AsyncSession) -> None:
+    await store(session, seed=1)
+    await store(session, seed=2)
+    assert await list_backbones(session) == [make_description()]
+    assert await get_backbone(session, FINGERPRINT) == make_description()
+    with pytest.raises(NotFoundError):
+        await get_backbone(session, "0" * 64)
+
+
+async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> None:
+    stored = await store(session)
+    await set_alias(session, "task", "prod", version=1)
+    await delete_alias(session, "task", "prod")
+    await delete_vector(session, stored.id)
+    await record_deed(session, action="custom", subject="x", actor="me")
+    deeds = await list_deeds(session)
+    assert [deed.action for deed in deeds] == [
+        "vector.create",
+        "alias.set",
+        "alias.delete",
+        "vector.delete",
+        "custom",
+    ]
+    assert deeds[-1].actor == "me"
+    assert [deed.action for deed in await list_deeds(session, subject=str(stored.id))] == [
+        "vector.create",
+        "vector.delete",
+    ]
+    assert len(await list_deeds(session, after=deeds[2].id)) == 2
+    await session.commit()
+    for change in ("UPDATE audit SET actor = 'someone'", "DELETE FROM audit"):
+        with pytest.raises(DBAPIError, match="append-only"):
+            await session.execute(text(change))
+        await session.rollback()
+
+
+async def test_a_deadlock_is_tried_again(sessions: Sessions) -> None:
+    async with sessions() as session:
+        await store(session, "a")
+        await store(session, "b")
+        await session.commit()
+    both_hold_one = asyncio.Barrier(2)
+    tries: list[str] = []
+
+    async def lock_both(first: str, second: str) -> str:
+        async def work(session: AsyncSession) -> str:
+            tries.append(first)
+            query = text("SELECT 1 FROM vector_names WHERE name = :name FOR UPDATE")
+            await session.execute(query, {"name": first})
+            if len(tries) <= 2:
+                await both_hold_one.wait()
+            await session.execute(query, {"name": second})
+            return first
+
+        return await run_transaction(sessions, work)
+
+    won = await asyncio.gather(lock_both("a", "b"), lock_both("b", "a"))
+    assert list(won) == ["a", "b"]
+    assert len(tries) == 3
+
+
+async def test_another_error_is_not_tried_again(sessions: Sessions) -> None:
+    tries: list[int] = []
+
+    async def work(session: AsyncSession) -> None:
+        tries.append(1)
+        await session.execute(text("SELECT 1/0"))
+
+    with pytest.raises(DBAPIError):
+        await run_transaction(sessions, work)
+    assert len(tries) == 1

@@ -1,0 +1,360 @@
+import asyncio
+import base64
+import contextlib
+import io
+import zlib
+from pathlib import Path
+
+import pytest
+from fastapi import Request
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from app.api import uploading
+from app.api.admission import Admission
+from app.api.backbones import ServingWorkers, backbone_for
+from app.api.choosing import ChosenVector
+from app.api.errors import ClientGoneError
+from app.api.fields import refuse_unstorable
+from app.api.images import ImageLimits, check_header, read_image
+from app.api.racing import race
+from app.api.receipts import verify_receipt
+from app.api.uploading import read_body, received_file, require_media_type
+from app.core.errors import (
+    BusyError,
+    DeadlineExceededError,
+    IncompatibleBackboneError,
+    InvalidImageError,
+    InvalidInputError,
+    NotFoundError,
+    SteeringError,
+    TooLargeError,
+    WorkerUnavailableError,
+)
+from app.worker.messages import AppliedVector, HealthResponse, Receipt
+from tests.fakes.records import vector_record
+from tests.fakes.worker import FakeWorker, backbone
+
+LIMITS = ImageLimits(
+    max_images=2,
+    max_bytes=200_000,
+    max_pixels=1_000_000,
+    min_side=8,
+    max_side=2000,
+    max_aspect=20,
+)
+
+
+def encoded(image_format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(buffer, format=image_format)
+    return buffer.getvalue()
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + checksum
+
+
+def png_of(width: int, height: int, *extra: bytes) -> bytes:
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    pieces = [png_chunk(b"IHDR", header), *extra, png_chunk(b"IDAT", zlib.compress(b""))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pieces) + png_chunk(b"IEND", b"")
+
+
+class TestImages:
+    @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+    def test_the_three_formats_are_taken(self, image_format: str) -> None:
+        data = encoded(image_format)
+        assert read_image(text(data), LIMITS) == data
+
+    @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
+    def test_other_formats_are_not(self, image_format: str) -> None:
+        with pytest.raises(InvalidImageError, match="not a readable"):
+            check_header(encoded(image_format), LIMITS)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png_of(100_000, 100_000),
+            png_of(60_000, 60_000),
+            png_of(2**31 - 1, 2**31 - 1),
+            png_of(1001, 1000),
+            png_of(2001, 200),
+            png_of(8, 161),
+            png_of(7, 7),
+            png_of(0, 0),
+            png_of(16, 16, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 80_000_000))),
+            b"",
+        ],
+        ids=range(10),
+    )
+    def test_bombs_and_odd_shapes_are_refused_by_their_header(self, data: bytes) -> None:
+        with pytest.raises(InvalidImageError):
+            check_header(data, LIMITS)
+
+    @given(
+        data=st.binary(max_size=300),
+        head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF0000WEBPVP8 "]),
+    )
+    def test_no_bytes_are_worse_than_a_refusal(self, head: bytes, data: bytes) -> None:
+        with contextlib.suppress(InvalidImageError):
+            check_header(head + data, LIMITS)
+
+    @given(st.text(max_size=60))
+    def test_no_text_is_worse_than_a_refusal(self, given_text: str) -> None:
+        with pytest.raises(InvalidImageError):
+            read_image(given_text, LIMITS)
+
+    def test_a_large_file_is_refused_before_it_is_decoded(self) -> None:
+        with pytest.raises(TooLargeError):
+            read_image("!" * 400_000, LIMITS)
+
+
+class TestAdmission:
+    def test_places_are_given_back_whatever_happens(self) -> None:
+        admission = Admission(max_requests=1, max_bytes=10)
+        with pytest.raises(KeyError), admission.place(num_bytes=10):
+            raise KeyError
+        assert admission.in_flight == 0
+        with admission.place(num_bytes=10):
+            assert admission.in_flight == 1
+
+    def test_the_last_place_is_not_given_twice(self) -> None:
+        admission = Admission(max_requests=2, max_bytes=100)
+        with admission.place(), admission.place(), pytest.raises(BusyError), admission.place():
+            pass
+
+    def test_bytes_are_bounded_but_one_request_always_fits(self) -> None:
+        admission = Admission(max_requests=9, max_bytes=10)
+        with admission.place(num_bytes=100), pytest.raises(BusyError), admission.place(num_bytes=1):
+            pass
+
+    def test_the_hint_follows_how_long_requests_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = iter(range(0, 100_000, 20))
+        monkeypatch.setattr("app.api.admission.time.monotonic", lambda: float(next(clock)))
+        admission = Admission(max_requests=1, max_bytes=1)
+        assert admission.retry_after_seconds() == 1
+        for _ in range(30):
+            with admission.place():
+                pass
+        assert admission.retry_after_seconds() == 20
+
+
+def request_with(*messages: Message, content_type: str = "") -> Request:
+    """A request whose messages arrive one by one, and then nothing."""
+    queue = list(messages)
+
+    async def receive() -> Message:
+        if queue:
+            return queue.pop(0)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    headers = [(b"content-type", content_type.encode())]
+    return Request({"type": "http", "headers": headers}, receive)
+
+
+def piece(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+@pytest.mark.anyio
+class TestRacing:
+    async def test_a_result_is_returned(self) -> None:
+        async def work() -> int:
+            return 3
+
+        assert await race(work(), request=request_with(), seconds=5) == 3
+
+    async def test_an_error_of_the_work_is_raised(self) -> None:
+        async def work() -> None:
+            raise NotFoundError("x")
+
+        with pytest.raises(NotFoundError):
+            await race(work(), request=request_with(), seconds=5)
+
+    @pytest.mark.parametrize(
+        ("messages", "error"),
+        [
+            ((), DeadlineExceededError),
+            ((piece(b"late"), {"type": "http.disconnect"}), ClientGoneError),
+        ],
+    )
+    async def test_whoever_ends_the_race_the_work_has_ended_too(
+        self, messages: tuple[Message, ...], error: type[Exception]
+    ) -> None:
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("work")
+
+        before = asyncio.all_tasks()
+        with pytest.raises(error):
+            await race(work(), request=request_with(*messages), seconds=0.05)
+        assert ended == ["work"]
+        assert asyncio.all_tasks() == before
+
+    async def test_cancelling_the_race_cancels_the_work(self) -> None:
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("work")
+
+        task = asyncio.create_task(race(work(), request=request_with(), seconds=60))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == ["work"]
+
+
+@pytest.mark.anyio
+class TestUploading:
+    async def test_a_body_becomes_a_file_that_goes_away(self, tmp_path: Path) -> None:
+        pieces = [piece(b"x" * 700_000), piece(b"y" * 700_000), piece(b"z", more=False)]
+        async with received_file(request_with(*pieces), folder=tmp_path / "new") as file:
+            assert file.path.read_bytes() == b"x" * 700_000 + b"y" * 700_000 + b"z"
+            assert file.size_bytes == 1_400_001
+            assert len(file.sha256) == 64
+        assert not file.path.exists()
+
+    async def test_the_file_goes_away_when_the_client_does(self, tmp_path: Path) -> None:
+        request = request_with(piece(b"x"), {"type": "http.disconnect"})
+        with pytest.raises(ClientDisconnect):
+            async with received_file(request, folder=tmp_path):
+                pass
+        assert not await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+
+    async def test_an_empty_body_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError):
+            await read_body(request_with(piece(b"", more=False)))
+        with pytest.raises(InvalidInputError):
+            async with received_file(request_with(piece(b"", more=False)), folder=tmp_path):
+                pass
+
+    async def test_a_silent_sender_is_cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(uploading, "SILENCE_SECONDS", 0.05)
+        with pytest.raises(DeadlineExceededError):
+            await read_body(request_with(piece(b"x")))
+
+    @pytest.mark.parametrize("declared", ["", "text/plain", "application/json", "multipart/x"])
+    async def test_what_a_form_can_send_is_refused(self, declared: str) -> None:
+        with pytest.raises(HTTPException) as caught:
+            require_media_type(request_with(content_type=declared), "application/octet-stream")
+        assert caught.value.status_code == 415
+
+    async def test_parameters_of_the_type_do_not_matter(self) -> None:
+        request = request_with(content_type="Application/Octet-Stream; charset=x")
+        require_media_type(request, "application/octet-stream")
+
+
+def health(digit: str) -> HealthResponse:
+    return HealthResponse(
+        status="ready", backbone=backbone(digit), space="s", running=0, waiting=0, role="both"
+    )
+
+
+class TestBackbones:
+    def test_without_vectors_any_worker_will_do(self) -> None:
+        assert backbone_for([], [health("a"), health("b")]).backbone == backbone("a")
+
+    def test_vectors_choose_their_backbone(self) -> None:
+        found = backbone_for(["b" * 64, "b" * 64], [health("a"), health("b")])
+        assert found.backbone == backbone("b")
+
+    @pytest.mark.parametrize("fingerprints", [["c" * 64], ["a" * 64, "b" * 64]])
+    def test_vectors_that_fit_no_worker_are_told_wanted_and_found(
+        self, fingerprints: list[str]
+    ) -> None:
+        with pytest.raises(IncompatibleBackboneError) as caught:
+            backbone_for(fingerprints, [health("a"), health("b")])
+        assert caught.value.details == {
+            "wanted": ["a" * 64, "b" * 64],
+            "found": sorted(fingerprints),
+        }
+
+    @pytest.mark.anyio
+    async def test_workers_are_not_asked_at_every_turn(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = FakeWorker()
+        async with worker.client() as client:
+            serving = ServingWorkers(client)
+            first = await serving.now()
+            worker.is_down = True
+            assert await serving.now() == first
+            monkeypatch.setattr("app.api.backbones.MAX_AGE_SECONDS", -1.0)
+            with pytest.raises(WorkerUnavailableError):
+                await serving.now()
+
+
+SHA = "1" * 64
+OTHER = "2" * 64
+
+
+def receipt(*vectors: tuple[str, float], **changes: int) -> Receipt:
+    counts = {"sites_hit": 4, "sites_expected": 4, "num_forwards": 3, **changes}
+    applied = tuple(AppliedVector(sha256=sha, strength=strength) for sha, strength in vectors)
+    return Receipt(vectors=applied, **counts)
+
+
+def asked(*vectors: tuple[str, float]) -> list[ChosenVector]:
+    return [
+        ChosenVector(record=vector_record(sha256=sha), strength=strength)
+        for sha, strength in vectors
+    ]
+
+
+class TestReceipts:
+    @pytest.mark.parametrize(
+        "vectors", [((SHA, 1.0),), ((SHA, -0.3), (OTHER, 2.0)), ((OTHER, 2.0), (SHA, -0.3))]
+    )
+    def test_an_honest_receipt_passes(self, vectors: tuple[tuple[str, float], ...]) -> None:
+        verify_receipt(receipt(*reversed(vectors)), asked=asked(*vectors), backbone=backbone())
+
+    def test_nothing_asked_and_nothing_done_passes(self) -> None:
+        nothing = receipt(sites_hit=0, sites_expected=0)
+        verify_receipt(nothing, asked=[], backbone=backbone())
+
+    @pytest.mark.parametrize(
+        "shown",
+        [
+            receipt(),
+            receipt((OTHER, 1.0)),
+            receipt((SHA, 0.9)),
+            receipt((SHA, 1.0), (OTHER, 1.0)),
+            receipt((SHA, 1.0), (SHA, 1.0)),
+            receipt((SHA, 1.0), sites_hit=3),
+            receipt((SHA, 1.0), sites_hit=0, sites_expected=0),
+            receipt((SHA, 1.0), sites_hit=2, sites_expected=2),
+            receipt((SHA, 1.0), num_forwards=0),
+        ],
+    )
+    def test_any_other_receipt_is_a_failure(self, shown: Receipt) -> None:
+        with pytest.raises(SteeringError):
+            verify_receipt(shown, asked=asked((SHA, 1.0)), backbone=backbone())
+
+
+@given(st.text())
+def test_stored_text_survives_utf8_and_postgres(value: str) -> None:
+    storable = "\0" not in value and not any(0xD800 <= ord(c) < 0xE000 for c in value)
+    if storable:
+        assert refuse_unstorable(value).encode().decode() == value
+        return
+    with pytest.raises(ValueError, match="the text has"):
+        refuse_unstorable(value)

@@ -1,0 +1,65 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.core.logs import configure_logs, get_logger
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def restored_logs() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def fail_with_a_secret() -> None:
+    prompt = "what the user asked"
+    raise ValueError(len(prompt))
+
+
+def test_a_line_is_one_json_object() -> None:
+    stream = io.StringIO()
+    configure_logs(stream=stream)
+    get_logger("app.test").info("job claimed", job_id="j1")
+    logging.getLogger("other").warning("odd", extra={"port": 1})
+    ours, theirs = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (ours["event"], ours["job_id"], ours["logger"]) == ("job claimed", "j1", "app.test")
+    assert (theirs["event"], theirs["port"], theirs["level"]) == ("odd", 1, "warning")
+
+
+def test_the_level_is_respected() -> None:
+    stream = io.StringIO()
+    configure_logs("warning", stream=stream)
+    get_logger("app.test").info("quiet")
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
+def test_a_traceback_shows_no_local_variable(stream: io.StringIO) -> None:
+    configure_logs(stream=stream)
+    try:
+        fail_with_a_secret()
+    except ValueError:
+        get_logger("app.test").exception("it failed")
+    text = stream.getvalue()
+    assert "fail_with_a_secret" in text
+    assert "what the user asked" not in text
+
+
+def test_a_terminal_gets_no_json() -> None:
+    stream = Terminal()
+    configure_logs(stream=stream)
+    get_logger("app.test").info("hello")
+    assert "hello" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")

@@ -1,0 +1,80 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.settings import ROOT_DATA_DIR, Settings, default_data_dir
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):  # noqa: TID251 - the test is about the environment
+        if name.startswith("VLIBRARY_") or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_one_laptop() -> None:
+    settings = Settings()
+    assert settings.host == settings.worker_host == "127.0.0.1"
+    assert settings.database_url is None
+    assert settings.workers == ()
+    assert settings.backbone == "pocket"
+    assert settings.postgres_dir == settings.data_dir / "postgres"
+
+
+def test_workers_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_WORKERS", "http://a:8001, http://b:8001/,")
+    assert Settings().workers == ("http://a:8001", "http://b:8001")
+
+
+@pytest.mark.parametrize("name", ["VLIBRARY_DATABASE_URL", "DATABASE_URL"])
+def test_the_database_url_has_two_names_and_stays_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "postgresql://me:hidden@db/x")
+    settings = Settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://me:hidden@db/x"
+    assert "hidden" not in repr(settings)
+
+
+def test_objects_lie_below_the_data_unless_set(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path).objects_url == (tmp_path / "objects").as_uri()
+    assert Settings(object_store="s3://bucket/x").objects_url == "s3://bucket/x"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_image_side": 100, "max_image_side": 50},
+        {"min_image_side": 5000, "max_image_pixels": 100},
+        {"port": 8001},
+        {"port": 0},
+        {"workers": "ftp://a"},
+        {"workers": "http://"},
+        {"object_store": "/plain/path"},
+        {"training_share": 0},
+        {"device": ""},
+        {"retrieval_margin": float("nan")},
+    ],
+)
+def test_contradictions_are_refused_at_start(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]  # that is what must fail
+
+
+def test_root_keeps_data_where_others_can_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_data_dir() == ROOT_DATA_DIR
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/me/data")
+    assert default_data_dir() == Path("/home/me/data/vlibrary")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert default_data_dir() == Path.home() / ".local/share/vlibrary"

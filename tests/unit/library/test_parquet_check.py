@@ -1,0 +1,237 @@
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from app.core.errors import InvalidDatasetError
+from app.library import datasets, parquet_check
+from app.library.datasets import DatasetSummary, validate_parquet
+from app.library.parquet_check import RefusalError, check
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def picture(color: int = 0, *, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, (color, 0, 0)).save(stream, kind)
+    return stream.getvalue()
+
+
+def rows(count: int = 4) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": {"bytes": picture(number % 2), "path": "../../etc/passwd"},
+            "question": f"What is number {number}?",
+            "answer": str(number),
+        }
+        for number in range(count)
+    ]
+
+
+def write(
+    folder: Path,
+    items: Sequence[Mapping[str, Any]],
+    schema: pa.Schema | None = None,
+    **options: object,
+) -> Path:
+    path = folder / "data.parquet"
+    if schema is None:
+        fields = [("image", IMAGE), ("question", pa.string()), ("answer", pa.string())]
+        schema = pa.schema(fields)
+    pq.write_table(pa.Table.from_pylist(list(items), schema=schema), path, **options)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(RefusalError) as caught:
+        check(path)
+    return str(caught.value)
+
+
+def test_a_good_file_is_counted_in_a_process_of_its_own(tmp_path: Path) -> None:
+    assert validate_parquet(write(tmp_path, rows(5))) == DatasetSummary(num_items=5, num_images=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_each_image_format_is_accepted(tmp_path: Path, kind: str) -> None:
+    items = [{**rows(1)[0], "image": {"bytes": picture(kind=kind), "path": None}}]
+    assert check(write(tmp_path, items)) == {"num_items": 1, "num_images": 1}
+
+
+def test_several_answers_and_foreign_columns_are_accepted(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [
+            ("image", pa.struct([("bytes", pa.large_binary())])),
+            ("question", pa.large_string()),
+            ("answers", pa.large_list(pa.string())),
+            ("note", pa.int64()),
+        ]
+    )
+    items = [{"image": {"bytes": picture()}, "question": "q", "answers": ["a", "b"], "note": 1}]
+    assert check(write(tmp_path, items, schema)) == {"num_items": 1, "num_images": 1}
+
+
+def test_many_row_groups_are_one_data_set(tmp_path: Path) -> None:
+    assert check(write(tmp_path, rows(50), row_group_size=3))["num_items"] == 50
+
+
+def test_a_refusal_comes_back_from_the_process(tmp_path: Path) -> None:
+    items = rows(3)
+    items[2]["question"] = " "
+    with pytest.raises(InvalidDatasetError, match="row 2: its question is empty"):
+        validate_parquet(write(tmp_path, items))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"question": None}, "question is empty"),
+        ({"question": "x" * 4001}, "question has more"),
+        ({"question": "a\0"}, "NUL"),
+        ({"answer": None}, "answer is empty"),
+        ({"answer": "x" * 1001}, "answer has more"),
+        ({"image": None}, "no bytes"),
+        ({"image": {"bytes": b"", "path": "/etc/passwd"}}, "no bytes"),
+        ({"image": {"bytes": b"<svg/>", "path": None}}, "none of"),
+        ({"image": {"bytes": picture(kind="GIF"), "path": None}}, "none of"),
+        ({"image": {"bytes": picture(kind="TIFF"), "path": None}}, "none of"),
+        ({"image": {"bytes": picture(size=(5001, 4000)), "path": None}}, "pixels"),
+        ({"image": {"bytes": bytes(11 * 1024 * 1024), "path": None}}, "bytes"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    items = rows(3)
+    items[1].update(change)
+    message = refused(write(tmp_path, items))
+    assert reason in message
+    assert message.startswith("row ")
+
+
+def test_a_decompression_bomb_is_refused_unopened(tmp_path: Path) -> None:
+    bomb = bytearray(picture())
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    items = [{**rows(1)[0], "image": {"bytes": bytes(bomb), "path": None}}]
+    start = time.monotonic()
+    assert "image" in refused(write(tmp_path, items))
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([("question", pa.string()), ("answer", pa.string())], "wanted the columns"),
+        ([("image", IMAGE), ("question", pa.string())], "wanted the columns"),
+        ([("image", pa.binary()), ("question", pa.string()), ("answer", pa.string())], "image"),
+        ([("image", IMAGE), ("question", pa.int64()), ("answer", pa.string())], "question"),
+        ([("image", IMAGE), ("question", pa.string()), ("answers", pa.string())], "answers"),
+        (
+            [
+                ("image", pa.struct([("bytes", pa.binary()), ("url", pa.string())])),
+                ("question", pa.string()),
+                ("answer", pa.string()),
+            ],
+            "image",
+        ),
+        (
+            [("image", IMAGE), ("question", pa.string()), ("answer", pa.string())]
+            + [(f"extra{number}", pa.int64()) for number in range(70)],
+            "columns",
+        ),
+    ],
+)
+def test_other_columns_are_refused(
+    tmp_path: Path, fields: list[tuple[str, pa.DataType]], reason: str
+) -> None:
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.schema(fields).empty_table(), path)
+    assert reason in refused(path)
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    names = ["image", "question", "question", "answer"]
+    columns = [pa.array([{"bytes": picture(), "path": None}], IMAGE), *(pa.array(["x"]),) * 3]
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, names=names), path)
+    assert "twice" in refused(path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert "rows" in refused(write(tmp_path, []))
+
+
+def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_check, "MAX_ITEMS", 3)
+    assert "rows" in refused(write(tmp_path, rows(4)))
+
+
+def test_too_many_answers_are_refused(tmp_path: Path) -> None:
+    fields = [("image", IMAGE), ("question", pa.string()), ("answers", pa.list_(pa.string()))]
+    items = [{**rows(1)[0], "answers": ["a"] * 65}]
+    assert "answers" in refused(write(tmp_path, items, pa.schema(fields)))
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1PAR1PAR1", b"PK\x03\x04" + bytes(100)])
+def test_what_is_no_parquet_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "data.parquet"
+    path.write_bytes(data)
+    refused(path)
+
+
+def test_a_footer_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + (2**31).to_bytes(4, "little") + b"PAR1")
+    assert "footer" in refused(path)
+
+
+def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
+    data = write(tmp_path, rows(20), compression="snappy").read_bytes()
+    path = tmp_path / "damaged.parquet"
+    verdicts: list[str] = []
+    for position in range(0, len(data), max(1, len(data) // 150)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            verdicts.append(str(check(path)["num_items"]))
+        except RefusalError as error:
+            verdicts.append(str(error))
+    assert any("damaged" in verdict for verdict in verdicts)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path, rows(3)).read_bytes()
+    path = tmp_path / "short.parquet"
+    for length in range(0, len(data), 97):
+        path.write_bytes(data[:length])
+        refused(path)
+
+
+def test_a_small_file_that_unfolds_without_end_is_refused_within_its_memory(tmp_path: Path) -> None:
+    # One value of 10 MB, repeated by reference: sixteen rows would be 160 MB.
+    value = pa.array([b"\0" * 10_000_000], pa.binary())
+    blobs = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), value)
+    image = pa.StructArray.from_arrays([blobs, pa.nulls(64, pa.string())], ["bytes", "path"])
+    texts = pa.array(["x"] * 64)
+    path = tmp_path / "bomb.parquet"
+    table = pa.Table.from_arrays([image, texts, texts], names=["image", "question", "answer"])
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(InvalidDatasetError, match="memory"):
+        validate_parquet(path, memory_bytes=100_000_000)
+
+
+def test_a_reader_that_crashes_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "crash.py"
+    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
+    with pytest.raises(InvalidDatasetError, match="limits"):
+        validate_parquet(write(tmp_path, rows()))

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import InvalidInputError, NotFoundError
+from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["folder with space", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "memory":
+        return ObjectStore("memory:///")
+    return ObjectStore((tmp_path / request.param).as_uri())
+
+
+async def test_what_is_put_can_be_got(store: ObjectStore, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"0123456789" * 2_000_000)
+    await store.put_file("datasets/a.parquet", source)
+    await store.get_file("datasets/a.parquet", target)
+    assert target.read_bytes() == source.read_bytes()
+    assert await store.get_bytes("datasets/a.parquet") == source.read_bytes()
+
+
+async def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:
+    await store.put_bytes("checkpoints/1", b"old")
+    await store.put_bytes("checkpoints/1", b"new")
+    assert await store.get_bytes("checkpoints/1") == b"new"
+
+
+async def test_what_is_deleted_is_gone(store: ObjectStore, tmp_path: Path) -> None:
+    await store.put_bytes("a", b"1")
+    await store.delete("a")
+    await store.delete("a")
+    with pytest.raises(NotFoundError):
+        await store.get_bytes("a")
+    with pytest.raises(NotFoundError):
+        await store.get_file("a", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/a", "a/", "../a", "a/../b", ".a", "a//b", "a b", "a\0", "ä", "a/" * 8 + "a", "x" * 201],
+)
+async def test_a_key_that_could_lead_elsewhere_is_refused(
+    store: ObjectStore, tmp_path: Path, key: str
+) -> None:
+    with pytest.raises(InvalidInputError):
+        await store.put_bytes(key, b"1")
+    with pytest.raises(InvalidInputError):
+        await store.get_bytes(key)
+    with pytest.raises(InvalidInputError):
+        await store.delete(key)
+    with pytest.raises(InvalidInputError):
+        await store.get_file(key, tmp_path / "target")
+    with pytest.raises(InvalidInputError):
+        await store.put_file(key, tmp_path / "target")
+
+
+async def test_the_keys_in_use_are_good_keys(store: ObjectStore) -> None:
+    for key in (dataset_key("ab" * 32), checkpoint_key("01a20630-2422-7ee6-9fda-12192fef72d3")):
+        await store.put_bytes(key, b"1")
+        assert await store.get_bytes(key) == b"1"
+
+
+async def test_files_lie_below_the_folder_with_private_rights(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "objects"
+    await ObjectStore(folder.as_uri()).put_bytes("a/b", b"1")
+    assert (folder / "a" / "b").read_bytes() == b"1"
+    assert folder.stat().st_mode & 0o077 == 0

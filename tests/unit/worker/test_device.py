@@ -1,0 +1,198 @@
+"""The device thread with a real engine and a tiny backbone."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import torch
+
+from app.core.errors import (
+    JobCancelledError,
+    OutOfDeviceMemoryError,
+    VLibraryError,
+    WorkerUnavailableError,
+)
+from app.method.backbone import Backbone
+from app.method.generation import generate
+from app.method.prompts import build_prompt, encode_prompts
+from app.worker.device import DeviceThread, Turn
+from app.worker.engine.engine import Engine
+from app.worker.engine.sampling import Sampling
+from app.worker.engine.sequence import Sequence
+from tests.fakes.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def device(backbone: Backbone) -> AsyncIterator[DeviceThread]:
+    engine = Engine(backbone, max_rows=4)
+    running = DeviceThread(engine, training_share=0.5)
+    running.start()
+    yield running
+    await asyncio.to_thread(running.stop)
+    engine.close()
+
+
+def _maker(backbone: Backbone, name: str, *, max_new_tokens: int = 6) -> Callable[[], Sequence]:
+    prompt = build_prompt(backbone, f"what color {name}?", ())
+
+    def make() -> Sequence:
+        return Sequence(
+            id=name,
+            inputs=encode_prompts(backbone, [prompt]).inputs,
+            sampling=Sampling(max_new_tokens=max_new_tokens),
+        )
+
+    return make
+
+
+async def test_calls_run_on_one_thread_in_order(device: DeviceThread) -> None:
+    threads: list[str] = []
+    calls = [device.call(lambda: threads.append(threading.current_thread().name)) for _ in range(3)]
+    await asyncio.gather(*calls)
+    assert threads == ["device"] * 3
+
+
+async def test_sequences_are_answered_together(backbone: Backbone, device: DeviceThread) -> None:
+    names = [f"n{index}" for index in range(6)]
+    finished = await asyncio.gather(
+        *(device.generate(name, _maker(backbone, name)) for name in names)
+    )
+    assert [one.id for one in finished] == names
+    alone = generate(backbone, [build_prompt(backbone, "what color n3?", ())], max_new_tokens=6)
+    assert tuple(finished[3].token_ids) == alone[0].token_ids
+
+
+async def test_a_call_that_fails_fails_its_caller_only(device: DeviceThread) -> None:
+    def no_room() -> None:
+        raise torch.OutOfMemoryError("2 GiB")
+
+    def nonsense() -> None:
+        raise KeyError("secret prompt")
+
+    with pytest.raises(OutOfDeviceMemoryError):
+        await device.call(no_room)
+    with pytest.raises(VLibraryError, match="KeyError") as caught:
+        await device.call(nonsense)
+    assert "secret" not in str(caught.value)
+    assert await device.call(lambda: 3) == 3
+
+
+async def test_a_sequence_that_cannot_be_made_fails_its_request_only(
+    backbone: Backbone, device: DeviceThread
+) -> None:
+    def fail() -> Sequence:
+        raise JobCancelledError("no")
+
+    with pytest.raises(JobCancelledError):
+        await device.generate("bad", fail)
+    assert (await device.generate("good", _maker(backbone, "good"))).error is None
+
+
+async def test_cancelling_frees_the_row_within_a_step(
+    backbone: Backbone, device: DeviceThread
+) -> None:
+    asking = asyncio.create_task(
+        device.generate("long", _maker(backbone, "long", max_new_tokens=900))
+    )
+    await until(lambda: device.num_running > 0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    # One order later the thread has seen the cancellation.
+    await device.call(lambda: None)
+    assert (device.num_running, device.num_waiting) == (0, 0)
+
+
+async def test_long_work_and_sequences_share_the_device(
+    backbone: Backbone, device: DeviceThread
+) -> None:
+    turns = 0
+    is_over = threading.Event()
+
+    def work(turn: Turn) -> str:
+        nonlocal turns
+        while not is_over.is_set():
+            time.sleep(0.002)
+            turn()
+            turns += 1
+        return "done"
+
+    working = asyncio.create_task(device.run_long(work))
+    finished = await asyncio.gather(
+        *(device.generate(name, _maker(backbone, name)) for name in ("a", "b"))
+    )
+    assert await device.call(lambda: 7) == 7
+    assert not working.done()
+    is_over.set()
+    assert await working == "done"
+    assert turns > 1
+    alone = generate(backbone, [build_prompt(backbone, "what color a?", ())], max_new_tokens=6)
+    assert tuple(finished[0].token_ids) == alone[0].token_ids
+
+
+async def test_long_work_gets_its_share_while_sequences_keep_coming(
+    backbone: Backbone, device: DeviceThread
+) -> None:
+    worked = 0.0
+    is_over = threading.Event()
+
+    def work(turn: Turn) -> float:
+        nonlocal worked
+        began = time.monotonic()
+        while not is_over.is_set():
+            step_began = time.monotonic()
+            time.sleep(0.01)
+            worked += time.monotonic() - step_began
+            turn()
+        return time.monotonic() - began
+
+    working = asyncio.create_task(device.run_long(work))
+    tasks = [
+        device.generate(str(index), _maker(backbone, str(index), max_new_tokens=40))
+        for index in range(8)
+    ]
+    await asyncio.gather(*tasks)
+    is_over.set()
+    total = await working
+    # Half is its share; a turn may run over by one step.
+    assert 0.2 < worked / total < 0.8
+
+
+async def test_stopping_fails_what_is_left(backbone: Backbone) -> None:
+    engine = Engine(backbone, max_rows=1)
+    device = DeviceThread(engine)
+    device.start()
+    tasks = [
+        asyncio.create_task(
+            device.generate(str(index), _maker(backbone, str(index), max_new_tokens=900))
+        )
+        for index in range(3)
+    ]
+    await until(lambda: device.num_running > 0)
+    await asyncio.to_thread(device.stop)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(one, WorkerUnavailableError) for one in outcomes)
+    with pytest.raises(WorkerUnavailableError):
+        await device.call(lambda: None)
+    engine.close()
+
+
+async def test_a_lost_device_is_reported_and_everything_fails(backbone: Backbone) -> None:
+    is_broken = threading.Event()
+    engine = Engine(backbone, max_rows=1)
+    device = DeviceThread(engine, on_broken=is_broken.set)
+    device.start()
+
+    def lose() -> None:
+        raise torch.AcceleratorError("device-side assert")
+
+    with pytest.raises(VLibraryError):
+        await device.call(lose)
+    assert await asyncio.to_thread(is_broken.wait, 5)
+    with pytest.raises(WorkerUnavailableError):
+        await device.generate("late", _maker(backbone, "late"))
+    engine.close()

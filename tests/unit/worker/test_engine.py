@@ -1,0 +1,385 @@
+"""The engine against the stock `generate`: a mixed batch gives what each request gives alone."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from app.core.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    OutOfDeviceMemoryError,
+    SteeringError,
+    VLibraryError,
+)
+from app.method.backbone import Backbone
+from app.method.features import FeatureCache
+from app.method.generation import generate
+from app.method.injection import inject
+from app.method.prompts import PromptText, build_prompt, encode_prompts
+from app.worker.engine.engine import Engine
+from app.worker.engine.faults import is_fatal
+from app.worker.engine.sampling import Sampling, pick_tokens
+from app.worker.engine.sequence import Sequence
+from tests.fakes.backbones import FAMILIES, tiny_backbone, tiny_examples, tiny_inputs, tiny_model
+
+COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
+
+
+def _shift(backbone: Backbone, seed: int, *, strength: float = 1.0) -> Tensor:
+    shape = (backbone.num_layers, 2, backbone.hidden_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.5 * strength
+
+
+def _prompts(backbone: Backbone) -> list[PromptText]:
+    """Text only, one image, two images, and one with demonstrations; of many lengths."""
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in COLOURS]
+    examples = tiny_examples(6)
+    return [
+        build_prompt(backbone, "what color?", ()),
+        build_prompt(backbone, "what shape is in the image?", pictures[0]),
+        build_prompt(backbone, "is there a red shape? yes or no?", pictures[1]),
+        build_prompt(backbone, "which of them is blue?", pictures[:2]),
+        build_prompt(backbone, "what color is it?", pictures[2], demonstrations=examples[:3]),
+        build_prompt(backbone, "say yes", ()),
+        build_prompt(backbone, "what color is the shape?", pictures[0]),
+    ]
+
+
+def _run(engine: Engine, sequences: list[Sequence]) -> list[Sequence]:
+    for sequence in sequences:
+        engine.add(sequence)
+    finished = []
+    while engine.has_work:
+        finished += engine.step()
+    return finished
+
+
+def _greedy(backbone: Backbone, prompts: list[PromptText], **options: int) -> list[Sequence]:
+    return [
+        Sequence(
+            id=str(index),
+            inputs=encode_prompts(backbone, [prompt]).inputs,
+            sampling=Sampling(max_new_tokens=options.get("max_new_tokens", 8)),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+@pytest.fixture
+def engine(backbone: Backbone) -> Iterator[Engine]:
+    running = Engine(backbone, max_rows=8)
+    yield running
+    running.close()
+
+
+def test_a_mixed_batch_equals_each_request_alone(backbone: Backbone, engine: Engine) -> None:
+    prompts = _prompts(backbone)
+    shifts = [
+        None,
+        _shift(backbone, 1),
+        _shift(backbone, 1, strength=-2.0),
+        _shift(backbone, 2),
+        _shift(backbone, 3, strength=0.5),
+        _shift(backbone, 2),
+        None,
+    ]
+    lengths = [3, 9, 5, 12, 8, 6, 11]
+    cache = FeatureCache(backbone)
+    sequences = [
+        Sequence(
+            id=str(index),
+            # Both ways of showing a picture, features and pixels.
+            inputs=(
+                cache.encode([prompt]) if index % 2 else encode_prompts(backbone, [prompt])
+            ).inputs,
+            sampling=Sampling(max_new_tokens=length),
+            shift=shift,
+            keeps_first=True,
+        )
+        for index, (prompt, shift, length) in enumerate(zip(prompts, shifts, lengths, strict=True))
+    ]
+    finished = _run(engine, sequences)
+    assert {one.id for one in finished} == {one.id for one in sequences}
+    for sequence, prompt, shift, length in zip(sequences, prompts, shifts, lengths, strict=True):
+        rows = None if shift is None else shift[None]
+        alone = generate(backbone, [prompt], shifts=rows, max_new_tokens=length)[0]
+        assert sequence.error is None
+        assert tuple(sequence.token_ids) == alone.token_ids
+        assert sequence.text == alone.text
+        assert sequence.finish_reason == alone.finish_reason
+        assert sequence.num_prompt_tokens == alone.num_prompt_tokens
+        wanted = _first_log_probabilities(backbone, prompt, rows)
+        assert sequence.first_log_probabilities is not None
+        torch.testing.assert_close(sequence.first_log_probabilities, wanted, atol=2e-5, rtol=1e-4)
+
+
+def _first_log_probabilities(
+    backbone: Backbone, prompt: PromptText, shifts: Tensor | None
+) -> Tensor:
+    inputs = encode_prompts(backbone, [prompt]).inputs
+    with torch.inference_mode(), nullcontext() if shifts is None else inject(backbone, shifts):
+        logits: Tensor = backbone.model(**inputs).logits[0, -1]
+    return logits.log_softmax(-1)
+
+
+def test_sampled_rows_do_not_depend_on_their_neighbours(backbone: Backbone, engine: Engine) -> None:
+    def sequences() -> list[Sequence]:
+        return [
+            Sequence(
+                id=str(index),
+                inputs=encode_prompts(backbone, [prompt]).inputs,
+                sampling=Sampling(
+                    max_new_tokens=10, temperature=1.2, top_p=0.95, top_k=50, seed=index
+                ),
+                shift=_shift(backbone, index) if index % 2 else None,
+            )
+            for index, prompt in enumerate(_prompts(backbone))
+        ]
+
+    together = sequences()
+    _run(engine, together)
+    for sequence, alone in zip(together, sequences(), strict=True):
+        _run(engine, [alone])
+        assert sequence.token_ids == alone.token_ids
+    assert len({tuple(sequence.token_ids) for sequence in together}) == len(together)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_decodes_a_mixed_batch_as_it_does_alone(family: str) -> None:
+    backbone = _bare(family)
+    shape = (backbone.num_layers, 2, backbone.hidden_size)
+    generator = torch.Generator().manual_seed(7)
+    engine = Engine(backbone, max_rows=8)
+    wanted, sequences = [], []
+    for index, (length, strength) in enumerate([(7, 1.0), (9, 0.0), (8, -2.0), (10, None)]):
+        inputs = tiny_inputs(family, rows=1, seed=index, length=length)
+        shift = None
+        if strength is not None:
+            shift = torch.randn(shape, generator=generator) * 0.5 * strength
+        sampling = Sampling(max_new_tokens=4 + 2 * index, temperature=1.5, seed=index)
+        wanted.append(_sampled_alone(backbone, inputs, shift, sampling))
+        sequences.append(Sequence(id=str(index), inputs=inputs, sampling=sampling, shift=shift))
+    _run(engine, sequences)
+    assert [one.error for one in sequences] == [None] * len(sequences)
+    assert [one.token_ids for one in sequences] == wanted
+    assert any(len(set(token_ids)) > 3 for token_ids in wanted)
+    assert [one.sites_hit for one in sequences] == [engine.num_sites] * 3 + [0]
+
+
+def _bare(family: str) -> Backbone:
+    """A backbone whose prompts are already tensors: the processor is never asked for any."""
+    known = tiny_backbone()
+    model = tiny_model(family)
+    config = model.config.get_text_config()
+    description = replace(
+        known.description,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+    )
+    return replace(known, model=model, description=description, eos_token_ids=(10**6,))
+
+
+class _Draw(LogitsProcessor):
+    """Leaves the token that the engine's own sampling would pick."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._generator = sampling.generator()
+
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
+        picked = pick_tokens(scores, [self._sampling], [self._generator])
+        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(picked), 0.0)
+
+
+def _sampled_alone(  # noqa: PLR0917 - a request in its parts
+    backbone: Backbone, inputs: dict[str, Tensor], shift: Tensor | None, sampling: Sampling
+) -> list[int]:
+    # Its methods for generation come from a mixin that type checkers do not see.
+    model: Any = backbone.model
+    with torch.inference_mode(), nullcontext() if shift is None else inject(backbone, shift[None]):
+        drawn = model.generate(
+            **inputs,
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([_Draw(sampling)]),
+        )
+    return [int(one) for one in drawn[0, inputs["input_ids"].shape[1] :]]
+
+
+def test_abort_frees_the_row_at_once_and_the_others_go_on(
+    backbone: Backbone, engine: Engine
+) -> None:
+    prompts = [build_prompt(backbone, "what color?", ())] * 3
+    sequences = _greedy(backbone, prompts, max_new_tokens=6)
+    for sequence in sequences:
+        engine.add(sequence)
+    engine.step()
+    engine.step()
+    assert engine.num_running == 3
+    assert engine.abort("1")
+    assert engine.num_running == 2
+    assert not engine.abort("1")
+    finished = _run(engine, [])
+    assert {one.id for one in finished} == {"0", "2"}
+    alone = generate(backbone, prompts[:1], max_new_tokens=6)[0]
+    assert tuple(sequences[2].token_ids) == alone.token_ids
+
+
+def test_a_waiting_sequence_can_be_aborted(backbone: Backbone, engine: Engine) -> None:
+    sequence = _greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
+    engine.add(sequence)
+    assert engine.num_waiting == 1
+    assert engine.abort("0")
+    assert (engine.num_waiting, engine.has_work) == (0, False)
+
+
+def test_no_more_rows_run_than_allowed_and_newcomers_join(backbone: Backbone) -> None:
+    engine = Engine(backbone, max_rows=2)
+    prompts = [build_prompt(backbone, f"what color {index}?", ()) for index in range(5)]
+    sequences = _greedy(backbone, prompts, max_new_tokens=4)
+    most, seen = 0, 0
+    for sequence in sequences:
+        engine.add(sequence)
+    while engine.has_work:
+        seen += len(engine.step())
+        most = max(most, engine.num_running)
+    assert (most, seen) == (2, 5)
+    for sequence, prompt in zip(sequences, prompts, strict=True):
+        assert (
+            tuple(sequence.token_ids) == generate(backbone, [prompt], max_new_tokens=4)[0].token_ids
+        )
+    engine.close()
+
+
+def test_a_passed_deadline_fails_that_sequence_only(backbone: Backbone, engine: Engine) -> None:
+    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
+    engine.add(sequences[0])
+    engine.add(sequences[1])
+    engine.step()
+    sequences[0].deadline = 0.0
+    _run(engine, [])
+    assert isinstance(sequences[0].error, DeadlineExceededError)
+    assert sequences[1].error is None
+
+
+def test_a_sequence_is_added_once(backbone: Backbone, engine: Engine) -> None:
+    sequence = _greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
+    engine.add(sequence)
+    with pytest.raises(ConflictError):
+        engine.add(sequence)
+    engine.abort("0")
+
+
+def test_a_request_that_breaks_the_backbone_fails_alone(backbone: Backbone, engine: Engine) -> None:
+    picture = Image.new("RGB", (16, 16), COLOURS[0])
+    prompts = [build_prompt(backbone, "what color?", picture)] * 3
+    sequences = _greedy(backbone, prompts)
+    ids = sequences[1].inputs["input_ids"].clone()
+    ids[0, 0] = 10**6
+    sequences[1].inputs = {**sequences[1].inputs, "input_ids": ids}
+    _run(engine, sequences)
+    assert type(sequences[1].error) is VLibraryError
+    assert sequences[1].error.__cause__ is not None
+    for sequence in (sequences[0], sequences[2]):
+        alone = generate(backbone, prompts[:1], max_new_tokens=8)[0]
+        assert tuple(sequence.token_ids) == alone.token_ids
+
+
+def _failing(
+    backbone: Backbone, error: Exception, *, marker: int, after: int = 0
+) -> RemovableHandle:
+    """Makes passes fail that read this token; the first `after` of them do not."""
+    seen = 0
+
+    def fail(_module: nn.Module, _args: object, kwargs: dict[str, Tensor]) -> None:
+        nonlocal seen
+        if marker in kwargs["input_ids"]:
+            seen += 1
+            if seen > after:
+                raise error
+
+    return backbone.model.register_forward_pre_hook(fail, with_kwargs=True)
+
+
+def test_running_out_of_memory_fails_one_request_which_may_be_tried_again(
+    backbone: Backbone, engine: Engine
+) -> None:
+    prompts = [build_prompt(backbone, text, ()) for text in ("what color?", "what colo\u00e9?")]
+    sequences = _greedy(backbone, prompts)
+    only_second = set(sequences[1].inputs["input_ids"][0].tolist()) - set(
+        sequences[0].inputs["input_ids"][0].tolist()
+    )
+    handle = _failing(backbone, torch.OutOfMemoryError("no room"), marker=min(only_second))
+    _run(engine, sequences)
+    handle.remove()
+    assert isinstance(sequences[1].error, OutOfDeviceMemoryError)
+    assert sequences[1].error.retry_after_seconds is not None
+    assert sequences[0].error is None
+
+
+def test_a_failing_decode_step_ends_its_rows_and_not_the_engine(
+    backbone: Backbone, engine: Engine
+) -> None:
+    prompt = build_prompt(backbone, "what color?", ())
+    sequence = _greedy(backbone, [prompt])[0]
+    engine.add(sequence)
+    engine.step()
+    handle = _failing(backbone, RuntimeError("a kernel"), marker=sequence.token_ids[-1])
+    assert engine.step() == [sequence]
+    handle.remove()
+    assert type(sequence.error) is VLibraryError
+    again = _greedy(backbone, [prompt])[0]
+    _run(engine, [again])
+    assert again.error is None
+
+
+def test_a_lost_device_ends_the_engine(backbone: Backbone, engine: Engine) -> None:
+    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
+    lost = torch.AcceleratorError("the context is gone")
+    handle = _failing(backbone, lost, marker=int(sequences[0].inputs["input_ids"][0, 0]))
+    with pytest.raises(torch.AcceleratorError):
+        _run(engine, sequences)
+    handle.remove()
+    assert is_fatal(lost)
+
+
+def test_steering_that_misses_a_site_is_an_error_and_never_an_unsteered_answer(
+    backbone: Backbone,
+) -> None:
+    engine = Engine(backbone, max_rows=4)
+    engine._runner._hooks._handles[-1].remove()
+    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
+    sequences[0].shift = _shift(backbone, 1)
+    _run(engine, sequences)
+    engine.close()
+    assert isinstance(sequences[0].error, SteeringError)
+    assert sequences[1].error is None
+
+
+def test_the_receipt_counts_passes_and_sites(backbone: Backbone, engine: Engine) -> None:
+    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2, max_new_tokens=5)
+    sequences[0].shift = _shift(backbone, 1)
+    _run(engine, sequences)
+    assert sequences[0].num_forwards == len(sequences[0].token_ids) + (
+        sequences[0].finish_reason == "stop"
+    )
+    assert sequences[0].sites_hit == engine.num_sites == 2 * backbone.num_layers
+    assert sequences[1].sites_hit == 0
+
+
+def test_while_nothing_is_bound_the_hooks_change_nothing(backbone: Backbone) -> None:
+    inputs = encode_prompts(backbone, [build_prompt(backbone, "what color?", ())]).inputs
+    with torch.inference_mode():
+        before = backbone.model(**inputs).logits
+        engine = Engine(backbone, max_rows=1)
+        beside = backbone.model(**inputs).logits
+        engine.close()
+    assert torch.equal(before, beside)
