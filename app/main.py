@@ -29,9 +29,7 @@ MAX_UPLOADS = 8
 MAX_STREAMS = 256
 
 
-def create_app(
-    settings: Settings | None = None, *, workers: WorkerClient | None = None
-) -> FastAPI:
+def create_app(settings: Settings | None = None, *, workers: WorkerClient | None = None) -> FastAPI:
     """The api with everything it needs, opened when the app starts and closed when it ends.
 
     Args:

@@ -6,7 +6,6 @@ async with AsyncClient() as client:
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -58,12 +57,7 @@ class AsyncClient:
         """Returns the client itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Closes the connections."""
         await self.aclose()
 

@@ -7,7 +7,6 @@ with Client() as client:
 """
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -61,12 +60,7 @@ class Client:
         """Returns the client itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes the connections."""
         self.close()
 

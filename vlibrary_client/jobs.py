@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -94,11 +94,12 @@ class Job(_Handle):
         """Asks the job to stop; it does so at its next step.
 
         Raises:
+            ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
         return replace(self, record=self.transport.send(requests.cancel_job(self.id)))
 
-    def events(self, *, after: int = 0) -> Iterator[JobEvent]:
+    def events(self, *, after: int = 0) -> Generator[JobEvent, None, None]:
         """What happens to the job, from its beginning or after event number `after`.
 
         Ends when the job does; lost connections are resumed without losing an event.
@@ -133,7 +134,7 @@ class Job(_Handle):
         return job
 
 
-def _events(job: Job, *, deadline: float) -> Iterator[JobEvent]:
+def _events(job: Job, *, deadline: float) -> Generator[JobEvent, None, None]:
     return job_events(job.transport, job.id, deadline=deadline)
 
 
@@ -155,11 +156,12 @@ class AsyncJob(_Handle):
         """Asks the job to stop; it does so at its next step.
 
         Raises:
+            ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
         return replace(self, record=await self.transport.send(requests.cancel_job(self.id)))
 
-    def events(self, *, after: int = 0) -> AsyncIterator[JobEvent]:
+    def events(self, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """What happens to the job, from its beginning or after event number `after`.
 
         Ends when the job does; lost connections are resumed without losing an event.

@@ -67,7 +67,8 @@ def _bars(console: Console) -> Bars:
 
 
 def _figures(report: Progress) -> str:
-    figures = [f"{name} {value:.3f}" for name, value in report.losses.items()]
+    known = {name: value for name, value in report.losses.items() if value is not None}
+    figures = [f"{name} {value:.3f}" for name, value in known.items()]
     if report.held_out_accuracy is not None:
         figures.append(f"held-out {report.held_out_accuracy:.1%}")
     return "  ".join(figures)

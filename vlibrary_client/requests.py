@@ -30,6 +30,8 @@ from vlibrary_client.types import (
 
 OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
+# The answer comes after the server has looked at every item.
+UPLOAD_TIMEOUT_SECONDS = 960.0
 
 
 _READ_ALIAS = json_reader(Alias)
@@ -59,6 +61,7 @@ def upload_dataset(path: Path, *, name: str, description: str = "") -> Call[Data
         query=_present(name=name, description=description or None),
         content=path,
         headers={"content-type": PARQUET},
+        timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
     )
 
 
@@ -125,7 +128,7 @@ def list_jobs(
 
 
 def cancel_job(job_id: UUID) -> Call[JobRecord]:
-    """Asks a job to stop; a finished job stays as it is."""
+    """Asks a job to stop; too late is a conflict."""
     return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
 
 

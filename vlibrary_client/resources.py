@@ -156,7 +156,7 @@ class Vectors:
 
         Raises:
             NotFoundError: There is no such vector.
-            ConflictError: An alias still points at it.
+            ConflictError: An alias other than `latest` points at it.
         """
         self._transport.send(requests.delete_vector(ref))
 
@@ -169,7 +169,8 @@ class Vectors:
             name: The vector's name.
             alias: The movable name, such as `prod`.
             version: Where it shall point.
-            expected_version: Where it must point now for the change to happen.
+            expected_version: Where it must point now for the change to happen; 0 means that it
+                must not exist yet.
 
         Raises:
             ConflictError: It points elsewhere.

@@ -7,7 +7,7 @@ only; other line separators of Unicode are ordinary text.
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -159,7 +159,7 @@ _TRANSIENT = (ConnectionFailedError, RequestTimeoutError, UnavailableError)
 
 def job_events(
     transport: SyncTransport, job_id: UUID, *, after: int = 0, deadline: float = math.inf
-) -> Iterator[JobEvent]:
+) -> Generator[JobEvent, None, None]:
     """The job's events after number `after`, until it reaches a final state.
 
     A lost connection is opened again from the last event seen.
@@ -197,7 +197,7 @@ def job_events(
 
 async def async_job_events(
     transport: AsyncTransport, job_id: UUID, *, after: int = 0
-) -> AsyncIterator[JobEvent]:
+) -> AsyncGenerator[JobEvent, None]:
     """The job's events after number `after`, until it reaches a final state.
 
     A lost connection is opened again from the last event seen.

@@ -119,12 +119,12 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a training job is."""
+    """How far a training job is; a loss that is not finite is `None`."""
 
     phase: str
     step: int
     num_steps: int
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
     learning_rate: float | None = None
     items_per_second: float | None = None
     eta_seconds: float | None = None

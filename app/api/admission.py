@@ -1,5 +1,6 @@
 """Bounds what is in flight, before any body is read or any image is decoded."""
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -8,11 +9,13 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from app.core.errors import BusyError
 
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 30
+BODY_TIMEOUT_SECONDS: Final = 30.0
 _SMOOTHING: Final = 0.2
 
 
@@ -83,9 +86,19 @@ class AdmittedRoute(APIRoute):
             with services.admission.place(
                 num_bytes=_announced_bytes(request, unknown=services.settings.max_body_bytes)
             ):
+                await _read_body(request)
                 return await handler(request)
 
         return admitted
+
+
+async def _read_body(request: Request) -> None:
+    """Reads the body into the request, so that nobody keeps a place by sending slowly."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            await request.body()
+    except TimeoutError:
+        raise HTTPException(408) from None
 
 
 def _announced_bytes(request: Request, *, unknown: int) -> int:

@@ -15,7 +15,7 @@ from app.api import datasets, health, retrieval, steering, training, vectors
 from app.api.dependencies import Services
 from app.api.errors import error_handlers
 from app.api.middleware import ProblemShim, RequestIds, SameSiteOnly
-from app.api.problems import FieldProblem, Problem
+from app.api.problems import Problem
 from app.core.settings import Settings
 from app.core.vector_file import MAX_FILE_BYTES
 
@@ -109,10 +109,9 @@ def _describe_problems(api: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        for model in (Problem, FieldProblem):
-            described = model.model_json_schema(ref_template=REF_TEMPLATE)
-            described.pop("$defs", None)
-            schema["components"]["schemas"][model.__name__] = described
+        described = Problem.model_json_schema(ref_template=REF_TEMPLATE)
+        inner = described.pop("$defs")
+        schema["components"]["schemas"] |= {**inner, Problem.__name__: described}
         return schema
 
     api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the schema

@@ -17,6 +17,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from app.core.errors import InvalidImageError, TooLargeError
 from app.core.settings import Settings
+from app.worker.messages import MAX_IMAGE_BYTES
 
 FORMATS: Final = {
     JpegImagePlugin.JpegImageFile.format: "image/jpeg",
@@ -60,7 +61,7 @@ class ImageLimits:
         """The limits that the settings ask for."""
         return cls(
             max_images=settings.max_images,
-            max_bytes=settings.max_image_bytes,
+            max_bytes=min(settings.max_image_bytes, MAX_IMAGE_BYTES),
             max_pixels=settings.max_image_pixels,
             min_side=settings.min_image_side,
             max_side=settings.max_image_side,

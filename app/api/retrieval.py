@@ -15,7 +15,7 @@ from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 
 
-@router.post("/retrieve", responses=problems(404, 409, 413, 429, 504))
+@router.post("/retrieve", responses=problems(404, 408, 409, 413, 429, 504))
 async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf) -> RetrievalBody:
     """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
     return await race(

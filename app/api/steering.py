@@ -1,5 +1,7 @@
 """The route of steered answers."""
 
+from typing import Final
+
 from fastapi import APIRouter, Request
 
 from app.api.admission import AdmittedRoute
@@ -32,10 +34,12 @@ from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.worker.messages import GenerateRequest, GenerateResponse
 
+MAX_DEADLINE_SECONDS: Final = 3600.0
+
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
 
 
-@router.post("/steer/generate", responses=problems(404, 409, 413, 429, 504))
+@router.post("/steer/generate", responses=problems(404, 408, 409, 413, 429, 504))
 async def generate(body: SteerRequest, request: Request, services: ServicesOf) -> SteerBody:
     """Answers a prompt, steered by stored vectors, and proves that they were applied."""
     limit = services.settings.max_new_tokens_limit
@@ -71,7 +75,7 @@ async def _generate(body: SteerRequest, *, services: Services, request_id: str) 
             top_k=body.top_k,
             seed=body.seed,
             stop=body.stop,
-            deadline_seconds=services.settings.request_timeout_seconds,
+            deadline_seconds=min(services.settings.request_timeout_seconds, MAX_DEADLINE_SECONDS),
             baseline=body.baseline,
         ),
         backbone_fingerprint=backbone.fingerprint,

@@ -6,6 +6,7 @@ The size limit itself stands on the router, where FastAPI enforces it while the 
 import asyncio
 import hashlib
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from app.core.errors import DeadlineExceededError, InvalidInputError
 OCTET_STREAM: Final = "application/octet-stream"
 PARQUET: Final = "application/vnd.apache.parquet"
 SILENCE_SECONDS: Final = 60.0
+LONGEST_SECONDS: Final = 3600.0
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -58,7 +60,7 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[Rece
 
     Raises:
         InvalidInputError: The body is empty.
-        DeadlineExceededError: The sender fell silent.
+        DeadlineExceededError: The sender is silent or slow.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     file = await asyncio.to_thread(_open_temporary, folder)
@@ -92,7 +94,7 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         InvalidInputError: The body is empty.
-        DeadlineExceededError: The sender fell silent.
+        DeadlineExceededError: The sender is silent or slow.
     """
     content = b"".join([block async for block in _blocks(request)])
     if not content:
@@ -102,6 +104,7 @@ async def read_body(request: Request) -> bytes:
 
 async def _blocks(request: Request) -> AsyncIterator[bytes]:
     """The body in blocks of about a mebibyte, however small the pieces that arrive."""
+    latest = time.monotonic() + LONGEST_SECONDS
     pieces = request.stream().__aiter__()
     buffer = bytearray()
     while True:
@@ -114,6 +117,8 @@ async def _blocks(request: Request) -> AsyncIterator[bytes]:
             raise DeadlineExceededError(
                 f"Nothing arrived for {SILENCE_SECONDS:g} s of an unfinished body"
             ) from None
+        if time.monotonic() > latest:
+            raise DeadlineExceededError(f"A body may take at most {LONGEST_SECONDS:g} s")
         if len(buffer) >= _BLOCK_BYTES:
             yield bytes(buffer)
             buffer.clear()

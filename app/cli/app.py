@@ -6,7 +6,6 @@ it in `COMMANDS`.
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,6 +15,7 @@ from app.cli.doctor import doctor
 from app.cli.serve import serve
 from app.cli.worker import worker
 from app.core.errors import VLibraryError
+from app.core.version import software_version
 
 COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "serve": serve,
@@ -27,7 +27,7 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer passes the flag's value
     if value:
-        print(version("vlibrary"))
+        print(software_version())
         raise typer.Exit
 
 

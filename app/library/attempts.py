@@ -138,6 +138,25 @@ async def mark_cancelled(session: AsyncSession, job_id: uuid.UUID, token: int) -
     return await get_job(session, job_id)
 
 
+async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
+    """Gives a job back, so that another worker may take it at once and go on from its checkpoint.
+
+    For a worker that is told to end; the attempt does not count. A job that was asked to stop ends
+    here instead.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: The job is no longer this worker's.
+    """
+    row = await _owned(session, job_id, token)
+    if row.cancel_requested:
+        await end_job(session, row, state="cancelled", data={})
+    else:
+        row.attempts -= 1
+        await _queue_again(session, row)
+    return await get_job(session, job_id)
+
+
 async def requeue_stalled(
     session: AsyncSession, *, older_than_seconds: float, max_attempts: int = 5
 ) -> list[uuid.UUID]:
@@ -173,8 +192,13 @@ async def _revive(session: AsyncSession, row: JobRow, *, max_attempts: int) -> b
     if row.state == "running" and row.attempts >= max_attempts:
         await _fail(session, row, code="worker-unavailable", message=LOST_MESSAGE)
         return False
-    if await is_waiting(session, row.id):
+    if row.state == "queued" and await is_waiting(session, row.id):
         return False
+    await _queue_again(session, row)
+    return True
+
+
+async def _queue_again(session: AsyncSession, row: JobRow) -> None:
     was_running = row.state == "running"
     row.state = "queued"
     row.fencing_token += 1
@@ -182,8 +206,8 @@ async def _revive(session: AsyncSession, row: JobRow, *, max_attempts: int) -> b
     await session.flush()
     if was_running:
         await append_event(session, row.id, kind="state", data={"state": "queued"})
-    await deliver(session, row.id)
-    return True
+    if not await is_waiting(session, row.id):
+        await deliver(session, row.id)
 
 
 async def _fail(session: AsyncSession, row: JobRow, *, code: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """The folder of an embedded Postgres: who owns it, who works in it, where its socket goes."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -46,7 +47,8 @@ def make_private_folder(folder: Path, *, account: Account | None) -> None:
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
         parent.chmod(0o711 if account else 0o700)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"Wanted a folder at {folder}")
@@ -85,14 +87,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def evict(pgdata: Path) -> None:
-    """Ends what an owner that died left behind, then removes its stale pid file.
+def evict(pgdata: Path, *, socket_dir: Path) -> None:
+    """Ends what an owner that died left behind, then removes its stale lock files.
 
-    The pid file goes only when no process works in the folder: its number may belong to an
-    unrelated process by now, which would keep Postgres from starting.
+    They go only when no process works in the folder. Postgres would believe the numbers in them,
+    but those may belong to an unrelated process by now, or to a dead one nobody has waited for.
 
     Args:
         pgdata: The server's data, of which the caller holds the lock.
+        socket_dir: Where the server's socket and its lock file are.
 
     Raises:
         UnavailableError: The processes did not end in time.
@@ -108,4 +111,5 @@ def evict(pgdata: Path) -> None:
             os.kill(int(lines[0]), signal.SIGINT)
             asked = True
         time.sleep(POLL_SECONDS)
-    pid_file.unlink(missing_ok=True)
+    for stale in (pid_file, *socket_dir.glob(".s.PGSQL.*")):
+        stale.unlink(missing_ok=True)

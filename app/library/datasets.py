@@ -52,15 +52,19 @@ def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> D
     """
     command = [sys.executable, "-I", str(CHECK_SCRIPT), str(path.resolve()), str(memory_bytes)]
     # Arrow's other allocators reserve address space that would count against the limit.
-    result = subprocess.run(  # noqa: S603 - our own script
-        command,
-        env={"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=CHECK_TIMEOUT_SECONDS,
-    )
+    environment = {"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    try:
+        result = subprocess.run(  # noqa: S603 - our own script
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CHECK_TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise InvalidDatasetError("Not a data set: it takes too long to read") from None
     if result.returncode != 0:
         raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
     verdict = json.loads(result.stdout)

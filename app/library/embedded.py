@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import psycopg
@@ -145,12 +144,7 @@ class EmbeddedPostgres:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stops the server."""
         self.stop()
 
@@ -198,14 +192,14 @@ class EmbeddedPostgres:
         raise UnavailableError(f"Another process holds {self.data_dir}, but its server is silent")
 
     def _start_owned(self, account: Account | None) -> None:
-        evict(self._pgdata)
+        make_private_folder(self._socket_dir, account=account)
+        evict(self._pgdata, socket_dir=self._socket_dir)
         version_file = self._pgdata / "PG_VERSION"
         major = int(version_file.read_text()) if version_file.exists() else None
         found = find_installation(self._pg_bin, major=major)
         installation = make_runnable(found, account=account, folder=self.data_dir)
         if major is None:
             self._initialise(installation.bin_dir, account)
-        make_private_folder(self._socket_dir, account=account)
         self._spawn(installation.bin_dir, account)
         self._wait_until_ready()
         self._create_database()

@@ -91,6 +91,11 @@ def _control_tokens(processor: ProcessorMixin) -> tuple[str, ...]:
     return tuple(sorted(added | {token for token in placeholders if isinstance(token, str)} - {""}))
 
 
+def _broken(match: re.Match[str]) -> str:
+    token = match.group()
+    return token[0] + _BREAK + token[1:] if len(token) > 1 else ""
+
+
 def as_plain_text(processor: ProcessorMixin, text: str) -> str:
     """The text with nothing in it that could become a control token or an image placeholder.
 
@@ -101,13 +106,8 @@ def as_plain_text(processor: ProcessorMixin, text: str) -> str:
         text: What a user wrote.
     """
     pattern = _control_pattern(_control_tokens(processor))
-
-    def broken(match: re.Match[str]) -> str:
-        token = match.group()
-        return token[0] + _BREAK + token[1:] if len(token) > 1 else ""
-
     while pattern.search(text):
-        text = pattern.sub(broken, text)
+        text = pattern.sub(_broken, text)
     return text
 
 

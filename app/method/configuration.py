@@ -135,12 +135,17 @@ class TrainingConfig:
         Raises:
             InvalidInputError: A name is unknown or a value is out of its range.
         """
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        kinds = {field.name: field.type for field in fields(cls)}
+        unknown = sorted(set(values) - set(kinds))
         if unknown:
             raise InvalidInputError(
                 f"Unknown training settings: {', '.join(unknown)}", details={"unknown": unknown}
             )
-        return cls(**values)
+        for name, value in values.items():
+            _check(name, kinds[name], value)
+        # JSON does not tell 1 from 1.0.
+        numbers = {name: float(value) for name, value in values.items() if kinds[name] is float}
+        return cls(**{**values, **numbers})
 
 
 def _refuse(name: str, wanted: str) -> InvalidInputError:

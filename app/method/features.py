@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
@@ -43,6 +43,11 @@ DEFAULT_MAX_BYTES: Final = 2 * 1024**3
 _TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
 
 _Side: TypeAlias = Literal["left", "right"]
+
+
+def _filled(row: Sequence[int], length: int, *, fill: int, side: _Side) -> list[int]:
+    gap = [fill] * (length - len(row))
+    return [*gap, *row] if side == "left" else [*row, *gap]
 
 
 class FeatureCache:
@@ -184,23 +189,19 @@ class FeatureCache:
         return rows
 
     def _padded(self, rows: Sequence[list[int]], side: _Side) -> dict[str, Any]:
-        length = max(map(len, rows))
-
-        def table(values: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "rows tokens"]:
-            filled = []
-            for row in values:
-                gap = [fill] * (length - len(row))
-                filled.append([*gap, *row] if side == "left" else [*row, *gap])
-            return torch.tensor(filled, dtype=torch.long, device=self._backbone.device)
-
-        inputs = {
-            "input_ids": table(rows, cast("int", self._backbone.tokenizer.pad_token_id)),
-            "attention_mask": table([[1] * len(row) for row in rows], 0),
-        }
+        pad = cast("int", self._backbone.tokenizer.pad_token_id)
+        columns = {"input_ids": (rows, pad), "attention_mask": ([[1] * len(r) for r in rows], 0)}
         for key in self._type_keys:
-            types = self._backbone.processor.create_mm_token_type_ids(list(rows))
-            inputs[key] = table(types, 0)
-        return inputs
+            columns[key] = (self._backbone.processor.create_mm_token_type_ids(list(rows)), 0)
+        length = max(map(len, rows))
+        return {
+            key: torch.tensor(
+                [_filled(row, length, fill=fill, side=side) for row in values],
+                dtype=torch.long,
+                device=self._backbone.device,
+            )
+            for key, (values, fill) in columns.items()
+        }
 
     def _get(self, image: Image.Image) -> ImageFeatures:
         digest = image_digest(image)

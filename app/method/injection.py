@@ -10,9 +10,10 @@ place, so what other code holds stays as it was.
 Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from jaxtyping import Float
@@ -27,8 +28,6 @@ from app.method.sites import LayerSites, Layout, find_decoder, find_sites
 ATTENTION, MLP = 0, 1
 
 Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
-_Hook: TypeAlias = Callable[..., object]
-_Hidden: TypeAlias = Float[Tensor, "batch tokens hidden"]
 _Bound: TypeAlias = tuple[tuple[Float[Tensor, "rows hidden"], ...], ...]
 
 
@@ -162,45 +161,49 @@ class ShiftHooks:
             self._receipt.begin_forward()
 
     def _install(self, sites: LayerSites) -> list[RemovableHandle]:
-        index, layer = sites.index, sites.layer
+        layer = sites.index
         if sites.layout is Layout.GATED:
+            before = partial(self._before_second_norm, layer=layer)
+            after = partial(self._after, layer=layer, branches=(MLP, ATTENTION))
             return [
-                sites.attention.register_forward_pre_hook(self._before_second_norm(index)),
-                layer.register_forward_hook(self._after(index, MLP, also=ATTENTION)),
+                sites.attention.register_forward_pre_hook(before),
+                sites.layer.register_forward_hook(after),
             ]
         return [
-            sites.attention.register_forward_hook(self._after(index, ATTENTION)),
-            sites.mlp.register_forward_hook(self._after(index, MLP)),
+            module.register_forward_hook(partial(self._after, layer=layer, branches=(branch,)))
+            for module, branch in ((sites.attention, ATTENTION), (sites.mlp, MLP))
         ]
 
-    def _shifted(self, bound: _Bound, hidden: _Hidden, site: tuple[int, int]) -> _Hidden:
-        layer, branch = site
-        self._receipt.hit(2 * layer + branch)
-        return hidden + _for_rows(bound[layer][branch], hidden)
+    def _after(
+        self,
+        _module: nn.Module,
+        _inputs: object,
+        output: object,
+        *,
+        layer: int,
+        branches: tuple[int, ...],
+    ) -> object:
+        """Shifts an output, a tensor or a tuple that starts with one.
 
-    def _after(self, layer: int, branch: int, *, also: int | None = None) -> _Hook:
-        """A hook on an output, a tensor or a tuple that starts with one."""
+        A gated layer kept its residual from before the second norm, so the attention branch's shift
+        reaches the stream only at the layer's end, together with the MLP branch's.
+        """
+        if self._bound is None:
+            return None
+        hidden, *rest = output if isinstance(output, tuple) else (output,)
+        for branch in branches:
+            hidden = hidden + _for_rows(self._bound[layer][branch], hidden)
+        self._receipt.hit(2 * layer + branches[0])
+        return (hidden, *rest) if isinstance(output, tuple) else hidden
 
-        def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-            if self._bound is None:
-                return None
-            first, *rest = output if isinstance(output, tuple) else (output,)
-            hidden = self._shifted(self._bound, first, (layer, branch))
-            if also is not None:
-                # A gated layer kept its residual from before the second norm, so the attention
-                # branch's shift reaches the stream only here.
-                hidden = hidden + _for_rows(self._bound[layer][also], hidden)
-            return (hidden, *rest) if isinstance(output, tuple) else hidden
-
-        return hook
-
-    def _before_second_norm(self, layer: int) -> _Hook:
-        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> object:
-            if self._bound is None:
-                return None
-            return (self._shifted(self._bound, inputs[0], (layer, ATTENTION)), *inputs[1:])
-
-        return hook
+    def _before_second_norm(
+        self, _module: nn.Module, inputs: tuple[Any, ...], *, layer: int
+    ) -> object:
+        if self._bound is None:
+            return None
+        self._receipt.hit(2 * layer + ATTENTION)
+        hidden = inputs[0] + _for_rows(self._bound[layer][ATTENTION], inputs[0])
+        return (hidden, *inputs[1:])
 
 
 @contextmanager

@@ -103,20 +103,17 @@ def build_prompt(
     if not question.strip():
         raise InvalidInputError("Nothing to answer: wanted a question, found an empty text")
     processor = backbone.processor
-
-    def plain(text: str) -> str:
-        return as_plain_text(processor, text)
-
     asked = [images] if isinstance(images, Image.Image) else list(images)
     messages = []
     for example in demonstrations:
         messages += [
-            user_message(plain(example.question), num_images=1),
-            model_message(plain(example.answer)),
+            user_message(as_plain_text(processor, example.question), num_images=1),
+            model_message(as_plain_text(processor, example.answer)),
         ]
-    messages.append(user_message(plain(question), num_images=len(asked)))
+    messages.append(user_message(as_plain_text(processor, question), num_images=len(asked)))
     if instruction:
-        messages[0]["content"].insert(0, {"type": "text", "text": plain(instruction)})
+        text = as_plain_text(processor, instruction)
+        messages[0]["content"].insert(0, {"type": "text", "text": text})
     return PromptText(
         text=render(processor, messages, with_generation_prompt=True),
         images=(*(example.image for example in demonstrations), *asked),
@@ -197,6 +194,17 @@ def process(
         )
     moved = features.to(device=backbone.device, dtype=backbone.dtype)
     return {key: value for key, value in moved.items() if key not in _UNUSED_KEYS}
+
+
+def _extended(
+    value: Shaped[Tensor, "rows ..."],
+    *,
+    source: Int[Tensor, "rows tokens"],
+    kept: Bool[Tensor, "rows tokens"],
+) -> Shaped[Tensor, "rows tokens ..."]:
+    rows = torch.arange(len(value), device=value.device)[:, None]
+    mask = kept.view(*kept.shape, *([1] * (value.ndim - kept.ndim)))
+    return value[rows, source] * mask.to(value.dtype)
 
 
 def append_answers(

@@ -81,7 +81,7 @@ class Student:
         self._mask: Float[Tensor, "1 2 1"] = mask[None, :, None]
         self._hooks = ShiftHooks(backbone)
         if config.gradient_checkpointing:
-            cast("Any", backbone.model).gradient_checkpointing_enable()
+            cast("Any", backbone.model).activation_checkpointing_enable()
             backbone.model.train()
 
     @property
@@ -98,7 +98,7 @@ class Student:
         """Takes the hooks off and leaves the backbone as it was."""
         self._hooks.remove()
         if self._config.gradient_checkpointing:
-            cast("Any", self._backbone.model).gradient_checkpointing_disable()
+            cast("Any", self._backbone.model).activation_checkpointing_disable()
             self._backbone.model.train(mode=False)
 
     def learning_rate(self, step: int) -> float:
@@ -143,6 +143,8 @@ class Student:
             losses["total"] += total.item()
             for name, value in loss.items():
                 losses[name] += share * value.item()
+        # Between steps others measure and serve with the same backbone, which must be unsteered.
+        self._hooks.bind(None)
         self._add_synergy(gradients, losses)
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient

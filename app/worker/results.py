@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.vector_file import encode_vector_file
+from app.core.version import software_version
 from app.library.attempts import finish_job
 from app.library.evaluations import add_evaluation
 from app.library.keys import add_keys
@@ -20,7 +21,7 @@ from app.method.training import TrainingResult
 METHOD: Final = "m2iv"
 SPLIT: Final = "held-out"
 SCORER: Final = "exact-answer"
-_PACKAGES: Final = ("vlibrary", "torch", "transformers", "tokenizers", "numpy")
+_PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy")
 
 
 def encode_result(backbone: Backbone, result: TrainingResult) -> bytes:
@@ -30,14 +31,18 @@ def encode_result(backbone: Backbone, result: TrainingResult) -> bytes:
         metadata={
             "method": METHOD,
             "backbone": backbone.description.fingerprint,
-            "created_by": f"vlibrary {version('vlibrary')}",
+            "created_by": f"vlibrary {software_version()}",
         },
     )
 
 
 def software() -> dict[str, str]:
     """Versions of what a training depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        "vlibrary": software_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }
 
 
 async def store_result(

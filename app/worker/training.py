@@ -136,6 +136,8 @@ class Trainer:
         try:
             await self._carry_out(attempt)
         finally:
+            # Whoever cancels this task must not leave the device training for nobody.
+            attempt.stop.set()
             self._attempt = None
 
     async def _carry_out(self, attempt: _Attempt) -> None:

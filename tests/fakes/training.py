@@ -7,8 +7,15 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
+from app.core.errors import JSON
 from app.core.vector_file import VectorTensors, encode_vector_file
-from app.library.attempts import claim_job, fail_job, finish_job, record_progress
+from app.library.attempts import (
+    claim_job,
+    fail_job,
+    finish_job,
+    mark_cancelled,
+    record_progress,
+)
 from app.library.evaluations import add_evaluation
 from app.library.keys import add_keys
 from app.library.records import VectorRecord
@@ -69,7 +76,7 @@ async def store_vector(
     return record
 
 
-def progress(step: int, num_steps: int = 4) -> dict[str, object]:
+def progress(step: int, num_steps: int = 4) -> dict[str, JSON]:
     return {
         "phase": "student",
         "step": step,
@@ -97,6 +104,11 @@ async def fail(sessions: Sessions, job_id: uuid.UUID, *, code: str, message: str
     token = await begin(sessions, job_id)
     async with sessions() as session, session.begin():
         await fail_job(session, job_id, token, code=code, message=message)
+
+
+async def cancel(sessions: Sessions, job_id: uuid.UUID, token: int) -> None:
+    async with sessions() as session, session.begin():
+        await mark_cancelled(session, job_id, token)
 
 
 async def do_job(

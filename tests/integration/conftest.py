@@ -1,21 +1,17 @@
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.library.database import conninfo, make_engine, session_factory
 from app.library.embedded import EmbeddedPostgres
 from app.library.migrate import upgrade
-
-TEMPLATE = "vlibrary_template"
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +30,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A server with one migrated database that others are copied from."""
+    """A server whose database is migrated."""
     folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     with EmbeddedPostgres(folder / "postgres") as server:
@@ -42,21 +38,26 @@ def postgres() -> Iterator[EmbeddedPostgres]:
             # No test of this server cuts the power.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
-            connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        upgrade(make_url(server.url).set(database=TEMPLATE))
+        upgrade(server.url)
         yield server
     shutil.rmtree(folder)
 
 
 @pytest.fixture
 def database(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """URL of a fresh, migrated database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
+    """URL of the migrated database with all tables empty."""
+    yield postgres.url
     with psycopg.connect(conninfo(postgres.url), autocommit=True) as connection:
-        new, template = sql.Identifier(name), sql.Identifier(TEMPLATE)
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(new, template))
-        yield make_url(postgres.url).set(database=name).render_as_string(hide_password=False)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables "
+            "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        ).fetchall()
+        names = sql.SQL(", ").join(sql.Identifier(name) for (name,) in tables)
+        connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(names))
 
 
 @pytest.fixture

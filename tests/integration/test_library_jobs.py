@@ -14,6 +14,7 @@ from app.library.attempts import (
     heartbeat,
     mark_cancelled,
     record_progress,
+    release_job,
     requeue_stalled,
 )
 from app.library.audit import list_deeds
@@ -234,6 +235,38 @@ async def test_a_delivery_lost_before_the_claim_is_sent_again(session: AsyncSess
     assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
     assert await is_waiting(session, job.id)
     assert await states(session, job) == ["queued"]
+
+
+async def test_a_job_that_is_given_back_can_be_taken_at_once(session: AsyncSession) -> None:
+    job = await store_job(session)
+    for _ in range(3):
+        _, token = await claim_job(session, job.id)
+        await take_delivery(session)
+        released = await release_job(session, job.id, token)
+        assert (released.state, released.attempts) == ("queued", 0)
+        assert await is_waiting(session, job.id)
+        with pytest.raises(ConflictError):
+            await release_job(session, job.id, token)
+    assert await count_waiting(session) == 1
+
+
+async def test_a_job_given_back_after_a_wish_to_cancel_ends(session: AsyncSession) -> None:
+    job = await store_job(session)
+    _, token = await claim_job(session, job.id)
+    await request_cancel(session, job.id)
+    assert (await release_job(session, job.id, token)).state == "cancelled"
+
+
+async def test_a_silent_job_whose_delivery_still_waits_is_delivered_once(
+    session: AsyncSession,
+) -> None:
+    job = await store_job(session)
+    await claim_job(session, job.id)
+    await silence(session, job, seconds=100)
+    assert await is_waiting(session, job.id)
+    assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
+    assert (await get_job(session, job.id)).state == "queued"
+    assert await count_waiting(session) == 1
 
 
 async def test_a_job_that_loses_every_worker_fails(session: AsyncSession) -> None:

@@ -71,13 +71,13 @@ _SPACE: Final = re.compile(r"\s+")
 _EDGE_PUNCTUATION: Final = " \t\n.,;:!?\"'`"
 
 
+def _plain(text: str) -> str:
+    return _SPACE.sub(" ", text).strip(_EDGE_PUNCTUATION).casefold()
+
+
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1 when the prediction is one of the answers, up to case, space and edge punctuation."""
-
-    def plain(text: str) -> str:
-        return _SPACE.sub(" ", text).strip(_EDGE_PUNCTUATION).casefold()
-
-    return float(plain(prediction) in {plain(answer) for answer in answers})
+    return float(_plain(prediction) in {_plain(answer) for answer in answers})
 
 
 _PUNCTUATION: Final = ';/[]"{}()=+\\_-><@`,?!'

@@ -8,6 +8,7 @@ from typing import Final
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -25,6 +26,8 @@ VISION_SIZE: Final = 96
 TEXT_SIZE: Final = 128
 VOCABULARY: Final = 1024
 MAX_TOKENS: Final = 2048
+_TEXT_DEVIATION: Final = 0.05
+_POSITION_DEVIATION: Final = 0.5
 
 PAD, USER, MODEL, SYSTEM, END = (
     "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<end_of_utterance>",
@@ -109,7 +112,24 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGene
         tie_word_embeddings=True,
     )
     model = Idefics3ForConditionalGeneration(config)
+    _initialise(model.model.vision_model, deviation=None)
+    _initialise(model.model.text_model, deviation=_TEXT_DEVIATION)
     model.generation_config.eos_token_id = end
     model.generation_config.pad_token_id = pad
     model.generation_config.bos_token_id = None
     return model
+
+
+def _initialise(tower: nn.Module, *, deviation: float | None) -> None:
+    """Draws the weights wider than the library does, whose 0.02 suits widths of a thousand.
+
+    At a width of a hundred it leaves attention flat, and hundreds of steps go by before anything
+    is learnt. None takes one over the square root of the inputs.
+    """
+    for module in tower.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=deviation or module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation or _POSITION_DEVIATION)

@@ -4,7 +4,7 @@ Knows the order of the stages and their figures; each stage's matter stands in i
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +51,26 @@ class BuildPlan:
     seed: int = 7
     pool_images: int = 40_000
     held_out_images: int = 3_000
-    vision_steps: int = 800
+    vision_steps: int = 3_000
     vision_images: int = 192
-    single_steps: int = 3_000
-    single_rows: int = 384
+    single_steps: int = 2_000
+    single_rows: int = 256
     single_goal: float = 0.97
-    episode_steps: int = 1_500
-    episode_tokens: int = 8_000
+    episode_steps: int = 1_200
+    episode_tokens: int = 7_000
+
+    def scaled(self, share: float) -> "BuildPlan":
+        """The same plan with this share of all images and steps."""
+        return replace(
+            self,
+            **{
+                name: max(100 if name.endswith("images") else 1, round(share * getattr(self, name)))
+                for name in (
+                    "pool_images", "held_out_images", "vision_steps", "single_steps",
+                    "episode_steps",
+                )
+            },
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +165,7 @@ def _learn_to_see(
         Stage(
             name="vision",
             num_steps=plan.vision_steps,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             loss=lambda rng: attribute_loss(
                 parts.model, heads, world.training, rng.integers(size, size=plan.vision_images)
             ),

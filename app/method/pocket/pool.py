@@ -3,7 +3,7 @@
 Knows pixels and scenes; knows no words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.method.pocket.world import ATTRIBUTES, SIDE_PIXELS, Scene, render_scene, sample_scene
 
-_BATCH: int = 512
+_BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +23,15 @@ class ScenePool:
     Attributes:
         scenes: What each image shows.
         pixels: The images as they were drawn.
+        values: For every attribute, the index of each scene's value.
     """
 
     scenes: tuple[Scene, ...]
     pixels: UInt8[Tensor, "images 3 side side"]
+    values: Mapping[str, Int[Tensor, " images"]]
 
     def __len__(self) -> int:
         return len(self.scenes)
-
-    def values(self, attribute: str) -> Int[Tensor, " images"]:
-        """The index of every scene's value of one attribute."""
-        return torch.tensor([getattr(scene, attribute) for scene in self.scenes])
 
 
 def render_pool(
@@ -55,7 +53,9 @@ def render_pool(
         scenes.append(scene)
         if on_progress is not None and (index + 1) % 1000 == 0:
             on_progress(index + 1, size)
-    return ScenePool(tuple(scenes), torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+    values = {name: torch.tensor([getattr(scene, name) for scene in scenes]) for name in ATTRIBUTES}
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return ScenePool(tuple(scenes), images, values)
 
 
 def normalise(

@@ -56,7 +56,7 @@ def attribute_loss(
     logits = heads(visual_tokens(model, features.last_hidden_state))
     losses = []
     for name, values in logits.items():
-        targets = pool.values(name)[chosen].unsqueeze(1).expand(values.shape[:2])
+        targets = pool.values[name][chosen].unsqueeze(1).expand(values.shape[:2])
         losses.append(functional.cross_entropy(values.flatten(0, 1), targets.flatten()))
     return torch.stack(losses).sum()
 
@@ -70,7 +70,7 @@ def attribute_accuracy(
     for rows in _slices(len(pool)):
         features = model.model.vision_model(pixel_values=normalise(pool.pixels[rows]))
         for name, logits in heads(visual_tokens(model, features.last_hidden_state)).items():
-            hits[name] += int((logits.mean(1).argmax(-1) == pool.values(name)[rows]).sum())
+            hits[name] += int((logits.mean(1).argmax(-1) == pool.values[name][rows]).sum())
     return {name: count / len(pool) for name, count in hits.items()}
 
 

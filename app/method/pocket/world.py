@@ -50,10 +50,10 @@ ATTRIBUTES: Final = {
     "count": COUNTS,
     "background": BACKGROUNDS,
 }
-_SINGLE_SHARE: Final = 0.6
+_SINGLE_SHARE: Final = 0.7
 _LIGHT_SHARE: Final = 0.8
 # Radii in shares of the side; the gap between the two keeps the question answerable.
-_RADII: Final = {"small": (0.075, 0.13), "large": (0.17, 0.25)}
+_RADII: Final = {"small": (0.09, 0.14), "large": (0.17, 0.26)}
 _MAX_PLACEMENTS: Final = 60
 
 
@@ -99,7 +99,7 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(image)
     radii = rng.uniform(*_RADII[scene.value("size")], size=scene.count + 1)
     if scene.count > 0:
-        radii *= 0.85
+        radii *= 0.92
     for (x, y), radius in zip(_places(radii, rng), radii, strict=True):
         _draw_shape(draw, scene.value("shape"), (x * side, y * side, radius * side), fill, rng)
     return _finish(image, rng)

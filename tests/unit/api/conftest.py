@@ -41,13 +41,9 @@ def worker() -> FakeWorker:
 
 
 @pytest.fixture
-async def services(settings: Settings, worker: FakeWorker) -> AsyncIterator[Services]:
+def services(settings: Settings, worker: FakeWorker) -> Services:
     """Everything but a database: what needs one finds it away."""
-    engine = make_engine(NOWHERE)
-    client = worker.client()
-    yield make_services(settings, engine=engine, workers=client)
-    await client.aclose()
-    await engine.dispose()
+    return make_services(settings, engine=make_engine(NOWHERE), workers=worker.client())
 
 
 @pytest.fixture

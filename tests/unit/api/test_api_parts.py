@@ -1,15 +1,8 @@
 import asyncio
-import base64
-import contextlib
-import io
-import zlib
 from pathlib import Path
 
 import pytest
 from fastapi import Request
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -19,8 +12,6 @@ from app.api.admission import Admission
 from app.api.backbones import ServingWorkers, backbone_for
 from app.api.choosing import ChosenVector
 from app.api.errors import ClientGoneError
-from app.api.fields import refuse_unstorable
-from app.api.images import ImageLimits, check_header, read_image
 from app.api.racing import race
 from app.api.receipts import verify_receipt
 from app.api.uploading import read_body, received_file, require_media_type
@@ -28,95 +19,14 @@ from app.core.errors import (
     BusyError,
     DeadlineExceededError,
     IncompatibleBackboneError,
-    InvalidImageError,
     InvalidInputError,
     NotFoundError,
     SteeringError,
-    TooLargeError,
     WorkerUnavailableError,
 )
 from app.worker.messages import AppliedVector, HealthResponse, Receipt
 from tests.fakes.records import vector_record
 from tests.fakes.worker import FakeWorker, backbone
-
-LIMITS = ImageLimits(
-    max_images=2,
-    max_bytes=200_000,
-    max_pixels=1_000_000,
-    min_side=8,
-    max_side=2000,
-    max_aspect=20,
-)
-
-
-def encoded(image_format: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), "red").save(buffer, format=image_format)
-    return buffer.getvalue()
-
-
-def text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def png_chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
-    return len(data).to_bytes(4, "big") + kind + data + checksum
-
-
-def png_of(width: int, height: int, *extra: bytes) -> bytes:
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
-    pieces = [png_chunk(b"IHDR", header), *extra, png_chunk(b"IDAT", zlib.compress(b""))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(pieces) + png_chunk(b"IEND", b"")
-
-
-class TestImages:
-    @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
-    def test_the_three_formats_are_taken(self, image_format: str) -> None:
-        data = encoded(image_format)
-        assert read_image(text(data), LIMITS) == data
-
-    @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
-    def test_other_formats_are_not(self, image_format: str) -> None:
-        with pytest.raises(InvalidImageError, match="not a readable"):
-            check_header(encoded(image_format), LIMITS)
-
-    @pytest.mark.parametrize(
-        "data",
-        [
-            png_of(100_000, 100_000),
-            png_of(60_000, 60_000),
-            png_of(2**31 - 1, 2**31 - 1),
-            png_of(1001, 1000),
-            png_of(2001, 200),
-            png_of(8, 161),
-            png_of(7, 7),
-            png_of(0, 0),
-            png_of(16, 16, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 80_000_000))),
-            b"",
-        ],
-        ids=range(10),
-    )
-    def test_bombs_and_odd_shapes_are_refused_by_their_header(self, data: bytes) -> None:
-        with pytest.raises(InvalidImageError):
-            check_header(data, LIMITS)
-
-    @given(
-        data=st.binary(max_size=300),
-        head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF0000WEBPVP8 "]),
-    )
-    def test_no_bytes_are_worse_than_a_refusal(self, head: bytes, data: bytes) -> None:
-        with contextlib.suppress(InvalidImageError):
-            check_header(head + data, LIMITS)
-
-    @given(st.text(max_size=60))
-    def test_no_text_is_worse_than_a_refusal(self, given_text: str) -> None:
-        with pytest.raises(InvalidImageError):
-            read_image(given_text, LIMITS)
-
-    def test_a_large_file_is_refused_before_it_is_decoded(self) -> None:
-        with pytest.raises(TooLargeError):
-            read_image("!" * 400_000, LIMITS)
 
 
 class TestAdmission:
@@ -252,6 +162,11 @@ class TestUploading:
         with pytest.raises(DeadlineExceededError):
             await read_body(request_with(piece(b"x")))
 
+    async def test_a_slow_sender_is_cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(uploading, "LONGEST_SECONDS", -1.0)
+        with pytest.raises(DeadlineExceededError):
+            await read_body(request_with(piece(b"x"), piece(b"y")))
+
     @pytest.mark.parametrize("declared", ["", "text/plain", "application/json", "multipart/x"])
     async def test_what_a_form_can_send_is_refused(self, declared: str) -> None:
         with pytest.raises(HTTPException) as caught:
@@ -348,13 +263,3 @@ class TestReceipts:
     def test_any_other_receipt_is_a_failure(self, shown: Receipt) -> None:
         with pytest.raises(SteeringError):
             verify_receipt(shown, asked=asked((SHA, 1.0)), backbone=backbone())
-
-
-@given(st.text())
-def test_stored_text_survives_utf8_and_postgres(value: str) -> None:
-    storable = "\0" not in value and not any(0xD800 <= ord(c) < 0xE000 for c in value)
-    if storable:
-        assert refuse_unstorable(value).encode().decode() == value
-        return
-    with pytest.raises(ValueError, match="the text has"):
-        refuse_unstorable(value)

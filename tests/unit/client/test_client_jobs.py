@@ -154,7 +154,11 @@ def test_the_bar_shows_the_phase_and_the_figures() -> None:
     with progress_reporter(progress=True, title="colours", console=console) as report:
         report(
             Progress(
-                phase="student", step=3, num_steps=9, losses={"total": 0.5}, held_out_accuracy=0.75
+                phase="student",
+                step=3,
+                num_steps=9,
+                losses={"total": 0.5, "odd": None},
+                held_out_accuracy=0.75,
             )
         )
     text = output.getvalue()

@@ -1,11 +1,14 @@
 import os
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from app.core.settings import ROOT_DATA_DIR, Settings, default_data_dir
+from app.core import version
+from app.core.settings import ROOT_DATA_DIR, Settings, child_environment, default_data_dir
+from app.core.version import UNKNOWN, software_version
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +81,23 @@ def test_root_keeps_data_where_others_can_pass(monkeypatch: pytest.MonkeyPatch) 
     assert default_data_dir() == Path("/home/me/data/vlibrary")
     monkeypatch.delenv("XDG_DATA_HOME")
     assert default_data_dir() == Path.home() / ".local/share/vlibrary"
+
+
+def test_a_child_gets_this_environment_with_replaced_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLIBRARY_PORT", "9000")
+    monkeypatch.setenv("OTHER", "kept")
+    found = child_environment({"port": "9001", "worker_host": "h"})
+    assert (found["VLIBRARY_PORT"], found["VLIBRARY_WORKER_HOST"]) == ("9001", "h")
+    assert found["OTHER"] == "kept"
+
+
+def test_the_version_is_known_or_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(version, "version", lambda _name: "1.2.3")
+    assert software_version() == "1.2.3"
+    monkeypatch.setattr(version, "version", missing)
+    assert software_version() == UNKNOWN

@@ -235,3 +235,14 @@ def test_a_reader_that_crashes_is_a_refusal(
     monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
     with pytest.raises(InvalidDatasetError, match="limits"):
         validate_parquet(write(tmp_path, rows()))
+
+
+def test_a_file_that_takes_for_ever_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
+    monkeypatch.setattr(datasets, "CHECK_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(InvalidDatasetError, match="too long"):
+        validate_parquet(write(tmp_path, rows()))

@@ -28,6 +28,12 @@ Shifts = Callable[..., Tensor]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
+def first_of(output: object) -> Tensor:
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, Tensor)
+    return first
+
+
 def logits_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(**inputs, use_cache=False).logits
@@ -41,7 +47,7 @@ def steered_logits(model: PreTrainedModel, inputs: dict[str, Tensor], shifts: Te
     return logits
 
 
-def generated(model: PreTrainedModel, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+def generated(model: PreTrainedModel, inputs: dict[str, Tensor], **options: int) -> Tensor:
     generate: Any = model.generate
     ids: Tensor = generate(**inputs, max_new_tokens=5, do_sample=False, **options)
     return ids
@@ -62,12 +68,12 @@ def test_branches_are_added_to_the_stream_as_they_leave_their_sites(
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen[name] = output[0] if isinstance(output, tuple) else output
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            seen[name] = first_of(output)
 
         return hook
 
-    def keep_input(_module: nn.Module, args: Any, kwargs: Any) -> None:
+    def keep_input(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         seen["in"] = args[0] if args else kwargs["hidden_states"]
 
     for layer in find_sites(model):
@@ -148,8 +154,8 @@ def test_generation_with_cache_equals_generation_without(
 
 
 def _with_bias(linear: nn.Linear, shift: Tensor) -> None:
-    bias = shift if linear.bias is None else linear.bias.detach() + shift
-    linear.bias = nn.Parameter(bias)
+    own = torch.zeros_like(shift) if "bias" not in dict(linear.named_parameters()) else linear.bias
+    linear.bias = nn.Parameter(own.detach() + shift)
 
 
 @every_family
@@ -293,8 +299,8 @@ def test_hooks_never_write_in_place(model_of: Models, random_shifts: Shifts) -> 
     kept: list[Tensor] = []
     copies: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        kept.append(output[0] if isinstance(output, tuple) else output)
+    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+        kept.append(first_of(output))
         copies.append(kept[-1].clone())
 
     first = find_sites(model)[0]
@@ -307,7 +313,8 @@ def test_hooks_never_write_in_place(model_of: Models, random_shifts: Shifts) -> 
 
 
 def test_half_precision_backbones_take_float32_shifts(random_shifts: Shifts) -> None:
-    model = tiny_model("idefics3").to(torch.bfloat16)
+    model = tiny_model("idefics3")
+    nn.Module.to(model, torch.bfloat16)
     inputs = tiny_inputs("idefics3")
     found = steered_logits(model, inputs, random_shifts(2))
     assert found.dtype == torch.bfloat16

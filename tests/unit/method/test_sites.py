@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import nn
@@ -69,6 +70,7 @@ def test_a_model_without_decoder_layers_is_refused() -> None:
 def test_layers_that_add_differently_are_refused(
     config: GraniteConfig | Olmo2Config, wanted: str
 ) -> None:
-    model = AutoModelForCausalLM.from_config(config)
+    make: Any = AutoModelForCausalLM.from_config
+    model: PreTrainedModel = make(config)
     with pytest.raises(UnsupportedBackboneError, match=wanted):
         find_sites(model)

@@ -1,0 +1,45 @@
+# Everything runs from .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check serve pocket clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --upgrade pip
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt torch
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group dev --editable '.[demo]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Train, store, find and apply a vector on easy-VQA through the service, and print the table
+	$(BIN)/vlibrary demo
+
+serve: $(STAMP) ## Run everything on http://127.0.0.1:8000 (Ctrl-C stops it)
+	$(BIN)/vlibrary serve
+
+check: $(STAMP) ## Static checks: format, lint, types, import contracts, dependencies, dead code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/vulture
+
+test: check ## Static checks, then all tests with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
+	$(BIN)/vlibrary pocket build
+
+clean: ## Remove what the other targets made, but for stored data
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png

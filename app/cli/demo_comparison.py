@@ -1,0 +1,120 @@
+"""The demo's comparison: the same questions asked four ways through the service."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import track
+
+if TYPE_CHECKING:
+    from app.method.examples import Example
+    from vlibrary_client import Answer, Client, Dataset, Vector
+
+CONDITIONS: Final = ("zero_shot", "icl", "knn_icl", "m2iv")
+# As many as the worker takes into one batch, for every condition alike.
+_CONCURRENT: Final = 16
+_MAX_TOKENS: Final = 12
+_SIDE_BY_SIDE: Final = 3
+
+
+def compare(
+    client: "Client",
+    asked: "Sequence[Example]",
+    *,
+    dataset: "Dataset",
+    vector: "Vector",
+    shots: int,
+) -> dict[str, Any]:
+    """Accuracy, prompt tokens and milliseconds a question under each condition.
+
+    Args:
+        client: Of the service.
+        asked: The questions.
+        dataset: Where demonstrations come from.
+        vector: What steers.
+        shots: Demonstrations before a question.
+    """
+    from vlibrary_client import Demonstrations
+
+    def demonstrated(selection: Any) -> Callable[[int], dict[str, Any]]:  # noqa: ANN401
+        return lambda place: {
+            "demonstrations": Demonstrations(
+                dataset=dataset, shots=shots, selection=selection, seed=place
+            )
+        }
+
+    options: dict[str, Callable[[int], dict[str, Any]]] = {
+        "zero_shot": lambda _: {},
+        "icl": demonstrated("random"),
+        "knn_icl": demonstrated("nearest"),
+        "m2iv": lambda _: {"vector": vector},
+    }
+    answers: dict[str, list[Answer]] = {}
+    facts: dict[str, Any] = {}
+    speed: dict[str, float] = {}
+    tokens: dict[str, float] = {}
+    for name in CONDITIONS:
+        # One question beforehand, so that nobody pays for what is loaded once.
+        _ask(client, asked[0], options[name](0))
+        started = time.perf_counter()
+        answers[name] = _ask_all(client, asked, options[name], name=name)
+        speed[name] = round(1000 * (time.perf_counter() - started) / len(asked), 2)
+        tokens[name] = sum(answer.usage.prompt_tokens for answer in answers[name]) / len(asked)
+        facts[name] = _accuracy(answers[name], asked)
+    return {
+        **facts,
+        "ms_per_query": speed,
+        "prompt_tokens": tokens,
+        "side_by_side": _side_by_side(asked, answers),
+    }
+
+
+def _ask(client: "Client", example: "Example", options: dict[str, Any]) -> "Answer":
+    return client.steer.generate(
+        example.question, images=[example.image], max_tokens=_MAX_TOKENS, **options
+    )
+
+
+def _ask_all(
+    client: "Client",
+    asked: "Sequence[Example]",
+    options: Callable[[int], dict[str, Any]],
+    *,
+    name: str,
+) -> "list[Answer]":
+    with ThreadPoolExecutor(_CONCURRENT) as pool:
+        pending = [
+            pool.submit(_ask, client, example, options(place))
+            for place, example in enumerate(asked)
+        ]
+        console = Console(stderr=True)
+        return [answer.result() for answer in track(pending, description=name, console=console)]
+
+
+def _accuracy(answers: "Sequence[Answer]", asked: "Sequence[Example]") -> dict[str, float]:
+    from app.method.evaluation.metrics import exact_match, wilson_interval
+
+    right = sum(
+        exact_match(answer.text, example.answers) == 1.0
+        for answer, example in zip(answers, asked, strict=True)
+    )
+    interval = wilson_interval(right, len(asked))
+    return {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _side_by_side(
+    asked: "Sequence[Example]", answers: "dict[str, list[Answer]]"
+) -> list[dict[str, str]]:
+    """The first questions that not everyone answered alike."""
+    rows = [
+        {
+            "question": example.question,
+            "answer": example.answer,
+            **{name: answers[name][place].text.strip() for name in CONDITIONS},
+        }
+        for place, example in enumerate(asked)
+    ]
+    telling = [row for row in rows if len({row[name].lower() for name in CONDITIONS}) > 1]
+    return (telling or rows)[:_SIDE_BY_SIDE]

@@ -1,0 +1,144 @@
+"""`vlibrary evaluate`: measure conditions on a local data set, without a server."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+CONDITIONS: Final = ("zero-shot", "icl", "knn-icl", "m2iv")
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="easy-vqa, a .jsonl or .parquet file, a folder.")],
+    *,
+    vector: Annotated[Path | None, typer.Option(help="File of an M2IV to measure.")] = None,
+    support: Annotated[
+        str | None, typer.Option(help="Where demonstrations come from: a data set as above.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(CONDITIONS)}; may be repeated."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
+    support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
+    shots: Annotated[int, typer.Option(min=1, max=64)] = 16,
+    strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
+    scorer: Annotated[str, typer.Option(help="exact-match, vqa or vqa-normalized.")] = (
+        "exact-match"
+    ),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure zero-shot, n-shot ICL, kNN-ICL and M2IV on the same items."""
+    from app.method.backbone import load_backbone
+    from app.method.evaluation.runner import evaluate as run
+    from app.method.evaluation.tasks.loading import load_examples
+    from app.method.features import FeatureCache
+
+    wanted = _wanted(condition, has_vector=vector is not None)
+    examples = load_examples(dataset, split=split, limit=limit, seed=seed)
+    pool = []
+    if {"icl", "knn-icl"} & set(wanted):
+        pool = load_examples(support or dataset, split=support_split, seed=seed)
+    loaded = load_backbone(backbone, device=device)
+    cache = FeatureCache(loaded)
+    console = Console(stderr=True)
+    reports = {}
+    for name in wanted:
+        with console.status(f"{name}: {len(examples)} items"):
+            reports[name] = run(
+                loaded,
+                examples,
+                condition=_condition(
+                    name,
+                    pool=pool,
+                    vector=vector,
+                    backbone=loaded,
+                    options={"shots": shots, "seed": seed, "strength": strength},
+                ),
+                scorer=scorer,
+                features=cache,
+            )
+    rows = {name: _figures(report) for name, report in reports.items()}
+    print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
+
+
+def _wanted(given: list[str] | None, *, has_vector: bool) -> tuple[str, ...]:
+    names = tuple(given or (CONDITIONS if has_vector else CONDITIONS[:3]))
+    unknown = sorted(set(names) - set(CONDITIONS))
+    if unknown:
+        raise typer.BadParameter(
+            f"wanted {', '.join(CONDITIONS)}, found {', '.join(unknown)}", param_hint="--condition"
+        )
+    if "m2iv" in names and not has_vector:
+        raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
+    return names
+
+
+def _condition(
+    name: str,
+    *,
+    pool: Any,  # noqa: ANN401 - torch types stay out of this module's imports
+    vector: Path | None,
+    backbone: Any,  # noqa: ANN401
+    options: dict[str, Any],
+) -> Any:  # noqa: ANN401
+    from app.method.evaluation import conditions
+
+    if name == "zero-shot":
+        return conditions.zero_shot()
+    if name == "icl":
+        return conditions.n_shot(pool, shots=options["shots"], seed=options["seed"])
+    if name == "knn-icl":
+        return conditions.knn(pool, shots=options["shots"])
+    assert vector is not None
+    return conditions.steered(_read_vector(vector, backbone), strength=options["strength"])
+
+
+def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
+    from app.core.errors import IncompatibleBackboneError
+    from app.core.vector_file import decode_vector_file
+    from app.method.vectors import InContextVectors
+
+    wanted = backbone.description
+    tensors, metadata = decode_vector_file(
+        path.read_bytes(), num_layers=wanted.num_layers, hidden_size=wanted.hidden_size
+    )
+    if metadata["backbone"] != wanted.fingerprint:
+        raise IncompatibleBackboneError(
+            f"The vector belongs to another backbone: wanted {wanted.fingerprint}, "
+            f"found {metadata['backbone']}"
+        )
+    return InContextVectors.from_tensors(tensors)
+
+
+def _figures(report: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {
+        name: getattr(report, name)
+        for name in (
+            "accuracy", "low", "high", "items", "scorer", "shots", "prompt_tokens_mean",
+            "ms_per_query",
+        )
+    }  # fmt: skip
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> Table:
+    table = Table()
+    for heading in ("condition", "accuracy", "95 % interval", "items", "tokens", "ms / question"):
+        table.add_column(heading, justify="left" if heading == "condition" else "right")
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row['accuracy']:.1%}",
+            f"{row['low']:.1%} - {row['high']:.1%}",
+            str(row["items"]),
+            f"{row['prompt_tokens_mean']:.0f}",
+            f"{row['ms_per_query']:.1f}",
+        )
+    return table

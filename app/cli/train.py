@@ -1,0 +1,106 @@
+"""`vlibrary train`: train an M2IV on a local data set, without a server."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from app.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from app.method.training import TrainingResult
+
+
+def train(
+    dataset: Annotated[str, typer.Argument(help="easy-vqa, a .jsonl or .parquet file, a folder.")],
+    *,
+    output: Annotated[Path, typer.Option(help="Where the vector's file goes.")],
+    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    split: Annotated[str, typer.Option(help="Part to train on.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="Most items taken.")] = None,
+    shots: Annotated[int, typer.Option(min=1, max=64, help="The teacher's demonstrations.")] = 16,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A further setting, such as epochs=4; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the state here and go on from it when it exists.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a vector file from examples, with a progress bar; Ctrl-C keeps the checkpoint."""
+    from app.method.backbone import load_backbone
+    from app.method.configuration import TrainingConfig
+    from app.method.evaluation.tasks.loading import load_examples
+    from app.method.training import train as run
+    from app.worker.results import encode_result
+    from vlibrary_client.progress import progress_reporter
+
+    config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
+    examples = load_examples(dataset, split=split, limit=limit, seed=seed)
+    loaded = load_backbone(backbone, device=device)
+    with progress_reporter(progress=True, title=output.stem) as report:
+        result = run(
+            loaded,
+            examples,
+            config,
+            on_step=report,  # type: ignore[arg-type]  # the SDK's Progress has the same fields
+            checkpoint=None if checkpoint is None else FileCheckpoint(checkpoint),
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(encode_result(loaded, result))
+    _show(result, output, as_json=as_json)
+
+
+class FileCheckpoint:
+    """The state of a run in one file, replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> bytes | None:
+        """The state kept last, if there is one."""
+        return self._path.read_bytes() if self._path.exists() else None
+
+    def save(self, data: bytes) -> None:
+        """Keeps the state."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_name(f"{self._path.name}.tmp")
+        draft.write_bytes(data)
+        draft.replace(self._path)
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in given or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InvalidInputError(f"Cannot read the setting: wanted name=value, found {pair}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
+    facts: dict[str, Any] = {
+        "output": str(output),
+        "seconds": round(result.seconds, 1),
+        "teacher_accuracy": round(result.teacher_accuracy, 4),
+    }
+    report = result.held_out
+    if report is not None:
+        facts["held_out_items"] = report.items
+        for name in ("zero_shot", "icl", "steered"):
+            facts[name] = round(getattr(report, name).mean, 4)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        console = Console()
+        for name, value in facts.items():
+            console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)

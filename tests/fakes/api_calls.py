@@ -1,0 +1,31 @@
+"""Requests that several tests of the api begin with."""
+
+import io
+from pathlib import Path
+
+import httpx
+from PIL import Image
+
+from vlibrary_client.uploads import write_parquet
+
+OCTETS = {"content-type": "application/octet-stream"}
+
+
+def png(colour: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def parquet(folder: Path, *, items: int = 3) -> bytes:
+    rows = [{"image": png(), "question": f"What? {n}", "answer": "red"} for n in range(items)]
+    write_parquet(rows, folder / "made.parquet")
+    return (folder / "made.parquet").read_bytes()
+
+
+async def upload(http: httpx.AsyncClient, content: bytes, *, name: str = "d") -> httpx.Response:
+    return await http.post("/datasets", params={"name": name}, content=content, headers=OCTETS)
+
+
+async def train(http: httpx.AsyncClient, **body: object) -> httpx.Response:
+    return await http.post("/train", json={"name": "colours", "dataset": "d", **body})

@@ -1,0 +1,30 @@
+"""Data sets as Parquet files in the Hugging Face image layout."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.method.examples import Example
+
+
+def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
+    """Writes the examples; those that share a picture share its bytes."""
+    rows = [
+        {
+            "image": {"bytes": _png(example), "path": None},
+            "question": example.question,
+            "answers": list(example.answers),
+        }
+        for example in examples
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def _png(example: Example) -> bytes:
+    stream = io.BytesIO()
+    example.image.save(stream, "PNG")
+    return stream.getvalue()

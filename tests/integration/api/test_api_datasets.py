@@ -1,0 +1,74 @@
+import hashlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.core.settings import Settings
+from app.library.storage import ObjectStore, dataset_key
+from tests.fakes.api_calls import OCTETS, parquet, upload
+
+pytestmark = pytest.mark.anyio
+
+
+class TestDatasets:
+    async def test_the_same_bytes_are_the_same_data_set(
+        self, http: httpx.AsyncClient, settings: Settings, tmp_path: Path
+    ) -> None:
+        content = parquet(tmp_path)
+        first = await upload(http, content, name="first")
+        again = await upload(http, content, name="second")
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json()["id"] == again.json()["id"]
+        assert first.headers["location"] == f"/datasets/{first.json()['id']}"
+        body = first.json()
+        assert (body["num_items"], body["num_images"]) == (3, 1)
+        assert body["sha256"] == hashlib.sha256(content).hexdigest()
+        stored = await ObjectStore(settings.objects_url).get_bytes(dataset_key(body["sha256"]))
+        assert stored == content
+        assert not list((settings.data_dir / "uploads").iterdir())
+        by_name = await http.get("/datasets/second")
+        by_id = await http.get(f"/datasets/{body['id']}")
+        assert by_name.json()["id"] == by_id.json()["id"] == body["id"]
+
+    async def test_what_is_no_data_set_is_refused(self, http: httpx.AsyncClient) -> None:
+        for content, status, code in (
+            (b"", 422, "invalid-input"),
+            (b"nonsense", 422, "invalid-dataset"),
+            (b"PAR1" + b"x" * 100 + b"PAR1", 422, "invalid-dataset"),
+            (b"x" * 200_001, 413, "too-large"),
+        ):
+            response = await upload(http, content)
+            assert (response.status_code, response.json()["code"]) == (status, code)
+        assert (await http.get("/datasets")).json() == {"items": [], "next_cursor": None}
+
+    async def test_an_endless_body_is_cut_off(self, http: httpx.AsyncClient) -> None:
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 50_000
+
+        response = await http.post("/datasets?name=d", content=endless(), headers=OCTETS)
+        assert (response.status_code, response.json()["code"]) == (413, "too-large")
+
+    async def test_the_name_and_the_type_are_checked(self, http: httpx.AsyncClient) -> None:
+        assert (await upload(http, b"x", name="../up")).status_code == 422
+        response = await http.post("/datasets?name=d", content=b"x")
+        assert (response.status_code, response.json()["code"]) == (415, "unsupported-media-type")
+
+    async def test_pages_follow_each_other(self, http: httpx.AsyncClient, tmp_path: Path) -> None:
+        made = [
+            (await upload(http, parquet(tmp_path, items=n), name=f"d{n}")).json()["id"]
+            for n in range(1, 4)
+        ]
+        first = (await http.get("/datasets", params={"limit": 2})).json()
+        rest = (await http.get("/datasets", params={"cursor": first["next_cursor"]})).json()
+        assert [item["id"] for item in first["items"] + rest["items"]] == made[::-1]
+        assert rest["next_cursor"] is None
+        bad = await http.get("/datasets", params={"cursor": "zz"})
+        assert (bad.status_code, bad.json()["code"]) == (422, "invalid-input")
+
+    async def test_an_unknown_data_set_is_404(self, http: httpx.AsyncClient) -> None:
+        for ref in ("nobody", str(uuid.UUID(int=7))):
+            assert (await http.get(f"/datasets/{ref}")).status_code == 404

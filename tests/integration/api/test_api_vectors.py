@@ -1,0 +1,125 @@
+import hashlib
+
+import httpx
+import pytest
+
+from tests.fakes.api_calls import OCTETS
+from tests.fakes.training import Sessions, store_vector, vector_file
+from tests.fakes.worker import FakeWorker, backbone
+
+pytestmark = pytest.mark.anyio
+
+
+class TestVectors:
+    async def test_a_file_comes_back_as_it_was_imported(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        params = {"name": "mine", "description": "d", "tags": ["x", "y"]}
+        made = await http.post("/vectors", params=params, content=blob, headers=OCTETS)
+        again = await http.post("/vectors", params=params, content=blob, headers=OCTETS)
+        assert (made.status_code, again.status_code) == (201, 200)
+        assert made.json() == again.json()
+        body = made.json()
+        assert (body["name"], body["version"], body["shots"]) == ("mine", 1, 16)
+        assert (body["tags"], body["aliases"]) == (["x", "y"], ["latest"])
+        assert made.headers["location"] == f"/vectors/{body['id']}"
+        file = await http.get("/vectors/mine@1/file")
+        assert file.content == blob
+        assert file.headers["etag"] == f'"{hashlib.sha256(blob).hexdigest()}"'
+
+    async def test_a_known_backbone_is_enough_for_an_import(
+        self, http: httpx.AsyncClient, sessions: Sessions
+    ) -> None:
+        await store_vector(sessions, backbone("b"))
+        blob = vector_file(backbone("b"), seed=5)
+        response = await http.post("/vectors?name=other", content=blob, headers=OCTETS)
+        assert response.status_code == 201
+        assert response.json()["backbone"]["fingerprint"] == "b" * 64
+
+    async def test_files_of_unknown_backbones_are_refused(self, http: httpx.AsyncClient) -> None:
+        blob = vector_file(backbone("c"))
+        response = await http.post("/vectors?name=other", content=blob, headers=OCTETS)
+        assert (response.status_code, response.json()["code"]) == (409, "incompatible-backbone")
+        assert response.json()["details"] == {"wanted": ["a" * 64], "found": ["c" * 64]}
+
+    async def test_broken_files_are_refused(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        wrong_size = vector_file(worker.description, num_layers=3)
+        for content in (blob[:-1], b"x" + blob, b"", wrong_size, b"\xff" * 100):
+            response = await http.post("/vectors?name=n", content=content, headers=OCTETS)
+            assert response.status_code == 422
+        assert (await http.get("/vectors")).json()["items"] == []
+
+    async def test_listing_filters_and_pages(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        for seed, name in enumerate(["a", "a", "b"]):
+            await store_vector(sessions, worker.description, name=name, seed=seed)
+        await store_vector(sessions, backbone("b"), name="c")
+        everything = (await http.get("/vectors")).json()["items"]
+        assert [(item["name"], item["version"]) for item in everything] == [
+            ("c", 1),
+            ("b", 1),
+            ("a", 2),
+            ("a", 1),
+        ]
+
+        async def names(**params: str | int) -> list[str]:
+            body = (await http.get("/vectors", params=params)).json()
+            return [f"{item['name']}@{item['version']}" for item in body["items"]]
+
+        assert await names(name="a") == ["a@2", "a@1"]
+        assert await names(backbone="b" * 64) == ["c@1"]
+        assert await names(tag="stored", status="ready", limit=1) == ["c@1"]
+        assert await names(status="retired") == []
+        assert await names(tag="none") == []
+
+    async def test_descriptions_change_and_numbers_do_not(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        record = await store_vector(sessions, worker.description)
+        patch = {"description": "new", "tags": ["b", "a"], "status": "collapsed"}
+        changed = (await http.patch(f"/vectors/{record.id}", json=patch)).json()
+        assert (changed["description"], changed["tags"], changed["status"]) == (
+            "new",
+            ["a", "b"],
+            "collapsed",
+        )
+        assert changed["sha256"] == record.sha256
+        untouched = (await http.patch("/vectors/colours", json={})).json()
+        assert untouched == changed
+        refused = await http.patch("/vectors/colours", json={"sha256": "0" * 64})
+        assert refused.status_code == 422
+
+    async def test_aliases_are_compared_and_set(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        for seed in range(2):
+            await store_vector(sessions, worker.description, seed=seed)
+
+        async def put(**body: object) -> int:
+            return (await http.put("/vectors/colours/aliases/prod", json=body)).status_code
+
+        assert await put(version=1, expected_version=2) == 409
+        assert await put(version=1, expected_version=0) == 200
+        assert await put(version=2, expected_version=0) == 409
+        assert await put(version=9) == 404
+        assert (await http.get("/vectors/colours@prod")).json()["version"] == 1
+        assert await put(version=2, expected_version=1) == 200
+        assert (await http.get("/vectors/colours@prod")).json()["aliases"] == ["latest", "prod"]
+
+    async def test_a_vector_in_use_is_not_deleted(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        record = await store_vector(sessions, worker.description)
+        await http.put("/vectors/colours/aliases/prod", json={"version": 1})
+        refused = await http.delete("/vectors/colours@1")
+        assert (refused.status_code, refused.json()["details"]) == (409, {"aliases": ["prod"]})
+        other = await store_vector(sessions, worker.description, seed=2)
+        assert (await http.delete(f"/vectors/{other.id}")).status_code == 204
+        assert (await http.get(f"/vectors/{other.id}")).status_code == 404
+        assert (await http.get("/vectors/colours")).json()["id"] == str(record.id)
+        assert (await http.delete(f"/vectors/{other.id}")).status_code == 404

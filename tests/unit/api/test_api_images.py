@@ -1,0 +1,105 @@
+import base64
+import contextlib
+import io
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.api.fields import refuse_unstorable
+from app.api.images import ImageLimits, check_header, read_image
+from app.core.errors import (
+    InvalidImageError,
+    TooLargeError,
+)
+
+LIMITS = ImageLimits(
+    max_images=2,
+    max_bytes=200_000,
+    max_pixels=1_000_000,
+    min_side=8,
+    max_side=2000,
+    max_aspect=20,
+)
+
+
+def encoded(image_format: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(buffer, format=image_format)
+    return buffer.getvalue()
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + checksum
+
+
+def png_of(width: int, height: int, *extra: bytes) -> bytes:
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    pieces = [png_chunk(b"IHDR", header), *extra, png_chunk(b"IDAT", zlib.compress(b""))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pieces) + png_chunk(b"IEND", b"")
+
+
+class TestImages:
+    @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+    def test_the_three_formats_are_taken(self, image_format: str) -> None:
+        data = encoded(image_format)
+        assert read_image(text(data), LIMITS) == data
+
+    @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
+    def test_other_formats_are_not(self, image_format: str) -> None:
+        with pytest.raises(InvalidImageError, match="not a readable"):
+            check_header(encoded(image_format), LIMITS)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png_of(100_000, 100_000),
+            png_of(60_000, 60_000),
+            png_of(2**31 - 1, 2**31 - 1),
+            png_of(1001, 1000),
+            png_of(2001, 200),
+            png_of(8, 161),
+            png_of(7, 7),
+            png_of(0, 0),
+            png_of(16, 16, png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 80_000_000))),
+            b"",
+        ],
+        ids=range(10),
+    )
+    def test_bombs_and_odd_shapes_are_refused_by_their_header(self, data: bytes) -> None:
+        with pytest.raises(InvalidImageError):
+            check_header(data, LIMITS)
+
+    @given(
+        data=st.binary(max_size=300),
+        head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF0000WEBPVP8 "]),
+    )
+    def test_no_bytes_are_worse_than_a_refusal(self, head: bytes, data: bytes) -> None:
+        with contextlib.suppress(InvalidImageError):
+            check_header(head + data, LIMITS)
+
+    @given(st.text(max_size=60))
+    def test_no_text_is_worse_than_a_refusal(self, given_text: str) -> None:
+        with pytest.raises(InvalidImageError):
+            read_image(given_text, LIMITS)
+
+    def test_a_large_file_is_refused_before_it_is_decoded(self) -> None:
+        with pytest.raises(TooLargeError):
+            read_image("!" * 400_000, LIMITS)
+
+
+@given(st.text())
+def test_stored_text_survives_utf8_and_postgres(value: str) -> None:
+    storable = "\0" not in value and not any(0xD800 <= ord(c) < 0xE000 for c in value)
+    if storable:
+        assert refuse_unstorable(value).encode().decode() == value
+        return
+    with pytest.raises(ValueError, match="the text has"):
+        refuse_unstorable(value)

@@ -1,0 +1,99 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message
+
+from app.api.admission import Admission
+from app.api.dependencies import Services
+from tests.fakes.worker import FakeWorker
+
+pytestmark = pytest.mark.anyio
+
+
+async def steer(http: httpx.AsyncClient, **body: object) -> httpx.Response:
+    return await http.post("/steer/generate", json={"prompt": "What colour?", **body})
+
+
+async def test_the_deadline_ends_the_request_and_the_work(
+    http: httpx.AsyncClient,
+    worker: FakeWorker,
+    *,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker.pause_seconds = 30
+    hurried = services.settings.model_copy(update={"request_timeout_seconds": 0.1})
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    response = await steer(http)
+    assert (response.status_code, response.json()["code"]) == (504, "deadline-exceeded")
+    assert (worker.num_cancelled, worker.running) == (1, 0)
+
+
+async def test_a_client_that_leaves_frees_the_worker(
+    api: FastAPI, worker: FakeWorker, services: Services
+) -> None:
+    worker.pause_seconds = 30
+    body = b'{"prompt": "q"}'
+    sent: list[Message] = []
+    incoming: asyncio.Queue[Message] = asyncio.Queue()
+    incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/steer/generate",
+        "raw_path": b"/steer/generate",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    request = asyncio.create_task(api(scope, incoming.get, send))
+    await worker.wait_until_running(1)
+    assert services.admission.in_flight == 1
+    incoming.put_nowait({"type": "http.disconnect"})
+    async with asyncio.timeout(5):
+        await request
+    assert sent[0]["status"] == 499
+    assert (worker.num_cancelled, worker.running) == (1, 0)
+    assert services.admission.in_flight == 0
+
+
+async def test_a_sender_of_drops_keeps_no_place(
+    http: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.admission.BODY_TIMEOUT_SECONDS", 0.05)
+
+    async def drops() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    response = await http.post("/steer/generate", content=drops())
+    assert (response.status_code, response.json()["code"]) == (408, "request-timeout")
+    assert services.admission.in_flight == 0
+
+
+async def test_requests_beyond_the_places_are_told_when_to_return(
+    http: httpx.AsyncClient,
+    worker: FakeWorker,
+    *,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker.pause_seconds = 0.5
+    monkeypatch.setitem(
+        services.__dict__, "admission", Admission(max_requests=2, max_bytes=10_000_000)
+    )
+    first = [asyncio.create_task(steer(http)) for _ in range(2)]
+    await worker.wait_until_running(2)
+    refused = await http.post("/steer/generate", content=b"not even read")
+    assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert [response.status_code for response in await asyncio.gather(*first)] == [200, 200]
+    assert (await steer(http)).status_code == 200

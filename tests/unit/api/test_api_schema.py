@@ -1,0 +1,219 @@
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from app.api.admission import AdmittedRoute
+from app.api.app import allowed_hosts, create_api
+from app.api.dependencies import Services
+from app.core.settings import Settings
+
+METHODS = {"get", "put", "post", "patch", "delete"}
+BOUNDED_FORMATS = {"uuid", "binary"}
+
+
+@pytest.fixture
+def schema(api: FastAPI) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return api.openapi()
+
+
+def operations(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in schema["paths"].items():
+        for method, operation in item.items():
+            assert method in METHODS
+            yield f"{method} {path}", operation
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    if isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def unbounded(node: dict[str, Any], schema: dict[str, Any], *, place: str) -> Iterator[str]:
+    """Places below `node` where a request may hold a value without a bound."""
+    if "$ref" in node:
+        node = schema["components"]["schemas"][node["$ref"].rpartition("/")[2]]
+    if not _is_bounded(node):
+        yield place
+    for name, inner in _parts(node):
+        yield from unbounded(inner, schema, place=place + name)
+
+
+def _parts(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from (("", option) for option in node.get("anyOf", []))
+    yield from ((f".{name}", value) for name, value in node.get("properties", {}).items())
+    if "items" in node:
+        yield "[]", node["items"]
+    if isinstance(node.get("additionalProperties"), dict):
+        yield ".*", node["additionalProperties"]
+
+
+def _is_bounded(node: dict[str, Any]) -> bool:
+    match node.get("type"):
+        case "integer" | "number":
+            return _is_bounded_number(node)
+        case "string":
+            return _is_bounded_text(node)
+        case "array":
+            return "maxItems" in node
+        case "object":
+            return not node.get("additionalProperties") or "maxProperties" in node
+        case "boolean" | "null":
+            return True
+        case _:
+            return "anyOf" in node
+
+
+def _is_bounded_number(node: dict[str, Any]) -> bool:
+    has_low = "minimum" in node or "exclusiveMinimum" in node
+    return has_low and ("maximum" in node or "exclusiveMaximum" in node)
+
+
+def _is_bounded_text(node: dict[str, Any]) -> bool:
+    is_chosen = {"enum", "const", "maxLength"} & set(node) or node.get("format") in BOUNDED_FORMATS
+    return bool(is_chosen) or node.get("pattern", "").endswith(("}$", "}-"))
+
+
+def test_the_schema_is_json_and_complete(schema: dict[str, Any]) -> None:
+    json.dumps(schema, allow_nan=False)
+    known = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    assert set(references(schema)) <= known
+    names = [operation["operationId"] for _, operation in operations(schema)]
+    assert len(set(names)) == len(names)
+    assert all(operation.get("summary") for _, operation in operations(schema))
+
+
+def test_every_route_is_in_the_schema(api: FastAPI, schema: dict[str, Any]) -> None:
+    routed = {
+        (context.path_format, method.lower())
+        for context in iter_route_contexts(api.routes)
+        for method in context.methods or ()
+        if context.path_format not in {"/openapi.json", None}
+    }
+    documented = {(path, method) for path, item in schema["paths"].items() for method in item}
+    assert routed == documented
+    assert len(documented) > 15
+
+
+def test_every_route_documents_its_errors_as_problems(schema: dict[str, Any]) -> None:
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    for name, operation in operations(schema):
+        errors = {
+            status: answer for status, answer in operation["responses"].items() if status >= "4"
+        }
+        assert {"422", "500", "503"} <= set(errors), name
+        for status, answer in errors.items():
+            if (name, status) != ("get /readyz", "503"):
+                assert answer["content"] == {"application/problem+json": problem}, (name, status)
+
+
+def test_every_route_that_names_a_thing_can_miss_it(schema: dict[str, Any]) -> None:
+    for name, operation in operations(schema):
+        if "{" in name:
+            assert "404" in operation["responses"], name
+
+
+def test_every_value_of_a_request_has_bounds(schema: dict[str, Any]) -> None:
+    found: list[str] = []
+    for name, operation in operations(schema):
+        for parameter in operation.get("parameters", []):
+            place = f"{name} {parameter['name']}"
+            found += unbounded(parameter["schema"], schema, place=place)
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            found += unbounded(content["schema"], schema, place=name)
+    assert found == []
+
+
+def test_unknown_fields_are_refused_in_every_request(schema: dict[str, Any]) -> None:
+    for name, operation in operations(schema):
+        content = operation.get("requestBody", {}).get("content", {})
+        for reference in references(content.get("application/json", {})):
+            body = schema["components"]["schemas"][reference.rpartition("/")[2]]
+            assert body["additionalProperties"] is False, name
+
+
+def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:
+    admitted = {
+        context.path
+        for context in iter_route_contexts(api.routes)
+        if isinstance(context.original_route, AdmittedRoute)
+    }
+    assert admitted == {"/steer/generate", "/retrieve"}
+
+
+def test_nothing_is_loaded_from_elsewhere(api: FastAPI) -> None:
+    assert (api.docs_url, api.redoc_url) == (None, None)
+
+
+@pytest.mark.anyio
+class TestHosts:
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:8000", "[::1]:8000"]
+    )
+    async def test_own_names_are_answered(self, http: httpx.AsyncClient, host: str) -> None:
+        assert (await http.get("/livez", headers={"host": host})).status_code == 200
+
+    @pytest.mark.parametrize(
+        "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil", "", "127.0.0.2", "a b"]
+    )
+    async def test_other_names_are_not(self, http: httpx.AsyncClient, host: str) -> None:
+        response = await http.get("/livez", headers={"host": host})
+        assert (response.status_code, response.json()["code"]) == (400, "bad-request")
+        assert response.headers["content-type"] == "application/problem+json"
+
+    @pytest.mark.parametrize(
+        ("site", "status"),
+        [("cross-site", 403), ("same-site", 403), ("same-origin", 404), ("none", 404)],
+    )
+    async def test_pages_of_other_sites_cannot_write(
+        self, http: httpx.AsyncClient, site: str, status: int
+    ) -> None:
+        headers = {"sec-fetch-site": site}
+        response = await http.post("/nothing", headers=headers)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (await http.get("/livez", headers=headers)).status_code == 200
+
+    async def test_behind_a_proxy_names_are_not_ours_to_check(
+        self, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        public = settings.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - nothing listens
+        monkeypatch.setitem(services.__dict__, "settings", public)
+        transport = httpx.ASGITransport(app=create_api(services))
+        async with httpx.AsyncClient(transport=transport, base_url="http://my.example") as http:
+            assert (await http.get("/livez")).status_code == 200
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+    async def test_loopback_is_recognised(self, settings: Settings, host: str) -> None:
+        assert "*" not in allowed_hosts(settings.model_copy(update={"host": host}))
+
+
+@pytest.mark.anyio
+async def test_without_a_database_the_process_lives_and_is_not_ready(
+    http: httpx.AsyncClient,
+) -> None:
+    assert (await http.get("/livez")).status_code == 200
+    response = await http.get("/readyz")
+    assert response.status_code == 503
+    checks = response.json()["checks"]
+    assert {name: check["ok"] for name, check in checks.items()} == {
+        "database": False,
+        "worker": True,
+        "index": False,
+    }
+    assert "127.0.0.1" not in response.text
+    listing = await http.get("/vectors")
+    assert (listing.status_code, listing.headers["retry-after"]) == (503, "2")

@@ -1,0 +1,101 @@
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from app.api import maintenance
+from app.api.dependencies import Services
+from app.api.maintenance import keep_house, remove_abandoned_uploads
+from app.api.streaming import stream_job_events
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+from app.main import create_app, worker_urls
+
+
+def test_the_api_loads_no_torch() -> None:
+    script = (
+        "import sys, app.main\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", script], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_database_there_is_no_api(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        create_app(settings)
+
+
+def test_settings_come_from_the_environment_when_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[str] = []
+    monkeypatch.setattr("app.main.configure_logs", levels.append)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("VLIBRARY_LOG_LEVEL", "error")
+    app = create_app()
+    found: Services = app.state.services
+    assert found.settings.data_dir == tmp_path
+    assert levels == ["error"]
+
+
+def test_the_worker_beside_is_the_default(settings: Settings) -> None:
+    assert worker_urls(settings) == ("http://127.0.0.1:8001",)
+    several = settings.model_copy(update={"workers": ("http://a:1", "http://b:2")})
+    assert worker_urls(several) == ("http://a:1", "http://b:2")
+
+
+def test_the_databases_password_is_in_no_text(settings: Settings) -> None:
+    secret = SecretStr("postgresql://u:hunter2@127.0.0.1:1/none")
+    app = create_app(settings.model_copy(update={"database_url": secret}))
+    assert "hunter2" not in repr(app.state.services)
+
+
+def test_only_abandoned_uploads_are_removed(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / name for name in ("a.upload", "b.upload", "c.parquet"))
+    for path in (old, new, other):
+        path.touch()
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    os.utime(other, (long_ago, long_ago))
+    remove_abandoned_uploads(tmp_path)
+    remove_abandoned_uploads(tmp_path / "missing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.upload", "c.parquet"]
+
+
+@pytest.mark.anyio
+async def test_chores_survive_a_missing_database(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: asyncio.Queue[None] = asyncio.Queue()
+    real = maintenance.requeue_stalled_jobs
+
+    async def counted(found: Services) -> None:
+        tried.put_nowait(None)
+        await real(found)
+
+    monkeypatch.setattr(maintenance, "requeue_stalled_jobs", counted)
+    monkeypatch.setattr(maintenance, "CHORES_PER_STALL", 1000)
+    chores = asyncio.create_task(keep_house(services))
+    async with asyncio.timeout(20):
+        await tried.get()
+        await tried.get()
+    assert not chores.done()
+    chores.cancel()
+    await asyncio.gather(chores, return_exceptions=True)
+
+
+@pytest.mark.anyio
+async def test_a_stream_ends_quietly_when_the_database_goes(services: Services) -> None:
+    events = [event async for event in stream_job_events(services.sessions, uuid.UUID(int=1))]
+    assert [event.comment for event in events] == ["events"]
