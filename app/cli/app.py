@@ -11,8 +11,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
+from app.cli.demo import demo
 from app.cli.doctor import doctor
+from app.cli.evaluate import evaluate
+from app.cli.pocket import pocket
 from app.cli.serve import serve
+from app.cli.train import train
 from app.cli.worker import worker
 from app.core.errors import VLibraryError
 from app.core.version import software_version
@@ -22,6 +26,9 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "worker": worker,
     "api": api,
     "doctor": doctor,
+    "train": train,
+    "evaluate": evaluate,
+    "demo": demo,
 }
 
 
@@ -53,6 +60,7 @@ def build() -> typer.Typer:
 
     for name, command in COMMANDS.items():
         cli.command(name)(command)
+    cli.add_typer(pocket)
     return cli
 
 

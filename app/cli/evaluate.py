@@ -97,8 +97,9 @@ def _condition(
         return conditions.n_shot(pool, shots=options["shots"], seed=options["seed"])
     if name == "knn-icl":
         return conditions.knn(pool, shots=options["shots"])
-    assert vector is not None
-    return conditions.steered(_read_vector(vector, backbone), strength=options["strength"])
+    return conditions.steered(
+        _read_vector(Path(vector or ""), backbone), strength=options["strength"]
+    )
 
 
 def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401

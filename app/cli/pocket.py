@@ -52,7 +52,8 @@ def build(
                 loss=f"loss {progress.loss:.3f}" if progress.loss else "",
             )
             if progress.scores:
-                figures = "  ".join(f"{name} {value:.2f}" for name, value in progress.scores.items())
+                scores = progress.scores.items()
+                figures = "  ".join(f"{name} {value:.2f}" for name, value in scores)
                 console.print(f"{progress.stage} {progress.step}: {figures}", highlight=False)
 
         parts = build_pocket(plan, folder=work, on_progress=show)

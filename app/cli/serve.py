@@ -9,7 +9,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Final
 
 import typer
@@ -17,24 +19,32 @@ import typer
 from app.cli.options import read_settings
 from app.cli.supervisor import Program, Supervisor
 from app.core.errors import ConfigurationError
-from app.core.logs import configure_logs
+from app.core.logs import configure_logs, get_logger
 from app.core.settings import Settings, child_environment
 
+# `python -m app` looks there first, so no other folder called `app` can take our place.
+CODE_FOLDER: Final = Path(__file__).resolve().parents[2]
+INTERRUPTED: Final = 130
 READY_TIMEOUT_SECONDS: Final = 900.0
 PROBE_TIMEOUT_SECONDS: Final = 2.0
+DATABASE_CHECK_SECONDS: Final = 1.0
 JOB_STALLED_SECONDS: Final = 15.0
+
+log = get_logger(__name__)
 
 
 class Signals:
-    """How often this process was asked to end."""
+    """How often this process was asked to end, by Ctrl-C or SIGTERM."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._are_noted = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+            signal.signal(number, self._receive)
 
-    def _note(self, *_: object) -> None:
-        self._count += 1
+    def note(self) -> None:
+        """From now on only note them; before, they interrupt whatever is being done."""
+        self._are_noted = True
 
     def asked(self) -> bool:
         """Whether the end was asked for."""
@@ -43,6 +53,11 @@ class Signals:
     def insisted(self) -> bool:
         """Whether it was asked for again."""
         return self._count > 1
+
+    def _receive(self, *_: object) -> None:
+        self._count += 1
+        if not self._are_noted:
+            raise KeyboardInterrupt
 
 
 def serve(
@@ -54,46 +69,93 @@ def serve(
 ) -> None:
     """Run everything on this machine: Postgres, a worker with the backbone, the api."""
     settings = read_settings(host=host, port=port, backbone=backbone, data_dir=data_dir)
+    if "log_level" not in settings.model_fields_set:
+        # A person watches; a line for every request would bury the ones that matter.
+        settings = settings.model_copy(update={"log_level": "warning"})
     configure_logs(settings.log_level)
-    signals = Signals()
     require_free_port(settings.host, settings.port)
+    try:
+        run(settings, signals=Signals())
+    except KeyboardInterrupt:
+        raise typer.Exit(code=INTERRUPTED) from None
+
+
+def run(settings: Settings, *, signals: Signals) -> None:
+    """Serve until asked to end; nothing runs any more afterwards.
+
+    Raises:
+        UnavailableError: A part did not start.
+        KeyboardInterrupt: The end was asked for before there was a database.
+    """
     with ExitStack() as stack:
-        database_url = stack.enter_context(running_database(settings))
-        if signals.asked():
-            return
+        database = stack.enter_context(running_database(settings))
+        signals.note()
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)
-        for program in programs(settings, database_url=database_url):
+        for program in programs(settings, database_url=database.url):
             supervisor.start(program)
         supervisor.wait_ready(timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked)
         if not signals.asked():
             print_banner(settings)
-        supervisor.watch(interrupted=signals.asked)
+        supervisor.watch(interrupted=signals.asked, chore=database.mend)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A database that is ready.
+
+    Attributes:
+        url: Where it is.
+        mend: Starts it again when it is ours and died; to be called now and then.
+    """
+
+    url: str
+    mend: Callable[[], None]
 
 
 @contextmanager
-def running_database(settings: Settings) -> Iterator[str]:
-    """The URL of a migrated database: the configured one, or our own for the block."""
-    from app.library.embedded import EmbeddedPostgres
+def running_database(settings: Settings) -> Iterator[Database]:
+    """A migrated database: the configured one, or our own for the block."""
     from app.library.migrate import upgrade
 
     with ExitStack() as stack:
         if settings.database_url is not None:
             url = settings.database_url.get_secret_value()
+            database = Database(url=url, mend=lambda: None)
         else:
-            url = stack.enter_context(
-                EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin)
-            ).url
-        upgrade(url)
-        yield url
+            database = stack.enter_context(own_database(settings))
+        upgrade(database.url)
+        yield database
+
+
+@contextmanager
+def own_database(settings: Settings) -> Iterator[Database]:
+    """Our own Postgres for the block."""
+    from app.library.embedded import EmbeddedPostgres
+
+    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
+        looked = monotonic()
+
+        def mend() -> None:
+            nonlocal looked
+            if monotonic() - looked > DATABASE_CHECK_SECONDS:
+                looked = monotonic()
+                if not postgres.is_running:
+                    log.error("postgres ended, is started again", action="serve.restart")
+                    postgres.start()
+
+        yield Database(url=postgres.url, mend=mend)
 
 
 def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
     """The children that these settings ask for, a worker before the api."""
+    # Children work elsewhere, so what is relative to here must be told in full.
+    local = Path(settings.backbone).resolve()
     shared = {
         "database_url": database_url,
-        "data_dir": str(settings.data_dir),
-        "backbone": settings.backbone,
+        "data_dir": str(settings.data_dir.resolve()),
+        "backbone": str(local) if local.is_dir() else settings.backbone,
+        "log_level": settings.log_level,
     }
     if "job_stalled_seconds" not in settings.model_fields_set:
         # A child that died is noticed here at once, so its job need not wait for long.
@@ -105,12 +167,14 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
         yield Program(
             name="worker",
             command=_command("worker"),
+            folder=CODE_FOLDER,
             environment=child_environment({**shared, "worker_port": str(port)}),
             is_ready=_probe(settings.worker_host, port, "/health"),
         )
     yield Program(
         name="api",
         command=_command("api"),
+        folder=CODE_FOLDER,
         environment=child_environment(
             {
                 **shared,

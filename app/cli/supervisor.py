@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
@@ -30,12 +31,14 @@ class Program:
         name: For people and logs.
         command: The program and its arguments.
         environment: All of the child's variables.
+        folder: Where it works.
         is_ready: Answers whether the running child does its work.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    folder: Path
     is_ready: Callable[[], bool]
 
 
@@ -94,9 +97,17 @@ class Supervisor:
                 raise UnavailableError(f"not ready after {timeout_seconds:g} s")
             sleep(POLL_SECONDS)
 
-    def watch(self, *, interrupted: Callable[[], bool]) -> None:
-        """Start children that die again, slower each time, until interrupted."""
+    def watch(
+        self, *, interrupted: Callable[[], bool], chore: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start children that die again, slower each time, until interrupted.
+
+        Args:
+            interrupted: Whether to return.
+            chore: What else is to be done about ten times a second.
+        """
         while not interrupted():
+            chore()
             for child in self._children:
                 self._mend(child)
             sleep(POLL_SECONDS)
@@ -119,6 +130,7 @@ class Supervisor:
         child.process = subprocess.Popen(  # noqa: S603 - our own command line
             tethered(child.program.command, death_signal=signal.SIGKILL),
             env=dict(child.program.environment),
+            cwd=child.program.folder,
             start_new_session=True,
         )
         child.started = monotonic()

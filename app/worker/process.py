@@ -14,6 +14,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
@@ -55,6 +56,8 @@ class Worker:
 
 def run(settings: Settings) -> None:
     """Run a worker until it is asked to end; exits with status 1 when its device broke."""
+    # Its bars would stand between the lines of the log.
+    disable_progress_bar()
     backbone = load_backbone(
         settings.backbone,
         device=settings.device,

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = SECONDS) -> None:

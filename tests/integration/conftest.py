@@ -62,7 +62,8 @@ def database(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.fixture
 async def sessions(database: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    engine = make_engine(database)
+    # A busy machine must not turn waiting into failing.
+    engine = make_engine(database, lock_timeout_seconds=60)
     yield session_factory(engine)
     await engine.dispose()
 

@@ -4,7 +4,7 @@ Knows the Hugging Face classes; knows neither the world nor how it is trained.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final, cast
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -14,6 +14,7 @@ from transformers import (
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessorPil,
     Idefics3Processor,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -47,8 +48,10 @@ CHAT_TEMPLATE: Final = (
 def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer fitted to the corpus; any text encodes without loss."""
     raw = tokenizers.Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
+    # A word is the same token at the start of an answer and inside a question: comparing a word
+    # with an image was learnt only once the two shared an embedding.
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    raw.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=[PAD, USER, MODEL, SYSTEM, END, *_IMAGE_TOKENS],
@@ -56,7 +59,8 @@ def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     raw.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast = make(
         tokenizer_object=raw,
         pad_token=PAD,
         eos_token=END,
@@ -64,6 +68,12 @@ def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=MAX_TOKENS,
         clean_up_tokenization_spaces=False,
     )
+    return tokenizer
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    return int(cast("int", tokenizer.convert_tokens_to_ids(token)))
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
@@ -80,9 +90,9 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics3Processor:
 
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
     """An untrained pocket LVLM; its weights come from torch's current generator."""
-    end = tokenizer.convert_tokens_to_ids(END)
-    pad = tokenizer.convert_tokens_to_ids(PAD)
-    config = Idefics3Config(
+    end, pad = token_id(tokenizer, END), token_id(tokenizer, PAD)
+    configure: Any = Idefics3Config
+    config = configure(
         vision_config={
             "hidden_size": VISION_SIZE,
             "intermediate_size": 4 * VISION_SIZE,
@@ -105,7 +115,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGene
             "eos_token_id": end,
         },
         scale_factor=PIXEL_SHUFFLE,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=token_id(tokenizer, "<image>"),
         pad_token_id=pad,
         bos_token_id=None,
         eos_token_id=end,

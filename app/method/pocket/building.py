@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from app.method.pocket.anatomy import make_model, make_processor, train_tokenizer
-from app.method.pocket.curriculum import Item, Writer, episodes, single_items
+from app.method.pocket.curriculum import MAX_ITEMS, Item, Writer, episode, episodes, single_items
 from app.method.pocket.pool import ScenePool, patch_features, render_pool
 from app.method.pocket.questions import sample_question
 from app.method.pocket.reading import answer_logits
@@ -28,6 +28,7 @@ from app.method.pocket.words import LABELS, LANGUAGES, SYNONYMS, sample_lexicon
 from app.method.pocket.world import sample_scene
 
 _CORPUS_ITEMS = 20_000
+_WORD_SHARES: Mapping[str, float] = {"shape": 0.2, "color": 0.2, "presence": 0.6}
 _FILLER = (
     "Answer the question about the image. Answer with one word. Use a single word or phrase. "
     "label? ? a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9"
@@ -43,8 +44,9 @@ class BuildPlan:
         pool_images: Rendered for training.
         held_out_images: Rendered for validation and for the report.
         vision_steps: Steps of `vision_images` images each.
-        single_steps: At most this many steps of `single_rows` single items each.
-        single_goal: Every kind's accuracy at which single items end early.
+        word_steps: At most this many steps of `single_rows` single items without negation.
+        single_steps: At most this many steps of `single_rows` single items of all kinds.
+        verdict_goal: Accuracy of yes/no questions at which these two stages end early.
         episode_steps: Steps of about `episode_tokens` tokens each.
     """
 
@@ -53,10 +55,11 @@ class BuildPlan:
     held_out_images: int = 3_000
     vision_steps: int = 3_000
     vision_images: int = 192
-    single_steps: int = 2_000
+    word_steps: int = 1_000
+    single_steps: int = 1_000
     single_rows: int = 256
-    single_goal: float = 0.97
-    episode_steps: int = 1_200
+    verdict_goal: float = 0.88
+    episode_steps: int = 900
     episode_tokens: int = 7_000
 
     def scaled(self, share: float) -> "BuildPlan":
@@ -66,8 +69,8 @@ class BuildPlan:
             **{
                 name: max(100 if name.endswith("images") else 1, round(share * getattr(self, name)))
                 for name in (
-                    "pool_images", "held_out_images", "vision_steps", "single_steps",
-                    "episode_steps",
+                    "pool_images", "held_out_images", "vision_steps", "word_steps",
+                    "single_steps", "episode_steps",
                 )
             },
         )  # fmt: skip
@@ -105,13 +108,15 @@ def build_pocket(plan: BuildPlan, *, folder: Path, on_progress: OnProgress) -> P
     world = render_world(plan, on_progress)
     parts = untrained_pocket(plan)
     _learn_to_see(plan, parts, world, folder=folder, on_progress=on_progress)
-    vision_tower = parts.model.model.vision_model.requires_grad_(requires_grad=False).eval()
+    vision_tower = parts.model.model.vision_model.requires_grad_(requires_grad=False).train(
+        mode=False
+    )
     features = patch_features(vision_tower, world.training)
     held_out = patch_features(vision_tower, world.held_out)
     _learn_to_read(
         plan, parts, world, features=(features, held_out), folder=folder, on_progress=on_progress
     )
-    parts.model.eval()
+    parts.model.train(mode=False)
     return parts
 
 
@@ -167,7 +172,10 @@ def _learn_to_see(
             num_steps=plan.vision_steps,
             learning_rate=2e-3,
             loss=lambda rng: attribute_loss(
-                parts.model, heads, world.training, rng.integers(size, size=plan.vision_images)
+                parts.model,
+                heads,
+                world.training,
+                rows=rng.integers(size, size=plan.vision_images),
             ),
             validate=lambda: attribute_accuracy(parts.model, heads, world.held_out),
         ),
@@ -194,26 +202,41 @@ def _learn_to_read(
         return answer_logits(parts.model, features[0], writer.write(rows)).loss()
 
     def single_scores() -> Mapping[str, float]:
-        return scores_of_singles(parts.model, writer, world.held_out, features[1])
+        return scores_of_singles(parts.model, writer, world.held_out, features=features[1])
 
-    def is_good(scores: Mapping[str, float]) -> bool:
-        return min(scores.values()) >= plan.single_goal
+    def decides(*kinds: str) -> Callable[[Mapping[str, float]], bool]:
+        return lambda scores: min(scores[kind] for kind in kinds) >= plan.verdict_goal
 
     stages = (
+        # Negation turns every answer round: met at once, it hides the comparison to be learnt.
+        Stage(
+            name="words",
+            num_steps=plan.word_steps,
+            learning_rate=2e-3,
+            loss=lambda rng: loss_of(
+                single_items(scenes, rng, count=plan.single_rows, shares=_WORD_SHARES)
+            ),
+            validate=single_scores,
+            is_done=decides("presence"),
+            validate_every=100,
+        ),
         Stage(
             name="singles",
             num_steps=plan.single_steps,
             learning_rate=2e-3,
             loss=lambda rng: loss_of(single_items(scenes, rng, count=plan.single_rows)),
             validate=single_scores,
-            is_done=is_good,
+            is_done=decides("presence", "absence"),
+            validate_every=100,
         ),
         Stage(
             name="episodes",
             num_steps=plan.episode_steps,
             learning_rate=1.5e-3,
             loss=lambda rng: loss_of(episodes(scenes, rng, token_budget=plan.episode_tokens)),
-            validate=lambda: scores_of_episodes(parts.model, writer, world.held_out, features[1]),
+            validate=lambda: scores_of_episodes(
+                parts.model, writer, world.held_out, features=features[1]
+            ),
             validate_every=100,
         ),
     )
@@ -226,6 +249,7 @@ def scores_of_singles(
     model: Idefics3ForConditionalGeneration,
     writer: Writer,
     pool: ScenePool,
+    *,
     features: Float[Tensor, "pool patches vision"],
 ) -> dict[str, float]:
     """Zero-shot accuracy by kind of question on plainly worded held-out items."""
@@ -244,27 +268,17 @@ def scores_of_episodes(
     model: Idefics3ForConditionalGeneration,
     writer: Writer,
     pool: ScenePool,
-    features: Float[Tensor, "pool patches vision"],
     *,
+    features: Float[Tensor, "pool patches vision"],
     rows_each: int = 64,
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16),
 ) -> dict[str, float]:
     """In-context accuracy by episode kind and number of shots on held-out images."""
     rng = np.random.default_rng(1)
-    scores = {}
+    scores: dict[str, float] = {}
     for kind in ("questions", "rules", "labels"):
-        rows = [
-            episode_rows[0]
-            for _ in range(rows_each)
-            if (episode_rows := _long_episode(pool, rng, kind))
-        ]
+        rows = [episode(pool.scenes, rng, kind=kind, length=MAX_ITEMS) for _ in range(rows_each)]
         results = answer_logits(model, features, writer.write(rows)).hits()
         by_item = results.view(len(rows), -1).float().mean(0)
         scores |= {f"{kind}@{shot}": float(by_item[shot]) for shot in shots}
     return scores
-
-
-def _long_episode(pool: ScenePool, rng: np.random.Generator, kind: str) -> list[list[Item]]:
-    from app.method.pocket.curriculum import MAX_ITEMS, episode
-
-    return [episode(pool.scenes, rng, kind=kind, length=MAX_ITEMS)]

@@ -3,15 +3,15 @@
 Turns scenes and words into token ids with marked answers; knows no model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from app.method.pocket.anatomy import END, MODEL, TOKENS_PER_IMAGE, USER
-from app.method.pocket.questions import Question, sample_question
+from app.method.pocket.anatomy import END, MODEL, TOKENS_PER_IMAGE, USER, token_id
+from app.method.pocket.questions import KIND_SHARES, Question, sample_question
 from app.method.pocket.words import LABELS, Lexicon, plain_lexicon, sample_lexicon
 from app.method.pocket.world import ATTRIBUTES, Scene
 
@@ -23,6 +23,7 @@ _RULES: Final = ("shape", "color", "size", "count", "background")
 _RULE_SHARES: Final = (0.35, 0.35, 0.1, 0.12, 0.08)
 _MAX_CLASSES: Final = 4
 _SAME_KIND_SHARE: Final = 0.25
+_BRIDGE_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Writer:
         self._encode = tokenizer
         self._known: dict[str, list[int]] = {}
         fake, view, image = (
-            tokenizer.convert_tokens_to_ids(token)
+            token_id(tokenizer, token)
             for token in ("<fake_token_around_image>", "<global-img>", "<image>")
         )
         self._user, self._model, self._end = (
-            tokenizer.convert_tokens_to_ids(token) for token in (USER, MODEL, END)
+            token_id(tokenizer, token) for token in (USER, MODEL, END)
         )
         self._image = [fake, view, *[image] * TOKENS_PER_IMAGE, fake]
 
@@ -92,12 +93,20 @@ class Writer:
 
 
 def single_items(
-    scenes: Sequence[Scene], rng: np.random.Generator, *, count: int
+    scenes: Sequence[Scene],
+    rng: np.random.Generator,
+    *,
+    count: int,
+    shares: Mapping[str, float] = KIND_SHARES,
 ) -> list[list[Item]]:
-    """Rows of one plainly answered question each."""
+    """Rows of one plainly answered question each, of kinds drawn by their shares."""
     lexicon = plain_lexicon()
     rows = rng.integers(len(scenes), size=count)
-    return [[_asked(int(row), sample_question(scenes[row], rng), lexicon)] for row in rows]
+    kinds = rng.choice(list(shares), size=count, p=list(shares.values()))
+    return [
+        [_asked(int(row), sample_question(scenes[row], rng, kind=str(kind)), lexicon)]
+        for row, kind in zip(rows, kinds, strict=True)
+    ]
 
 
 def episodes(
@@ -140,17 +149,14 @@ def _asked(image: int, question: Question, lexicon: Lexicon) -> Item:
     return Item(image, question.text, lexicon.answer(question.value), question.kind)
 
 
-def _question_episode(
-    scenes: Sequence[Scene], rng: np.random.Generator, length: int
-) -> list[Item]:
+def _question_episode(scenes: Sequence[Scene], rng: np.random.Generator, length: int) -> list[Item]:
     lexicon = sample_lexicon(rng)
     rows = rng.integers(len(scenes), size=length)
     kind = None
     if rng.random() < _SAME_KIND_SHARE:
         kind = sample_question(scenes[int(rows[0])], rng).kind
     return [
-        _asked(int(row), sample_question(scenes[int(row)], rng, kind=kind), lexicon)
-        for row in rows
+        _asked(int(row), sample_question(scenes[int(row)], rng, kind=kind), lexicon) for row in rows
     ]
 
 
@@ -171,10 +177,10 @@ def _label_episode(scenes: Sequence[Scene], rng: np.random.Generator, length: in
     classes = rng.choice(len(values), size=num_classes, replace=False)
     labels = dict(zip(classes.tolist(), rng.permutation(len(LABELS)).tolist(), strict=False))
     # Half of these name the value before the label: the bridge over which binding is learnt.
-    names_value = rng.random() < 0.5
+    names_value = rng.random() < _BRIDGE_SHARE
     items = []
     for wanted in rng.choice(classes, size=length):
-        row = _row_with(scenes, rng, rule, int(wanted))
+        row = _row_with(scenes, rng, rule, value=int(wanted))
         label = LABELS[labels[int(wanted)]]
         answer = f"{values[int(wanted)]} {label}" if names_value else label
         items.append(Item(row, "label?", answer, "label bridge" if names_value else "label"))
@@ -182,7 +188,7 @@ def _label_episode(scenes: Sequence[Scene], rng: np.random.Generator, length: in
 
 
 def _row_with(
-    scenes: Sequence[Scene], rng: np.random.Generator, attribute: str, value: int
+    scenes: Sequence[Scene], rng: np.random.Generator, attribute: str, *, value: int
 ) -> int:
     while True:
         row = int(rng.integers(len(scenes)))
@@ -190,11 +196,8 @@ def _row_with(
             return row
 
 
-def _copying_episode(
-    scenes: Sequence[Scene], rng: np.random.Generator, length: int
-) -> list[Item]:
+def _copying_episode(_: Sequence[Scene], rng: np.random.Generator, length: int) -> list[Item]:
     """Words bound to labels without any image: pure looking up of what was said before."""
-    assert scenes
     words = [name for values in ATTRIBUTES.values() for name in values]
     pairs = min(max(2, length // 3), 6)
     keys = rng.choice(len(words), size=pairs, replace=False)

@@ -31,6 +31,7 @@ class ScenePool:
     values: Mapping[str, Int[Tensor, " images"]]
 
     def __len__(self) -> int:
+        """Images in the pool."""
         return len(self.scenes)
 
 
@@ -72,7 +73,7 @@ def patch_features(
     """The frozen vision tower's output for the whole pool, in half precision to save memory."""
     batches = [
         vision_tower(pixel_values=normalise(part)).last_hidden_state.half()
-        for part in pool.pixels.split(_BATCH)
+        for part in torch.split(pool.pixels, _BATCH)
     ]
     return torch.cat(batches)
 

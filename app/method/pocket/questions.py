@@ -13,11 +13,20 @@ import numpy as np
 from app.method.pocket.words import SYNONYMS
 from app.method.pocket.world import ATTRIBUTES, Scene
 
-KINDS: Final = ("shape", "color", "size", "count", "background", "presence", "absence")
-_KIND_SHARES: Final = (0.15, 0.15, 0.05, 0.05, 0.03, 0.29, 0.28)
+# How often each kind is asked where nothing else is said.
+KIND_SHARES: Final[Mapping[str, float]] = {
+    "shape": 0.15,
+    "color": 0.15,
+    "size": 0.05,
+    "count": 0.05,
+    "background": 0.03,
+    "presence": 0.29,
+    "absence": 0.28,
+}
 _NOUNS: Final = ("picture", "drawing", "scene", "photo")
 _THINGS: Final = ("shape", "object", "thing", "figure")
 _OWN_NAME_SHARE: Final = 0.7
+_IS_THERE_SHARE: Final = 0.5
 
 _PRESENCE: Final = (
     "is there {a} here?",
@@ -82,11 +91,9 @@ class Question:
     value: str
 
 
-def sample_question(
-    scene: Scene, rng: np.random.Generator, *, kind: str | None = None
-) -> Question:
+def sample_question(scene: Scene, rng: np.random.Generator, *, kind: str | None = None) -> Question:
     """A question about the scene, of the given kind or of one drawn at random."""
-    chosen = kind or KINDS[int(rng.choice(len(KINDS), p=_KIND_SHARES))]
+    chosen = kind or str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if chosen in ATTRIBUTES:
         return Question(_phrase(_WHICH[chosen], scene, rng), chosen, scene.value(chosen))
     return _verdict(scene, rng, chosen)
@@ -103,7 +110,7 @@ def _phrase(forms: tuple[str, ...], scene: Scene, rng: np.random.Generator) -> s
 
 
 def _verdict(scene: Scene, rng: np.random.Generator, kind: str) -> Question:
-    is_there = rng.random() < 0.5
+    is_there = rng.random() < _IS_THERE_SHARE
     form = _draw(("color", "shape", "both"), rng)
     sought = scene if is_there else _changed(scene, rng, form)
     color, shape = _word(sought.value("color"), rng), _word(sought.value("shape"), rng)

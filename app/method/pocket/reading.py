@@ -49,7 +49,7 @@ def answer_logits(
     Rows are padded on the right; attention is causal, so padding changes nothing before it.
     """
     longest = max(map(len, sequences.token_ids))
-    ids = torch.full((len(sequences.token_ids), longest), model.config.text_config.pad_token_id)
+    ids = torch.full((len(sequences.token_ids), longest), int(model.config.text_config.pad_token_id))
     for row, tokens in enumerate(sequences.token_ids):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     embeddings = model.model.text_model.embed_tokens(ids)
@@ -65,7 +65,8 @@ def answer_logits(
 
 
 def _answer_places(sequences: Sequences) -> tuple[Tensor, Tensor, Tensor]:
-    rows, columns, items, count = [], [], [], 0
+    rows, columns, items = list[int](), list[int](), list[int]()
+    count = 0
     for row, spans in enumerate(sequences.answers):
         for start, end in spans:
             rows += [row] * (end - start)

@@ -18,11 +18,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from app.core.errors import CorruptDataError
+
 _CLIP: Final = 1.0
 _BETAS: Final = (0.9, 0.98)
 _WEIGHT_DECAY: Final = 0.02
 _WARM_UP_STEPS: Final = 100
 _FLOOR: Final = 0.05
+# Tied to the embeddings, which are kept anyway.
+_SHARED: Final = "lm_head.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,8 @@ def run_stage(
         )
         losses.clear()
         if step % stage.checkpoint_every == 0 or is_validated:
-            _save(path, module, optimiser, (step, scores, time.monotonic() - started))
+            state = (step, scores, time.monotonic() - started)
+            _save(path, module, optimiser, state=state)
     return scores
 
 
@@ -127,7 +132,7 @@ def _step(
         group["lr"] = stage.learning_rate * _schedule(step, stage.num_steps)
     loss = stage.loss(rng)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
     nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
     optimiser.step()
     return float(loss.detach())
@@ -144,6 +149,7 @@ def _save(
     path: Path,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
+    *,
     state: tuple[int, Mapping[str, float], float],
 ) -> None:
     tensors = {f"module.{name}": value.contiguous() for name, value in _own_state(module).items()}
@@ -167,8 +173,10 @@ def _load(
     own = {name.removeprefix("module."): value for name, value in tensors.items()
            if name.startswith("module.")}  # fmt: skip
     missing, unexpected = module.load_state_dict(own, strict=False)
-    assert not unexpected, unexpected
-    assert all(name.endswith("lm_head.weight") for name in missing), missing
+    if unexpected or not all(name.endswith(_SHARED) for name in missing):
+        raise CorruptDataError(
+            f"The checkpoint {path} is of another model: lacks {missing}, has also {unexpected}"
+        )
     optimiser_state = optimiser.state_dict()
     for name, value in tensors.items():
         if name.startswith("optimiser."):
@@ -181,4 +189,4 @@ def _load(
 def _own_state(module: nn.Module) -> dict[str, Tensor]:
     """The module's tensors, a shared one once (safetensors refuses to write it twice)."""
     return {name: value for name, value in module.state_dict().items()
-            if not name.endswith("lm_head.weight")}  # fmt: skip
+            if not name.endswith(_SHARED)}  # fmt: skip

@@ -48,6 +48,7 @@ def attribute_loss(
     model: Idefics3ForConditionalGeneration,
     heads: AttributeHeads,
     pool: ScenePool,
+    *,
     rows: np.ndarray,
 ) -> Tensor:
     """Cross-entropy of all attributes, every visual token answering for the whole image."""

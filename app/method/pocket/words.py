@@ -73,7 +73,7 @@ LANGUAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "light": "claro", "dark": "oscuro", "yes": "verdad", "no": "mentira",
     },
 }  # fmt: skip
-_VERDICTS: Final = (("yes", "no"), ("true", "false"), ("right", "wrong"))
+VERDICTS: Final = (("yes", "no"), ("true", "false"), ("right", "wrong"))
 _VERDICT_SHARES: Final = (0.6, 0.25, 0.15)
 # The three English registers take the n-th synonym of every value; then come the languages.
 _REGISTER_SHARES: Final = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
@@ -122,12 +122,12 @@ def sample_lexicon(rng: np.random.Generator) -> Lexicon:
     words = {
         value: choices[int(rng.choice(3, p=_SYNONYM_SHARES))] for value, choices in SYNONYMS.items()
     }
-    yes, no = _VERDICTS[int(rng.choice(3, p=_VERDICT_SHARES))]
+    yes, no = VERDICTS[int(rng.choice(3, p=_VERDICT_SHARES))]
     return Lexicon(words=words | {"yes": yes, "no": no}, phrase=phrase)
 
 
 def _register(index: int) -> Mapping[str, str]:
-    if index >= len(_VERDICTS):
-        return tuple(LANGUAGES.values())[index - len(_VERDICTS)]
-    yes, no = _VERDICTS[index]
+    if index >= len(VERDICTS):
+        return tuple(LANGUAGES.values())[index - len(VERDICTS)]
+    yes, no = VERDICTS[index]
     return {value: choices[index] for value, choices in SYNONYMS.items()} | {"yes": yes, "no": no}

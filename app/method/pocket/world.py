@@ -5,11 +5,14 @@ data set.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+Outline: TypeAlias = list[tuple[float, float]]
 
 SIDE_PIXELS: Final = 64
 _OVERSAMPLING: Final = 3
@@ -55,6 +58,13 @@ _LIGHT_SHARE: Final = 0.8
 # Radii in shares of the side; the gap between the two keeps the question answerable.
 _RADII: Final = {"small": (0.09, 0.14), "large": (0.17, 0.26)}
 _MAX_PLACEMENTS: Final = 60
+_SMOOTH_SHARE: Final = 0.7
+_BLUR_SHARE: Final = 0.2
+_CLEAN_SHARE: Final = 0.5
+_TURNED_SHARE: Final = 0.5
+_OBLONG_SHARE: Final = 0.75
+_LEAST_CONTRAST: Final = 40
+_MIDDLE_GRAY: Final = 128
 
 
 @dataclass(frozen=True)
@@ -101,16 +111,18 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     if scene.count > 0:
         radii *= 0.92
     for (x, y), radius in zip(_places(radii, rng), radii, strict=True):
-        _draw_shape(draw, scene.value("shape"), (x * side, y * side, radius * side), fill, rng)
+        place = (x * side, y * side, radius * side)
+        _draw_shape(draw, scene.value("shape"), place, fill=fill, rng=rng)
     return _finish(image, rng)
 
 
 def _finish(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    resampling = Image.Resampling.BOX if rng.random() < 0.7 else Image.Resampling.NEAREST
+    is_smooth = rng.random() < _SMOOTH_SHARE
+    resampling = Image.Resampling.BOX if is_smooth else Image.Resampling.NEAREST
     small = image.resize((SIDE_PIXELS, SIDE_PIXELS), resampling)
-    if rng.random() < 0.2:
+    if rng.random() < _BLUR_SHARE:
         small = small.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.7))))
-    if rng.random() < 0.5:
+    if rng.random() < _CLEAN_SHARE:
         return small
     noise = rng.normal(0.0, rng.uniform(0.0, 8.0), size=(SIDE_PIXELS, SIDE_PIXELS, 3))
     noisy = np.clip(np.asarray(small, dtype=np.float64) + noise, 0, 255)
@@ -122,8 +134,8 @@ def _jittered_color(
 ) -> tuple[int, int, int]:
     base = np.array(COLORS[scene.value("color")], dtype=np.float64)
     color = np.clip(base * rng.uniform(0.88, 1.08) + rng.normal(0, 9, size=3), 0, 255)
-    if np.abs(color - ground).max() < 40:  # Invisible objects teach nothing.
-        color = np.clip(base + (45 if ground.mean() < 128 else -45), 0, 255)
+    if np.abs(color - ground).max() < _LEAST_CONTRAST:  # Invisible objects teach nothing.
+        color = np.clip(base + (45 if ground.mean() < _MIDDLE_GRAY else -45), 0, 255)
     red, green, blue = (int(value) for value in color)
     return red, green, blue
 
@@ -131,7 +143,7 @@ def _jittered_color(
 def _places(radii: np.ndarray, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Centres in shares of the side, far enough apart wherever that can be had."""
     places: list[tuple[float, float]] = []
-    for index, radius in enumerate(radii):
+    for radius in radii:
         for _ in range(_MAX_PLACEMENTS):
             x, y = rng.uniform(radius, 1 - radius, size=2)
             if all(
@@ -142,7 +154,6 @@ def _places(radii: np.ndarray, rng: np.random.Generator) -> list[tuple[float, fl
         else:
             return _row_of_places(len(radii))
         places.append((float(x), float(y)))
-        assert len(places) == index + 1
     return places
 
 
@@ -154,6 +165,7 @@ def _draw_shape(
     draw: ImageDraw.ImageDraw,
     shape: str,
     place: tuple[float, float, float],
+    *,
     fill: tuple[int, int, int],
     rng: np.random.Generator,
 ) -> None:
@@ -166,7 +178,7 @@ def _draw_shape(
             draw.ellipse(box, outline=fill, width=max(3, int(radius * rng.uniform(0.3, 0.45))))
         return
     points = _outline(shape, rng)
-    turn = float(rng.normal(0, 0.06)) if rng.random() < 0.5 else 0.0
+    turn = float(rng.normal(0, 0.06)) if rng.random() < _TURNED_SHARE else 0.0
     cos, sin = math.cos(turn), math.sin(turn)
     draw.polygon(
         [(x + radius * (px * cos - py * sin), y + radius * (px * sin + py * cos))
@@ -175,38 +187,47 @@ def _draw_shape(
     )  # fmt: skip
 
 
-def _outline(shape: str, rng: np.random.Generator) -> list[tuple[float, float]]:
+def _outline(shape: str, rng: np.random.Generator) -> Outline:
     """The shape's corners in a square from -1 to 1, y pointing down."""
-    if shape == "rectangle":
-        width, height = rng.uniform(0.45, 1.0, size=2) if rng.random() < 0.75 else (0.9, 0.9)
-        return [(-width, -height), (width, -height), (width, height), (-width, height)]
-    if shape == "triangle":
-        apex, half = float(rng.normal(0, 0.12)), float(rng.uniform(0.75, 1.0))
-        top = float(rng.uniform(-1.0, -0.75))
-        return [(apex, top), (half, 0.8), (-half, 0.8)]
-    if shape == "star":
-        return _wheel(10, [1.0, 0.42])
-    if shape == "hexagon":
-        return _wheel(6, [1.0])
-    if shape == "diamond":
-        width = float(rng.uniform(0.6, 0.95))
-        return [(0, -1), (width, 0), (0, 1), (-width, 0)]
-    if shape == "cross":
-        arm = float(rng.uniform(0.25, 0.4))
-        return [(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm),
-                (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)]  # fmt: skip
-    if shape == "arrow":
-        return [(-1, -0.3), (0.1, -0.3), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3)]
-    assert shape == "heart", shape
-    steps = np.linspace(0, 2 * math.pi, 28, endpoint=False)
-    return [
-        (float(math.sin(t) ** 3), float(-(13 * math.cos(t) - 5 * math.cos(2 * t)
-                                          - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16))
-        for t in steps
-    ]  # fmt: skip
+    return _OUTLINES[shape](rng)
 
 
-def _wheel(corners: int, radii: list[float]) -> list[tuple[float, float]]:
+def _rectangle(rng: np.random.Generator) -> Outline:
+    is_oblong = rng.random() < _OBLONG_SHARE
+    width, height = rng.uniform(0.45, 1.0, size=2) if is_oblong else (0.9, 0.9)
+    return [(-width, -height), (width, -height), (width, height), (-width, height)]
+
+
+def _triangle(rng: np.random.Generator) -> Outline:
+    apex, half = float(rng.normal(0, 0.12)), float(rng.uniform(0.75, 1.0))
+    top = float(rng.uniform(-1.0, -0.75))
+    return [(apex, top), (half, 0.8), (-half, 0.8)]
+
+
+def _diamond(rng: np.random.Generator) -> Outline:
+    width = float(rng.uniform(0.6, 0.95))
+    return [(0, -1), (width, 0), (0, 1), (-width, 0)]
+
+
+def _cross(rng: np.random.Generator) -> Outline:
+    arm = float(rng.uniform(0.25, 0.4))
+    return [(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm),
+            (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)]  # fmt: skip
+
+
+def _arrow(_: np.random.Generator) -> Outline:
+    return [(-1, -0.3), (0.1, -0.3), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3)]
+
+
+def _heart(_: np.random.Generator) -> Outline:
+    def height(t: float) -> float:
+        return 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+
+    steps = np.linspace(0, 2 * math.pi, 28, endpoint=False).tolist()
+    return [(math.sin(t) ** 3, -height(t) / 16) for t in steps]
+
+
+def _wheel(corners: int, radii: Sequence[float]) -> Outline:
     return [
         (
             radii[index % len(radii)] * math.sin(2 * math.pi * index / corners),
@@ -214,3 +235,15 @@ def _wheel(corners: int, radii: list[float]) -> list[tuple[float, float]]:
         )
         for index in range(corners)
     ]
+
+
+_OUTLINES: Final[dict[str, Callable[[np.random.Generator], Outline]]] = {
+    "rectangle": _rectangle,
+    "triangle": _triangle,
+    "diamond": _diamond,
+    "cross": _cross,
+    "arrow": _arrow,
+    "heart": _heart,
+    "star": lambda _: _wheel(10, (1.0, 0.42)),
+    "hexagon": lambda _: _wheel(6, (1.0,)),
+}

@@ -23,7 +23,11 @@ WAIT_SECONDS = 10.0
 def _program(script: str, marker: Path, *, is_ready: Callable[[], bool] = lambda: True) -> Program:
     command = (sys.executable, "-I", "-S", "-c", SLEEPER + script, str(marker))
     return Program(
-        name="sleeper", command=command, environment=child_environment({}), is_ready=is_ready
+        name="sleeper",
+        command=command,
+        environment=child_environment({}),
+        folder=marker.parent,
+        is_ready=is_ready,
     )
 
 
@@ -126,7 +130,7 @@ from app.core.settings import child_environment
 running = Supervisor()
 command = (sys.executable, "-I", "-S", "-c", {SLEEPER + "time.sleep(60)"!r}, {str(marker)!r})
 running.start(Program(name="child", command=command, environment=child_environment({{}}),
-                      is_ready=lambda: True))
+                      folder="/tmp", is_ready=lambda: True))
 time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", parent])  # noqa: S603 - our own script

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from PIL import Image
+
+from app.core.errors import InvalidInputError
+from app.method.evaluation.conditions import (
+    choose_demonstrations,
+    knn,
+    n_shot,
+    steered,
+    zero_shot,
+)
+from app.method.examples import Example
+from app.method.features import FeatureCache
+from app.method.vectors import InContextVectors
+from tests.fakes.backbones import tiny_backbone, tiny_examples
+
+EXAMPLES = tiny_examples(20)
+
+
+@pytest.fixture(scope="module")
+def cache() -> FeatureCache:
+    return FeatureCache(tiny_backbone())
+
+
+def shade(red: int, *, name: str) -> Example:
+    image = Image.new("RGB", (16, 16), (red, 0, 255 - red))
+    return Example(image=image, question="what?", answers=("a",), image_id=name, id=name)
+
+
+def test_random_demonstrations_never_show_the_asked_picture(cache: FeatureCache) -> None:
+    condition = n_shot(EXAMPLES, shots=16, seed=1)
+    chosen = choose_demonstrations(condition, EXAMPLES[:5], features=cache)
+    for example, demonstrations in zip(EXAMPLES, chosen, strict=False):
+        assert len({shown.id for shown in demonstrations}) == 16
+        assert example.image_id not in {shown.image_id for shown in demonstrations}
+    assert chosen == choose_demonstrations(condition, EXAMPLES[:5], features=cache)
+    other = choose_demonstrations(n_shot(EXAMPLES, seed=2), EXAMPLES[:5], features=cache)
+    assert chosen != other
+    assert chosen[0] != chosen[2]
+
+
+def test_the_most_similar_pictures_are_taken_and_the_nearest_stands_last(
+    cache: FeatureCache,
+) -> None:
+    support = [shade(level, name=f"s{level}") for level in range(0, 256, 15)]
+    asked = [shade(61, name="asked"), shade(200, name="s195")]
+    first, second = choose_demonstrations(knn(support, shots=3), asked, features=cache)
+    assert first[-1].id == "s60"
+    assert {shown.id for shown in first} == {"s45", "s60", "s75"}
+    assert "s195" not in {shown.id for shown in second}
+    assert len(second) == 3
+
+
+def test_other_conditions_show_nothing(cache: FeatureCache) -> None:
+    tensors = {"attention_vectors": (3, 32), "mlp_vectors": (3, 32)}
+    vectors = InContextVectors(
+        **{name: torch.zeros(shape) for name, shape in tensors.items()},
+        attention_weights=torch.zeros(3),
+        mlp_weights=torch.zeros(3),
+    )
+    for condition in (zero_shot(), steered(vectors, strength=2.0)):
+        assert choose_demonstrations(condition, EXAMPLES[:2], features=cache) == [(), ()]
+        assert condition.shots == 0
+
+
+@pytest.mark.parametrize("shots", [0, 21])
+def test_more_shots_than_support_are_refused(shots: int) -> None:
+    with pytest.raises(InvalidInputError, match="20 items"):
+        n_shot(EXAMPLES, shots=shots)
+    with pytest.raises(InvalidInputError, match=f"found {shots} shots"):
+        knn(EXAMPLES, shots=shots)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from app.core.errors import IncompatibleBackboneError, InvalidInputError
+from app.method.backbone import Backbone
+from app.method.evaluation.conditions import knn, n_shot, steered, zero_shot
+from app.method.evaluation.runner import ConditionReport, evaluate
+from app.method.generation import generate
+from app.method.prompts import build_prompt
+from app.method.vectors import InContextVectors
+from tests.fakes.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
+
+EXAMPLES = tiny_examples(10)
+SUPPORT = tiny_examples(12, seed=4)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Backbone:
+    return tiny_backbone(seed=2)
+
+
+def vectors(size: float = 1.0, *, layers: int = LAYERS) -> InContextVectors:
+    generator = torch.Generator().manual_seed(0)
+    return InContextVectors(
+        attention_vectors=torch.randn((layers, HIDDEN), generator=generator) * size,
+        mlp_vectors=torch.randn((layers, HIDDEN), generator=generator) * size,
+        attention_weights=torch.ones(layers),
+        mlp_weights=torch.ones(layers),
+    )
+
+
+def texts(report: ConditionReport) -> list[str]:
+    return [prediction.text for prediction in report.predictions]
+
+
+def test_batched_answers_are_those_of_each_item_alone(asked: Backbone) -> None:
+    told: list[tuple[int, int]] = []
+    report = evaluate(
+        asked,
+        EXAMPLES,
+        condition=steered(vectors(), strength=0.5),
+        token_budget=100,
+        max_new_tokens=4,
+        instruction="Look.",
+        on_batch=lambda done, total: told.append((done, total)),
+    )
+    for example, prediction in zip(EXAMPLES, report.predictions, strict=True):
+        prompt = build_prompt(asked, example.question, example.image, instruction="Look.")
+        shifts = vectors().shift(0.5)[None]
+        alone = generate(asked, [prompt], shifts=shifts, max_new_tokens=4)[0]
+        assert (prediction.id, prediction.text) == (example.id, alone.text)
+        assert prediction.num_prompt_tokens == alone.num_prompt_tokens
+    assert told[-1] == (10, 10)
+    assert len(told) > 2
+
+
+def test_conditions_differ_and_strength_zero_is_zero_shot(asked: Backbone) -> None:
+    reports = {
+        name: evaluate(asked, EXAMPLES, condition=condition, max_new_tokens=4)
+        for name, condition in {
+            "zero": zero_shot(),
+            "icl": n_shot(SUPPORT, shots=3),
+            "knn": knn(SUPPORT, shots=3),
+            "m2iv": steered(vectors()),
+            "nothing": steered(vectors(), strength=0.0),
+        }.items()
+    }
+    assert texts(reports["nothing"]) == texts(reports["zero"])
+    assert texts(reports["m2iv"]) != texts(reports["zero"])
+    assert reports["icl"].prompt_tokens_mean > 3 * reports["zero"].prompt_tokens_mean
+    assert reports["knn"].shots == 3
+    assert reports["m2iv"].prompt_tokens_mean == reports["zero"].prompt_tokens_mean
+    assert [report.condition for report in reports.values()] == [
+        "zero-shot",
+        "icl",
+        "knn-icl",
+        "m2iv",
+        "m2iv",
+    ]
+    assert all(report.ms_per_query > 0 for report in reports.values())
+
+
+def test_scores_and_interval_follow_the_answers(asked: Backbone) -> None:
+    report = evaluate(asked, EXAMPLES, condition=zero_shot(), scorer="vqa", max_new_tokens=2)
+    assert (report.accuracy, report.items, report.scorer) == (0.0, 10, "vqa")
+    assert report.low == 0.0 < report.high
+
+
+def test_what_cannot_be_measured_is_refused(asked: Backbone) -> None:
+    with pytest.raises(InvalidInputError, match="wanted items"):
+        evaluate(asked, [], condition=zero_shot())
+    with pytest.raises(InvalidInputError, match="Unknown scorer"):
+        evaluate(asked, EXAMPLES, condition=zero_shot(), scorer="nice")
+    with pytest.raises(IncompatibleBackboneError):
+        evaluate(asked, EXAMPLES, condition=steered(vectors(layers=2)))
