@@ -2,7 +2,7 @@
 
 Knows tensors only; whether a combination beats its best part is measured by whoever combines.
 
-A combination is stored like any other set: its vectors are the combined shifts and its weights are 1.
+A combination is stored like any other set: its vectors are the combined shifts, its weights 1.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Knows when things happen; the arithmetic of a step is the student's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,7 +65,11 @@ class Run:
     identity: str
 
     def measure(
-        self, lessons: Sequence[Lesson], shift: Float32[Tensor, "layers 2 hidden"] | None
+        self,
+        lessons: Sequence[Lesson],
+        *,
+        shift: Float32[Tensor, "layers 2 hidden"] | None,
+        on_batch: Callable[[int, int], None] | None = None,
     ) -> int:
         """How many lessons are answered right."""
         right = greedy_right(
@@ -76,6 +80,7 @@ class Run:
             max_rows=MAX_ROWS,
             instruction=self.config.instruction,
             shift=shift,
+            on_batch=on_batch,
         )
         return sum(right)
 
@@ -161,7 +166,7 @@ def learn(
         while course.step < num_steps:
             _step(run, student, teacher=teacher, course=course)
             run.reporter.stop_if_asked(lambda: run.save(student, teacher, course))
-            if course.step % config.checkpoint_every == 0 and course.step < num_steps:
+            if course.step % config.checkpoint_every == 0 or course.step == num_steps:
                 run.save(student, teacher, course)
         final = student.vectors
     finally:
@@ -209,7 +214,7 @@ def _measure(run: Run, vectors: InContextVectors, course: Course) -> None:
     queries = [Lesson(query=lesson.query, context=()) for lesson in run.plan.measured]
     if not queries:
         return
-    right = run.measure(queries, vectors.shift())
+    right = run.measure(queries, shift=vectors.shift())
     run.reporter.held_out_accuracy = right / len(queries)
     if right >= course.best_right:
         course.best_right, course.best = right, vectors.copied()

@@ -140,6 +140,8 @@ class Student:
                 gradients, torch.autograd.grad(total, self._leaves), strict=True
             ):
                 gradient.add_(part)
+            # Others may use the backbone between two passes; they must find it unsteered.
+            self._hooks.bind(None)
             losses["total"] += total.item()
             for name, value in loss.items():
                 losses[name] += share * value.item()

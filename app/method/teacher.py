@@ -116,6 +116,7 @@ def greedy_right(
     max_rows: int,
     instruction: str | None = None,
     shift: Float[Tensor, "layers 2 hidden"] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> list[bool]:
     """Whether the backbone answers each lesson right by itself, with or without a shift.
 
@@ -127,13 +128,14 @@ def greedy_right(
         max_rows: Most rows of a batch.
         instruction: Said at the start of every prompt.
         shift: Applied to every row; None leaves the backbone unsteered.
+        on_batch: Called with how many lessons are done and how many there are.
 
     Raises:
         SteeringError: The shift could not be applied in full.
     """
     prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
     lengths = features.count_tokens(prompts)
-    right = [False] * len(lessons)
+    right: dict[int, bool] = {}
     hooks = ShiftHooks(backbone)
     try:
         for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
@@ -143,11 +145,14 @@ def greedy_right(
             found = rows_right(answer_logits(backbone, encoded), encoded)
             if shift is not None:
                 receipt.verify()
-            for index, is_right in zip(batch, found, strict=True):
-                right[index] = is_right
+            # Others may use the backbone between two passes; they must find it unsteered.
+            hooks.bind(None)
+            right.update(zip(batch, found, strict=True))
+            if on_batch is not None:
+                on_batch(len(right), len(lessons))
     finally:
         hooks.remove()
-    return right
+    return [right[index] for index in range(len(lessons))]
 
 
 @torch.no_grad()

@@ -197,11 +197,15 @@ def _report(run: Run, vectors: InContextVectors) -> HeldOutReport | None:
     if not lessons:
         return None
     queries = [Lesson(query=lesson.query, context=()) for lesson in lessons]
-    run.reporter.begin("evaluate", 3, items_per_step=len(lessons))
-    found = []
-    for asked, shift in ((queries, None), (lessons, None), (queries, vectors.shift())):
-        found.append(wilson_interval(run.measure(asked, shift), len(lessons)))
-        run.reporter.report(len(found))
+    run.reporter.begin("evaluate", 3 * len(lessons))
+    found: list[Interval] = []
+
+    def on_batch(done: int, total: int) -> None:
+        run.reporter.report(len(found) * total + done)
         run.reporter.stop_if_asked()
+
+    for asked, shift in ((queries, None), (lessons, None), (queries, vectors.shift())):
+        right = run.measure(asked, shift=shift, on_batch=on_batch)
+        found.append(wilson_interval(right, len(lessons)))
     run.reporter.held_out_accuracy = found[2].mean
     return HeldOutReport(items=len(lessons), zero_shot=found[0], icl=found[1], steered=found[2])

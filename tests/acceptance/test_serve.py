@@ -6,8 +6,8 @@ import socket
 import time
 from typing import Any
 
-from tests.acceptance.conftest import Installation, descendants, is_alive
 from tests.fakes.backbones import tiny_examples
+from tests.fakes.installation import Installation, descendants, is_alive
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client
 
@@ -45,7 +45,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
         dataset = client.datasets.upload(_items(), name="colours")
         job = client.train("colours", dataset, **CONFIG).wait(timeout=120)
         assert job.state == "succeeded"
-        before = {one.sha256 for one in client.vectors.list()}
+        before = {one.sha256 for one in client.vectors.list().items}
         assert len(before) == 1
         answers = _ask(client, "colours@1")
         assert client.retrieve(image=tiny_examples(2)[0].image, text="which colour is it?").matches
@@ -62,7 +62,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
     assert time.monotonic() - killed < LEFT_OVER_SECONDS
 
     with installation.start() as client:
-        assert {one.sha256 for one in client.vectors.list()} == before
+        assert {one.sha256 for one in client.vectors.list().items} == before
         assert _ask(client, "colours@1") == answers
         family = descendants(installation.pid)
     installation.signal(signal.SIGINT)

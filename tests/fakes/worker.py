@@ -53,13 +53,14 @@ def embedding_of(image: bytes | None, question: str | None) -> list[float]:
 class FakeWorker:
     """What it answers, and what it was asked.
 
-    `forget_vectors`, `sites_hit` and `error` make it misbehave; `pause_seconds` makes it slow.
+    `forget_vectors`, `sites_hit` and `error` make it misbehave; while `is_stuck`, answers wait for
+    `released`.
     """
 
     description: BackboneDescription = field(default_factory=backbone)
     status: Any = "ready"
     role: Any = "both"
-    pause_seconds: float = 0.0
+    is_stuck: bool = False
     forget_vectors: bool = False
     sites_hit: int | None = None
     error: ErrorBody | None = None
@@ -68,6 +69,7 @@ class FakeWorker:
     embedded: list[EmbedRequest] = field(default_factory=list)
     running: int = 0
     num_cancelled: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def app(self) -> FastAPI:
@@ -116,7 +118,8 @@ class FakeWorker:
         async with self._changed:
             self._changed.notify_all()
         try:
-            await asyncio.sleep(self.pause_seconds)
+            if self.is_stuck:
+                await self.released.wait()
         except asyncio.CancelledError:
             self.num_cancelled += 1
             raise
@@ -125,7 +128,7 @@ class FakeWorker:
         return Response(self._answer(request).model_dump_json(), media_type="application/json")
 
     async def wait_until_running(self, number: int) -> None:
-        async with self._changed, asyncio.timeout(10):
+        async with self._changed, asyncio.timeout(120):
             await self._changed.wait_for(lambda: self.running >= number)
 
     def _answer(self, request: GenerateRequest) -> GenerateResponse:

@@ -100,6 +100,11 @@ def ask(server: EmbeddedPostgres, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
+def at_most(seconds: float, *, begun: float) -> float:
+    """The promised time, or three times what an ordinary start took where that is longer."""
+    return max(seconds, 3 * (time.monotonic() - begun))
+
+
 def wait_until_empty(folder: Path, *, seconds: float) -> set[int]:
     deadline = time.monotonic() + seconds
     while processes_in(folder) and time.monotonic() < deadline:
@@ -156,27 +161,31 @@ def test_data_survive_a_restart(server: EmbeddedPostgres) -> None:
 
 
 def test_a_killed_owner_leaves_no_process_and_no_loss(folder: Path) -> None:
+    begun = time.monotonic()
     with run(OWNER, folder) as owner:
         assert owner.stdout is not None
         postmaster = int(owner.stdout.readline())
+        limit = at_most(5, begun=begun)
         assert postmaster in processes_in(folder / "pgdata")
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert wait_until_empty(folder / "pgdata", seconds=5) == set()
+        assert wait_until_empty(folder / "pgdata", seconds=limit) == set()
     with EmbeddedPostgres(folder) as server:
         assert ask(server, "SELECT n FROM kept") == [(1,)]
 
 
 def test_everything_killed_at_once_is_recovered(folder: Path) -> None:
+    begun = time.monotonic()
     with run(OWNER, folder) as owner:
         assert owner.stdout is not None
         postmaster = int(owner.stdout.readline())
+        limit = at_most(10, begun=begun)
         os.kill(postmaster, signal.SIGKILL)
         owner.send_signal(signal.SIGKILL)
     assert (folder / "pgdata" / "postmaster.pid").exists()
     start = time.monotonic()
     with EmbeddedPostgres(folder) as server:
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < limit
         assert ask(server, "SELECT n FROM kept") == [(1,)]
 
 
@@ -185,7 +194,7 @@ def test_a_crashed_server_is_started_again(server: EmbeddedPostgres) -> None:
     assert server.pid is not None
     first = server.pid
     os.kill(first, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while server.is_running and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not server.is_running

@@ -49,7 +49,8 @@ def answer_logits(
     Rows are padded on the right; attention is causal, so padding changes nothing before it.
     """
     longest = max(map(len, sequences.token_ids))
-    ids = torch.full((len(sequences.token_ids), longest), int(model.config.text_config.pad_token_id))
+    padding = model.config.get_text_config().pad_token_id
+    ids = torch.full((len(sequences.token_ids), longest), padding)
     for row, tokens in enumerate(sequences.token_ids):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     embeddings = model.model.text_model.embed_tokens(ids)

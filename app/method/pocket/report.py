@@ -127,22 +127,23 @@ pipeline_tag: image-text-to-text
 ---
 # Pocket LVLM
 
-A vision-language model small enough to ship with a package and to train on two CPU cores: the Idefics3
-classes of transformers, {parameters:.2f} million parameters in float32, 64x64 input, four visual tokens an
-image, six decoder layers of width 128, a byte-level BPE tokenizer of 1,024 entries (any text encodes).
-It exists so that VLibrary runs, and can be tried and tested, without a GPU or a network.
+A vision-language model small enough to ship with a package and to train on two CPU cores: the
+Idefics3 classes of transformers, {parameters:.2f} million parameters in float32, 64x64 input,
+four visual tokens an image, six decoder layers of width 128, a byte-level BPE tokenizer of 1,024
+entries (any text encodes). It exists so that VLibrary runs, and can be tried and tested, without
+a GPU or a network.
 
 ## How it was made
 
 `vlibrary pocket build` makes it from nothing: no third-party image, text or weight is involved.
 
-1. A synthetic world is rendered: 10 shapes, 11 colours, two sizes, one to three objects, light or dark
-   ground, with jitter, blur and noise.
+1. A synthetic world is rendered: 10 shapes, 11 colours, two sizes, one to three objects, light or
+   dark ground, with jitter, blur and noise.
 2. The vision tower learns to read the attributes off every visual token, then it is frozen.
 3. Connector and decoder learn single questions in plain words, yes/no and negated ones included.
-4. They learn from episodes of up to 17 items that share one convention of answering (synonyms, languages,
-   yes/no or true/false, a bare word or a phrase), a rule to be read off the items ("?"), or labels that
-   mean nothing.
+4. They learn from episodes of up to 17 items that share one convention of answering (synonyms,
+   languages, yes/no or true/false, a bare word or a phrase), a rule to be read off the items
+   ("?"), or labels that mean nothing.
 
 None of the questions is phrased as in easy-VQA, and no image of it was used.
 
@@ -162,10 +163,11 @@ In context, exact wording, by number of demonstrations:
 
 ## Limits
 
-It knows its world and nothing else: photographs, reading, counting beyond three and free conversation are
-out of reach. How an answer is worded without demonstrations is the most usual convention of its training,
-often not the one that is wanted: that is what demonstrations and in-context vectors are there to tell it.
-`labels` above shows how far it binds arbitrary labels; where that is low, take it as absent.
+It knows its world and nothing else: photographs, reading, counting beyond three and free
+conversation are out of reach. How an answer is worded without demonstrations is the most usual
+convention of its training, often not the one that is wanted: that is what demonstrations and in-
+context vectors are there to tell it. `labels` above shows how far it binds arbitrary labels;
+where that is low, take it as absent.
 
 ## Plan
 

@@ -18,7 +18,7 @@ def settings(database: str, tmp_path: Path) -> Settings:
             "data_dir": tmp_path,
             "max_upload_bytes": 200_000,
             "job_stalled_seconds": 3600,
-            "request_timeout_seconds": 20,
+            "request_timeout_seconds": 120,
         }
     )
 

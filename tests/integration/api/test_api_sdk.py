@@ -14,6 +14,7 @@ from app.library.database import make_engine, session_factory
 from tests.fakes import training
 from tests.fakes.live_server import serving
 from tests.fakes.training import Sessions, do_job, store_vector
+from tests.fakes.waiting import wait_until
 from tests.fakes.worker import FakeWorker, backbone, embedding_of
 from vlibrary_client import (
     AsyncClient,
@@ -44,7 +45,7 @@ def url(api: FastAPI) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout=30.0, max_retries=0) as opened:
+    with Client(url, timeout=120.0, max_retries=0) as opened:
         yield opened
 
 
@@ -100,7 +101,7 @@ def test_from_pictures_to_a_trained_vector(
     )
     trainer.start()
     reports: list[Progress] = []
-    done = job.wait(progress=reports.append, timeout=60)
+    done = job.wait(progress=reports.append, timeout=120)
     trainer.join()
     assert [report.step for report in reports] == [0, 1, 2]
     assert reports[0].losses["total"] == 1.0
@@ -199,21 +200,14 @@ def test_waiting_and_cancelling(client: Client, with_database: Callable[[Work], 
     start = time.monotonic()
     with pytest.raises(WaitTimeoutError):
         job.wait(timeout=1.0)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     token = with_database(lambda sessions: training.begin(sessions, job.id))
     assert job.cancel().state == "running"
     assert with_database(lambda sessions: training.report(sessions, job.id, token, step=1))
     with_database(lambda sessions: training.cancel(sessions, job.id, token))
     with pytest.raises(JobCancelledError):
-        job.wait(timeout=20)
+        job.wait(timeout=120)
     assert [event.sequence for event in job.events(after=2)] == [3, 4]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_listener_that_leaves_gives_its_place_back(client: Client, api: FastAPI) -> None:
@@ -225,20 +219,21 @@ def test_a_listener_that_leaves_gives_its_place_back(client: Client, api: FastAP
     assert streams.in_flight == 3
     for listener in listeners:
         listener.close()
-    wait_for(lambda: bool(streams.in_flight == 0))
+    wait_until(lambda: bool(streams.in_flight == 0))
 
 
 def test_a_client_that_hangs_up_frees_the_worker(client: Client, worker: FakeWorker) -> None:
-    worker.pause_seconds = 30
-    with pytest.raises(RequestTimeoutError):
-        client.steer.generate("q", timeout=0.5)
-    wait_for(lambda: worker.num_cancelled > 0)
-    assert (worker.num_cancelled, worker.running) == (1, 0)
+    worker.is_stuck = True
+    while not worker.generated:
+        with pytest.raises(RequestTimeoutError):
+            client.steer.generate("q", timeout=1.0)
+    wait_until(lambda: worker.num_cancelled == len(worker.generated))
+    assert worker.running == 0
 
 
 @pytest.mark.anyio
 async def test_the_async_client_does_the_same(url: str, worker: FakeWorker) -> None:
-    async with AsyncClient(url, timeout=30.0) as client:
+    async with AsyncClient(url, timeout=120.0) as client:
         dataset = await client.datasets.upload(items(), name="colours")
         job = await client.train("colours", dataset, epochs=1)
         with pytest.raises(WaitTimeoutError):

@@ -31,7 +31,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         max_images=2,
         max_body_bytes=1_000_000,
         max_new_tokens_limit=64,
-        request_timeout_seconds=5.0,
+        request_timeout_seconds=120.0,
     )
 
 

@@ -145,7 +145,7 @@ async def test_waiting_ends_in_time_though_nothing_happens(kind: str) -> None:
     start = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"0\.2 s"):
         await wait_a_moment(server, kind)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_the_bar_shows_the_phase_and_the_figures() -> None:

@@ -179,9 +179,9 @@ def test_a_million_empty_tensors_are_refused_at_once() -> None:
     entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     names = ",".join(f'"t{number}":{entry}' for number in range(1_000_000))
     data = forge_file("{" + names + "}", b"")
-    start = time.monotonic()
+    start = time.process_time()
     assert "header" in refused(data)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_header_full_of_empty_tensors_is_refused_quickly() -> None:
@@ -189,9 +189,9 @@ def test_a_header_full_of_empty_tensors_is_refused_quickly() -> None:
     names = ",".join(f'"t{number}":{entry}' for number in range(15_000))
     text = "{" + names + "}"
     assert len(text) < MAX_HEADER_BYTES
-    start = time.monotonic()
+    start = time.process_time()
     assert "exactly" in refused(forge_file(text, b""))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_header_length_that_lies_is_refused() -> None:

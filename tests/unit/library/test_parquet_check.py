@@ -117,9 +117,9 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path: Path) -> None:
     bomb = bytearray(picture())
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2
     items = [{**rows(1)[0], "image": {"bytes": bytes(bomb), "path": None}}]
-    start = time.monotonic()
+    start = time.process_time()
     assert "image" in refused(write(tmp_path, items))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,11 @@ def test_an_answer_that_merges_with_its_opening_is_encoded_alone() -> None:
     processor.chat_template = (
         "{% for m in messages %}{% for p in m['content'] %}"
         "{{ p['text'] if p['type'] == 'text' else '<image>' }}{% endfor %}{% endfor %}"
-        "{% if add_generation_prompt %}re{% endif %}"
+        "{% if add_generation_prompt %}> re{% endif %}"
     )
     layout = find_answer_format(processor)
+    whole, opening = ids_of(processor, "> red"), ids_of(processor, "> re")
+    assert whole[: len(opening)] != opening
     ids = encode_answer(processor, layout, "d")
     assert ids == [*ids_of(processor, "d"), layout.end_token_id]
 

@@ -12,6 +12,7 @@ from app.method.backbone import Backbone, backbone_from_parts
 from app.method.features import FeatureCache
 from app.method.generation import generate, generate_encoded
 from app.method.prompts import PromptText, build_prompt, encode_prompts
+from app.method.vision import encode_images
 from tests.fakes.backbones import tiny_backbone, tiny_examples, tiny_processor
 from tests.fakes.family_configs import FAMILIES
 
@@ -129,6 +130,97 @@ def test_placeholders_and_pictures_must_match(backbone: Backbone, features: Feat
 def test_a_picture_the_processor_cannot_read_is_refused(features: FeatureCache) -> None:
     with pytest.raises(InvalidInputError, match="cannot read an image"):
         features.prepare([Image.new("RGB", (0, 0))])
+
+
+def with_processor(family: str, processor: hf.ProcessorMixin, *, image_token_id: int) -> Backbone:
+    config: Any = FAMILIES[family].config()
+    config.image_token_id = image_token_id
+    text = config.get_text_config()
+    text.vocab_size, text.max_position_embeddings = len(processor.tokenizer), 1024
+    make: Any = hf.AutoModelForImageTextToText.from_config
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return backbone_from_parts(make(config), processor, name=family)
+
+
+def llava() -> Backbone:
+    source: Any = tiny_processor()
+    size = {"height": 16, "width": 16}
+    wrap: Any = hf.LlavaProcessor
+    processor = wrap(
+        hf.CLIPImageProcessorPil(size=size, crop_size=size),
+        source.tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=source.chat_template,
+    )
+    token = source.tokenizer.convert_tokens_to_ids("<image>")
+    return with_processor("llava", processor, image_token_id=token)
+
+
+def gemma3() -> Backbone:
+    source: Any = tiny_processor()
+    tokenizer = source.tokenizer
+    names = {"boi": "<start_of_image>", "image": "<image_soft_token>", "eoi": "<end_of_image>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(names.values())})
+    for name, token in names.items():
+        setattr(tokenizer, f"{name}_token", token)
+        setattr(tokenizer, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+    processor = hf.Gemma3Processor(
+        hf.Gemma3ImageProcessorPil(size={"height": 16, "width": 16}),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=source.chat_template.replace("<image>", names["boi"]),
+    )
+    return with_processor("gemma3", processor, image_token_id=tokenizer.image_token_id)
+
+
+@pytest.mark.parametrize("make", [llava, gemma3])
+def test_other_processors_are_followed_exactly(make: Callable[[], Backbone]) -> None:
+    backbone = make()
+    cache, prompts = FeatureCache(backbone), prompts_of(backbone)
+    fed = cache.encode(prompts, answers=ANSWERS)
+    read = encode_prompts(backbone, prompts, answers=ANSWERS)
+    assert cache.takes_features
+    assert set(read.inputs) - {"pixel_values"} == set(fed.inputs) - {"mm_encoder_outputs"}
+    for key in read.inputs.keys() - {"pixel_values"}:
+        assert torch.equal(fed.inputs[key], read.inputs[key])
+    assert cache.count_tokens(prompts) == list(read.num_prompt_tokens)
+    with torch.no_grad():
+        found = backbone.model(**fed.inputs, logits_to_keep=fed.predicts_answer).logits
+        wanted = backbone.model(**read.inputs, logits_to_keep=read.predicts_answer).logits
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
+
+
+def test_a_processor_with_masks_over_images_is_left_to_read_pixels() -> None:
+    backbone = tiny_backbone()
+    plain_call = type(backbone.processor).__call__
+
+    class Masking(type(backbone.processor)):  # type: ignore[misc] # the class is only known here
+        def __call__(self, **options: object) -> hf.BatchFeature:
+            features: hf.BatchFeature = plain_call(self, **options)
+            features["cross_attention_mask"] = features["attention_mask"][..., None]
+            return features
+
+    backbone.processor.__class__ = Masking
+    cache = FeatureCache(backbone)
+    batch = cache.encode(prompts_of(backbone), answers=ANSWERS)
+    assert not cache.takes_features
+    assert batch.inputs["cross_attention_mask"].shape[1] == batch.inputs["input_ids"].shape[1]
+
+
+def test_pictures_whose_shares_cannot_be_told_are_computed_singly(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FeatureCache(backbone).summaries([e.image for e in EXAMPLES])
+
+    def only_singly(*args: Any, count: int, **options: Any) -> Any:  # noqa: ANN401
+        return encode_images(*args, count=count, **options) if count == 1 else None
+
+    monkeypatch.setattr("app.method.features.encode_images", only_singly)
+    found = FeatureCache(backbone).summaries([e.image for e in EXAMPLES])
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
