@@ -18,13 +18,22 @@ from transformers import (
 )
 
 from app.method.pocket.anatomy import make_model, make_processor, train_tokenizer
-from app.method.pocket.curriculum import MAX_ITEMS, Item, Writer, episode, episodes, single_items
+from app.method.pocket.curriculum import (
+    MAX_ITEMS,
+    WORDING_EPISODES,
+    WORDING_SHARES,
+    Item,
+    Writer,
+    episode,
+    episodes,
+    single_items,
+)
 from app.method.pocket.pool import ScenePool, patch_features, render_pool
 from app.method.pocket.questions import sample_question
 from app.method.pocket.reading import answer_logits
 from app.method.pocket.stages import Stage, StageProgress, run_stage
 from app.method.pocket.vision import attribute_accuracy, attribute_loss, heads_for
-from app.method.pocket.words import LABELS, LANGUAGES, SYNONYMS, sample_lexicon
+from app.method.pocket.words import CORPUS_USAGE, LABELS, LANGUAGES, SYNONYMS, sample_lexicon
 from app.method.pocket.world import sample_scene
 
 _CORPUS_ITEMS = 20_000
@@ -48,6 +57,8 @@ class BuildPlan:
         single_steps: At most this many steps of `single_rows` single items of all kinds.
         verdict_goal: Accuracy of yes/no questions at which these two stages end early.
         episode_steps: Steps of about `episode_tokens` tokens each.
+        wording_steps: The same size of steps, on episodes that show how values are called.
+        report_items: Questions and episodes that the finished model is measured on.
     """
 
     seed: int = 7
@@ -60,7 +71,9 @@ class BuildPlan:
     single_rows: int = 256
     verdict_goal: float = 0.88
     episode_steps: int = 900
+    wording_steps: int = 360
     episode_tokens: int = 7_000
+    report_items: int = 400
 
     def scaled(self, share: float) -> "BuildPlan":
         """The same plan with this share of all images and steps."""
@@ -70,7 +83,7 @@ class BuildPlan:
                 name: max(100 if name.endswith("images") else 1, round(share * getattr(self, name)))
                 for name in (
                     "pool_images", "held_out_images", "vision_steps", "word_steps",
-                    "single_steps", "episode_steps",
+                    "single_steps", "episode_steps", "wording_steps", "report_items",
                 )
             },
         )  # fmt: skip
@@ -145,7 +158,7 @@ def untrained_pocket(plan: BuildPlan) -> PocketParts:
 
 def _corpus(rng: np.random.Generator) -> Iterator[str]:
     for _ in range(_CORPUS_ITEMS):
-        scene, lexicon = sample_scene(rng), sample_lexicon(rng)
+        scene, lexicon = sample_scene(rng), sample_lexicon(rng, CORPUS_USAGE)
         question = sample_question(scene, rng)
         yield question.text
         yield lexicon.answer(question.value)
@@ -204,6 +217,9 @@ def _learn_to_read(
     def single_scores() -> Mapping[str, float]:
         return scores_of_singles(parts.model, writer, world.held_out, features=features[1])
 
+    def in_context_scores() -> Mapping[str, float]:
+        return scores_of_episodes(parts.model, writer, world.held_out, features=features[1])
+
     def decides(*kinds: str) -> Callable[[Mapping[str, float]], bool]:
         return lambda scores: min(scores[kind] for kind in kinds) >= plan.verdict_goal
 
@@ -234,9 +250,24 @@ def _learn_to_read(
             num_steps=plan.episode_steps,
             learning_rate=1.5e-3,
             loss=lambda rng: loss_of(episodes(scenes, rng, token_budget=plan.episode_tokens)),
-            validate=lambda: scores_of_episodes(
-                parts.model, writer, world.held_out, features=features[1]
+            validate=in_context_scores,
+            validate_every=100,
+        ),
+        # The last stretch dwells on what demonstrations are needed for most: how things are called.
+        Stage(
+            name="wording",
+            num_steps=plan.wording_steps,
+            learning_rate=1e-3,
+            loss=lambda rng: loss_of(
+                episodes(
+                    scenes,
+                    rng,
+                    token_budget=plan.episode_tokens,
+                    kinds=WORDING_EPISODES,
+                    shares=WORDING_SHARES,
+                )
             ),
+            validate=in_context_scores,
             validate_every=100,
         ),
     )

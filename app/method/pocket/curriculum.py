@@ -17,7 +17,18 @@ from app.method.pocket.world import ATTRIBUTES, Scene
 
 MAX_ITEMS: Final = 17
 EPISODES: Final = ("questions", "rules", "labels", "copying")
-EPISODE_SHARES: Final = (0.62, 0.18, 0.14, 0.06)
+EPISODE_SHARES: Final = (0.74, 0.14, 0.08, 0.04)
+WORDING_EPISODES: Final = ("wording", "questions", "rules", "labels")
+WORDING_SHARES: Final = (0.6, 0.25, 0.12, 0.03)
+# Questions whose answers show how values are called, where most others are yes or no.
+_WORDING_KINDS: Final[Mapping[str, float]] = {
+    "shape": 0.3,
+    "color": 0.3,
+    "size": 0.05,
+    "count": 0.05,
+    "presence": 0.15,
+    "absence": 0.15,
+}
 _LENGTHS: Final = (5, 9, 13, 17)
 _RULES: Final = ("shape", "color", "size", "count", "background")
 _RULE_SHARES: Final = (0.35, 0.35, 0.1, 0.12, 0.08)
@@ -98,9 +109,10 @@ def single_items(
     *,
     count: int,
     shares: Mapping[str, float] = KIND_SHARES,
+    lexicon: Lexicon | None = None,
 ) -> list[list[Item]]:
-    """Rows of one plainly answered question each, of kinds drawn by their shares."""
-    lexicon = plain_lexicon()
+    """Rows of one question each, of kinds drawn by their shares, in plain words if not told how."""
+    lexicon = lexicon or plain_lexicon()
     rows = rng.integers(len(scenes), size=count)
     kinds = rng.choice(list(shares), size=count, p=list(shares.values()))
     return [
@@ -138,6 +150,7 @@ def episode(
     """One episode of `length` items of the given kind."""
     makers: dict[str, Callable[[Sequence[Scene], np.random.Generator, int], list[Item]]] = {
         "questions": _question_episode,
+        "wording": _wording_episode,
         "rules": _rule_episode,
         "labels": _label_episode,
         "copying": _copying_episode,
@@ -158,6 +171,12 @@ def _question_episode(scenes: Sequence[Scene], rng: np.random.Generator, length:
     return [
         _asked(int(row), sample_question(scenes[int(row)], rng, kind=kind), lexicon) for row in rows
     ]
+
+
+def _wording_episode(scenes: Sequence[Scene], rng: np.random.Generator, length: int) -> list[Item]:
+    lexicon = sample_lexicon(rng)
+    drawn = single_items(scenes, rng, count=length, shares=_WORDING_KINDS, lexicon=lexicon)
+    return [item for (item,) in drawn]
 
 
 def _rule_episode(scenes: Sequence[Scene], rng: np.random.Generator, length: int) -> list[Item]:

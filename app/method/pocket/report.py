@@ -20,8 +20,7 @@ from app.method.pocket.words import LANGUAGES, SYNONYMS, VERDICTS
 from app.method.prompts import build_prompt
 
 SHOTS: Final = (0, 1, 2, 4, 8, 16)
-_ASKED: Final = 1000
-_EPISODES: Final = 400
+_QUESTIONS_EACH: Final = 3
 _BATCH: Final = 100
 _MAX_NEW_TOKENS: Final = 8
 # Shown to nobody before: not the seeds of the training and validation pools.
@@ -54,17 +53,17 @@ def measure(parts: PocketParts, plan: BuildPlan) -> dict[str, Any]:
         Writer(parts.tokenizer),
         pool,
         features=features,
-        rows_each=_EPISODES,
+        rows_each=plan.report_items,
         shots=SHOTS,
     )
     return {
         "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
-        "zero_shot": zero_shot_accuracy(parts, pool),
+        "zero_shot": zero_shot_accuracy(parts, pool, num_items=_QUESTIONS_EACH * plan.report_items),
         "in_context": in_context,
     }
 
 
-def zero_shot_accuracy(parts: PocketParts, pool: ScenePool) -> dict[str, float]:
+def zero_shot_accuracy(parts: PocketParts, pool: ScenePool, *, num_items: int) -> dict[str, float]:
     """Share of held-out questions answered with the right value, in whatever wording.
 
     Goes the way users go: images through the processor, answers through `generate`.
@@ -72,8 +71,8 @@ def zero_shot_accuracy(parts: PocketParts, pool: ScenePool) -> dict[str, float]:
     backbone = backbone_from_parts(parts.model, parts.processor, name="pocket")
     rng = np.random.default_rng(_SEED_OFFSET)
     hits: dict[str, list[bool]] = {}
-    for _ in range(_ASKED // _BATCH):
-        rows = rng.integers(len(pool), size=_BATCH).tolist()
+    for start in range(0, num_items, _BATCH):
+        rows = rng.integers(len(pool), size=min(_BATCH, num_items - start)).tolist()
         questions = [sample_question(pool.scenes[row], rng) for row in rows]
         prompts = [
             build_prompt(backbone, question.text, _image(pool.pixels[row]))

@@ -75,11 +75,7 @@ LANGUAGES: Final[Mapping[str, Mapping[str, str]]] = {
 }  # fmt: skip
 VERDICTS: Final = (("yes", "no"), ("true", "false"), ("right", "wrong"))
 _VERDICT_SHARES: Final = (0.6, 0.25, 0.15)
-# The three English registers take the n-th synonym of every value; then come the languages.
-_REGISTER_SHARES: Final = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
-_REGISTER_EPISODES: Final = 0.45
 _SYNONYM_SHARES: Final = (0.42, 0.33, 0.25)
-_PHRASE_EPISODES: Final = 0.2
 _PHRASES: Final = ("it is {}", "the answer is {}", "{} !", "i say {}")
 # Labels that mean nothing: only a demonstration can bind one to a value.
 LABELS: Final = (
@@ -87,6 +83,30 @@ LABELS: Final = (
     "pim", "quo", "sab", "vek", "yit", "cud", "mol", "A", "B", "C", "D", "E", "F", "G", "H",
     "alpha", "beta", "gamma", "omega", "apple", "river", "piano", "cloud", "tiger", "lamp",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How conventions are spread over episodes.
+
+    Attributes:
+        registers: Share of the episodes that keep to one register or language throughout; the
+            others draw a synonym for each value on its own.
+        weights: Of the registers: own names, then the first, second and third synonym of every
+            value, then the languages.
+        phrases: Share of the episodes that answer in phrases.
+    """
+
+    registers: float
+    weights: tuple[float, ...]
+    phrases: float
+
+
+# In the tokenizer's corpus every word is to be frequent.
+CORPUS_USAGE: Final = Usage(0.45, (0.0, 0.2, 0.2, 0.15, 0.15, 0.15, 0.15), 0.2)
+# In episodes one word seen is to tell the others: with synonyms mostly drawn one by one,
+# demonstrations of four words said nothing about a fifth.
+EPISODE_USAGE: Final = Usage(0.75, (0.25, 0.27, 0.06, 0.12, 0.1, 0.1, 0.1), 0.12)
 
 
 @dataclass(frozen=True)
@@ -112,13 +132,14 @@ def plain_lexicon() -> Lexicon:
     return Lexicon(words=names | {"yes": "yes", "no": "no"})
 
 
-def sample_lexicon(rng: np.random.Generator) -> Lexicon:
+def sample_lexicon(rng: np.random.Generator, usage: Usage = EPISODE_USAGE) -> Lexicon:
     """A convention: a whole register or language, or a synonym for each value on its own."""
     phrase = "{}"
-    if rng.random() < _PHRASE_EPISODES:
+    if rng.random() < usage.phrases:
         phrase = _PHRASES[int(rng.integers(len(_PHRASES)))]
-    if rng.random() < _REGISTER_EPISODES:
-        return Lexicon(words=_register(int(rng.choice(6, p=_REGISTER_SHARES))), phrase=phrase)
+    if rng.random() < usage.registers:
+        index = int(rng.choice(len(usage.weights), p=usage.weights))
+        return Lexicon(words=_register(index), phrase=phrase)
     words = {
         value: choices[int(rng.choice(3, p=_SYNONYM_SHARES))] for value, choices in SYNONYMS.items()
     }
@@ -127,7 +148,10 @@ def sample_lexicon(rng: np.random.Generator) -> Lexicon:
 
 
 def _register(index: int) -> Mapping[str, str]:
-    if index >= len(VERDICTS):
-        return tuple(LANGUAGES.values())[index - len(VERDICTS)]
-    yes, no = VERDICTS[index]
-    return {value: choices[index] for value, choices in SYNONYMS.items()} | {"yes": yes, "no": no}
+    if index == 0:
+        return plain_lexicon().words
+    if index > len(VERDICTS):
+        return tuple(LANGUAGES.values())[index - 1 - len(VERDICTS)]
+    yes, no = VERDICTS[index - 1]
+    words = {value: choices[index - 1] for value, choices in SYNONYMS.items()}
+    return words | {"yes": yes, "no": no}

@@ -10,7 +10,9 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from app.core.settings import Settings
 from app.library.database import make_engine, session_factory
+from app.main import create_app
 from tests.fakes import training
 from tests.fakes.live_server import serving
 from tests.fakes.training import Sessions, do_job, store_vector
@@ -38,8 +40,13 @@ QUESTION = "What colour is it?"
 
 
 @pytest.fixture
-def url(api: FastAPI) -> Iterator[str]:
-    with serving(api) as address:
+def live_api(settings: Settings, worker: FakeWorker) -> FastAPI:
+    return create_app(settings, workers=worker.client())
+
+
+@pytest.fixture
+def url(live_api: FastAPI) -> Iterator[str]:
+    with serving(live_api) as address:
         yield address
 
 
@@ -210,10 +217,10 @@ def test_waiting_and_cancelling(client: Client, with_database: Callable[[Work], 
     assert [event.sequence for event in job.events(after=2)] == [3, 4]
 
 
-def test_a_listener_that_leaves_gives_its_place_back(client: Client, api: FastAPI) -> None:
+def test_a_listener_that_leaves_gives_its_place_back(client: Client, live_api: FastAPI) -> None:
     dataset = client.datasets.upload(items(), name="colours")
     job = client.train("colours", dataset)
-    streams = api.state.services.streams
+    streams = live_api.state.services.streams
     listeners = [job.events() for _ in range(3)]
     assert [next(listener).state for listener in listeners] == ["queued"] * 3
     assert streams.in_flight == 3

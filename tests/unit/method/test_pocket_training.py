@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from app.core.errors import CorruptDataError
 from app.method.backbone import backbone_from_parts
-from app.method.pocket.building import BuildPlan, build_pocket, untrained_pocket
+from app.method.pocket.building import BuildPlan, PocketParts, build_pocket, untrained_pocket
 from app.method.pocket.curriculum import EPISODES, Writer, episode, episodes, single_items
 from app.method.pocket.pool import patch_features, render_pool
 from app.method.pocket.reading import answer_logits
@@ -17,7 +18,7 @@ from app.method.pocket.stages import Stage, StageProgress, run_stage
 from app.method.prompts import build_prompt, encode_prompts
 
 PLAN = BuildPlan(
-    pool_images=120,
+    pool_images=100,
     held_out_images=100,
     vision_steps=2,
     vision_images=8,
@@ -25,16 +26,18 @@ PLAN = BuildPlan(
     single_steps=1,
     single_rows=8,
     episode_steps=1,
+    wording_steps=1,
     episode_tokens=400,
+    report_items=2,
 )
 
 
 @pytest.fixture(scope="module")
-def parts() -> object:
+def parts() -> PocketParts:
     return untrained_pocket(PLAN)
 
 
-def test_the_writer_writes_what_the_processor_would(parts) -> None:  # type: ignore[no-untyped-def]
+def test_the_writer_writes_what_the_processor_would(parts: PocketParts) -> None:
     backbone = backbone_from_parts(parts.model, parts.processor, name="pocket")
     pool = render_pool(3, seed=0)
     rows = [single_items(pool.scenes, np.random.default_rng(seed), count=1)[0] for seed in (0, 1)]
@@ -42,17 +45,13 @@ def test_the_writer_writes_what_the_processor_would(parts) -> None:  # type: ign
         written = Writer(parts.tokenizer).write([[item]])
         assert item.image is not None
         pixels = pool.pixels[item.image].permute(1, 2, 0).contiguous().numpy()
-        from PIL import Image
-
         prompt = build_prompt(backbone, item.question, Image.fromarray(pixels))
         encoded = encode_prompts(backbone, [prompt], [item.answer])
         assert written.token_ids[0] == encoded.inputs["input_ids"][0].tolist()
         assert written.token_ids[0][slice(*written.answers[0][0])] == list(encoded.answer_ids[0])
 
 
-def test_cached_features_give_the_logits_of_the_pixels(parts) -> None:  # type: ignore[no-untyped-def]
-    from PIL import Image
-
+def test_cached_features_give_the_logits_of_the_pixels(parts: PocketParts) -> None:
     backbone = backbone_from_parts(parts.model, parts.processor, name="pocket")
     pool = render_pool(4, seed=0)
     features = patch_features(parts.model.model.vision_model, pool)
@@ -158,7 +157,7 @@ def test_a_build_goes_through_all_stages_and_writes_a_loadable_checkpoint(tmp_pa
     parts = build_pocket(
         PLAN, folder=tmp_path / "work", on_progress=lambda report: seen.append(report.stage)
     )
-    assert list(dict.fromkeys(seen)) == ["vision", "words", "singles", "episodes"]
+    assert list(dict.fromkeys(seen)) == ["vision", "words", "singles", "episodes", "wording"]
     abilities = write_checkpoint(parts, PLAN, tmp_path / "out")
     assert abilities["parameters"] < 4_000_000
     assert set(abilities["in_context"]) == {

@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.app import build
+from app.cli.demo_report import write_report
+from app.core.errors import IncompatibleBackboneError, InvalidInputError
+from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.method.pocket.questions import sample_question
+from app.method.pocket.world import render_scene, sample_scene
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = []
+    for index in range(48):
+        scene = sample_scene(rng)
+        render_scene(scene, rng).save(folder / f"{index}.png")
+        question = sample_question(scene, rng)
+        lines.append({"image": f"{index}.png", "question": question.text, "answer": question.value})
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def vector(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    output = tmp_path_factory.mktemp("vector") / "task.safetensors"
+    result = run(
+        "train", str(dataset), "--output", str(output), "--shots", "2", "--set", "epochs=1",
+        "--set", "held_out_fraction=0.2", "--json",
+        "--checkpoint", str(output.with_suffix(".state")),
+    )  # fmt: skip
+    return output, result
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build(), arguments)
+
+
+def json_of(result: Result) -> dict[str, dict[str, float]]:
+    text = result.stdout
+    found: dict[str, dict[str, float]] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    return found
+
+
+def test_train_writes_a_vector_file_of_the_pocket(vector: tuple[Path, Result]) -> None:
+    path, result = vector
+    assert result.exit_code == 0, result.output
+    tensors, metadata = decode_vector_file(path.read_bytes())
+    assert tensors.attention_vectors.shape == (6, 128)
+    assert metadata["method"] == "m2iv"
+    assert json_of(result)["held_out_items"]
+    assert path.with_suffix(".state").exists()
+
+
+def test_a_setting_that_is_no_pair_is_refused(dataset: Path, tmp_path: Path) -> None:
+    result = run("train", str(dataset), "--output", str(tmp_path / "v"), "--set", "epochs")
+    assert isinstance(result.exception, InvalidInputError)
+
+
+def test_evaluate_reports_every_condition(dataset: Path, vector: tuple[Path, Result]) -> None:
+    result = run(
+        "evaluate", str(dataset), "--vector", str(vector[0]), "--limit", "4", "--shots", "2",
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = json_of(result)
+    assert set(rows) == {"zero-shot", "icl", "knn-icl", "m2iv"}
+    assert rows["icl"]["prompt_tokens_mean"] > 2 * rows["m2iv"]["prompt_tokens_mean"]
+    table = run("evaluate", str(dataset), "--limit", "2", "--condition", "zero-shot")
+    assert "zero-shot" in table.stdout
+
+
+def test_evaluate_refuses_conditions_it_cannot_measure(dataset: Path) -> None:
+    assert run("evaluate", str(dataset), "--condition", "m2iv").exit_code == 2
+    assert run("evaluate", str(dataset), "--condition", "magic").exit_code == 2
+
+
+def test_a_vector_of_another_backbone_is_refused(
+    dataset: Path, vector: tuple[Path, Result], tmp_path: Path
+) -> None:
+    tensors, metadata = decode_vector_file(vector[0].read_bytes())
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(encode_vector_file(tensors, metadata={**metadata, "backbone": "0" * 64}))
+    result = run("evaluate", str(dataset), "--vector", str(foreign), "--condition", "m2iv")
+    assert isinstance(result.exception, IncompatibleBackboneError)
+
+
+def test_every_command_explains_itself() -> None:
+    listed = run("--help").stdout
+    for name in ("serve", "worker", "api", "doctor", "train", "evaluate", "demo", "pocket"):
+        assert name in listed
+        assert run(name, "--help").exit_code == 0
+
+
+def test_the_report_prints_and_saves_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("zero_shot", "icl", "knn_icl", "m2iv")
+    accuracy = dict(zip(names, (0.5, 0.6, 0.61, 0.9), strict=True))
+    result = {
+        "questions": 10,
+        **{name: {"accuracy": accuracy[name], "low": 0.1, "high": 0.95} for name in names},
+        "icl_shots": 16,
+        "ms_per_query": dict.fromkeys(names, 2.0),
+        "prompt_tokens": dict.fromkeys(names, 17.0),
+        "side_by_side": [{"question": "q?", "answer": "a", **dict.fromkeys(names, "b")}],
+    }
+    write_report(result, tmp_path)
+    assert json.loads((tmp_path / "demo.json").read_text()) == result
+    assert (tmp_path / "demo.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "16-shot ICL" in printed
+    assert "90.0%" in printed
