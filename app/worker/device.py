@@ -177,12 +177,13 @@ class DeviceThread:
         """Serve as long as the share allows; at least one step, so that serving never stops."""
         worked = monotonic() - self._turn_began
         until = monotonic() + worked * (1 - self._training_share) / self._training_share
-        self._take_orders(block=False)
-        while self._is_open and self._engine.has_work:
-            self._step()
+        with self._engine.serving():
             self._take_orders(block=False)
-            if monotonic() >= until:
-                break
+            while self._is_open and self._engine.has_work:
+                self._step()
+                self._take_orders(block=False)
+                if monotonic() >= until:
+                    break
         self._turn_began = monotonic()
 
     def _step(self) -> None:

@@ -32,6 +32,7 @@ from app.library.attempts import (
     heartbeat,
     mark_cancelled,
     record_progress,
+    release_job,
 )
 from app.library.database import run_transaction
 from app.library.datasets import get_dataset
@@ -147,11 +148,13 @@ class Trainer:
                 work = await self._train(attempt, checkpoints)
             await self._store(attempt, work)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
+            # Whoever takes the job next must find the newest checkpoint.
+            await checkpoints.flush()
             is_over = await self._end_without_result(attempt, error)
         else:
             is_over = True
-        # Kept when the job is to go on elsewhere or later.
-        await (checkpoints.remove() if is_over else checkpoints.flush())
+        if is_over:
+            await checkpoints.remove()
 
     @asynccontextmanager
     async def _pulse(self, attempt: _Attempt) -> AsyncIterator[None]:
@@ -236,26 +239,27 @@ class Trainer:
         if attempt.is_lost or isinstance(error, ConflictError | WorkerUnavailableError):
             log.warning("job given up", action="job.end", job_id=str(job_id))
             return False
-        if is_stopped and not attempt.is_cancelled:
-            log.info("job interrupted", action="job.end", job_id=str(job_id))
-            return False
-        log.warning(
-            "job ended without result", action="job.end", job_id=str(job_id), exc_info=error
-        )
+        is_interrupted = is_stopped and not attempt.is_cancelled
+        if not is_interrupted:
+            log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 
         async def end(session: AsyncSession) -> None:
-            if is_stopped:
+            if is_interrupted:
+                await release_job(session, job_id, attempt.token)
+            elif is_stopped:
                 await mark_cancelled(session, job_id, attempt.token)
-                return
-            known = error if isinstance(error, VLibraryError) else _unknown(error)
-            await fail_job(session, job_id, attempt.token, code=known.code, message=known.message)
+            else:
+                known = error if isinstance(error, VLibraryError) else _unknown(error)
+                await fail_job(
+                    session, job_id, attempt.token, code=known.code, message=known.message
+                )
 
         try:
             await run_transaction(self._sessions, end)
         except (ConflictError, SQLAlchemyError):
             log.warning("end of job not recorded", action="job.end", job_id=str(job_id))
             return False
-        return True
+        return not is_interrupted
 
 
 async def _tell(attempt: _Attempt, session: AsyncSession) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import (
     Idefics3ForConditionalGeneration,
@@ -17,14 +16,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from app.method.pocket.abilities import scores_of_episodes, scores_of_singles
 from app.method.pocket.anatomy import make_model, make_processor, train_tokenizer
 from app.method.pocket.curriculum import (
-    MAX_ITEMS,
     WORDING_EPISODES,
     WORDING_SHARES,
     Item,
     Writer,
-    episode,
     episodes,
     single_items,
 )
@@ -71,7 +69,7 @@ class BuildPlan:
     single_rows: int = 256
     verdict_goal: float = 0.88
     episode_steps: int = 900
-    wording_steps: int = 360
+    wording_steps: int = 120
     episode_tokens: int = 7_000
     report_items: int = 400
 
@@ -273,43 +271,3 @@ def _learn_to_read(
     )
     for stage in stages:
         run_stage(stage, parts.model, folder=folder, seed=plan.seed, on_progress=on_progress)
-
-
-@torch.no_grad()
-def scores_of_singles(
-    model: Idefics3ForConditionalGeneration,
-    writer: Writer,
-    pool: ScenePool,
-    *,
-    features: Float[Tensor, "pool patches vision"],
-) -> dict[str, float]:
-    """Zero-shot accuracy by kind of question on plainly worded held-out items."""
-    rng = np.random.default_rng(0)
-    hits: dict[str, list[bool]] = {}
-    for _ in range(8):
-        rows = single_items(pool.scenes, rng, count=400)
-        results = answer_logits(model, features, writer.write(rows)).hits().tolist()
-        for (item,), hit in zip(rows, results, strict=True):
-            hits.setdefault(item.kind, []).append(hit)
-    return {kind: float(np.mean(values)) for kind, values in sorted(hits.items())}
-
-
-@torch.no_grad()
-def scores_of_episodes(
-    model: Idefics3ForConditionalGeneration,
-    writer: Writer,
-    pool: ScenePool,
-    *,
-    features: Float[Tensor, "pool patches vision"],
-    rows_each: int = 64,
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16),
-) -> dict[str, float]:
-    """In-context accuracy by episode kind and number of shots on held-out images."""
-    rng = np.random.default_rng(1)
-    scores: dict[str, float] = {}
-    for kind in ("questions", "rules", "labels"):
-        rows = [episode(pool.scenes, rng, kind=kind, length=MAX_ITEMS) for _ in range(rows_each)]
-        results = answer_logits(model, features, writer.write(rows)).hits()
-        by_item = results.view(len(rows), -1).float().mean(0)
-        scores |= {f"{kind}@{shot}": float(by_item[shot]) for shot in shots}
-    return scores

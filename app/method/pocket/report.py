@@ -12,7 +12,8 @@ from PIL import Image
 
 from app.method.backbone import backbone_from_parts
 from app.method.generation import generate
-from app.method.pocket.building import BuildPlan, PocketParts, scores_of_episodes
+from app.method.pocket.abilities import scores_of_episodes
+from app.method.pocket.building import BuildPlan, PocketParts
 from app.method.pocket.curriculum import Writer
 from app.method.pocket.pool import ScenePool, patch_features, render_pool
 from app.method.pocket.questions import sample_question
