@@ -57,7 +57,7 @@ class Worker:
 def run(settings: Settings) -> None:
     """Run a worker until it is asked to end; exits with status 1 when its device broke."""
     # Its bars would stand between the lines of the log.
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     backbone = load_backbone(
         settings.backbone,
         device=settings.device,
@@ -70,12 +70,12 @@ def run(settings: Settings) -> None:
         backbone=backbone.name,
         fingerprint=backbone.description.fingerprint,
     )
-    if asyncio.run(_serve(settings, backbone)):
+    if asyncio.run(serve_until_ended(settings, backbone)):
         sys.exit(1)
 
 
-async def _serve(settings: Settings, backbone: Backbone) -> bool:
-    """Serve until asked to end; whether the device broke."""
+async def serve_until_ended(settings: Settings, backbone: Backbone) -> bool:
+    """Serve until SIGINT or SIGTERM; whether the device broke."""
     loop = asyncio.get_running_loop()
     broken = asyncio.Event()
     async with running_worker(

@@ -206,17 +206,17 @@ def _triangle(rng: np.random.Generator) -> Outline:
 
 def _diamond(rng: np.random.Generator) -> Outline:
     width = float(rng.uniform(0.6, 0.95))
-    return [(0, -1), (width, 0), (0, 1), (-width, 0)]
+    return [(0.0, -1.0), (width, 0.0), (0.0, 1.0), (-width, 0.0)]
 
 
 def _cross(rng: np.random.Generator) -> Outline:
     arm = float(rng.uniform(0.25, 0.4))
-    return [(-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm),
-            (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)]  # fmt: skip
+    return [(-arm, -1.0), (arm, -1.0), (arm, -arm), (1.0, -arm), (1.0, arm), (arm, arm),
+            (arm, 1.0), (-arm, 1.0), (-arm, arm), (-1.0, arm), (-1.0, -arm), (-arm, -arm)]  # fmt: skip
 
 
 def _arrow(_: np.random.Generator) -> Outline:
-    return [(-1, -0.3), (0.1, -0.3), (0.1, -0.8), (1, 0), (0.1, 0.8), (0.1, 0.3), (-1, 0.3)]
+    return [(-1.0, -0.3), (0.1, -0.3), (0.1, -0.8), (1.0, 0.0), (0.1, 0.8), (0.1, 0.3), (-1.0, 0.3)]
 
 
 def _heart(_: np.random.Generator) -> Outline:

@@ -46,7 +46,7 @@ def test_the_writer_writes_what_the_processor_would(parts: PocketParts) -> None:
         assert item.image is not None
         pixels = pool.pixels[item.image].permute(1, 2, 0).contiguous().numpy()
         prompt = build_prompt(backbone, item.question, Image.fromarray(pixels))
-        encoded = encode_prompts(backbone, [prompt], [item.answer])
+        encoded = encode_prompts(backbone, [prompt], answers=[item.answer])
         assert written.token_ids[0] == encoded.inputs["input_ids"][0].tolist()
         assert written.token_ids[0][slice(*written.answers[0][0])] == list(encoded.answer_ids[0])
 
@@ -62,7 +62,7 @@ def test_cached_features_give_the_logits_of_the_pixels(parts: PocketParts) -> No
         assert image is not None
         pixels = pool.pixels[image].permute(1, 2, 0).contiguous().numpy()
         prompt = build_prompt(backbone, row[0].question, Image.fromarray(pixels))
-        encoded = encode_prompts(backbone, [prompt], [row[0].answer])
+        encoded = encode_prompts(backbone, [prompt], answers=[row[0].answer])
         theirs = parts.model(**encoded.inputs).logits[encoded.predicts_answer]
     torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=5e-3)
 
@@ -90,7 +90,8 @@ def test_episodes_keep_to_their_budget_and_have_one_length() -> None:
 def stage(module: nn.Linear, **changes: object) -> Stage:
     def loss(rng: np.random.Generator) -> torch.Tensor:
         values = torch.from_numpy(rng.normal(size=(4, 3))).float()
-        return (module(values) - values.sum(1, keepdim=True)).pow(2).mean()
+        missed: torch.Tensor = module(values) - values.sum(1, keepdim=True)
+        return missed.pow(2).mean()
 
     def validate() -> Mapping[str, float]:
         return {"weight": float(module.weight.detach().sum())}

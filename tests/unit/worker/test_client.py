@@ -98,9 +98,15 @@ async def test_requests_in_flight_count_before_the_workers_say_so(
     workers: dict[str, FakeWorker],
 ) -> None:
     for worker in workers.values():
-        worker.pause_seconds = 0.05
+        worker.is_stuck = True
     async with _client(workers) as client:
-        await asyncio.gather(*(client.generate(_request(request_id=str(n))) for n in range(6)))
+        asking = [
+            asyncio.create_task(client.generate(_request(request_id=str(n)))) for n in range(6)
+        ]
+        await until(lambda: sum(len(one.generated) for one in workers.values()) == 6)
+        for worker in workers.values():
+            worker.released.set()
+        await asyncio.gather(*asking)
     assert [len(workers[name].generated) for name in ("one", "two")] == [3, 3]
 
 
@@ -194,7 +200,7 @@ async def test_whatever_breaks_becomes_a_library_error(
 
 async def test_cancelling_closes_the_request_at_the_worker(workers: dict[str, FakeWorker]) -> None:
     worker = workers["one"]
-    worker.pause_seconds = 60
+    worker.is_stuck = True
     async with _client({"one": worker}) as client:
         asking = asyncio.create_task(client.generate(_request()))
         await until(lambda: worker.running == 1)

@@ -29,7 +29,8 @@ from app.worker.engine.faults import is_fatal
 from app.worker.engine.sampling import Sampling, pick_tokens
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import tiny_backbone, tiny_examples
-from tests.fakes.families import FAMILIES, tiny_inputs, tiny_model
+from tests.fakes.families import tiny_inputs, tiny_model
+from tests.fakes.family_configs import FAMILIES
 
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 
