@@ -214,7 +214,7 @@ async def test_sigterm_lets_running_requests_finish_and_ends_the_worker(
             client.generate(_request(max_tokens=200, temperature=2.0, stop=["never"]))
         )
         async with asyncio.timeout(SECONDS):
-            while not any(one.running for one in await client.health()):
+            while not any(one.running for one in await client.health()):  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.005)
         os.kill(os.getpid(), signal.SIGTERM)
         assert (await running).usage.completion_tokens > 0

@@ -211,12 +211,16 @@ def _diamond(rng: np.random.Generator) -> Outline:
 
 def _cross(rng: np.random.Generator) -> Outline:
     arm = float(rng.uniform(0.25, 0.4))
-    return [(-arm, -1.0), (arm, -1.0), (arm, -arm), (1.0, -arm), (1.0, arm), (arm, arm),
-            (arm, 1.0), (-arm, 1.0), (-arm, arm), (-1.0, arm), (-1.0, -arm), (-arm, -arm)]  # fmt: skip
+    corner = [(-arm, -1.0), (arm, -1.0), (arm, -arm)]
+    corners = [corner]
+    for _ in range(3):
+        corners.append([(-y, x) for x, y in corners[-1]])
+    return [point for quarter in corners for point in quarter]
 
 
 def _arrow(_: np.random.Generator) -> Outline:
-    return [(-1.0, -0.3), (0.1, -0.3), (0.1, -0.8), (1.0, 0.0), (0.1, 0.8), (0.1, 0.3), (-1.0, 0.3)]
+    upper = [(-1.0, -0.3), (0.1, -0.3), (0.1, -0.8)]
+    return [*upper, (1.0, 0.0), *((x, -y) for x, y in reversed(upper))]
 
 
 def _heart(_: np.random.Generator) -> Outline:

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app as app_module
+from app.cli.app import COMMANDS, build, main
+from app.cli.options import read_settings
+from app.core.errors import ConfigurationError
+from app.core.version import software_version
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "VLIBRARY_DATABASE_URL", "VLIBRARY_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from app.cli.app import build; from typer.testing import CliRunner; "
+        "result = CliRunner().invoke(build(), ['--help']); print(result.stdout); "
+        "heavy = {'torch', 'transformers', 'sqlalchemy', 'fastapi', 'faiss'} & set(sys.modules); "
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    found = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert all(name in found.stdout for name in COMMANDS)
+
+
+def test_the_version_is_printed() -> None:
+    result = runner.invoke(build(), ["--version"])
+    assert (result.exit_code, result.stdout.strip()) == (0, software_version())
+
+
+@pytest.mark.parametrize("command", ["worker", "api"])
+def test_parts_that_need_a_database_say_so_in_one_line(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vlibrary", command])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vlibrary: ")
+    assert "DATABASE_URL" in line
+
+
+def test_contradictory_settings_are_told_without_their_values() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(port=99999, database_url="postgres://user:secret@host/db")
+    assert "port" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_options_win_over_the_environment_and_only_when_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLIBRARY_PORT", "8111")
+    assert read_settings(port=None).port == 8111
+    assert read_settings(port=8222).port == 8222
+
+
+def test_every_command_has_a_sentence_of_help() -> None:
+    assert all(command.__doc__ for command in app_module.COMMANDS.values())

@@ -1,0 +1,173 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from app.cli.serve import (
+    CODE_FOLDER,
+    Signals,
+    free_port,
+    print_banner,
+    programs,
+    require_free_port,
+    running_database,
+)
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _settings(**changes: object) -> Settings:
+    return Settings.model_validate({"data_dir": "/data", "port": 8321, **changes})
+
+
+def test_a_port_in_use_is_a_clear_error(taken: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{taken}.*--port"):
+        require_free_port("127.0.0.1", taken)
+
+
+def test_a_foreign_address_is_a_clear_error() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        require_free_port("203.0.113.1", 8000)
+
+
+def test_the_worker_takes_another_port_when_its_own_is_in_use(taken: int) -> None:
+    found = free_port("127.0.0.1", wanted=taken)
+    assert found != taken
+    require_free_port("127.0.0.1", found)
+    assert free_port("127.0.0.1", wanted=found) == found
+
+
+def test_an_embedded_worker_and_the_api_are_told_of_each_other_and_of_the_database() -> None:
+    worker, api = programs(_settings(), database_url="postgresql://db")
+    assert [one.name for one in (worker, api)] == ["worker", "api"]
+    port = worker.environment["VLIBRARY_WORKER_PORT"]
+    assert api.environment["VLIBRARY_WORKERS"] == f"http://127.0.0.1:{port}"
+    for program in (worker, api):
+        assert program.environment["VLIBRARY_DATABASE_URL"] == "postgresql://db"
+        assert program.environment["VLIBRARY_DATA_DIR"] == "/data"
+        assert program.environment["PATH"]
+        assert program.folder == CODE_FOLDER
+    assert (CODE_FOLDER / "app" / "__main__.py").exists()
+
+
+def test_workers_elsewhere_are_used_and_none_is_started() -> None:
+    (api,) = programs(_settings(workers="http://a:1,http://b:2"), database_url="postgresql://db")
+    assert api.environment["VLIBRARY_WORKERS"] == "http://a:1,http://b:2"
+
+
+def test_a_relative_backbone_folder_is_passed_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    worker, _ = programs(_settings(backbone="mine"), database_url="postgresql://db")
+    assert worker.environment["VLIBRARY_BACKBONE"] == str(tmp_path / "mine")
+    worker, _ = programs(_settings(backbone="pocket"), database_url="postgresql://db")
+    assert worker.environment["VLIBRARY_BACKBONE"] == "pocket"
+
+
+def test_jobs_of_a_dead_worker_are_taken_up_soon_unless_set_otherwise() -> None:
+    worker, _ = programs(_settings(), database_url="postgresql://db")
+    assert worker.environment["VLIBRARY_JOB_STALLED_SECONDS"] == "15.0"
+    worker, _ = programs(_settings(job_stalled_seconds=77), database_url="postgresql://db")
+    assert worker.environment.get("VLIBRARY_JOB_STALLED_SECONDS") != "15.0"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    status = 503
+
+    def do_GET(self) -> None:
+        self.send_response(type(self).status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Tests print nothing."""
+
+
+def test_a_part_is_ready_when_it_answers_ok() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        (api,) = programs(
+            _settings(port=server.server_port, host="127.0.0.1", workers="http://a:1"),
+            database_url="postgresql://db",
+        )
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert not api.is_ready()
+        _Answer.status = 200
+        assert api.is_ready()
+        server.shutdown()
+    assert not api.is_ready()
+
+
+def test_signals_interrupt_at_first_and_are_noted_later(handlers: None) -> None:
+    assert handlers is None
+    signals = Signals()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    signals = Signals()
+    signals.note()
+    assert not signals.asked()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signals.asked()
+    assert not signals.insisted()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.insisted()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("127.0.0.1", "http://127.0.0.1:8321"), ("::1", "http://[::1]:8321")]
+)
+def test_the_banner_says_where_it_is(
+    host: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_banner(_settings(host=host))
+    assert capsys.readouterr().out.startswith(f"VLibrary is ready at {url}\n")
+
+
+def test_a_configured_database_is_migrated_and_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upgraded: list[str] = []
+    monkeypatch.setattr("app.library.migrate.upgrade", upgraded.append)
+    with running_database(_settings(database_url="postgresql://db")) as database:
+        database.mend()
+        assert database.url == "postgresql://db"
+    assert upgraded == ["postgresql://db"]
+
+
+def test_a_folder_named_app_where_the_user_is_does_not_take_our_place(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the wrong app')")
+    worker, _ = programs(_settings(), database_url="postgresql://db")
+    found = subprocess.run(  # noqa: S603 - our own command line
+        [*worker.command, "--help"],
+        cwd=worker.folder,
+        env=dict(worker.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert worker.command[0] == sys.executable
