@@ -37,6 +37,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
 }
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "keep": ("best", "last"),
+    "mimicry_of": ("all", "right"),
     "branches": ("both", "attention", "mlp"),
 }
 _MOST_INSTRUCTION_CHARACTERS: Final = 4000
@@ -62,6 +63,8 @@ class TrainingConfig:
         mimicry_weight: Of the divergence from the teacher.
         synergy_weight: Of the correlation of the two branches.
         supervision_weight: Of the true answer's cross-entropy.
+        mimicry_of: Whether the teacher is followed in every lesson or only where its answer is the
+            true one; a wrong teacher would teach its mistakes.
         synergy_share: Most length of the synergy gradient, as a share of the other losses'
             gradient. The loss does not depend on the vectors' lengths, so without a bound its
             gradient drowns the others while the vectors are short, and they hardly move.
@@ -95,6 +98,7 @@ class TrainingConfig:
     mimicry_weight: float = 1.0
     synergy_weight: float = 1.0
     supervision_weight: float = 0.5
+    mimicry_of: Literal["all", "right"] = "right"
     synergy_share: float = 0.1
     synergy_gamma: float = 1e-3
     temperature: float = 1.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from app.method.backbone import Backbone
@@ -17,7 +17,7 @@ from app.method.checkpoints import Checkpoint
 from app.method.configuration import TrainingConfig
 from app.method.features import FeatureCache
 from app.method.injection import ATTENTION, MLP, ShiftHooks
-from app.method.losses import mimicry, supervision, synergy
+from app.method.losses import TeacherLogits, mimicry, supervision, synergy
 from app.method.prompts import EncodedBatch
 from app.method.teacher import Lesson, TeacherCache, answer_logits, lesson_prompt
 from app.method.vectors import TENSOR_NAMES, InContextVectors
@@ -130,21 +130,28 @@ class Student:
         losses = dict.fromkeys(LOSS_NAMES, 0.0)
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
         queries = [Lesson(query=lesson.query, context=()) for lesson in lessons]
-        for rows, batch, share in self._parts(queries):
-            loss = self._answer_losses(batch, teacher, [draws[row] for row in rows])
-            total = share * (
-                self._config.mimicry_weight * loss["mimicry"]
-                + self._config.supervision_weight * loss["supervision"]
+        parts = self._parts(queries)
+        is_right = [teacher.is_right[draw] for draw in draws]
+        taught = [self._taught_tokens([is_right[r] for r in rows], batch) for rows, batch in parts]
+        num_tokens = sum(len(kept) for kept in taught)
+        num_taught = sum(int(kept.sum()) for kept in taught)
+        for (rows, batch), kept in zip(parts, taught, strict=True):
+            loss = self._answer_losses(batch, teacher.rows([draws[row] for row in rows]), kept)
+            shares = {
+                "mimicry": int(kept.sum()) / max(1, num_taught),
+                "supervision": len(kept) / num_tokens,
+            }
+            total = (
+                self._config.mimicry_weight * shares["mimicry"] * loss["mimicry"]
+                + self._config.supervision_weight * shares["supervision"] * loss["supervision"]
             )
             for gradient, part in zip(
                 gradients, torch.autograd.grad(total, self._leaves), strict=True
             ):
                 gradient.add_(part)
-            # Others may use the backbone between two passes; they must find it unsteered.
-            self._hooks.bind(None)
             losses["total"] += total.item()
             for name, value in loss.items():
-                losses[name] += share * value.item()
+                losses[name] += shares[name] * value.item()
         # Between steps others measure and serve with the same backbone, which must be unsteered.
         self._hooks.bind(None)
         self._add_synergy(gradients, losses)
@@ -187,8 +194,8 @@ class Student:
         tensors = dict(zip(TENSOR_NAMES, self._leaves, strict=True))
         return InContextVectors(**tensors).shift() * self._mask
 
-    def _parts(self, queries: Sequence[Lesson]) -> list[tuple[list[int], EncodedBatch, float]]:
-        """The batch in passes that fit the budget, each with its share of the answer tokens."""
+    def _parts(self, queries: Sequence[Lesson]) -> list[tuple[list[int], EncodedBatch]]:
+        """The batch in passes that fit the budget, each with its rows."""
         prompts = [
             lesson_prompt(self._backbone, query, self._config.instruction) for query in queries
         ]
@@ -198,23 +205,31 @@ class Student:
         for rows in token_batches(lengths, token_budget=budget, max_rows=len(queries)):
             answers = [queries[row].query.answer for row in rows]
             parts.append((rows, self._features.encode([prompts[r] for r in rows], answers=answers)))
-        counts = [sum(map(len, batch.answer_ids)) for _, batch in parts]
-        return [
-            (rows, batch, count / sum(counts))
-            for (rows, batch), count in zip(parts, counts, strict=True)
-        ]
+        return parts
+
+    def _taught_tokens(
+        self, is_right: Sequence[bool], batch: EncodedBatch
+    ) -> Bool[Tensor, " answers"]:
+        """The answer tokens for which the teacher is to be mimicked."""
+        is_all = self._config.mimicry_of == "all"
+        rows = torch.tensor([is_all or right for right in is_right])
+        counts = torch.tensor([len(ids) for ids in batch.answer_ids])
+        return rows.repeat_interleave(counts).to(self._backbone.device)
 
     def _answer_losses(
-        self, batch: EncodedBatch, teacher: TeacherCache, draws: Sequence[int]
+        self, batch: EncodedBatch, wanted: TeacherLogits, taught: Bool[Tensor, " answers"]
     ) -> dict[str, Float[Tensor, ""]]:
-        wanted = teacher.rows(draws)
         receipt = self._hooks.bind(self._shift()[None])
         logits = answer_logits(self._backbone, batch)
         receipt.verify()
-        return {
-            "mimicry": mimicry(logits, wanted, temperature=self._config.temperature),
-            "supervision": supervision(logits, batch.targets),
-        }
+        places = taught.nonzero().flatten()
+        # Without a token to mimic the loss is an exact zero that still has a gradient.
+        divergence = logits.sum() * 0.0
+        if len(places):
+            divergence = mimicry(
+                logits[places], wanted.rows(places), temperature=self._config.temperature
+            )
+        return {"mimicry": divergence, "supervision": supervision(logits, batch.targets)}
 
     def _add_synergy(self, gradients: Sequence[Tensor], losses: dict[str, float]) -> None:
         weight = self._config.synergy_weight

@@ -31,6 +31,8 @@ CONFIG = TrainingConfig(
     checkpoint_every=1,
     report_every=1,
     token_budget=2000,
+    # The teacher of a random backbone is hardly ever right.
+    mimicry_of="all",
 )
 
 
@@ -85,6 +87,15 @@ def test_the_student_comes_nearer_to_its_teacher(learner: Backbone) -> None:
     config = replace(CONFIG, epochs=12, vector_learning_rate=0.02, supervision_weight=0.0)
     losses = [step["mimicry"] for step in train(learner, EXAMPLES, config).losses]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_a_teacher_that_is_never_right_is_not_followed(learner: Backbone) -> None:
+    config = replace(CONFIG, epochs=1, mimicry_of="right")
+    found = train(learner, EXAMPLES, config)
+    assert found.teacher_accuracy == 0.0
+    assert [step["mimicry"] for step in found.losses] == [0.0] * len(found.losses)
+    alone = train(learner, EXAMPLES, replace(config, mimicry_weight=0.0))
+    assert same_vectors(found, alone)
 
 
 def test_equal_runs_give_equal_vectors_and_another_seed_gives_others(
