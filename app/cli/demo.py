@@ -1,6 +1,5 @@
 """`vlibrary demo`: the main job on real data, through the service's REST interface alone."""
 
-import socket
 import subprocess
 import sys
 import tempfile
@@ -138,9 +137,9 @@ def unrelated_image() -> Any:  # noqa: ANN401 - Pillow is imported only when nee
 @contextmanager
 def running_service(data_dir: Path) -> Iterator[str]:
     """The URL of a service of its own, ended with the block; its log is shown if it fails."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    from app.cli.serve import free_port
+
+    port = free_port("127.0.0.1", wanted=0)
     log = data_dir / "serve.log"
     data_dir.mkdir(parents=True, exist_ok=True)
     options = ["--port", str(port), "--data-dir", str(data_dir)]

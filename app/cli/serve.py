@@ -162,7 +162,9 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
         shared["job_stalled_seconds"] = str(JOB_STALLED_SECONDS)
     workers = settings.workers
     if not workers:
-        port = free_port(settings.worker_host, wanted=settings.worker_port)
+        # Two services that start together would both find the default port free.
+        is_given = "worker_port" in settings.model_fields_set
+        port = free_port(settings.worker_host, wanted=settings.worker_port if is_given else 0)
         workers = (f"http://{settings.worker_host}:{port}",)
         yield Program(
             name="worker",
