@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
+from app.cli.bench import bench
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
@@ -61,6 +62,7 @@ def build() -> typer.Typer:
     for name, command in COMMANDS.items():
         cli.command(name)(command)
     cli.add_typer(pocket)
+    cli.add_typer(bench)
     return cli
 
 

@@ -92,7 +92,10 @@ def run(settings: Settings, *, signals: Signals) -> None:
         signals.note()
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)
-        for program in programs(settings, database_url=database.url):
+        listener = None
+        if not settings.workers:
+            listener = stack.enter_context(worker_listener(settings))
+        for program in programs(settings, database_url=database.url, listener=listener):
             supervisor.start(program)
         supervisor.wait_ready(timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked)
         if not signals.asked():
@@ -147,8 +150,33 @@ def own_database(settings: Settings) -> Iterator[Database]:
         yield Database(url=postgres.url, mend=mend)
 
 
-def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
-    """The children that these settings ask for, a worker before the api."""
+@contextmanager
+def worker_listener(settings: Settings) -> Iterator[socket.socket]:
+    """The socket of the embedded worker: at its port if one was set, otherwise at any free one.
+
+    It is ours for as long as we run, so between the choice of the port and the start of the worker,
+    or while the worker is started again, nobody else's worker can answer there.
+
+    Raises:
+        ConfigurationError: The port that was set is in use.
+    """
+    is_set = "worker_port" in settings.model_fields_set
+    if is_set:
+        require_free_port(settings.worker_host, settings.worker_port, option="VLIBRARY_WORKER_PORT")
+    with _bound(settings.worker_host, settings.worker_port if is_set else 0) as listener:
+        yield listener
+
+
+def programs(
+    settings: Settings, *, database_url: str, listener: socket.socket | None
+) -> Iterator[Program]:
+    """The children that these settings ask for, a worker before the api.
+
+    Args:
+        settings: What to run.
+        database_url: A migrated database.
+        listener: Where an embedded worker is to listen; none when there are others.
+    """
     # Children work elsewhere, so what is relative to here must be told in full.
     local = Path(settings.backbone).resolve()
     shared = {
@@ -161,17 +189,16 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
         # A child that died is noticed here at once, so its job need not wait for long.
         shared["job_stalled_seconds"] = str(JOB_STALLED_SECONDS)
     workers = settings.workers
-    if not workers:
-        # Two services that start together would both find the default port free.
-        is_given = "worker_port" in settings.model_fields_set
-        port = free_port(settings.worker_host, wanted=settings.worker_port if is_given else 0)
-        workers = (f"http://{settings.worker_host}:{port}",)
+    if listener is not None:
+        port, descriptor = int(listener.getsockname()[1]), listener.fileno()
+        workers = (_url(settings.worker_host, port),)
         yield Program(
             name="worker",
-            command=_command("worker"),
+            command=(*_command("worker"), "--listen-fd", str(descriptor)),
             folder=CODE_FOLDER,
             environment=child_environment({**shared, "worker_port": str(port)}),
             is_ready=_probe(settings.worker_host, port, "/health"),
+            inherited=(descriptor,),
         )
     yield Program(
         name="api",
@@ -189,8 +216,13 @@ def programs(settings: Settings, *, database_url: str) -> Iterator[Program]:
     )
 
 
-def require_free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int, *, option: str = "--port or VLIBRARY_PORT") -> None:
     """Return when the port can be listened on.
+
+    Args:
+        host: An address of this machine.
+        port: Which port.
+        option: How another one is chosen.
 
     Raises:
         ConfigurationError: Something else listens there, or the address is not ours.
@@ -200,7 +232,7 @@ def require_free_port(host: str, port: int) -> None:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; "
-            "choose another with --port or VLIBRARY_PORT",
+            f"choose another with {option}",
             details={"host": host, "port": port},
         ) from error
 
@@ -214,11 +246,24 @@ def free_port(host: str, *, wanted: int) -> int:
 
 
 def _listen_once(host: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
+    with _bound(host, port) as probe:
         return int(probe.getsockname()[1])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _command(name: str) -> tuple[str, ...]:
@@ -243,7 +288,6 @@ def _probe(host: str, port: int, path: str) -> Callable[[], bool]:
 
 def print_banner(settings: Settings) -> None:
     """Say where everything is."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"VLibrary is ready at http://{host}:{settings.port}", flush=True)
+    print(f"VLibrary is ready at {_url(settings.host, settings.port)}", flush=True)
     print(f"  backbone {settings.backbone}, data in {settings.data_dir}", flush=True)
     print("  Ctrl-C ends it", flush=True)

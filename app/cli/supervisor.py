@@ -32,6 +32,7 @@ class Program:
         command: The program and its arguments.
         environment: All of the child's variables.
         folder: Where it works.
+        inherited: Descriptors of ours that it shares, under the same numbers.
         is_ready: Answers whether the running child does its work.
     """
 
@@ -40,6 +41,7 @@ class Program:
     environment: Mapping[str, str]
     folder: Path
     is_ready: Callable[[], bool]
+    inherited: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,6 +133,7 @@ class Supervisor:
             tethered(child.program.command, death_signal=signal.SIGKILL),
             env=dict(child.program.environment),
             cwd=child.program.folder,
+            pass_fds=child.program.inherited,
             start_new_session=True,
         )
         child.started = monotonic()

@@ -1,5 +1,6 @@
 """`vlibrary worker`: one process that owns the accelerator."""
 
+import socket
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ def worker(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
     role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
+    listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Load the backbone and serve or train with it; needs DATABASE_URL."""
     settings = read_settings(
@@ -27,4 +29,4 @@ def worker(
         )
     from app.worker.process import run
 
-    run(settings)
+    run(settings, listener=None if listen_fd is None else socket.socket(fileno=listen_fd))

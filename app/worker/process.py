@@ -5,6 +5,7 @@ The composition root of a worker; nothing else in this room makes long-lived thi
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -54,8 +55,13 @@ class Worker:
     drain: Callable[[], None]
 
 
-def run(settings: Settings) -> None:
-    """Run a worker until it is asked to end; exits with status 1 when its device broke."""
+def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
+    """Run a worker until it is asked to end; exits with status 1 when its device broke.
+
+    Args:
+        settings: Must name a database.
+        listener: A bound socket to listen on instead of the settings' address.
+    """
     # Its bars would stand between the lines of the log.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     backbone = load_backbone(
@@ -70,11 +76,13 @@ def run(settings: Settings) -> None:
         backbone=backbone.name,
         fingerprint=backbone.description.fingerprint,
     )
-    if asyncio.run(serve_until_ended(settings, backbone)):
+    if asyncio.run(serve_until_ended(settings, backbone, listener=listener)):
         sys.exit(1)
 
 
-async def serve_until_ended(settings: Settings, backbone: Backbone) -> bool:
+async def serve_until_ended(
+    settings: Settings, backbone: Backbone, *, listener: socket.socket | None = None
+) -> bool:
     """Serve until SIGINT or SIGTERM; whether the device broke."""
     loop = asyncio.get_running_loop()
     broken = asyncio.Event()
@@ -100,7 +108,7 @@ async def serve_until_ended(settings: Settings, backbone: Backbone) -> bool:
             loop.add_signal_handler(number, end)
         watching = asyncio.create_task(broken.wait())
         watching.add_done_callback(lambda _: end())
-        await server.serve()
+        await server.serve(sockets=None if listener is None else [listener])
         watching.cancel()
     return broken.is_set()
 

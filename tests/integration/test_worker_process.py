@@ -58,14 +58,10 @@ def backbone() -> Backbone:
 
 @pytest.fixture
 def settings(database: str, tmp_path: Path) -> Settings:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return Settings.model_validate(
         {
             "database_url": database,
             "data_dir": tmp_path,
-            "worker_port": port,
             "worker_role": "both",
             "drain_timeout_seconds": 10,
         }
@@ -196,8 +192,10 @@ async def test_a_worker_needs_a_database(settings: Settings, backbone: Backbone)
 async def _served(
     settings: Settings, backbone: Backbone
 ) -> AsyncIterator[tuple[asyncio.Task[bool], WorkerClient]]:
-    serving = asyncio.create_task(serve_until_ended(settings, backbone))
-    url = f"http://127.0.0.1:{settings.worker_port}"
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving = asyncio.create_task(serve_until_ended(settings, backbone, listener=listener))
     async with WorkerClient([url]) as client:
         async with asyncio.timeout(SECONDS):
             while not await client.health():  # noqa: ASYNC110 - it has no event for being up

@@ -18,7 +18,9 @@ from app.cli.serve import (
     programs,
     require_free_port,
     running_database,
+    worker_listener,
 )
+from app.cli.supervisor import Program
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
@@ -43,6 +45,13 @@ def _settings(**changes: object) -> Settings:
     return Settings.model_validate({"data_dir": "/data", "port": 8321, **changes})
 
 
+def _worker(**changes: object) -> Program:
+    settings = _settings(**changes)
+    with worker_listener(settings) as listener:
+        worker, _ = programs(settings, database_url="postgresql://db", listener=listener)
+    return worker
+
+
 def test_a_port_in_use_is_a_clear_error(taken: int) -> None:
     with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{taken}.*--port"):
         require_free_port("127.0.0.1", taken)
@@ -53,7 +62,26 @@ def test_a_foreign_address_is_a_clear_error() -> None:
         require_free_port("203.0.113.1", 8000)
 
 
-def test_the_worker_takes_another_port_when_its_own_is_in_use(taken: int) -> None:
+def test_the_worker_gets_a_port_that_nobody_else_can_take() -> None:
+    with worker_listener(_settings()) as listener:
+        port = listener.getsockname()[1]
+        listener.listen()
+        with pytest.raises(ConfigurationError):
+            require_free_port("127.0.0.1", port)
+    with worker_listener(_settings(worker_port=port)) as listener:
+        assert listener.getsockname()[1] == port
+
+
+def test_a_set_worker_port_that_is_in_use_is_a_clear_error(taken: int) -> None:
+    settings = _settings(worker_port=taken)
+    with (
+        pytest.raises(ConfigurationError, match=f"127.0.0.1:{taken}.*VLIBRARY_WORKER_PORT"),
+        worker_listener(settings),
+    ):
+        pass
+
+
+def test_a_free_port_is_the_wanted_one_if_possible(taken: int) -> None:
     found = free_port("127.0.0.1", wanted=taken)
     assert found != taken
     require_free_port("127.0.0.1", found)
@@ -61,7 +89,10 @@ def test_the_worker_takes_another_port_when_its_own_is_in_use(taken: int) -> Non
 
 
 def test_an_embedded_worker_and_the_api_are_told_of_each_other_and_of_the_database() -> None:
-    worker, api = programs(_settings(), database_url="postgresql://db")
+    with worker_listener(_settings()) as listener:
+        worker, api = programs(_settings(), database_url="postgresql://db", listener=listener)
+        assert worker.inherited == (listener.fileno(),)
+        assert worker.command[-2:] == ("--listen-fd", str(listener.fileno()))
     assert [one.name for one in (worker, api)] == ["worker", "api"]
     port = worker.environment["VLIBRARY_WORKER_PORT"]
     assert api.environment["VLIBRARY_WORKERS"] == f"http://127.0.0.1:{port}"
@@ -74,7 +105,8 @@ def test_an_embedded_worker_and_the_api_are_told_of_each_other_and_of_the_databa
 
 
 def test_workers_elsewhere_are_used_and_none_is_started() -> None:
-    (api,) = programs(_settings(workers="http://a:1,http://b:2"), database_url="postgresql://db")
+    settings = _settings(workers="http://a:1,http://b:2")
+    (api,) = programs(settings, database_url="postgresql://db", listener=None)
     assert api.environment["VLIBRARY_WORKERS"] == "http://a:1,http://b:2"
 
 
@@ -83,17 +115,14 @@ def test_a_relative_backbone_folder_is_passed_in_full(
 ) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
-    worker, _ = programs(_settings(backbone="mine"), database_url="postgresql://db")
-    assert worker.environment["VLIBRARY_BACKBONE"] == str(tmp_path / "mine")
-    worker, _ = programs(_settings(backbone="pocket"), database_url="postgresql://db")
-    assert worker.environment["VLIBRARY_BACKBONE"] == "pocket"
+    assert _worker(backbone="mine").environment["VLIBRARY_BACKBONE"] == str(tmp_path / "mine")
+    assert _worker(backbone="pocket").environment["VLIBRARY_BACKBONE"] == "pocket"
 
 
 def test_jobs_of_a_dead_worker_are_taken_up_soon_unless_set_otherwise() -> None:
-    worker, _ = programs(_settings(), database_url="postgresql://db")
-    assert worker.environment["VLIBRARY_JOB_STALLED_SECONDS"] == "15.0"
-    worker, _ = programs(_settings(job_stalled_seconds=77), database_url="postgresql://db")
-    assert worker.environment.get("VLIBRARY_JOB_STALLED_SECONDS") != "15.0"
+    assert _worker().environment["VLIBRARY_JOB_STALLED_SECONDS"] == "15.0"
+    otherwise = _worker(job_stalled_seconds=77).environment
+    assert otherwise.get("VLIBRARY_JOB_STALLED_SECONDS") != "15.0"
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -112,6 +141,7 @@ def test_a_part_is_ready_when_it_answers_ok() -> None:
         (api,) = programs(
             _settings(port=server.server_port, host="127.0.0.1", workers="http://a:1"),
             database_url="postgresql://db",
+            listener=None,
         )
         Thread(target=server.serve_forever, daemon=True).start()
         assert not api.is_ready()
@@ -160,7 +190,7 @@ def test_a_configured_database_is_migrated_and_not_started(
 def test_a_folder_named_app_where_the_user_is_does_not_take_our_place(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the wrong app')")
-    worker, _ = programs(_settings(), database_url="postgresql://db")
+    worker = _worker()
     found = subprocess.run(  # noqa: S603 - our own command line
         [*worker.command, "--help"],
         cwd=worker.folder,
