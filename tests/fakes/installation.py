@@ -97,7 +97,7 @@ class Installation:
         (found,) = (
             pid
             for pid in descendants(self.pid)
-            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2] == name.encode()
+            if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         )
         return found
 
