@@ -65,11 +65,6 @@ class EncodedBatch:
     answer_ids: tuple[tuple[int, ...], ...]
 
     @property
-    def num_rows(self) -> int:
-        """Prompts in the batch."""
-        return len(self.num_prompt_tokens)
-
-    @property
     def targets(self) -> Int[Tensor, " answers"]:
         """All answer ids, row after row, in the order in which `predicts_answer` selects."""
         flat = [token_id for ids in self.answer_ids for token_id in ids]
@@ -229,15 +224,11 @@ def append_answers(
     in_answer = ~in_prompt & (positions < (lengths + added)[:, None])
     source = torch.minimum(positions, lengths[:, None] - 1)
 
-    def extended(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        if value.ndim == 2:  # noqa: PLR2004 - one number a token: type ids of an answer are 0
-            return value.gather(1, source) * in_prompt.to(value.dtype)
-        # Masks over images: an answer sees what the last prompt token saw.
-        rows = torch.arange(value.shape[0], device=device)[:, None]
-        kept = (in_prompt | in_answer).view(*source.shape, *([1] * (value.ndim - 2)))
-        return value[rows, source] * kept.to(value.dtype)
-
-    result = {key: extended(value) if key in TOKEN_KEYS else value for key, value in inputs.items()}
+    result = dict(inputs)
+    for key in inputs.keys() & set(TOKEN_KEYS):
+        # Type ids of an answer are 0; of masks over images it gets what the last token saw.
+        kept = in_prompt if inputs[key].ndim == source.ndim else in_prompt | in_answer
+        result[key] = _extended(inputs[key], source=source, kept=kept)
     flat = [token_id for ids in answers for token_id in ids]
     ids = torch.where(in_prompt, result["input_ids"], pad_token_id)
     ids[in_answer] = torch.tensor(flat, dtype=ids.dtype, device=device)

@@ -40,6 +40,9 @@ __all__ = [
 class HeldOutReport:
     """Accuracies on pictures that took no part in training, by greedy decoding and exact answer.
 
+    With `keep="best"` these items also chose among the measurements of the run, so `steered` is
+    slightly flattered; a figure to publish needs items that chose nothing.
+
     Attributes:
         items: How many were asked.
         zero_shot: Without demonstrations and without vectors.

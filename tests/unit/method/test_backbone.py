@@ -109,6 +109,15 @@ def test_unknown_settings_are_refused(setting: dict[str, str], folder: Path) -> 
         load_backbone(str(folder), **setting)
 
 
+def test_the_bundled_backbone_needs_no_network() -> None:
+    pocket = load_backbone("pocket")
+    example = tiny_examples(1)[0]
+    answer = generate(pocket, [build_prompt(pocket, "what color is it?", example.image)])[0]
+    assert pocket.name == pocket.description.name == "pocket"
+    assert answer.finish_reason == "stop"
+    assert answer.text
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no-such-folder"):
         load_backbone(str(tmp_path / "no-such-folder"))

@@ -87,7 +87,7 @@ def test_open_prompts_end_at_the_right_edge(backbone: Backbone) -> None:
     assert text_of(backbone, ids[0][mask[0].bool()]).endswith("Assistant:")
     assert batch.answer_ids == ()
     assert not batch.predicts_answer.any()
-    assert batch.num_rows == 2
+    assert len(batch.num_prompt_tokens) == 2
 
 
 def test_padding_does_not_change_what_is_predicted(backbone: Backbone) -> None:
