@@ -4,7 +4,8 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Self, TypeVar
@@ -24,10 +25,12 @@ from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
     ErrorBody,
+    GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     HealthResponse,
     Message,
+    StreamLine,
 )
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -144,6 +147,39 @@ class WorkerClient:
         await asyncio.gather(*(self._refresh(peer) for peer in self._peers))
         return tuple(peer.health for peer in self._peers if peer.health is not None)
 
+    async def stream(
+        self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
+    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+        """The deltas of an answer as they come, and the answer in full at the end.
+
+        Closing the generator closes the connection, upon which the worker drops the row.
+
+        Raises:
+            WorkerUnavailableError: No worker answers, or the one that did went away.
+            IncompatibleBackboneError: Workers answer, none has the asked backbone.
+            DeadlineExceededError: The answer did not come in time.
+            VLibraryError: Whatever the worker reported, by its code.
+        """
+        async with self._sent(
+            "/generate/stream",
+            request.model_dump_json(),
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=request.deadline_seconds + DEADLINE_SLACK_SECONDS,
+        ) as response:
+            if not response.is_success:
+                await response.aread()
+                _read(response, GenerateResponse)
+            async for text in response.aiter_lines():
+                line = _parsed(text)
+                if line.error is not None:
+                    raise _reported(line.error)
+                if line.delta is not None:
+                    yield line.delta
+                if line.answer is not None:
+                    yield line.answer
+                    return
+        raise _unavailable("the worker ended the answer before its end")
+
     async def _post(
         self,
         path: str,
@@ -153,22 +189,42 @@ class WorkerClient:
         backbone_fingerprint: str | None,
         timeout_seconds: float,
     ) -> Answer:
+        async with self._sent(
+            path,
+            body,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=timeout_seconds,
+        ) as response:
+            await response.aread()
+            return _read(response, answer)
+
+    @asynccontextmanager
+    async def _sent(
+        self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The response of the least loaded fitting worker that can be reached, still unread."""
         unreachable: set[str] = set()
         while True:
             peer = await self._choose(backbone_fingerprint, without=unreachable)
             peer.in_flight += 1
+            is_answering = False
             try:
-                response = await self._http.post(
+                async with self._http.stream(
+                    "POST",
                     peer.url + path,
                     content=body,
                     headers={"content-type": "application/json"},
                     timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
-                )
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+                ) as response:
+                    is_answering = True
+                    yield response
+                    return
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                peer.health = None
+                if is_answering:
+                    raise _unavailable("the connection to the worker broke") from error
                 # Nothing was sent, so another worker may have the request.
                 unreachable.add(peer.url)
-                peer.health = None
-                continue
             except httpx.TimeoutException as error:
                 raise DeadlineExceededError(
                     f"the worker did not answer within {timeout_seconds:g} s"
@@ -178,7 +234,6 @@ class WorkerClient:
                 raise _unavailable("the connection to the worker broke") from error
             finally:
                 peer.in_flight -= 1
-            return _read(response, answer)
 
     async def _choose(self, fingerprint: str | None, *, without: set[str]) -> _Peer:
         """Return the least loaded fitting peer; ask for health only what is out of date."""
@@ -235,7 +290,19 @@ def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
         body = ErrorBody.model_validate_json(response.content)
     except ValidationError as error:
         raise _unavailable(f"unreadable answer with status {response.status_code}") from error
-    reported = error_from_code(body.code, body.message, body.details)
-    if isinstance(reported, UnavailableError) and body.retry_after_seconds is not None:
-        reported.retry_after_seconds = body.retry_after_seconds
-    raise reported
+    raise _reported(body)
+
+
+def _parsed(text: str) -> StreamLine:
+    try:
+        return StreamLine.model_validate_json(text)
+    except ValidationError as error:
+        raise _unavailable("unreadable line of a streamed answer") from error
+
+
+def _reported(body: ErrorBody) -> VLibraryError:
+    """The library error that a worker told of."""
+    error = error_from_code(body.code, body.message, body.details)
+    if isinstance(error, UnavailableError) and body.retry_after_seconds is not None:
+        error.retry_after_seconds = body.retry_after_seconds
+    return error

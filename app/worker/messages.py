@@ -28,6 +28,9 @@ MAX_EMBED_ITEMS = 256
 MAX_PROMPT_CHARACTERS = 200_000
 MAX_SEED = 2**63 - 1
 MAX_STRENGTH = 10.0
+MAX_LOGPROBS = 20
+# What stands for the logarithm of zero, which JSON cannot carry.
+LEAST_LOGPROB = -9999.0
 
 
 def _decode_base64(value: object) -> object:
@@ -97,6 +100,10 @@ class GenerateRequest(Message):
     temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
     top_k: int = Field(default=0, ge=0, le=1_000_000)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0, allow_inf_nan=False)
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     seed: Seed = 0
     stop: tuple[StopString, ...] = Field(default=(), max_length=16)
     deadline_seconds: float = Field(default=120.0, gt=0.0, le=3600.0, allow_inf_nan=False)
@@ -144,6 +151,20 @@ class Timings(Message):
 FinishReason = Literal["stop", "length"]
 
 
+class TokenLogprob(Message):
+    """A token that could have come, as text, with its natural log-probability."""
+
+    token_id: int = Field(ge=0)
+    text: str
+    logprob: float = Field(ge=LEAST_LOGPROB, le=0.0)
+
+
+class TokenLogprobs(TokenLogprob):
+    """The token that was taken, and the likeliest ones in its place."""
+
+    top: tuple[TokenLogprob, ...] = Field(default=(), max_length=MAX_LOGPROBS)
+
+
 class BaselineAnswer(Message):
     """The same request without any vector."""
 
@@ -162,7 +183,16 @@ class GenerateResponse(Message):
     usage: Usage
     receipt: Receipt
     baseline: BaselineAnswer | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
     timings: Timings
+
+
+class GenerateDelta(Message):
+    """What came since the last one. The texts of all, joined, are the answer's text."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 class EmbedRequest(Message):
@@ -206,3 +236,17 @@ class ErrorBody(Message):
     message: str
     details: dict[str, JsonValue] = Field(default_factory=dict)
     retry_after_seconds: float | None = None
+
+
+class StreamLine(Message):
+    """One line of a streamed answer: some deltas, then the answer in full, or an error."""
+
+    delta: GenerateDelta | None = None
+    answer: GenerateResponse | None = None
+    error: ErrorBody | None = None
+
+    @model_validator(mode="after")
+    def _has_one_content(self) -> Self:
+        if sum(part is not None for part in (self.delta, self.answer, self.error)) != 1:
+            raise ValueError("a line is a delta, an answer or an error")
+        return self

@@ -2,12 +2,15 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
 from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from app.core.backbones import BackboneDescription
 from app.worker.client import WorkerClient
@@ -17,11 +20,15 @@ from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
     ErrorBody,
+    GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     HealthResponse,
     Receipt,
+    StreamLine,
     Timings,
+    TokenLogprob,
+    TokenLogprobs,
     Usage,
 )
 
@@ -54,13 +61,15 @@ class FakeWorker:
     """What it answers, and what it was asked.
 
     `forget_vectors`, `sites_hit` and `error` make it misbehave; while `is_stuck`, answers wait for
-    `released`.
+    `released` (streamed ones after their first delta). `breaks_after` deltas a stream ends as if
+    the worker had died.
     """
 
     description: BackboneDescription = field(default_factory=backbone)
     status: Any = "ready"
     role: Any = "both"
     is_stuck: bool = False
+    breaks_after: int | None = None
     forget_vectors: bool = False
     sites_hit: int | None = None
     error: ErrorBody | None = None
@@ -76,6 +85,7 @@ class FakeWorker:
         app = FastAPI()
         app.add_api_route("/health", self.health, methods=["GET"], response_model=None)
         app.add_api_route("/generate", self.generate, methods=["POST"], response_model=None)
+        app.add_api_route("/generate/stream", self.stream, methods=["POST"], response_model=None)
         app.add_api_route("/embed", self.embed, methods=["POST"], response_model=None)
         return app
 
@@ -114,18 +124,42 @@ class FakeWorker:
         self.generated.append(request)
         if (error := self._error()) is not None:
             return error
+        async with self._place():
+            if self.is_stuck:
+                await self.released.wait()
+        return Response(self._answer(request).model_dump_json(), media_type="application/json")
+
+    async def stream(self, request: GenerateRequest) -> Response:
+        self.generated.append(request)
+        if (error := self._error()) is not None:
+            return error
+        return StreamingResponse(self._lines(request), media_type="application/x-ndjson")
+
+    async def _lines(self, request: GenerateRequest) -> AsyncIterator[bytes]:
+        answer = self._answer(request)
+        async with self._place():
+            for index, character in enumerate(answer.text):
+                if index == self.breaks_after:
+                    return
+                if index == 1 and self.is_stuck:
+                    await self.released.wait()
+                logprobs = answer.logprobs[:1] if answer.logprobs and not index else None
+                delta = GenerateDelta(text=character, token_ids=(index,), logprobs=logprobs)
+                yield _line(StreamLine(delta=delta))
+            yield _line(StreamLine(answer=answer))
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
         self.running += 1
         async with self._changed:
             self._changed.notify_all()
         try:
-            if self.is_stuck:
-                await self.released.wait()
+            yield
         except asyncio.CancelledError:
             self.num_cancelled += 1
             raise
         finally:
             self.running -= 1
-        return Response(self._answer(request).model_dump_json(), media_type="application/json")
 
     async def wait_until_running(self, number: int) -> None:
         async with self._changed, asyncio.timeout(120):
@@ -155,8 +189,21 @@ class FakeWorker:
             )
             if request.baseline
             else None,
+            logprobs=None if request.logprobs is None else _logprobs(request.logprobs),
             timings=Timings(queue_ms=0, prefill_ms=1, decode_ms=1, total_ms=2),
         )
+
+
+def _logprobs(num_top: int) -> tuple[TokenLogprobs, ...]:
+    top = tuple(
+        TokenLogprob(token_id=index, text=chr(97 + index), logprob=-1.0 - index)
+        for index in range(num_top)
+    )
+    return (TokenLogprobs(token_id=1, text="a", logprob=-1.0, top=top),)
+
+
+def _line(line: StreamLine) -> bytes:
+    return line.model_dump_json().encode() + b"\n"
 
 
 class _Transport(httpx.AsyncBaseTransport):
