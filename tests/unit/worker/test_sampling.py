@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.worker.engine.sampling import Sampling, pick_tokens
+from app.worker.engine.sampling import Picker, Sampling, pick_tokens
 
 VOCAB = 40
 
@@ -12,14 +12,14 @@ def _logits(*, rows: int, seed: int) -> torch.Tensor:
 
 
 def _draws(logits: torch.Tensor, sampling: Sampling, *, count: int) -> list[int]:
-    generator = sampling.generator()
-    return [pick_tokens(logits, [sampling], [generator])[0] for _ in range(count)]
+    picker = Picker(sampling=sampling)
+    return [pick_tokens(logits, [picker])[0] for _ in range(count)]
 
 
 def test_greedy_rows_take_the_likeliest_token() -> None:
     logits = _logits(rows=5, seed=0)
-    greedy = Sampling(max_new_tokens=1)
-    assert pick_tokens(logits, [greedy] * 5, [None] * 5) == logits.argmax(-1).tolist()
+    greedy = Picker(sampling=Sampling(max_new_tokens=1))
+    assert pick_tokens(logits, [greedy] * 5) == logits.argmax(-1).tolist()
 
 
 @given(seed=st.integers(0, 2**63 - 1), neighbours=st.integers(0, 4))
@@ -29,8 +29,8 @@ def test_a_seeded_row_draws_the_same_whoever_runs_beside_it(seed: int, neighbour
     drawn = Sampling(max_new_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
     other = Sampling(max_new_tokens=1, temperature=1.5, seed=seed + 1)
     samplings = [other] * neighbours + [drawn]
-    together = pick_tokens(logits, samplings, [one.generator() for one in samplings])
-    alone = pick_tokens(logits[-1:], [drawn], [drawn.generator()])
+    together = pick_tokens(logits, [Picker(sampling=one) for one in samplings])
+    alone = pick_tokens(logits[-1:], [Picker(sampling=drawn)])
     assert together[-1] == alone[0]
 
 

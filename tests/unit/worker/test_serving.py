@@ -42,7 +42,7 @@ from app.worker.images import ImageLimits
 from app.worker.messages import EmbedRequest, GenerateRequest, HealthResponse
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.backbones import lose_a_hook, tiny_examples
 from tests.fakes.parquet import write_parquet
 from tests.fakes.vectors import make_vector_file
 from tests.fakes.waiting import until
@@ -291,8 +291,10 @@ async def test_what_can_never_be_answered_is_refused(parts: Parts) -> None:
     assert parts.serving.num_requests == 0
 
 
-async def test_a_steered_request_that_is_not_steered_in_full_fails(parts: Parts) -> None:
-    parts.engine._runner._hooks._handles[-1].remove()
+async def test_a_steered_request_that_is_not_steered_in_full_fails(
+    parts: Parts, backbone: Backbone
+) -> None:
+    lose_a_hook(backbone)
     with pytest.raises(SteeringError):
         await parts.serving.generate(_request(vectors=[parts.use(0)], baseline=True))
     assert (await parts.serving.generate(_request())).text is not None
