@@ -16,7 +16,6 @@ from tests.fakes.backbones import tiny_backbone
 from tests.fakes.families import tiny_inputs, tiny_model
 from tests.fakes.family_configs import FAMILIES
 
-
 # The logits of tiny random models differ by so little that a draw at 1 would ignore them.
 SHARP: Final = 0.05
 

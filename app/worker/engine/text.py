@@ -54,7 +54,7 @@ class GrowingText:
         Args:
             is_last: Whether the answer has ended, so that nothing need be held back.
         """
-        safe = self._text if is_last else self._text[: len(self._text) - self._most_held]
+        safe = self._text if is_last else self._text[: max(0, len(self._text) - self._most_held)]
         start = len(self._text) - len(self._text.lstrip())
         # Space at the end may turn out to be followed by a word.
         end = len(safe.rstrip())
