@@ -69,7 +69,6 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
     if max(len(question.text), len(instruction)) > MAX_PROMPT_CHARACTERS:
         raise _bad_messages(f"A text has at most {MAX_PROMPT_CHARACTERS} characters")
     limit = chat.max_completion_tokens or chat.max_tokens
-    stops = [chat.stop] if isinstance(chat.stop, str) else chat.stop
     return SteerRequest(
         prompt=question.text,
         images=question.images,
@@ -88,7 +87,7 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
         logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         # Without a seed OpenAI's answers differ from time to time.
         seed=secrets.randbits(SEED_BITS) if chat.seed is None else chat.seed % 2**SEED_BITS,
-        stop=tuple(stops or ()),
+        stop=tuple(chat.stop or ()),
         stream=bool(chat.stream),
     )
 

@@ -96,7 +96,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
     answer = await services.workers.embed(
         EmbedRequest(
             images=tuple(None if image is None else next(read) for image in body.images),
-            questions=tuple(text or None for text in body.texts),
+            questions=tuple(text or None for text in body.input),
         ),
         backbone_fingerprint=model.backbone.fingerprint,
     )

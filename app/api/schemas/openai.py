@@ -75,6 +75,14 @@ PartText: TypeAlias = Annotated[
 ]
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Stops: TypeAlias = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
+Texts: TypeAlias = Annotated[list[PartText], Field(min_length=1, max_length=MAX_EMBED_ITEMS)]
+
+
 class ImageAddress(RequestBody):
     """Where an image is: in the request itself."""
 
@@ -106,11 +114,23 @@ class ContentPart(RequestBody):
         return self
 
 
+def _as_parts(value: object) -> object:
+    if value is None:
+        return []
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+ContentParts: TypeAlias = Annotated[tuple[ContentPart, ...], Field(max_length=MAX_PARTS)]
+
+
 class ChatMessage(RequestBody):
     """What someone said."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: PartText | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = None
+    content: Annotated[
+        ContentParts,
+        BeforeValidator(_as_parts, json_schema_input_type=PartText | ContentParts | None),
+    ] = ()
     name: IgnoredText | None = None
     refusal: IgnoredText | None = None
     audio: Refused = None
@@ -121,15 +141,12 @@ class ChatMessage(RequestBody):
     @property
     def text(self) -> str:
         """All of its text; parts stand on lines of their own."""
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content or () if part.text is not None)
+        return "\n".join(part.text for part in self.content if part.text is not None)
 
     @property
     def images(self) -> tuple[str, ...]:
         """Its images as data: URLs, in their order."""
-        parts = self.content if isinstance(self.content, list) else ()
-        return tuple(part.image_url.url for part in parts if part.image_url is not None)
+        return tuple(part.image_url.url for part in self.content if part.image_url is not None)
 
 
 class TextFormat(RequestBody):
@@ -193,7 +210,10 @@ class ChatRequest(IgnoredChatFields):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
     top_p: TopP | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    stop: Annotated[
+        Stops | None,
+        BeforeValidator(_as_list, json_schema_input_type=StopText | Stops | None),
+    ] = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logprobs: Flag | None = None
@@ -225,7 +245,7 @@ class EmbeddingsRequest(RequestBody):
     """Texts, images or both, whose retrieval keys are wanted."""
 
     model: ModelName
-    input: PartText | Annotated[list[PartText], Field(min_length=1, max_length=MAX_EMBED_ITEMS)]
+    input: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=PartText | Texts)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Refused = None
     user: IgnoredText | None = None
@@ -233,7 +253,7 @@ class EmbeddingsRequest(RequestBody):
 
     @model_validator(mode="after")
     def _items_are_whole(self) -> Self:
-        texts, images = self.texts, self.images
+        texts, images = self.input, self.images
         if len(images) != len(texts):
             raise ValueError("there are as many vlibrary.images as texts in input")
         if any(not text and image is None for text, image in zip(texts, images, strict=True)):
@@ -241,11 +261,6 @@ class EmbeddingsRequest(RequestBody):
         return self
 
     @property
-    def texts(self) -> list[str]:
-        """The text of every item, possibly empty."""
-        return [self.input] if isinstance(self.input, str) else self.input
-
-    @property
     def images(self) -> list[str | None]:
         """The image of every item that has one."""
-        return [None] * len(self.texts) if self.vlibrary is None else self.vlibrary.images
+        return [None] * len(self.input) if self.vlibrary is None else self.vlibrary.images
