@@ -96,8 +96,7 @@ async def choose(
         services, image=next(iter(images), None), text=body.prompt, backbone=wanted
     )
     found, retrieval = await retrieve_one(services, query, strength=body.strength)
-    enforced = {use.record.id for use in policy}
-    fresh = [use for use in found if use.record.id not in enforced]
+    fresh = [use for use in found if not _is_enforced(use, policy=policy)]
     return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
 
 
@@ -118,11 +117,15 @@ async def find_policy(services: Services) -> list[ChosenVector]:
     return [replace(use, source="policy") for use in found]
 
 
+def _is_enforced(use: ChosenVector, *, policy: Sequence[ChosenVector]) -> bool:
+    # By content: a copy under another name could undo what the policy does.
+    return use.record.sha256 in {enforced.record.sha256 for enforced in policy}
+
+
 def _refuse_policy_vectors(
     chosen: Sequence[ChosenVector], *, policy: Sequence[ChosenVector]
 ) -> None:
-    enforced = {use.record.id for use in policy}
-    if any(use.record.id in enforced for use in chosen):
+    if any(_is_enforced(use, policy=policy) for use in chosen):
         raise InvalidInputError(
             "A vector is asked for that the server's policy applies to every answer already"
         )

@@ -16,6 +16,7 @@ from tests.fakes.live_server import serving
 from tests.fakes.streams import events_in, live_worker
 from tests.fakes.waiting import wait_until
 from tests.fakes.worker import FakeWorker
+from vlibrary_client import Client
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"
 BODY = {"prompt": "What colour?", "stream": True}
@@ -50,6 +51,17 @@ def test_hanging_up_frees_the_worker_and_the_place(
         assert services.admission.in_flight == 1
     wait_until(lambda: worker.running == 0, seconds=60)
     wait_until(lambda: services.admission.in_flight == 0, seconds=60)
+
+
+def test_a_client_that_leaves_its_block_frees_the_worker(url: str, worker: FakeWorker) -> None:
+    worker.is_stuck = True
+    with Client(url, timeout=120) as client:
+        with client.steer.stream("What colour?") as stream:
+            assert next(stream).text == "p"
+        wait_until(lambda: worker.running == 0, seconds=60)
+        worker.is_stuck = False
+        with client.steer.stream("What colour?", logprobs=1) as stream:
+            assert "".join(delta.text for delta in stream) == stream.answer.text == "plain"
 
 
 def test_silence_is_broken_and_the_deadline_is_an_event(
