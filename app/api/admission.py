@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -74,7 +74,8 @@ class Admission:
 class AdmittedRoute(APIRoute):
     """A route whose requests need a place in `app.state.services.admission`.
 
-    The place is taken before FastAPI reads the body, which a dependency could not do.
+    The place is taken before FastAPI reads the body, which a dependency could not do, and given
+    back when the response is sent to its end, however long it is streamed.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -83,11 +84,12 @@ class AdmittedRoute(APIRoute):
 
         async def admitted(request: Request) -> Response:
             services = request.app.state.services
-            with services.admission.place(
-                num_bytes=_announced_bytes(request, unknown=services.settings.max_body_bytes)
-            ):
-                await _read_body(request)
-                return await handler(request)
+            num_bytes = _announced_bytes(request, unknown=services.settings.max_body_bytes)
+            # FastAPI leaves this stack when the response has been sent, or could not be.
+            stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
+            stack.enter_context(services.admission.place(num_bytes=num_bytes))
+            await _read_body(request)
+            return await handler(request)
 
         return admitted
 
