@@ -110,6 +110,10 @@ class Settings(BaseSettings):
         max_length=MAX_POLICY_VECTORS,
         description="Vectors added to every answer: `ref` or `ref=strength`, separated by commas.",
     )
+    training_pass_tokens: Count = Field(
+        default=2048,
+        description="Tokens that training passes through the backbone before answers get a turn.",
+    )
 
     max_upload_bytes: Count = 2048 * MEBIBYTE
     max_body_bytes: Count = Field(default=96 * MEBIBYTE, description="Of a request with JSON.")

@@ -155,7 +155,13 @@ async def running_worker(
             settings, backbone, device=device, sessions=sessions, objects=objects
         )
         stack.callback(serving.close)
-        trainer = Trainer(backbone, device=device, sessions=sessions, objects=objects)
+        trainer = Trainer(
+            backbone,
+            device=device,
+            sessions=sessions,
+            objects=objects,
+            pass_tokens=settings.training_pass_tokens,
+        )
         if settings.worker_role != "serve":
             await stack.enter_async_context(taking_jobs(trainer, url=url))
 
