@@ -30,13 +30,15 @@ class Receipt:
     """The worker's proof: in every forward, `sites_hit` of `sites_expected` sites were shifted.
 
     `kl_first_token` (nats) compares the steered with the unsteered first token, when the
-    baseline was asked for.
+    baseline was asked for. `dose` is the largest ratio, over the layers, of the shift's length to
+    that of what it is added to.
     """
 
     sites_hit: int
     sites_expected: int
     num_forwards: int
     kl_first_token: float | None = None
+    dose: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

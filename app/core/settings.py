@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     max_new_tokens_limit: Count = 1024
     max_waiting: Count = Field(default=256, description="Requests that may wait for a row.")
     bank_slots: Count = Field(default=64, description="Vectors kept on the device.")
+    max_dose: float = Field(
+        default=4.0,
+        gt=0,
+        description="Longest shift that is applied, as a multiple of the residual stream's length.",
+    )
     training_share: float = Field(
         default=0.5, gt=0, le=1, description="Device time left to training while requests wait."
     )

@@ -24,6 +24,7 @@ from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone, load_backbone
+from app.method.dose import residual_norms
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
 from app.worker.bank import Fetch, VectorBank
@@ -33,6 +34,7 @@ from app.worker.engine.engine import Engine
 from app.worker.images import ImageLimits
 from app.worker.jobs import taking_jobs
 from app.worker.messages import HealthResponse
+from app.worker.reading import DoseLimit, Reader
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
 from app.worker.training import Trainer
@@ -144,6 +146,8 @@ async def running_worker(
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
         objects = ObjectStore(settings.objects_url)
+        # Before the device thread takes over.
+        dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
         device = DeviceThread(
             Engine(backbone, max_rows=settings.max_rows),
             training_share=settings.training_share,
@@ -151,10 +155,29 @@ async def running_worker(
         )
         device.start()
         stack.push_async_callback(asyncio.to_thread, device.stop)
-        serving = _make_serving(
-            settings, backbone, device=device, sessions=sessions, objects=objects
+        features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
+        reader = Reader(
+            backbone,
+            device=device,
+            pools=DatasetPools(backbone, device=device, objects=objects, features=features),
+            features=features,
+            limits=ImageLimits.of(settings),
         )
-        stack.callback(serving.close)
+        stack.callback(reader.close)
+        serving = Serving(
+            backbone,
+            device=device,
+            bank=VectorBank(
+                backbone, device=device, fetch=_fetch_from(sessions), num_slots=settings.bank_slots
+            ),
+            reader=reader,
+            features=features,
+            limits=Limits(
+                max_requests=settings.max_rows + settings.max_waiting,
+                max_new_tokens=settings.max_new_tokens_limit,
+                dose=dose,
+            ),
+        )
         trainer = Trainer(
             backbone,
             device=device,
@@ -184,31 +207,6 @@ async def running_worker(
             app=create_app(serving, health=health, max_body_bytes=settings.max_body_bytes),
             drain=drain,
         )
-
-
-def _make_serving(
-    settings: Settings,
-    backbone: Backbone,
-    *,
-    device: DeviceThread,
-    sessions: async_sessionmaker[AsyncSession],
-    objects: ObjectStore,
-) -> Serving:
-    features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
-    return Serving(
-        backbone,
-        device=device,
-        bank=VectorBank(
-            backbone, device=device, fetch=_fetch_from(sessions), num_slots=settings.bank_slots
-        ),
-        pools=DatasetPools(backbone, device=device, objects=objects, features=features),
-        features=features,
-        limits=Limits(
-            max_requests=settings.max_rows + settings.max_waiting,
-            max_new_tokens=settings.max_new_tokens_limit,
-            image=ImageLimits.of(settings),
-        ),
-    )
 
 
 def _fetch_from(sessions: async_sessionmaker[AsyncSession]) -> Fetch:

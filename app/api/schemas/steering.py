@@ -121,6 +121,9 @@ class ReceiptBody(ResponseBody):
     sites_expected: int = Field(ge=0)
     num_forwards: int = Field(ge=0)
     kl_first_token: float | None = Field(description="In nats, against the unsteered answer.")
+    dose: float | None = Field(
+        description="Length of the shift over that of the residual stream; of all layers, the most."
+    )
 
 
 class AutoRetrievalBody(ResponseBody):
