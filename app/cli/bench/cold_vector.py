@@ -1,0 +1,2 @@
+def cold_vector() -> None:
+    """x."""

@@ -1,0 +1,2 @@
+def overload() -> None:
+    """x."""

@@ -1,0 +1,2 @@
+def peers() -> None:
+    """x."""

@@ -1,0 +1,2 @@
+def rest() -> None:
+    """x."""

@@ -1,0 +1,2 @@
+def steering() -> None:
+    """x."""
