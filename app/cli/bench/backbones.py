@@ -10,9 +10,10 @@ from typing import Any, Final, cast
 import torch
 import transformers as hf
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from app.cli.bench.options import RANDOM
-from app.method.backbone import POCKET_FOLDER, Backbone, backbone_from_parts, load_backbone
+from app.method.backbone import Backbone, backbone_from_parts, load_backbone
 
 SCALE: Final = 6.0
 _PROJECTIONS: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
@@ -35,6 +36,8 @@ def load(name: str, *, device: str, dtype: str) -> Backbone:
         device: As of `load_backbone`.
         dtype: As of `load_backbone`.
     """
+    # Its bars would stand among ours.
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     if name != RANDOM:
         return load_backbone(name, device=device, dtype=dtype)
     # The pocket brings the processor, and what the names of device and dtype come to here.
@@ -45,7 +48,7 @@ def load(name: str, *, device: str, dtype: str) -> Backbone:
 
 
 def without_end(backbone: Backbone) -> Backbone:
-    """The same backbone with no token that ends a turn, so that every answer has its full length."""
+    """The same backbone with no end of a turn, so that every answer has its full length."""
     return replace(backbone, eos_token_ids=())
 
 
@@ -59,8 +62,6 @@ def folder_of(name: str, parent: Path) -> str:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
-
-
 
 
 def _random_model(config: Any) -> hf.PreTrainedModel:  # noqa: ANN401

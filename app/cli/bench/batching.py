@@ -3,7 +3,8 @@
 Both sides get the same inputs under the same shifts and have to write the same tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from app.cli.bench.asking import (
@@ -71,7 +72,7 @@ def _times(
     sources: Mapping[str, Sequence[Asked]],
     *,
     num_tokens: int,
-    rounds: Any,  # noqa: ANN401 - an iterable of the rounds' numbers
+    rounds: Iterable[int],
 ) -> dict[str, list[float]]:
     """Seconds of each side for each kind of inputs, checked in every round."""
     wanted: dict[str, Answers] = {}
@@ -96,12 +97,8 @@ def _times(
 
     sides = {"sequential": sequential, "engine": batched}
     arms = {
-        f"{side} {source}": _bound(measure, source)
+        f"{side} {source}": partial(measure, source)
         for source in sources
         for side, measure in sides.items()
     }
     return interleave(arms, rounds=rounds)
-
-
-def _bound(measure: Callable[[str], float], source: str) -> Callable[[], float]:
-    return lambda: measure(source)

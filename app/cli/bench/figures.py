@@ -77,7 +77,7 @@ def interleave(
         measure()
     found: dict[str, list[float]] = {name: [] for name in arms}
     for index in rounds:
-        for name in list(arms) if index % 2 == 0 else list(reversed(arms)):
+        for name in list(arms)[:: 1 if index % 2 == 0 else -1]:
             found[name].append(arms[name]())
     return found
 
