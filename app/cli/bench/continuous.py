@@ -93,8 +93,9 @@ def _manager(backbone: Backbone, asked: Sequence[Asked], *, num_tokens: int) -> 
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
     longest = max(int(one.inputs["input_ids"].shape[1]) for one in asked) + num_tokens
     pages = len(asked) * -(-longest // PAGE_TOKENS) + SPARE_PAGES
+    configure: Any = hf.GenerationConfig
     with text_model(backbone).continuous_batching_context_manager(
-        generation_config=hf.GenerationConfig(
+        generation_config=configure(
             max_new_tokens=num_tokens,
             do_sample=False,
             eos_token_id=NO_END,
