@@ -10,7 +10,14 @@ from typing import Any, Final
 import httpx
 
 from app.cli.bench.printing import bar
-from app.cli.bench.service import JSON_HEADERS, ROUTE, bodies, served, settings_for
+from app.cli.bench.service import (
+    JSON_HEADERS,
+    ROUTE,
+    bodies,
+    served,
+    service_conditions,
+    settings_for,
+)
 
 NUM_BODIES: Final = 16
 TIMEOUT_SECONDS: Final = 60.0
@@ -42,8 +49,7 @@ def overhead_figures(
     return {
         "P8": round(statistics.median(_middle(asked)["overhead"] for asked in rounds), 3),
         "P8_median_ms": _middle([parts for asked in rounds for parts in asked]),
-        "model": service.backbone["name"],
-        "architecture": service.backbone["architecture"],
+        **service_conditions(service, name=backbone),
     }
 
 

@@ -1,4 +1,4 @@
-"""`vlibrary bench peers`: the engine and the steering beside what others offer for the same work."""
+"""`vlibrary bench peers`: the engine and the steering beside what others offer for it."""
 
 from importlib.util import find_spec
 from typing import Annotated, Any, Final

@@ -18,12 +18,13 @@ import numpy as np
 
 from app.cli.demo import passing_folder, running_service, wait_ready
 from app.core.errors import UnavailableError
+from app.core.settings import Settings
 from app.core.vector_file import VectorTensors, encode_vector_file
-from app.method.pocket.questions import sample_question
 from app.method.pocket.world import render_scene, sample_scene
 from vlibrary_client import Client
 
 VECTOR: Final = "bench"
+QUESTION: Final = "what shape is this?"
 ROUTE: Final = "/steer/generate"
 JSON_HEADERS: Final = {"content-type": "application/json"}
 POLL_SECONDS: Final = 0.02
@@ -62,6 +63,23 @@ def served(*, settings: Mapping[str, str]) -> Iterator[Served]:
         yield Served(url=url, backbone=backbone)
 
 
+def service_conditions(service: Served, *, name: str) -> dict[str, Any]:
+    """What has to be known of a service to judge its figures; it inherits our environment.
+
+    Args:
+        service: Which one.
+        name: Its backbone, as given on the command line.
+    """
+    settings = Settings()
+    return {
+        "model": name,
+        "architecture": service.backbone["architecture"],
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "attention": settings.attention,
+    }
+
+
 def vector_file(backbone: Mapping[str, Any], *, seed: int = 0) -> bytes:
     """The file of a vector nobody trained; it costs what a trained one costs."""
     rng = np.random.default_rng(seed)
@@ -79,22 +97,30 @@ def vector_file(backbone: Mapping[str, Any], *, seed: int = 0) -> bytes:
     )
 
 
-def bodies(num_bodies: int, *, max_tokens: int) -> list[bytes]:
-    """Bodies of steered requests, each about a picture of its own."""
+def encoded_pictures(num_pictures: int) -> list[bytes]:
+    """PNG files of pictures of the pocket's world."""
     rng = np.random.default_rng(0)
     made = []
-    for _ in range(num_bodies):
-        scene = sample_scene(rng)
+    for _ in range(num_pictures):
         file = io.BytesIO()
-        render_scene(scene, rng).save(file, format="PNG")
-        body = {
-            "prompt": sample_question(scene, rng).text,
-            "images": [b64encode(file.getvalue()).decode()],
-            "vector": VECTOR,
-            "max_tokens": max_tokens,
-        }
-        made.append(json.dumps(body).encode())
+        render_scene(sample_scene(rng), rng).save(file, format="PNG")
+        made.append(file.getvalue())
     return made
+
+
+def bodies(num_bodies: int, *, max_tokens: int) -> list[bytes]:
+    """Bodies of steered requests, each about a picture of its own."""
+    return [
+        json.dumps(
+            {
+                "prompt": QUESTION,
+                "images": [b64encode(picture).decode()],
+                "vector": VECTOR,
+                "max_tokens": max_tokens,
+            }
+        ).encode()
+        for picture in encoded_pictures(num_bodies)
+    ]
 
 
 def seconds_until_ready(url: str, *, began: float) -> float:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from app.cli.bench.printing import bar
 from app.cli.bench.service import seconds_until_ready, settings_for
@@ -15,7 +15,7 @@ from app.cli.serve import CODE_FOLDER, free_port
 from app.core.settings import Settings, child_environment
 from app.library.embedded import EmbeddedPostgres
 
-HOST = "127.0.0.1"
+HOST: Final = "127.0.0.1"
 
 
 def start_figures(backbone: str, *, num_rounds: int) -> dict[str, Any]:
