@@ -44,13 +44,15 @@ class Felt:
         answer_seconds: Of each answer, until its end.
         refusal_seconds: Of each 429.
         num_hints: Refusals that said when to come back.
-        phase_seconds: How long it lasted.
+        asking_seconds: How long requests were begun.
+        phase_seconds: How long it lasted, until the last of them was answered.
     """
 
     first_token_seconds: list[float] = field(default_factory=list)
     answer_seconds: list[float] = field(default_factory=list)
     refusal_seconds: list[float] = field(default_factory=list)
     num_hints: int = 0
+    asking_seconds: float
     phase_seconds: float = 0.0
 
     @property
@@ -60,8 +62,8 @@ class Felt:
 
     @property
     def offered_per_second(self) -> float:
-        """Requests a second, answered or refused."""
-        return (len(self.answer_seconds) + len(self.refusal_seconds)) / self.phase_seconds
+        """Requests a second, answered or refused, while any were begun."""
+        return (len(self.answer_seconds) + len(self.refusal_seconds)) / self.asking_seconds
 
     def note(self, response: httpx.Response, *, seconds: float) -> bool:
         """Take down a response; whether it was an answer.
@@ -191,7 +193,7 @@ async def crowd(
         seconds: No request begins later.
         pause_seconds: How long a refused client stays away.
     """
-    felt = Felt()
+    felt = Felt(asking_seconds=seconds)
     chance = random.Random(0)  # noqa: S311 - spreads clients, no secret
     # Nothing is encrypted here, but httpx would otherwise read all certificates for each client.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -119,6 +119,7 @@ def felt(*, waits: list[float], refusals: int = 0, hints: int = 0) -> crowding.F
         answer_seconds=waits,
         refusal_seconds=[0.01] * refusals,
         num_hints=hints,
+        asking_seconds=1.0,
         phase_seconds=2.0,
     )
 
@@ -130,7 +131,7 @@ def test_overload_compares_who_is_admitted_and_counts_who_is_refused() -> None:
     assert found["P10"] == 1.5
     assert found["P10_reject_p99_ms"] == 10.0
     assert found["P10_rejects_with_retry_after"] == 0.5
-    assert found["offered_over_capacity"] == 10.0
+    assert found["offered_over_capacity"] == 20.0
     assert found["rejects"] == 36
 
 
@@ -205,7 +206,7 @@ def test_clients_do_not_take_an_error_for_a_refusal(full_service: str) -> None:
 
 
 def test_a_response_that_is_an_answer_needs_its_timings() -> None:
-    found = crowding.Felt()
+    found = crowding.Felt(asking_seconds=1.0)
     assert found.note(httpx.Response(200, json={"timings": {"decode_ms": 500}}), seconds=2.0)
     assert found.first_token_seconds == [1.5]
     assert not found.note(httpx.Response(429, headers={"retry-after": "2"}), seconds=0.1)
