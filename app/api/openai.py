@@ -32,6 +32,7 @@ from app.api.schemas.openai_answers import (
     EmbeddingBody,
     EmbeddingsBody,
     EmbeddingSpaceBody,
+    EmbeddingsUsageBody,
     ModelBody,
     ModelsBody,
 )
@@ -107,6 +108,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
     return EmbeddingsBody(
         data=data,
         model=body.model,
+        usage=EmbeddingsUsageBody(prompt_tokens=answer.num_tokens, total_tokens=answer.num_tokens),
         vlibrary=EmbeddingSpaceBody(space=answer.space, dimension=answer.dim),
     )
 

@@ -5,7 +5,7 @@ Knows neither HTTP nor SQL.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -202,11 +202,12 @@ class Serving:
             space=space_id(self._backbone),
             dim=rows.shape[1],
             embeddings=rows.tolist(),
-            num_tokens=sum(map(self._num_tokens, request.questions)),
+            num_tokens=await asyncio.to_thread(self._num_tokens, request.questions),
         )
 
-    def _num_tokens(self, question: str | None) -> int:
-        return len(self._backbone.tokenizer(question or "")["input_ids"])
+    def _num_tokens(self, questions: Iterable[str | None]) -> int:
+        tokenizer = self._backbone.tokenizer
+        return sum(len(tokenizer(question)["input_ids"]) for question in questions if question)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

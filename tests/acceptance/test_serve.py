@@ -1,16 +1,22 @@
 """`vlibrary serve` as real processes, used through the SDK, and killed in every way."""
 
+import base64
+import io
 import os
 import signal
 import socket
 import time
 from typing import Any
 
+import openai
+import pytest
+
 from tests.fakes.backbones import tiny_examples
 from tests.fakes.installation import Installation, descendants, is_alive
 from tests.fakes.waiting import wait_until
-from vlibrary_client import Client
+from vlibrary_client import Client, WorkerUnavailableError
 
+TOLD_SECONDS = 2.0
 LEFT_OVER_SECONDS = 5.0
 CONFIG: dict[str, Any] = {
     "shots": 2,
@@ -75,32 +81,82 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
 
 
 def test_a_worker_killed_in_mid_training_resumes_and_finishes(installation: Installation) -> None:
-    config = {**CONFIG, "epochs": 400, "evaluate_every": 400, "checkpoint_every": 1}
+    epochs = 1000
+    config = {**CONFIG, "epochs": epochs, "batch_size": 8, "evaluate_every": epochs}
     with installation.start() as client:
         dataset = client.datasets.upload(_items(), name="colours")
-        job = client.train("colours", dataset, **config)
+        job = client.train("colours", dataset, checkpoint_every=1, **config)
 
         def step() -> int:
             progress = job.refresh().progress
             return progress.step if progress is not None and progress.phase == "student" else 0
 
-        wait_until(lambda: step() > 2)
+        # So far that a training from the start would be seen on its way here.
+        wait_until(lambda: step() > epochs / 3)
         reached, worker = step(), installation.child("worker")
         os.kill(worker, signal.SIGKILL)
-        killed = time.monotonic()
         wait_until(lambda: job.refresh().record.attempts == 2)
         job = job.wait(timeout=240)
         assert job.state == "succeeded"
         assert job.vector is not None
-        seen = [
-            event.data["step"]
-            for event in job.events()
-            if event.data.get("phase") == "student" and event.data["step"] > reached
-        ]
-        # It went on from its checkpoint; from the start it would have to pass `reached` again.
-        assert seen
+        events = [event.data for event in job.events()]
+        steps = [data["step"] for data in events if data.get("phase") == "student"]
+        afterwards = steps[steps.index(reached) + 1 :]
+        assert afterwards
+        assert min(afterwards) > reached
         assert installation.child("worker") != worker
         _ask(client, "colours")
-        assert time.monotonic() - killed < 240
     installation.signal(signal.SIGTERM)
     assert installation.wait() == 0
+
+
+def test_a_worker_killed_in_mid_answer_is_told_of_and_replaced(installation: Installation) -> None:
+    image = tiny_examples(2)[0].image
+    with installation.start() as client:
+        endless: dict[str, Any] = {"max_tokens": 1000, "temperature": 2.0, "stop": ["never"]}
+        with client.steer.stream("what color is it?", images=[image], **endless) as answer:
+            next(iter(answer))
+            os.kill(installation.child("worker"), signal.SIGKILL)
+            killed = time.monotonic()
+            with pytest.raises(WorkerUnavailableError) as caught:
+                list(answer)
+            assert time.monotonic() - killed < TOLD_SECONDS
+        assert caught.value.request_id
+        wait_until(lambda: client.ready().status == "ready")
+        assert _ask(client, None)[0]
+
+
+def test_the_openai_package_streams_a_steered_answer(installation: Installation) -> None:
+    with installation.start() as client:
+        dataset = client.datasets.upload(_items(), name="colours")
+        client.train("colours", dataset, **CONFIG).wait(timeout=120)
+        stored = client.vectors.get("colours")
+    picture = io.BytesIO()
+    tiny_examples(2)[0].image.save(picture, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+    content: list[Any] = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "what color is it?"},
+    ]
+    with openai.OpenAI(base_url=f"{installation.url}/v1", api_key="none") as ai:
+        names = [model.id for model in ai.models.list()]
+        (steered,) = (name for name in names if name.endswith(":colours@1"))
+        asked: Any = {
+            "model": steered,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": 8,
+            "temperature": 0,
+        }
+        whole = ai.chat.completions.create(**asked)
+        *chunks, last = ai.chat.completions.create(
+            **asked, stream=True, stream_options={"include_usage": True}
+        )
+        found = ai.embeddings.create(model=names[0], input=["what color is it?"])
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    assert last.usage == whole.usage
+    facts = whole.model_extra["vlibrary"]
+    assert facts["applied"][0]["sha256"] == stored.sha256
+    assert facts["receipt"]["sites_hit"] == facts["receipt"]["sites_expected"] > 0
+    assert len(found.data[0].embedding) > 0
+    assert found.usage.prompt_tokens > 0

@@ -173,10 +173,10 @@ class EmbeddingBody(ResponseBody):
 
 
 class EmbeddingsUsageBody(ResponseBody):
-    """Workers do not count the tokens of what they embed."""
+    """The tokens of all texts; images have none here."""
 
-    prompt_tokens: Literal[0] = 0
-    total_tokens: Literal[0] = 0
+    prompt_tokens: int = Field(ge=0)
+    total_tokens: int = Field(ge=0)
 
 
 class EmbeddingSpaceBody(ResponseBody):
@@ -192,5 +192,5 @@ class EmbeddingsBody(ResponseBody):
     object: Literal["list"] = "list"
     data: tuple[EmbeddingBody, ...]
     model: str
-    usage: EmbeddingsUsageBody = EmbeddingsUsageBody()
+    usage: EmbeddingsUsageBody
     vlibrary: EmbeddingSpaceBody

@@ -166,7 +166,7 @@ def test_embeddings(client: openai.OpenAI, encoding: Any) -> None:  # noqa: ANN4
             values = list(struct.unpack(f"<{DIMENSION}f", base64.b64decode(values)))
         assert values == pytest.approx(embedding_of(None, text), abs=1e-6)
     assert answer.model == MODEL
-    assert answer.usage.total_tokens == 0
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens == len("onetwo")
     assert answer.model_dump(warnings=False)["vlibrary"] == {
         "space": "fake-space",
         "dimension": DIMENSION,
