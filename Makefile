@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench pocket clean
+.PHONY: help demo test check serve bench soak pocket clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(STAMP) ## Measure the figures of docs/benchmarks
 	@# Last, because what it needs makes every start of a process slower.
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo]'
 	$(BIN)/vlibrary bench peers --json
+
+soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
+	$(BIN)/pytest -m soak tests/soak -s
 
 pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
 	$(BIN)/vlibrary pocket build

@@ -54,15 +54,23 @@ class FeatureCache:
     """The vision features of pictures seen so far, with the least recently used dropped first.
 
     Holds at most about `max_bytes` of features on the backbone's device; what was dropped is
-    computed again when it is needed. The short summaries for retrieval are always kept.
+    computed again when it is needed. The short summaries for retrieval are kept as well: all of
+    them, or as many as `max_summaries` says.
     """
 
-    def __init__(self, backbone: Backbone, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_summaries: int | None = None,
+    ) -> None:
         self._backbone = backbone
         self._max_bytes = max_bytes
+        self._max_summaries = max_summaries
         self._num_bytes = 0
         self._features: OrderedDict[str, ImageFeatures] = OrderedDict()
-        self._summaries: dict[str, Float32[Tensor, " width"]] = {}
+        self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
         self._type_keys: tuple[str, ...] = ()
         token = getattr(backbone.processor, "image_token", None)
         self._image_token = token if isinstance(token, str) else "<image>"
@@ -106,7 +114,11 @@ class FeatureCache:
         digests = [image_digest(image) for image in images]
         pairs = zip(digests, images, strict=True)
         self.prepare([image for digest, image in pairs if digest not in self._summaries])
-        return torch.stack([self._summaries[digest] for digest in digests])
+        found = torch.stack([self._summaries[digest] for digest in digests])
+        for digest in digests:
+            self._summaries.move_to_end(digest)
+        self._drop_summaries()
+        return found
 
     def encode(
         self, prompts: Sequence[PromptText], *, answers: Sequence[str] | None = None
@@ -125,6 +137,7 @@ class FeatureCache:
         if not self._takes_features or not any(prompt.images for prompt in prompts):
             return encode_prompts(self._backbone, prompts, answers=answers)
         side: _Side = "left" if answers is None else "right"
+        self._drop_summaries()
         return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
 
     def count_tokens(self, prompts: Sequence[PromptText]) -> list[int]:
@@ -232,6 +245,10 @@ class FeatureCache:
         for digest, features in zip(group, found, strict=True):
             self._summaries[digest] = features.summary
             self._store(digest, features)
+
+    def _drop_summaries(self) -> None:
+        while self._max_summaries is not None and len(self._summaries) > self._max_summaries:
+            self._summaries.popitem(last=False)
 
     def _store(self, digest: str, features: ImageFeatures) -> None:
         self._features[digest] = features

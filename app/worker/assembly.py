@@ -23,6 +23,7 @@ from app.worker.reading import DoseLimit, Reader
 from app.worker.serving import Limits, Serving
 
 FEATURE_CACHE_BYTES: Final = 256 * 1024**2
+FEATURE_CACHE_SUMMARIES: Final = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +59,9 @@ async def serving_parts(
     dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
     engine = Engine(backbone, max_rows=settings.max_rows)
     device = DeviceThread(engine, training_share=settings.training_share, on_broken=on_broken)
-    features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
+    features = FeatureCache(
+        backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
+    )
     bank = VectorBank(backbone, device=device, fetch=fetch, num_slots=settings.bank_slots)
     pools = DatasetPools(backbone, device=device, objects=objects, features=features)
     reader = Reader(

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import SHARP, Wish, bare_backbone
+from tests.fakes.alone import SHARP, Wish, answer_alone, bare_backbone
+from tests.fakes.family_configs import FAMILIES
+
+# Softcapping of its attention exists in eager mode only.
+_EAGER_ONLY = {"paligemma2"}
+COMBINATIONS = [
+    (family, attention)
+    for family in sorted(FAMILIES)
+    for attention in ("sdpa", "eager")
+    if attention == "eager" or family not in _EAGER_ONLY
+]
 
 Visits = list[tuple["Visit", Sequence]]
 
@@ -69,3 +79,20 @@ def run_visits(engine: Engine, plan: list[Visit], *, family: str) -> tuple[Visit
         stayed += [made[one.id] for one in engine.step()]
         step += 1
     return stayed, left
+
+
+def check_visits(family: str, attention: str, plan: list[Visit], *, max_rows: int) -> None:
+    """Every token is that of the request alone, every receipt is full, and nothing is left."""
+    engine = Engine(bare_backbone(family, attention), max_rows=max_rows)
+    try:
+        stayed, left = run_visits(engine, plan, family=family)
+    finally:
+        engine.close()
+    for visit, sequence in stayed:
+        assert sequence.error is None
+        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
+        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
+    for visit, sequence in left:
+        alone = answer_alone(family, attention, visit.wish)
+        assert tuple(sequence.token_ids) == alone[: len(sequence.token_ids)]
+    assert (engine.num_running, engine.num_waiting) == (0, 0)

@@ -254,3 +254,13 @@ def test_the_first_idefics_reads_interleaved_prompts_and_is_steered(
     assert cache.summaries([e.image for e in EXAMPLES[:3]]).shape == (3, 24)
     lengths = cache.count_tokens(prompts)
     assert all(0 <= a - b <= 3 for a, b in zip(lengths, batch.num_prompt_tokens, strict=True))
+
+
+def test_no_more_summaries_are_kept_than_allowed(backbone: Backbone) -> None:
+    cache = FeatureCache(backbone, max_summaries=2)
+    pictures = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in (10, 90, 170, 250)]
+    wanted = FeatureCache(backbone).summaries(pictures)
+    # More at once than are kept, and again what was dropped.
+    for _ in range(2):
+        torch.testing.assert_close(cache.summaries(pictures), wanted)
+        assert len(cache._summaries) == 2

@@ -8,8 +8,7 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import Wish, answer_alone, bare_backbone
-from tests.fakes.family_configs import FAMILIES
-from tests.fakes.traffic import Visit, run_visits, visits
+from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, run_visits, visits
 
 EXAMPLES = 4
 # Written out, so that a family cannot drop out of the list unnoticed.
@@ -17,14 +16,6 @@ REQUIRED = {
     "gemma3", "idefics2", "idefics3", "internvl", "llava", "llava_next", "mistral3",
     "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
 }  # fmt: skip
-# Softcapping of its attention exists in eager mode only.
-EAGER_ONLY = {"paligemma2"}
-COMBINATIONS = [
-    (family, attention)
-    for family in sorted(FAMILIES)
-    for attention in ("sdpa", "eager")
-    if attention == "eager" or family not in EAGER_ONLY
-]
 
 
 def test_every_family_that_must_runs_in_flight() -> None:
@@ -44,19 +35,7 @@ def test_families_that_need_the_stock_loop_run_in_batches(family: str) -> None:
 def test_every_token_is_that_of_the_request_alone(
     family: str, attention: str, plan: list[Visit]
 ) -> None:
-    engine = Engine(bare_backbone(family, attention), max_rows=4)
-    try:
-        stayed, left = run_visits(engine, plan, family=family)
-    finally:
-        engine.close()
-    for visit, sequence in stayed:
-        assert sequence.error is None
-        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
-        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
-    for visit, sequence in left:
-        alone = answer_alone(family, attention, visit.wish)
-        assert tuple(sequence.token_ids) == alone[: len(sequence.token_ids)]
-    assert (engine.num_running, engine.num_waiting) == (0, 0)
+    check_visits(family, attention, plan, max_rows=4)
 
 
 def test_rows_outgrow_their_buffers_and_keep_what_they_hold() -> None:
