@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings
+from app.core.tracing import make_tracer_provider
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
@@ -33,6 +34,8 @@ from app.worker.engine.engine import Engine
 from app.worker.images import ImageLimits
 from app.worker.jobs import taking_jobs
 from app.worker.messages import HealthResponse
+from app.worker.metrics import Metrics
+from app.worker.mirrors import mirror_worker
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
 from app.worker.training import Trainer
@@ -140,6 +143,9 @@ async def running_worker(
         raise ConfigurationError("A worker needs a database: set DATABASE_URL")
     url = settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
+        tracing = make_tracer_provider(settings, service="vlibrary-worker")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
@@ -175,7 +181,12 @@ async def running_worker(
 
         stack.callback(drain)
         yield Worker(
-            app=create_app(serving, health=health, max_body_bytes=settings.max_body_bytes),
+            app=create_app(
+                serving,
+                health=health,
+                max_body_bytes=settings.max_body_bytes,
+                tracing=tracing,
+            ),
             drain=drain,
         )
 
@@ -189,12 +200,18 @@ def _make_serving(
     objects: ObjectStore,
 ) -> Serving:
     features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
-    return Serving(
+    metrics = Metrics()
+    bank = VectorBank(
         backbone,
         device=device,
-        bank=VectorBank(
-            backbone, device=device, fetch=_fetch_from(sessions), num_slots=settings.bank_slots
-        ),
+        fetch=_fetch_from(sessions),
+        num_slots=settings.bank_slots,
+        metrics=metrics,
+    )
+    serving = Serving(
+        backbone,
+        device=device,
+        bank=bank,
         pools=DatasetPools(backbone, device=device, objects=objects, features=features),
         features=features,
         limits=Limits(
@@ -202,7 +219,10 @@ def _make_serving(
             max_new_tokens=settings.max_new_tokens_limit,
             image=ImageLimits.of(settings),
         ),
+        metrics=metrics,
     )
+    mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
+    return serving
 
 
 def _fetch_from(sessions: async_sessionmaker[AsyncSession]) -> Fetch:

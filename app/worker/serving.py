@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final, TypeVar
 
 from PIL import Image
@@ -32,6 +31,7 @@ from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Sequence
 from app.worker.images import ImageLimits, open_image
 from app.worker.messages import EmbedRequest, EmbedResponse, GenerateRequest, GenerateResponse
+from app.worker.metrics import Metrics, Passage
 
 RETRY_AFTER_SECONDS: Final = 1.0
 NUM_PREPARATION_THREADS: Final = 2
@@ -64,6 +64,7 @@ class Serving:
         pools: Datasets for demonstrations.
         features: Vision features, touched on the device thread only.
         limits: What is taken.
+        metrics: Where requests are counted.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Serving:
         pools: DatasetPools,
         features: FeatureCache,
         limits: Limits,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._backbone = backbone
         self._device = device
         self._bank = bank
@@ -119,13 +122,18 @@ class Serving:
                 f"An answer has at most {self._limits.max_new_tokens} tokens, "
                 f"found {request.max_tokens}"
             )
-        began = monotonic()
-        deadline = began + request.deadline_seconds
-        async with self._place(), _time_limit(request.deadline_seconds):
-            prompt = await self._prompt(request)
-            async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
-                steered, plain = await self._answers(request, prompt, slots, deadline=deadline)
-        return response_of(request, steered, plain, num_sites=self._device.num_sites, began=began)
+        with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
+            async with self._place(), _time_limit(request.deadline_seconds):
+                prompt = await self._prompt(request)
+                async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+                    steered, plain = await self._answers(request, prompt, slots, passage=passage)
+            return response_of(
+                request,
+                steered,
+                plain,
+                num_sites=self._device.num_sites,
+                began=passage.arrived,
+            )
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.
@@ -194,7 +202,7 @@ class Serving:
         prompt: PromptText,
         slots: Mapping[str, int],
         *,
-        deadline: float,
+        passage: Passage,
     ) -> tuple[Sequence, Sequence | None]:
         """The steered answer and the plain one, which is the same when nothing steers."""
         parts = [(slots[use.sha256], use.strength) for use in request.vectors]
@@ -206,10 +214,11 @@ class Serving:
                 inputs=inputs,
                 sampling=sampling_of(request),
                 shift=self._bank.combined(parts) if is_steered else None,
-                deadline=deadline,
+                deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
             )
             check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
+            passage.sequences.append(sequence)
             return sequence
 
         def run(suffix: str, *, is_steered: bool) -> "asyncio.Task[Sequence]":
