@@ -4,40 +4,44 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Self, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from opentelemetry import propagate
 
 from app.core.errors import (
+    BusyError,
     DeadlineExceededError,
     IncompatibleBackboneError,
-    UnavailableError,
     VLibraryError,
-    WorkerUnavailableError,
-    error_from_code,
 )
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
-    ErrorBody,
     GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     HealthResponse,
     Message,
-    StreamLine,
+)
+from app.worker.replies import (
+    NotTakenError,
+    error_of,
+    raise_if_busy,
+    read_answer,
+    read_line,
+    unavailable,
 )
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 HEALTH_TIMEOUT_SECONDS = 2.0
 HEALTH_AGE_SECONDS = 1.0
 DEADLINE_SLACK_SECONDS = 5.0
-RETRY_AFTER_SECONDS = 2.0
+METRICS_TIMEOUT_SECONDS = 1.0
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -147,6 +151,11 @@ class WorkerClient:
         await asyncio.gather(*(self._refresh(peer) for peer in self._peers))
         return tuple(peer.health for peer in self._peers if peer.health is not None)
 
+    async def metrics(self) -> Mapping[str, str | None]:
+        """The text of every worker's metrics by its URL; none where it does not answer."""
+        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers))
+        return {peer.url: text for peer, text in zip(self._peers, texts, strict=True)}
+
     async def stream(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
     ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
@@ -168,17 +177,17 @@ class WorkerClient:
         ) as response:
             if not response.is_success:
                 await response.aread()
-                _read(response, GenerateResponse)
+                read_answer(response, GenerateResponse)
             async for text in response.aiter_lines():
-                line = _parsed(text)
+                line = read_line(text)
                 if line.error is not None:
-                    raise _reported(line.error)
+                    raise error_of(line.error)
                 if line.delta is not None:
                     yield line.delta
                 if line.answer is not None:
                     yield line.answer
                     return
-        raise _unavailable("the worker ended the answer before its end")
+        raise unavailable("the worker ended the answer before its end")
 
     async def _post(
         self,
@@ -196,44 +205,76 @@ class WorkerClient:
             timeout_seconds=timeout_seconds,
         ) as response:
             await response.aread()
-            return _read(response, answer)
+            return read_answer(response, answer)
 
     @asynccontextmanager
     async def _sent(
         self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
-        """The response of the least loaded fitting worker that can be reached, still unread."""
-        unreachable: set[str] = set()
+        """The response, still unread, of the least loaded fitting worker that takes the request."""
+        refused: dict[str, VLibraryError] = {}
         while True:
-            peer = await self._choose(backbone_fingerprint, without=unreachable)
-            peer.in_flight += 1
+            peer = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
             try:
-                async with self._http.stream(
-                    "POST",
-                    peer.url + path,
-                    content=body,
-                    headers={"content-type": "application/json"},
-                    timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+                async with self._opened(
+                    peer, path, body, timeout_seconds=timeout_seconds
                 ) as response:
                     is_answering = True
                     yield response
                     return
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                peer.health = None
+            except NotTakenError as error:
                 if is_answering:
-                    raise _unavailable("the connection to the worker broke") from error
-                # Nothing was sent, so another worker may have the request.
-                unreachable.add(peer.url)
-            except httpx.TimeoutException as error:
-                raise DeadlineExceededError(
-                    f"the worker did not answer within {timeout_seconds:g} s"
-                ) from error
-            except httpx.HTTPError as error:
-                peer.health = None
-                raise _unavailable("the connection to the worker broke") from error
-            finally:
-                peer.in_flight -= 1
+                    raise error.reason from error
+                # Nothing was begun, so another worker may have the request.
+                refused[peer.url] = error.reason
+
+    async def _choose_after(
+        self, refused: Mapping[str, VLibraryError], fingerprint: str | None
+    ) -> _Peer:
+        """The next peer to ask; with none left, why the last busy one did not take the request."""
+        try:
+            return await self._choose(fingerprint, without=set(refused))
+        except VLibraryError:
+            busy = [error for error in refused.values() if isinstance(error, BusyError)]
+            if not busy:
+                raise
+        raise min(busy, key=lambda error: error.retry_after_seconds or 0.0)
+
+    @asynccontextmanager
+    async def _opened(
+        self, peer: _Peer, path: str, body: str, *, timeout_seconds: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The peer's response, still unread.
+
+        Raises:
+            NotTakenError: The peer has not begun with the request.
+        """
+        peer.in_flight += 1
+        headers = {"content-type": "application/json"}
+        propagate.inject(headers)
+        try:
+            async with self._http.stream(
+                "POST",
+                peer.url + path,
+                content=body,
+                headers=headers,
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            ) as response:
+                await raise_if_busy(response)
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            peer.health = None
+            raise NotTakenError(unavailable("the connection to the worker broke")) from error
+        except httpx.TimeoutException as error:
+            raise DeadlineExceededError(
+                f"the worker did not answer within {timeout_seconds:g} s"
+            ) from error
+        except httpx.HTTPError as error:
+            peer.health = None
+            raise unavailable("the connection to the worker broke") from error
+        finally:
+            peer.in_flight -= 1
 
     async def _choose(self, fingerprint: str | None, *, without: set[str]) -> _Peer:
         """Return the least loaded fitting peer; ask for health only what is out of date."""
@@ -249,7 +290,7 @@ class WorkerClient:
             if health.status == "ready" and health.role != "train"
         ]
         if not serving:
-            raise _unavailable(f"none of {len(self._peers)} workers is ready to serve")
+            raise unavailable(f"none of {len(self._peers)} workers is ready to serve")
         fitting = [
             peer
             for peer, health in serving
@@ -272,37 +313,15 @@ class WorkerClient:
     async def _refresh(self, peer: _Peer) -> None:
         try:
             response = await self._http.get(peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS)
-            peer.health = _read(response, HealthResponse)
+            peer.health = read_answer(response, HealthResponse)
         except (httpx.HTTPError, VLibraryError):
             peer.health = None
         peer.checked = monotonic()
 
-
-def _unavailable(message: str) -> WorkerUnavailableError:
-    return WorkerUnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
-    """Return the typed answer, or raise the library error the worker reported."""
-    try:
-        if response.is_success:
-            return answer.model_validate_json(response.content)
-        body = ErrorBody.model_validate_json(response.content)
-    except ValidationError as error:
-        raise _unavailable(f"unreadable answer with status {response.status_code}") from error
-    raise _reported(body)
-
-
-def _parsed(text: str) -> StreamLine:
-    try:
-        return StreamLine.model_validate_json(text)
-    except ValidationError as error:
-        raise _unavailable("unreadable line of a streamed answer") from error
-
-
-def _reported(body: ErrorBody) -> VLibraryError:
-    """The library error that a worker told of."""
-    error = error_from_code(body.code, body.message, body.details)
-    if isinstance(error, UnavailableError) and body.retry_after_seconds is not None:
-        error.retry_after_seconds = body.retry_after_seconds
-    return error
+    async def _metrics_of(self, peer: _Peer) -> str | None:
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
+                response = await self._http.get(peer.url + "/metrics")
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return response.text if response.is_success else None
