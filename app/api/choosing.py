@@ -120,6 +120,7 @@ async def retrieve_one(
         backbone_fingerprint=query.backbone_fingerprint,
         k=1,
     )
+    services.metrics.note_retrieval(result)
     chosen = [] if result.abstained else result.matches[:1]
     return (
         [ChosenVector(record=match.vector, strength=strength) for match in chosen],

@@ -39,7 +39,7 @@ class Pace:
     def per_second(self) -> float:
         """How many end a second; more than zero."""
         now = self._busy_now()
-        while self._ends and self._ends[0] < now - WINDOW_SECONDS:
+        while self._ends and self._ends[0] <= now - WINDOW_SECONDS:
             self._ends.popleft()
         seconds = min(now, WINDOW_SECONDS)
         if len(self._ends) == MOST_REMEMBERED:

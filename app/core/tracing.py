@@ -3,8 +3,9 @@
 The SDK is an optional part of the installation; the few calls that spans are made with are not.
 """
 
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.trace import TracerProvider
@@ -12,24 +13,34 @@ from opentelemetry.trace import TracerProvider
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider as OwnedTracerProvider
-
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
 
 
-def make_tracer_provider(settings: Settings, *, service: str) -> "OwnedTracerProvider | None":
-    """What exports this process's spans, to be shut down by the caller; none when not set.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tracing:
+    """Where the spans of this process go.
+
+    Attributes:
+        provider: Takes them; none when nothing is traced.
+        stop: Sends what is left and ends the export; blocks for a few seconds at most.
+    """
+
+    provider: TracerProvider | None = None
+    stop: Callable[[], None] = lambda: None
+
+
+def make_tracing(settings: Settings, *, service: str) -> Tracing:
+    """The tracing that the settings ask for, to be stopped by the caller.
 
     Args:
-        settings: Name the collector.
+        settings: Name the collector, or none.
         service: Under which name the spans are shown.
 
     Raises:
         ConfigurationError: A collector is set and the SDK is not installed.
     """
     if settings.otlp_endpoint is None:
-        return None
+        return Tracing()
     try:
         # Only an installation that traces has these packages.
         from app.core.spans import exporting_provider  # noqa: PLC0415
@@ -38,7 +49,8 @@ def make_tracer_provider(settings: Settings, *, service: str) -> "OwnedTracerPro
             "VLIBRARY_OTLP_ENDPOINT is set, but the packages that export traces are missing: "
             "install them with `pip install 'vlibrary[otel]'`, or unset it"
         ) from error
-    return exporting_provider(settings.otlp_endpoint, service=service)
+    provider = exporting_provider(settings.otlp_endpoint, service=service)
+    return Tracing(provider=provider, stop=provider.shutdown)
 
 
 def telemetry(provider: TracerProvider | None) -> TelemetryConfig:

@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings
-from app.core.tracing import make_tracer_provider
+from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
@@ -143,9 +143,8 @@ async def running_worker(
         raise ConfigurationError("A worker needs a database: set DATABASE_URL")
     url = settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        tracing = make_tracer_provider(settings, service="vlibrary-worker")
-        if tracing is not None:
-            stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
+        tracing = make_tracing(settings, service="vlibrary-worker")
+        stack.push_async_callback(asyncio.to_thread, tracing.stop)
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
@@ -185,7 +184,7 @@ async def running_worker(
                 serving,
                 health=health,
                 max_body_bytes=settings.max_body_bytes,
-                tracing=tracing,
+                tracing=tracing.provider,
             ),
             drain=drain,
         )
