@@ -1,18 +1,27 @@
 """What a worker counts of requests, and what it shows of its parts."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
+import httpx
 import pytest
 import torch
 
-from app.core.errors import BusyError
-from app.core.metrics import expose
+from app.core.errors import BusyError, InvalidInputError, NotFoundError
+from app.core.metrics import MEDIA_TYPE, expose
+from app.method.backbone import Backbone
+from app.worker.bank import VectorBank
+from app.worker.device import Turn
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence
+from app.worker.messages import GenerateRequest
 from app.worker.metrics import Metrics, Passage, inter_token_seconds
+from app.worker.server import create_app
 from tests.fakes.exposition import parse_metrics
+from tests.fakes.serving import ServingWorker, serving_worker
 
 
 def _sequence(**changes: object) -> Sequence:
@@ -92,3 +101,108 @@ def test_vectors_count_once_and_only_while_they_steer_a_row() -> None:
         other.sequences.append(_sequence(began=1.0, finish_reason="stop"))
         assert _shown(metrics)[name] == 3
     assert _shown(metrics)[name] == 0
+
+
+@asynccontextmanager
+async def _http(worker: ServingWorker) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(worker.serving, health=worker.health, max_body_bytes=100_000)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
+        yield http
+
+
+async def _scraped(http: httpx.AsyncClient) -> dict[str, float]:
+    response = await http.get("/metrics")
+    assert response.headers["content-type"] == MEDIA_TYPE
+    return parse_metrics(response.text)
+
+
+def _request(**changes: object) -> GenerateRequest:
+    fields = {"request_id": uuid.uuid4().hex, "prompt": "what?", "max_tokens": 4, **changes}
+    return GenerateRequest.model_validate(fields)
+
+
+@pytest.mark.anyio
+async def test_a_worker_shows_all_of_its_metrics(backbone: Backbone) -> None:
+    async with serving_worker(backbone) as worker, _http(worker) as http:
+        uses = [
+            {"sha256": digest, "vector_id": uuid.uuid4(), "name": "n", "version": 1}
+            for digest in worker.files
+        ]
+        answers = [await worker.serving.generate(_request(vectors=uses[:1])) for _ in range(2)]
+        answers.append(await worker.serving.generate(_request(vectors=uses, baseline=True)))
+        with pytest.raises(InvalidInputError):
+            await worker.serving.generate(_request(prompt=" "))
+        shown = await _scraped(http)
+    usages = [answer.usage for answer in answers]
+    usages += [answer.baseline.usage for answer in answers if answer.baseline is not None]
+    tokens = sum(usage.completion_tokens for usage in usages)
+    assert shown["vlibrary_generation_tokens_total"] == tokens
+    assert shown["vlibrary_prompt_tokens_total"] == sum(usage.prompt_tokens for usage in usages)
+    succeeded = [value for name, value in shown.items() if "_request_success_total" in name]
+    assert sum(succeeded) == shown["vlibrary_time_to_first_token_seconds_count"] == 3
+    assert shown['vlibrary_failed_total{code="invalid-input"}'] == 1
+    bank = {name: shown[f"vlibrary_vector_bank_{name}"] for name in ("slots", "resident", "bytes")}
+    assert bank["slots"] == 4
+    assert bank["resident"] == 2
+    assert bank["bytes"] == 5 * backbone.num_layers * 2 * backbone.hidden_size * 4
+    assert shown["vlibrary_vector_bank_loads_total"] == 2
+    assert shown["vlibrary_vector_bank_load_seconds_count"] == 2
+    assert shown["vlibrary_vector_bank_hits_total"] == 2
+    assert shown["vlibrary_vector_bank_evictions_total"] == 0
+    assert shown['vlibrary_device_seconds_total{use="serving"}'] > 0
+    assert shown['vlibrary_device_seconds_total{use="training"}'] == 0
+    assert shown["process_resident_memory_bytes"] > 0
+
+
+@pytest.mark.anyio
+async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) -> None:
+    async with serving_worker(backbone, max_rows=1) as worker, _http(worker) as http:
+        worker.engine.is_gated = True
+        (digest, *_) = worker.files
+        use = {"sha256": digest, "vector_id": uuid.uuid4(), "name": "n", "version": 1}
+        asking = [
+            asyncio.create_task(worker.serving.generate(_request(vectors=[use]))) for _ in range(3)
+        ]
+        await worker.engine.take(1)
+        shown = await _scraped(http)
+        assert shown["vlibrary_num_requests_running"] == 1
+        assert shown["vlibrary_num_requests_waiting"] == 2
+        assert shown["vlibrary_distinct_vectors_in_batch"] == 1
+        worker.engine.is_gated = False
+        worker.engine.allow(1)
+        await asyncio.gather(*asking)
+        shown = await _scraped(http)
+    assert shown["vlibrary_num_requests_running"] == shown["vlibrary_num_requests_waiting"] == 0
+    assert shown["vlibrary_distinct_vectors_in_batch"] == 0
+
+
+@pytest.mark.anyio
+async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
+    metrics = Metrics()
+    async with serving_worker(backbone) as worker:
+        bank = VectorBank(
+            backbone, device=worker.device, fetch=worker.fetch, num_slots=1, metrics=metrics
+        )
+        for digest in [*worker.files, *worker.files]:
+            async with bank.hold([digest]):
+                pass
+        with pytest.raises(NotFoundError):
+            async with bank.hold(["0" * 64]):
+                pass
+    shown = _shown(metrics)
+    assert shown["vlibrary_vector_bank_loads_total"] == 4
+    assert shown["vlibrary_vector_bank_evictions_total"] == 4
+    assert shown["vlibrary_vector_bank_load_seconds_count"] == 4
+
+
+@pytest.mark.anyio
+async def test_training_takes_its_part_of_the_devices_time(backbone: Backbone) -> None:
+    def work(turn: Turn) -> None:
+        for _ in range(3):
+            time.sleep(0.01)
+            turn()
+
+    async with serving_worker(backbone) as worker:
+        await worker.device.run_long(work)
+        assert worker.device.seconds_by_use()["training"] >= 0.03
