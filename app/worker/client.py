@@ -6,8 +6,6 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from time import monotonic
 from typing import Self, TypeVar
 
 import httpx
@@ -16,7 +14,6 @@ from opentelemetry import propagate
 from app.core.errors import (
     BusyError,
     DeadlineExceededError,
-    IncompatibleBackboneError,
     VLibraryError,
 )
 from app.worker.messages import (
@@ -28,6 +25,7 @@ from app.worker.messages import (
     HealthResponse,
     Message,
 )
+from app.worker.peers import Peer, Peers
 from app.worker.replies import (
     NotTakenError,
     error_of,
@@ -38,28 +36,10 @@ from app.worker.replies import (
 )
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-HEALTH_TIMEOUT_SECONDS = 2.0
-HEALTH_AGE_SECONDS = 1.0
 DEADLINE_SLACK_SECONDS = 5.0
 METRICS_TIMEOUT_SECONDS = 1.0
 
 Answer = TypeVar("Answer", bound=Message)
-
-
-@dataclass(kw_only=True)
-class _Peer:
-    """One worker URL with what was last heard of it."""
-
-    url: str
-    in_flight: int = 0
-    health: HealthResponse | None = None
-    checked: float = float("-inf")
-
-    @property
-    def load(self) -> int:
-        """Requests known to be there: the worker's own count, or ours where it lags behind."""
-        known = 0 if self.health is None else self.health.running + self.health.waiting
-        return max(known, self.in_flight)
 
 
 class WorkerClient:
@@ -80,14 +60,13 @@ class WorkerClient:
         embed_timeout_seconds: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._peers = tuple(_Peer(url=url.rstrip("/")) for url in urls)
         self._embed_timeout_seconds = embed_timeout_seconds
-        self._refreshing = asyncio.Lock()
         self._http = httpx.AsyncClient(
             transport=transport,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
+        self._peers = Peers(urls, http=self._http)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -148,13 +127,12 @@ class WorkerClient:
 
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
-        await asyncio.gather(*(self._refresh(peer) for peer in self._peers))
-        return tuple(peer.health for peer in self._peers if peer.health is not None)
+        return await self._peers.health()
 
     async def metrics(self) -> Mapping[str, str | None]:
         """The text of every worker's metrics by its URL; none where it does not answer."""
-        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers))
-        return {peer.url: text for peer, text in zip(self._peers, texts, strict=True)}
+        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
+        return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
 
     async def stream(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
@@ -231,10 +209,10 @@ class WorkerClient:
 
     async def _choose_after(
         self, refused: Mapping[str, VLibraryError], fingerprint: str | None
-    ) -> _Peer:
+    ) -> Peer:
         """The next peer to ask; with none left, why the last busy one did not take the request."""
         try:
-            return await self._choose(fingerprint, without=set(refused))
+            return await self._peers.choose(fingerprint, without=refused)
         except VLibraryError:
             busy = [error for error in refused.values() if isinstance(error, BusyError)]
             if not busy:
@@ -243,7 +221,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _opened(
-        self, peer: _Peer, path: str, body: str, *, timeout_seconds: float
+        self, peer: Peer, path: str, body: str, *, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
         """The peer's response, still unread.
 
@@ -276,49 +254,7 @@ class WorkerClient:
         finally:
             peer.in_flight -= 1
 
-    async def _choose(self, fingerprint: str | None, *, without: set[str]) -> _Peer:
-        """Return the least loaded fitting peer; ask for health only what is out of date."""
-        await self._refresh_stale()
-        alive = [
-            (peer, peer.health)
-            for peer in self._peers
-            if peer.health is not None and peer.url not in without
-        ]
-        serving = [
-            (peer, health)
-            for peer, health in alive
-            if health.status == "ready" and health.role != "train"
-        ]
-        if not serving:
-            raise unavailable(f"none of {len(self._peers)} workers is ready to serve")
-        fitting = [
-            peer
-            for peer, health in serving
-            if fingerprint is None or health.backbone.fingerprint == fingerprint
-        ]
-        if not fitting:
-            found = sorted({health.backbone.fingerprint for _, health in serving})
-            raise IncompatibleBackboneError(
-                f"no worker serves the wanted backbone {fingerprint}; found {', '.join(found)}",
-                details={"wanted": fingerprint, "found": list(found)},
-            )
-        return min(fitting, key=lambda peer: peer.load)
-
-    async def _refresh_stale(self) -> None:
-        async with self._refreshing:
-            oldest = monotonic() - HEALTH_AGE_SECONDS
-            stale = [peer for peer in self._peers if peer.checked < oldest or peer.health is None]
-            await asyncio.gather(*(self._refresh(peer) for peer in stale))
-
-    async def _refresh(self, peer: _Peer) -> None:
-        try:
-            response = await self._http.get(peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS)
-            peer.health = read_answer(response, HealthResponse)
-        except (httpx.HTTPError, VLibraryError):
-            peer.health = None
-        peer.checked = monotonic()
-
-    async def _metrics_of(self, peer: _Peer) -> str | None:
+    async def _metrics_of(self, peer: Peer) -> str | None:
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
                 response = await self._http.get(peer.url + "/metrics")
