@@ -28,7 +28,10 @@ from app.method.sites import LayerSites, Layout, find_decoder, find_sites
 ATTENTION, MLP = 0, 1
 
 Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
-_Bound: TypeAlias = tuple[tuple[Float[Tensor, "rows hidden"], ...], ...]
+SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
+BatchShift: TypeAlias = Float[Tensor, "batch_or_one 1 hidden"]
+SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
+"""The shifts of both branches layer by layer, in the backbone's dtype and on its device."""
 
 
 @dataclass
@@ -83,15 +86,13 @@ class Receipt:
         )
 
 
-def _for_rows(
-    shift: Float[Tensor, "rows hidden"], hidden: Float[Tensor, "batch tokens hidden"]
-) -> Float[Tensor, "..."]:
+def _for_rows(shift: SiteShift, hidden: Float[Tensor, "batch tokens hidden"]) -> BatchShift:
     rows, batch = shift.shape[0], hidden.shape[0]
     if rows in {batch, 1}:
-        return shift[:, None, :]
+        return shift
     if batch % rows == 0:
         # Beam search and several returned sequences repeat each row in place.
-        return shift.repeat_interleave(batch // rows, dim=0)[:, None, :]
+        return shift.repeat_interleave(batch // rows, dim=0)
     raise SteeringError(
         f"The shifts do not fit the batch: wanted {batch} rows or a divisor, found {rows}",
         details={"wanted": batch, "found": rows},
@@ -110,7 +111,7 @@ class ShiftHooks:
         self._model = model
         self._sites = find_sites(model)
         self._width = int(model.config.get_text_config().hidden_size)
-        self._bound: _Bound | None = None
+        self._bound: SiteShifts | None = None
         self._receipt = Receipt(sites_expected=2 * len(self._sites))
         self._handles = [find_decoder(model).register_forward_pre_hook(self._begin)]
         for sites in self._sites:
@@ -134,8 +135,19 @@ class ShiftHooks:
         Raises:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
         """
+        return self.bind_sites(None if shifts is None else self._split(shifts))
+
+    def bind_sites(self, shifts: SiteShifts | None) -> Receipt:
+        """The same with shifts that are split, placed and cast already.
+
+        Args:
+            shifts: As many layers as the backbone has; rows as in `bind`.
+
+        Returns:
+            The receipt of the passes until the next call, to be verified after them.
+        """
         self._receipt = Receipt(sites_expected=self.num_sites)
-        self._bound = None if shifts is None else self._split(shifts)
+        self._bound = shifts
         return self._receipt
 
     def remove(self) -> None:
@@ -144,7 +156,7 @@ class ShiftHooks:
         for handle in self._handles:
             handle.remove()
 
-    def _split(self, shifts: Shifts) -> _Bound:
+    def _split(self, shifts: Shifts) -> SiteShifts:
         wanted = (len(self._sites), 2, self._width)
         found = tuple(shifts.shape[1:])
         if found != wanted or shifts.shape[0] == 0:
@@ -154,7 +166,7 @@ class ShiftHooks:
                 details={"wanted": list(wanted), "found": list(shifts.shape)},
             )
         cast = shifts.to(device=self._model.device, dtype=self._model.dtype)
-        return tuple(tuple(branch.unbind(1)) for branch in cast.unbind(1))
+        return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in cast.unbind(1))
 
     def _begin(self, *_call: object) -> None:
         if self._bound is not None:

@@ -3,21 +3,29 @@
 Pure functions; they know messages and sequences, no device and no event loop.
 """
 
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from app.core.errors import SteeringError
-from app.worker.engine.sampling import Sampling
-from app.worker.engine.sequence import Sequence
+from app.worker.engine.sampling import Sampling, TokenScore
+from app.worker.engine.sequence import Increment, Sequence
 from app.worker.messages import (
+    LEAST_LOGPROB,
     AppliedVector,
     BaselineAnswer,
     FinishReason,
+    GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     Receipt,
     Timings,
+    TokenLogprob,
+    TokenLogprobs,
     Usage,
 )
+
+TokenText = Callable[[int], str]
+"""How a single token reads."""
 
 
 def sampling_of(request: GenerateRequest) -> Sampling:
@@ -27,8 +35,12 @@ def sampling_of(request: GenerateRequest) -> Sampling:
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
         seed=request.seed,
         stop=request.stop,
+        num_top=request.logprobs,
     )
 
 
@@ -39,6 +51,7 @@ def response_of(
     *,
     num_sites: int,
     began: float,
+    token_text: TokenText,
 ) -> GenerateResponse:
     """The answer to a request.
 
@@ -48,6 +61,7 @@ def response_of(
         plain: The same without vectors, if that was asked for as well.
         num_sites: Sites that steering has to hit in every pass.
         began: Monotonic time in seconds at which the request came.
+        token_text: How a token reads.
 
     Raises:
         SteeringError: Vectors were asked for and a pass did not get them in full.
@@ -74,12 +88,45 @@ def response_of(
             kl_first_token=None if plain is None else first_token_divergence(answered, plain),
         ),
         baseline=None if plain is None else _baseline(plain),
+        logprobs=None
+        if request.logprobs is None
+        else _logprobs(answered.scores, token_text=token_text),
         timings=Timings(
             queue_ms=_milliseconds(began, answered.began),
             prefill_ms=_milliseconds(answered.began, answered.first),
             decode_ms=_milliseconds(answered.first, answered.ended),
             total_ms=_milliseconds(began, monotonic()),
         ),
+    )
+
+
+def delta_of(increment: Increment, *, token_text: TokenText) -> GenerateDelta:
+    """What a growing answer shows, as the api is told.
+
+    Args:
+        increment: What came.
+        token_text: How a token reads.
+    """
+    return GenerateDelta(
+        text=increment.text,
+        token_ids=increment.token_ids,
+        logprobs=_logprobs(increment.scores, token_text=token_text) or None,
+    )
+
+
+def _logprobs(scores: Iterable[TokenScore], *, token_text: TokenText) -> tuple[TokenLogprobs, ...]:
+    def parts(token_id: int, logprob: float) -> dict[str, object]:
+        bounded = min(0.0, max(logprob, LEAST_LOGPROB))
+        return {"token_id": token_id, "text": token_text(token_id), "logprob": bounded}
+
+    return tuple(
+        TokenLogprobs.model_validate(
+            {
+                **parts(score.token_id, score.logprob),
+                "top": [TokenLogprob.model_validate(parts(*one)) for one in score.top],
+            }
+        )
+        for score in scores
     )
 
 

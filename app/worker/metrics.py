@@ -176,6 +176,8 @@ class Metrics:
 
 
 def inter_token_seconds(sequence: Sequence) -> Iterator[float]:
-    """The time between two tokens, as often as there was such a time: their mean, once."""
-    if len(sequence.token_ids) > 1:
-        yield max(0.0, sequence.ended - sequence.first) / (len(sequence.token_ids) - 1)
+    """The mean time between two tokens of an answer; nothing where it has less than two."""
+    # Every pass gives a token; the one that ends a turn is not among the answer's.
+    num_gaps = sequence.num_forwards - 1
+    if num_gaps > 0:
+        yield (sequence.latest - sequence.first) / num_gaps

@@ -1,12 +1,13 @@
-"""The worker's internal HTTP: generate, embed, health. For the api only; knows no users."""
+"""The worker's internal HTTP: generate, stream, embed, health. For the api only; knows no users."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
 
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
@@ -17,13 +18,16 @@ from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
     ErrorBody,
+    GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     HealthResponse,
+    StreamLine,
 )
 from app.worker.serving import Serving
 
 CLIENT_GONE: Final = 499
+LINES: Final = "application/x-ndjson"
 
 Answer = TypeVar("Answer")
 
@@ -51,9 +55,9 @@ def create_app(
         max_body_size=max_body_bytes,
         telemetry=telemetry(tracing),
     )
-    app.add_exception_handler(VLibraryError, _library_error)
+    app.add_exception_handler(VLibraryError, _failed)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, _failed)
 
     @app.get("/health")
     async def report_health() -> HealthResponse:
@@ -67,11 +71,40 @@ def create_app(
     async def generate(body: GenerateRequest, request: Request) -> object:
         return await _unless_gone(request, serving.generate(body))
 
+    @app.post("/generate/stream", response_model=None)
+    async def stream(body: GenerateRequest, request: Request) -> Response:
+        parts = serving.stream(body)
+        # What is refused before the first token has its own status.
+        first = await _unless_gone(request, anext(parts))
+        if isinstance(first, Response):
+            return first
+        return StreamingResponse(_lines(first, parts), media_type=LINES)
+
     @app.post("/embed", response_model=EmbedResponse)
     async def embed(body: EmbedRequest, request: Request) -> object:
         return await _unless_gone(request, serving.embed(body))
 
     return app
+
+
+async def _lines(
+    first: GenerateDelta | GenerateResponse,
+    others: AsyncGenerator[GenerateDelta | GenerateResponse, None],
+) -> AsyncIterator[bytes]:
+    """The parts of an answer as lines; an error is the last one."""
+    async with aclosing(others):
+        yield _line(first)
+        try:
+            async for part in others:
+                yield _line(part)
+        except Exception as error:  # noqa: BLE001 - the status is long gone
+            yield _line(_body_of(_told(error)))
+
+
+def _line(part: GenerateDelta | GenerateResponse | ErrorBody) -> bytes:
+    name = {GenerateDelta: "delta", GenerateResponse: "answer", ErrorBody: "error"}[type(part)]
+    line = StreamLine.model_validate({name: part})
+    return line.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer | Response:
@@ -93,9 +126,9 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _answer(error: VLibraryError, *, status: int) -> JSONResponse:
+def _body_of(error: VLibraryError) -> ErrorBody:
     retry_after = error.retry_after_seconds if isinstance(error, UnavailableError) else None
-    body = ErrorBody.model_validate(
+    return ErrorBody.model_validate(
         {
             "code": error.code,
             "message": error.message,
@@ -103,17 +136,27 @@ def _answer(error: VLibraryError, *, status: int) -> JSONResponse:
             "retry_after_seconds": retry_after,
         }
     )
-    return JSONResponse(body.model_dump(mode="json"), status_code=status)
 
 
-async def _library_error(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, VLibraryError):
-        return await _unexpected(_request, error)
+def _told(error: Exception) -> VLibraryError:
+    """What may be told of an error; the rest of it stands in the log."""
+    if isinstance(error, VLibraryError):
+        return error
+    log.error("request failed", action="worker.request", exc_info=error)
+    return VLibraryError("The worker failed on this request")
+
+
+def _status_of(error: VLibraryError) -> int:
     if isinstance(error, UnavailableError):
-        return _answer(error, status=503)
+        return 503
     if isinstance(error, DeadlineExceededError):
-        return _answer(error, status=504)
-    return _answer(error, status=500 if type(error) is VLibraryError else 422)
+        return 504
+    return 500 if type(error) is VLibraryError else 422
+
+
+async def _failed(_request: Request, error: Exception) -> JSONResponse:
+    told = _told(error)
+    return JSONResponse(_body_of(told).model_dump(mode="json"), status_code=_status_of(told))
 
 
 async def _malformed(_request: Request, error: Exception) -> JSONResponse:
@@ -127,8 +170,3 @@ async def _malformed(_request: Request, error: Exception) -> JSONResponse:
         details={"places": list(places)},
     )
     return JSONResponse(body.model_dump(mode="json"), status_code=422)
-
-
-async def _unexpected(_request: Request, error: Exception) -> JSONResponse:
-    log.error("request failed", action="worker.request", exc_info=error)
-    return _answer(VLibraryError("The worker failed on this request"), status=500)

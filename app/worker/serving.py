@@ -5,7 +5,7 @@ Knows neither HTTP nor SQL.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,13 +24,19 @@ from app.method.embedding import embed, space_id
 from app.method.examples import Example
 from app.method.features import FeatureCache
 from app.method.prompts import PromptText, build_prompt, check_length
-from app.worker.answers import response_of, sampling_of
+from app.worker.answers import delta_of, response_of, sampling_of
 from app.worker.bank import VectorBank
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
-from app.worker.engine.sequence import Sequence
+from app.worker.engine.sequence import Increment, Listener, Sequence
 from app.worker.images import ImageLimits, open_image
-from app.worker.messages import EmbedRequest, EmbedResponse, GenerateRequest, GenerateResponse
+from app.worker.messages import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateDelta,
+    GenerateRequest,
+    GenerateResponse,
+)
 from app.worker.metrics import Metrics, Passage
 
 RETRY_AFTER_SECONDS: Final = 1.0
@@ -117,6 +123,35 @@ class Serving:
             InvalidInputError: The request can never be answered as it is.
             SteeringError: The vectors could not be applied in full.
         """
+        return await self._answer(request, listener=None)
+
+    async def stream(
+        self, request: GenerateRequest
+    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+        """The answer as it grows, and in full at the end. Closing it frees the request's rows.
+
+        Raises:
+            VLibraryError: What `generate` raises, before or after some deltas.
+        """
+        loop = asyncio.get_running_loop()
+        increments: asyncio.Queue[Increment | None] = asyncio.Queue()
+        answering = asyncio.create_task(
+            self._answer(
+                request,
+                listener=lambda one: loop.call_soon_threadsafe(increments.put_nowait, one),
+            )
+        )
+        answering.add_done_callback(lambda _: increments.put_nowait(None))
+        try:
+            while (increment := await increments.get()) is not None:
+                yield delta_of(increment, token_text=self._token_text)
+            yield await answering
+        finally:
+            answering.cancel()
+
+    async def _answer(
+        self, request: GenerateRequest, *, listener: Listener | None
+    ) -> GenerateResponse:
         if request.max_tokens > self._limits.max_new_tokens:
             raise InvalidInputError(
                 f"An answer has at most {self._limits.max_new_tokens} tokens, "
@@ -126,14 +161,20 @@ class Serving:
             async with self._place(), _time_limit(request.deadline_seconds):
                 prompt = await self._prompt(request)
                 async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
-                    steered, plain = await self._answers(request, prompt, slots, passage=passage)
+                    steered, plain = await self._answers(
+                        request, prompt, slots, passage=passage, listener=listener
+                    )
             return response_of(
                 request,
                 steered,
                 plain,
                 num_sites=self._device.num_sites,
                 began=passage.arrived,
+                token_text=self._token_text,
             )
+
+    def _token_text(self, token_id: int) -> str:
+        return str(self._backbone.tokenizer.decode([token_id]))
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.
@@ -203,33 +244,35 @@ class Serving:
         slots: Mapping[str, int],
         *,
         passage: Passage,
+        listener: Listener | None,
     ) -> tuple[Sequence, Sequence | None]:
         """The steered answer and the plain one, which is the same when nothing steers."""
         parts = [(slots[use.sha256], use.strength) for use in request.vectors]
 
-        def make(sequence_id: str, *, is_steered: bool) -> Sequence:
+        def make(sequence_id: str, *, is_main: bool) -> Sequence:
             inputs = self._features.encode([prompt]).inputs
             sequence = Sequence(
                 id=sequence_id,
                 inputs=inputs,
                 sampling=sampling_of(request),
-                shift=self._bank.combined(parts) if is_steered else None,
+                shift=self._bank.combined(parts) if is_main and parts else None,
                 deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
+                listener=listener if is_main else None,
             )
             check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
             passage.sequences.append(sequence)
             return sequence
 
-        def run(suffix: str, *, is_steered: bool) -> "asyncio.Task[Sequence]":
+        def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":
             name = f"{request.request_id}/{suffix}"
             return asyncio.create_task(
-                self._device.generate(name, lambda: make(name, is_steered=is_steered))
+                self._device.generate(name, lambda: make(name, is_main=is_main))
             )
 
-        tasks = [run("answer", is_steered=bool(parts))]
+        tasks = [run("answer", is_main=True)]
         if request.baseline and parts:
-            tasks.append(run("baseline", is_steered=False))
+            tasks.append(run("baseline", is_main=False))
         try:
             finished = await asyncio.gather(*tasks)
         finally:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from app.method.backbone import Backbone, backbone_from_parts
 from app.method.examples import Example
+from app.method.sites import find_sites
 from tests.fakes.families import row_of, sharpen, tiny_inputs, tiny_model
 from tests.fakes.family_configs import FAMILIES, HIDDEN, LAYERS, TEXT, VISION
 
@@ -19,6 +20,7 @@ __all__ = [
     "FAMILIES",
     "HIDDEN",
     "LAYERS",
+    "lose_a_hook",
     "row_of",
     "tiny_backbone",
     "tiny_examples",
@@ -107,6 +109,11 @@ def tiny_backbone(*, seed: int = 0) -> Backbone:
     processor = tiny_processor()
     model = tiny_processed_model(processor, seed=seed)
     return backbone_from_parts(model, processor, name="tiny")
+
+
+def lose_a_hook(backbone: Backbone) -> None:
+    """Takes the last site's hook off, behind the back of whoever installed it."""
+    find_sites(backbone.model)[-1].mlp._forward_hooks.clear()
 
 
 def tiny_examples(count: int, *, seed: int = 0) -> list[Example]:

@@ -1,127 +1,122 @@
-"""A serving worker without a database, on a tiny backbone, whose steps can be held back."""
+"""A worker's serving side without a database, and requests for it."""
 
 import asyncio
-import threading
+import io
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import httpx
+import torch
+from PIL import Image
 
 from app.core.errors import NotFoundError
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
+from app.core.vector_file import decode_vector_file
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
+from app.method.vectors import InContextVectors
 from app.worker.bank import VectorBank
+from app.worker.client import WorkerClient
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.engine.sequence import Sequence
 from app.worker.images import ImageLimits
-from app.worker.messages import HealthResponse
-from app.worker.metrics import Metrics
-from app.worker.mirrors import mirror_worker
+from app.worker.messages import GenerateRequest, HealthResponse
+from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
 from tests.fakes.vectors import make_vector_file
-from tests.fakes.waiting import SECONDS, until
+
+DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.parquet"}
 
 
-class GatedEngine(Engine):
-    """An engine that can be made to wait for a permit before every step.
+class Parts:
+    """A serving worker without a database, and what it is made of."""
 
-    Attributes:
-        is_gated: Whether it waits.
-        num_steps: Steps that have ended.
-        num_asked: Steps that were asked for, with one that waits.
-    """
-
-    def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
-        super().__init__(backbone, max_rows=max_rows)
-        self._permits = threading.Semaphore(0)
-        self.is_gated = False
-        self.num_steps = 0
-        self.num_asked = 0
-
-    def allow(self, steps: int) -> None:
-        for _ in range(steps):
-            self._permits.release()
-
-    async def take(self, steps: int) -> None:
-        """Take so many steps, and return when one more waits."""
-        self.allow(steps)
-        wanted = self.num_steps + steps + 1
-        await until(lambda: self.num_asked == wanted)
-
-    def step(self) -> list[Sequence]:
-        self.num_asked += 1
-        if self.is_gated:
-            assert self._permits.acquire(timeout=SECONDS)
-        finished = super().step()
-        self.num_steps += 1
-        return finished
-
-
-class ServingWorker:
-    """The parts of a worker, wired as its composition root does."""
-
-    def __init__(self, backbone: Backbone, *, max_rows: int = 4, max_requests: int = 16) -> None:
-        self._backbone = backbone
+    def __init__(self, backbone: Backbone, objects: ObjectStore, *, max_requests: int) -> None:
         self.files = {
             sha256_hex(data): data
             for data in (make_vector_file(seed, backbone=backbone.description) for seed in (1, 2))
         }
-        self.engine = GatedEngine(backbone, max_rows=max_rows)
+        self.digests = list(self.files)
+        self.engine = Engine(backbone, max_rows=4)
         self.device = DeviceThread(self.engine)
-        self.metrics = Metrics()
         features = FeatureCache(backbone)
-        bank = VectorBank(
-            backbone, device=self.device, fetch=self.fetch, num_slots=4, metrics=self.metrics
-        )
-        pools = DatasetPools(
-            backbone, device=self.device, objects=ObjectStore("memory:///"), features=features
-        )
-        limits = Limits(
-            max_requests=max_requests, max_new_tokens=900, image=ImageLimits.of(Settings())
+        self.bank = VectorBank(backbone, device=self.device, fetch=self.fetch, num_slots=4)
+        self.pools = DatasetPools(
+            backbone, device=self.device, objects=objects, features=features, max_pools=1
         )
         self.serving = Serving(
             backbone,
             device=self.device,
-            bank=bank,
-            pools=pools,
+            bank=self.bank,
+            pools=self.pools,
             features=features,
-            limits=limits,
-            metrics=self.metrics,
+            limits=Limits(
+                max_requests=max_requests, max_new_tokens=900, image=ImageLimits.of(Settings())
+            ),
         )
-        mirror_worker(self.metrics.registry, device=self.device, bank=bank, serving=self.serving)
 
     async def fetch(self, digest: str) -> bytes:
         if digest not in self.files:
             raise NotFoundError("no such file")
         return self.files[digest]
 
-    def health(self) -> HealthResponse:
+    def shift(self, digest: str) -> torch.Tensor:
+        tensors, _ = decode_vector_file(self.files[digest])
+        return InContextVectors.from_tensors(tensors).shift()
+
+    def use(self, place: int, strength: float = 1.0) -> dict[str, object]:
+        return {
+            "sha256": self.digests[place],
+            "vector_id": str(uuid.uuid4()),
+            "name": "colours",
+            "version": place + 1,
+            "strength": strength,
+        }
+
+
+@asynccontextmanager
+async def running_parts(
+    backbone: Backbone, objects: ObjectStore, *, max_requests: int = 16
+) -> AsyncIterator[Parts]:
+    parts = Parts(backbone, objects, max_requests=max_requests)
+    parts.device.start()
+    try:
+        yield parts
+    finally:
+        parts.serving.close()
+        await asyncio.to_thread(parts.device.stop)
+        parts.engine.close()
+
+
+def png(colour: tuple[int, int, int] = (220, 30, 30), *, side: int = 16) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def request_of(**changes: object) -> GenerateRequest:
+    fields = {"request_id": uuid.uuid4().hex, "prompt": "what color?", "max_tokens": 8, **changes}
+    return GenerateRequest.model_validate(fields)
+
+
+def over_http(backbone: Backbone, parts: Parts) -> tuple[WorkerClient, httpx.ASGITransport]:
+    def health() -> HealthResponse:
         return HealthResponse(
             status="ready",
-            backbone=self._backbone.description,
-            space=space_id(self._backbone),
-            running=self.device.num_running,
+            backbone=backbone.description,
+            space=space_id(backbone),
+            running=parts.device.num_running,
             waiting=0,
             role="both",
         )
 
-
-@asynccontextmanager
-async def serving_worker(
-    backbone: Backbone, *, max_rows: int = 4, max_requests: int = 16
-) -> AsyncIterator[ServingWorker]:
-    """A worker that runs for the block."""
-    worker = ServingWorker(backbone, max_rows=max_rows, max_requests=max_requests)
-    worker.device.start()
-    try:
-        yield worker
-    finally:
-        worker.engine.is_gated = False
-        worker.engine.allow(1)
-        worker.serving.close()
-        await asyncio.to_thread(worker.device.stop)
-        worker.engine.close()
+    transport = httpx.ASGITransport(
+        app=create_app(parts.serving, health=health, max_body_bytes=100_000),
+        raise_app_exceptions=False,
+    )
+    return WorkerClient(["http://worker"], transport=transport), transport

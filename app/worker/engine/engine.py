@@ -1,7 +1,7 @@
 """Sequences in, finished sequences out: `add`, `step`, `abort`.
 
-Rows that were prefilled together are decoded together; every step gives each running row one
-token, and rows leave as soon as they end. Knows nothing of how requests arrive or leave.
+Every step gives each running row one token and prefills some who wait; rows join and leave between
+any two steps. Knows nothing of how requests arrive or leave.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from torch import Tensor
 from app.core.errors import ConflictError, DeadlineExceededError
 from app.core.logs import get_logger
 from app.method.backbone import Backbone
+from app.worker.engine.families import make_runner
 from app.worker.engine.faults import is_fatal, library_error
-from app.worker.engine.runner import Batch, Runner
-from app.worker.engine.sampling import pick_tokens
+from app.worker.engine.sampling import pick_tokens, score_token
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence
 
@@ -44,11 +44,11 @@ class Engine:
     ) -> None:
         self._backbone = backbone
         self._ends = frozenset(backbone.eos_token_ids)
-        self._runner = Runner(backbone)
+        self._runner = make_runner(backbone, max_rows=max_rows)
         self._scheduler = Scheduler(max_batch_tokens=max_batch_tokens)
         self._max_rows = max_rows
         self._sequences: dict[str, Sequence] = {}
-        self._batches: list[Batch] = []
+        self.num_steps = 0
 
     @property
     def num_sites(self) -> int:
@@ -63,7 +63,7 @@ class Engine:
     @property
     def num_running(self) -> int:
         """Sequences with a row."""
-        return sum(len(batch.rows) for batch in self._batches)
+        return sum(map(len, self._runner.groups))
 
     @property
     def has_work(self) -> bool:
@@ -101,12 +101,14 @@ class Engine:
             Waiting(id=sequence.id, num_tokens=sequence.num_prompt_tokens, layout=sequence.layout)
         )
 
+    @torch.inference_mode()
     def abort(self, sequence_id: str) -> bool:
         """Forget a sequence; its row is free at once. False when it is not in the engine."""
-        if self._sequences.pop(sequence_id, None) is None:
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is None:
             return False
         if not self._scheduler.remove(sequence_id):
-            self._drop_gone_rows()
+            self._runner.drop([sequence])
         return True
 
     @torch.inference_mode()
@@ -119,10 +121,11 @@ class Engine:
         Raises:
             torch.AcceleratorError: The device is lost; nothing in the engine can go on.
         """
+        self.num_steps += 1
         self._expire()
         finished = self._collect()
-        for batch in self._batches:
-            self._decode(batch)
+        for group in self._runner.groups:
+            self._decode(group)
         finished += self._collect()
         chosen = self._scheduler.next_batch(free_rows=self._max_rows - self.num_running)
         if chosen:
@@ -135,50 +138,57 @@ class Engine:
             if now > sequence.deadline:
                 sequence.error = DeadlineExceededError("The answer was not ready in time")
 
-    def _decode(self, batch: Batch) -> None:
+    def _decode(self, rows: Rows[Sequence]) -> None:
         try:
-            logits = self._runner.decode(batch)
-        except Exception as error:  # noqa: BLE001 - a failing batch must not end the loop
-            self._fail(batch.rows, error)
+            logits = self._runner.decode(rows)
+        except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
+            if len(rows) == 1 or is_fatal(error) or not self._runner.is_repeatable:
+                self._fail(rows, error)
+                return
         else:
-            self._take(batch, logits)
+            self._take(rows, logits)
+            return
+        # One of them is at fault and the others must not pay for it. This happens outside of the
+        # handler, where the exception no longer keeps the failed pass's tensors alive.
+        for row in rows:
+            self._decode([row])
 
     def _prefill(self, rows: Rows[Sequence]) -> None:
         now = monotonic()
         for row in rows:
             row.began = now
         try:
-            batch, logits = self._runner.prefill(rows)
+            logits = self._runner.prefill(rows)
         except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
             if len(rows) == 1 or is_fatal(error):
                 self._fail(rows, error)
                 return
         else:
-            self._start(batch, logits)
+            self._start(rows, logits)
             return
-        # One of them is at fault and the others must not pay for it. This happens outside of the
-        # handler, where the exception no longer keeps the failed pass's tensors alive.
+        self._runner.drop(rows)
         for row in rows:
             self._prefill([row])
 
-    def _start(self, batch: Batch, logits: Float[Tensor, "rows vocab"]) -> None:
-        for row, row_logits in zip(batch.rows, logits, strict=True):
+    def _start(self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"]) -> None:
+        for row, row_logits in zip(rows, logits, strict=True):
             if row.keeps_first:
                 row.first_log_probabilities = row_logits.log_softmax(dim=-1).cpu()
-        self._batches.append(batch)
-        self._take(batch, logits)
-        now = monotonic()
-        for row in batch.rows:
-            row.first = now
+        self._take(rows, logits)
+        for row in rows:
+            row.first = row.latest
 
-    def _take(self, batch: Batch, logits: Float[Tensor, "rows vocab"]) -> None:
-        rows = batch.rows
-        token_ids = pick_tokens(
-            logits, [row.sampling for row in rows], [row.generator for row in rows]
-        )
-        for row, token_id in zip(rows, token_ids, strict=True):
-            row.append(token_id, ends=self._ends, decode=self._text)
-        self._runner.take(batch, token_ids)
+    def _take(self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"]) -> None:
+        token_ids = pick_tokens(logits, [row.picker for row in rows])
+        self._runner.take(rows, token_ids)
+        now = monotonic()
+        for place, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
+            row.latest = now
+            num_top = row.sampling.num_top
+            score = None
+            if num_top is not None:
+                score = score_token(logits[place], token_id, num_top=num_top)
+            row.append(token_id, ends=self._ends, decode=self._text, score=score)
 
     def _text(self, token_ids: list[int]) -> str:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)
@@ -200,14 +210,5 @@ class Engine:
             del self._sequences[sequence.id]
             self._scheduler.remove(sequence.id)
         if finished:
-            self._drop_gone_rows()
+            self._runner.drop(finished)
         return finished
-
-    def _drop_gone_rows(self) -> None:
-        for batch in self._batches:
-            kept = [row for row, one in enumerate(batch.rows) if one.id in self._sequences]
-            if kept:
-                self._runner.keep(batch, kept)
-            else:
-                batch.rows.clear()
-        self._batches = [batch for batch in self._batches if batch.rows]

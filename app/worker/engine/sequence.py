@@ -5,20 +5,35 @@ A sequence belongs to the device thread between `Engine.add` and its return from
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import VLibraryError
-from app.worker.engine.sampling import Sampling
+from app.worker.engine.sampling import Picker, Sampling, TokenScore
 from app.worker.engine.stacking import layout_of
+from app.worker.engine.text import Decode, GrowingText
 
 Shift = Float[Tensor, "layers 2 hidden"]
 
-_MOST_BYTES_OF_A_CHARACTER: Final = 4
-_SPARE_TOKENS: Final = 4
+
+@dataclass(frozen=True, kw_only=True)
+class Increment:
+    """What a sequence has to show since the last one.
+
+    Attributes:
+        text: Nothing while everything is held back.
+        token_ids: Tokens that were taken.
+        scores: Their scores, if the sequence keeps them.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    scores: tuple[TokenScore, ...]
+
+
+Listener: TypeAlias = Callable[[Increment], object]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -32,7 +47,9 @@ class Sequence:
         shift: What is added at every site; none leaves the row unsteered.
         deadline: Monotonic time in seconds at which the sequence fails.
         keeps_first: Whether to keep the distribution of the first token.
+        listener: Told of every token at once, on the device thread.
         token_ids: The answer so far, without the token that ends the turn.
+        scores: One a token, when the sampling asks for them.
         text: The answer without control tokens and surrounding space, set when it is finished.
         finish_reason: Why it ended, set when it is finished.
         error: What it failed with; text and finish reason are not set then.
@@ -40,7 +57,7 @@ class Sequence:
         num_forwards: Passes through the backbone.
         first_log_probabilities: Natural logarithms over the vocabulary, float32 on the CPU.
         added: Monotonic time of `Engine.add`; likewise `began` of the prefill, `first` of the first
-            token and `ended`.
+            token, `latest` of the last one so far, and `ended`.
     """
 
     id: str
@@ -49,8 +66,10 @@ class Sequence:
     shift: Shift | None = None
     deadline: float = float("inf")
     keeps_first: bool = False
+    listener: Listener | None = None
 
     token_ids: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
     text: str = ""
     finish_reason: Literal["stop", "length"] | None = None
     error: VLibraryError | None = None
@@ -60,17 +79,21 @@ class Sequence:
     added: float = 0.0
     began: float = 0.0
     first: float = 0.0
+    latest: float = 0.0
     ended: float = 0.0
-    generator: torch.Generator | None = field(init=False)
+    picker: Picker = field(init=False)
+    num_prompt_tokens: int = field(init=False)
+    _growing: GrowingText | None = field(init=False, default=None)
+    _num_told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        """Gives the row its own source of randomness."""
-        self.generator = self.sampling.generator()
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Length of the prompt, image tokens included."""
-        return int(self.inputs["input_ids"].shape[1])
+        """Gives the row its own source of randomness; counts the prompt, image tokens included."""
+        ids = self.inputs["input_ids"]
+        self.num_prompt_tokens = int(ids.shape[1])
+        prompt_ids = ids[0].tolist() if self.sampling.repetition_penalty != 1 else ()
+        self.picker = Picker(
+            sampling=self.sampling, prompt_ids=prompt_ids, answer_ids=self.token_ids
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -88,7 +111,12 @@ class Sequence:
         self.num_forwards += 1
 
     def append(
-        self, token_id: int, *, ends: frozenset[int], decode: Callable[[list[int]], str]
+        self,
+        token_id: int,
+        *,
+        ends: frozenset[int],
+        decode: Decode,
+        score: TokenScore | None = None,
     ) -> None:
         """Take the next token, and finish when it or the text it completes ends the answer.
 
@@ -96,30 +124,46 @@ class Sequence:
             token_id: What was picked.
             ends: Tokens that end a turn; they are no part of the answer.
             decode: Text of token ids, without control tokens.
+            score: The token's, if it shall be kept.
         """
+        growing = self._text_so_far(decode)
         if token_id in ends:
-            self._finish(decode(self.token_ids), reason="stop")
-            return
+            self.finish_reason = "stop"
+        else:
+            self._take(token_id, growing, score)
+        if growing is not None and self.finish_reason is not None:
+            growing.end()
+        if self.finish_reason is not None:
+            self.text = decode(self.token_ids).strip() if growing is None else growing.whole
+        self._tell(growing)
+
+    def _text_so_far(self, decode: Decode) -> GrowingText | None:
+        """None where nobody looks at the text before it is whole."""
+        is_watched = self.listener is not None or self.sampling.stop
+        if is_watched and self._growing is None:
+            self._growing = GrowingText(decode, stop=self.sampling.stop)
+        return self._growing
+
+    def _take(self, token_id: int, growing: GrowingText | None, score: TokenScore | None) -> None:
         self.token_ids.append(token_id)
-        cut = self._stop_position(decode)
-        if cut is not None:
-            self._finish(decode(self.token_ids)[:cut], reason="stop")
+        if score is not None:
+            self.scores.append(score)
+        if growing is not None:
+            growing.add(token_id)
+        if growing is not None and growing.is_stopped:
+            self.finish_reason = "stop"
         elif len(self.token_ids) >= self.sampling.max_new_tokens:
-            self._finish(decode(self.token_ids), reason="length")
+            self.finish_reason = "length"
 
-    def _finish(self, text: str, *, reason: Literal["stop", "length"]) -> None:
-        self.text = text.strip()
-        self.finish_reason = reason
-
-    def _stop_position(self, decode: Callable[[list[int]], str]) -> int | None:
-        stop = self.sampling.stop
-        if not stop:
-            return None
-        # Every token writes at least one byte, so a stop text that was just completed lies within
-        # the last few tokens; decoding the whole answer each time would cost quadratic time.
-        window = max(map(len, stop)) * _MOST_BYTES_OF_A_CHARACTER + _SPARE_TOKENS
-        tail = decode(self.token_ids[-window:])
-        if not any(text in tail for text in stop):
-            return None
-        whole = decode(self.token_ids)
-        return min((whole.find(text) for text in stop if text in whole), default=None)
+    def _tell(self, growing: GrowingText | None) -> None:
+        if self.listener is None or growing is None:
+            return
+        new = slice(self._num_told, len(self.token_ids))
+        self._num_told = len(self.token_ids)
+        increment = Increment(
+            text=growing.shown(is_last=self.is_finished),
+            token_ids=tuple(self.token_ids[new]),
+            scores=tuple(self.scores[new]),
+        )
+        if increment.text or increment.token_ids:
+            self.listener(increment)

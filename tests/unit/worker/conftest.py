@@ -1,8 +1,14 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
 from app.core.logs import configure_logs
+from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
-from tests.fakes.backbones import tiny_backbone
+from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.parquet import write_parquet
+from tests.fakes.serving import Parts, running_parts
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,18 @@ def backbone() -> Backbone:
 def quiet_logs() -> None:
     """Failures that tests provoke would otherwise be rendered at length."""
     configure_logs("critical")
+
+
+@pytest.fixture
+async def objects(tmp_path: Path) -> ObjectStore:
+    store = ObjectStore((tmp_path / "objects").as_uri())
+    path = write_parquet(tmp_path / "colours.parquet", tiny_examples(12))
+    await store.put_file("datasets/colours.parquet", path)
+    await store.put_file("datasets/other.parquet", path)
+    return store
+
+
+@pytest.fixture
+async def parts(backbone: Backbone, objects: ObjectStore) -> AsyncIterator[Parts]:
+    async with running_parts(backbone, objects) as running:
+        yield running

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from app.core.errors import (
     ConflictError,
@@ -26,11 +23,9 @@ from app.method.injection import inject
 from app.method.prompts import PromptText, build_prompt, encode_prompts
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
-from app.worker.engine.sampling import Sampling, pick_tokens
+from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence
-from tests.fakes.backbones import tiny_backbone, tiny_examples
-from tests.fakes.families import tiny_inputs, tiny_model
-from tests.fakes.family_configs import FAMILIES
+from tests.fakes.backbones import lose_a_hook, tiny_examples
 
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 
@@ -152,68 +147,6 @@ def test_sampled_rows_do_not_depend_on_their_neighbours(backbone: Backbone, engi
         _run(engine, [alone])
         assert sequence.token_ids == alone.token_ids
     assert len({tuple(sequence.token_ids) for sequence in together}) == len(together)
-
-
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_every_family_decodes_a_mixed_batch_as_it_does_alone(family: str) -> None:
-    backbone = _bare(family)
-    shape = (backbone.num_layers, 2, backbone.hidden_size)
-    generator = torch.Generator().manual_seed(7)
-    engine = Engine(backbone, max_rows=8)
-    wanted, sequences = [], []
-    for index, (length, strength) in enumerate([(7, 1.0), (9, 0.0), (8, -2.0), (10, None)]):
-        inputs = tiny_inputs(family, rows=1, seed=index, length=length)
-        shift = None
-        if strength is not None:
-            shift = torch.randn(shape, generator=generator) * 0.5 * strength
-        sampling = Sampling(max_new_tokens=4 + 2 * index, temperature=1.5, seed=index)
-        wanted.append(_sampled_alone(backbone, inputs, shift, sampling))
-        sequences.append(Sequence(id=str(index), inputs=inputs, sampling=sampling, shift=shift))
-    _run(engine, sequences)
-    assert [one.error for one in sequences] == [None] * len(sequences)
-    assert [one.token_ids for one in sequences] == wanted
-    assert any(len(set(token_ids)) > 3 for token_ids in wanted)
-    assert [one.sites_hit for one in sequences] == [engine.num_sites] * 3 + [0]
-
-
-def _bare(family: str) -> Backbone:
-    """A backbone whose prompts are already tensors: the processor is never asked for any."""
-    known = tiny_backbone()
-    model = tiny_model(family)
-    config = model.config.get_text_config()
-    description = replace(
-        known.description,
-        num_layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-    )
-    return replace(known, model=model, description=description, eos_token_ids=(10**6,))
-
-
-class _Draw(LogitsProcessor):
-    """Leaves the token that the engine's own sampling would pick."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._generator = sampling.generator()
-
-    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
-        picked = pick_tokens(scores, [self._sampling], [self._generator])
-        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(picked), 0.0)
-
-
-def _sampled_alone(  # noqa: PLR0917 - a request in its parts
-    backbone: Backbone, inputs: dict[str, Tensor], shift: Tensor | None, sampling: Sampling
-) -> list[int]:
-    # Its methods for generation come from a mixin that type checkers do not see.
-    model: Any = backbone.model
-    with torch.inference_mode(), nullcontext() if shift is None else inject(backbone, shift[None]):
-        drawn = model.generate(
-            **inputs,
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=False,
-            logits_processor=LogitsProcessorList([_Draw(sampling)]),
-        )
-    return [int(one) for one in drawn[0, inputs["input_ids"].shape[1] :]]
 
 
 def test_abort_frees_the_row_at_once_and_the_others_go_on(
@@ -357,7 +290,7 @@ def test_steering_that_misses_a_site_is_an_error_and_never_an_unsteered_answer(
     backbone: Backbone,
 ) -> None:
     engine = Engine(backbone, max_rows=4)
-    engine._runner._hooks._handles[-1].remove()
+    lose_a_hook(backbone)
     sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
     sequences[0].shift = _shift(backbone, 1)
     _run(engine, sequences)

@@ -13,13 +13,12 @@ from app.method.backbone import Backbone
 from app.worker.messages import GenerateRequest
 from app.worker.server import create_app
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.serving import ServingWorker, serving_worker
+from tests.fakes.gated_worker import ServingWorker, serving_worker
 from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
-# A route that streams its answer is held to the same.
-ANSWERING = pytest.mark.parametrize("path", ["/generate"])
+ANSWERING = pytest.mark.parametrize("path", ["/generate", "/generate/stream"])
 
 
 class _Server(uvicorn.Server):

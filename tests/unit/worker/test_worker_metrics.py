@@ -21,7 +21,7 @@ from app.worker.messages import GenerateRequest
 from app.worker.metrics import Metrics, Passage, inter_token_seconds
 from app.worker.server import create_app
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.serving import ServingWorker, serving_worker
+from tests.fakes.gated_worker import ServingWorker, serving_worker
 
 
 def _sequence(**changes: object) -> Sequence:
@@ -43,9 +43,10 @@ def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
     metrics = Metrics()
     with metrics.passage(["a"]) as passage:
         came = passage.arrived
-        times = {"began": came + 1.0, "first": came + 2.0, "ended": came + 5.0}
-        answer = _sequence(token_ids=[1, 2, 3, 4], finish_reason="stop", **times)
-        plain = _sequence(token_ids=[1], finish_reason="length", **times)
+        times = {"began": came + 1.0, "first": came + 2.0, "latest": came + 6.0}
+        # The fifth token ended the turn.
+        answer = _sequence(token_ids=[1, 2, 3, 4], num_forwards=5, finish_reason="stop", **times)
+        plain = _sequence(token_ids=[1], num_forwards=1, finish_reason="length", **times)
         passage.sequences += [answer, plain]
     shown = _shown(metrics)
     assert shown["vlibrary_prompt_tokens_total"] == 14
@@ -58,8 +59,10 @@ def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
     assert shown["vlibrary_e2e_request_latency_seconds_count"] == 1
 
 
-def test_an_answer_without_tokens_has_no_time_between_them() -> None:
-    assert list(inter_token_seconds(_sequence(first=1.0, ended=9.0))) == []
+@pytest.mark.parametrize("num_forwards", [0, 1])
+def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> None:
+    sequence = _sequence(num_forwards=num_forwards, first=1.0, latest=1.0)
+    assert list(inter_token_seconds(sequence)) == []
 
 
 @pytest.mark.parametrize(

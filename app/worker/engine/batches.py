@@ -1,0 +1,118 @@
+"""Rows that stay with those they were prefilled with, decoded by the stock loop call by call.
+
+For families whose decoder keeps more than keys and values. Only the shifts, the choice of tokens
+and the leaving of rows are ours.
+"""
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from app.method.backbone import Backbone
+from app.method.injection import ShiftHooks, Shifts
+from app.worker.engine.prefill import Prefill, stock_forward
+from app.worker.engine.sequence import Sequence
+from app.worker.engine.stacking import select_rows
+
+
+@dataclass(kw_only=True, eq=False)
+class _Batch:
+    """Rows that are decoded together, with their cache.
+
+    Attributes:
+        rows: The sequences, row by row.
+        tokens: All ids so far, padded on the left.
+        state: What the stock loop carries from one pass to the next, the cache included.
+        shifts: One row each, or none when no row is steered.
+    """
+
+    rows: list[Sequence]
+    tokens: Int[Tensor, "rows tokens"]
+    state: dict[str, Any]
+    shifts: Shifts | None
+
+
+class BatchRunner:
+    """A backbone that decodes whole batches. Device thread only.
+
+    Args:
+        backbone: Gets resident hooks.
+    """
+
+    is_repeatable = False
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._model: Any = backbone.model
+        self._hooks = ShiftHooks(backbone)
+        self._prefill = Prefill(backbone, self._hooks, keeps_windows=True)
+        self._batches: list[_Batch] = []
+
+    @property
+    def num_sites(self) -> int:
+        """Sites that a steered pass has to hit."""
+        return self._hooks.num_sites
+
+    @property
+    def groups(self) -> Rows[Rows[Sequence]]:
+        """The batches."""
+        return [list(batch.rows) for batch in self._batches]
+
+    def close(self) -> None:
+        """Take the hooks off the backbone."""
+        self._hooks.remove()
+
+    def prefill(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
+        """Start a batch; the logits of each row's first token."""
+        done = self._prefill.run(rows)
+        self._batches.append(
+            _Batch(rows=list(rows), tokens=done.tokens, state=done.state, shifts=done.shifts)
+        )
+        return done.logits
+
+    def decode(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
+        """The logits of each row's next token."""
+        batch = self._batch_of(rows)
+        logits, batch.state = stock_forward(
+            self._model,
+            batch.tokens,
+            batch.state,
+            hooks=self._hooks,
+            shifts=batch.shifts,
+            rows=batch.rows,
+            is_first=False,
+        )
+        return logits
+
+    def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
+        """Append one token to every row of a batch."""
+        batch = self._batch_of(rows)
+        column = torch.tensor(token_ids, dtype=torch.long, device=batch.tokens.device)[:, None]
+        batch.tokens = torch.cat([batch.tokens, column], dim=1)
+
+    def drop(self, rows: Rows[Sequence]) -> None:
+        """Free these rows, their cache included."""
+        gone = {row.id for row in rows}
+        for batch in self._batches:
+            kept = [place for place, row in enumerate(batch.rows) if row.id not in gone]
+            if kept and len(kept) < len(batch.rows):
+                _keep(batch, kept)
+            elif not kept:
+                batch.rows.clear()
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _batch_of(self, rows: Rows[Sequence]) -> _Batch:
+        return next(batch for batch in self._batches if batch.rows[0].id == rows[0].id)
+
+
+def _keep(batch: _Batch, places: Rows[int]) -> None:
+    kept = torch.tensor(places, dtype=torch.long, device=batch.tokens.device)
+    batch.rows = [batch.rows[place] for place in places]
+    batch.tokens = batch.tokens[kept]
+    batch.state = select_rows(batch.state, kept=kept)
+    batch.state["past_key_values"].batch_select_indices(kept)
+    if batch.shifts is not None:
+        batch.shifts = batch.shifts.index_select(0, kept.to(batch.shifts.device))

@@ -1,0 +1,196 @@
+"""Keys and values of rows that are at different places: every row has its own next position.
+
+Knows layers, rows and positions; no sequences and no vectors. All tensors belong to the device
+thread, which makes and changes them in one gradient mode.
+"""
+
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+# Room grows in steps of this many positions, so that most joins move nothing.
+STEP_POSITIONS: Final = 256
+
+KeysOrValues = Float[Tensor, "rows heads positions width"]
+
+
+class RowPositions:
+    """Where each row stands, shared by all layers.
+
+    Args:
+        max_rows: Rows there are.
+        device: Of the tensors.
+    """
+
+    def __init__(self, *, max_rows: int, device: torch.device) -> None:
+        self._lengths = [0] * max_rows
+        self._indices = torch.arange(max_rows, device=device)
+        self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
+        self._active = slice(0, 0)
+        self.reach = 0
+
+    @property
+    def active(self) -> slice:
+        """The rows that the pass at hand is about."""
+        return self._active
+
+    @property
+    def active_indices(self) -> Int[Tensor, " active"]:
+        """The same rows as indices."""
+        return self._indices[self._active]
+
+    def length(self, row: int) -> int:
+        """Positions that the row has written."""
+        return self._lengths[row]
+
+    def select(self, rows: slice) -> None:
+        """Say which rows the next pass writes one position of."""
+        self._active = rows
+        self.reach = max(self._lengths[rows]) + 1
+
+    def advance(self, rows: slice) -> None:
+        """Note that these rows keep the position that was written."""
+        self.next[rows] += 1
+        for row in range(rows.start, rows.stop):
+            self._lengths[row] += 1
+
+    def place(self, row: int, length: int) -> None:
+        """Note that a row holds this many positions."""
+        self._lengths[row] = length
+        self.next[row] = length
+
+
+class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in transformers
+    """One decoder layer's keys and values, rows aligned at their first position.
+
+    Args:
+        positions: Where the rows stand.
+        like: Keys and values of one row, for their shapes, device and dtype.
+        max_rows: Rows there are.
+    """
+
+    def __init__(
+        self, positions: RowPositions, *, like: tuple[KeysOrValues, KeysOrValues], max_rows: int
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
+        self._positions = positions
+        self._keys, self._values = (
+            states.new_zeros((max_rows, states.shape[1], STEP_POSITIONS, states.shape[3]))
+            for states in like
+        )
+
+    def lazy_initialization(self, _keys: KeysOrValues, _values: KeysOrValues) -> None:
+        """There is nothing left to do."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the buffers."""
+        return self._keys.nbytes + self._values.nbytes
+
+    def reserve(self, num_positions: int) -> None:
+        """Give every row room for this many positions."""
+        if num_positions > self._keys.shape[2]:
+            room = -(-num_positions // STEP_POSITIONS) * STEP_POSITIONS
+            self._keys, self._values = _grown(self._keys, room), _grown(self._values, room)
+
+    def put(self, row: int, keys: KeysOrValues, values: KeysOrValues) -> None:
+        """Fill a row from its first position on with the states of one sequence."""
+        self.reserve(keys.shape[2])
+        self._keys[row, :, : keys.shape[2]] = keys[0]
+        self._values[row, :, : values.shape[2]] = values[0]
+
+    def move(self, *, source: int, target: int, length: int) -> None:
+        """Copy a row's first positions over another row's."""
+        for states in (self._keys, self._values):
+            states[target, :, :length] = states[source, :, :length]
+
+    def update(
+        self, key_states: KeysOrValues, value_states: KeysOrValues, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write one position of every active row; return all that these rows may look at.
+
+        Writing the same position again replaces it, so a failed pass can be repeated.
+        """
+        rows, reach = self._positions.active, self._positions.reach
+        indices, places = self._positions.active_indices, self._positions.next[rows]
+        self._keys[indices, :, places] = key_states[:, :, 0]
+        self._values[indices, :, places] = value_states[:, :, 0]
+        return self._keys[rows, :, :reach], self._values[rows, :, :reach]
+
+    def get_mask_sizes(self, _query_length: int) -> tuple[int, int]:
+        """How many positions a mask covers, and where it begins."""
+        return self._positions.reach, 0
+
+    def get_seq_length(self) -> int:
+        """Positions before the one that is written; of the longest active row."""
+        return self._positions.reach - 1
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+
+def _grown(states: KeysOrValues, room: int) -> Float[Tensor, "rows heads room width"]:
+    grown = states.new_zeros((*states.shape[:2], room, states.shape[3]))
+    grown[:, :, : states.shape[2]] = states
+    return grown
+
+
+class RowCache:
+    """Keys and values of all layers for a fixed number of rows, made when the first row comes.
+
+    Args:
+        max_rows: Rows.
+        device: Of the positions; keys and values live where the backbone makes them.
+    """
+
+    def __init__(self, *, max_rows: int, device: torch.device) -> None:
+        self._max_rows = max_rows
+        self.positions = RowPositions(max_rows=max_rows, device=device)
+        self._layers: list[RowLayer] = []
+        self.as_stock = Cache(layers=[])
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all buffers."""
+        return sum(layer.num_bytes for layer in self._layers)
+
+    def reserve(self, num_positions: int) -> None:
+        """Give every row room for this many positions."""
+        for layer in self._layers:
+            layer.reserve(num_positions)
+
+    def put(self, row: int, source: Cache, *, source_row: int, length: int) -> None:
+        """Take over the last `length` positions of a row of a stock cache.
+
+        Args:
+            row: Where they go.
+            source: What a prefill filled, padded on the left.
+            source_row: Which of its rows.
+            length: Positions that are no padding.
+        """
+        which = slice(source_row, source_row + 1)
+        # Layers of the stock cache are typed as if they could be empty.
+        filled: list[Any] = list(source.layers)
+        states = [
+            (layer.keys[which, :, -length:], layer.values[which, :, -length:]) for layer in filled
+        ]
+        if not self._layers:
+            self._layers = [
+                RowLayer(self.positions, like=like, max_rows=self._max_rows) for like in states
+            ]
+            self.as_stock = Cache(layers=list(self._layers))
+        for layer, (keys, values) in zip(self._layers, states, strict=True):
+            layer.put(row, keys, values)
+        # As after any pass, the position written last counts once its token has been taken.
+        self.positions.place(row, length - 1)
+
+    def move(self, *, source: int, target: int) -> None:
+        """Copy a row over another one."""
+        length = self.positions.length(source)
+        for layer in self._layers:
+            layer.move(source=source, target=target, length=length)
+        self.positions.place(target, length)

@@ -1,0 +1,49 @@
+"""Which families decode rows in flight, and which in whole batches.
+
+Knows names of model types. A family stands in the first list because the tests compare its tokens
+with one-by-one `generate`; docs/engine.md shows the same lists.
+"""
+
+from typing import Final
+
+from app.method.backbone import Backbone
+from app.worker.engine.batches import BatchRunner
+from app.worker.engine.masks import attention_kinds
+from app.worker.engine.rows import RowRunner
+from app.worker.engine.runner import Runner
+
+IN_FLIGHT: Final = frozenset(
+    {
+        "gemma3",
+        "idefics2",
+        "idefics3",
+        "internvl",
+        "llava",
+        "llava_next",
+        "llava_onevision",
+        "mistral3",
+        "qwen2_5_vl",
+        "qwen2_vl",
+        "qwen3_vl",
+        "smolvlm",
+    }
+)
+
+
+def runs_in_flight(backbone: Backbone) -> bool:
+    """Whether rows of this backbone may join and leave between any two steps.
+
+    Others keep more than keys and values from one pass to the next, count positions their own way,
+    or were never tried; their rows stay in the batch that they were prefilled in, each with its own
+    shift all the same.
+    """
+    config = backbone.model.config
+    kinds = attention_kinds(config.get_text_config())
+    return config.model_type in IN_FLIGHT and kinds.are_known
+
+
+def make_runner(backbone: Backbone, *, max_rows: int) -> Runner:
+    """The way of decoding that is exact for this backbone."""
+    if runs_in_flight(backbone):
+        return RowRunner(backbone, max_rows=max_rows)
+    return BatchRunner(backbone)

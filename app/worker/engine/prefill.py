@@ -1,0 +1,148 @@
+"""The first pass of prompts, through the stock forward: exact for every family.
+
+Knows how inputs are stacked and what the stock loop carries on; not who decodes afterwards.
+"""
+
+import inspect
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
+
+from app.method.backbone import Backbone
+from app.method.injection import ShiftHooks, Shifts
+from app.worker.engine.sequence import Sequence
+from app.worker.engine.stacking import stack_inputs, stack_shifts
+
+# Read by the first pass only; holding on to pixels would cost more than the cache does.
+_IMAGE_KEYS: Final = frozenset(
+    {
+        *MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL,
+        "image_grid_thw",
+        "aspect_ratio_ids",
+        "aspect_ratio_mask",
+    }
+)
+
+
+@dataclass(kw_only=True, eq=False)
+class Prefilled:
+    """Rows after their first pass.
+
+    Attributes:
+        tokens: The prompts' ids, padded on the left.
+        state: What the stock loop carries from one pass to the next, the cache included.
+        shifts: One row each, or none when no row is steered.
+        logits: Of each row's first token.
+        next_positions: Of each row's first token, in every component that positions have.
+    """
+
+    tokens: Int[Tensor, "rows tokens"]
+    state: dict[str, Any]
+    shifts: Shifts | None
+    logits: Float[Tensor, "rows vocab"]
+    next_positions: Int[Tensor, "*components rows"]
+
+
+class Prefill:
+    """First passes of a backbone with resident hooks. Device thread only.
+
+    Args:
+        backbone: Who reads the prompts.
+        hooks: Its hooks.
+        keeps_windows: Whether caches may drop what sliding attention no longer sees.
+    """
+
+    def __init__(self, backbone: Backbone, hooks: ShiftHooks, *, keeps_windows: bool) -> None:
+        # Its methods for generation come from a mixin that type checkers do not see.
+        self._model: Any = backbone.model
+        self._hooks = hooks
+        self._pad_token_id = int(backbone.tokenizer.pad_token_id)
+        self._keeps_windows = keeps_windows
+        accepted = inspect.signature(backbone.model.forward).parameters
+        self._keeps_last_logits = "logits_to_keep" in accepted
+        self._takes_positions = "position_ids" in accepted
+
+    def run(self, rows: Rows[Sequence]) -> Prefilled:
+        """The prompts read, each under its own shift.
+
+        Args:
+            rows: Sequences of one layout.
+
+        Raises:
+            SteeringError: A shift could not be applied in full.
+        """
+        state = stack_inputs([row.inputs for row in rows], pad_token_id=self._pad_token_id)
+        tokens = state.pop("input_ids")
+        state["past_key_values"] = self._empty_cache()
+        state["use_cache"] = True
+        if self._keeps_last_logits:
+            state["logits_to_keep"] = 1
+        if self._takes_positions:
+            state["position_ids"] = self._model._prepare_position_ids_for_generation(  # noqa: SLF001 - each family's own rule
+                tokens, state
+            )
+        last = state["position_ids"][..., -1] if self._takes_positions else _last_positions(state)
+        shifts = stack_shifts([row.shift for row in rows])
+        logits, state = stock_forward(
+            self._model, tokens, state, hooks=self._hooks, shifts=shifts, rows=rows, is_first=True
+        )
+        state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
+        return Prefilled(
+            tokens=tokens,
+            state=state,
+            shifts=shifts,
+            logits=logits,
+            next_positions=last + 1,
+        )
+
+    def _empty_cache(self) -> Cache:
+        if self._keeps_windows:
+            return DynamicCache(config=self._model.config.get_text_config())
+        return DynamicCache()
+
+
+def _last_positions(state: dict[str, Any]) -> Int[Tensor, " rows"]:
+    """Those of backbones that count by themselves."""
+    last: Int[Tensor, " rows"] = state["attention_mask"].sum(1) - 1
+    return last
+
+
+def stock_forward(
+    model: Any,  # noqa: ANN401 - its methods for generation come from an untyped mixin
+    tokens: Int[Tensor, "rows tokens"],
+    state: dict[str, Any],
+    *,
+    hooks: ShiftHooks,
+    shifts: Shifts | None,
+    rows: Rows[Sequence],
+    is_first: bool,
+) -> tuple[Float[Tensor, "rows vocab"], dict[str, Any]]:
+    """One pass as the stock `generate` loop makes it: the last logits, and the state to go on with.
+
+    Raises:
+        SteeringError: A shift could not be applied in full.
+    """
+    inputs = model.prepare_inputs_for_generation(
+        tokens,
+        next_sequence_length=None if is_first else 1,
+        is_first_iteration=is_first,
+        **state,
+    )
+    receipt = hooks.bind(shifts)
+    try:
+        outputs = model(**inputs, return_dict=True)
+    finally:
+        hooks.bind(None)
+    if shifts is not None:
+        receipt.verify()
+    for row in rows:
+        row.note_forward(sites_hit=0 if row.shift is None else receipt.sites_hit)
+    state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
+        outputs, state, is_encoder_decoder=False
+    )
+    return outputs.logits[:, -1].float(), state

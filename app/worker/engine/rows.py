@@ -1,0 +1,144 @@
+"""Rows that join and leave between any two passes, all decoded in one pass.
+
+Running rows are compact: the first n of every buffer. One that leaves is replaced by the last.
+
+Source: the layout of rows follows what vLLM and nano-vllm do with slots; that a stock forward can
+decode ragged rows with explicit masks and positions was shown by our own prototype.
+"""
+
+from collections.abc import Sequence as Rows
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from app.method.backbone import Backbone
+from app.method.injection import ShiftHooks
+from app.worker.engine.cache import RowCache
+from app.worker.engine.masks import attention_kinds, decode_masks
+from app.worker.engine.prefill import Prefill, Prefilled
+from app.worker.engine.sequence import Sequence
+from app.worker.engine.shifts import ShiftRows
+
+
+class RowRunner:
+    """A backbone that decodes rows in flight. Device thread only.
+
+    Args:
+        backbone: Gets resident hooks; of a family that this is exact for.
+        max_rows: Rows there are.
+    """
+
+    is_repeatable = True
+
+    def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
+        self._model = backbone.model
+        self._dtype = backbone.dtype
+        self._kinds = attention_kinds(backbone.model.config.get_text_config())
+        self._hooks = ShiftHooks(backbone)
+        self._prefill = Prefill(backbone, self._hooks, keeps_windows=False)
+        self._shifts = ShiftRows(backbone, max_rows=max_rows)
+        self._cache = RowCache(max_rows=max_rows, device=backbone.device)
+        self._tokens: Int[Tensor, "rows 1"] = torch.zeros(
+            (max_rows, 1), dtype=torch.long, device=backbone.device
+        )
+        # How far a row's next position is ahead of the place it is written to, by component.
+        self._ahead: Int[Tensor, "*components rows"] = torch.zeros_like(self._tokens[:, 0])
+        self._max_rows = max_rows
+        self._rows: list[Sequence] = []
+
+    @property
+    def num_sites(self) -> int:
+        """Sites that a steered pass has to hit."""
+        return self._hooks.num_sites
+
+    @property
+    def groups(self) -> Rows[Rows[Sequence]]:
+        """All running rows, which are decoded together."""
+        return [list(self._rows)] if self._rows else []
+
+    def close(self) -> None:
+        """Take the hooks off the backbone."""
+        self._hooks.remove()
+
+    def prefill(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
+        """Let the rows join; the logits of each row's first token."""
+        done = self._prefill.run(rows)
+        for place, sequence in enumerate(rows):
+            self._join(sequence, done, place=place)
+        return done.logits
+
+    def decode(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
+        """The logits of each row's next token."""
+        first = self._place(rows[0])
+        which = slice(first, first + len(rows))
+        positions = self._cache.positions
+        positions.select(which)
+        self._cache.reserve(positions.reach)
+        written = positions.next[which]
+        shifts = self._shifts.of(which)
+        receipt = self._hooks.bind_sites(shifts)
+        try:
+            outputs = self._model(
+                input_ids=self._tokens[which],
+                attention_mask=decode_masks(
+                    self._kinds, written, reach=positions.reach, dtype=self._dtype
+                ),
+                position_ids=self._positions(which, written),
+                past_key_values=self._cache.as_stock,
+                use_cache=True,
+                return_dict=True,
+            )
+        finally:
+            self._hooks.bind_sites(None)
+        if shifts is not None:
+            receipt.verify()
+        sites_hit = receipt.sites_hit
+        for row in rows:
+            row.note_forward(sites_hit=0 if row.shift is None else sites_hit)
+        logits: Float[Tensor, "rows vocab"] = outputs.logits[:, -1].float()
+        return logits
+
+    def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
+        """Append one token to each of these rows."""
+        first = self._place(rows[0])
+        which = slice(first, first + len(rows))
+        self._tokens[which, 0] = torch.tensor(token_ids, device=self._tokens.device)
+        self._cache.positions.advance(which)
+
+    def drop(self, rows: Rows[Sequence]) -> None:
+        """Free these rows and close the gaps."""
+        gone = {row.id for row in rows}
+        for place in range(len(self._rows) - 1, -1, -1):
+            if self._rows[place].id in gone:
+                self._leave(place)
+
+    def _place(self, row: Sequence) -> int:
+        return next(place for place, one in enumerate(self._rows) if one.id == row.id)
+
+    def _positions(
+        self, which: slice, written: Int[Tensor, " rows"]
+    ) -> Int[Tensor, "*components rows 1"]:
+        return (self._ahead[..., which] + written)[..., None]
+
+    def _join(self, sequence: Sequence, done: Prefilled, *, place: int) -> None:
+        row, length = len(self._rows), sequence.num_prompt_tokens
+        cache: Any = done.state["past_key_values"]
+        self._cache.put(row, cache, source_row=place, length=length)
+        self._shifts.put(row, sequence.shift)
+        components = done.next_positions.shape[:-1]
+        if self._ahead.shape[:-1] != components:
+            self._ahead = self._tokens.new_zeros((*components, self._max_rows))
+        self._ahead[..., row] = done.next_positions[..., place] - length
+        self._rows.append(sequence)
+
+    def _leave(self, place: int) -> None:
+        last = len(self._rows) - 1
+        if place != last:
+            self._cache.move(source=last, target=place)
+            self._shifts.move(source=last, target=place)
+            self._tokens[place] = self._tokens[last]
+            self._ahead[..., place] = self._ahead[..., last]
+            self._rows[place] = self._rows[last]
+        self._rows.pop()

@@ -1,0 +1,96 @@
+"""Rows that join, leave and are cancelled at any time get the tokens that they would get alone."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.worker.engine.engine import Engine
+from app.worker.engine.families import IN_FLIGHT, runs_in_flight
+from app.worker.engine.sequence import Sequence
+from tests.fakes.alone import Wish, answer_alone, bare_backbone
+from tests.fakes.family_configs import FAMILIES
+from tests.fakes.traffic import Visit, run_visits, visits
+
+EXAMPLES = 4
+# Written out, so that a family cannot drop out of the list unnoticed.
+REQUIRED = {
+    "gemma3", "idefics2", "idefics3", "internvl", "llava", "llava_next", "mistral3",
+    "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
+}  # fmt: skip
+# Softcapping of its attention exists in eager mode only.
+EAGER_ONLY = {"paligemma2"}
+COMBINATIONS = [
+    (family, attention)
+    for family in sorted(FAMILIES)
+    for attention in ("sdpa", "eager")
+    if attention == "eager" or family not in EAGER_ONLY
+]
+
+
+def test_every_family_that_must_runs_in_flight() -> None:
+    assert REQUIRED <= IN_FLIGHT
+    for family in REQUIRED:
+        assert runs_in_flight(bare_backbone(family))
+
+
+@pytest.mark.parametrize("family", ["idefics", "mllama", "paligemma", "paligemma2"])
+def test_families_that_need_the_stock_loop_run_in_batches(family: str) -> None:
+    assert not runs_in_flight(bare_backbone(family))
+
+
+@pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plan=st.lists(visits(), min_size=2, max_size=7))
+def test_every_token_is_that_of_the_request_alone(
+    family: str, attention: str, plan: list[Visit]
+) -> None:
+    engine = Engine(bare_backbone(family, attention), max_rows=4)
+    try:
+        stayed, left = run_visits(engine, plan, family=family)
+    finally:
+        engine.close()
+    for visit, sequence in stayed:
+        assert sequence.error is None
+        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
+        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
+    for visit, sequence in left:
+        alone = answer_alone(family, attention, visit.wish)
+        assert tuple(sequence.token_ids) == alone[: len(sequence.token_ids)]
+    assert (engine.num_running, engine.num_waiting) == (0, 0)
+
+
+def test_rows_outgrow_their_buffers_and_keep_what_they_hold() -> None:
+    family = "idefics3"
+    wishes = [
+        Wish(seed=seed, length=length, max_new_tokens=tokens, vector=seed)
+        for seed, length, tokens in ((1, 200, 20), (2, 30, 3), (3, 9, 24))
+    ]
+    backbone = bare_backbone(family)
+    engine = Engine(backbone, max_rows=3)
+    # The longest row passes 256 positions, where the first room ends.
+    long = Wish(seed=4, length=246, max_new_tokens=30, vector=5)
+    plan = [Visit(wish=wish, joins=place) for place, wish in enumerate([*wishes, long])]
+    stayed, _ = run_visits(engine, plan, family=family)
+    engine.close()
+    assert len(stayed) == len(plan)
+    for visit, sequence in stayed:
+        assert sequence.error is None
+        assert tuple(sequence.token_ids) == answer_alone(family, None, visit.wish)
+
+
+def test_tokens_differ_between_vectors_so_that_the_comparison_means_something() -> None:
+    answers = {
+        answer_alone("llava", "sdpa", Wish(seed=1, vector=vector, strength=strength))
+        for vector, strength in ((0, 1.0), (1, 1.0), (1, -2.0), (2, 1.0))
+    }
+    assert len(answers) == 4
+
+
+def test_a_row_that_waits_for_room_is_served_in_its_turn() -> None:
+    plan = [Visit(wish=Wish(seed=seed, max_new_tokens=9), joins=0) for seed in range(6)]
+    engine = Engine(bare_backbone("llava"), max_rows=2)
+    order: list[Sequence] = [
+        sequence for _, sequence in run_visits(engine, plan, family="llava")[0]
+    ]
+    engine.close()
+    assert [sequence.id for sequence in order] == [str(place) for place in range(6)]
