@@ -11,6 +11,20 @@
 It needs nothing of the server: no torch, no database.
 """
 
+from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
+from vlibrary_client.answers import (
+    Answer,
+    AppliedVector,
+    AutoRetrieval,
+    BackboneName,
+    Baseline,
+    Delta,
+    Receipt,
+    Timings,
+    TokenLogprob,
+    TokenLogprobs,
+    Usage,
+)
 from vlibrary_client.arguments import Demonstrations, VectorUse
 from vlibrary_client.async_client import AsyncClient
 from vlibrary_client.client import Client
@@ -43,12 +57,7 @@ from vlibrary_client.errors import (
 from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.types import (
     Alias,
-    Answer,
-    AppliedVector,
-    AutoRetrieval,
     Backbone,
-    BackboneName,
-    Baseline,
     Dataset,
     Evaluation,
     JobEvent,
@@ -58,10 +67,7 @@ from vlibrary_client.types import (
     Page,
     Progress,
     Readiness,
-    Receipt,
     Retrieval,
-    Timings,
-    Usage,
     Vector,
     VectorName,
 )
@@ -69,7 +75,9 @@ from vlibrary_client.types import (
 __all__ = [
     "Alias",
     "Answer",
+    "AnswerStream",
     "AppliedVector",
+    "AsyncAnswerStream",
     "AsyncClient",
     "AsyncJob",
     "AutoRetrieval",
@@ -84,6 +92,7 @@ __all__ = [
     "CorruptDataError",
     "Dataset",
     "DeadlineExceededError",
+    "Delta",
     "Demonstrations",
     "Evaluation",
     "FieldError",
@@ -109,6 +118,8 @@ __all__ = [
     "Retrieval",
     "SteeringError",
     "Timings",
+    "TokenLogprob",
+    "TokenLogprobs",
     "TooLargeError",
     "UnavailableError",
     "UnsupportedBackboneError",

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 from uuid import UUID
 
+from vlibrary_client.images import ImageSource
 from vlibrary_client.types import Dataset, VectorName
 
 Selection: TypeAlias = Literal["random", "nearest"]
@@ -37,6 +38,27 @@ class Demonstrations:
 
 
 VectorChoice: TypeAlias = VectorRef | VectorUse | Sequence[VectorRef | VectorUse] | None
+
+
+class SteerOptions(TypedDict, total=False):
+    """What `client.steer.stream` takes; described at `client.steer.generate`."""
+
+    images: Sequence[ImageSource]
+    vector: VectorChoice
+    strength: float
+    demonstrations: Demonstrations | None
+    instruction: str | None
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logprobs: int | None
+    seed: int
+    stop: Sequence[str]
+    baseline: bool
 
 
 def vector_text(ref: VectorRef) -> str:

@@ -3,18 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from vlibrary_client import queries, requests
+from vlibrary_client.answer_streams import AsyncAnswerStream
+from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
     DatasetRef,
     Demonstrations,
+    SteerOptions,
     VectorChoice,
     VectorRef,
 )
 from vlibrary_client.images import ImageSource
 from vlibrary_client.transport import AsyncTransport
-from vlibrary_client.types import Alias, Answer, Dataset, Page, Vector, VectorStatus
+from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
 from vlibrary_client.uploads import DatasetSource, parquet_file
 
 
@@ -143,6 +148,10 @@ class AsyncSteering:
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        logprobs: int | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
         baseline: bool = False,
@@ -161,9 +170,24 @@ class AsyncSteering:
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repetition_penalty=repetition_penalty,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             baseline=baseline,
             timeout_seconds=timeout,
         )
         return await self._transport.send(call)
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[SteerOptions],
+    ) -> AsyncAnswerStream:
+        """As `Steering.stream`."""
+        make_call = partial(queries.stream, prompt, options, timeout_seconds=timeout)
+        return AsyncAnswerStream(self._transport, make_call)

@@ -1,11 +1,14 @@
 """The requests that ask the backbone or the index, as values; no I/O but reading image files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
     Demonstrations,
+    SteerOptions,
     VectorChoice,
     VectorUse,
     dataset_text,
@@ -14,7 +17,7 @@ from vlibrary_client.arguments import (
 from vlibrary_client.calls import Call
 from vlibrary_client.images import ImageSource, image_text
 from vlibrary_client.replies import json_reader
-from vlibrary_client.types import Answer, Readiness, Retrieval, VectorName
+from vlibrary_client.types import Readiness, Retrieval, VectorName
 
 _READ_ANSWER = json_reader(Answer)
 _READ_READINESS = json_reader(Readiness)
@@ -82,6 +85,10 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    repetition_penalty: float = 1.0,
+    logprobs: int | None = None,
     seed: int = 0,
     stop: Sequence[str] = (),
     baseline: bool = False,
@@ -104,12 +111,25 @@ def generate(
             "temperature": temperature,
             "top_p": top_p,
             "top_k": top_k,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "repetition_penalty": repetition_penalty,
+            "logprobs": logprobs,
             "seed": seed,
             "stop": list(stop),
             "baseline": baseline,
         },
         timeout_seconds=timeout_seconds,
     )
+
+
+def stream(
+    prompt: str, options: SteerOptions, *, timeout_seconds: float | None = None
+) -> Call[Answer]:
+    """As `generate`, with the answer as events; the timeout is for the silence between two."""
+    call = generate(prompt, timeout_seconds=timeout_seconds, **options)
+    body = {**(call.body or {}), "stream": True}
+    return replace(call, body=body, headers={"accept": "text/event-stream"})
 
 
 def ready() -> Call[Readiness]:

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from vlibrary_client import queries, requests
+from vlibrary_client.answer_streams import AnswerStream
+from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
     DatasetRef,
     Demonstrations,
+    SteerOptions,
     VectorChoice,
     VectorRef,
 )
 from vlibrary_client.images import ImageSource
 from vlibrary_client.transport import SyncTransport
-from vlibrary_client.types import Alias, Answer, Dataset, Page, Vector, VectorStatus
+from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
 from vlibrary_client.uploads import DatasetSource, parquet_file
 
 
@@ -199,6 +203,10 @@ class Steering:
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repetition_penalty: float = 1.0,
+        logprobs: int | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
         baseline: bool = False,
@@ -218,6 +226,10 @@ class Steering:
             temperature: 0 takes the most probable token every time.
             top_p: Sample from the smallest set of tokens with this probability.
             top_k: Sample from this many tokens; 0 for all.
+            presence_penalty: Taken from the logits of tokens that were written.
+            frequency_penalty: Taken from them once for every time a token was written.
+            repetition_penalty: Above 1, repeated tokens become less probable.
+            logprobs: Report every token's log-probability, and so many of the likeliest others.
             seed: Of the sampling.
             stop: Texts that end the answer.
             baseline: Also answer without any vector, to compare.
@@ -240,9 +252,34 @@ class Steering:
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repetition_penalty=repetition_penalty,
+            logprobs=logprobs,
             seed=seed,
             stop=stop,
             baseline=baseline,
             timeout_seconds=timeout,
         )
         return self._transport.send(call)
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
+    ) -> AnswerStream:
+        """The answer to a prompt as it comes.
+
+        The request is sent with the first step of the iteration, which raises what `generate`
+        would; what goes wrong later is raised by the step that it hits.
+
+            with client.steer.stream("What colour?", vector="colours") as stream:
+                for delta in stream:
+                    print(delta.text, end="")
+            print(stream.answer.applied)
+
+        Args:
+            prompt: The question.
+            timeout: The longest silence of the server, in seconds.
+            **options: As for `generate`.
+        """
+        call = queries.stream(prompt, options, timeout_seconds=timeout)
+        return AnswerStream(self._transport, call)

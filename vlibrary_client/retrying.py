@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
+from vlibrary_client.errors import VLibraryError
 from vlibrary_client.replies import Reply
 
 RETRYABLE_STATUSES = frozenset({429, 503})
@@ -31,9 +32,17 @@ class RetryPolicy:
         """Seconds to wait after an answer before trying again, or `None` to take it as it is."""
         if reply.status not in RETRYABLE_STATUSES or not is_repeatable:
             return None
+        return self._delay(asked=reply.retry_after_seconds, attempt=attempt)
+
+    def delay_after_refusal(self, error: VLibraryError, *, attempt: int) -> float | None:
+        """Seconds to wait after a stream was refused before trying again, or `None` to give up."""
+        if error.status not in RETRYABLE_STATUSES:
+            return None
+        return self._delay(asked=error.retry_after_seconds, attempt=attempt)
+
+    def _delay(self, *, asked: float | None, attempt: int) -> float | None:
         if attempt >= self.max_retries:
             return None
-        asked = reply.retry_after_seconds
         return self._backoff(attempt) if asked is None else min(asked, self.max_delay_seconds)
 
     def delay_after_loss(self, *, attempt: int, is_harmless: bool) -> float | None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client import requests
+from vlibrary_client.calls import Call
 from vlibrary_client.errors import (
     ConnectionFailedError,
     InvalidResponseError,
@@ -22,6 +23,7 @@ from vlibrary_client.errors import (
     UnavailableError,
     VLibraryError,
 )
+from vlibrary_client.replies import read_nothing
 from vlibrary_client.transport import STREAM_SILENCE_SECONDS, AsyncTransport, SyncTransport
 from vlibrary_client.types import FINAL_STATES, JobEvent, JobState, Progress
 
@@ -46,6 +48,7 @@ class ServerSentEvent:
 class EventDecoder:
     """Turns chunks of bytes, cut anywhere, into events."""
 
+    max_bytes: int = MAX_EVENT_BYTES
     _buffer: bytearray = field(default_factory=bytearray)
     _data: list[str] = field(default_factory=list)
     _event: str = ""
@@ -55,12 +58,12 @@ class EventDecoder:
         """The events that the chunk completes.
 
         Raises:
-            InvalidResponseError: An event is larger than `MAX_EVENT_BYTES`.
+            InvalidResponseError: An event is larger than `max_bytes`.
         """
         self._buffer += chunk
         events = [event for line in self._lines() if (event := self._take(line)) is not None]
-        if len(self._buffer) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
-            raise InvalidResponseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        if len(self._buffer) + sum(map(len, self._data)) > self.max_bytes:
+            raise InvalidResponseError(f"an event is larger than {self.max_bytes} bytes")
         return events
 
     def _lines(self) -> Iterator[str]:
@@ -126,13 +129,23 @@ def read_job_event(event: ServerSentEvent) -> JobEvent:
 class _Position:
     """Where in a job's events a listener stands, across connections."""
 
+    job_id: UUID
     last_id: int
     is_final: bool = False
     silent_reconnects: int = 0
 
-    def headers(self) -> dict[str, str]:
+    def call(self, *, silence_seconds: float = STREAM_SILENCE_SECONDS) -> Call[None]:
         headers = {"accept": "text/event-stream"}
-        return headers if self.last_id == 0 else {**headers, "last-event-id": str(self.last_id)}
+        return Call(
+            method="GET",
+            path=f"/train/{self.job_id}/events",
+            read=read_nothing,
+            is_repeatable=True,
+            headers=headers
+            if self.last_id == 0
+            else {**headers, "last-event-id": str(self.last_id)},
+            timeout_seconds=silence_seconds,
+        )
 
     def take(self, events: list[ServerSentEvent]) -> Iterator[JobEvent]:
         for event in map(read_job_event, events):
@@ -173,16 +186,13 @@ def job_events(
     Raises:
         VLibraryError: The server refuses, or stays unreachable.
     """
-    position = _Position(last_id=after)
-    path = f"/train/{job_id}/events"
+    position = _Position(job_id=job_id, last_id=after)
     while (left := deadline - time.monotonic()) > 0:
         error: VLibraryError | None = None
         decoder = EventDecoder()
         silence = min(left, STREAM_SILENCE_SECONDS)
         try:
-            with transport.stream(
-                path, headers=position.headers(), silence_seconds=silence
-            ) as chunks:
+            with transport.stream(position.call(silence_seconds=silence)) as chunks:
                 for chunk in chunks:
                     yield from position.take(decoder.feed(chunk))
                     if position.is_final or time.monotonic() > deadline:
@@ -205,13 +215,12 @@ async def async_job_events(
     Raises:
         VLibraryError: The server refuses, or stays unreachable.
     """
-    position = _Position(last_id=after)
-    path = f"/train/{job_id}/events"
+    position = _Position(job_id=job_id, last_id=after)
     while True:
         error: VLibraryError | None = None
         decoder = EventDecoder()
         try:
-            async with transport.stream(path, headers=position.headers()) as chunks:
+            async with transport.stream(position.call()) as chunks:
                 async for chunk in chunks:
                     for event in position.take(decoder.feed(chunk)):
                         yield event

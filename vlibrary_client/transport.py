@@ -126,7 +126,7 @@ class SyncTransport:
     def __init__(
         self, connection: Connection, *, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self._policy = connection.policy
+        self.policy = connection.policy
         self._http = httpx.Client(transport=transport, **connection.http_options())
 
     def close(self) -> None:
@@ -147,14 +147,14 @@ class SyncTransport:
         while True:
             try:
                 reply = self._send_once(call)
-                delay = self._policy.delay_after_reply(
+                delay = self.policy.delay_after_reply(
                     reply, attempt=attempt, is_repeatable=call.is_repeatable
                 )
                 if delay is None:
                     return _result(call, reply)
             except httpx.RequestError as error:
                 is_harmless = _is_harmless(call, error)
-                delay = self._policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
+                delay = self.policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
                 if delay is None:
                     raise _loss(error) from error
             self.sleep(delay)
@@ -165,22 +165,14 @@ class SyncTransport:
             return _reply(self._http.request(**_options(call), **content))
 
     @contextmanager
-    def stream(
-        self,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        silence_seconds: float = STREAM_SILENCE_SECONDS,
-    ) -> Iterator[Iterator[bytes]]:
-        """The body of a GET as it arrives; lost after `silence_seconds` without a byte.
+    def stream(self, call: Call[Any]) -> Iterator[Iterator[bytes]]:
+        """The answer's body as it arrives; lost after the call's timeout without a byte.
 
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
         """
         try:
-            with self._http.stream(
-                "GET", path, headers=dict(headers), timeout=_timeout(silence_seconds)
-            ) as response:
+            with self._http.stream(**_options(call)) as response:
                 if not response.is_success:
                     response.read()
                     raise error_from_reply(_reply(response))
@@ -195,7 +187,7 @@ class AsyncTransport:
     def __init__(
         self, connection: Connection, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._policy = connection.policy
+        self.policy = connection.policy
         self._http = httpx.AsyncClient(transport=transport, **connection.http_options())
 
     async def aclose(self) -> None:
@@ -216,14 +208,14 @@ class AsyncTransport:
         while True:
             try:
                 reply = await self._send_once(call)
-                delay = self._policy.delay_after_reply(
+                delay = self.policy.delay_after_reply(
                     reply, attempt=attempt, is_repeatable=call.is_repeatable
                 )
                 if delay is None:
                     return _result(call, reply)
             except httpx.RequestError as error:
                 is_harmless = _is_harmless(call, error)
-                delay = self._policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
+                delay = self.policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
                 if delay is None:
                     raise _loss(error) from error
             await self.sleep(delay)
@@ -235,22 +227,14 @@ class AsyncTransport:
         return _reply(await self._http.request(**options))
 
     @asynccontextmanager
-    async def stream(
-        self,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        silence_seconds: float = STREAM_SILENCE_SECONDS,
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of a GET as it arrives; lost after `silence_seconds` without a byte.
+    async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The answer's body as it arrives; lost after the call's timeout without a byte.
 
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
         """
         try:
-            async with self._http.stream(
-                "GET", path, headers=dict(headers), timeout=_timeout(silence_seconds)
-            ) as response:
+            async with self._http.stream(**_options(call)) as response:
                 if not response.is_success:
                     await response.aread()
                     raise error_from_reply(_reply(response))

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final, Literal
 
 from fastapi import Request, Response
@@ -159,7 +159,8 @@ def _busy(message: str, *, reason: Reason, seconds: float) -> BusyError:
 class AdmittedRoute(APIRoute):
     """A route whose requests need a place in `app.state.services.admission`.
 
-    The place is taken before FastAPI reads the body, which a dependency could not do.
+    The place is taken before FastAPI reads the body, which a dependency could not do, and given
+    back when the response is sent to its end, however long it is streamed.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -168,12 +169,15 @@ class AdmittedRoute(APIRoute):
 
         async def admitted(request: Request) -> Response:
             services = request.app.state.services
-            with services.admission.place(
+            place = services.admission.place(
                 num_bytes=_announced_bytes(request, unknown=services.settings.max_body_bytes),
                 caller=caller_of(request),
-            ):
-                await _read_body(request)
-                return await handler(request)
+            )
+            # FastAPI leaves this stack when the response has been sent, or could not be.
+            stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
+            stack.enter_context(place)
+            await _read_body(request)
+            return await handler(request)
 
         return admitted
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app.api import datasets, health, retrieval, scraping, steering, training, vectors
+from app.api import datasets, health, openai, retrieval, scraping, steering, training, vectors
 from app.api.dependencies import Services
 from app.api.errors import error_handlers
 from app.api.metrics import MeteredRequests
@@ -80,6 +80,7 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int]]:
         (datasets.router, settings.max_upload_bytes),
         (vectors.router, MAX_FILE_BYTES),
         (steering.router, settings.max_body_bytes),
+        (openai.router, settings.max_body_bytes),
         (retrieval.router, settings.max_body_bytes),
         (training.router, MAX_SMALL_BODY_BYTES),
         (health.router, MAX_SMALL_BODY_BYTES),

@@ -1,11 +1,12 @@
 """From what a caller asks to be steered by to stored vectors: by reference, or retrieved.
 
+The vectors of the server's policy are added to whatever was chosen and never displaced by it.
 Knows nothing of HTTP.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from app.api.schemas.steering import (
     SteerRequest,
     VectorChoice,
 )
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import VectorReference
 from app.library.database import run_transaction
 from app.library.datasets import get_dataset
@@ -30,14 +31,16 @@ from app.worker.messages import DemonstrationsUse, EmbedRequest, VectorUse
 AUTO: Final = "auto"
 
 Float32Array = npt.NDArray[np.float32]
+Source: TypeAlias = Literal["request", "retrieval", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenVector:
-    """A stored vector and how strongly it shall be applied."""
+    """A stored vector, how strongly it shall be applied, and who asked for it."""
 
     record: VectorRecord
     strength: float
+    source: Source = "request"
 
     def to_wire(self) -> VectorUse:
         """As the worker is told."""
@@ -56,6 +59,76 @@ def listed_choices(body: SteerRequest) -> list[VectorChoice]:
         return []
     items = body.vector if isinstance(body.vector, list) else [body.vector]
     return [item if isinstance(item, VectorChoice) else VectorChoice(ref=item) for item in items]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What shall steer an answer, and what retrieval found if it was asked."""
+
+    vectors: tuple[ChosenVector, ...]
+    retrieval: AutoRetrievalBody | None = None
+
+
+async def choose(
+    services: Services, body: SteerRequest, *, images: Sequence[bytes], backbone: str | None
+) -> Choice:
+    """Everything that shall steer the answer to a request.
+
+    Args:
+        services: Where vectors are found.
+        body: The request.
+        images: Its images as file bytes.
+        backbone: The fingerprint of the backbone that shall answer; any when not given.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        InvalidInputError: A reference is malformed, or a vector is asked for twice or is in the
+            policy as well.
+        SteeringError: A vector of the policy is missing.
+    """
+    policy = await find_policy(services)
+    if body.vector != AUTO:
+        chosen = await find_vectors(services, listed_choices(body), strength=body.strength)
+        _refuse_policy_vectors(chosen, policy=policy)
+        return Choice(vectors=(*chosen, *policy))
+    wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
+    query = await embed_query(
+        services, image=next(iter(images), None), text=body.prompt, backbone=wanted
+    )
+    found, retrieval = await retrieve_one(services, query, strength=body.strength)
+    fresh = [use for use in found if not _is_enforced(use, policy=policy)]
+    return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
+
+
+async def find_policy(services: Services) -> list[ChosenVector]:
+    """The vectors of the server's policy.
+
+    Raises:
+        SteeringError: One is missing, so that no answer may be given.
+    """
+    wanted = services.settings.policy_vectors
+    choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
+    try:
+        found = await find_vectors(services, choices, strength=1.0)
+    except (NotFoundError, InvalidInputError) as error:
+        raise SteeringError(
+            f"The server's policy wants {len(wanted)} vectors that are not all there"
+        ) from error
+    return [replace(use, source="policy") for use in found]
+
+
+def _is_enforced(use: ChosenVector, *, policy: Sequence[ChosenVector]) -> bool:
+    # By content: a copy under another name could undo what the policy does.
+    return use.record.sha256 in {enforced.record.sha256 for enforced in policy}
+
+
+def _refuse_policy_vectors(
+    chosen: Sequence[ChosenVector], *, policy: Sequence[ChosenVector]
+) -> None:
+    if any(_is_enforced(use, policy=policy) for use in chosen):
+        raise InvalidInputError(
+            "A vector is asked for that the server's policy applies to every answer already"
+        )
 
 
 async def find_vectors(
@@ -110,10 +183,9 @@ async def embed_query(
 
 
 async def retrieve_one(
-    services: Services, *, images: Sequence[bytes], prompt: str, strength: float
+    services: Services, query: Embedding, *, strength: float
 ) -> tuple[list[ChosenVector], AutoRetrievalBody]:
     """The vector that fits the query, if one does, and what was found out on the way."""
-    query = await embed_query(services, image=next(iter(images), None), text=prompt)
     result = await services.retriever.search(
         query.values,
         space=query.space,
@@ -123,7 +195,10 @@ async def retrieve_one(
     services.metrics.note_retrieval(result)
     chosen = [] if result.abstained else result.matches[:1]
     return (
-        [ChosenVector(record=match.vector, strength=strength) for match in chosen],
+        [
+            ChosenVector(record=match.vector, strength=strength, source="retrieval")
+            for match in chosen
+        ],
         _summary(result),
     )
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.api.problems import FieldProblem, problem_response, title_of
+from app.api.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.errors import UnavailableError, VLibraryError
 from app.core.logs import get_logger
 
@@ -102,6 +102,19 @@ async def handle_library_error(request: Request, error: VLibraryError) -> Respon
         detail=error.message,
         details=error.details,
         headers=_retry_after(error),
+    )
+
+
+def error_content(request: Request, error: Exception) -> bytes:
+    """The body of an error that comes when the response has begun, for an event of its stream."""
+    if not isinstance(error, VLibraryError):
+        log.error("stream crashed", exc_info=error)
+        return problem_content(request, code="internal", status=500, detail=INTERNAL_DETAIL)
+    status = status_of(error)
+    if status >= _FIRST_SERVER_ERROR:
+        log.warning("stream failed", code=error.code, error_message=error.message)
+    return problem_content(
+        request, code=error.code, status=status, detail=error.message, details=error.details
     )
 
 

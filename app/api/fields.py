@@ -24,6 +24,9 @@ MAX_EMBEDDING_VALUE: Final = 1e6
 MAX_SEED: Final = 2**63 - 1
 MAX_STRENGTH: Final = 10.0
 MAX_VECTORS: Final = 8
+MAX_TOKENS: Final = 8_192
+MAX_TOP_LOGPROBS: Final = 20
+MAX_STOPS: Final = 16
 
 
 def refuse_unstorable(text: str) -> str:
@@ -70,3 +73,15 @@ EmbeddingValue: TypeAlias = Annotated[
     float,
     Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE, allow_inf_nan=False, strict=True),
 ]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+TokenCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)]
+Temperature: TypeAlias = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)]
+TopP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+TopK: TypeAlias = Annotated[
+    int, Field(ge=0, le=1_000_000, strict=True, description="0 samples from all tokens.")
+]
+Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
+RepetitionPenalty: TypeAlias = Annotated[
+    float, Field(gt=0, le=10, allow_inf_nan=False, strict=True)
+]
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS, strict=True)]

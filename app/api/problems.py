@@ -1,4 +1,7 @@
-"""Error bodies of the api: RFC 9457 problems with a stable code, never with the input in them."""
+"""Error bodies of the api: RFC 9457 problems with a stable code, never with the input in them.
+
+Below `/v1` the same facts are told in OpenAI's shape.
+"""
 
 import json
 import math
@@ -9,6 +12,7 @@ from typing import Any, Final
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
+from app.api.openai_errors import is_openai_route, openai_error, openai_status
 from app.core.errors import JSON
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -51,18 +55,43 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The response that tells of a problem; any text can be sent, even what UTF-8 cannot hold."""
-    body = {
-        "type": TYPE_PREFIX + code,
-        "title": title_of(status),
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id_of(request),
-        "errors": [error.model_dump() for error in errors],
-        "details": _finite(dict(details or {})),
-    }
-    content = json.dumps(body, allow_nan=False, default=str).encode("ascii")
-    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    content = problem_content(
+        request, code=code, status=status, detail=detail, errors=errors, details=details
+    )
+    is_openai = is_openai_route(request)
+    return Response(
+        content,
+        status_code=openai_status(status) if is_openai else status,
+        media_type="application/json" if is_openai else MEDIA_TYPE,
+        headers=dict(headers or {}),
+    )
+
+
+def problem_content(
+    request: Request,
+    *,
+    code: str,
+    status: int,
+    detail: str,
+    errors: Sequence[FieldProblem] = (),
+    details: Mapping[str, JSON] | None = None,
+) -> bytes:
+    """The JSON that tells of a problem, in ASCII: also what stands in an event of a stream."""
+    if is_openai_route(request):
+        places = [(error.location, error.message) for error in errors]
+        body = openai_error(code=code, status=status, detail=detail, places=places, details=details)
+    else:
+        body = {
+            "type": TYPE_PREFIX + code,
+            "title": title_of(status),
+            "status": status,
+            "detail": detail,
+            "code": code,
+            "request_id": request_id_of(request),
+            "errors": [error.model_dump() for error in errors],
+            "details": _finite(dict(details or {})),
+        }
+    return json.dumps(body, allow_nan=False, default=str).encode("ascii")
 
 
 def title_of(status: int) -> str:

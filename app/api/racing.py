@@ -1,13 +1,16 @@
 """Runs a request's work against its deadline and against the client that may hang up."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
 
 from app.api.errors import ClientGoneError
 from app.core.errors import DeadlineExceededError
+
+SILENCE_SECONDS: Final = 15.0
 
 T = TypeVar("T")
 
@@ -42,6 +45,59 @@ async def race(job: Coroutine[Any, Any, T], *, request: Request, seconds: float)
         for task in (work, watcher):
             task.cancel()
         await asyncio.gather(work, watcher, return_exceptions=True)
+
+
+async def race_items(
+    items: AsyncGenerator[T, None], *, request: Request, deadline: float
+) -> AsyncGenerator[T | None, None]:
+    """The items as they come, and None whenever nothing came for `SILENCE_SECONDS`.
+
+    Whatever ends the race, `items` is closed when this ends or is closed itself.
+
+    Args:
+        items: The work, piece by piece.
+        request: Whose client is watched; its body must have been read.
+        deadline: When the time is over, on the clock of `time.monotonic`.
+
+    Raises:
+        DeadlineExceededError: The time is over.
+        ClientGoneError: The client hung up.
+    """
+    watcher = asyncio.ensure_future(_until_disconnect(request))
+    coming = asyncio.ensure_future(_next(items))
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            done, _ = await asyncio.wait(
+                {coming, watcher},
+                timeout=max(0.0, min(SILENCE_SECONDS, left)),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if watcher in done:
+                raise ClientGoneError
+            if coming in done:
+                found = coming.result()
+                if not found:
+                    return
+                yield found[0]
+                coming = asyncio.ensure_future(_next(items))
+            elif left <= SILENCE_SECONDS:
+                raise DeadlineExceededError("The answer was not complete in time")
+            else:
+                yield None
+    finally:
+        for task in (coming, watcher):
+            task.cancel()
+        await asyncio.gather(coming, watcher, return_exceptions=True)
+        await items.aclose()
+
+
+async def _next(items: AsyncGenerator[T, None]) -> tuple[T] | tuple[()]:
+    """The next item alone, or nothing at the end; a task must not raise StopAsyncIteration."""
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return ()
 
 
 async def _until_disconnect(request: Request) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
-from app.cli.bench import bench
+from app.cli.bench.commands import bench
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -135,9 +135,15 @@ def unrelated_image() -> Any:  # noqa: ANN401 - Pillow is imported only when nee
 
 
 @contextmanager
-def running_service(data_dir: Path) -> Iterator[str]:
-    """The URL of a service of its own, ended with the block; its log is shown if it fails."""
+def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The URL of a service of its own, ended with the block; its log is shown if it fails.
+
+    Args:
+        data_dir: Folder of all its state.
+        settings: Values of its settings by name, beside those of this process's environment.
+    """
     from app.cli.serve import free_port
+    from app.core.settings import child_environment
 
     port = free_port("127.0.0.1", wanted=0)
     log = data_dir / "serve.log"
@@ -146,7 +152,9 @@ def running_service(data_dir: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "app", "serve", *options]
     with (
         log.open("wb") as file,
-        subprocess.Popen(command, stdout=file, stderr=file) as process,  # noqa: S603 - our own
+        subprocess.Popen(  # noqa: S603 - our own
+            command, stdout=file, stderr=file, env=child_environment(settings or {})
+        ) as process,
     ):
         try:
             yield f"http://127.0.0.1:{port}"

@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.core.errors import InvalidInputError
+from app.core.identifiers import VectorReference
 
 MEBIBYTE: Final = 1024 * 1024
 ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
 OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
+MAX_POLICY_VECTORS: Final = 8
+MAX_POLICY_STRENGTH: Final = 10.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -30,6 +43,26 @@ def default_data_dir() -> Path:
         return ROOT_DATA_DIR
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(home) / "vlibrary"
+
+
+class PolicyVector(BaseModel):
+    """A stored vector that every answer is steered by, and how strongly."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ref: str
+    strength: float = Field(
+        default=1.0, ge=-MAX_POLICY_STRENGTH, le=MAX_POLICY_STRENGTH, allow_inf_nan=False
+    )
+
+    @field_validator("ref")
+    @classmethod
+    def _check_ref(cls, value: str) -> str:
+        try:
+            VectorReference.parse(value)
+        except InvalidInputError as error:
+            raise ValueError(error.message) from None
+        return value
 
 
 class Settings(BaseSettings):
@@ -68,8 +101,23 @@ class Settings(BaseSettings):
     max_new_tokens_limit: Count = 1024
     max_waiting: Count = Field(default=256, description="Requests that may wait for a row.")
     bank_slots: Count = Field(default=64, description="Vectors kept on the device.")
+    max_dose: float = Field(
+        default=4.0,
+        gt=0,
+        description="Longest shift that is applied, as a multiple of the residual stream's length.",
+    )
     training_share: float = Field(
         default=0.5, gt=0, le=1, description="Device time left to training while requests wait."
+    )
+
+    policy_vectors: Annotated[tuple[PolicyVector, ...], NoDecode] = Field(
+        default=(),
+        max_length=MAX_POLICY_VECTORS,
+        description="Vectors added to every answer: `ref` or `ref=strength`, separated by commas.",
+    )
+    training_pass_tokens: Count = Field(
+        default=2048,
+        description="Tokens that training passes through the backbone before answers get a turn.",
     )
 
     max_upload_bytes: Count = 2048 * MEBIBYTE
@@ -115,6 +163,17 @@ class Settings(BaseSettings):
             if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
                 raise ValueError("a worker is given as http://host:port")
         return value
+
+    @field_validator("policy_vectors", mode="before")
+    @classmethod
+    def _split_policy(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        entries = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        return tuple(
+            {"ref": ref.strip(), "strength": strength} if equals else {"ref": ref}
+            for ref, equals, strength in entries
+        )
 
     @field_validator("object_store")
     @classmethod

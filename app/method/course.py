@@ -72,6 +72,12 @@ class Run:
         on_batch: Callable[[int, int], None] | None = None,
     ) -> int:
         """How many lessons are answered right."""
+
+        def after_batch(done: int, total: int) -> None:
+            if on_batch is not None:
+                on_batch(done, total)
+            self.reporter.pause()
+
         right = greedy_right(
             self.backbone,
             lessons,
@@ -80,7 +86,7 @@ class Run:
             max_rows=MAX_ROWS,
             instruction=self.config.instruction,
             shift=shift,
-            on_batch=on_batch,
+            on_batch=after_batch,
         )
         return sum(right)
 
@@ -198,7 +204,9 @@ def _step(run: Run, student: Student, *, teacher: TeacherCache, course: Course) 
     numbers = plan.lesson_numbers(batches[place], epoch=epoch)
     rate = student.learning_rate(course.step)
     lessons = [plan.lessons[number] for number in numbers]
-    losses = student.step(course.step, lessons, teacher=teacher, draws=numbers)
+    losses = student.step(
+        course.step, lessons, teacher=teacher, draws=numbers, on_pass=run.reporter.pause
+    )
     course.losses.append([losses[name] for name in LOSS_NAMES])
     course.step += 1
     num_steps = config.epochs * plan.steps_per_epoch

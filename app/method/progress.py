@@ -46,8 +46,10 @@ class Reporter:
         *,
         on_step: Callable[[TrainingProgress], None] | None,
         should_stop: Callable[[], bool] | None,
+        on_pass: Callable[[], None] | None,
     ) -> None:
         self._on_step = on_step
+        self._on_pass = on_pass
         self._should_stop = should_stop
         self._phase: Phase = "features"
         self._num_steps = 0
@@ -96,6 +98,11 @@ class Reporter:
             held_out_accuracy=self.held_out_accuracy,
         )
         self._on_step(progress)
+
+    def pause(self) -> None:
+        """Lets others have the backbone, between two passes."""
+        if self._on_pass is not None:
+            self._on_pass()
 
     def stop_if_asked(self, save: Callable[[], None] | None = None) -> None:
         """Ends the run when someone asked for it.

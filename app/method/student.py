@@ -4,7 +4,7 @@ Knows the losses and the optimiser; knows neither how queries were chosen nor wh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import torch
@@ -112,6 +112,7 @@ class Student:
         *,
         teacher: TeacherCache,
         draws: Sequence[int],
+        on_pass: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """One optimiser step over a batch of queries without their demonstrations.
 
@@ -120,6 +121,7 @@ class Student:
             lessons: The queries; their contexts are not shown.
             teacher: Predictions of the teacher.
             draws: Which of the teacher's lessons belongs to each query.
+            on_pass: Called after every pass, while the backbone is unsteered.
 
         Returns:
             The losses before the step, by name.
@@ -152,8 +154,9 @@ class Student:
             losses["total"] += total.item()
             for name, value in loss.items():
                 losses[name] += shares[name] * value.item()
-        # Between steps others measure and serve with the same backbone, which must be unsteered.
-        self._hooks.bind(None)
+            # Between passes others measure and serve with the same backbone.
+            self._hooks.bind(None)
+            on_pass()
         self._add_synergy(gradients, losses)
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient

@@ -6,7 +6,7 @@ student's, and where examples come from is the caller's affair.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from app.method.progress import Reporter, TrainingProgress
 from app.method.student import LOSS_NAMES
 from app.method.teacher import Lesson, TeacherCache, compute_teacher
 from app.method.vectors import InContextVectors
+
+_EMBEDDED_TOGETHER: Final = 256
 
 __all__ = [
     "HeldOutReport",
@@ -86,6 +88,7 @@ def train(
     config: TrainingConfig,
     *,
     on_step: Callable[[TrainingProgress], None] | None = None,
+    on_pass: Callable[[], None] | None = None,
     checkpoint: CheckpointStore | None = None,
     should_stop: Callable[[], bool] | None = None,
     features: FeatureCache | None = None,
@@ -98,6 +101,8 @@ def train(
             picture in common.
         config: Settings; equal settings, examples and backbone give equal vectors on the CPU.
         on_step: Hears about progress every few steps.
+        on_pass: Called between any two passes through the backbone, which others may use then: it
+            is unsteered. How long a pass takes is bounded by the settings' `token_budget`.
         checkpoint: Where the state is kept; a run that finds one goes on from it and ends with the
             vectors it would have had without the interruption, bit for bit on the CPU.
         should_stop: Asked often; when it says yes the state is saved and the run ends.
@@ -115,7 +120,7 @@ def train(
     """
     if not examples:
         raise InvalidDatasetError("Nothing to train on: wanted examples, found none")
-    reporter = Reporter(on_step=on_step, should_stop=should_stop)
+    reporter = Reporter(on_step=on_step, should_stop=should_stop, on_pass=on_pass)
     identity = run_identity(backbone.description, examples, config)
     data = None if checkpoint is None else checkpoint.load()
     found = None if data is None else decode_checkpoint(data, identity=identity)
@@ -167,12 +172,18 @@ def _embed_all(
 
     def on_batch(done: int, _total: int) -> None:
         reporter.report(done)
+        reporter.pause()
         reporter.stop_if_asked()
 
     cache.prepare(images, on_batch=on_batch)
-    rows = embed(backbone, images, [example.question for example in examples], features=cache)
+    rows = []
+    for start in range(0, len(examples), _EMBEDDED_TOGETHER):
+        which = slice(start, start + _EMBEDDED_TOGETHER)
+        questions = [example.question for example in examples[which]]
+        rows.append(embed(backbone, images[which], questions, features=cache))
+        reporter.pause()
     reporter.report(num_pictures)
-    return rows
+    return np.concatenate(rows)
 
 
 def _teach(run: Run) -> TeacherCache:
@@ -180,6 +191,7 @@ def _teach(run: Run) -> TeacherCache:
 
     def on_batch(done: int, _total: int) -> None:
         run.reporter.report(done)
+        run.reporter.pause()
         run.reporter.stop_if_asked()
 
     return compute_teacher(

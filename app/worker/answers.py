@@ -52,6 +52,7 @@ def response_of(
     num_sites: int,
     began: float,
     token_text: TokenText,
+    dose: float | None,
 ) -> GenerateResponse:
     """The answer to a request.
 
@@ -62,6 +63,7 @@ def response_of(
         num_sites: Sites that steering has to hit in every pass.
         began: Monotonic time in seconds at which the request came.
         token_text: How a token reads.
+        dose: Of the shift, if there was one.
 
     Raises:
         SteeringError: Vectors were asked for and a pass did not get them in full.
@@ -86,6 +88,7 @@ def response_of(
             sites_expected=expected,
             num_forwards=answered.num_forwards,
             kl_first_token=None if plain is None else first_token_divergence(answered, plain),
+            dose=None if dose is None else round(dose, 6),
         ),
         baseline=None if plain is None else _baseline(plain),
         logprobs=None

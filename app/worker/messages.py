@@ -130,6 +130,7 @@ class Receipt(Message):
     `sites_hit` is the smallest number of branches hit in any forward of the request;
     it equals `sites_expected` (two a layer) or the request would have failed.
     `kl_first_token` (nats) is present when the unsteered answer was asked for as well.
+    `dose` is the largest ratio, over the layers, of the shift's length to the residual stream's.
     """
 
     vectors: tuple[AppliedVector, ...]
@@ -137,6 +138,7 @@ class Receipt(Message):
     sites_expected: int = Field(ge=0)
     num_forwards: int = Field(ge=0)
     kl_first_token: float | None = None
+    dose: float | None = None
 
 
 class Timings(Message):
@@ -216,6 +218,7 @@ class EmbedResponse(Message):
     space: str
     dim: int = Field(ge=1)
     embeddings: tuple[tuple[float, ...], ...]
+    num_tokens: int = Field(ge=0, description="Of all questions.")
 
 
 class HealthResponse(Message):

@@ -25,6 +25,7 @@ from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone, load_backbone
+from app.method.dose import residual_norms
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
 from app.worker.bank import Fetch, VectorBank
@@ -36,6 +37,7 @@ from app.worker.jobs import taking_jobs
 from app.worker.messages import HealthResponse
 from app.worker.metrics import Metrics
 from app.worker.mirrors import mirror_worker
+from app.worker.reading import DoseLimit, Reader
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
 from app.worker.training import Trainer
@@ -149,6 +151,8 @@ async def running_worker(
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
         objects = ObjectStore(settings.objects_url)
+        # Before the device thread takes over.
+        dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
         device = DeviceThread(
             Engine(backbone, max_rows=settings.max_rows),
             training_share=settings.training_share,
@@ -156,11 +160,44 @@ async def running_worker(
         )
         device.start()
         stack.push_async_callback(asyncio.to_thread, device.stop)
-        serving = _make_serving(
-            settings, backbone, device=device, sessions=sessions, objects=objects
+        features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
+        reader = Reader(
+            backbone,
+            device=device,
+            pools=DatasetPools(backbone, device=device, objects=objects, features=features),
+            features=features,
+            limits=ImageLimits.of(settings),
         )
-        stack.callback(serving.close)
-        trainer = Trainer(backbone, device=device, sessions=sessions, objects=objects)
+        stack.callback(reader.close)
+        metrics = Metrics()
+        bank = VectorBank(
+            backbone,
+            device=device,
+            fetch=_fetch_from(sessions),
+            num_slots=settings.bank_slots,
+            metrics=metrics,
+        )
+        serving = Serving(
+            backbone,
+            device=device,
+            bank=bank,
+            reader=reader,
+            features=features,
+            limits=Limits(
+                max_requests=settings.max_rows + settings.max_waiting,
+                max_new_tokens=settings.max_new_tokens_limit,
+                dose=dose,
+            ),
+            metrics=metrics,
+        )
+        mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
+        trainer = Trainer(
+            backbone,
+            device=device,
+            sessions=sessions,
+            objects=objects,
+            pass_tokens=settings.training_pass_tokens,
+        )
         if settings.worker_role != "serve":
             await stack.enter_async_context(taking_jobs(trainer, url=url))
 
@@ -188,40 +225,6 @@ async def running_worker(
             ),
             drain=drain,
         )
-
-
-def _make_serving(
-    settings: Settings,
-    backbone: Backbone,
-    *,
-    device: DeviceThread,
-    sessions: async_sessionmaker[AsyncSession],
-    objects: ObjectStore,
-) -> Serving:
-    features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
-    metrics = Metrics()
-    bank = VectorBank(
-        backbone,
-        device=device,
-        fetch=_fetch_from(sessions),
-        num_slots=settings.bank_slots,
-        metrics=metrics,
-    )
-    serving = Serving(
-        backbone,
-        device=device,
-        bank=bank,
-        pools=DatasetPools(backbone, device=device, objects=objects, features=features),
-        features=features,
-        limits=Limits(
-            max_requests=settings.max_rows + settings.max_waiting,
-            max_new_tokens=settings.max_new_tokens_limit,
-            image=ImageLimits.of(settings),
-        ),
-        metrics=metrics,
-    )
-    mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
-    return serving
 
 
 def _fetch_from(sessions: async_sessionmaker[AsyncSession]) -> Fetch:

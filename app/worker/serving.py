@@ -1,17 +1,14 @@
-"""From a request message to its answer: vectors held, prompt built, sequences run, receipt written.
+"""From a request message to its answer: a place, vectors held, sequences run, receipt written.
 
 Runs on the event loop and hands everything heavy to the device thread or to threads of its own.
 Knows neither HTTP nor SQL.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-from PIL import Image
+from typing import Final
 
 from app.core.errors import (
     BusyError,
@@ -21,15 +18,12 @@ from app.core.errors import (
 )
 from app.method.backbone import Backbone
 from app.method.embedding import embed, space_id
-from app.method.examples import Example
 from app.method.features import FeatureCache
-from app.method.prompts import PromptText, build_prompt, check_length
+from app.method.prompts import PromptText, check_length
 from app.worker.answers import delta_of, response_of, sampling_of
 from app.worker.bank import VectorBank
-from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Increment, Listener, Sequence
-from app.worker.images import ImageLimits, open_image
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -38,11 +32,9 @@ from app.worker.messages import (
     GenerateResponse,
 )
 from app.worker.metrics import Metrics, Passage
+from app.worker.reading import DoseLimit, Reader, Shift
 
 RETRY_AFTER_SECONDS: Final = 1.0
-NUM_PREPARATION_THREADS: Final = 2
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +44,12 @@ class Limits:
     Attributes:
         max_requests: Requests that are prepared, wait or run together.
         max_new_tokens: Longest answer.
-        image: What an image may be.
+        dose: Strongest steering.
     """
 
     max_requests: int
     max_new_tokens: int
-    image: ImageLimits
+    dose: DoseLimit
 
 
 class Serving:
@@ -67,7 +59,7 @@ class Serving:
         backbone: Who answers.
         device: The thread it lives on, with its engine.
         bank: Vectors on the device.
-        pools: Datasets for demonstrations.
+        reader: Makes prompts out of requests.
         features: Vision features, touched on the device thread only.
         limits: What is taken.
         metrics: Where requests are counted.
@@ -79,7 +71,7 @@ class Serving:
         *,
         device: DeviceThread,
         bank: VectorBank,
-        pools: DatasetPools,
+        reader: Reader,
         features: FeatureCache,
         limits: Limits,
         metrics: Metrics | None = None,
@@ -88,12 +80,11 @@ class Serving:
         self._backbone = backbone
         self._device = device
         self._bank = bank
-        self._pools = pools
+        self._reader = reader
         self._features = features
         self._limits = limits
         self._num_requests = 0
         self._is_draining = False
-        self._threads = ThreadPoolExecutor(NUM_PREPARATION_THREADS, thread_name_prefix="prepare")
 
     @property
     def num_requests(self) -> int:
@@ -108,10 +99,6 @@ class Serving:
     def drain(self) -> None:
         """Take no further requests; those that are here get their answers."""
         self._is_draining = True
-
-    def close(self) -> None:
-        """Give the threads back."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def generate(self, request: GenerateRequest) -> GenerateResponse:
         """The answer. Cancelling the awaiting task frees the request's rows.
@@ -159,10 +146,10 @@ class Serving:
             )
         with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
             async with self._place(), _time_limit(request.deadline_seconds):
-                prompt = await self._prompt(request)
-                async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+                prompt = await self._reader.prompt(request)
+                async with self._shift(request) as (shift, dose):
                     steered, plain = await self._answers(
-                        request, prompt, slots, passage=passage, listener=listener
+                        request, prompt, shift, passage=passage, listener=listener
                     )
             return response_of(
                 request,
@@ -171,7 +158,29 @@ class Serving:
                 num_sites=self._device.num_sites,
                 began=passage.arrived,
                 token_text=self._token_text,
+                dose=dose,
             )
+
+    @asynccontextmanager
+    async def _shift(
+        self, request: GenerateRequest
+    ) -> AsyncIterator[tuple[Shift | None, float | None]]:
+        """What the request's vectors add up to, and its dose; they stay resident for the block.
+
+        Raises:
+            InvalidInputError: They act too strongly together.
+        """
+        async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+            parts = [(slots[use.sha256], use.strength) for use in request.vectors]
+            if not parts:
+                yield None, None
+                return
+
+            def add_up() -> tuple[Shift, float]:
+                shift = self._bank.combined(parts)
+                return shift, self._limits.dose.check(shift)
+
+            yield await self._device.call(add_up)
 
     def _token_text(self, token_id: int) -> str:
         return str(self._backbone.tokenizer.decode([token_id]))
@@ -185,17 +194,21 @@ class Serving:
             InvalidImageError: An image cannot be read.
         """
         async with self._place():
-            images = await self._in_thread(
-                lambda: [None if data is None else self._open(data) for data in request.images]
-            )
+            images = await self._reader.images(request.images)
             rows = await self._device.call(
                 lambda: embed(
                     self._backbone, images, list(request.questions), features=self._features
                 )
             )
         return EmbedResponse(
-            space=space_id(self._backbone), dim=rows.shape[1], embeddings=rows.tolist()
+            space=space_id(self._backbone),
+            dim=rows.shape[1],
+            embeddings=rows.tolist(),
+            num_tokens=sum(map(self._num_tokens, request.questions)),
         )
+
+    def _num_tokens(self, question: str | None) -> int:
+        return len(self._backbone.tokenizer(question or "")["input_ids"])
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -214,40 +227,16 @@ class Serving:
         finally:
             self._num_requests -= 1
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def _open(self, data: bytes) -> Image.Image:
-        return open_image(data, limits=self._limits.image)
-
-    async def _prompt(self, request: GenerateRequest) -> PromptText:
-        images = await self._in_thread(lambda: [self._open(data) for data in request.images])
-        shown: tuple[Example, ...] = ()
-        if request.demonstrations is not None:
-            shown = await self._pools.choose(
-                request.demonstrations, question=request.prompt, images=images
-            )
-        return await self._in_thread(
-            lambda: build_prompt(
-                self._backbone,
-                request.prompt,
-                images,
-                demonstrations=shown,
-                instruction=request.instruction,
-            )
-        )
-
     async def _answers(
         self,
         request: GenerateRequest,
         prompt: PromptText,
-        slots: Mapping[str, int],
+        shift: Shift | None,
         *,
         passage: Passage,
         listener: Listener | None,
     ) -> tuple[Sequence, Sequence | None]:
         """The steered answer and the plain one, which is the same when nothing steers."""
-        parts = [(slots[use.sha256], use.strength) for use in request.vectors]
 
         def make(sequence_id: str, *, is_main: bool) -> Sequence:
             inputs = self._features.encode([prompt]).inputs
@@ -255,7 +244,7 @@ class Serving:
                 id=sequence_id,
                 inputs=inputs,
                 sampling=sampling_of(request),
-                shift=self._bank.combined(parts) if is_main and parts else None,
+                shift=shift if is_main else None,
                 deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
@@ -271,7 +260,7 @@ class Serving:
             )
 
         tasks = [run("answer", is_main=True)]
-        if request.baseline and parts:
+        if request.baseline and shift is not None:
             tasks.append(run("baseline", is_main=False))
         try:
             finished = await asyncio.gather(*tasks)

@@ -92,6 +92,7 @@ class Trainer:
         device: The thread it lives on.
         sessions: Where transactions come from.
         objects: Where datasets and checkpoints lie.
+        pass_tokens: Most tokens of a pass through the backbone, which serving waits for.
         pulse_seconds: How often progress is told and wishes to cancel are heard.
     """
 
@@ -102,12 +103,14 @@ class Trainer:
         device: DeviceThread,
         sessions: Sessions,
         objects: ObjectStore,
+        pass_tokens: int,
         pulse_seconds: float = PULSE_SECONDS,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._sessions = sessions
         self._objects = objects
+        self._pass_tokens = pass_tokens
         self._pulse_seconds = pulse_seconds
         self._is_draining = False
         self._attempt: _Attempt | None = None
@@ -195,14 +198,14 @@ class Trainer:
         def work(turn: Turn) -> TrainingResult:
             def on_step(progress: TrainingProgress) -> None:
                 attempt.progress = progress
-                turn()
 
             return train(
                 self._backbone,
                 examples,
-                # Every step is an occasion to let the serving have the device.
-                replace(config, report_every=1),
+                # Answers wait for one pass at most.
+                replace(config, token_budget=min(config.token_budget, self._pass_tokens)),
                 on_step=on_step,
+                on_pass=turn,
                 checkpoint=checkpoints,
                 should_stop=attempt.stop.is_set,
             )

@@ -10,6 +10,7 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
+from app.method.dose import residual_norms
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
 from app.worker.bank import VectorBank
@@ -21,7 +22,9 @@ from app.worker.images import ImageLimits
 from app.worker.messages import HealthResponse
 from app.worker.metrics import Metrics
 from app.worker.mirrors import mirror_worker
+from app.worker.reading import DoseLimit, Reader
 from app.worker.serving import Limits, Serving
+from tests.fakes.serving import HIGHEST_DOSE
 from tests.fakes.vectors import make_vector_file
 from tests.fakes.waiting import SECONDS, until
 
@@ -76,16 +79,21 @@ class ServingWorker:
         pools = DatasetPools(
             backbone, device=self.device, objects=ObjectStore("memory:///"), features=features
         )
-        limits = Limits(
-            max_requests=max_requests, max_new_tokens=900, image=ImageLimits.of(Settings())
+        self.reader = Reader(
+            backbone,
+            device=self.device,
+            pools=pools,
+            features=features,
+            limits=ImageLimits.of(Settings()),
         )
+        dose = DoseLimit(norms=residual_norms(backbone), highest=HIGHEST_DOSE)
         self.serving = Serving(
             backbone,
             device=self.device,
             bank=bank,
-            pools=pools,
+            reader=self.reader,
             features=features,
-            limits=limits,
+            limits=Limits(max_requests=max_requests, max_new_tokens=900, dose=dose),
             metrics=self.metrics,
         )
         mirror_worker(self.metrics.registry, device=self.device, bank=bank, serving=self.serving)
@@ -118,6 +126,6 @@ async def serving_worker(
     finally:
         worker.engine.is_gated = False
         worker.engine.allow(1)
-        worker.serving.close()
+        worker.reader.close()
         await asyncio.to_thread(worker.device.stop)
         worker.engine.close()

@@ -160,6 +160,7 @@ def answer_json(**changes: object) -> dict[str, Any]:
                 "version": 3,
                 "sha256": "cd" * 32,
                 "strength": 1.0,
+                "source": "request",
             }
         ],
         "receipt": {
@@ -174,6 +175,7 @@ def answer_json(**changes: object) -> dict[str, Any]:
             "finish_reason": "length",
             "usage": {"prompt_tokens": 9, "completion_tokens": 2},
         },
+        "logprobs": None,
         "timings": {"queue_ms": 1, "prefill_ms": 2, "decode_ms": 3, "total_ms": 6},
         "backbone": {"fingerprint": "ef" * 32, "name": "pocket"},
         **changes,

@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.core.vector_file import decode_vector_file
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
+from app.method.dose import residual_norms
 from app.method.embedding import space_id
 from app.method.features import FeatureCache
 from app.method.vectors import InContextVectors
@@ -26,17 +27,27 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.images import ImageLimits
 from app.worker.messages import GenerateRequest, HealthResponse
+from app.worker.reading import DoseLimit, Reader
 from app.worker.server import create_app
 from app.worker.serving import Limits, Serving
 from tests.fakes.vectors import make_vector_file
 
+# Made-up vectors are long beside the stream of a tiny random backbone.
+HIGHEST_DOSE = 1000.0
 DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.parquet"}
 
 
 class Parts:
     """A serving worker without a database, and what it is made of."""
 
-    def __init__(self, backbone: Backbone, objects: ObjectStore, *, max_requests: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        objects: ObjectStore,
+        *,
+        max_requests: int,
+        highest_dose: float,
+    ) -> None:
         self.files = {
             sha256_hex(data): data
             for data in (make_vector_file(seed, backbone=backbone.description) for seed in (1, 2))
@@ -49,14 +60,23 @@ class Parts:
         self.pools = DatasetPools(
             backbone, device=self.device, objects=objects, features=features, max_pools=1
         )
+        self.reader = Reader(
+            backbone,
+            device=self.device,
+            pools=self.pools,
+            features=features,
+            limits=ImageLimits.of(Settings()),
+        )
         self.serving = Serving(
             backbone,
             device=self.device,
             bank=self.bank,
-            pools=self.pools,
+            reader=self.reader,
             features=features,
             limits=Limits(
-                max_requests=max_requests, max_new_tokens=900, image=ImageLimits.of(Settings())
+                max_requests=max_requests,
+                max_new_tokens=900,
+                dose=DoseLimit(norms=residual_norms(backbone), highest=highest_dose),
             ),
         )
 
@@ -81,14 +101,18 @@ class Parts:
 
 @asynccontextmanager
 async def running_parts(
-    backbone: Backbone, objects: ObjectStore, *, max_requests: int = 16
+    backbone: Backbone,
+    objects: ObjectStore,
+    *,
+    max_requests: int = 16,
+    highest_dose: float = HIGHEST_DOSE,
 ) -> AsyncIterator[Parts]:
-    parts = Parts(backbone, objects, max_requests=max_requests)
+    parts = Parts(backbone, objects, max_requests=max_requests, highest_dose=highest_dose)
     parts.device.start()
     try:
         yield parts
     finally:
-        parts.serving.close()
+        parts.reader.close()
         await asyncio.to_thread(parts.device.stop)
         parts.engine.close()
 

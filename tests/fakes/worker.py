@@ -117,6 +117,7 @@ class FakeWorker:
             space=SPACE,
             dim=DIMENSION,
             embeddings=tuple(tuple(embedding_of(image, question)) for image, question in rows),
+            num_tokens=sum(len(question or "") for question in request.questions),
         )
         return Response(body.model_dump_json(), media_type="application/json")
 
@@ -183,6 +184,7 @@ class FakeWorker:
                 sites_expected=num_sites,
                 num_forwards=2,
                 kl_first_token=0.25 if request.baseline else None,
+                dose=0.5 if vectors else None,
             ),
             baseline=BaselineAnswer(
                 text="plain", token_ids=(1,), finish_reason="length", usage=usage

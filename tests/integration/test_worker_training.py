@@ -95,6 +95,7 @@ class Bench:
             device=self.device,
             sessions=sessions,
             objects=objects,
+            pass_tokens=512,
             pulse_seconds=0.02,
         )
 

@@ -6,18 +6,26 @@ from uuid import UUID
 from pydantic import Field
 
 from app.api.fields import (
+    MAX_STOPS,
     MAX_VECTORS,
+    Flag,
     ImageText,
+    Penalty,
     Prompt,
     Reference,
+    RepetitionPenalty,
     Seed,
     StopText,
     Strength,
+    Temperature,
+    TokenCount,
+    TopK,
+    TopLogprobs,
+    TopP,
 )
 from app.api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_IMAGES = 64
-MAX_TOKENS = 8_192
 
 
 class VectorChoice(RequestBody):
@@ -27,12 +35,16 @@ class VectorChoice(RequestBody):
     strength: Strength | None = Field(default=None, description="The request's by default.")
 
 
-VectorField: TypeAlias = (
+VectorField: TypeAlias = Annotated[
     Reference
     | VectorChoice
     | Annotated[list[Reference | VectorChoice], Field(min_length=1, max_length=MAX_VECTORS)]
-    | None
-)
+    | None,
+    Field(
+        description="`name`, `name@version`, `name@alias` or an id; the same with a strength; "
+        'a list of these; `"auto"` to retrieve one; or nothing for an unsteered answer.'
+    ),
+]
 
 
 class DemonstrationsChoice(RequestBody):
@@ -49,23 +61,37 @@ class SteerRequest(RequestBody):
 
     prompt: Prompt
     images: Annotated[tuple[ImageText, ...], Field(max_length=MAX_IMAGES)] = ()
-    vector: Annotated[
-        VectorField,
-        Field(
-            description="`name`, `name@version`, `name@alias` or an id; the same with a strength; "
-            'a list of these; `"auto"` to retrieve one; or nothing for an unsteered answer.'
-        ),
-    ] = None
+    vector: VectorField = None
     strength: Strength = 1.0
     demonstrations: DemonstrationsChoice | None = None
     instruction: Prompt | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)] = 32
-    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 0
+    max_tokens: TokenCount = 32
+    temperature: Temperature = 0.0
+    top_p: TopP = 1.0
+    top_k: TopK = 0
+    presence_penalty: Annotated[
+        Penalty, Field(description="Taken from the logits of tokens that were written.")
+    ] = 0.0
+    frequency_penalty: Annotated[
+        Penalty, Field(description="Taken from the logits once for every time a token was written.")
+    ] = 0.0
+    repetition_penalty: Annotated[
+        RepetitionPenalty, Field(description="Above 1, repeated tokens become less probable.")
+    ] = 1.0
+    logprobs: Annotated[
+        TopLogprobs | None,
+        Field(description="How many of the likeliest tokens to report with each token's own."),
+    ] = None
     seed: Seed = 0
-    stop: Annotated[tuple[StopText, ...], Field(max_length=16)] = ()
-    baseline: Annotated[bool, Field(strict=True)] = False
+    stop: Annotated[tuple[StopText, ...], Field(max_length=MAX_STOPS)] = ()
+    baseline: Flag = False
+    stream: Annotated[
+        Flag,
+        Field(
+            description="Answer with server-sent events: `delta`s, and at the end the `answer` "
+            "in full or an `error`."
+        ),
+    ] = False
 
 
 class UsageBody(ResponseBody):
@@ -83,6 +109,9 @@ class AppliedBody(ResponseBody):
     version: int = Field(ge=1)
     sha256: str
     strength: float
+    source: Literal["request", "retrieval", "policy"] = Field(
+        description="Who asked for it: the caller, `auto`, or the server's policy."
+    )
 
 
 class ReceiptBody(ResponseBody):
@@ -92,6 +121,9 @@ class ReceiptBody(ResponseBody):
     sites_expected: int = Field(ge=0)
     num_forwards: int = Field(ge=0)
     kl_first_token: float | None = Field(description="In nats, against the unsteered answer.")
+    dose: float | None = Field(
+        description="Length of the shift over that of the residual stream; of all layers, the most."
+    )
 
 
 class AutoRetrievalBody(ResponseBody):
@@ -101,6 +133,20 @@ class AutoRetrievalBody(ResponseBody):
     reason: str | None
     score: float | None
     threshold: float | None
+
+
+class TokenLogprobBody(ResponseBody):
+    """A token that could have come, with its natural log-probability."""
+
+    token_id: int = Field(ge=0)
+    text: str
+    logprob: float = Field(le=0)
+
+
+class TokenLogprobsBody(TokenLogprobBody):
+    """The token that was taken, and the likeliest ones in its place."""
+
+    top: tuple[TokenLogprobBody, ...]
 
 
 class BaselineBody(ResponseBody):
@@ -138,5 +184,14 @@ class SteerBody(ResponseBody):
     receipt: ReceiptBody
     retrieval: AutoRetrievalBody | None
     baseline: BaselineBody | None
+    logprobs: tuple[TokenLogprobsBody, ...] | None
     timings: TimingsBody
     backbone: BackboneNameBody
+
+
+class DeltaBody(ResponseBody):
+    """What came since the last one; the texts of all, joined, are the answer's text."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobsBody, ...] | None

@@ -1,4 +1,7 @@
 import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from app.api.admission import Admission
 from app.api.backbones import ServingWorkers, backbone_for
 from app.api.choosing import ChosenVector
 from app.api.errors import ClientGoneError
-from app.api.racing import race
+from app.api.racing import race, race_items
 from app.api.receipts import verify_receipt
 from app.api.uploading import read_body, received_file, require_media_type
 from app.core.errors import (
@@ -116,6 +119,83 @@ class TestRacing:
                 ended.append("work")
 
         task = asyncio.create_task(race(work(), request=request_with(), seconds=60))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == ["work"]
+
+
+@pytest.mark.anyio
+class TestRacingItems:
+    @staticmethod
+    async def count(ended: list[str], *, pause_after: int = 99) -> AsyncGenerator[int, None]:
+        try:
+            for number in range(3):
+                if number == pause_after:
+                    await asyncio.sleep(60)
+                yield number
+        finally:
+            ended.append("work")
+
+    @staticmethod
+    def race(
+        items: AsyncGenerator[int, None], *messages: Message, seconds: float = 60
+    ) -> AsyncGenerator[int | None, None]:
+        deadline = time.monotonic() + seconds
+        return race_items(items, request=request_with(*messages), deadline=deadline)
+
+    async def test_all_items_come(self) -> None:
+        ended: list[str] = []
+        before = asyncio.all_tasks()
+        assert [item async for item in self.race(self.count(ended))] == [0, 1, 2]
+        assert ended == ["work"]
+        assert asyncio.all_tasks() == before
+
+    async def test_silence_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.api.racing.SILENCE_SECONDS", 0.02)
+        racing = self.race(self.count([], pause_after=1))
+        async with aclosing(racing):
+            assert [await anext(racing) for _ in range(3)] == [0, None, None]
+
+    @pytest.mark.parametrize(
+        ("messages", "error"),
+        [((), DeadlineExceededError), (({"type": "http.disconnect"},), ClientGoneError)],
+    )
+    async def test_whoever_ends_the_race_the_work_has_ended_too(
+        self, messages: tuple[Message, ...], error: type[Exception]
+    ) -> None:
+        ended: list[str] = []
+        before = asyncio.all_tasks()
+        items = self.count(ended, pause_after=1)
+        with pytest.raises(error):
+            assert [item async for item in self.race(items, *messages, seconds=0.1)] == []
+        assert ended == ["work"]
+        assert asyncio.all_tasks() == before
+
+    async def test_an_error_of_the_work_is_raised(self) -> None:
+        async def work() -> AsyncGenerator[int, None]:
+            yield 1
+            raise NotFoundError("x")
+
+        racing = self.race(work())
+        assert await anext(racing) == 1
+        with pytest.raises(NotFoundError):
+            await anext(racing)
+
+    async def test_closing_the_race_ends_the_work(self) -> None:
+        ended: list[str] = []
+        before = asyncio.all_tasks()
+        racing = self.race(self.count(ended))
+        assert await anext(racing) == 0
+        await racing.aclose()
+        assert ended == ["work"]
+        assert asyncio.all_tasks() == before
+
+    async def test_cancelling_whoever_waits_ends_the_work(self) -> None:
+        ended: list[str] = []
+        racing = self.race(self.count(ended, pause_after=0))
+        task = asyncio.ensure_future(anext(racing))
         await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

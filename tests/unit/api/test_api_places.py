@@ -32,29 +32,55 @@ async def test_the_deadline_ends_the_request_and_the_work(
     assert (worker.num_cancelled, worker.running) == (len(worker.generated), 0)
 
 
+SCOPE = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "POST",
+    "path": "/steer/generate",
+    "raw_path": b"/steer/generate",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+}
+
+
+def incoming_of(body: bytes) -> asyncio.Queue[Message]:
+    """What a client sends that then waits."""
+    incoming: asyncio.Queue[Message] = asyncio.Queue()
+    incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    return incoming
+
+
+async def test_a_client_that_stays_and_reads_nothing_is_cut_off(
+    api: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.event_streams.SEND_SLACK_SECONDS", 0.0)
+    hurried = services.settings.model_copy(update={"request_timeout_seconds": 1.0})
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(120)
+
+    async with asyncio.timeout(60):
+        await api({**SCOPE}, incoming_of(b'{"prompt": "q", "stream": true}').get, send)
+    assert sent == ["http.response.start", "http.response.body"]
+    assert services.admission.in_flight == 0
+
+
 async def test_a_client_that_leaves_frees_the_worker(
     api: FastAPI, worker: FakeWorker, services: Services
 ) -> None:
     worker.is_stuck = True
-    body = b'{"prompt": "q"}'
     sent: list[Message] = []
-    incoming: asyncio.Queue[Message] = asyncio.Queue()
-    incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    incoming = incoming_of(b'{"prompt": "q"}')
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/steer/generate",
-        "raw_path": b"/steer/generate",
-        "query_string": b"",
-        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
-    }
-    request = asyncio.create_task(api(scope, incoming.get, send))
+    request = asyncio.create_task(api({**SCOPE}, incoming.get, send))
     await worker.wait_until_running(1)
     assert services.admission.in_flight == 1
     incoming.put_nowait({"type": "http.disconnect"})

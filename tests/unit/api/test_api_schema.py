@@ -111,13 +111,28 @@ def test_every_route_is_in_the_schema(api: FastAPI, schema: dict[str, Any]) -> N
 def test_every_route_documents_its_errors_as_problems(schema: dict[str, Any]) -> None:
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
     for name, operation in operations(schema):
-        errors = {
-            status: answer for status, answer in operation["responses"].items() if status >= "4"
-        }
+        if " /v1/" in name:
+            continue
+        errors = errors_of(operation)
         assert {"422", "500", "503"} <= set(errors), name
         for status, answer in errors.items():
             if (name, status) != ("get /readyz", "503"):
                 assert answer["content"] == {"application/problem+json": problem}, (name, status)
+
+
+def test_openai_routes_document_their_errors_in_openais_shape(schema: dict[str, Any]) -> None:
+    error = {"schema": {"$ref": "#/components/schemas/OpenAIErrorBody"}}
+    found = {name: errors_of(item) for name, item in operations(schema) if " /v1/" in name}
+    assert len(found) == 4
+    for name, errors in found.items():
+        assert {"400", "500", "503", "4XX"} <= set(errors), name
+        assert "422" not in errors, name
+        for answer in errors.values():
+            assert answer["content"] == {"application/json": error}, name
+
+
+def errors_of(operation: dict[str, Any]) -> dict[str, Any]:
+    return {status: answer for status, answer in operation["responses"].items() if status >= "4"}
 
 
 def test_every_route_that_names_a_thing_can_miss_it(schema: dict[str, Any]) -> None:
@@ -151,7 +166,12 @@ def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:
         for context in iter_route_contexts(api.routes)
         if isinstance(context.original_route, AdmittedRoute)
     }
-    assert admitted == {"/steer/generate", "/retrieve"}
+    assert admitted == {
+        "/steer/generate",
+        "/retrieve",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+    }
 
 
 def test_nothing_is_loaded_from_elsewhere(api: FastAPI) -> None:

@@ -32,6 +32,14 @@ def test_workers_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Settings().workers == ("http://a:8001", "http://b:8001")
 
 
+def test_the_policy_is_a_list_of_references_with_strengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLIBRARY_POLICY_VECTORS", "safety@prod = -0.5, other@2,")
+    found = [(item.ref, item.strength) for item in Settings().policy_vectors]
+    assert found == [("safety@prod", -0.5), ("other@2", 1.0)]
+
+
 @pytest.mark.parametrize("name", ["VLIBRARY_DATABASE_URL", "DATABASE_URL"])
 def test_the_database_url_has_two_names_and_stays_secret(
     monkeypatch: pytest.MonkeyPatch, name: str
@@ -57,6 +65,11 @@ def test_objects_lie_below_the_data_unless_set(tmp_path: Path) -> None:
         {"port": 0},
         {"workers": "ftp://a"},
         {"workers": "http://"},
+        {"policy_vectors": "UPPER"},
+        {"policy_vectors": "a="},
+        {"policy_vectors": "a=nan"},
+        {"policy_vectors": "a=11"},
+        {"policy_vectors": "a,b,c,d,e,f,g,h,i"},
         {"object_store": "/plain/path"},
         {"training_share": 0},
         {"device": ""},

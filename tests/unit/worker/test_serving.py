@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from typing import Any
 
 import httpx
 import numpy as np
@@ -300,3 +301,31 @@ async def test_an_unexpected_failure_is_an_answer_and_not_a_traceback(
     assert answer.status_code == 500
     assert answer.json()["code"] == "error"
     assert "secret" not in answer.text
+
+
+async def test_steering_beyond_the_highest_dose_is_refused(
+    backbone: Backbone, objects: ObjectStore
+) -> None:
+    async with running_parts(backbone, objects, highest_dose=1e-3) as parts:
+        with pytest.raises(InvalidInputError, match="wanted a dose of at most"):
+            await parts.serving.generate(request_of(vectors=[parts.use(0)]))
+        weak = await parts.serving.generate(request_of(vectors=[parts.use(0, 1e-6)]))
+        assert weak.receipt.dose is not None
+        assert 0 < weak.receipt.dose <= 1e-3
+        assert (await parts.serving.generate(request_of())).receipt.dose is None
+        # Opposite strengths cancel, so it is the sum that counts.
+        both = [parts.use(0, 1.0), parts.use(0, -1.0)]
+        assert (await parts.serving.generate(request_of(vectors=both))).receipt.dose == 0.0
+
+
+async def test_pictures_of_requests_that_come_together_are_seen_together(
+    backbone: Backbone, parts: Parts
+) -> None:
+    passes: list[int] = []
+    model: Any = backbone.model
+    counting = model.model.vision_model.register_forward_hook(lambda *_: passes.append(1))
+    requests = [request_of(images=[png((shade, 0, 0))]) for shade in range(100, 108)]
+    answers = await asyncio.gather(*map(parts.serving.generate, requests))
+    counting.remove()
+    assert len(answers) == 8
+    assert len(passes) < 8

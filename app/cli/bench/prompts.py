@@ -1,32 +1,23 @@
-"""`vlibrary bench`: figures of docs/benchmarks, measured in one run and told as ratios."""
+"""`vlibrary bench prompts`: what 16 demonstrations in the prompt cost beside a vector."""
 
-import json
-import platform
 import statistics
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import track
+
+from app.cli.bench.options import AsJson, Device, Rounds
+from app.cli.bench.printing import bar, machine_conditions, model_conditions, show
 
 SHOTS: Final = 16
 
-bench = typer.Typer(name="bench", help="Measure speed, as ratios of one run.", no_args_is_help=True)
 
-
-@bench.callback()
-def root() -> None:
-    """Measure speed, as ratios of one run."""
-
-
-@bench.command()
 def prompts(
     *,
     items: Annotated[int, typer.Option(min=1, help="Questions a round.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 5,
+    rounds: Rounds = 5,
     backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """P6: time a question with 16 demonstrations over the time with a vector, same batches."""
     import torch
@@ -48,33 +39,19 @@ def prompts(
     conditions = {"icl": n_shot(support, shots=SHOTS), "m2iv": steered(vectors)}
     cache = FeatureCache(loaded)
     times: dict[str, list[float]] = {name: [] for name in conditions}
-    for _ in track(range(rounds), description="P6", console=Console(stderr=True)):
+    for _ in bar(rounds, "P6"):
         for name, condition in conditions.items():
             report = evaluate(
                 loaded, examples, condition=condition, features=cache, max_new_tokens=4
             )
             times[name].append(report.ms_per_query)
     middle = {name: statistics.median(values) for name, values in times.items()}
-    _show(
+    show(
         {
             "P6": round(middle["icl"] / middle["m2iv"], 2),
             "ms_per_query": {name: round(value, 3) for name, value in middle.items()},
-            "backbone": loaded.name,
-            "device": str(loaded.device),
-            "dtype": str(loaded.dtype),
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "items": items,
-            "rounds": rounds,
+            **model_conditions(loaded),
+            **machine_conditions("prompts", items=items, rounds=rounds),
         },
         as_json=as_json,
     )
-
-
-def _show(facts: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    console = Console()
-    for name, value in facts.items():
-        console.print(f"{name}: {value}", highlight=False)

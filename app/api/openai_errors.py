@@ -1,0 +1,100 @@
+"""Errors in OpenAI's shape, for the routes below `/v1`; knows no route and no library error.
+
+Source: the error object of the OpenAI API reference, and how the `openai` package reads it: the
+class of its exceptions follows the status alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from app.core.errors import JSON
+
+PREFIX: Final = "/v1"
+_BAD_REQUEST: Final = 400
+_FIRST_SERVER_ERROR: Final = 500
+# OpenAI knows neither: a malformed request is its 400, and its clients repeat a 409 by themselves.
+_BAD_REQUESTS: Final = frozenset({409, 422})
+_TYPE_OF_STATUS: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+}
+
+
+class OpenAIError(BaseModel):
+    """What went wrong, for a person and for a program."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The refused part of the request.")
+    code: str | None = Field(description="The stable name of the kind of error.")
+
+
+class OpenAIErrorBody(BaseModel):
+    """The error body of every route below `/v1`."""
+
+    error: OpenAIError
+
+
+def is_openai_route(request: Request) -> bool:
+    """Whether errors of this request are told in OpenAI's shape."""
+    path = str(request.scope.get("path", ""))
+    return path == PREFIX or path.startswith(PREFIX + "/")
+
+
+def openai_status(status: int) -> int:
+    """The status that OpenAI has for it."""
+    return _BAD_REQUEST if status in _BAD_REQUESTS else status
+
+
+def openai_error(
+    *,
+    code: str,
+    status: int,
+    detail: str,
+    places: Sequence[tuple[str, str]] = (),
+    details: Mapping[str, JSON] | None = None,
+) -> dict[str, Any]:
+    """The body of an error.
+
+    Args:
+        code: The stable name of the kind of error.
+        status: As it would be anywhere else.
+        detail: A sentence about it.
+        places: Refused parts of the request with the reasons; the first is told.
+        details: Facts about the error; `param` names the part of the request that it is about.
+    """
+    param = (details or {}).get("param")
+    message = detail
+    if places:
+        location, reason = places[0]
+        param = location.removeprefix("body.")
+        message = f"{param}: {reason}"
+    if code == "not-found" and param == "model":
+        code = "model_not_found"
+    error = OpenAIError(
+        message=message,
+        type=_type_of(status),
+        param=None if param is None else str(param),
+        code=code,
+    )
+    return OpenAIErrorBody(error=error).model_dump()
+
+
+def _type_of(status: int) -> str:
+    if status >= _FIRST_SERVER_ERROR:
+        return "server_error"
+    return _TYPE_OF_STATUS.get(status, "invalid_request_error")
+
+
+def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route documents of the errors that it answers with, beside those of every route."""
+    every: list[int | str] = [*sorted({*statuses, *_OF_EVERY_ROUTE}), "4XX"]
+    return {status: {"model": OpenAIErrorBody} for status in every}
+
+
+_OF_EVERY_ROUTE: Final = (400, 500, 503)

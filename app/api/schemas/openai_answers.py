@@ -1,0 +1,196 @@
+"""Bodies that the OpenAI-compatible routes send; `vlibrary` is what OpenAI has no word for.
+
+Source: the API reference of OpenAI's chat completions, models and embeddings.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field
+
+from app.api.schemas.bodies import ResponseBody
+from app.api.schemas.steering import (
+    AppliedBody,
+    AutoRetrievalBody,
+    BackboneNameBody,
+    BaselineBody,
+    ReceiptBody,
+    SteerBody,
+    TimingsBody,
+    TokenLogprobBody,
+    TokenLogprobsBody,
+)
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
+
+
+class ModelBody(ResponseBody):
+    """A backbone, or a backbone with a stored vector."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(ge=0)
+    owned_by: Literal["vlibrary"] = "vlibrary"
+
+
+class ModelsBody(ResponseBody):
+    """The backbones that are served, and the vectors that are ready for them."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelBody, ...]
+
+
+class CompletionUsageBody(ResponseBody):
+    """Token counts of one answer."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    total_tokens: int = Field(ge=0)
+
+
+class LogprobBody(ResponseBody):
+    """A token that could have come."""
+
+    token: str
+    logprob: float = Field(le=0)
+    bytes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, found: TokenLogprobBody) -> Self:
+        """In OpenAI's words."""
+        return cls(token=found.text, logprob=found.logprob, bytes=tuple(found.text.encode()))
+
+
+class ContentLogprobBody(ResponseBody):
+    """The token that was taken, and the likeliest ones in its place."""
+
+    token: str
+    logprob: float = Field(le=0)
+    bytes: tuple[int, ...]
+    top_logprobs: tuple[LogprobBody, ...]
+
+    @classmethod
+    def of(cls, found: TokenLogprobsBody) -> Self:
+        """In OpenAI's words."""
+        taken = LogprobBody.of(found)
+        return cls(
+            token=taken.token,
+            logprob=taken.logprob,
+            bytes=taken.bytes,
+            top_logprobs=tuple(LogprobBody.of(other) for other in found.top),
+        )
+
+
+class LogprobsBody(ResponseBody):
+    """Log-probabilities of an answer's tokens."""
+
+    content: tuple[ContentLogprobBody, ...]
+    refusal: None = None
+
+
+class SteeringFacts(ResponseBody):
+    """What steered an answer, with the proof."""
+
+    applied: tuple[AppliedBody, ...]
+    receipt: ReceiptBody
+    retrieval: AutoRetrievalBody | None
+    baseline: BaselineBody | None
+    timings: TimingsBody
+    backbone: BackboneNameBody
+
+    @classmethod
+    def of(cls, answer: SteerBody) -> Self:
+        """The facts of an answer."""
+        return cls.model_validate(answer)
+
+
+class AnswerMessageBody(ResponseBody):
+    """What the backbone says."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChoiceBody(ResponseBody):
+    """The one answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessageBody
+    finish_reason: Literal["stop", "length"]
+    logprobs: LogprobsBody | None
+
+
+class ChatCompletionBody(ResponseBody):
+    """An answer in full."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int = Field(ge=0)
+    model: str
+    system_fingerprint: str
+    choices: tuple[ChoiceBody, ...]
+    usage: CompletionUsageBody
+    vlibrary: SteeringFacts
+
+
+class DeltaMessageBody(ResponseBody):
+    """What is new of what the backbone says."""
+
+    role: Literal["assistant"] | None = Field(default=None, exclude_if=_is_absent)
+    content: str | None = Field(default=None, exclude_if=_is_absent)
+
+
+class DeltaChoiceBody(ResponseBody):
+    """What is new of the one answer."""
+
+    index: Literal[0] = 0
+    delta: DeltaMessageBody
+    finish_reason: Literal["stop", "length"] | None = None
+    logprobs: LogprobsBody | None = None
+
+
+class ChatCompletionChunkBody(ResponseBody):
+    """A piece of an answer; the one with the finish reason says what steered it."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int = Field(ge=0)
+    model: str
+    system_fingerprint: str
+    choices: tuple[DeltaChoiceBody, ...]
+    usage: CompletionUsageBody | None = Field(default=None, exclude_if=_is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
+
+
+class EmbeddingBody(ResponseBody):
+    """The retrieval key of one item: numbers, or little-endian float32 in base64."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int = Field(ge=0)
+    embedding: tuple[float, ...] | str
+
+
+class EmbeddingsUsageBody(ResponseBody):
+    """Workers do not count the tokens of what they embed."""
+
+    prompt_tokens: Literal[0] = 0
+    total_tokens: Literal[0] = 0
+
+
+class EmbeddingSpaceBody(ResponseBody):
+    """Which embeddings these may be compared with."""
+
+    space: str
+    dimension: int = Field(ge=1)
+
+
+class EmbeddingsBody(ResponseBody):
+    """Retrieval keys, in the order of the items."""
+
+    object: Literal["list"] = "list"
+    data: tuple[EmbeddingBody, ...]
+    model: str
+    usage: EmbeddingsUsageBody = EmbeddingsUsageBody()
+    vlibrary: EmbeddingSpaceBody

@@ -1,0 +1,121 @@
+"""P4: the engine beside transformers' own continuous batching, on prompts without pictures.
+
+Theirs takes token ids and a text model only, so it gets the text decoder of the same backbone as a
+causal language model of its own, with the same weights.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import transformers as hf
+
+from app.cli.bench.asking import (
+    Answers,
+    Asked,
+    from_pixels,
+    require_equal,
+    running_engine,
+    text_prompts,
+    through_engine,
+)
+from app.cli.bench.backbones import without_end
+from app.cli.bench.figures import interleave, median_ratio, medians, seconds_of
+from app.cli.bench.printing import bar
+from app.core.errors import VLibraryError
+from app.method.backbone import Backbone
+
+PAGE_TOKENS: Final = 256
+SPARE_PAGES: Final = 8
+PATIENCE_SECONDS: Final = 120.0
+NO_END: Final = -1
+
+
+def continuous_figures(
+    backbone: Backbone, *, num_rows: int, num_tokens: int, rounds: int
+) -> dict[str, Any]:
+    """P4 with its conditions.
+
+    Args:
+        backbone: Who answers.
+        num_rows: Requests that arrive together.
+        num_tokens: Length of the answers.
+        rounds: Interleaved rounds.
+
+    Raises:
+        VLibraryError: The two sides wrote different tokens.
+    """
+    endless = without_end(backbone)
+    asked = from_pixels(endless, text_prompts(endless, num_rows), [None] * num_rows)
+    answered: list[Answers] = []
+
+    def checked(answer: Callable[[], Answers]) -> float:
+        seconds = seconds_of(lambda: answered.append(answer()))
+        require_equal(answered[0], answered[-1], what="P4")
+        return seconds
+
+    with _manager(backbone, asked, num_tokens=num_tokens) as manager:
+
+        def ours() -> float:
+            with running_engine(endless, max_rows=num_rows) as engine:
+                through_engine(engine, asked, num_tokens=2)
+                return checked(lambda: through_engine(engine, asked, num_tokens=num_tokens))
+
+        def theirs() -> float:
+            return checked(lambda: _through_manager(manager, asked, num_tokens=num_tokens))
+
+        times = interleave(
+            {"engine": ours, "continuous batching": theirs}, rounds=bar(rounds, "P4")
+        )
+    return {
+        "P4": round(median_ratio(times["continuous batching"], times["engine"]), 3),
+        "P4_identical": True,
+        "P4_median_ms": medians(times),
+    }
+
+
+def text_model(backbone: Backbone) -> Any:  # noqa: ANN401 - each family has its own class
+    """The backbone's text decoder with its head, as a causal language model of its own memory."""
+    model: Any = backbone.model
+    make: Any = hf.AutoModelForCausalLM.from_config
+    alone = make(model.config.get_text_config(), attn_implementation="sdpa")
+    alone.get_decoder().load_state_dict(model.get_decoder().state_dict())
+    alone.get_output_embeddings().load_state_dict(model.get_output_embeddings().state_dict())
+    alone.train(mode=False)
+    alone.requires_grad_(requires_grad=False)
+    return alone.to(device=backbone.device, dtype=backbone.dtype)
+
+
+@contextmanager
+def _manager(backbone: Backbone, asked: Sequence[Asked], *, num_tokens: int) -> Iterator[Any]:
+    """Their manager, running, with room for all requests at once and no end token."""
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+    longest = max(int(one.inputs["input_ids"].shape[1]) for one in asked) + num_tokens
+    pages = len(asked) * -(-longest // PAGE_TOKENS) + SPARE_PAGES
+    configure: Any = hf.GenerationConfig
+    with text_model(backbone).continuous_batching_context_manager(
+        generation_config=configure(
+            max_new_tokens=num_tokens,
+            do_sample=False,
+            eos_token_id=NO_END,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+        ),
+        continuous_batching_config=hf.ContinuousBatchingConfig(
+            page_size=PAGE_TOKENS, num_blocks=pages
+        ),
+    ) as manager:
+        yield manager
+
+
+def _through_manager(manager: Any, asked: Sequence[Asked], *, num_tokens: int) -> Answers:  # noqa: ANN401
+    prompts = [one.inputs["input_ids"][0].tolist() for one in asked]
+    ids = manager.add_requests(inputs=prompts, max_new_tokens=num_tokens)
+    found: dict[str, tuple[int, ...]] = {}
+    while len(found) < len(ids):
+        result = manager.get_result(timeout=PATIENCE_SECONDS)
+        if result is None or result.error is not None:
+            raise VLibraryError("P4: continuous batching did not answer")
+        if result.is_finished():
+            found[result.request_id] = tuple(result.generated_tokens)
+    return [found[request_id] for request_id in ids]

@@ -1,0 +1,79 @@
+"""`vlibrary bench peers`: the engine and the steering beside what others offer for it."""
+
+from importlib.util import find_spec
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.cli.bench.options import (
+    POCKET,
+    RANDOM,
+    AsJson,
+    Backbones,
+    Device,
+    Dtype,
+    Rounds,
+    Rows,
+    Tokens,
+)
+from app.cli.bench.printing import for_backbones, machine_conditions, show
+from app.core.errors import ConfigurationError
+
+TIMED: Final = (
+    "P3 as in `bench engine`; P4 from token ids to the tokens of all answers, both sides running "
+    "already; adapters and shifts: one decode step of a bare loop on the text decoder"
+)
+
+
+def peers(
+    *,
+    rows: Rows = 16,
+    tokens: Tokens = 32,
+    rounds: Rounds = 5,
+    blocks: Annotated[int, typer.Option(min=1, help="Interleaved blocks of decode steps.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, max=512, help="Decode steps a block.")] = 16,
+    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the adapters.")] = 8,
+    backbone: Backbones = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """P3, P3_short, P4 and adapters: generate(), continuous batching and mixed-batch LoRA.
+
+    P3 is the time of sequential `generate()` over the engine's, P4 the time of transformers' own
+    continuous batching over the engine's for the same prompts without pictures; both with equal
+    tokens. `step_over_plain` compares a decode step with a shift for each row, with one LoRA
+    adapter for all rows and with one for each row (PEFT, `adapter_names=`) to a step of the bare
+    decoder. Needs `pip install 'vlibrary[bench]'`.
+    """
+    _require_peft()
+    from app.cli.bench.adapters import adapter_figures
+    from app.cli.bench.backbones import load
+    from app.cli.bench.batching import batching_figures
+    from app.cli.bench.continuous import continuous_figures
+
+    def measure(name: str) -> dict[str, Any]:
+        loaded = load(name, device=device, dtype=dtype)
+        return {
+            **batching_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds),
+            **continuous_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds),
+            **adapter_figures(loaded, num_rows=rows, num_blocks=blocks, num_steps=steps, rank=rank),
+        }
+
+    conditions = {"rows": rows, "tokens": tokens, "rounds": rounds, "blocks": blocks}
+    show(
+        {
+            **for_backbones(backbone or [POCKET, RANDOM], measure),
+            **machine_conditions("peers", **conditions, steps=steps, rank=rank, timed=TIMED),
+        },
+        as_json=as_json,
+    )
+
+
+def _require_peft() -> None:
+    if find_spec("peft") is None:
+        raise ConfigurationError(
+            "bench peers compares with PEFT, which is not installed: pip install 'vlibrary[bench]' "
+            "(from a checkout: pip install --constraint requirements/constraints.txt "
+            "--editable '.[bench]')"
+        )

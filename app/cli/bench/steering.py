@@ -1,0 +1,63 @@
+"""`vlibrary bench steering`: what it costs to steer, and to steer every row differently."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.cli.bench.options import (
+    POCKET,
+    RANDOM,
+    AsJson,
+    Backbones,
+    Device,
+    Dtype,
+    Rounds,
+    Rows,
+    Tokens,
+)
+from app.cli.bench.printing import for_backbones, machine_conditions, show
+
+TIMED: Final = (
+    "P1 from prepared inputs (images decoded, prompts encoded) and stored vectors to the answers' "
+    "texts; P2 steps of the engine that only decode, tokens picked, prefill outside"
+)
+
+
+def steering(
+    *,
+    rows: Rows = 16,
+    tokens: Tokens = 32,
+    rounds: Rounds = 15,
+    blocks: Annotated[int, typer.Option(min=1, help="Pairs of blocks of P2.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, max=512, help="Decode steps a block of P2.")] = 24,
+    backbone: Backbones = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """P1 and P2: a vector for each row over one for all, and steered over unhooked decode steps.
+
+    P1 is the throughput with a vector and a strength of its own for each row, over the throughput
+    with the same for all rows. P2 is the time of a decode step with every row steered over the
+    time with the hooks taken off the backbone: the median over pairs of short blocks in turn, with
+    the quartiles, because the effect is small.
+    """
+    from app.cli.bench.backbones import load
+    from app.cli.bench.decoding import step_figures
+    from app.cli.bench.distinct import distinct_figures
+
+    def measure(name: str) -> dict[str, Any]:
+        loaded = load(name, device=device, dtype=dtype)
+        return {
+            **distinct_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds),
+            **step_figures(loaded, num_rows=rows, num_blocks=blocks, num_steps=steps),
+        }
+
+    conditions = {"rows": rows, "tokens": tokens, "rounds": rounds, "blocks": blocks}
+    show(
+        {
+            **for_backbones(backbone or [POCKET, RANDOM], measure),
+            **machine_conditions("steering", **conditions, steps=steps, timed=TIMED),
+        },
+        as_json=as_json,
+    )

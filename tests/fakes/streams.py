@@ -1,0 +1,30 @@
+"""Streamed answers as tests read them, and a worker behind a socket of its own."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app.worker.client import WorkerClient
+from tests.fakes.live_server import serving
+from tests.fakes.worker import FakeWorker
+from vlibrary_client.streaming import EventDecoder
+
+
+def events_in(body: bytes) -> list[tuple[str, Any]]:
+    """Kinds and contents of a body's events; text that is no JSON stays text."""
+    return [(event.event, _content(event.data)) for event in EventDecoder().feed(body)]
+
+
+def _content(data: str) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data
+
+
+@contextmanager
+def live_worker(worker: FakeWorker) -> Iterator[WorkerClient]:
+    """A client of the worker behind a real socket, over which answers come piece by piece."""
+    with serving(worker.app()) as url:
+        yield WorkerClient([url])

@@ -1,0 +1,101 @@
+"""What only a real socket shows: when pieces arrive, and what hanging up does."""
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.api import racing
+from app.api.app import create_api
+from app.api.dependencies import Services
+from app.core.settings import Settings
+from app.library.database import make_engine
+from app.main import make_services
+from tests.fakes.live_server import serving
+from tests.fakes.streams import events_in, live_worker
+from tests.fakes.waiting import wait_until
+from tests.fakes.worker import FakeWorker
+from vlibrary_client import Client
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"
+BODY = {"prompt": "What colour?", "stream": True}
+
+
+@pytest.fixture
+def services(settings: Settings, worker: FakeWorker) -> Iterator[Services]:
+    with live_worker(worker) as workers:
+        yield make_services(settings, engine=make_engine(NOWHERE), workers=workers)
+
+
+@pytest.fixture
+def url(services: Services) -> Iterator[str]:
+    with serving(create_api(services)) as address:
+        yield address
+
+
+def test_the_first_delta_arrives_before_the_second_is_made(url: str, worker: FakeWorker) -> None:
+    worker.is_stuck = True
+    with httpx.stream("POST", f"{url}/steer/generate", json=BODY, timeout=120) as response:
+        # An iterator that is let go closes the connection.
+        chunks = response.iter_bytes()
+        assert [data["text"] for _, data in events_in(next(chunks))] == ["p"]
+        assert worker.running == 1
+
+
+def test_hanging_up_frees_the_worker_and_the_place(
+    url: str, worker: FakeWorker, services: Services
+) -> None:
+    worker.is_stuck = True
+    with httpx.stream("POST", f"{url}/steer/generate", json=BODY, timeout=120) as response:
+        chunks = response.iter_bytes()
+        next(chunks)
+        assert services.admission.in_flight == 1
+    wait_until(lambda: worker.running == 0, seconds=60)
+    wait_until(lambda: services.admission.in_flight == 0, seconds=60)
+
+
+def test_a_client_that_leaves_its_block_frees_the_worker(url: str, worker: FakeWorker) -> None:
+    worker.is_stuck = True
+    with Client(url, timeout=120) as client:
+        with client.steer.stream("What colour?") as stream:
+            assert next(stream).text == "p"
+        wait_until(lambda: worker.running == 0, seconds=60)
+        worker.is_stuck = False
+        with client.steer.stream("What colour?", logprobs=1) as stream:
+            assert "".join(delta.text for delta in stream) == stream.answer.text == "plain"
+
+
+def test_silence_is_broken_and_the_deadline_is_an_event(
+    url: str,
+    worker: FakeWorker,
+    *,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(racing, "SILENCE_SECONDS", 0.1)
+    hurried = services.settings.model_copy(update={"request_timeout_seconds": 1.0})
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    worker.is_stuck = True
+    response = httpx.post(f"{url}/steer/generate", json=BODY, timeout=120)
+    assert response.text.count(": ping\n\n") > 1
+    (first, _), (last, problem) = events_in(response.content)
+    assert (first, last) == ("delta", "error")
+    assert problem["code"] == "deadline-exceeded"
+    wait_until(lambda: worker.running == 0, seconds=60)
+
+
+def test_a_server_that_stops_ends_its_streams(services: Services, worker: FakeWorker) -> None:
+    worker.is_stuck = True
+    with httpx.Client(timeout=120) as http:
+        with serving(create_api(services)) as url:
+            response = http.send(
+                http.build_request("POST", f"{url}/steer/generate", json=BODY), stream=True
+            )
+            chunks = response.iter_bytes()
+            next(chunks)
+            began = time.monotonic()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(chunks)
+        assert time.monotonic() - began < 30
+    wait_until(lambda: worker.running == 0, seconds=60)

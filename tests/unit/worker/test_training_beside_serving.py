@@ -1,0 +1,95 @@
+"""A training and its passes give way to answers: at most one pass between two tokens."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+from app.method.backbone import Backbone
+from app.method.configuration import TrainingConfig
+from app.method.prompts import build_prompt, encode_prompts
+from app.method.training import TrainingResult, train
+from app.worker.device import DeviceThread, Turn
+from app.worker.engine.engine import Engine
+from app.worker.engine.sampling import Sampling
+from app.worker.engine.sequence import Sequence
+from tests.fakes.backbones import tiny_examples
+from tests.fakes.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = TrainingConfig(
+    shots=2, num_queries=12, batch_size=12, epochs=3, token_budget=120, held_out_fraction=0.25
+)
+
+
+def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Sequence:
+    prompt = build_prompt(backbone, "what color?", ())
+    return Sequence(
+        id=name,
+        inputs=encode_prompts(backbone, [prompt]).inputs,
+        sampling=Sampling(max_new_tokens=900, temperature=3.0, stop=("never",)),
+        listener=lambda _: on_token(),
+    )
+
+
+async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Backbone) -> None:
+    engine = Engine(backbone, max_rows=4)
+    device = DeviceThread(engine, training_share=0.5)
+    course: list[str] = []
+    counting = backbone.model.register_forward_pre_hook(lambda *_: course.append("pass"))
+    device.start()
+
+    async def answer_on() -> None:
+        count = 0
+        while True:
+            count += 1
+            name = f"answer-{count}"
+            make = partial(_sequence, backbone, name, lambda: course.append("token"))
+            await device.generate(name, make)
+
+    def work(turn: Turn) -> TrainingResult:
+        return train(backbone, tiny_examples(40), CONFIG, on_pass=turn)
+
+    answering = asyncio.create_task(answer_on())
+    await until(lambda: "token" in course)
+    began = len(course)
+    result = await device.run_long(work)
+    ended = len(course)
+    answering.cancel()
+    counting.remove()
+    await asyncio.to_thread(device.stop)
+    engine.close()
+    assert result.vectors is not None
+    during = course[began:ended]
+    places = [place for place, event in enumerate(during) if event == "token"]
+    passes = [late - early - 1 for early, late in pairwise(places)]
+    # One pass makes the token itself, and one at most is the training's.
+    assert max(passes) == 2
+    # The training really ran beside the answers.
+    assert passes.count(2) > 20
+
+
+async def test_a_training_that_is_shared_ends_with_the_vectors_of_one_that_is_not(
+    backbone: Backbone,
+) -> None:
+    alone = train(backbone, tiny_examples(40), CONFIG)
+    engine = Engine(backbone, max_rows=4)
+    device = DeviceThread(engine)
+    device.start()
+    answers = [
+        asyncio.create_task(
+            device.generate(f"{place}", partial(_sequence, backbone, f"{place}", lambda: None))
+        )
+        for place in range(3)
+    ]
+    shared = await device.run_long(
+        lambda turn: train(backbone, tiny_examples(40), CONFIG, on_pass=turn)
+    )
+    await asyncio.gather(*answers)
+    await asyncio.to_thread(device.stop)
+    engine.close()
+    assert torch.equal(alone.vectors.shift(), shared.vectors.shift())

@@ -1,0 +1,196 @@
+"""Streamed answers: deltas one by one, and the answer in full with its proof at the end.
+
+A stream that was refused is tried again as any request is; one that has begun is never repeated.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Generator
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from vlibrary_client.answers import Answer, Delta
+from vlibrary_client.calls import Call
+from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
+from vlibrary_client.replies import Reply, error_from_reply
+from vlibrary_client.streaming import EventDecoder, ServerSentEvent
+from vlibrary_client.transport import AsyncTransport, SyncTransport
+
+# The answer is one event, and the log-probabilities of thousands of tokens may be in it.
+MAX_ANSWER_BYTES: Final = 32 << 20
+_UNKNOWN_STATUS: Final = 500
+
+_ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+_DELTA: TypeAdapter[Delta] = TypeAdapter(Delta)
+
+Piece: TypeAlias = Delta | Answer | None
+
+
+def read_answer_event(event: ServerSentEvent) -> Piece:
+    """A delta or the answer; None for an event of a kind that this release does not know.
+
+    Raises:
+        InvalidResponseError: The event cannot be read.
+        VLibraryError: The event tells of an error, by its code.
+    """
+    if event.event == "error":
+        body = event.data.encode()
+        raise error_from_reply(Reply(status=_status_in(body), body=body))
+    try:
+        if event.event == "delta":
+            return _DELTA.validate_json(event.data)
+        if event.event == "answer":
+            return _ANSWER.validate_json(event.data)
+    except ValidationError as error:
+        raise InvalidResponseError("cannot read an event of the answer") from error
+    return None
+
+
+def _status_in(problem: bytes) -> int:
+    try:
+        return int(json.loads(problem)["status"])
+    except (ValueError, TypeError, KeyError):
+        return _UNKNOWN_STATUS
+
+
+def _broken() -> ConnectionFailedError:
+    return ConnectionFailedError("the answer broke off before its end")
+
+
+class _Ending:
+    """The answer that a stream ends with."""
+
+    _answer: Answer | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The answer in full.
+
+        Raises:
+            VLibraryError: The stream has not been read to its end.
+        """
+        if self._answer is None:
+            raise VLibraryError("the answer is not complete: read the stream to its end first")
+        return self._answer
+
+    def _end(self, answer: Answer) -> None:
+        self._answer = answer
+
+
+class AnswerStream(_Ending):
+    """The deltas of an answer, in a `with` block that ends the answer early when it is left.
+
+    Leaving the block, or `close`, ends the connection, upon which the server stops generating.
+    """
+
+    def __init__(self, transport: SyncTransport, call: Call[Any]) -> None:
+        self._deltas = self._read(transport, call)
+
+    def __enter__(self) -> Self:
+        """Returns the stream itself."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Closes the connection."""
+        self.close()
+
+    def __iter__(self) -> Self:
+        """Returns the stream itself."""
+        return self
+
+    def __next__(self) -> Delta:
+        """The next delta, as soon as it is there."""
+        return next(self._deltas)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._deltas.close()
+
+    def _read(self, transport: SyncTransport, call: Call[Any]) -> Generator[Delta, None, None]:
+        attempt = 0
+        while True:
+            has_begun = False
+            try:
+                with transport.stream(call) as chunks:
+                    has_begun = True
+                    decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
+                    for chunk in chunks:
+                        for piece in map(read_answer_event, decoder.feed(chunk)):
+                            if isinstance(piece, Answer):
+                                self._end(piece)
+                                return
+                            if piece is not None:
+                                yield piece
+                raise _broken()
+            except VLibraryError as error:
+                delay = transport.policy.delay_after_refusal(error, attempt=attempt)
+                if has_begun or delay is None:
+                    raise
+            transport.sleep(delay)
+            attempt += 1
+
+
+class AsyncAnswerStream(_Ending):
+    """As `AnswerStream`, in an `async with` block."""
+
+    def __init__(self, transport: AsyncTransport, make_call: Callable[[], Call[Any]]) -> None:
+        self._deltas = self._read(transport, make_call)
+
+    async def __aenter__(self) -> Self:
+        """Returns the stream itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Closes the connection."""
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        """Returns the stream itself."""
+        return self
+
+    async def __anext__(self) -> Delta:
+        """The next delta, as soon as it is there."""
+        return await anext(self._deltas)
+
+    async def aclose(self) -> None:
+        """Closes the connection."""
+        await self._deltas.aclose()
+
+    async def _read(
+        self, transport: AsyncTransport, make_call: Callable[[], Call[Any]]
+    ) -> AsyncGenerator[Delta, None]:
+        # Images may be files.
+        call = await asyncio.to_thread(make_call)
+        attempt = 0
+        while True:
+            has_begun = False
+            try:
+                async with transport.stream(call) as chunks:
+                    has_begun = True
+                    decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
+                    async for chunk in chunks:
+                        for piece in map(read_answer_event, decoder.feed(chunk)):
+                            if isinstance(piece, Answer):
+                                self._end(piece)
+                                return
+                            if piece is not None:
+                                yield piece
+                raise _broken()
+            except VLibraryError as error:
+                delay = transport.policy.delay_after_refusal(error, attempt=attempt)
+                if has_begun or delay is None:
+                    raise
+            await transport.sleep(delay)
+            attempt += 1
