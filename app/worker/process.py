@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,24 +24,13 @@ from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone, load_backbone
-from app.method.dose import residual_norms
 from app.method.embedding import space_id
-from app.method.features import FeatureCache
-from app.worker.bank import Fetch, VectorBank
-from app.worker.demonstrations import DatasetPools
-from app.worker.device import DeviceThread
-from app.worker.engine.engine import Engine
-from app.worker.images import ImageLimits
+from app.worker.assembly import serving_parts
+from app.worker.bank import Fetch
 from app.worker.jobs import taking_jobs
 from app.worker.messages import HealthResponse
-from app.worker.metrics import Metrics
-from app.worker.mirrors import mirror_worker
-from app.worker.reading import DoseLimit, Reader
 from app.worker.server import create_app
-from app.worker.serving import Limits, Serving
 from app.worker.training import Trainer
-
-FEATURE_CACHE_BYTES: Final = 256 * 1024 * 1024
 
 log = get_logger(__name__)
 
@@ -151,46 +139,16 @@ async def running_worker(
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
         objects = ObjectStore(settings.objects_url)
-        # Before the device thread takes over.
-        dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
-        device = DeviceThread(
-            Engine(backbone, max_rows=settings.max_rows),
-            training_share=settings.training_share,
-            on_broken=on_broken,
+        parts = await stack.enter_async_context(
+            serving_parts(
+                backbone,
+                settings,
+                fetch=_fetch_from(sessions),
+                objects=objects,
+                on_broken=on_broken,
+            )
         )
-        device.start()
-        stack.push_async_callback(asyncio.to_thread, device.stop)
-        features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
-        reader = Reader(
-            backbone,
-            device=device,
-            pools=DatasetPools(backbone, device=device, objects=objects, features=features),
-            features=features,
-            limits=ImageLimits.of(settings),
-        )
-        stack.callback(reader.close)
-        metrics = Metrics()
-        bank = VectorBank(
-            backbone,
-            device=device,
-            fetch=_fetch_from(sessions),
-            num_slots=settings.bank_slots,
-            metrics=metrics,
-        )
-        serving = Serving(
-            backbone,
-            device=device,
-            bank=bank,
-            reader=reader,
-            features=features,
-            limits=Limits(
-                max_requests=settings.max_rows + settings.max_waiting,
-                max_new_tokens=settings.max_new_tokens_limit,
-                dose=dose,
-            ),
-            metrics=metrics,
-        )
-        mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
+        device, serving = parts.device, parts.serving
         trainer = Trainer(
             backbone,
             device=device,

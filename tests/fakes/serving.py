@@ -1,10 +1,10 @@
 """A worker's serving side without a database, and requests for it."""
 
-import asyncio
 import io
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 import torch
@@ -16,20 +16,17 @@ from app.core.settings import Settings
 from app.core.vector_file import decode_vector_file
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
-from app.method.dose import residual_norms
 from app.method.embedding import space_id
-from app.method.features import FeatureCache
 from app.method.vectors import InContextVectors
+from app.worker.assembly import serving_parts
 from app.worker.bank import VectorBank
 from app.worker.client import WorkerClient
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.images import ImageLimits
 from app.worker.messages import GenerateRequest, HealthResponse
-from app.worker.reading import DoseLimit, Reader
 from app.worker.server import create_app
-from app.worker.serving import Limits, Serving
+from app.worker.serving import Serving
 from tests.fakes.vectors import make_vector_file
 
 # Made-up vectors are long beside the stream of a tiny random backbone.
@@ -37,56 +34,23 @@ HIGHEST_DOSE = 1000.0
 DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.parquet"}
 
 
-class Parts:
-    """A serving worker without a database, and what it is made of."""
+class Files:
+    """Two vector files in memory."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        objects: ObjectStore,
-        *,
-        max_requests: int,
-        highest_dose: float,
-    ) -> None:
-        self.files = {
+    def __init__(self, backbone: Backbone) -> None:
+        self.contents = {
             sha256_hex(data): data
             for data in (make_vector_file(seed, backbone=backbone.description) for seed in (1, 2))
         }
-        self.digests = list(self.files)
-        self.engine = Engine(backbone, max_rows=4)
-        self.device = DeviceThread(self.engine)
-        features = FeatureCache(backbone)
-        self.bank = VectorBank(backbone, device=self.device, fetch=self.fetch, num_slots=4)
-        self.pools = DatasetPools(
-            backbone, device=self.device, objects=objects, features=features, max_pools=1
-        )
-        self.reader = Reader(
-            backbone,
-            device=self.device,
-            pools=self.pools,
-            features=features,
-            limits=ImageLimits.of(Settings()),
-        )
-        self.serving = Serving(
-            backbone,
-            device=self.device,
-            bank=self.bank,
-            reader=self.reader,
-            features=features,
-            limits=Limits(
-                max_requests=max_requests,
-                max_new_tokens=900,
-                dose=DoseLimit(norms=residual_norms(backbone), highest=highest_dose),
-            ),
-        )
+        self.digests = list(self.contents)
 
     async def fetch(self, digest: str) -> bytes:
-        if digest not in self.files:
+        if digest not in self.contents:
             raise NotFoundError("no such file")
-        return self.files[digest]
+        return self.contents[digest]
 
     def shift(self, digest: str) -> torch.Tensor:
-        tensors, _ = decode_vector_file(self.files[digest])
+        tensors, _ = decode_vector_file(self.contents[digest])
         return InContextVectors.from_tensors(tensors).shift()
 
     def use(self, place: int, strength: float = 1.0) -> dict[str, object]:
@@ -99,6 +63,21 @@ class Parts:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A serving worker without a database, and the vectors it knows."""
+
+    files: Files
+    engine: Engine
+    device: DeviceThread
+    bank: VectorBank
+    pools: DatasetPools
+    serving: Serving
+
+    def use(self, place: int, strength: float = 1.0) -> dict[str, object]:
+        return self.files.use(place, strength)
+
+
 @asynccontextmanager
 async def running_parts(
     backbone: Backbone,
@@ -107,14 +86,24 @@ async def running_parts(
     max_requests: int = 16,
     highest_dose: float = HIGHEST_DOSE,
 ) -> AsyncIterator[Parts]:
-    parts = Parts(backbone, objects, max_requests=max_requests, highest_dose=highest_dose)
-    parts.device.start()
-    try:
-        yield parts
-    finally:
-        parts.reader.close()
-        await asyncio.to_thread(parts.device.stop)
-        parts.engine.close()
+    rows = min(4, max_requests - 1)
+    settings = Settings(
+        max_rows=rows,
+        max_waiting=max_requests - rows,
+        max_new_tokens_limit=900,
+        bank_slots=4,
+        max_dose=highest_dose,
+    )
+    files = Files(backbone)
+    async with serving_parts(backbone, settings, fetch=files.fetch, objects=objects) as made:
+        yield Parts(
+            files=files,
+            engine=made.engine,
+            device=made.device,
+            bank=made.bank,
+            pools=made.pools,
+            serving=made.serving,
+        )
 
 
 def png(colour: tuple[int, int, int] = (220, 30, 30), *, side: int = 16) -> bytes:

@@ -24,15 +24,12 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
-from app.method.features import FeatureCache
-from app.worker.bank import VectorBank
-from app.worker.demonstrations import DatasetPools
+from app.worker.assembly import serving_parts
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence as Row
-from app.worker.images import ImageLimits
 from app.worker.messages import GenerateRequest, VectorUse
-from app.worker.serving import Limits, Serving
+from app.worker.serving import Serving
 
 NUM_SLOTS: Final = 64
 NUM_PICTURES: Final = 8
@@ -130,28 +127,23 @@ async def _phases(
 ) -> dict[str, list[Phase]]:
     files = _Files(backbone)
     ends: list[float] = []
-    engine = _watched(Engine(backbone, max_rows=num_rows), ends)
-    device = DeviceThread(engine)
-    device.start()
-    serving = _serving(backbone, device, files)
     found: dict[str, list[Phase]] = {"cold": [], "warm": [], "alone": []}
-    asking = _Asking(serving, files, ends)
-    try:
-        async with _background(backbone, device, num_rows=num_rows - 1):
+    settings = Settings(max_rows=num_rows, bank_slots=NUM_SLOTS)
+    objects = ObjectStore("memory:///")
+    async with serving_parts(backbone, settings, fetch=files.fetch, objects=objects) as parts:
+        _watch(parts.engine, ends)
+        asking = _Asking(parts.serving, files, ends)
+        async with _background(backbone, parts.device, num_rows=num_rows - 1):
             await asking.phase("warm", num_requests=NUM_PICTURES)
             for index in bar(num_rounds, "P9"):
                 names = list(found)
                 for name in names if index % 2 == 0 else names[::-1]:
                     found[name].append(await asking.phase(name, num_requests=num_requests))
-    finally:
-        serving.close()
-        await asyncio.to_thread(device.stop)
-        engine.close()
     return found
 
 
-def _watched(engine: Engine, ends: list[float]) -> Engine:
-    """The engine, which takes down when each of its steps ended."""
+def _watch(engine: Engine, ends: list[float]) -> None:
+    """Take down when each of the engine's steps ended."""
     step = engine.step
 
     def watched() -> Any:  # noqa: ANN401 - whatever a step returns
@@ -160,21 +152,6 @@ def _watched(engine: Engine, ends: list[float]) -> Engine:
         return finished
 
     engine.step = watched  # type: ignore[method-assign] # the seam has no place for a clock
-    return engine
-
-
-def _serving(backbone: Backbone, device: DeviceThread, files: _Files) -> Serving:
-    features = FeatureCache(backbone)
-    return Serving(
-        backbone,
-        device=device,
-        bank=VectorBank(backbone, device=device, fetch=files.fetch, num_slots=NUM_SLOTS),
-        pools=DatasetPools(
-            backbone, device=device, objects=ObjectStore("memory:///"), features=features
-        ),
-        features=features,
-        limits=Limits(max_requests=8, max_new_tokens=64, image=ImageLimits.of(Settings())),
-    )
 
 
 class _Asking:

@@ -13,7 +13,7 @@ from app.method.backbone import Backbone
 from app.worker.messages import GenerateRequest
 from app.worker.server import create_app
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.gated_worker import ServingWorker, serving_worker
+from tests.fakes.gated_worker import GatedWorker, gated_worker
 from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio
@@ -30,8 +30,8 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _served(backbone: Backbone, *, max_rows: int) -> AsyncIterator[tuple[ServingWorker, int]]:
-    async with serving_worker(backbone, max_rows=max_rows) as worker:
+async def _served(backbone: Backbone, *, max_rows: int) -> AsyncIterator[tuple[GatedWorker, int]]:
+    async with gated_worker(backbone, max_rows=max_rows) as worker:
         app = create_app(worker.serving, health=worker.health, max_body_bytes=100_000)
         config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1)
         server = _Server(config)
@@ -70,14 +70,14 @@ async def _leave(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def _take_until_one_waits(worker: ServingWorker, *, running: int) -> None:
+async def _take_until_one_waits(worker: GatedWorker, *, running: int) -> None:
     """Take steps until so many run and one more has come that finds no row."""
     async with asyncio.timeout(SECONDS):
         while (worker.device.num_running, worker.device.num_waiting) != (running, 1):
-            await worker.engine.take(1)
+            await worker.gate.take(1)
 
 
-def _cancelled(worker: ServingWorker, stage: str) -> float:
+def _cancelled(worker: GatedWorker, stage: str) -> float:
     shown = parse_metrics(expose(worker.metrics.registry.collect()).decode())
     return shown.get(f'vlibrary_cancelled_total{{stage="{stage}"}}', 0.0)
 
@@ -87,34 +87,33 @@ async def test_a_client_that_leaves_frees_its_row_within_one_step(
     backbone: Backbone, path: str
 ) -> None:
     async with _served(backbone, max_rows=2) as (worker, port):
-        worker.engine.is_gated = True
+        worker.gate.is_shut = True
         client = await _ask(port, path)
-        await worker.engine.take(5)
+        await worker.gate.take(5)
         assert worker.device.num_running == 1
         await _leave(client)
         # The sixth step is about to begin, and waits until the worker has noticed.
         await until(lambda: worker.serving.num_requests == 0)
-        assert (worker.engine.num_steps, worker.device.num_running) == (5, 1)
-        worker.engine.allow(1)
+        assert (worker.gate.num_steps, worker.device.num_running) == (5, 1)
+        worker.gate.allow(1)
         await until(lambda: worker.device.num_running == 0)
         await worker.device.call(lambda: None)
-        assert (worker.engine.num_steps, worker.engine.num_asked) == (6, 6)
-        assert not worker.engine.has_work
+        assert (worker.gate.num_steps, worker.gate.num_asked) == (6, 6)
         assert _cancelled(worker, "running") == 1
 
 
 @ANSWERING
 async def test_the_next_step_gives_the_free_row_to_who_waits(backbone: Backbone, path: str) -> None:
     async with _served(backbone, max_rows=2) as (worker, port):
-        worker.engine.is_gated = True
+        worker.gate.is_shut = True
         leaving = await _ask(port, path)
-        await worker.engine.take(3)
+        await worker.gate.take(3)
         others = [await _ask(port, path) for _ in range(2)]
         await _take_until_one_waits(worker, running=2)
         await _leave(leaving)
         await until(lambda: worker.serving.num_requests == 2)
         # One step was about to begin; the one after it has the row to give.
-        await worker.engine.take(2)
+        await worker.gate.take(2)
         assert (worker.device.num_running, worker.device.num_waiting) == (2, 0)
         for client in others:
             await _leave(client)
@@ -124,14 +123,14 @@ async def test_the_next_step_gives_the_free_row_to_who_waits(backbone: Backbone,
 @ANSWERING
 async def test_who_leaves_the_queue_never_gets_a_row(backbone: Backbone, path: str) -> None:
     async with _served(backbone, max_rows=1) as (worker, port):
-        worker.engine.is_gated = True
+        worker.gate.is_shut = True
         running = await _ask(port, path)
-        await worker.engine.take(3)
+        await worker.gate.take(3)
         waiting = await _ask(port, path)
         await _take_until_one_waits(worker, running=1)
         await _leave(waiting)
         await until(lambda: worker.serving.num_requests == 1)
-        await worker.engine.take(1)
+        await worker.gate.take(1)
         assert (worker.device.num_running, worker.device.num_waiting) == (1, 0)
         assert _cancelled(worker, "waiting") == 1
         await _leave(running)

@@ -22,9 +22,11 @@ from app.core.errors import (
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
 from app.method.embedding import embed, space_id
+from app.method.features import FeatureCache
 from app.method.generation import generate
 from app.method.prompts import build_prompt
-from app.worker.messages import EmbedRequest, GenerateRequest
+from app.worker.demonstrations import DatasetPools
+from app.worker.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
 from tests.fakes.backbones import lose_a_hook, tiny_examples
 from tests.fakes.serving import DATASET, Parts, over_http, png, request_of, running_parts
 from tests.fakes.waiting import until
@@ -51,15 +53,18 @@ async def test_vectors_steer_and_the_receipt_says_so(backbone: Backbone, parts: 
     )
     answer = await parts.serving.generate(request)
     prompt = build_prompt(backbone, "what color?", Image.open(io.BytesIO(png())))
-    shift = parts.shift(parts.digests[0]) * 1.5 - parts.shift(parts.digests[1]) * 0.5
+    shift = (
+        parts.files.shift(parts.files.digests[0]) * 1.5
+        - parts.files.shift(parts.files.digests[1]) * 0.5
+    )
     steered = generate(backbone, [prompt], shifts=shift[None], max_new_tokens=8)[0]
     plain = generate(backbone, [prompt], max_new_tokens=8)[0]
     assert answer.token_ids == steered.token_ids
     assert answer.baseline is not None
     assert answer.baseline.token_ids == plain.token_ids
     assert [(one.sha256, one.strength) for one in answer.receipt.vectors] == [
-        (parts.digests[0], 1.5),
-        (parts.digests[1], -0.5),
+        (parts.files.digests[0], 1.5),
+        (parts.files.digests[1], -0.5),
     ]
     assert answer.receipt.sites_hit == answer.receipt.sites_expected == 2 * backbone.num_layers
     assert answer.receipt.kl_first_token is not None
@@ -161,11 +166,20 @@ async def test_the_picture_that_is_asked_about_is_not_among_the_demonstrations(
         )
 
 
-async def test_datasets_take_turns_in_memory_and_a_missing_one_is_reported(parts: Parts) -> None:
+async def test_datasets_take_turns_in_memory_and_a_missing_one_is_reported(
+    backbone: Backbone, objects: ObjectStore, parts: Parts
+) -> None:
+    pools = DatasetPools(
+        backbone,
+        device=parts.device,
+        objects=objects,
+        features=FeatureCache(backbone),
+        max_pools=1,
+    )
     for key in ("datasets/colours.parquet", "datasets/other.parquet", "datasets/colours.parquet"):
-        use = {**DATASET, "storage_key": key, "shots": 1}
-        await parts.serving.generate(request_of(demonstrations=use))
-        assert len(parts.pools._pools) == 1
+        use = DemonstrationsUse.model_validate({**DATASET, "storage_key": key, "shots": 1})
+        assert len(await pools.choose(use, question="which?", images=[])) == 1
+        assert len(pools._pools) == 1
     missing = {**DATASET, "storage_key": "datasets/none.parquet", "shots": 1}
     with pytest.raises(NotFoundError):
         await parts.serving.generate(request_of(demonstrations=missing))

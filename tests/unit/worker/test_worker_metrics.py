@@ -21,7 +21,7 @@ from app.worker.messages import GenerateRequest
 from app.worker.metrics import Metrics, Passage, inter_token_seconds
 from app.worker.server import create_app
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.gated_worker import ServingWorker, serving_worker
+from tests.fakes.gated_worker import GatedWorker, gated_worker
 
 
 def _sequence(**changes: object) -> Sequence:
@@ -107,7 +107,7 @@ def test_vectors_count_once_and_only_while_they_steer_a_row() -> None:
 
 
 @asynccontextmanager
-async def _http(worker: ServingWorker) -> AsyncIterator[httpx.AsyncClient]:
+async def _http(worker: GatedWorker) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(worker.serving, health=worker.health, max_body_bytes=100_000)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
@@ -127,11 +127,8 @@ def _request(**changes: object) -> GenerateRequest:
 
 @pytest.mark.anyio
 async def test_a_worker_shows_all_of_its_metrics(backbone: Backbone) -> None:
-    async with serving_worker(backbone) as worker, _http(worker) as http:
-        uses = [
-            {"sha256": digest, "vector_id": uuid.uuid4(), "name": "n", "version": 1}
-            for digest in worker.files
-        ]
+    async with gated_worker(backbone) as worker, _http(worker) as http:
+        uses = [worker.files.use(0), worker.files.use(1)]
         answers = [await worker.serving.generate(_request(vectors=uses[:1])) for _ in range(2)]
         answers.append(await worker.serving.generate(_request(vectors=uses, baseline=True)))
         with pytest.raises(InvalidInputError):
@@ -160,20 +157,18 @@ async def test_a_worker_shows_all_of_its_metrics(backbone: Backbone) -> None:
 
 @pytest.mark.anyio
 async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) -> None:
-    async with serving_worker(backbone, max_rows=1) as worker, _http(worker) as http:
-        worker.engine.is_gated = True
-        (digest, *_) = worker.files
-        use = {"sha256": digest, "vector_id": uuid.uuid4(), "name": "n", "version": 1}
+    async with gated_worker(backbone, max_rows=1) as worker, _http(worker) as http:
+        worker.gate.is_shut = True
+        use = worker.files.use(0)
         asking = [
             asyncio.create_task(worker.serving.generate(_request(vectors=[use]))) for _ in range(3)
         ]
-        await worker.engine.take(1)
+        await worker.gate.take(1)
         shown = await _scraped(http)
         assert shown["vlibrary_num_requests_running"] == 1
         assert shown["vlibrary_num_requests_waiting"] == 2
         assert shown["vlibrary_distinct_vectors_in_batch"] == 1
-        worker.engine.is_gated = False
-        worker.engine.allow(1)
+        worker.gate.open()
         await asyncio.gather(*asking)
         shown = await _scraped(http)
     assert shown["vlibrary_num_requests_running"] == shown["vlibrary_num_requests_waiting"] == 0
@@ -183,11 +178,11 @@ async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) ->
 @pytest.mark.anyio
 async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
     metrics = Metrics()
-    async with serving_worker(backbone) as worker:
+    async with gated_worker(backbone) as worker:
         bank = VectorBank(
-            backbone, device=worker.device, fetch=worker.fetch, num_slots=1, metrics=metrics
+            backbone, device=worker.device, fetch=worker.files.fetch, num_slots=1, metrics=metrics
         )
-        for digest in [*worker.files, *worker.files]:
+        for digest in worker.files.digests * 2:
             async with bank.hold([digest]):
                 pass
         with pytest.raises(NotFoundError):
@@ -206,6 +201,6 @@ async def test_training_takes_its_part_of_the_devices_time(backbone: Backbone) -
             time.sleep(0.01)
             turn()
 
-    async with serving_worker(backbone) as worker:
+    async with gated_worker(backbone) as worker:
         await worker.device.run_long(work)
         assert worker.device.seconds_by_use()["training"] >= 0.03

@@ -1,0 +1,93 @@
+"""What a worker serves with, put together from its settings and taken apart again.
+
+Knows every part of the serving side; where vectors and datasets come from is the caller's affair.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from app.core.settings import Settings
+from app.library.storage import ObjectStore
+from app.method.backbone import Backbone
+from app.method.dose import residual_norms
+from app.method.features import FeatureCache
+from app.worker.bank import Fetch, VectorBank
+from app.worker.demonstrations import DatasetPools
+from app.worker.device import DeviceThread
+from app.worker.engine.engine import Engine
+from app.worker.images import ImageLimits
+from app.worker.metrics import Metrics
+from app.worker.mirrors import mirror_worker
+from app.worker.reading import DoseLimit, Reader
+from app.worker.serving import Limits, Serving
+
+FEATURE_CACHE_BYTES: Final = 256 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServingParts:
+    """The serving side of a worker, running."""
+
+    engine: Engine
+    device: DeviceThread
+    bank: VectorBank
+    pools: DatasetPools
+    serving: Serving
+
+
+@asynccontextmanager
+async def serving_parts(
+    backbone: Backbone,
+    settings: Settings,
+    *,
+    fetch: Fetch,
+    objects: ObjectStore,
+    on_broken: Callable[[], object] | None = None,
+) -> AsyncIterator[ServingParts]:
+    """The parts, for the block.
+
+    Args:
+        backbone: Gets resident hooks, which are taken off at the end.
+        settings: Sizes and limits.
+        fetch: The stored file of a vector's digest.
+        objects: Where datasets lie.
+        on_broken: Called from the device thread when the device is lost for good.
+    """
+    # Before the device thread takes over.
+    dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
+    engine = Engine(backbone, max_rows=settings.max_rows)
+    device = DeviceThread(engine, training_share=settings.training_share, on_broken=on_broken)
+    features = FeatureCache(backbone, max_bytes=FEATURE_CACHE_BYTES)
+    metrics = Metrics()
+    bank = VectorBank(
+        backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+    )
+    pools = DatasetPools(backbone, device=device, objects=objects, features=features)
+    reader = Reader(
+        backbone, device=device, pools=pools, features=features, limits=ImageLimits.of(settings)
+    )
+    limits = Limits(
+        max_requests=settings.max_rows + settings.max_waiting,
+        max_new_tokens=settings.max_new_tokens_limit,
+        dose=dose,
+    )
+    serving = Serving(
+        backbone,
+        device=device,
+        bank=bank,
+        reader=reader,
+        features=features,
+        limits=limits,
+        metrics=metrics,
+    )
+    mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
+    device.start()
+    try:
+        yield ServingParts(engine=engine, device=device, bank=bank, pools=pools, serving=serving)
+    finally:
+        reader.close()
+        await asyncio.to_thread(device.stop)
+        engine.close()
