@@ -16,9 +16,11 @@ from app.api.app import Lifespan, create_api
 from app.api.backbones import ServingWorkers
 from app.api.dependencies import Services
 from app.api.maintenance import keep_house
+from app.api.metrics import Metrics
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 from app.core.settings import Settings
+from app.core.tracing import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
@@ -37,7 +39,7 @@ def create_app(settings: Settings | None = None, *, workers: WorkerClient | None
         workers: Who owns the accelerators; found by the settings when not given.
 
     Raises:
-        ConfigurationError: There is no database to use.
+        ConfigurationError: There is no database to use, or traces cannot be exported.
     """
     if settings is None:
         settings = Settings()
@@ -52,7 +54,12 @@ def create_app(settings: Settings | None = None, *, workers: WorkerClient | None
     services = make_services(
         settings, engine=engine, workers=workers or WorkerClient(worker_urls(settings))
     )
-    return create_api(services, lifespan=_lifespan(services, engine=engine))
+    tracing = make_tracing(settings, service="vlibrary-api")
+    return create_api(
+        services,
+        lifespan=_lifespan(services, engine=engine, tracing=tracing),
+        tracing=tracing.provider,
+    )
 
 
 def worker_urls(settings: Settings) -> tuple[str, ...]:
@@ -64,6 +71,15 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     """The parts that requests share, not yet started."""
     sessions = session_factory(engine)
     max_bytes = BODIES_IN_FLIGHT * settings.max_body_bytes
+    metrics = Metrics()
+    admission = Admission(
+        max_requests=settings.max_rows + settings.max_waiting,
+        max_bytes=max_bytes,
+        max_requests_per_caller=settings.max_requests_per_caller,
+    )
+    uploads = Admission(max_requests=MAX_UPLOADS, max_bytes=max_bytes)
+    streams = Admission(max_requests=MAX_STREAMS, max_bytes=max_bytes)
+    metrics.mirror_places({"answers": admission, "uploads": uploads, "streams": streams})
     return Services(
         settings=settings,
         sessions=sessions,
@@ -75,18 +91,18 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         workers=workers,
         serving=ServingWorkers(workers),
         store=ObjectStore(settings.objects_url),
-        admission=Admission(
-            max_requests=settings.max_rows + settings.max_waiting, max_bytes=max_bytes
-        ),
-        uploads=Admission(max_requests=MAX_UPLOADS, max_bytes=max_bytes),
-        streams=Admission(max_requests=MAX_STREAMS, max_bytes=max_bytes),
+        admission=admission,
+        uploads=uploads,
+        streams=streams,
+        metrics=metrics,
     )
 
 
-def _lifespan(services: Services, *, engine: AsyncEngine) -> Lifespan:
+def _lifespan(services: Services, *, engine: AsyncEngine, tracing: Tracing) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, tracing.stop)
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(services.workers.aclose)
             await services.retriever.start()

@@ -1,22 +1,29 @@
 """Bounds what is in flight, before any body is read or any image is decoded."""
 
 import asyncio
+import hashlib
+import heapq
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.exceptions import HTTPException
 
+from app.api.pace import Pace
 from app.core.errors import BusyError
+
+Reason = Literal["full", "bytes", "caller"]
 
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 30
 BODY_TIMEOUT_SECONDS: Final = 30.0
-_SMOOTHING: Final = 0.2
+MOST_TURNED_AWAY: Final = 4096
 
 
 class Admission:
@@ -26,49 +33,127 @@ class Admission:
         max_requests: Requests that may be in flight together.
         max_bytes: Bytes of bodies that may be in flight together. A single request is always
             let in when nothing else is in flight.
+        max_requests_per_caller: Requests of one caller that may be in flight together.
+        clock: Seconds from any start.
     """
 
-    def __init__(self, *, max_requests: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        max_requests_per_caller: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
+        self._max_requests_per_caller = max_requests_per_caller
+        self._clock = clock
+        self._pace = Pace(clock=clock)
         self._requests = 0
         self._bytes = 0
-        self._mean_seconds = 1.0
+        self._callers: Counter[str] = Counter()
+        self._rejections: Counter[str] = Counter()
+        # When those who were turned away will be back, as they were told; a heap.
+        self._returns: list[float] = []
 
     @property
     def in_flight(self) -> int:
         """Requests that are in flight."""
         return self._requests
 
+    @property
+    def num_callers(self) -> int:
+        """Callers with a request in flight, as far as they are told apart."""
+        return len(self._callers)
+
+    def rejections(self) -> Mapping[str, int]:
+        """How many requests were turned away so far, by reason."""
+        return dict(self._rejections)
+
     @contextmanager
-    def place(self, *, num_bytes: int = 0) -> Iterator[None]:
+    def place(self, *, num_bytes: int = 0, caller: str | None = None) -> Iterator[None]:
         """Holds a place for the block.
 
+        Args:
+            num_bytes: Of the request's body.
+            caller: Whose request it is, if callers are told apart.
+
         Raises:
-            BusyError: All are taken; it says when one is likely to be free.
+            BusyError: All are taken, or the caller has its share already; it says when one is
+                likely to be free.
         """
-        is_full = self._requests >= self._max_requests
-        is_heavy = self._requests > 0 and self._bytes + num_bytes > self._max_bytes
-        if is_full or is_heavy:
-            raise BusyError(
-                f"{self._requests} requests are in flight, more are not admitted",
-                retry_after_seconds=self.retry_after_seconds(),
-            )
+        reason = self._obstacle(num_bytes=num_bytes, caller=caller)
+        if reason is not None:
+            raise self._rejection(reason, num_bytes=num_bytes, caller=caller)
         self._requests += 1
         self._bytes += num_bytes
-        start = time.monotonic()
+        if caller is not None:
+            self._callers[caller] += 1
+        self._pace.begin()
         try:
             yield
         finally:
+            self._pace.end()
             self._requests -= 1
             self._bytes -= num_bytes
-            seconds = time.monotonic() - start
-            self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
+            if caller is not None:
+                self._leave(caller)
 
-    def retry_after_seconds(self) -> int:
-        """When a place is likely to be free, from how long requests took lately."""
-        seconds = math.ceil(self._mean_seconds / max(1, self._requests))
-        return min(max(seconds, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
+    def _leave(self, caller: str) -> None:
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            # An entry for everyone who ever called would grow for ever.
+            del self._callers[caller]
+
+    def _obstacle(self, *, num_bytes: int, caller: str | None) -> Reason | None:
+        share = self._max_requests_per_caller
+        if share is not None and caller is not None and self._callers[caller] >= share:
+            return "caller"
+        if self._requests >= self._max_requests:
+            return "full"
+        if self._requests > 0 and self._bytes + num_bytes > self._max_bytes:
+            return "bytes"
+        return None
+
+    def _rejection(self, reason: Reason, *, num_bytes: int, caller: str | None) -> BusyError:
+        self._rejections[reason] += 1
+        if reason == "caller":
+            own = self._callers[caller or ""]
+            return _busy(
+                f"{own} requests of this caller are in flight, more are not admitted",
+                reason=reason,
+                # Of all that end, every so many-th is one of this caller's.
+                seconds=self._requests / own / self._pace.per_second(),
+            )
+        error = _busy(
+            f"{self._requests} requests are in flight, more are not admitted",
+            reason=reason,
+            seconds=self._seconds_until_free(num_bytes),
+        )
+        if len(self._returns) < MOST_TURNED_AWAY:
+            heapq.heappush(self._returns, self._clock() + (error.retry_after_seconds or 0.0))
+        return error
+
+    def _seconds_until_free(self, num_bytes: int) -> float:
+        """When as many will have ended as it takes, and those turned away before had their turn."""
+        now = self._clock()
+        while self._returns and self._returns[0] <= now:
+            heapq.heappop(self._returns)
+        ahead = self._num_to_end(num_bytes) + len(self._returns)
+        return ahead / self._pace.per_second()
+
+    def _num_to_end(self, num_bytes: int) -> int:
+        surplus_requests = self._requests + 1 - self._max_requests
+        surplus_bytes = min(self._bytes, self._bytes + num_bytes - self._max_bytes)
+        mean_bytes = self._bytes / max(1, self._requests)
+        surplus = math.ceil(surplus_bytes / mean_bytes) if mean_bytes else 0
+        return max(1, surplus_requests, surplus)
+
+
+def _busy(message: str, *, reason: Reason, seconds: float) -> BusyError:
+    whole = min(max(math.ceil(seconds), MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
+    return BusyError(message, details={"reason": reason}, retry_after_seconds=whole)
 
 
 class AdmittedRoute(APIRoute):
@@ -84,14 +169,26 @@ class AdmittedRoute(APIRoute):
 
         async def admitted(request: Request) -> Response:
             services = request.app.state.services
-            num_bytes = _announced_bytes(request, unknown=services.settings.max_body_bytes)
+            place = services.admission.place(
+                num_bytes=_announced_bytes(request, unknown=services.settings.max_body_bytes),
+                caller=caller_of(request),
+            )
             # FastAPI leaves this stack when the response has been sent, or could not be.
             stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
-            stack.enter_context(services.admission.place(num_bytes=num_bytes))
+            stack.enter_context(place)
             await _read_body(request)
             return await handler(request)
 
         return admitted
+
+
+def caller_of(request: Request) -> str:
+    """Who calls: the digest of the bearer token if there is one, the peer's address otherwise."""
+    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    if scheme.lower() == "bearer" and token:
+        # Of the header's bytes; what they mean does not matter here.
+        return "key:" + hashlib.sha256(token.encode("latin-1")).hexdigest()
+    return "address:" + (request.client.host if request.client else "")
 
 
 async def _read_body(request: Request) -> None:

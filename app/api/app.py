@@ -8,15 +8,18 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app.api import datasets, health, openai, retrieval, steering, training, vectors
+from app.api import datasets, health, openai, retrieval, scraping, steering, training, vectors
 from app.api.dependencies import Services
 from app.api.errors import error_handlers
+from app.api.metrics import MeteredRequests
 from app.api.middleware import ProblemShim, RequestIds, SameSiteOnly
 from app.api.problems import Problem
 from app.core.settings import Settings
+from app.core.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES
 
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -26,12 +29,18 @@ REF_TEMPLATE: Final = "#/components/schemas/{model}"
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_api(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
+def create_api(
+    services: Services,
+    *,
+    lifespan: Lifespan | None = None,
+    tracing: TracerProvider | None = None,
+) -> FastAPI:
     """The api on top of its services.
 
     Args:
         services: The long-lived parts.
         lifespan: Starts and stops them.
+        tracing: Takes a span for each request.
     """
     settings = services.settings
     api = FastAPI(
@@ -39,6 +48,7 @@ def create_api(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         summary="Train, keep, find and apply multimodal in-context vectors.",
         version=_version(),
         lifespan=lifespan,
+        telemetry=telemetry(tracing),
         # The interactive pages load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
@@ -46,6 +56,7 @@ def create_api(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         generate_unique_id_function=_operation_id,
         exception_handlers=error_handlers(),
         middleware=[
+            Middleware(MeteredRequests, metrics=services.metrics),
             Middleware(RequestIds),
             Middleware(ProblemShim),
             Middleware(
@@ -73,6 +84,7 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int]]:
         (retrieval.router, settings.max_body_bytes),
         (training.router, MAX_SMALL_BODY_BYTES),
         (health.router, MAX_SMALL_BODY_BYTES),
+        (scraping.router, MAX_SMALL_BODY_BYTES),
     ]
 
 

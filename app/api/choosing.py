@@ -192,6 +192,7 @@ async def retrieve_one(
         backbone_fingerprint=query.backbone_fingerprint,
         k=1,
     )
+    services.metrics.note_retrieval(result)
     chosen = [] if result.abstained else result.matches[:1]
     return (
         [

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.admission import Admission
 from app.api.backbones import ServingWorkers
+from app.api.metrics import Metrics
 from app.core.settings import Settings
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
@@ -30,6 +31,7 @@ class Services:
         admission: Places for requests that reach a worker.
         uploads: Places for uploads.
         streams: Places for event streams.
+        metrics: What is counted here.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Services:
     admission: Admission
     uploads: Admission
     streams: Admission
+    metrics: Metrics
 
 
 def services_of(request: Request) -> Services:

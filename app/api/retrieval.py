@@ -35,6 +35,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
         min_epoch=body.min_epoch,
         include_collapsed=body.include_collapsed,
     )
+    services.metrics.note_retrieval(result)
     return RetrievalBody(
         matches=tuple(MatchBody.model_validate(match) for match in result.matches),
         abstained=result.abstained,

@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     max_image_side: Count = Field(default=8192, description="In pixels.")
     max_image_aspect: float = Field(default=20.0, ge=1, description="Longer over shorter side.")
 
+    max_requests_per_caller: Count | None = Field(
+        default=None, description="Requests for a worker that one caller may have in flight."
+    )
     request_timeout_seconds: float = Field(default=120.0, gt=0)
     drain_timeout_seconds: float = Field(default=20.0, gt=0)
     job_stalled_seconds: float = Field(
@@ -141,6 +144,10 @@ class Settings(BaseSettings):
     retrieval_poll_seconds: float = Field(default=1.0, gt=0)
     database_pool_size: Count = 10
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Collector of traces, such as http://127.0.0.1:4318; none means no traces.",
+    )
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -173,6 +180,15 @@ class Settings(BaseSettings):
     def _check_object_store(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in OBJECT_STORE_SCHEMES:
             raise ValueError("an object store is a file://, s3:// or gs:// URL")
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_otlp_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and (
+            urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc
+        ):
+            raise ValueError("a collector of traces is given as http://host:port")
         return value
 
     @model_validator(mode="after")

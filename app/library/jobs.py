@@ -6,7 +6,7 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -162,6 +162,13 @@ async def list_jobs(
         for row, name, version in await session.execute(query, execution_options=FRESH)
     ]
     return make_page(records, [record.id for record in records], limit=limit)
+
+
+async def count_jobs(session: AsyncSession) -> Mapping[JobState, int]:
+    """How many jobs are in each state; zero where there are none."""
+    query = select(JobRow.state, func.count().label("number")).group_by(JobRow.state)
+    counted = {row.state: row.number for row in await session.execute(query)}
+    return {state: counted.get(state, 0) for state in get_args(JobState)}
 
 
 async def append_event(

@@ -19,6 +19,8 @@ from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.images import ImageLimits
+from app.worker.metrics import Metrics
+from app.worker.mirrors import mirror_worker
 from app.worker.reading import DoseLimit, Reader
 from app.worker.serving import Limits, Serving
 
@@ -62,7 +64,10 @@ async def serving_parts(
     features = FeatureCache(
         backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
     )
-    bank = VectorBank(backbone, device=device, fetch=fetch, num_slots=settings.bank_slots)
+    metrics = Metrics()
+    bank = VectorBank(
+        backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+    )
     pools = DatasetPools(backbone, device=device, objects=objects, features=features)
     reader = Reader(
         backbone, device=device, pools=pools, features=features, limits=ImageLimits.of(settings)
@@ -73,8 +78,15 @@ async def serving_parts(
         dose=dose,
     )
     serving = Serving(
-        backbone, device=device, bank=bank, reader=reader, features=features, limits=limits
+        backbone,
+        device=device,
+        bank=bank,
+        reader=reader,
+        features=features,
+        limits=limits,
+        metrics=metrics,
     )
+    mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
     device.start()
     try:
         yield ServingParts(engine=engine, device=device, bank=bank, pools=pools, serving=serving)

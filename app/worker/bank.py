@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 import torch
@@ -22,6 +23,7 @@ from app.core.vector_file import decode_vector_file
 from app.method.backbone import Backbone
 from app.method.vectors import InContextVectors
 from app.worker.device import DeviceThread
+from app.worker.metrics import Metrics
 
 Fetch = Callable[[str], Awaitable[bytes]]
 Shift = Float32[Tensor, "layers 2 hidden"]
@@ -55,19 +57,32 @@ class VectorBank:
         device: Whose thread writes and reads the slots.
         fetch: The stored file of a digest.
         num_slots: Most vectors that are resident together.
+        metrics: Where loads, hits and evictions are counted.
     """
 
     def __init__(
-        self, backbone: Backbone, *, device: DeviceThread, fetch: Fetch, num_slots: int
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        fetch: Fetch,
+        num_slots: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._fetch = fetch
+        self._metrics = metrics or Metrics()
         shape = (num_slots + 1, backbone.num_layers, 2, backbone.hidden_size)
         self._slots = torch.zeros(shape, device=backbone.device)
         self._free = list(range(num_slots, ZERO_SLOT, -1))
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
         self._freed = asyncio.Event()
+
+    @property
+    def num_slots(self) -> int:
+        """Most vectors that are resident together."""
+        return len(self._slots) - 1
 
     @property
     def num_resident(self) -> int:
@@ -99,10 +114,10 @@ class VectorBank:
             InvalidInputError: More vectors than there are slots.
         """
         wanted = tuple(dict.fromkeys(digests))
-        most = len(self._slots) - 1
-        if len(wanted) > most:
+        if len(wanted) > self.num_slots:
             raise InvalidInputError(
-                f"Too many vectors in one request: wanted at most {most}, found {len(wanted)}"
+                f"Too many vectors in one request: wanted at most {self.num_slots}, "
+                f"found {len(wanted)}"
             )
         while not self._has_room(wanted):
             await self._freed.wait()
@@ -142,12 +157,15 @@ class VectorBank:
             loading.add_done_callback(self._loaded)
             resident = _Resident(slot=slot, loading=loading)
             self._residents[digest] = resident
+        else:
+            self._metrics.bank_hits.inc()
         self._residents.move_to_end(digest)
         resident.holders += 1
         return resident
 
     def _evict(self) -> int:
         digest = next(key for key, resident in self._residents.items() if resident.is_idle)
+        self._metrics.bank_evictions.inc()
         return self._residents.pop(digest).slot
 
     def _wake(self) -> None:
@@ -161,6 +179,7 @@ class VectorBank:
         self._wake()
 
     async def _load(self, digest: str, slot: int) -> None:
+        began = monotonic()
         try:
             blob = await self._fetch(digest)
             shift = await asyncio.to_thread(self._read, digest, blob)
@@ -170,6 +189,8 @@ class VectorBank:
             del self._residents[digest]
             self._free.append(slot)
             raise
+        self._metrics.bank_loads.inc()
+        self._metrics.bank_load_seconds.observe(monotonic() - began)
 
     def _read(self, digest: str, blob: bytes) -> Shift:
         found = sha256_hex(blob)

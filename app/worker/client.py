@@ -4,58 +4,42 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from time import monotonic
 from typing import Self, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from opentelemetry import propagate
 
 from app.core.errors import (
+    BusyError,
     DeadlineExceededError,
-    IncompatibleBackboneError,
-    UnavailableError,
     VLibraryError,
-    WorkerUnavailableError,
-    error_from_code,
 )
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
-    ErrorBody,
     GenerateDelta,
     GenerateRequest,
     GenerateResponse,
     HealthResponse,
     Message,
-    StreamLine,
+)
+from app.worker.peers import Peer, Peers
+from app.worker.replies import (
+    NotTakenError,
+    error_of,
+    raise_if_busy,
+    read_answer,
+    read_line,
+    unavailable,
 )
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-HEALTH_TIMEOUT_SECONDS = 2.0
-HEALTH_AGE_SECONDS = 1.0
 DEADLINE_SLACK_SECONDS = 5.0
-RETRY_AFTER_SECONDS = 2.0
+METRICS_TIMEOUT_SECONDS = 1.0
 
 Answer = TypeVar("Answer", bound=Message)
-
-
-@dataclass(kw_only=True)
-class _Peer:
-    """One worker URL with what was last heard of it."""
-
-    url: str
-    in_flight: int = 0
-    health: HealthResponse | None = None
-    checked: float = float("-inf")
-
-    @property
-    def load(self) -> int:
-        """Requests known to be there: the worker's own count, or ours where it lags behind."""
-        known = 0 if self.health is None else self.health.running + self.health.waiting
-        return max(known, self.in_flight)
 
 
 class WorkerClient:
@@ -76,14 +60,13 @@ class WorkerClient:
         embed_timeout_seconds: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._peers = tuple(_Peer(url=url.rstrip("/")) for url in urls)
         self._embed_timeout_seconds = embed_timeout_seconds
-        self._refreshing = asyncio.Lock()
         self._http = httpx.AsyncClient(
             transport=transport,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
+        self._peers = Peers(urls, http=self._http)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -144,8 +127,12 @@ class WorkerClient:
 
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
-        await asyncio.gather(*(self._refresh(peer) for peer in self._peers))
-        return tuple(peer.health for peer in self._peers if peer.health is not None)
+        return await self._peers.health()
+
+    async def metrics(self) -> Mapping[str, str | None]:
+        """The text of every worker's metrics by its URL; none where it does not answer."""
+        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
+        return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
 
     async def stream(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
@@ -168,17 +155,17 @@ class WorkerClient:
         ) as response:
             if not response.is_success:
                 await response.aread()
-                _read(response, GenerateResponse)
+                read_answer(response, GenerateResponse)
             async for text in response.aiter_lines():
-                line = _parsed(text)
+                line = read_line(text)
                 if line.error is not None:
-                    raise _reported(line.error)
+                    raise error_of(line.error)
                 if line.delta is not None:
                     yield line.delta
                 if line.answer is not None:
                     yield line.answer
                     return
-        raise _unavailable("the worker ended the answer before its end")
+        raise unavailable("the worker ended the answer before its end")
 
     async def _post(
         self,
@@ -196,113 +183,81 @@ class WorkerClient:
             timeout_seconds=timeout_seconds,
         ) as response:
             await response.aread()
-            return _read(response, answer)
+            return read_answer(response, answer)
 
     @asynccontextmanager
     async def _sent(
         self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
-        """The response of the least loaded fitting worker that can be reached, still unread."""
-        unreachable: set[str] = set()
+        """The response, still unread, of the least loaded fitting worker that takes the request."""
+        refused: dict[str, VLibraryError] = {}
         while True:
-            peer = await self._choose(backbone_fingerprint, without=unreachable)
-            peer.in_flight += 1
+            peer = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
             try:
-                async with self._http.stream(
-                    "POST",
-                    peer.url + path,
-                    content=body,
-                    headers={"content-type": "application/json"},
-                    timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+                async with self._opened(
+                    peer, path, body, timeout_seconds=timeout_seconds
                 ) as response:
                     is_answering = True
                     yield response
                     return
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                peer.health = None
+            except NotTakenError as error:
                 if is_answering:
-                    raise _unavailable("the connection to the worker broke") from error
-                # Nothing was sent, so another worker may have the request.
-                unreachable.add(peer.url)
-            except httpx.TimeoutException as error:
-                raise DeadlineExceededError(
-                    f"the worker did not answer within {timeout_seconds:g} s"
-                ) from error
-            except httpx.HTTPError as error:
-                peer.health = None
-                raise _unavailable("the connection to the worker broke") from error
-            finally:
-                peer.in_flight -= 1
+                    raise error.reason from error
+                # Nothing was begun, so another worker may have the request.
+                refused[peer.url] = error.reason
 
-    async def _choose(self, fingerprint: str | None, *, without: set[str]) -> _Peer:
-        """Return the least loaded fitting peer; ask for health only what is out of date."""
-        await self._refresh_stale()
-        alive = [
-            (peer, peer.health)
-            for peer in self._peers
-            if peer.health is not None and peer.url not in without
-        ]
-        serving = [
-            (peer, health)
-            for peer, health in alive
-            if health.status == "ready" and health.role != "train"
-        ]
-        if not serving:
-            raise _unavailable(f"none of {len(self._peers)} workers is ready to serve")
-        fitting = [
-            peer
-            for peer, health in serving
-            if fingerprint is None or health.backbone.fingerprint == fingerprint
-        ]
-        if not fitting:
-            found = sorted({health.backbone.fingerprint for _, health in serving})
-            raise IncompatibleBackboneError(
-                f"no worker serves the wanted backbone {fingerprint}; found {', '.join(found)}",
-                details={"wanted": fingerprint, "found": list(found)},
-            )
-        return min(fitting, key=lambda peer: peer.load)
-
-    async def _refresh_stale(self) -> None:
-        async with self._refreshing:
-            oldest = monotonic() - HEALTH_AGE_SECONDS
-            stale = [peer for peer in self._peers if peer.checked < oldest or peer.health is None]
-            await asyncio.gather(*(self._refresh(peer) for peer in stale))
-
-    async def _refresh(self, peer: _Peer) -> None:
+    async def _choose_after(
+        self, refused: Mapping[str, VLibraryError], fingerprint: str | None
+    ) -> Peer:
+        """The next peer to ask; with none left, why the last busy one did not take the request."""
         try:
-            response = await self._http.get(peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS)
-            peer.health = _read(response, HealthResponse)
-        except (httpx.HTTPError, VLibraryError):
+            return await self._peers.choose(fingerprint, without=refused)
+        except VLibraryError:
+            busy = [error for error in refused.values() if isinstance(error, BusyError)]
+            if not busy:
+                raise
+        raise min(busy, key=lambda error: error.retry_after_seconds or 0.0)
+
+    @asynccontextmanager
+    async def _opened(
+        self, peer: Peer, path: str, body: str, *, timeout_seconds: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The peer's response, still unread.
+
+        Raises:
+            NotTakenError: The peer has not begun with the request.
+        """
+        peer.in_flight += 1
+        headers = {"content-type": "application/json"}
+        propagate.inject(headers)
+        try:
+            async with self._http.stream(
+                "POST",
+                peer.url + path,
+                content=body,
+                headers=headers,
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            ) as response:
+                await raise_if_busy(response)
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             peer.health = None
-        peer.checked = monotonic()
+            raise NotTakenError(unavailable("the connection to the worker broke")) from error
+        except httpx.TimeoutException as error:
+            raise DeadlineExceededError(
+                f"the worker did not answer within {timeout_seconds:g} s"
+            ) from error
+        except httpx.HTTPError as error:
+            peer.health = None
+            raise unavailable("the connection to the worker broke") from error
+        finally:
+            peer.in_flight -= 1
 
-
-def _unavailable(message: str) -> WorkerUnavailableError:
-    return WorkerUnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS)
-
-
-def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
-    """Return the typed answer, or raise the library error the worker reported."""
-    try:
-        if response.is_success:
-            return answer.model_validate_json(response.content)
-        body = ErrorBody.model_validate_json(response.content)
-    except ValidationError as error:
-        raise _unavailable(f"unreadable answer with status {response.status_code}") from error
-    raise _reported(body)
-
-
-def _parsed(text: str) -> StreamLine:
-    try:
-        return StreamLine.model_validate_json(text)
-    except ValidationError as error:
-        raise _unavailable("unreadable line of a streamed answer") from error
-
-
-def _reported(body: ErrorBody) -> VLibraryError:
-    """The library error that a worker told of."""
-    error = error_from_code(body.code, body.message, body.details)
-    if isinstance(error, UnavailableError) and body.retry_after_seconds is not None:
-        error.retry_after_seconds = body.retry_after_seconds
-    return error
+    async def _metrics_of(self, peer: Peer) -> str | None:
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
+                response = await self._http.get(peer.url + "/metrics")
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return response.text if response.is_success else None

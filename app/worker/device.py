@@ -9,7 +9,7 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from time import monotonic
@@ -62,6 +62,7 @@ class DeviceThread:
         self._gate = threading.Lock()
         self._is_open = False
         self._turn_began = monotonic()
+        self._seconds = {"serving": 0.0, "training": 0.0}
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     @property
@@ -78,6 +79,10 @@ class DeviceThread:
     def num_waiting(self) -> int:
         """Sequences that wait for a row."""
         return self._engine.num_waiting
+
+    def seconds_by_use(self) -> Mapping[str, float]:
+        """Device time spent so far on steps of the engine, and on long work between its turns."""
+        return dict(self._seconds)
 
     def start(self) -> None:
         """Take up work."""
@@ -176,6 +181,7 @@ class DeviceThread:
     def _take_turn(self) -> None:
         """Serve as long as the share allows; at least one step, so that serving never stops."""
         worked = monotonic() - self._turn_began
+        self._seconds["training"] += worked
         until = monotonic() + worked * (1 - self._training_share) / self._training_share
         with self._engine.serving():
             self._take_orders(block=False)
@@ -189,7 +195,10 @@ class DeviceThread:
     def _step(self) -> None:
         if not self._engine.has_work:
             return
-        for sequence in self._engine.step():
+        began = monotonic()
+        finished = self._engine.step()
+        self._seconds["serving"] += monotonic() - began
+        for sequence in finished:
             future = self._results.pop(sequence.id, None)
             if future is not None:
                 future.set_result(sequence)

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings
+from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
@@ -132,6 +133,8 @@ async def running_worker(
         raise ConfigurationError("A worker needs a database: set DATABASE_URL")
     url = settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
+        tracing = make_tracing(settings, service="vlibrary-worker")
+        stack.push_async_callback(asyncio.to_thread, tracing.stop)
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         sessions = session_factory(engine)
@@ -172,7 +175,12 @@ async def running_worker(
 
         stack.callback(drain)
         yield Worker(
-            app=create_app(serving, health=health, max_body_bytes=settings.max_body_bytes),
+            app=create_app(
+                serving,
+                health=health,
+                max_body_bytes=settings.max_body_bytes,
+                tracing=tracing.provider,
+            ),
             drain=drain,
         )
 

@@ -8,9 +8,12 @@ from typing import Any, Final, TypeVar
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from opentelemetry.trace import TracerProvider
 
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
+from app.core.metrics import MEDIA_TYPE, expose
+from app.core.tracing import telemetry
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -32,7 +35,11 @@ log = get_logger(__name__)
 
 
 def create_app(
-    serving: Serving, *, health: Callable[[], HealthResponse], max_body_bytes: int
+    serving: Serving,
+    *,
+    health: Callable[[], HealthResponse],
+    max_body_bytes: int,
+    tracing: TracerProvider | None = None,
 ) -> FastAPI:
     """The worker's ASGI app.
 
@@ -40,8 +47,14 @@ def create_app(
         serving: Answers the requests; opened and closed by the caller.
         health: The worker's state at this moment.
         max_body_bytes: Larger bodies are refused before they are read.
+        tracing: Takes a span for each request.
     """
-    app = FastAPI(title="VLibrary worker", openapi_url=None, max_body_size=max_body_bytes)
+    app = FastAPI(
+        title="VLibrary worker",
+        openapi_url=None,
+        max_body_size=max_body_bytes,
+        telemetry=telemetry(tracing),
+    )
     app.add_exception_handler(VLibraryError, _failed)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(Exception, _failed)
@@ -49,6 +62,10 @@ def create_app(
     @app.get("/health")
     async def report_health() -> HealthResponse:
         return health()
+
+    @app.get("/metrics")
+    async def report_metrics() -> Response:
+        return Response(expose(serving.metrics.registry.collect()), media_type=MEDIA_TYPE)
 
     @app.post("/generate", response_model=GenerateResponse)
     async def generate(body: GenerateRequest, request: Request) -> object:

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final
 
 from app.core.errors import (
@@ -32,6 +31,7 @@ from app.worker.messages import (
     GenerateRequest,
     GenerateResponse,
 )
+from app.worker.metrics import Metrics, Passage
 from app.worker.reading import DoseLimit, Reader, Shift
 
 RETRY_AFTER_SECONDS: Final = 1.0
@@ -62,6 +62,7 @@ class Serving:
         reader: Makes prompts out of requests.
         features: Vision features, touched on the device thread only.
         limits: What is taken.
+        metrics: Where requests are counted.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Serving:
         reader: Reader,
         features: FeatureCache,
         limits: Limits,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self._backbone = backbone
         self._device = device
         self._bank = bank
@@ -141,23 +144,22 @@ class Serving:
                 f"An answer has at most {self._limits.max_new_tokens} tokens, "
                 f"found {request.max_tokens}"
             )
-        began = monotonic()
-        deadline = began + request.deadline_seconds
-        async with self._place(), _time_limit(request.deadline_seconds):
-            prompt = await self._reader.prompt(request)
-            async with self._shift(request) as (shift, dose):
-                steered, plain = await self._answers(
-                    request, prompt, shift, deadline=deadline, listener=listener
-                )
-        return response_of(
-            request,
-            steered,
-            plain,
-            num_sites=self._device.num_sites,
-            began=began,
-            token_text=self._token_text,
-            dose=dose,
-        )
+        with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
+            async with self._place(), _time_limit(request.deadline_seconds):
+                prompt = await self._reader.prompt(request)
+                async with self._shift(request) as (shift, dose):
+                    steered, plain = await self._answers(
+                        request, prompt, shift, passage=passage, listener=listener
+                    )
+            return response_of(
+                request,
+                steered,
+                plain,
+                num_sites=self._device.num_sites,
+                began=passage.arrived,
+                token_text=self._token_text,
+                dose=dose,
+            )
 
     @asynccontextmanager
     async def _shift(
@@ -232,7 +234,7 @@ class Serving:
         prompt: PromptText,
         shift: Shift | None,
         *,
-        deadline: float,
+        passage: Passage,
         listener: Listener | None,
     ) -> tuple[Sequence, Sequence | None]:
         """The steered answer and the plain one, which is the same when nothing steers."""
@@ -244,11 +246,12 @@ class Serving:
                 inputs=inputs,
                 sampling=sampling_of(request),
                 shift=shift if is_main else None,
-                deadline=deadline,
+                deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
             )
             check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
+            passage.sequences.append(sequence)
             return sequence
 
         def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":

@@ -18,7 +18,14 @@ from app.library.attempts import (
     requeue_stalled,
 )
 from app.library.audit import list_deeds
-from app.library.jobs import enqueue_training, get_job, job_events, list_jobs, request_cancel
+from app.library.jobs import (
+    count_jobs,
+    enqueue_training,
+    get_job,
+    job_events,
+    list_jobs,
+    request_cancel,
+)
 from app.library.queue import (
     TRAINING_QUEUE,
     TRAINING_TASK,
@@ -144,6 +151,14 @@ async def test_events_continue_after_the_last_one_seen(session: AsyncSession) ->
     assert await job_events(session, job.id, after=100) == []
     with pytest.raises(NotFoundError):
         await job_events(session, some_id())
+
+
+async def test_jobs_are_counted_by_state(session: AsyncSession) -> None:
+    none = dict.fromkeys(("queued", "running", "succeeded", "failed", "cancelled"), 0)
+    assert await count_jobs(session) == none
+    first, *_ = [await store_job(session) for _ in range(3)]
+    await request_cancel(session, first.id)
+    assert await count_jobs(session) == {**none, "queued": 2, "cancelled": 1}
 
 
 async def test_of_many_workers_one_gets_the_job(sessions: Sessions) -> None:

@@ -51,16 +51,6 @@ class TestAdmission:
         with admission.place(num_bytes=100), pytest.raises(BusyError), admission.place(num_bytes=1):
             pass
 
-    def test_the_hint_follows_how_long_requests_take(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = iter(range(0, 100_000, 20))
-        monkeypatch.setattr("app.api.admission.time.monotonic", lambda: float(next(clock)))
-        admission = Admission(max_requests=1, max_bytes=1)
-        assert admission.retry_after_seconds() == 1
-        for _ in range(30):
-            with admission.place():
-                pass
-        assert admission.retry_after_seconds() == 20
-
 
 def request_with(*messages: Message, content_type: str = "") -> Request:
     """A request whose messages arrive one by one, and then nothing."""

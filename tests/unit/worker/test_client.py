@@ -14,9 +14,9 @@ from app.core.errors import (
     InvalidImageError,
     WorkerUnavailableError,
 )
-from app.worker import client as client_module
 from app.worker.client import WorkerClient
 from app.worker.messages import EmbedRequest, ErrorBody, GenerateRequest
+from app.worker.peers import HEALTH_TIMEOUT_SECONDS
 from tests.fakes.waiting import until
 from tests.fakes.worker import FakeWorker, backbone
 
@@ -213,7 +213,7 @@ async def test_cancelling_closes_the_request_at_the_worker(workers: dict[str, Fa
 async def test_a_worker_without_health_is_given_up_quickly() -> None:
     class _Silent(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            assert request.extensions["timeout"]["read"] == client_module.HEALTH_TIMEOUT_SECONDS
+            assert request.extensions["timeout"]["read"] == HEALTH_TIMEOUT_SECONDS
             raise httpx.ReadTimeout("silence")
 
     async with WorkerClient(["http://one"], transport=_Silent()) as client:

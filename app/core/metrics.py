@@ -1,0 +1,75 @@
+"""Metrics as Prometheus reads them: values mirrored when they are asked for, and their text.
+
+Knows no metric by name. Registries are made in the composition roots; the global registry of
+`prometheus_client` is never used.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAMILIES: Final = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mirror(Collector):
+    """A metric that some other part counts anyway; it is read whenever metrics are asked for.
+
+    Attributes:
+        kind: Whether the value may fall.
+        name: Without the `_total` of counters.
+        documentation: What the value means.
+        label: Name of the label whose values are the keys of what is read.
+        read: The values now; the key is the empty string where there is no label.
+    """
+
+    kind: Literal["gauge", "counter"]
+    name: str
+    documentation: str
+    label: str = ""
+    read: Callable[[], Mapping[str, float]]
+
+    def collect(self) -> Iterator[Metric]:
+        """The family with its values of this moment."""
+        labels = [self.label] if self.label else []
+        family = _FAMILIES[self.kind](self.name, self.documentation, labels=labels)
+        for key, value in self.read().items():
+            family.add_metric([key] if self.label else [], value)
+        yield family
+
+
+def mirror(
+    registry: CollectorRegistry,
+    name: str,
+    documentation: str,
+    *,
+    read: Callable[[], float],
+    kind: Literal["gauge", "counter"] = "gauge",
+) -> None:
+    """Adds a metric without labels whose value is what `read` returns at the time."""
+    found = Mirror(kind=kind, name=name, documentation=documentation, read=lambda: {"": read()})
+    registry.register(found)
+
+
+class _Families(Collector):
+    """Families without the times at which their counting began, which double every counter."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            kept = Metric(family.name, family.documentation, family.type)
+            kept.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield kept
+
+
+def expose(families: Iterable[Metric]) -> bytes:
+    """The families in the Prometheus text format."""
+    return generate_latest(_Families(families))

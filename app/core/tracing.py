@@ -1,0 +1,76 @@
+"""Traces by OpenTelemetry, when a collector is set; nothing otherwise.
+
+The SDK is an optional part of the installation; the few calls that spans are made with are not.
+"""
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import TracerProvider
+
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+
+UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tracing:
+    """Where the spans of this process go.
+
+    Attributes:
+        provider: Takes them; none when nothing is traced.
+        stop: Sends what is left and ends the export; blocks for a few seconds at most.
+    """
+
+    provider: TracerProvider | None = None
+    stop: Callable[[], None] = lambda: None
+
+
+def make_tracing(settings: Settings, *, service: str) -> Tracing:
+    """The tracing that the settings ask for, to be stopped by the caller.
+
+    Args:
+        settings: Name the collector, or none.
+        service: Under which name the spans are shown.
+
+    Raises:
+        ConfigurationError: A collector is set and the SDK is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return Tracing()
+    try:
+        # Only an installation that traces has these packages.
+        from app.core.spans import exporting_provider  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            "VLIBRARY_OTLP_ENDPOINT is set, but the packages that export traces are missing: "
+            "install them with `pip install 'vlibrary[otel]'`, or unset it"
+        ) from error
+    provider = exporting_provider(settings.otlp_endpoint, service=service)
+    return Tracing(provider=provider, stop=provider.shutdown)
+
+
+def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
+    """What FastAPI is told: a span for each request to this provider, or nothing at all.
+
+    Its metrics and logs are off in any case: we have our own, and its logs hold tracebacks.
+    """
+    config = TelemetryConfig(
+        tracing=provider is not None,
+        metrics=False,
+        logs=False,
+        operation_spans=False,
+        auto_configure=False,
+        exclude=_is_untraced,
+    )
+    if provider is not None:
+        config["tracer_provider"] = provider
+    return config
+
+
+def _is_untraced(scope: MutableMapping[str, Any]) -> bool:
+    """Whether it is a request that machines repeat every few seconds."""
+    return scope.get("path") in UNTRACED_PATHS

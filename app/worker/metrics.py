@@ -1,0 +1,183 @@
+"""What a worker counts: requests from their arrival to their end, tokens, vectors on the device.
+
+Knows requests and sequences as they are; nobody needs to tell it what became of them.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+
+from app.core.errors import VLibraryError
+from app.core.metrics import mirror
+from app.worker.engine.sequence import Sequence
+
+Stage = Literal["preparing", "waiting", "running"]
+
+FIRST_TOKEN_BUCKETS: Final = (
+    *(0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0),
+)
+TOKEN_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1),
+    *(0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0),
+)
+REQUEST_BUCKETS: Final = (
+    *(0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0),
+    *(10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0),
+)
+LOAD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+@dataclass(kw_only=True, eq=False)
+class Passage:
+    """One request on its way through the worker.
+
+    Attributes:
+        vectors: Digests of the vectors that steer it.
+        arrived: Monotonic time in seconds.
+        sequences: Those made for it, the answer's own first; filled in as they are made.
+    """
+
+    vectors: frozenset[str]
+    arrived: float = field(default_factory=monotonic)
+    sequences: list[Sequence] = field(default_factory=list)
+
+    @property
+    def stage(self) -> Stage:
+        """How far it is."""
+        if not self.sequences:
+            return "preparing"
+        return "running" if any(one.began > 0 for one in self.sequences) else "waiting"
+
+
+class Metrics:
+    """A worker's metrics, in a registry of their own.
+
+    Attributes:
+        registry: Where all of them are, also what the composition root mirrors.
+        bank_hits: Vectors that were on the device already when a request came for them.
+        bank_loads: Vectors brought to the device.
+        bank_evictions: Vectors that gave their slot to another.
+        bank_load_seconds: How long the loads took that succeeded.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._passages: set[Passage] = set()
+        ProcessCollector(registry=self.registry)
+        self._make_histograms()
+        self._make_counters()
+        mirror(
+            self.registry,
+            "vlibrary_distinct_vectors_in_batch",
+            "Different vectors that steer the rows that run now",
+            read=self._num_distinct_vectors,
+        )
+
+    def _make_histograms(self) -> None:
+        self._first_token = self._histogram(
+            "vlibrary_time_to_first_token_seconds",
+            "From a request's arrival to its first token",
+            buckets=FIRST_TOKEN_BUCKETS,
+        )
+        self._inter_token = self._histogram(
+            "vlibrary_inter_token_latency_seconds",
+            "Between two tokens of one answer",
+            buckets=TOKEN_BUCKETS,
+        )
+        self._end_to_end = self._histogram(
+            "vlibrary_e2e_request_latency_seconds",
+            "From a request's arrival to its answer",
+            buckets=REQUEST_BUCKETS,
+        )
+        self.bank_load_seconds = self._histogram(
+            "vlibrary_vector_bank_load_seconds",
+            "From the fetch of a vector to its slot on the device",
+            buckets=LOAD_BUCKETS,
+        )
+
+    def _make_counters(self) -> None:
+        self._prompt_tokens = self._counter(
+            "vlibrary_prompt_tokens", "Prompt tokens of answered requests"
+        )
+        self._generation_tokens = self._counter(
+            "vlibrary_generation_tokens", "Tokens of finished answers"
+        )
+        self._success = self._counter(
+            "vlibrary_request_success", "Requests that were answered", label="finished_reason"
+        )
+        self._cancelled = self._counter(
+            "vlibrary_cancelled", "Requests whose client left, by how far they were", label="stage"
+        )
+        self._failed = self._counter(
+            "vlibrary_failed", "Requests that ended with an error, by its code", label="code"
+        )
+        self.bank_hits = self._counter(
+            "vlibrary_vector_bank_hits", "Vectors found on the device by a request"
+        )
+        self.bank_evictions = self._counter(
+            "vlibrary_vector_bank_evictions", "Vectors that gave their slot to another"
+        )
+        self.bank_loads = self._counter(
+            "vlibrary_vector_bank_loads", "Vectors brought to the device"
+        )
+
+    def _histogram(self, name: str, documentation: str, *, buckets: Iterable[float]) -> Histogram:
+        return Histogram(name, documentation, buckets=tuple(buckets), registry=self.registry)
+
+    def _counter(self, name: str, documentation: str, *, label: str | None = None) -> Counter:
+        labels = () if label is None else (label,)
+        return Counter(name, documentation, labelnames=labels, registry=self.registry)
+
+    @contextmanager
+    def passage(self, vectors: Iterable[str]) -> Iterator[Passage]:
+        """Follows a request for the block, and counts how it ended.
+
+        To be used on one event loop; sequences may be added from the device thread.
+
+        Args:
+            vectors: Digests of the vectors that steer it.
+        """
+        passage = Passage(vectors=frozenset(vectors))
+        self._passages.add(passage)
+        try:
+            yield passage
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cancelled.labels(passage.stage).inc()
+            raise
+        except Exception as error:
+            code = error.code if isinstance(error, VLibraryError) else VLibraryError.code
+            self._failed.labels(code).inc()
+            raise
+        else:
+            self._observe(passage)
+        finally:
+            self._passages.discard(passage)
+
+    def _observe(self, passage: Passage) -> None:
+        self._end_to_end.observe(monotonic() - passage.arrived)
+        for sequence in passage.sequences:
+            self._prompt_tokens.inc(sequence.num_prompt_tokens)
+            self._generation_tokens.inc(len(sequence.token_ids))
+            for seconds in inter_token_seconds(sequence):
+                self._inter_token.observe(seconds)
+        for answer in passage.sequences[:1]:
+            self._first_token.observe(max(0.0, answer.first - passage.arrived))
+            self._success.labels(answer.finish_reason).inc()
+
+    def _num_distinct_vectors(self) -> float:
+        running = (one for one in self._passages if one.stage == "running")
+        return len(frozenset().union(*(one.vectors for one in running)))
+
+
+def inter_token_seconds(sequence: Sequence) -> Iterator[float]:
+    """The mean time between two tokens of an answer; nothing where it has less than two."""
+    # Every pass gives a token; the one that ends a turn is not among the answer's.
+    num_gaps = sequence.num_forwards - 1
+    if num_gaps > 0:
+        yield (sequence.latest - sequence.first) / num_gaps

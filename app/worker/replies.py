@@ -1,0 +1,84 @@
+"""What a worker's responses mean: answers, or the library errors that it told of.
+
+Knows the wire of `app.worker.messages` and nothing of connections.
+"""
+
+from typing import Final, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from app.core.errors import (
+    BusyError,
+    UnavailableError,
+    VLibraryError,
+    WorkerUnavailableError,
+    error_from_code,
+)
+from app.worker.messages import ErrorBody, GenerateResponse, Message, StreamLine
+
+RETRY_AFTER_SECONDS: Final = 2.0
+BUSY_STATUSES: Final = frozenset({429, 503})
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class NotTakenError(Exception):
+    """A worker has not begun with a request, for a reason that a caller can be told."""
+
+    def __init__(self, reason: VLibraryError) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+async def raise_if_busy(response: httpx.Response) -> None:
+    """Returns unless the worker says, instead of an answer, that all of its places are taken.
+
+    Raises:
+        NotTakenError: It says so; nothing was begun.
+    """
+    if response.status_code not in BUSY_STATUSES:
+        return
+    await response.aread()
+    try:
+        read_answer(response, GenerateResponse)
+    except BusyError as error:
+        raise NotTakenError(error) from error
+    except VLibraryError:
+        return
+
+
+def unavailable(message: str) -> WorkerUnavailableError:
+    """The error of a worker that cannot be reached or understood."""
+    return WorkerUnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def read_answer(response: httpx.Response, answer: type[Answer]) -> Answer:
+    """Return the typed answer, or raise the library error the worker reported."""
+    try:
+        if response.is_success:
+            return answer.model_validate_json(response.content)
+        body = ErrorBody.model_validate_json(response.content)
+    except ValidationError as error:
+        raise unavailable(f"unreadable answer with status {response.status_code}") from error
+    raise error_of(body)
+
+
+def read_line(text: str) -> StreamLine:
+    """A line of a streamed answer.
+
+    Raises:
+        WorkerUnavailableError: It is none.
+    """
+    try:
+        return StreamLine.model_validate_json(text)
+    except ValidationError as error:
+        raise unavailable("unreadable line of a streamed answer") from error
+
+
+def error_of(body: ErrorBody) -> VLibraryError:
+    """The library error that a worker told of."""
+    error = error_from_code(body.code, body.message, body.details)
+    if isinstance(error, UnavailableError) and body.retry_after_seconds is not None:
+        error.retry_after_seconds = body.retry_after_seconds
+    return error

@@ -1,0 +1,278 @@
+"""Who gets a place, who is turned away and why, and when those are told to come back."""
+
+import asyncio
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message, Scope
+
+from app.api.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
+from app.api.dependencies import Services
+from app.api.pace import WINDOW_SECONDS, Pace
+from app.core.errors import BusyError
+from tests.fakes.clock import Clock
+from tests.fakes.worker import FakeWorker
+
+
+def _turned_away(
+    admission: Admission, *, num_bytes: int = 0, caller: str | None = None
+) -> BusyError:
+    with (
+        pytest.raises(BusyError) as caught,
+        admission.place(num_bytes=num_bytes, caller=caller),
+    ):
+        pass
+    return caught.value
+
+
+def _hint(admission: Admission, *, num_bytes: int = 0, caller: str | None = None) -> float:
+    seconds = _turned_away(admission, num_bytes=num_bytes, caller=caller).retry_after_seconds
+    assert seconds is not None
+    return seconds
+
+
+class TestPace:
+    @given(seconds=st.floats(0.01, 10.0), together=st.integers(1, 8))
+    def test_it_is_what_ended_by_the_time_it_took(self, seconds: float, together: int) -> None:
+        clock = Clock()
+        pace = Pace(clock=clock)
+        for _ in range(int(2 * WINDOW_SECONDS / seconds) + 1):
+            for _ in range(together):
+                pace.begin()
+            clock.now += seconds
+            for _ in range(together):
+                pace.end()
+        # What is taken for granted at the start still counts a little.
+        assert pace.per_second() == pytest.approx(together / seconds, rel=0.35)
+
+    def test_quiet_time_does_not_count(self) -> None:
+        clock = Clock()
+        pace = Pace(clock=clock)
+        for _ in range(100):
+            pace.begin()
+            clock.now += 0.1
+            pace.end()
+        before = pace.per_second()
+        clock.now += 3600
+        assert pace.per_second() == before
+
+    def test_what_was_long_ago_is_forgotten(self) -> None:
+        clock = Clock()
+        pace = Pace(clock=clock)
+        for _ in range(100):
+            pace.begin()
+            pace.end()
+        pace.begin()
+        clock.now += 2 * WINDOW_SECONDS
+        assert pace.per_second() == pytest.approx(1 / WINDOW_SECONDS, rel=0.1)
+
+
+class TestHints:
+    @staticmethod
+    def _full(clock: Clock, *, seconds: float) -> tuple[Admission, ExitStack]:
+        """All of two places taken, after each was used for this long many times."""
+        admission = Admission(max_requests=2, max_bytes=100, clock=clock)
+        for _ in range(int(60 / seconds)):
+            with admission.place(), admission.place():
+                clock.now += seconds
+        stack = ExitStack()
+        stack.enter_context(admission.place())
+        stack.enter_context(admission.place())
+        return admission, stack
+
+    def test_at_first_a_second_is_the_guess(self) -> None:
+        with Admission(max_requests=1, max_bytes=1, clock=Clock()).place():
+            pass
+        admission = Admission(max_requests=1, max_bytes=1, clock=Clock())
+        with admission.place():
+            assert _hint(admission) == 1
+
+    def test_it_is_the_time_until_a_place_is_free(self) -> None:
+        admission, stack = self._full(Clock(), seconds=10)
+        with stack:
+            # Two in ten seconds.
+            assert _hint(admission) == pytest.approx(5, abs=1)
+
+    def test_it_grows_with_those_who_were_turned_away_before(self) -> None:
+        clock = Clock()
+        admission, stack = self._full(clock, seconds=2)
+        with stack:
+            hints = [_hint(admission) for _ in range(100)]
+            assert hints == sorted(hints)
+            assert hints[9] == pytest.approx(10, abs=1)
+            assert hints[-1] == MAX_RETRY_AFTER_SECONDS
+            # All of them have had the time to come back.
+            clock.now += MAX_RETRY_AFTER_SECONDS
+            assert _hint(admission) < hints[9]
+
+    def test_a_heavy_request_waits_for_as_many_as_weigh_the_same(self) -> None:
+        clock = Clock()
+        admission = Admission(max_requests=50, max_bytes=100, clock=clock)
+        with ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(admission.place(num_bytes=10))
+            light, heavy = _hint(admission, num_bytes=10), _hint(admission, num_bytes=80)
+        assert heavy >= 8 * light
+
+    @given(st.lists(st.floats(0, 100), max_size=40), st.integers(0, 10**9))
+    def test_it_is_always_a_whole_number_within_bounds(
+        self, pauses: list[float], num_bytes: int
+    ) -> None:
+        clock = Clock()
+        admission = Admission(max_requests=1, max_bytes=10, clock=clock)
+        for pause in pauses:
+            with admission.place(num_bytes=num_bytes):
+                clock.now += pause
+                hint = _hint(admission, num_bytes=num_bytes)
+                assert 1 <= hint <= MAX_RETRY_AFTER_SECONDS
+                assert hint == int(hint)
+
+
+class TestCallers:
+    def test_a_caller_over_its_share_does_not_block_others(self) -> None:
+        admission = Admission(max_requests=4, max_bytes=10, max_requests_per_caller=2)
+        with admission.place(caller="a"), admission.place(caller="a"):
+            assert _turned_away(admission, caller="a").details == {"reason": "caller"}
+            with admission.place(caller="b"), admission.place(caller="b"):
+                assert _turned_away(admission, caller="c").details == {"reason": "full"}
+            with admission.place(caller="c"):
+                pass
+        with admission.place(caller="a"):
+            pass
+
+    def test_being_turned_away_by_name_costs_others_no_time(self) -> None:
+        admission = Admission(
+            max_requests=2, max_bytes=10, max_requests_per_caller=1, clock=Clock()
+        )
+        with admission.place(caller="a"):
+            for _ in range(50):
+                _turned_away(admission, caller="a")
+            with admission.place(caller="b"):
+                assert _hint(admission, caller="c") == 1
+
+    def test_nothing_is_remembered_of_who_is_not_there(self) -> None:
+        admission = Admission(max_requests=2, max_bytes=10, max_requests_per_caller=1)
+        for number in range(100):
+            with admission.place(caller=str(number)):
+                _turned_away(admission, caller=str(number))
+                assert admission.num_callers == 1
+        assert admission.num_callers == 0
+
+    def test_without_a_share_nobody_is_told_apart(self) -> None:
+        admission = Admission(max_requests=3, max_bytes=10)
+        with admission.place(caller="a"), admission.place(caller="a"), admission.place(caller="a"):
+            pass
+
+    def test_rejections_are_counted_by_reason(self) -> None:
+        admission = Admission(max_requests=2, max_bytes=10, max_requests_per_caller=1)
+        with admission.place(num_bytes=10, caller="a"):
+            _turned_away(admission, num_bytes=1, caller="a")
+            _turned_away(admission, num_bytes=1, caller="b")
+            with admission.place(caller="b"):
+                _turned_away(admission, caller="c")
+                _turned_away(admission, caller="d")
+        assert admission.rejections() == {"caller": 1, "bytes": 1, "full": 2}
+
+    @staticmethod
+    def _caller(header: bytes | None, *, host: str = "10.0.0.1") -> str:
+        headers = [] if header is None else [(b"authorization", header)]
+        return caller_of(Request({"type": "http", "headers": headers, "client": (host, 1)}))
+
+    def test_a_caller_is_its_token_or_its_address(self) -> None:
+        token = self._caller(b"Bearer secret", host="10.0.0.1")
+        assert token == self._caller(b"bearer secret", host="10.0.0.2")
+        assert "secret" not in token
+        others = {
+            self._caller(b"Bearer other"),
+            self._caller(None),
+            self._caller(None, host="10.0.0.2"),
+            self._caller(b"Bearer \xff\xfe"),
+        }
+        assert len({token, *others}) == 5
+        assert self._caller(b"Basic abc") == self._caller(b"Bearer ") == self._caller(None)
+
+
+@pytest.mark.anyio
+class TestRoutes:
+    @staticmethod
+    def _scope(*, content_length: bytes) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/steer/generate",
+            "raw_path": b"/steer/generate",
+            "query_string": b"",
+            "client": ("10.0.0.9", 5),
+            "headers": [
+                (b"host", b"localhost"),
+                (b"content-type", b"application/json"),
+                (b"content-length", content_length),
+            ],
+        }
+
+    @pytest.mark.parametrize(
+        ("limits", "reason"),
+        [
+            ((1, 10**9, None), "full"),
+            ((9, 100, None), "bytes"),
+            ((9, 10**9, 1), "caller"),
+        ],
+    )
+    async def test_of_who_is_turned_away_not_a_byte_is_read(
+        self,
+        api: FastAPI,
+        services: Services,
+        *,
+        limits: tuple[int, int, int | None],
+        reason: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        max_requests, max_bytes, share = limits
+        admission = Admission(
+            max_requests=max_requests, max_bytes=max_bytes, max_requests_per_caller=share
+        )
+        monkeypatch.setitem(services.__dict__, "admission", admission)
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            raise AssertionError("the body was read")
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        with admission.place(num_bytes=100, caller="address:10.0.0.9"):
+            await api(self._scope(content_length=b"1000"), receive, send)
+        assert sent[0]["status"] == 429
+        assert 1 <= int(dict(sent[0]["headers"])[b"retry-after"]) <= MAX_RETRY_AFTER_SECONDS
+        assert reason.encode() in sent[1]["body"]
+        assert admission.rejections() == {reason: 1}
+
+    async def test_a_caller_has_its_share_and_others_have_theirs(
+        self,
+        http: httpx.AsyncClient,
+        worker: FakeWorker,
+        *,
+        services: Services,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        admission = Admission(max_requests=9, max_bytes=10**9, max_requests_per_caller=1)
+        monkeypatch.setitem(services.__dict__, "admission", admission)
+        worker.is_stuck = True
+
+        async def ask(token: str) -> httpx.Response:
+            headers = {"authorization": f"Bearer {token}"}
+            return await http.post("/steer/generate", json={"prompt": "q"}, headers=headers)
+
+        asking = [asyncio.create_task(ask(token)) for token in ("one", "two")]
+        await worker.wait_until_running(2)
+        refused = await ask("one")
+        assert (refused.status_code, refused.json()["details"]) == (429, {"reason": "caller"})
+        worker.released.set()
+        assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200, 200]
+        assert admission.num_callers == 0
