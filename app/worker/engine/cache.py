@@ -86,13 +86,13 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         """There is nothing left to do."""
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of the buffers."""
-        return self._keys.nbytes + self._values.nbytes
+    def room(self) -> int:
+        """Positions that a row can have."""
+        return self._keys.shape[2]
 
     def reserve(self, num_positions: int) -> None:
         """Give every row room for this many positions."""
-        if num_positions > self._keys.shape[2]:
+        if num_positions > self.room:
             room = -(-num_positions // STEP_POSITIONS) * STEP_POSITIONS
             self._keys, self._values = _grown(self._keys, room), _grown(self._values, room)
 
@@ -153,11 +153,6 @@ class RowCache:
         self._layers: list[RowLayer] = []
         self.as_stock = Cache(layers=[])
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all buffers."""
-        return sum(layer.num_bytes for layer in self._layers)
-
     def reserve(self, num_positions: int) -> None:
         """Give every row room for this many positions."""
         for layer in self._layers:
@@ -187,6 +182,12 @@ class RowCache:
             layer.put(row, keys, values)
         # As after any pass, the position written last counts once its token has been taken.
         self.positions.place(row, length - 1)
+
+    def release(self) -> None:
+        """Give memory back that long rows needed; to be called while there are no rows."""
+        if any(layer.room > STEP_POSITIONS for layer in self._layers):
+            self._layers = []
+            self.as_stock = Cache(layers=[])
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""

@@ -113,6 +113,8 @@ class RowRunner:
         for place in range(len(self._rows) - 1, -1, -1):
             if self._rows[place].id in gone:
                 self._leave(place)
+        if not self._rows:
+            self._cache.release()
 
     def _place(self, row: Sequence) -> int:
         return next(place for place, one in enumerate(self._rows) if one.id == row.id)
