@@ -82,6 +82,6 @@ TopK: TypeAlias = Annotated[
 ]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
 RepetitionPenalty: TypeAlias = Annotated[
-    float, Field(gt=0, le=10, allow_inf_nan=False, strict=True)
+    float, Field(ge=0.01, le=10, allow_inf_nan=False, strict=True)
 ]
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS, strict=True)]

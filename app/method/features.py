@@ -112,11 +112,11 @@ class FeatureCache:
             InvalidInputError: The processor refuses a picture.
         """
         digests = [image_digest(image) for image in images]
-        pairs = zip(digests, images, strict=True)
-        self.prepare([image for digest, image in pairs if digest not in self._summaries])
-        for digest in set(digests) - set(self._summaries):
+        for digest in set(digests) & set(self._features) - set(self._summaries):
             # Dropped earlier than the features that it is read off.
             self._summaries[digest] = self._features[digest].summary
+        pairs = zip(digests, images, strict=True)
+        self.prepare([image for digest, image in pairs if digest not in self._summaries])
         found = torch.stack([self._summaries[digest] for digest in digests])
         for digest in digests:
             self._summaries.move_to_end(digest)

@@ -3,11 +3,11 @@
 Pure functions; they know messages and sequences, no device and no event loop.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 
 from app.core.errors import SteeringError
-from app.worker.engine.sampling import Sampling, TokenScore
+from app.worker.engine.sampling import Sampling, ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 from app.worker.messages import (
     LEAST_LOGPROB,
@@ -23,9 +23,6 @@ from app.worker.messages import (
     TokenLogprobs,
     Usage,
 )
-
-TokenText = Callable[[int], str]
-"""How a single token reads."""
 
 
 def sampling_of(request: GenerateRequest) -> Sampling:
@@ -51,7 +48,6 @@ def response_of(
     *,
     num_sites: int,
     began: float,
-    token_text: TokenText,
     dose: float | None,
 ) -> GenerateResponse:
     """The answer to a request.
@@ -62,7 +58,6 @@ def response_of(
         plain: The same without vectors, if that was asked for as well.
         num_sites: Sites that steering has to hit in every pass.
         began: Monotonic time in seconds at which the request came.
-        token_text: How a token reads.
         dose: Of the shift, if there was one.
 
     Raises:
@@ -91,9 +86,7 @@ def response_of(
             dose=None if dose is None else round(dose, 6),
         ),
         baseline=None if plain is None else _baseline(plain),
-        logprobs=None
-        if request.logprobs is None
-        else _logprobs(answered.scores, token_text=token_text),
+        logprobs=None if request.logprobs is None else _logprobs(answered.scores),
         timings=Timings(
             queue_ms=_milliseconds(began, answered.began),
             prefill_ms=_milliseconds(answered.began, answered.first),
@@ -103,34 +96,29 @@ def response_of(
     )
 
 
-def delta_of(increment: Increment, *, token_text: TokenText) -> GenerateDelta:
-    """What a growing answer shows, as the api is told.
-
-    Args:
-        increment: What came.
-        token_text: How a token reads.
-    """
+def delta_of(increment: Increment) -> GenerateDelta:
+    """What a growing answer shows, as the api is told."""
     return GenerateDelta(
         text=increment.text,
         token_ids=increment.token_ids,
-        logprobs=_logprobs(increment.scores, token_text=token_text) or None,
+        logprobs=_logprobs(increment.scores) or None,
     )
 
 
-def _logprobs(scores: Iterable[TokenScore], *, token_text: TokenText) -> tuple[TokenLogprobs, ...]:
-    def parts(token_id: int, logprob: float) -> dict[str, object]:
-        bounded = min(0.0, max(logprob, LEAST_LOGPROB))
-        return {"token_id": token_id, "text": token_text(token_id), "logprob": bounded}
-
+def _logprobs(scores: Iterable[TokenScore]) -> tuple[TokenLogprobs, ...]:
     return tuple(
-        TokenLogprobs.model_validate(
-            {
-                **parts(score.token_id, score.logprob),
-                "top": [TokenLogprob.model_validate(parts(*one)) for one in score.top],
-            }
-        )
+        TokenLogprobs.model_validate({**_parts(score.taken), "top": [*map(_logprob, score.top)]})
         for score in scores
     )
+
+
+def _logprob(token: ScoredToken) -> TokenLogprob:
+    return TokenLogprob.model_validate(_parts(token))
+
+
+def _parts(token: ScoredToken) -> dict[str, object]:
+    bounded = min(0.0, max(token.logprob, LEAST_LOGPROB))
+    return {"token_id": token.token_id, "text": token.text, "logprob": bounded}
 
 
 def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from app.core.errors import WorkerUnavailableError
+from app.core.errors import VLibraryError, WorkerUnavailableError
 from app.core.logs import get_logger
 from app.worker.engine.engine import Engine
-from app.worker.engine.faults import is_fatal, library_error
+from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.sequence import Sequence
 
 Result = TypeVar("Result")
@@ -210,7 +210,7 @@ class DeviceThread:
             sequence = make()
             self._engine.add(sequence)
         except Exception as error:
-            future.set_exception(library_error(error))
+            future.set_exception(_told(error))
             if is_fatal(error):
                 raise
         else:
@@ -226,7 +226,7 @@ class DeviceThread:
         try:
             result = work()
         except Exception as error:
-            future.set_exception(library_error(error))
+            future.set_exception(_told(error))
             if is_fatal(error):
                 raise
         else:
@@ -239,6 +239,14 @@ class DeviceThread:
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(_shut_down())
+
+
+def _told(error: Exception) -> VLibraryError:
+    found = library_error(error)
+    if found is not error:
+        log.warning("work failed", action="device.fail", exc_info=error)
+        forget_frames(error)
+    return found
 
 
 def _shut_down() -> WorkerUnavailableError:

@@ -102,7 +102,7 @@ class GenerateRequest(Message):
     top_k: int = Field(default=0, ge=0, le=1_000_000)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
-    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10.0, allow_inf_nan=False)
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     seed: Seed = 0
     stop: tuple[StopString, ...] = Field(default=(), max_length=16)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from app.core.errors import InvalidInputError, VLibraryError
+from app.core.errors import InvalidInputError
 from app.core.logs import get_logger
 from app.method.backbone import Backbone
 from app.method.dose import dose_of
@@ -24,10 +24,13 @@ from app.method.features import FeatureCache
 from app.method.prompts import PromptText, build_prompt
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
+from app.worker.engine.faults import forget_frames, is_fatal
 from app.worker.images import ImageLimits, open_image
 from app.worker.messages import GenerateRequest
 
 NUM_THREADS: Final = 2
+# Running rows wait for one pass of the vision tower at most.
+SEEN_TOGETHER: Final = 16
 
 Result = TypeVar("Result")
 Shift = Float[Tensor, "layers 2 hidden"]
@@ -145,10 +148,13 @@ class Reader:
 
     def _see_waiting(self) -> None:
         waiting: list[Image.Image] = []
-        while not self._unseen.empty():
+        while len(waiting) < SEEN_TOGETHER and not self._unseen.empty():
             waiting.append(self._unseen.get())
         try:
             self._features.prepare(waiting)
-        except (VLibraryError, RuntimeError) as error:
+        except Exception as error:
+            if is_fatal(error):
+                raise
             # Some are of other requests; each is told when its own prompt is encoded.
-            log.info("pictures not seen", action="read.see", error=type(error).__name__)
+            log.warning("pictures not seen", action="read.see", error=type(error).__name__)
+            forget_frames(error)

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 from app.core.errors import (
     BusyError,
@@ -131,7 +132,7 @@ class Serving:
         answering.add_done_callback(lambda _: increments.put_nowait(None))
         try:
             while (increment := await increments.get()) is not None:
-                yield delta_of(increment, token_text=self._token_text)
+                yield delta_of(increment)
             yield await answering
         finally:
             answering.cancel()
@@ -157,7 +158,6 @@ class Serving:
                 plain,
                 num_sites=self._device.num_sites,
                 began=passage.arrived,
-                token_text=self._token_text,
                 dose=dose,
             )
 
@@ -182,9 +182,6 @@ class Serving:
 
             yield await self._device.call(add_up)
 
-    def _token_text(self, token_id: int) -> str:
-        return str(self._backbone.tokenizer.decode([token_id]))
-
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.
 
@@ -195,16 +192,18 @@ class Serving:
         """
         async with self._place():
             images = await self._reader.images(request.images)
-            rows = await self._device.call(
-                lambda: embed(
-                    self._backbone, images, list(request.questions), features=self._features
+            # The tokenizer belongs to the device thread: its calls change its own state.
+            rows, num_tokens = await self._device.call(
+                lambda: (
+                    embed(self._backbone, images, list(request.questions), features=self._features),
+                    self._num_tokens(request.questions),
                 )
             )
         return EmbedResponse(
             space=space_id(self._backbone),
             dim=rows.shape[1],
             embeddings=rows.tolist(),
-            num_tokens=await asyncio.to_thread(self._num_tokens, request.questions),
+            num_tokens=num_tokens,
         )
 
     def _num_tokens(self, questions: Iterable[str | None]) -> int:
@@ -255,7 +254,8 @@ class Serving:
             return sequence
 
         def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":
-            name = f"{request.request_id}/{suffix}"
+            # Callers choose their requests' ids, which need not differ.
+            name = f"{uuid4().hex}/{suffix}"
             return asyncio.create_task(
                 self._device.generate(name, lambda: make(name, is_main=is_main))
             )

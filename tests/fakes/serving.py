@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import torch
@@ -31,6 +32,8 @@ from tests.fakes.vectors import make_vector_file
 
 # Made-up vectors are long beside the stream of a tiny random backbone.
 HIGHEST_DOSE = 1000.0
+# A token that was taken once is always taken again, so the turn is never ended.
+ENDLESS: dict[str, Any] = {"max_tokens": 900, "presence_penalty": -2.0, "stop": ["never"]}
 DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.parquet"}
 
 

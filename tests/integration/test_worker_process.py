@@ -209,7 +209,7 @@ async def test_sigterm_lets_running_requests_finish_and_ends_the_worker(
 ) -> None:
     async with _served(settings, backbone) as (serving, client):
         running = asyncio.create_task(
-            client.generate(_request(max_tokens=200, temperature=2.0, stop=["never"]))
+            client.generate(_request(max_tokens=200, presence_penalty=-2.0))
         )
         async with asyncio.timeout(SECONDS):
             while not any(one.running for one in await client.health()):  # noqa: ASYNC110 - likewise

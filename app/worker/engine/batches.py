@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from app.method.backbone import Backbone
 from app.method.injection import ShiftHooks, Shifts
 from app.worker.engine.prefill import Prefill, stock_forward
+from app.worker.engine.runner import Passed
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.stacking import select_rows
 
@@ -65,27 +66,26 @@ class BatchRunner:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """Start a batch; the logits of each row's first token."""
+    def prefill(self, rows: Rows[Sequence]) -> Passed:
+        """Start a batch."""
         done = self._prefill.run(rows)
         self._batches.append(
             _Batch(rows=list(rows), tokens=done.tokens, state=done.state, shifts=done.shifts)
         )
-        return done.logits
+        return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """The logits of each row's next token."""
+    def decode(self, rows: Rows[Sequence]) -> Passed:
+        """The pass after the tokens last taken."""
         batch = self._batch_of(rows)
-        logits, batch.state = stock_forward(
+        passed, batch.state = stock_forward(
             self._model,
             batch.tokens,
             batch.state,
             hooks=self._hooks,
             shifts=batch.shifts,
-            rows=batch.rows,
             is_first=False,
         )
-        return logits
+        return passed
 
     def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
         """Append one token to every row of a batch."""
@@ -103,6 +103,10 @@ class BatchRunner:
             elif not kept:
                 batch.rows.clear()
         self._batches = [batch for batch in self._batches if batch.rows]
+
+    def clear(self) -> None:
+        """Free all rows."""
+        self._batches = []
 
     def _batch_of(self, rows: Rows[Sequence]) -> _Batch:
         return next(batch for batch in self._batches if batch.rows[0].id == rows[0].id)

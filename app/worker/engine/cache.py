@@ -4,6 +4,7 @@ Knows layers, rows and positions; no sequences and no vectors. All tensors belon
 thread, which makes and changes them in one gradient mode.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -13,6 +14,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 # Room grows in steps of this many positions, so that most joins move nothing.
 STEP_POSITIONS: Final = 256
+SPARE_FACTOR: Final = 4
 
 KeysOrValues = Float[Tensor, "rows heads positions width"]
 
@@ -90,22 +92,26 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         """Positions that a row can have."""
         return self._keys.shape[2]
 
-    def reserve(self, num_positions: int) -> None:
-        """Give every row room for this many positions."""
-        if num_positions > self.room:
-            room = -(-num_positions // STEP_POSITIONS) * STEP_POSITIONS
-            self._keys, self._values = _grown(self._keys, room), _grown(self._values, room)
+    def resize(self, room: int) -> None:
+        """Give every row room for this many positions, keeping what fits."""
+        self._keys, self._values = _resized(self._keys, room), _resized(self._values, room)
 
     def put(self, row: int, keys: KeysOrValues, values: KeysOrValues) -> None:
-        """Fill a row from its first position on with the states of one sequence."""
-        self.reserve(keys.shape[2])
-        self._keys[row, :, : keys.shape[2]] = keys[0]
-        self._values[row, :, : values.shape[2]] = values[0]
+        """Fill a row with the states of one sequence, from its first position on.
+
+        The rest is zero: what is masked has no weight, but a number that is none, left there by an
+        earlier row, would be none times zero.
+        """
+        length = keys.shape[2]
+        for states, filling in ((self._keys, keys), (self._values, values)):
+            states[row, :, :length] = filling[0]
+            states[row, :, length:] = 0
 
     def move(self, *, source: int, target: int, length: int) -> None:
-        """Copy a row's first positions over another row's."""
+        """Copy a row's first positions over another row."""
         for states in (self._keys, self._values):
             states[target, :, :length] = states[source, :, :length]
+            states[target, :, length:] = 0
 
     def update(
         self, key_states: KeysOrValues, value_states: KeysOrValues, *_: object, **__: object
@@ -133,10 +139,15 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         return -1
 
 
-def _grown(states: KeysOrValues, room: int) -> Float[Tensor, "rows heads room width"]:
-    grown = states.new_zeros((*states.shape[:2], room, states.shape[3]))
-    grown[:, :, : states.shape[2]] = states
-    return grown
+def _resized(states: KeysOrValues, room: int) -> Float[Tensor, "rows heads room width"]:
+    kept = min(room, states.shape[2])
+    resized = states.new_zeros((*states.shape[:2], room, states.shape[3]))
+    resized[:, :, :kept] = states[:, :, :kept]
+    return resized
+
+
+def _rounded(num_positions: int) -> int:
+    return max(1, -(-num_positions // STEP_POSITIONS)) * STEP_POSITIONS
 
 
 class RowCache:
@@ -153,10 +164,34 @@ class RowCache:
         self._layers: list[RowLayer] = []
         self.as_stock = Cache(layers=[])
 
+    @property
+    def room(self) -> int:
+        """Positions that every row has room for."""
+        return min((layer.room for layer in self._layers), default=0)
+
     def reserve(self, num_positions: int) -> None:
-        """Give every row room for this many positions."""
-        for layer in self._layers:
-            layer.reserve(num_positions)
+        """Give every row room for this many positions; all layers get it, or none does."""
+        before, wanted = self.room, _rounded(num_positions)
+        if wanted <= before:
+            return
+        try:
+            for layer in self._layers:
+                layer.resize(wanted)
+        except Exception:
+            for layer in self._layers:
+                if layer.room > before:
+                    layer.resize(before)
+            raise
+
+    def fit(self, num_rows: int) -> None:
+        """Give memory back when the first rows, which are left, need far less than there is."""
+        needed = _rounded(max(map(self.positions.length, range(num_rows)), default=0) + 1)
+        if needed > self.room // SPARE_FACTOR:
+            return
+        # A copy needs room itself; where there is none, the rows keep what they have.
+        with suppress(torch.OutOfMemoryError, MemoryError):
+            for layer in self._layers:
+                layer.resize(needed)
 
     def put(self, row: int, source: Cache, *, source_row: int, length: int) -> None:
         """Take over the last `length` positions of a row of a stock cache.
@@ -178,16 +213,11 @@ class RowCache:
                 RowLayer(self.positions, like=like, max_rows=self._max_rows) for like in states
             ]
             self.as_stock = Cache(layers=list(self._layers))
+        self.reserve(length)
         for layer, (keys, values) in zip(self._layers, states, strict=True):
             layer.put(row, keys, values)
         # As after any pass, the position written last counts once its token has been taken.
         self.positions.place(row, length - 1)
-
-    def release(self) -> None:
-        """Give memory back that long rows needed; to be called while there are no rows."""
-        if any(layer.room > STEP_POSITIONS for layer in self._layers):
-            self._layers = []
-            self.as_stock = Cache(layers=[])
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""

@@ -18,7 +18,8 @@ from app.core.errors import ConflictError, DeadlineExceededError
 from app.core.logs import get_logger
 from app.method.backbone import Backbone
 from app.worker.engine.families import make_runner
-from app.worker.engine.faults import is_fatal, library_error
+from app.worker.engine.faults import forget_frames, is_fatal, library_error
+from app.worker.engine.runner import Passed
 from app.worker.engine.sampling import pick_tokens, score_token
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence
@@ -108,7 +109,7 @@ class Engine:
         if sequence is None:
             return False
         if not self._scheduler.remove(sequence_id):
-            self._runner.drop([sequence])
+            self._drop([sequence])
         return True
 
     @torch.inference_mode()
@@ -140,13 +141,13 @@ class Engine:
 
     def _decode(self, rows: Rows[Sequence]) -> None:
         try:
-            logits = self._runner.decode(rows)
+            passed = self._runner.decode(rows)
         except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
             if len(rows) == 1 or is_fatal(error) or not self._runner.is_repeatable:
                 self._fail(rows, error)
                 return
         else:
-            self._take(rows, logits)
+            self._take(rows, passed)
             return
         # One of them is at fault and the others must not pay for it. This happens outside of the
         # handler, where the exception no longer keeps the failed pass's tensors alive.
@@ -158,37 +159,48 @@ class Engine:
         for row in rows:
             row.began = now
         try:
-            logits = self._runner.prefill(rows)
+            passed = self._runner.prefill(rows)
         except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
             if len(rows) == 1 or is_fatal(error):
                 self._fail(rows, error)
                 return
         else:
-            self._start(rows, logits)
+            self._take(rows, passed)
             return
-        self._runner.drop(rows)
+        self._drop(rows)
         for row in rows:
             self._prefill([row])
 
-    def _start(self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"]) -> None:
-        for row, row_logits in zip(rows, logits, strict=True):
-            if row.keeps_first:
-                row.first_log_probabilities = row_logits.log_softmax(dim=-1).cpu()
-        self._take(rows, logits)
-        for row in rows:
-            row.first = row.latest
-
-    def _take(self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"]) -> None:
-        token_ids = pick_tokens(logits, [row.picker for row in rows])
-        self._runner.take(rows, token_ids)
+    def _take(self, rows: Rows[Sequence], passed: Passed) -> None:
+        """Give each row its next token; a row for which that fails, fails alone."""
+        picked = pick_tokens(passed.logits, [row.picker for row in rows])
         now = monotonic()
-        for place, (row, token_id) in enumerate(zip(rows, token_ids, strict=True)):
-            row.latest = now
-            num_top = row.sampling.num_top
-            score = None
-            if num_top is not None:
-                score = score_token(logits[place], token_id, num_top=num_top)
-            row.append(token_id, ends=self._ends, decode=self._text, score=score)
+        token_ids = []
+        for place, (row, token_id) in enumerate(zip(rows, picked, strict=True)):
+            row.note_forward(sites_hit=0 if row.shift is None else passed.sites_hit, now=now)
+            if isinstance(token_id, Exception):
+                self._fail([row], token_id)
+                token_ids.append(0)
+                continue
+            token_ids.append(token_id)
+            try:
+                self._append(row, token_id, logits=passed.logits[place])
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._fail([row], error)
+        self._runner.take(rows, token_ids)
+
+    def _append(self, row: Sequence, token_id: int, *, logits: Float[Tensor, " vocab"]) -> None:
+        if row.keeps_first and row.num_forwards == 1:
+            row.first_log_probabilities = logits.log_softmax(dim=-1).cpu()
+        score = None
+        if row.sampling.num_top is not None:
+            score = score_token(
+                logits,
+                token_id,
+                num_top=row.sampling.num_top,
+                read=lambda one: str(self._backbone.tokenizer.decode([one])),
+            )
+        row.append(token_id, ends=self._ends, decode=self._text, score=score)
 
     def _text(self, token_ids: list[int]) -> str:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)
@@ -200,6 +212,7 @@ class Engine:
         log.warning("sequence failed", action="engine.fail", rows=len(rows), exc_info=error)
         for row in rows:
             row.error = library_error(error)
+        forget_frames(error)
 
     def _collect(self) -> list[Sequence]:
         """Take out what has ended, and free its rows."""
@@ -210,5 +223,14 @@ class Engine:
             del self._sequences[sequence.id]
             self._scheduler.remove(sequence.id)
         if finished:
-            self._runner.drop(finished)
+            self._drop(finished)
         return finished
+
+    def _drop(self, rows: Rows[Sequence]) -> None:
+        try:
+            self._runner.drop(rows)
+        except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
+            # What is left of the others' state cannot be trusted.
+            others = [row for group in self._runner.groups for row in group if row not in rows]
+            self._runner.clear()
+            self._fail(others, error)

@@ -28,6 +28,8 @@ IN_FLIGHT: Final = frozenset(
         "smolvlm",
     }
 )
+# Others, such as FlashAttention, want to see padding rather than a mask for every position.
+_TAKE_MASKS: Final = frozenset({"sdpa", "eager"})
 
 
 def runs_in_flight(backbone: Backbone) -> bool:
@@ -38,8 +40,10 @@ def runs_in_flight(backbone: Backbone) -> bool:
     shift all the same.
     """
     config = backbone.model.config
-    kinds = attention_kinds(config.get_text_config())
-    return config.model_type in IN_FLIGHT and kinds.are_known
+    text_config = config.get_text_config()
+    takes_masks = text_config._attn_implementation in _TAKE_MASKS  # noqa: SLF001 - its only name
+    kinds = attention_kinds(text_config)
+    return config.model_type in IN_FLIGHT and takes_masks and kinds.are_known
 
 
 def make_runner(backbone: Backbone, *, max_rows: int) -> Runner:

@@ -3,6 +3,7 @@
 Knows torch's error classes; the rest of the engine speaks of library errors only.
 """
 
+import traceback
 from typing import Final
 
 import torch
@@ -29,6 +30,15 @@ def library_error(error: BaseException) -> VLibraryError:
         found = VLibraryError(f"the backbone failed on this request: {type(error).__name__}")
     found.__cause__ = error
     return found
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the frames of a failed pass hold, which may be much of the device's memory.
+
+    To be called once the error is logged: nobody can look into its frames afterwards.
+    """
+    traceback.clear_frames(error.__traceback__)
+    error.__traceback__ = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

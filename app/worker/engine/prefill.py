@@ -8,13 +8,14 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from app.method.backbone import Backbone
 from app.method.injection import ShiftHooks, Shifts
+from app.worker.engine.runner import Passed
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.stacking import stack_inputs, stack_shifts
 
@@ -37,14 +38,14 @@ class Prefilled:
         tokens: The prompts' ids, padded on the left.
         state: What the stock loop carries from one pass to the next, the cache included.
         shifts: One row each, or none when no row is steered.
-        logits: Of each row's first token.
+        passed: The pass.
         next_positions: Of each row's first token, in every component that positions have.
     """
 
     tokens: Int[Tensor, "rows tokens"]
     state: dict[str, Any]
     shifts: Shifts | None
-    logits: Float[Tensor, "rows vocab"]
+    passed: Passed
     next_positions: Int[Tensor, "*components rows"]
 
 
@@ -88,15 +89,15 @@ class Prefill:
             )
         last = state["position_ids"][..., -1] if self._takes_positions else _last_positions(state)
         shifts = stack_shifts([row.shift for row in rows])
-        logits, state = stock_forward(
-            self._model, tokens, state, hooks=self._hooks, shifts=shifts, rows=rows, is_first=True
+        passed, state = stock_forward(
+            self._model, tokens, state, hooks=self._hooks, shifts=shifts, is_first=True
         )
         state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
         return Prefilled(
             tokens=tokens,
             state=state,
             shifts=shifts,
-            logits=logits,
+            passed=passed,
             next_positions=last + 1,
         )
 
@@ -119,10 +120,9 @@ def stock_forward(
     *,
     hooks: ShiftHooks,
     shifts: Shifts | None,
-    rows: Rows[Sequence],
     is_first: bool,
-) -> tuple[Float[Tensor, "rows vocab"], dict[str, Any]]:
-    """One pass as the stock `generate` loop makes it: the last logits, and the state to go on with.
+) -> tuple[Passed, dict[str, Any]]:
+    """One pass as the stock `generate` loop makes it, and the state to go on with.
 
     Raises:
         SteeringError: A shift could not be applied in full.
@@ -140,9 +140,8 @@ def stock_forward(
         hooks.bind(None)
     if shifts is not None:
         receipt.verify()
-    for row in rows:
-        row.note_forward(sites_hit=0 if row.shift is None else receipt.sites_hit)
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )
-    return outputs.logits[:, -1].float(), state
+    passed = Passed(logits=outputs.logits[:, -1].float(), sites_hit=receipt.sites_hit)
+    return passed, state

@@ -10,7 +10,7 @@ from collections.abc import Sequence as Rows
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from app.method.backbone import Backbone
@@ -18,6 +18,7 @@ from app.method.injection import ShiftHooks
 from app.worker.engine.cache import RowCache
 from app.worker.engine.masks import attention_kinds, decode_masks
 from app.worker.engine.prefill import Prefill, Prefilled
+from app.worker.engine.runner import Passed
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.shifts import ShiftRows
 
@@ -62,15 +63,15 @@ class RowRunner:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """Let the rows join; the logits of each row's first token."""
+    def prefill(self, rows: Rows[Sequence]) -> Passed:
+        """Let the rows join."""
         done = self._prefill.run(rows)
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
-        return done.logits
+        return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """The logits of each row's next token."""
+    def decode(self, rows: Rows[Sequence]) -> Passed:
+        """The pass after the tokens last taken."""
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
         positions = self._cache.positions
@@ -94,11 +95,7 @@ class RowRunner:
             self._hooks.bind_sites(None)
         if shifts is not None:
             receipt.verify()
-        sites_hit = receipt.sites_hit
-        for row in rows:
-            row.note_forward(sites_hit=0 if row.shift is None else sites_hit)
-        logits: Float[Tensor, "rows vocab"] = outputs.logits[:, -1].float()
-        return logits
+        return Passed(logits=outputs.logits[:, -1].float(), sites_hit=receipt.sites_hit)
 
     def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
         """Append one token to each of these rows."""
@@ -113,8 +110,11 @@ class RowRunner:
         for place in range(len(self._rows) - 1, -1, -1):
             if self._rows[place].id in gone:
                 self._leave(place)
-        if not self._rows:
-            self._cache.release()
+        self._cache.fit(len(self._rows))
+
+    def clear(self) -> None:
+        """Free all rows."""
+        self._rows = []
 
     def _place(self, row: Sequence) -> int:
         return next(place for place, one in enumerate(self._rows) if one.id == row.id)
@@ -130,7 +130,7 @@ class RowRunner:
         self._cache.put(row, cache, source_row=place, length=length)
         self._shifts.put(row, sequence.shift)
         components = done.next_positions.shape[:-1]
-        if self._ahead.shape[:-1] != components:
+        if not self._rows and self._ahead.shape[:-1] != components:
             self._ahead = self._tokens.new_zeros((*components, self._max_rows))
         self._ahead[..., row] = done.next_positions[..., place] - length
         self._rows.append(sequence)

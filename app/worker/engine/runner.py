@@ -5,12 +5,26 @@ together that were prefilled together, by the stock loop, for families that need
 """
 
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from app.worker.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Passed:
+    """A pass through the backbone.
+
+    Attributes:
+        logits: Of each row's next token, float32.
+        sites_hit: Sites that were shifted, of rows that are steered.
+    """
+
+    logits: Float[Tensor, "rows vocab"]
+    sites_hit: int
 
 
 @runtime_checkable
@@ -29,15 +43,15 @@ class Runner(Protocol):
     def groups(self) -> Rows[Rows[Sequence]]:
         """The running rows, those together that are decoded together."""
 
-    def prefill(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """The logits of each row's first token; the rows run from then on.
+    def prefill(self, rows: Rows[Sequence]) -> Passed:
+        """The pass before each row's first token; the rows run from then on.
 
         Raises:
             SteeringError: A shift could not be applied in full.
         """
 
-    def decode(self, rows: Rows[Sequence]) -> Float[Tensor, "rows vocab"]:
-        """The logits of each row's next token, after the tokens last taken.
+    def decode(self, rows: Rows[Sequence]) -> Passed:
+        """The pass after the tokens last taken.
 
         Args:
             rows: A group or, where decoding is repeatable, a single row of one.
@@ -51,6 +65,9 @@ class Runner(Protocol):
 
     def drop(self, rows: Rows[Sequence]) -> None:
         """Free these rows; those that do not run are left alone."""
+
+    def clear(self) -> None:
+        """Free all rows, in whatever state they are."""
 
     def close(self) -> None:
         """Take the hooks off the backbone."""

@@ -4,13 +4,16 @@ Source: the order penalties, temperature, top-k, top-p is that of `transformers.
 presence and frequency penalties are defined in OpenAI's reference of chat completions.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from app.core.errors import VLibraryError
 
 LEAST_TEMPERATURE: Final = 1e-4
 
@@ -81,36 +84,42 @@ class Picker:
         self.generator = self.sampling.generator()
 
 
-def pick_tokens(logits: Float[Tensor, "rows vocab"], pickers: Rows[Picker]) -> list[int]:
-    """One token id a row.
+def pick_tokens(
+    logits: Float[Tensor, "rows vocab"], pickers: Rows[Picker]
+) -> list[int | Exception]:
+    """One token id a row; a row's failure stands in its place, so that others get their tokens.
 
     Args:
         logits: The rows' next-token logits on the backbone's device.
         pickers: One a row.
     """
-    greedy = logits.argmax(dim=-1).tolist()
+    best = logits.max(dim=-1)
+    likeliest, is_finite = best.indices.tolist(), best.values.isfinite().tolist()
     return [
-        int(token) if picker.sampling.is_plain else _pick(logits[row], picker)
-        for row, (token, picker) in enumerate(zip(greedy, pickers, strict=True))
+        _pick(logits[row], picker, likeliest=likeliest[row])
+        if is_finite[row]
+        else VLibraryError("The backbone computed no numbers for this request")
+        for row, picker in enumerate(pickers)
     ]
 
 
-def _pick(logits: Float[Tensor, " vocab"], picker: Picker) -> int:
-    scores = logits.float().cpu()
-    if picker.sampling.has_penalties:
-        scores = _penalised(scores, picker)
-    if picker.generator is None:
-        return int(scores.argmax())
-    return _draw(scores, picker.sampling, picker.generator)
+def _pick(logits: Float[Tensor, " vocab"], picker: Picker, *, likeliest: int) -> int | Exception:
+    if picker.sampling.is_plain:
+        return likeliest
+    try:
+        scores = _penalised(logits, picker) if picker.sampling.has_penalties else logits
+        if picker.generator is None:
+            return int(scores.argmax())
+        return _draw(scores, picker.sampling, picker.generator)
+    except Exception as error:  # noqa: BLE001 - it is this row's alone
+        return error
 
 
 def _penalised(scores: Float[Tensor, " vocab"], picker: Picker) -> Float[Tensor, " vocab"]:
-    sampling, size = picker.sampling, len(scores)
-    answer = torch.tensor(picker.answer_ids, dtype=torch.long)
-    counts = torch.bincount(answer, minlength=size).to(scores.dtype)
+    sampling = picker.sampling
+    counts = _counts(picker.answer_ids, like=scores)
     if sampling.repetition_penalty != 1:
-        seen = counts > 0
-        seen[torch.tensor(picker.prompt_ids, dtype=torch.long)] = True
+        seen = (counts > 0) | (_counts(picker.prompt_ids, like=scores) > 0)
         factor = torch.where(
             scores > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty
         )
@@ -122,55 +131,76 @@ def _penalised(scores: Float[Tensor, " vocab"], picker: Picker) -> Float[Tensor,
     )
 
 
+def _counts(token_ids: Rows[int], *, like: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
+    """How often each token occurs; some image tokens are beyond what the head can say."""
+    known = [token_id for token_id in token_ids if token_id < len(like)]
+    ids = torch.tensor(known, dtype=torch.long, device=like.device)
+    return torch.zeros_like(like).index_add_(0, ids, torch.ones_like(ids, dtype=like.dtype))
+
+
 def _draw(scores: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+    """A draw by the inverse of the cumulative distribution: one random number a token."""
     # Only differences count, so shifting is free; together with the least temperature it keeps
     # the division from overflowing to NaN.
     scores = (scores - scores.max()) / max(sampling.temperature, LEAST_TEMPERATURE)
+    token_ids: Int[Tensor, " kept"] | None = None
     if sampling.top_k:
-        lowest_kept = scores.topk(min(sampling.top_k, len(scores))).values[-1]
-        scores = scores.masked_fill(scores < lowest_kept, -torch.inf)
-    if sampling.top_p < 1.0:
-        scores = _keep_nucleus(scores, sampling.top_p)
-    probabilities = scores.softmax(dim=-1)
-    return int(torch.multinomial(probabilities, num_samples=1, generator=generator))
-
-
-def _keep_nucleus(scores: Float[Tensor, " vocab"], top_p: float) -> Float[Tensor, " vocab"]:
-    ordered, order = scores.sort(descending=True)
-    mass_before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
-    # The likeliest token has no mass before it, so at least one token is always kept.
-    dropped = torch.zeros_like(mass_before, dtype=torch.bool)
-    dropped[order] = mass_before >= top_p
-    return scores.masked_fill(dropped, -torch.inf)
+        scores, token_ids = scores.topk(min(sampling.top_k, len(scores)))
+    elif sampling.top_p < 1:
+        scores, token_ids = scores.sort(descending=True)
+    probabilities = scores.double().softmax(dim=-1)
+    if sampling.top_p < 1:
+        # The likeliest token has no mass before it, so at least one token is always kept.
+        mass_before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities * (mass_before < sampling.top_p)
+    mass = probabilities.cumsum(dim=-1)
+    point = torch.rand(1, dtype=torch.double, generator=generator).to(mass.device) * mass[-1]
+    # Tokens without mass are passed over: the first place beyond the point is taken.
+    place = int(torch.searchsorted(mass, point, right=True).clamp_max(len(mass) - 1))
+    return place if token_ids is None else int(token_ids[place])
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenScore:
+class ScoredToken:
     """How likely the backbone found a token, before any setting of the sampling.
 
     Attributes:
         token_id: The token.
+        text: How it reads alone.
         logprob: Natural logarithm of its probability.
-        top: The likeliest tokens in its place with their logarithms, likeliest first.
     """
 
     token_id: int
+    text: str
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
-def score_token(logits: Float[Tensor, " vocab"], token_id: int, *, num_top: int) -> TokenScore:
+@dataclass(frozen=True, kw_only=True)
+class TokenScore:
+    """The token that was taken, and the likeliest ones in its place, likeliest first."""
+
+    taken: ScoredToken
+    top: tuple[ScoredToken, ...] = ()
+
+
+def score_token(
+    logits: Float[Tensor, " vocab"], token_id: int, *, num_top: int, read: Callable[[int], str]
+) -> TokenScore:
     """The score of a token that was picked from these logits.
 
     Args:
         logits: Of one row.
         token_id: What was picked.
         num_top: How many of the likeliest tokens to tell as well.
+        read: How a token reads alone.
     """
     logprobs = logits.float().log_softmax(dim=-1)
     best = logprobs.topk(min(num_top, len(logprobs)))
+
+    def scored(one: int, logprob: float) -> ScoredToken:
+        return ScoredToken(token_id=one, text=read(one), logprob=logprob)
+
     return TokenScore(
-        token_id=token_id,
-        logprob=float(logprobs[token_id]),
-        top=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+        taken=scored(token_id, float(logprobs[token_id])),
+        top=tuple(map(scored, best.indices.tolist(), best.values.tolist())),
     )

@@ -36,7 +36,7 @@ class Scheduler:
         max_padding: how many times longer than another a prompt of one batch may be.
     """
 
-    def __init__(self, *, max_batch_tokens: int = 8192, max_padding: float = 1.5) -> None:
+    def __init__(self, *, max_batch_tokens: int, max_padding: float = 1.5) -> None:
         self._queue: dict[str, Waiting] = {}
         self._max_batch_tokens = max_batch_tokens
         self._max_padding = max_padding

@@ -105,8 +105,11 @@ class Sequence:
         """Equal for prompts whose inputs can be stacked into one batch."""
         return layout_of(self.inputs)
 
-    def note_forward(self, *, sites_hit: int) -> None:
-        """Count a pass through the backbone in which this many sites were shifted."""
+    def note_forward(self, *, sites_hit: int, now: float) -> None:
+        """Count a pass that gave a token, at this time and with this many sites shifted."""
+        self.latest = now
+        if not self.num_forwards:
+            self.first = now
         self.sites_hit = min(self.sites_hit, sites_hit) if self.num_forwards else sites_hit
         self.num_forwards += 1
 

@@ -8,6 +8,9 @@ from typing import Final
 
 # How decoders write a character of which not all bytes are there.
 _INCOMPLETE: Final = "\N{REPLACEMENT CHARACTER}"
+# Bytes that are no character by then never become one.
+_MOST_TOKENS_OF_A_CHARACTER: Final = 8
+_MOST_CONTEXT_TOKENS: Final = 32
 
 Decode = Callable[[list[int]], str]
 
@@ -66,11 +69,16 @@ class GrowingText:
         """Decode the new tokens behind some known ones, since a token's text may depend on them."""
         before = self._decode(self._token_ids[self._begin : self._end])
         now = self._decode(self._token_ids[self._begin :])
-        if now.endswith(_INCOMPLETE) and not is_last:
+        is_held = len(self._token_ids) - self._end < _MOST_TOKENS_OF_A_CHARACTER
+        if now.endswith(_INCOMPLETE) and is_held and not is_last:
             return
         known = len(self._text)
         self._text += now[len(before) :]
-        self._begin, self._end = self._end, len(self._token_ids)
+        is_context = len(now) > len(before) or self._end - self._begin > _MOST_CONTEXT_TOKENS
+        if is_context:
+            # A token without text, such as a control token, is no context for the next one.
+            self._begin = self._end
+        self._end = len(self._token_ids)
         found = [place for stop in self._stop if (place := self._find(stop, known)) >= 0]
         if found:
             self._text = self._text[: min(found)]

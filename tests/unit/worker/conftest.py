@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from app.core.logs import configure_logs
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
+from app.worker.engine.engine import Engine
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.parquet import write_parquet
 from tests.fakes.serving import Parts, running_parts
@@ -40,3 +41,10 @@ async def objects(tmp_path: Path) -> ObjectStore:
 async def parts(backbone: Backbone, objects: ObjectStore) -> AsyncIterator[Parts]:
     async with running_parts(backbone, objects) as running:
         yield running
+
+
+@pytest.fixture
+def engine(backbone: Backbone) -> Iterator[Engine]:
+    running = Engine(backbone, max_rows=8)
+    yield running
+    running.close()

@@ -1,20 +1,16 @@
 """The engine against the stock `generate`: a mixed batch gives what each request gives alone."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from app.core.errors import (
     ConflictError,
     DeadlineExceededError,
-    OutOfDeviceMemoryError,
     SteeringError,
-    VLibraryError,
 )
 from app.method.backbone import Backbone
 from app.method.features import FeatureCache
@@ -22,10 +18,10 @@ from app.method.generation import generate
 from app.method.injection import inject
 from app.method.prompts import PromptText, build_prompt, encode_prompts
 from app.worker.engine.engine import Engine
-from app.worker.engine.faults import is_fatal
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import lose_a_hook, tiny_examples
+from tests.fakes.sequences import greedy, run
 
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 
@@ -48,33 +44,6 @@ def _prompts(backbone: Backbone) -> list[PromptText]:
         build_prompt(backbone, "say yes", ()),
         build_prompt(backbone, "what color is the shape?", pictures[0]),
     ]
-
-
-def _run(engine: Engine, sequences: list[Sequence]) -> list[Sequence]:
-    for sequence in sequences:
-        engine.add(sequence)
-    finished = []
-    while engine.has_work:
-        finished += engine.step()
-    return finished
-
-
-def _greedy(backbone: Backbone, prompts: list[PromptText], **options: int) -> list[Sequence]:
-    return [
-        Sequence(
-            id=str(index),
-            inputs=encode_prompts(backbone, [prompt]).inputs,
-            sampling=Sampling(max_new_tokens=options.get("max_new_tokens", 8)),
-        )
-        for index, prompt in enumerate(prompts)
-    ]
-
-
-@pytest.fixture
-def engine(backbone: Backbone) -> Iterator[Engine]:
-    running = Engine(backbone, max_rows=8)
-    yield running
-    running.close()
 
 
 def test_a_mixed_batch_equals_each_request_alone(backbone: Backbone, engine: Engine) -> None:
@@ -103,7 +72,7 @@ def test_a_mixed_batch_equals_each_request_alone(backbone: Backbone, engine: Eng
         )
         for index, (prompt, shift, length) in enumerate(zip(prompts, shifts, lengths, strict=True))
     ]
-    finished = _run(engine, sequences)
+    finished = run(engine, sequences)
     assert {one.id for one in finished} == {one.id for one in sequences}
     for sequence, prompt, shift, length in zip(sequences, prompts, shifts, lengths, strict=True):
         rows = None if shift is None else shift[None]
@@ -142,9 +111,9 @@ def test_sampled_rows_do_not_depend_on_their_neighbours(backbone: Backbone, engi
         ]
 
     together = sequences()
-    _run(engine, together)
+    run(engine, together)
     for sequence, alone in zip(together, sequences(), strict=True):
-        _run(engine, [alone])
+        run(engine, [alone])
         assert sequence.token_ids == alone.token_ids
     assert len({tuple(sequence.token_ids) for sequence in together}) == len(together)
 
@@ -153,7 +122,7 @@ def test_abort_frees_the_row_at_once_and_the_others_go_on(
     backbone: Backbone, engine: Engine
 ) -> None:
     prompts = [build_prompt(backbone, "what color?", ())] * 3
-    sequences = _greedy(backbone, prompts, max_new_tokens=6)
+    sequences = greedy(backbone, prompts, max_new_tokens=6)
     for sequence in sequences:
         engine.add(sequence)
     engine.step()
@@ -162,14 +131,14 @@ def test_abort_frees_the_row_at_once_and_the_others_go_on(
     assert engine.abort("1")
     assert engine.num_running == 2
     assert not engine.abort("1")
-    finished = _run(engine, [])
+    finished = run(engine, [])
     assert {one.id for one in finished} == {"0", "2"}
     alone = generate(backbone, prompts[:1], max_new_tokens=6)[0]
     assert tuple(sequences[2].token_ids) == alone.token_ids
 
 
 def test_a_waiting_sequence_can_be_aborted(backbone: Backbone, engine: Engine) -> None:
-    sequence = _greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
+    sequence = greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
     engine.add(sequence)
     assert engine.num_waiting == 1
     assert engine.abort("0")
@@ -179,7 +148,7 @@ def test_a_waiting_sequence_can_be_aborted(backbone: Backbone, engine: Engine) -
 def test_no_more_rows_run_than_allowed_and_newcomers_join(backbone: Backbone) -> None:
     engine = Engine(backbone, max_rows=2)
     prompts = [build_prompt(backbone, f"what color {index}?", ()) for index in range(5)]
-    sequences = _greedy(backbone, prompts, max_new_tokens=4)
+    sequences = greedy(backbone, prompts, max_new_tokens=4)
     most, seen = 0, 0
     for sequence in sequences:
         engine.add(sequence)
@@ -195,95 +164,22 @@ def test_no_more_rows_run_than_allowed_and_newcomers_join(backbone: Backbone) ->
 
 
 def test_a_passed_deadline_fails_that_sequence_only(backbone: Backbone, engine: Engine) -> None:
-    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
+    sequences = greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
     engine.add(sequences[0])
     engine.add(sequences[1])
     engine.step()
     sequences[0].deadline = 0.0
-    _run(engine, [])
+    run(engine, [])
     assert isinstance(sequences[0].error, DeadlineExceededError)
     assert sequences[1].error is None
 
 
 def test_a_sequence_is_added_once(backbone: Backbone, engine: Engine) -> None:
-    sequence = _greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
+    sequence = greedy(backbone, [build_prompt(backbone, "what color?", ())])[0]
     engine.add(sequence)
     with pytest.raises(ConflictError):
         engine.add(sequence)
     engine.abort("0")
-
-
-def test_a_request_that_breaks_the_backbone_fails_alone(backbone: Backbone, engine: Engine) -> None:
-    picture = Image.new("RGB", (16, 16), COLOURS[0])
-    prompts = [build_prompt(backbone, "what color?", picture)] * 3
-    sequences = _greedy(backbone, prompts)
-    ids = sequences[1].inputs["input_ids"].clone()
-    ids[0, 0] = 10**6
-    sequences[1].inputs = {**sequences[1].inputs, "input_ids": ids}
-    _run(engine, sequences)
-    assert type(sequences[1].error) is VLibraryError
-    assert sequences[1].error.__cause__ is not None
-    for sequence in (sequences[0], sequences[2]):
-        alone = generate(backbone, prompts[:1], max_new_tokens=8)[0]
-        assert tuple(sequence.token_ids) == alone.token_ids
-
-
-def _failing(
-    backbone: Backbone, error: Exception, *, marker: int, after: int = 0
-) -> RemovableHandle:
-    """Makes passes fail that read this token; the first `after` of them do not."""
-    seen = 0
-
-    def fail(_module: nn.Module, _args: object, kwargs: dict[str, Tensor]) -> None:
-        nonlocal seen
-        if marker in kwargs["input_ids"]:
-            seen += 1
-            if seen > after:
-                raise error
-
-    return backbone.model.register_forward_pre_hook(fail, with_kwargs=True)
-
-
-def test_running_out_of_memory_fails_one_request_which_may_be_tried_again(
-    backbone: Backbone, engine: Engine
-) -> None:
-    prompts = [build_prompt(backbone, text, ()) for text in ("what color?", "what colo\u00e9?")]
-    sequences = _greedy(backbone, prompts)
-    only_second = set(sequences[1].inputs["input_ids"][0].tolist()) - set(
-        sequences[0].inputs["input_ids"][0].tolist()
-    )
-    handle = _failing(backbone, torch.OutOfMemoryError("no room"), marker=min(only_second))
-    _run(engine, sequences)
-    handle.remove()
-    assert isinstance(sequences[1].error, OutOfDeviceMemoryError)
-    assert sequences[1].error.retry_after_seconds is not None
-    assert sequences[0].error is None
-
-
-def test_a_failing_decode_step_ends_its_rows_and_not_the_engine(
-    backbone: Backbone, engine: Engine
-) -> None:
-    prompt = build_prompt(backbone, "what color?", ())
-    sequence = _greedy(backbone, [prompt])[0]
-    engine.add(sequence)
-    engine.step()
-    handle = _failing(backbone, RuntimeError("a kernel"), marker=sequence.token_ids[-1])
-    assert engine.step() == [sequence]
-    handle.remove()
-    assert type(sequence.error) is VLibraryError
-    again = _greedy(backbone, [prompt])[0]
-    _run(engine, [again])
-    assert again.error is None
-
-
-def test_a_lost_device_ends_the_engine(backbone: Backbone, engine: Engine) -> None:
-    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
-    lost = torch.AcceleratorError("the context is gone")
-    handle = _failing(backbone, lost, marker=int(sequences[0].inputs["input_ids"][0, 0]))
-    with pytest.raises(torch.AcceleratorError):
-        _run(engine, sequences)
-    handle.remove()
-    assert is_fatal(lost)
 
 
 def test_steering_that_misses_a_site_is_an_error_and_never_an_unsteered_answer(
@@ -291,18 +187,18 @@ def test_steering_that_misses_a_site_is_an_error_and_never_an_unsteered_answer(
 ) -> None:
     engine = Engine(backbone, max_rows=4)
     lose_a_hook(backbone)
-    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
+    sequences = greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
     sequences[0].shift = _shift(backbone, 1)
-    _run(engine, sequences)
+    run(engine, sequences)
     engine.close()
     assert isinstance(sequences[0].error, SteeringError)
     assert sequences[1].error is None
 
 
 def test_the_receipt_counts_passes_and_sites(backbone: Backbone, engine: Engine) -> None:
-    sequences = _greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2, max_new_tokens=5)
+    sequences = greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2, max_new_tokens=5)
     sequences[0].shift = _shift(backbone, 1)
-    _run(engine, sequences)
+    run(engine, sequences)
     assert sequences[0].num_forwards == len(sequences[0].token_ids) + (
         sequences[0].finish_reason == "stop"
     )

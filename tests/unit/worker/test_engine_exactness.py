@@ -4,8 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.worker.engine.cache import SPARE_FACTOR, STEP_POSITIONS
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
+from app.worker.engine.rows import RowRunner
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import Wish, answer_alone, bare_backbone
 from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, run_visits, visits
@@ -13,8 +15,8 @@ from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, run_visits, v
 EXAMPLES = 4
 # Written out, so that a family cannot drop out of the list unnoticed.
 REQUIRED = {
-    "gemma3", "idefics2", "idefics3", "internvl", "llava", "llava_next", "mistral3",
-    "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
+    "gemma3", "idefics2", "idefics3", "internvl", "llava", "llava_next", "llava_onevision",
+    "mistral3", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "smolvlm",
 }  # fmt: skip
 
 
@@ -38,18 +40,37 @@ def test_every_token_is_that_of_the_request_alone(
     check_visits(family, attention, plan, max_rows=4)
 
 
+def test_attention_that_takes_no_masks_runs_in_batches() -> None:
+    backbone = bare_backbone("llava", "eager")
+    config = backbone.model.config.get_text_config()
+    assert runs_in_flight(backbone)
+    config._attn_implementation = "flash_attention_2"
+    try:
+        assert not runs_in_flight(backbone)
+    finally:
+        config._attn_implementation = "eager"
+
+
+def _room(engine: Engine) -> int:
+    runner = engine._runner
+    assert isinstance(runner, RowRunner)
+    return runner._cache.room
+
+
 def test_rows_outgrow_their_buffers_and_keep_what_they_hold() -> None:
     family = "idefics3"
     wishes = [
         Wish(seed=seed, length=length, max_new_tokens=tokens, vector=seed)
-        for seed, length, tokens in ((1, 200, 20), (2, 30, 3), (3, 9, 24))
+        for seed, length, tokens in ((1, 200, 20), (2, 30, 3), (3, 9, 60))
     ]
     backbone = bare_backbone(family)
     engine = Engine(backbone, max_rows=3)
-    # The longest row passes 256 positions, where the first room ends.
+    # The first room has 256 positions, which decoding passes here and a prompt there.
     long = Wish(seed=4, length=246, max_new_tokens=30, vector=5)
+    wishes.append(Wish(seed=6, length=1100, max_new_tokens=4, vector=1))
     plan = [Visit(wish=wish, joins=place) for place, wish in enumerate([*wishes, long])]
     stayed, _ = run_visits(engine, plan, family=family)
+    assert _room(engine) <= SPARE_FACTOR * STEP_POSITIONS < wishes[-1].length
     # Once more with the room that long rows needed given back.
     again, _ = run_visits(engine, plan[1:3], family=family)
     engine.close()

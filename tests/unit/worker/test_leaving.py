@@ -51,7 +51,7 @@ async def _ask(port: int, path: str) -> asyncio.StreamWriter:
         prompt="what color?",
         max_tokens=800,
         temperature=2.0,
-        stop=("never",),
+        presence_penalty=-2.0,
     )
     body = request.model_dump_json().encode()
     _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
+from app.core.errors import VLibraryError
 from app.worker.engine.sampling import Picker, Sampling, pick_tokens, score_token
 
 VOCAB = 40
@@ -12,9 +13,15 @@ def _logits(*, rows: int, seed: int) -> torch.Tensor:
     return torch.randn((rows, VOCAB), generator=torch.Generator().manual_seed(seed)) * 3
 
 
+def _token(logits: torch.Tensor, picker: Picker) -> int:
+    (token_id,) = pick_tokens(logits, [picker])
+    assert isinstance(token_id, int)
+    return token_id
+
+
 def _draws(logits: torch.Tensor, sampling: Sampling, *, count: int) -> list[int]:
     picker = Picker(sampling=sampling)
-    return [pick_tokens(logits, [picker])[0] for _ in range(count)]
+    return [_token(logits, picker) for _ in range(count)]
 
 
 def test_greedy_rows_take_the_likeliest_token() -> None:
@@ -65,7 +72,7 @@ def test_a_tiny_temperature_is_greedy_and_not_an_error() -> None:
 def _pick(logits: torch.Tensor, *, answer: list[int], prompt: list[int], **penalties: float) -> int:
     sampling = Sampling(max_new_tokens=1, **penalties)  # type: ignore[arg-type]  # numbers all
     picker = Picker(sampling=sampling, prompt_ids=prompt, answer_ids=answer)
-    return pick_tokens(logits, [picker])[0]
+    return _token(logits, picker)
 
 
 def test_presence_and_frequency_penalties_count_the_answer_only() -> None:
@@ -90,7 +97,28 @@ def test_the_repetition_penalty_is_that_of_transformers(factor: float, seed: int
 def test_scores_are_the_backbones_own_and_list_the_likeliest() -> None:
     logits = _logits(rows=1, seed=4)[0]
     wanted = logits.log_softmax(-1)
-    score = score_token(logits, 7, num_top=3)
-    assert score.logprob == float(wanted[7])
-    assert [one for one, _ in score.top] == wanted.topk(3).indices.tolist()
-    assert score_token(logits, 7, num_top=0).top == ()
+    score = score_token(logits, 7, num_top=3, read=str)
+    assert score.taken.logprob == float(wanted[7])
+    assert [one.token_id for one in score.top] == wanted.topk(3).indices.tolist()
+    assert [one.text for one in score.top] == [str(one.token_id) for one in score.top]
+    assert score_token(logits, 7, num_top=0, read=str).top == ()
+
+
+def test_a_row_without_numbers_fails_alone() -> None:
+    logits = _logits(rows=3, seed=5)
+    logits[1, 7] = torch.nan
+    drawn = Sampling(max_new_tokens=1, temperature=1.0)
+    for sampling in (Sampling(max_new_tokens=1), drawn):
+        first, second, third = pick_tokens(logits, [Picker(sampling=sampling) for _ in range(3)])
+        assert isinstance(first, int)
+        assert isinstance(second, VLibraryError)
+        assert isinstance(third, int)
+
+
+def test_the_least_repetition_penalty_and_tokens_beyond_the_head_are_no_error() -> None:
+    logits = _logits(rows=1, seed=6)
+    picked = _pick(logits, answer=[3], prompt=[VOCAB + 5], repetition_penalty=0.01)
+    assert 0 <= picked < VOCAB
+    sampling = Sampling(max_new_tokens=1, temperature=1.0, repetition_penalty=1e-39)
+    (result,) = pick_tokens(logits, [Picker(sampling=sampling, answer_ids=[3])])
+    assert isinstance(result, int | Exception)

@@ -9,7 +9,7 @@ WAITING = st.lists(st.tuples(st.integers(1, 400), st.sampled_from("ab")), min_si
 
 
 def _filled(prompts: list[tuple[int, str]], **options: float) -> Scheduler:
-    scheduler = Scheduler(**options)  # type: ignore[arg-type] # options of either type
+    scheduler = Scheduler(**{"max_batch_tokens": 8192, **options})  # type: ignore[arg-type] # options of either type
     for index, (length, layout) in enumerate(prompts):
         scheduler.add(Waiting(id=str(index), num_tokens=length, layout=layout))
     return scheduler
@@ -47,7 +47,7 @@ def test_nothing_is_handed_out_without_a_free_row_or_without_anyone_waiting() ->
     scheduler = _filled([(5, "a")])
     assert scheduler.next_batch(free_rows=0) == ()
     assert len(scheduler) == 1
-    assert Scheduler().next_batch(free_rows=4) == ()
+    assert _filled([]).next_batch(free_rows=4) == ()
 
 
 def test_a_removed_sequence_does_not_run() -> None:

@@ -57,5 +57,6 @@ def test_an_answer_ends_at_its_limit() -> None:
 def test_the_receipt_keeps_the_fewest_sites_of_all_passes() -> None:
     sequence = _answered("a")
     for sites in (6, 4, 6):
-        sequence.note_forward(sites_hit=sites)
+        sequence.note_forward(sites_hit=sites, now=float(sites))
     assert (sequence.sites_hit, sequence.num_forwards) == (4, 3)
+    assert (sequence.first, sequence.latest) == (6.0, 6.0)

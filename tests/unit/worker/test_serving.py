@@ -27,8 +27,9 @@ from app.method.generation import generate
 from app.method.prompts import build_prompt
 from app.worker.demonstrations import DatasetPools
 from app.worker.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
+from app.worker.reading import SEEN_TOGETHER
 from tests.fakes.backbones import lose_a_hook, tiny_examples
-from tests.fakes.serving import DATASET, Parts, over_http, png, request_of, running_parts
+from tests.fakes.serving import DATASET, ENDLESS, Parts, over_http, png, request_of, running_parts
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -210,9 +211,7 @@ async def test_a_steered_request_that_is_not_steered_in_full_fails(
 
 async def test_a_deadline_ends_a_request_and_frees_its_row(parts: Parts) -> None:
     with pytest.raises(DeadlineExceededError):
-        await parts.serving.generate(
-            request_of(max_tokens=900, deadline_seconds=0.05, stop=["never"], seed=3, temperature=2)
-        )
+        await parts.serving.generate(request_of(**ENDLESS, deadline_seconds=0.05))
     await until(lambda: parts.device.num_running == 0)
     assert parts.serving.num_requests == 0
 
@@ -262,9 +261,7 @@ async def test_the_client_gets_answers_and_errors_over_http(
         with pytest.raises(InvalidImageError):
             await client.generate(request_of(images=[b"no image"]))
         with pytest.raises(DeadlineExceededError):
-            await client.generate(
-                request_of(max_tokens=900, deadline_seconds=0.03, temperature=2, stop=["never"])
-            )
+            await client.generate(request_of(**ENDLESS, deadline_seconds=0.03))
         parts.serving.drain()
         with pytest.raises(WorkerUnavailableError) as caught:
             await client.generate(request_of())
@@ -290,9 +287,7 @@ async def test_malformed_and_oversized_messages_are_refused_without_an_echo(
 async def test_a_client_that_leaves_frees_its_row(backbone: Backbone, parts: Parts) -> None:
     client, _ = over_http(backbone, parts)
     async with client:
-        asking = asyncio.create_task(
-            client.generate(request_of(max_tokens=900, temperature=2, stop=["never"]))
-        )
+        asking = asyncio.create_task(client.generate(request_of(**ENDLESS)))
         await until(lambda: parts.device.num_running == 1)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -343,3 +338,28 @@ async def test_pictures_of_requests_that_come_together_are_seen_together(
     counting.remove()
     assert len(answers) == 8
     assert len(passes) < 8
+
+
+async def test_requests_of_one_id_do_not_meet(parts: Parts) -> None:
+    request = request_of(vectors=[parts.use(0)], baseline=True, request_id="mine")
+    first, second = await asyncio.gather(*(parts.serving.generate(request) for _ in range(2)))
+    assert first.token_ids == second.token_ids
+    assert first.baseline == second.baseline
+
+
+async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
+    backbone: Backbone, objects: ObjectStore
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    async with running_parts(backbone, objects, max_requests=64) as parts:
+        requests = [request_of(images=[png((shade, 9, 0))]) for shade in range(60)]
+        answers = await asyncio.gather(*map(parts.serving.generate, requests))
+    counting.remove()
+    assert len(answers) == 60
+    assert 1 < max(sizes) <= SEEN_TOGETHER

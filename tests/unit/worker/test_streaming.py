@@ -1,20 +1,16 @@
 """Answers that are shown as they grow, from the engine to the api's client."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from app.core.errors import DeadlineExceededError, InvalidImageError, InvalidInputError
 from app.method.backbone import Backbone
 from app.worker.messages import GenerateDelta, GenerateRequest, GenerateResponse
-from tests.fakes.serving import Parts, over_http, request_of
+from tests.fakes.serving import ENDLESS, Parts, over_http, request_of
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-
-ENDLESS: dict[str, Any] = {"max_tokens": 900, "temperature": 2.0, "seed": 3, "stop": ["never"]}
 
 
 async def _exhaust(parts: AsyncIterator[object]) -> None:

@@ -77,4 +77,23 @@ def test_a_real_tokenizer_reads_the_same_a_token_at_a_time(text: str) -> None:
     assert "".join(_show(growing, token_ids)) == str(tokenizer.decode(token_ids)).strip()
 
 
+def test_a_word_behind_a_control_token_keeps_its_space() -> None:
+    # As SentencePiece has it: a space belongs to the word behind it, and the first one goes.
+    words = ["\u2581hello", "<control>", "\u2581world"]
+
+    def decode(token_ids: list[int]) -> str:
+        text = "".join(words[one] for one in token_ids if one != 1).replace("\u2581", " ")
+        return text.removeprefix(" ")
+
+    growing = GrowingText(decode)
+    assert "".join(_show(growing, [0, 1, 2])) == decode([0, 1, 2]) == "hello world"
+
+
+def test_endless_bytes_without_a_character_are_not_held_for_ever() -> None:
+    growing = GrowingText(_by_byte)
+    shown = _show(growing, [0xE2] * 40)
+    assert any(shown[:-1])
+    assert "".join(shown) == "\ufffd" * 40
+
+
 _TOKENIZER = tiny_processor().tokenizer

@@ -31,7 +31,8 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
     return Sequence(
         id=name,
         inputs=encode_prompts(backbone, [prompt]).inputs,
-        sampling=Sampling(max_new_tokens=900, temperature=3.0, stop=("never",)),
+        # A token that was taken once is always taken again.
+        sampling=Sampling(max_new_tokens=900, presence_penalty=-2.0),
         listener=lambda _: on_token(),
     )
 

@@ -1,0 +1,27 @@
+"""Sequences for an engine, and the engine run until they have ended."""
+
+from app.method.backbone import Backbone
+from app.method.prompts import PromptText, encode_prompts
+from app.worker.engine.engine import Engine
+from app.worker.engine.sampling import Sampling
+from app.worker.engine.sequence import Sequence
+
+
+def run(engine: Engine, sequences: list[Sequence]) -> list[Sequence]:
+    for sequence in sequences:
+        engine.add(sequence)
+    finished = []
+    while engine.has_work:
+        finished += engine.step()
+    return finished
+
+
+def greedy(backbone: Backbone, prompts: list[PromptText], **options: int) -> list[Sequence]:
+    return [
+        Sequence(
+            id=str(index),
+            inputs=encode_prompts(backbone, [prompt]).inputs,
+            sampling=Sampling(max_new_tokens=options.get("max_new_tokens", 8)),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
