@@ -5,7 +5,7 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Self, TypeVar
 
 import httpx
@@ -29,6 +29,7 @@ from app.worker.peers import Peer, Peers
 from app.worker.replies import (
     NotTakenError,
     error_of,
+    lines_of,
     raise_if_busy,
     read_answer,
     read_line,
@@ -156,15 +157,16 @@ class WorkerClient:
             if not response.is_success:
                 await response.aread()
                 read_answer(response, GenerateResponse)
-            async for text in response.aiter_lines():
-                line = read_line(text)
-                if line.error is not None:
-                    raise error_of(line.error)
-                if line.delta is not None:
-                    yield line.delta
-                if line.answer is not None:
-                    yield line.answer
-                    return
+            async with aclosing(lines_of(response)) as lines:
+                async for text in lines:
+                    line = read_line(text)
+                    if line.error is not None:
+                        raise error_of(line.error)
+                    if line.delta is not None:
+                        yield line.delta
+                    if line.answer is not None:
+                        yield line.answer
+                        return
         raise unavailable("the worker ended the answer before its end")
 
     async def _post(

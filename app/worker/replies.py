@@ -3,6 +3,7 @@
 Knows the wire of `app.worker.messages` and nothing of connections.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Final, TypeVar
 
 import httpx
@@ -19,6 +20,8 @@ from app.worker.messages import ErrorBody, GenerateResponse, Message, StreamLine
 
 RETRY_AFTER_SECONDS: Final = 2.0
 BUSY_STATUSES: Final = frozenset({429, 503})
+# Above the longest answer: 8192 tokens with 20 others in the place of each.
+MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -64,7 +67,30 @@ def read_answer(response: httpx.Response, answer: type[Answer]) -> Answer:
     raise error_of(body)
 
 
-def read_line(text: str) -> StreamLine:
+async def lines_of(
+    response: httpx.Response, *, max_bytes: int = MAX_LINE_BYTES
+) -> AsyncGenerator[bytes, None]:
+    """The lines of a streamed answer as they come, without their ends.
+
+    They end at line feeds alone: JSON strings may hold what Unicode counts as line ends.
+
+    Raises:
+        WorkerUnavailableError: A line is too long to be one of an answer.
+    """
+    line = bytearray()
+    async for chunk in response.aiter_bytes():
+        for place, part in enumerate(chunk.split(b"\n")):
+            if place:
+                yield bytes(line)
+                line.clear()
+            line += part
+            if len(line) > max_bytes:
+                raise unavailable(f"a line of a streamed answer has more than {max_bytes} bytes")
+    if line:
+        yield bytes(line)
+
+
+def read_line(text: bytes) -> StreamLine:
     """A line of a streamed answer.
 
     Raises:
