@@ -79,6 +79,7 @@ class WorkerClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._peers.aclose()
         await self._http.aclose()
 
     async def generate(
@@ -129,6 +130,10 @@ class WorkerClient:
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
         return await self._peers.health()
+
+    async def serving(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, as of about a second ago; possibly none."""
+        return await self._peers.serving()
 
     async def metrics(self) -> Mapping[str, str | None]:
         """The text of every worker's metrics by its URL; none where it does not answer."""
