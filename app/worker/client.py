@@ -14,7 +14,9 @@ from opentelemetry import propagate
 from app.core.errors import (
     BusyError,
     DeadlineExceededError,
+    UnavailableError,
     VLibraryError,
+    WorkerUnavailableError,
 )
 from app.worker.messages import (
     EmbedRequest,
@@ -30,7 +32,7 @@ from app.worker.replies import (
     NotTakenError,
     error_of,
     lines_of,
-    raise_if_busy,
+    raise_if_refused,
     read_answer,
     read_line,
     unavailable,
@@ -197,7 +199,7 @@ class WorkerClient:
         self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
-        refused: dict[str, VLibraryError] = {}
+        refused: dict[str, UnavailableError] = {}
         while True:
             peer = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
@@ -213,18 +215,24 @@ class WorkerClient:
                     raise error.reason from error
                 # Nothing was begun, so another worker may have the request.
                 refused[peer.url] = error.reason
+                if isinstance(error.reason, WorkerUnavailableError):
+                    peer.health = None
 
     async def _choose_after(
-        self, refused: Mapping[str, VLibraryError], fingerprint: str | None
+        self, refused: Mapping[str, UnavailableError], fingerprint: str | None
     ) -> Peer:
-        """The next peer to ask; with none left, why the last busy one did not take the request."""
+        """The next peer to ask.
+
+        With none left, those that fit tell why: a busy one first, which is sure to be back. The
+        others, with another backbone, say nothing about the request.
+        """
         try:
             return await self._peers.choose(fingerprint, without=refused)
         except VLibraryError:
-            busy = [error for error in refused.values() if isinstance(error, BusyError)]
-            if not busy:
+            if not refused:
                 raise
-        raise min(busy, key=lambda error: error.retry_after_seconds or 0.0)
+        busy = [error for error in refused.values() if isinstance(error, BusyError)]
+        raise min(busy or refused.values(), key=lambda error: error.retry_after_seconds or 0.0)
 
     @asynccontextmanager
     async def _opened(
@@ -246,10 +254,9 @@ class WorkerClient:
                 headers=headers,
                 timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
             ) as response:
-                await raise_if_busy(response)
+                await raise_if_refused(response)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            peer.health = None
             raise NotTakenError(unavailable("the connection to the worker broke")) from error
         except httpx.TimeoutException as error:
             raise DeadlineExceededError(
