@@ -34,6 +34,7 @@ from app.worker.replies import (
     lines_of,
     raise_if_refused,
     read_answer,
+    read_at_most,
     read_line,
     unavailable,
 )
@@ -41,6 +42,8 @@ from app.worker.replies import (
 CONNECT_TIMEOUT_SECONDS = 5.0
 DEADLINE_SLACK_SECONDS = 5.0
 METRICS_TIMEOUT_SECONDS = 1.0
+# Some ten times what a worker shows.
+MAX_METRICS_BYTES = 256 * 1024
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -138,7 +141,7 @@ class WorkerClient:
         return await self._peers.serving()
 
     async def metrics(self) -> Mapping[str, str | None]:
-        """The text of every worker's metrics by its URL; none where it does not answer."""
+        """The text of every worker's metrics by its URL; none where it gives no usable answer."""
         texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
         return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
 
@@ -269,9 +272,16 @@ class WorkerClient:
             peer.in_flight -= 1
 
     async def _metrics_of(self, peer: Peer) -> str | None:
+        # The size of what is compressed is known too late.
+        headers = {"accept-encoding": "identity"}
         try:
-            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
-                response = await self._http.get(peer.url + "/metrics")
+            async with (
+                asyncio.timeout(METRICS_TIMEOUT_SECONDS),
+                self._http.stream("GET", peer.url + "/metrics", headers=headers) as response,
+            ):
+                if not response.is_success or "content-encoding" in response.headers:
+                    return None
+                text = await read_at_most(MAX_METRICS_BYTES, response)
         except (httpx.HTTPError, TimeoutError):
             return None
-        return response.text if response.is_success else None
+        return None if text is None else text.decode("utf-8", errors="replace")
