@@ -9,7 +9,6 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Self, TypeVar
 
 import httpx
-from opentelemetry import propagate
 
 from app.core.errors import (
     BusyError,
@@ -18,6 +17,7 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
+from app.core.propagation import TraceIds
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -73,6 +73,7 @@ class WorkerClient:
             trust_env=False,
         )
         self._peers = Peers(urls, http=self._http)
+        self._trace_ids = TraceIds()
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -248,7 +249,7 @@ class WorkerClient:
         """
         peer.in_flight += 1
         headers = {"content-type": "application/json"}
-        propagate.inject(headers)
+        self._trace_ids.inject(headers)
         try:
             async with self._http.stream(
                 "POST",
