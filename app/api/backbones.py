@@ -1,6 +1,5 @@
 """Which workers serve which backbones."""
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,16 +8,13 @@ from app.worker.client import WorkerClient
 from app.worker.messages import HealthResponse
 
 RETRY_AFTER_SECONDS: Final = 2.0
-MAX_AGE_SECONDS: Final = 1.0
 
 
 class ServingWorkers:
-    """The workers that answer requests, as of at most a second ago."""
+    """The workers that answer requests, as of about a second ago."""
 
     def __init__(self, workers: WorkerClient) -> None:
         self._workers = workers
-        self._found: tuple[HealthResponse, ...] = ()
-        self._asked = float("-inf")
 
     async def now(self) -> tuple[HealthResponse, ...]:
         """At least one worker that is ready to serve.
@@ -26,22 +22,12 @@ class ServingWorkers:
         Raises:
             WorkerUnavailableError: There is none.
         """
-        if not self._found or time.monotonic() - self._asked > MAX_AGE_SECONDS:
-            self._found = await self.ask()
-            self._asked = time.monotonic()
-        if not self._found:
+        found = await self._workers.serving()
+        if not found:
             raise WorkerUnavailableError(
                 "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
             )
-        return self._found
-
-    async def ask(self) -> tuple[HealthResponse, ...]:
-        """The workers that are ready to serve, asked right now; possibly none."""
-        return tuple(
-            health
-            for health in await self._workers.health()
-            if health.status == "ready" and health.role != "train"
-        )
+        return found
 
 
 def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:

@@ -72,7 +72,7 @@ async def _database(services: Services) -> CheckBody:
 
 
 async def _worker(services: Services) -> CheckBody:
-    serving = await services.serving.ask()
+    serving = await services.workers.serving()
     if not serving:
         return CheckBody(ok=False, detail="no worker is ready to serve")
     return CheckBody(ok=True, detail=f"{len(serving)} serving {serving[0].backbone.name}")

@@ -12,8 +12,12 @@ from app.core.version import software_version
 
 TRACES_PATH: Final = "/v1/traces"
 REDACTED: Final = "REDACTED"
-# Names and search texts stand in paths and queries; the route's template says enough.
-TYPED_BY_CALLERS: Final = ("url.path", "url.query", "http.request.method_original")
+# Names and search texts stand in paths and queries; the route's template says enough. The server's
+# address is what the Host header says it is.
+TYPED_BY_CALLERS: Final = (
+    *("url.path", "url.query", "http.request.method_original"),
+    *("server.address", "server.port"),
+)
 
 
 class Redaction(SpanProcessor):

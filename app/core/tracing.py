@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi.telemetry import TelemetryConfig
+from opentelemetry import propagate
 from opentelemetry.trace import TracerProvider
 
 from app.core.errors import ConfigurationError
+from app.core.propagation import TraceIds
 from app.core.settings import Settings
 
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
@@ -57,6 +59,7 @@ def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
     """What FastAPI is told: a span for each request to this provider, or nothing at all.
 
     Its metrics and logs are off in any case: we have our own, and its logs hold tracebacks.
+    With a provider, this process continues traces by `TraceIds` from now on.
     """
     config = TelemetryConfig(
         tracing=provider is not None,
@@ -67,6 +70,8 @@ def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
         exclude=_is_untraced,
     )
     if provider is not None:
+        # FastAPI reads a caller's headers by the propagator of the process and no other.
+        propagate.set_global_textmap(TraceIds())
         config["tracer_provider"] = provider
     return config
 

@@ -5,17 +5,19 @@ Knows the wire of `app.worker.messages` and nothing of what a worker does with i
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Self, TypeVar
 
 import httpx
-from opentelemetry import propagate
 
 from app.core.errors import (
     BusyError,
     DeadlineExceededError,
+    UnavailableError,
     VLibraryError,
+    WorkerUnavailableError,
 )
+from app.core.propagation import TraceIds
 from app.worker.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -29,8 +31,10 @@ from app.worker.peers import Peer, Peers
 from app.worker.replies import (
     NotTakenError,
     error_of,
-    raise_if_busy,
+    lines_of,
+    raise_if_refused,
     read_answer,
+    read_at_most,
     read_line,
     unavailable,
 )
@@ -38,6 +42,8 @@ from app.worker.replies import (
 CONNECT_TIMEOUT_SECONDS = 5.0
 DEADLINE_SLACK_SECONDS = 5.0
 METRICS_TIMEOUT_SECONDS = 1.0
+# Some ten times what a worker shows.
+MAX_METRICS_BYTES = 256 * 1024
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -67,6 +73,7 @@ class WorkerClient:
             trust_env=False,
         )
         self._peers = Peers(urls, http=self._http)
+        self._trace_ids = TraceIds()
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""
@@ -78,6 +85,7 @@ class WorkerClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._peers.aclose()
         await self._http.aclose()
 
     async def generate(
@@ -129,8 +137,12 @@ class WorkerClient:
         """Ask every worker now; those that do not answer are left out."""
         return await self._peers.health()
 
+    async def serving(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, as of about a second ago; possibly none."""
+        return await self._peers.serving()
+
     async def metrics(self) -> Mapping[str, str | None]:
-        """The text of every worker's metrics by its URL; none where it does not answer."""
+        """The text of every worker's metrics by its URL; none where it gives no usable answer."""
         texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
         return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
 
@@ -156,15 +168,16 @@ class WorkerClient:
             if not response.is_success:
                 await response.aread()
                 read_answer(response, GenerateResponse)
-            async for text in response.aiter_lines():
-                line = read_line(text)
-                if line.error is not None:
-                    raise error_of(line.error)
-                if line.delta is not None:
-                    yield line.delta
-                if line.answer is not None:
-                    yield line.answer
-                    return
+            async with aclosing(lines_of(response)) as lines:
+                async for text in lines:
+                    line = read_line(text)
+                    if line.error is not None:
+                        raise error_of(line.error)
+                    if line.delta is not None:
+                        yield line.delta
+                    if line.answer is not None:
+                        yield line.answer
+                        return
         raise unavailable("the worker ended the answer before its end")
 
     async def _post(
@@ -190,7 +203,7 @@ class WorkerClient:
         self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
-        refused: dict[str, VLibraryError] = {}
+        refused: dict[str, UnavailableError] = {}
         while True:
             peer = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
@@ -206,18 +219,24 @@ class WorkerClient:
                     raise error.reason from error
                 # Nothing was begun, so another worker may have the request.
                 refused[peer.url] = error.reason
+                if isinstance(error.reason, WorkerUnavailableError):
+                    peer.health = None
 
     async def _choose_after(
-        self, refused: Mapping[str, VLibraryError], fingerprint: str | None
+        self, refused: Mapping[str, UnavailableError], fingerprint: str | None
     ) -> Peer:
-        """The next peer to ask; with none left, why the last busy one did not take the request."""
+        """The next peer to ask.
+
+        With none left, those that fit tell why: a busy one first, which is sure to be back. The
+        others, with another backbone, say nothing about the request.
+        """
         try:
             return await self._peers.choose(fingerprint, without=refused)
         except VLibraryError:
-            busy = [error for error in refused.values() if isinstance(error, BusyError)]
-            if not busy:
+            if not refused:
                 raise
-        raise min(busy, key=lambda error: error.retry_after_seconds or 0.0)
+        busy = [error for error in refused.values() if isinstance(error, BusyError)]
+        raise min(busy or refused.values(), key=lambda error: error.retry_after_seconds or 0.0)
 
     @asynccontextmanager
     async def _opened(
@@ -230,7 +249,7 @@ class WorkerClient:
         """
         peer.in_flight += 1
         headers = {"content-type": "application/json"}
-        propagate.inject(headers)
+        self._trace_ids.inject(headers)
         try:
             async with self._http.stream(
                 "POST",
@@ -239,10 +258,9 @@ class WorkerClient:
                 headers=headers,
                 timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
             ) as response:
-                await raise_if_busy(response)
+                await raise_if_refused(response)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            peer.health = None
             raise NotTakenError(unavailable("the connection to the worker broke")) from error
         except httpx.TimeoutException as error:
             raise DeadlineExceededError(
@@ -255,9 +273,16 @@ class WorkerClient:
             peer.in_flight -= 1
 
     async def _metrics_of(self, peer: Peer) -> str | None:
+        # The size of what is compressed is known too late.
+        headers = {"accept-encoding": "identity"}
         try:
-            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
-                response = await self._http.get(peer.url + "/metrics")
+            async with (
+                asyncio.timeout(METRICS_TIMEOUT_SECONDS),
+                self._http.stream("GET", peer.url + "/metrics", headers=headers) as response,
+            ):
+                if not response.is_success or "content-encoding" in response.headers:
+                    return None
+                text = await read_at_most(MAX_METRICS_BYTES, response)
         except (httpx.HTTPError, TimeoutError):
             return None
-        return response.text if response.is_success else None
+        return None if text is None else text.decode("utf-8", errors="replace")

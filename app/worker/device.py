@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from app.core.errors import VLibraryError, WorkerUnavailableError
+from app.core.errors import UnavailableError, VLibraryError, WorkerUnavailableError
 from app.core.logs import get_logger
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
@@ -113,6 +113,8 @@ class DeviceThread:
             make: Called on the device thread.
 
         Raises:
+            WorkerUnavailableError: The device shut down or broke before the sequence was begun.
+            UnavailableError: It did so afterwards.
             VLibraryError: The sequence failed; the others go on.
         """
         future: Future[Sequence] = Future()
@@ -233,12 +235,22 @@ class DeviceThread:
             future.set_result(result)
 
     def _fail_the_rest(self) -> None:
-        waiting = [*self._results.values(), *(order.waiting for order in self._long_work)]
+        waiting = [order.waiting for order in self._long_work]
         while not self._orders.empty():
             waiting.append(self._orders.get().waiting)
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(_shut_down())
+        for begun in self._results.values():
+            if not begun.done():
+                begun.set_exception(_lost())
+
+
+def _lost() -> UnavailableError:
+    # Another worker must not take up the request: it may be what broke this device.
+    return UnavailableError(
+        "the worker's device was lost during the request", retry_after_seconds=RETRY_AFTER_SECONDS
+    )
 
 
 def _told(error: Exception) -> VLibraryError:

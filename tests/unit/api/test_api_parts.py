@@ -283,7 +283,7 @@ class TestBackbones:
             first = await serving.now()
             worker.is_down = True
             assert await serving.now() == first
-            monkeypatch.setattr("app.api.backbones.MAX_AGE_SECONDS", -1.0)
+            monkeypatch.setattr("app.worker.peers.HEALTH_AGE_SECONDS", 0.0)
             with pytest.raises(WorkerUnavailableError):
                 await serving.now()
 

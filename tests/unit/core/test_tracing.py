@@ -51,7 +51,13 @@ def test_a_collector_is_a_url(wrong: str) -> None:
 def test_what_a_caller_typed_is_not_in_a_span() -> None:
     exporter = InMemorySpanExporter()
     provider = provider_for(SimpleSpanProcessor(exporter), service="s")
-    typed = {"url.path": "/a", "url.query": "q=b", "http.request.method_original": "c"}
+    typed: dict[str, str | int] = {
+        "url.path": "/a",
+        "url.query": "q=b",
+        "http.request.method_original": "c",
+        "server.address": "d",
+        "server.port": 5,
+    }
     provider.get_tracer("t").start_span("GET", attributes={**typed, "url.scheme": "http"}).end()
     (span,) = exporter.get_finished_spans()
     assert span.attributes == {**dict.fromkeys(typed, REDACTED), "url.scheme": "http"}

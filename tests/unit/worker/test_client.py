@@ -158,12 +158,15 @@ async def test_without_any_worker_it_says_so_and_when_to_try_again() -> None:
     assert caught.value.retry_after_seconds is not None
 
 
-async def test_a_worker_that_comes_back_is_found(workers: dict[str, FakeWorker]) -> None:
+async def test_a_worker_that_comes_back_is_found(
+    workers: dict[str, FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers["one"].is_down = True
     async with _client({"one": workers["one"]}) as client:
         with pytest.raises(WorkerUnavailableError):
             await client.generate(_request())
         workers["one"].is_down = False
+        monkeypatch.setattr("app.worker.peers.HEALTH_AGE_SECONDS", 0.0)
         await client.generate(_request())
 
 

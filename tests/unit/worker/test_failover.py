@@ -35,6 +35,10 @@ def _busy(seconds: float = 3.0) -> ErrorBody:
     return ErrorBody(code="busy", message="full", retry_after_seconds=seconds)
 
 
+def _leaving() -> ErrorBody:
+    return ErrorBody(code="worker-unavailable", message="leaving", retry_after_seconds=1.0)
+
+
 async def _generate(client: WorkerClient, fingerprint: str | None = None) -> GenerateResponse:
     return await client.generate(REQUEST, backbone_fingerprint=fingerprint)
 
@@ -102,7 +106,62 @@ async def test_a_full_worker_is_told_of_rather_than_one_that_is_gone() -> None:
             await _generate(client)
 
 
-@pytest.mark.parametrize("code", ["worker-unavailable", "out-of-device-memory", "invalid-input"])
+@ASKING
+async def test_the_next_worker_is_asked_when_one_shuts_down(ask: Ask) -> None:
+    leaving, free = FakeWorker(error=_leaving()), FakeWorker(running=9)
+    async with _client(leaving=leaving, free=free) as client:
+        assert await ask(client)
+        # What was heard of it is no longer true.
+        assert await ask(client)
+    assert (_num_asked(leaving), _num_asked(free)) == (1, 2)
+
+
+async def test_when_all_shut_down_it_says_so() -> None:
+    async with _client(a=FakeWorker(error=_leaving()), b=FakeWorker(error=_leaving())) as client:
+        with pytest.raises(WorkerUnavailableError, match="leaving"):
+            await _generate(client)
+
+
+async def test_a_full_worker_is_told_of_rather_than_one_that_shuts_down() -> None:
+    full = FakeWorker(error=_busy(9.0), running=9)
+    async with _client(full=full, leaving=FakeWorker(error=_leaving())) as client:
+        with pytest.raises(BusyError):
+            await _generate(client)
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refuses", "shuts down"])
+async def test_another_backbone_does_not_make_a_lost_worker_incompatible(
+    *, is_refused: bool
+) -> None:
+    lost, other = FakeWorker(error=_leaving()), FakeWorker(description=backbone("b"))
+    async with _client(lost=lost, other=other) as client:
+        await client.health()
+        lost.is_down = is_refused
+        with pytest.raises(WorkerUnavailableError):
+            await _generate(client, "a" * 64)
+    assert _num_asked(other) == 0
+
+
+async def test_a_refusal_of_somebody_in_between_is_final() -> None:
+    class _Gateway(httpx.AsyncBaseTransport):
+        def __init__(self, *workers: str) -> None:
+            self.num_posts = 0
+            self._network = _Network({name: FakeWorker() for name in workers})
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "GET":
+                return await self._network.handle_async_request(request)
+            self.num_posts += 1
+            return httpx.Response(503, text="<html>")
+
+    gateway = _Gateway("one", "two")
+    async with WorkerClient(["http://one", "http://two"], transport=gateway) as client:
+        with pytest.raises(WorkerUnavailableError, match="unreadable"):
+            await _generate(client)
+    assert gateway.num_posts == 1
+
+
+@pytest.mark.parametrize("code", ["unavailable", "out-of-device-memory", "invalid-input"])
 async def test_any_other_error_is_final(code: str) -> None:
     failing = FakeWorker(error=ErrorBody(code=code, message="no"))
     free = FakeWorker(running=9)
