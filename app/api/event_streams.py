@@ -22,8 +22,8 @@ log = get_logger(__name__)
 class AnswerStream(EventSourceResponse):
     """Sends events and closes their source, whoever ends it.
 
-    The events watch the client and the deadline themselves. A client that stays and reads nothing
-    is cut off soon after the deadline.
+    The events watch the client and the deadline themselves. For a client that stays and reads
+    nothing it ends soon after the deadline; the connection is ended by who made the socket.
 
     Args:
         started: Whose source is closed at the end.
