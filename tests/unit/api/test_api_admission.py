@@ -14,6 +14,8 @@ from app.api.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
 from app.api.dependencies import Services
 from app.api.pace import WINDOW_SECONDS, Pace
 from app.core.errors import BusyError
+from app.main import MAX_UPLOADS
+from tests.fakes.api_calls import OCTETS
 from tests.fakes.clock import Clock
 from tests.fakes.worker import FakeWorker
 
@@ -288,3 +290,15 @@ class TestRoutes:
         worker.released.set()
         assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200, 200]
         assert admission.num_callers == 0
+
+    @pytest.mark.parametrize("path", ["/vectors", "/datasets"])
+    async def test_an_impatient_sender_of_files_costs_others_no_time(
+        self, http: httpx.AsyncClient, services: Services, path: str
+    ) -> None:
+        with ExitStack() as stack:
+            for _ in range(MAX_UPLOADS):
+                stack.enter_context(services.uploads.place())
+            for _ in range(40):
+                refused = await http.post(path, params={"name": "n"}, headers=OCTETS)
+                assert refused.status_code == 429
+            assert _hint(services.uploads, caller="other") <= 3
