@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from app.api.dependencies import Services
 from app.worker.messages import ErrorBody
 from tests.fakes.api_calls import png
 from tests.fakes.live_server import serving
@@ -247,11 +248,44 @@ def test_an_error_in_a_stream_is_raised(client: openai.OpenAI, worker: FakeWorke
     assert caught.value.type == "server_error"
 
 
-def test_a_busy_server_is_asked_again(url: str, worker: FakeWorker) -> None:
-    worker.error = ErrorBody(code="busy", message="full", retry_after_seconds=0.01)
+@pytest.mark.parametrize(
+    ("code", "num_asked"),
+    [
+        ("busy", 2),
+        ("out-of-device-memory", 2),
+        ("deadline-exceeded", 1),
+        ("steering-failed", 1),
+        ("something-new", 1),
+        ("invalid-input", 1),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_what_passes_is_asked_again(
+    url: str,
+    worker: FakeWorker,
+    *,
+    code: str,
+    num_asked: int,
+    stream: Any,  # noqa: ANN401 - either literal
+) -> None:
+    worker.error = ErrorBody(code=code, message="wanted x, found y", retry_after_seconds=0.01)
     with (
         openai.OpenAI(base_url=url, api_key="none", max_retries=1) as client,
-        pytest.raises(openai.RateLimitError),
+        pytest.raises(openai.APIStatusError),
+    ):
+        client.chat.completions.create(model=MODEL, messages=QUESTION, stream=stream)
+    assert len(worker.generated) == num_asked
+
+
+def test_the_deadline_is_met_once(
+    url: str, worker: FakeWorker, *, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = services.settings.model_copy(update={"request_timeout_seconds": 0.5})
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    worker.is_stuck = True
+    with (
+        openai.OpenAI(base_url=url, api_key="none", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError) as caught,
     ):
         client.chat.completions.create(model=MODEL, messages=QUESTION)
-    assert len(worker.generated) == 2
+    assert (caught.value.status_code, len(worker.generated)) == (504, 1)
