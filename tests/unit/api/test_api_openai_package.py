@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from app.api.dependencies import Services
-from app.worker.messages import ErrorBody
+from app.worker.messages import ErrorBody, TokenLogprob, TokenLogprobs
 from tests.fakes.api_calls import png
 from tests.fakes.live_server import serving
 from tests.fakes.worker import DIMENSION, FakeWorker, embedding_of
@@ -154,6 +154,39 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(**options, stream=True)
     found = [choice.logprobs for chunk in stream for choice in chunk.choices if choice.logprobs]
     assert found[0].content == whole.content
+
+
+def test_a_part_of_a_character_has_no_bytes(
+    client: openai.OpenAI, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = worker._answer
+    parts = [TokenLogprob(token_id=9, text=text, logprob=-1.0) for text in ("\ufffd", "é")]
+    taken = TokenLogprobs(token_id=9, text="\ufffd", logprob=-1.0, top=tuple(parts))
+    monkeypatch.setattr(
+        worker, "_answer", lambda asked: honest(asked).model_copy(update={"logprobs": (taken,)})
+    )
+    answer = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, logprobs=True, top_logprobs=2
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    (token,) = logprobs.content
+    assert (token.token, token.bytes) == ("\ufffd", None)
+    assert [other.bytes for other in token.top_logprobs] == [None, list("é".encode())]
+
+
+@pytest.mark.parametrize(
+    "head", ["data:image/jpg;base64,", "data:IMAGE/PNG;base64,", "DATA:image/png;base64,"]
+)
+def test_images_as_clients_write_them(client: openai.OpenAI, worker: FakeWorker, head: str) -> None:
+    url = head + base64.encodebytes(png()).decode()
+    parts: list[Any] = [
+        {"type": "text", "text": "What colour?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
+    assert worker.generated[0].images == (png(),)
 
 
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
