@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
+from app.api.schemas.openai import ChatSteering
 from app.api.schemas.steering import (
     AutoRetrievalBody,
     DemonstrationsChoice,
@@ -53,7 +54,7 @@ class ChosenVector:
         )
 
 
-def listed_choices(body: SteerRequest) -> list[VectorChoice]:
+def listed_choices(body: SteerRequest | ChatSteering) -> list[VectorChoice]:
     """The references that a request names; none for `auto` and for nothing."""
     if body.vector is None or body.vector == AUTO:
         return []

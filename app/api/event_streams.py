@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -46,6 +46,10 @@ class AnswerStream(EventSourceResponse):
                     await self.stream_response(send)
             except TimeoutError:
                 log.warning("client does not read its answer")
+
+
+# What a route documents that answers with events as well.
+EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream.media_type: {}}}}
 
 
 async def answer_events(
