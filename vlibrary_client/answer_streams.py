@@ -1,11 +1,12 @@
 """Streamed answers: deltas one by one, and the answer in full with its proof at the end.
 
-A stream that was refused is tried again as any request is; one that has begun is never repeated.
+A stream that was refused or lost is tried again as any request is; one that has begun is never
+repeated.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -16,7 +17,7 @@ from vlibrary_client.calls import Call
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
 from vlibrary_client.replies import Reply, error_from_reply
 from vlibrary_client.streaming import EventDecoder, ServerSentEvent
-from vlibrary_client.transport import AsyncTransport, SyncTransport
+from vlibrary_client.transport import AsyncTransport, SyncTransport, Tries
 
 # The answer is one event, and the log-probabilities of thousands of tokens may be in it.
 MAX_ANSWER_BYTES: Final = 32 << 20
@@ -36,8 +37,7 @@ def read_answer_event(event: ServerSentEvent) -> Piece:
         VLibraryError: The event tells of an error, by its code.
     """
     if event.event == "error":
-        body = event.data.encode()
-        raise error_from_reply(Reply(status=_status_in(body), body=body))
+        raise error_from_reply(_reply_in(event.data))
     try:
         if event.event == "delta":
             return _DELTA.validate_json(event.data)
@@ -48,21 +48,30 @@ def read_answer_event(event: ServerSentEvent) -> Piece:
     return None
 
 
-def _status_in(problem: bytes) -> int:
+def _reply_in(data: str) -> Reply:
+    """The answer that the problem would have been, had the stream not begun."""
+    body = data.encode()
     try:
-        return int(json.loads(problem)["status"])
-    except (ValueError, TypeError, KeyError):
-        return _UNKNOWN_STATUS
+        problem = json.loads(data)
+        status = int(problem["status"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Reply(status=_UNKNOWN_STATUS, body=body)
+    details = problem.get("details")
+    seconds = details.get("retry_after_seconds") if isinstance(details, dict) else None
+    headers = {} if seconds is None else {"retry-after": str(seconds)}
+    return Reply(status=status, headers=headers, body=body)
 
 
 def _broken() -> ConnectionFailedError:
     return ConnectionFailedError("the answer broke off before its end")
 
 
-class _Ending:
-    """The answer that a stream ends with."""
+class _Reader:
+    """What was read of a stream."""
 
-    _answer: Answer | None = None
+    def __init__(self) -> None:
+        self._decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
+        self._answer: Answer | None = None
 
     @property
     def answer(self) -> Answer:
@@ -75,17 +84,24 @@ class _Ending:
             raise VLibraryError("the answer is not complete: read the stream to its end first")
         return self._answer
 
-    def _end(self, answer: Answer) -> None:
-        self._answer = answer
+    def _take(self, chunk: bytes) -> Iterator[Delta]:
+        """The deltas that the chunk completes; after the answer nothing is read."""
+        for piece in map(read_answer_event, self._decoder.feed(chunk)):
+            if isinstance(piece, Answer):
+                self._answer = piece
+                return
+            if piece is not None:
+                yield piece
 
 
-class AnswerStream(_Ending):
+class AnswerStream(_Reader):
     """The deltas of an answer, in a `with` block that ends the answer early when it is left.
 
     Leaving the block, or `close`, ends the connection, upon which the server stops generating.
     """
 
     def __init__(self, transport: SyncTransport, call: Call[Any]) -> None:
+        super().__init__()
         self._deltas = self._read(transport, call)
 
     def __enter__(self) -> Self:
@@ -114,33 +130,29 @@ class AnswerStream(_Ending):
         self._deltas.close()
 
     def _read(self, transport: SyncTransport, call: Call[Any]) -> Generator[Delta, None, None]:
-        attempt = 0
+        tries = Tries(call, policy=transport.policy)
+        has_begun = False
         while True:
-            has_begun = False
             try:
                 with transport.stream(call) as chunks:
                     has_begun = True
-                    decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
                     for chunk in chunks:
-                        for piece in map(read_answer_event, decoder.feed(chunk)):
-                            if isinstance(piece, Answer):
-                                self._end(piece)
-                                return
-                            if piece is not None:
-                                yield piece
+                        yield from self._take(chunk)
+                        if self._answer is not None:
+                            return
                 raise _broken()
             except VLibraryError as error:
-                delay = transport.policy.delay_after_refusal(error, attempt=attempt)
-                if has_begun or delay is None:
+                delay = None if has_begun else tries.delay_after(error)
+                if delay is None:
                     raise
             transport.sleep(delay)
-            attempt += 1
 
 
-class AsyncAnswerStream(_Ending):
+class AsyncAnswerStream(_Reader):
     """As `AnswerStream`, in an `async with` block."""
 
     def __init__(self, transport: AsyncTransport, make_call: Callable[[], Call[Any]]) -> None:
+        super().__init__()
         self._deltas = self._read(transport, make_call)
 
     async def __aenter__(self) -> Self:
@@ -173,24 +185,20 @@ class AsyncAnswerStream(_Ending):
     ) -> AsyncGenerator[Delta, None]:
         # Images may be files.
         call = await asyncio.to_thread(make_call)
-        attempt = 0
+        tries = Tries(call, policy=transport.policy)
+        has_begun = False
         while True:
-            has_begun = False
             try:
                 async with transport.stream(call) as chunks:
                     has_begun = True
-                    decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
                     async for chunk in chunks:
-                        for piece in map(read_answer_event, decoder.feed(chunk)):
-                            if isinstance(piece, Answer):
-                                self._end(piece)
-                                return
-                            if piece is not None:
-                                yield piece
+                        for delta in self._take(chunk):
+                            yield delta
+                        if self._answer is not None:
+                            return
                 raise _broken()
             except VLibraryError as error:
-                delay = transport.policy.delay_after_refusal(error, attempt=attempt)
-                if has_begun or delay is None:
+                delay = None if has_begun else tries.delay_after(error)
+                if delay is None:
                     raise
             await transport.sleep(delay)
-            attempt += 1

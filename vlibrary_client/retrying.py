@@ -4,7 +4,6 @@ import random
 from dataclasses import dataclass, field
 
 from vlibrary_client.errors import VLibraryError
-from vlibrary_client.replies import Reply
 
 RETRYABLE_STATUSES = frozenset({429, 503})
 
@@ -28,15 +27,11 @@ class RetryPolicy:
     max_delay_seconds: float = 30.0
     randomness: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
-    def delay_after_reply(self, reply: Reply, *, attempt: int, is_repeatable: bool) -> float | None:
+    def delay_after_refusal(
+        self, error: VLibraryError, *, attempt: int, is_repeatable: bool
+    ) -> float | None:
         """Seconds to wait after an answer before trying again, or `None` to take it as it is."""
-        if reply.status not in RETRYABLE_STATUSES or not is_repeatable:
-            return None
-        return self._delay(asked=reply.retry_after_seconds, attempt=attempt)
-
-    def delay_after_refusal(self, error: VLibraryError, *, attempt: int) -> float | None:
-        """Seconds to wait after a stream was refused before trying again, or `None` to give up."""
-        if error.status not in RETRYABLE_STATUSES:
+        if error.status not in RETRYABLE_STATUSES or not is_repeatable:
             return None
         return self._delay(asked=error.retry_after_seconds, attempt=attempt)
 

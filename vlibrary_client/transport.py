@@ -75,6 +75,33 @@ def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
     return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
 
 
+class Tries:
+    """The tries of one call, which failed so far.
+
+    Args:
+        call: What is tried.
+        policy: How often, and after what.
+    """
+
+    def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
+        self._call = call
+        self._policy = policy
+        self._attempt = -1
+
+    def delay_after(self, error: VLibraryError) -> float | None:
+        """Seconds to wait before the next try after this one failed, or `None` to give up."""
+        self._attempt += 1
+        # Only the loss itself tells whether anything was sent.
+        loss = error.__cause__
+        if isinstance(loss, httpx.RequestError):
+            return self._policy.delay_after_loss(
+                attempt=self._attempt, is_harmless=_is_harmless(self._call, loss)
+            )
+        return self._policy.delay_after_refusal(
+            error, attempt=self._attempt, is_repeatable=self._call.is_repeatable
+        )
+
+
 @contextmanager
 def _sync_content(content: bytes | Path | None) -> Iterator[Mapping[str, Any]]:
     if not isinstance(content, Path):
@@ -143,26 +170,22 @@ class SyncTransport:
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        attempt = 0
+        tries = Tries(call, policy=self.policy)
         while True:
             try:
-                reply = self._send_once(call)
-                delay = self.policy.delay_after_reply(
-                    reply, attempt=attempt, is_repeatable=call.is_repeatable
-                )
+                return _result(call, self._send_once(call))
+            except VLibraryError as error:
+                delay = tries.delay_after(error)
                 if delay is None:
-                    return _result(call, reply)
-            except httpx.RequestError as error:
-                is_harmless = _is_harmless(call, error)
-                delay = self.policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
-                if delay is None:
-                    raise _loss(error) from error
+                    raise
             self.sleep(delay)
-            attempt += 1
 
     def _send_once(self, call: Call[Any]) -> Reply:
-        with _sync_content(call.content) as content:
-            return _reply(self._http.request(**_options(call), **content))
+        try:
+            with _sync_content(call.content) as content:
+                return _reply(self._http.request(**_options(call), **content))
+        except httpx.RequestError as error:
+            raise _loss(error) from error
 
     @contextmanager
     def stream(self, call: Call[Any]) -> Iterator[Iterator[bytes]]:
@@ -204,27 +227,23 @@ class AsyncTransport:
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        attempt = 0
+        tries = Tries(call, policy=self.policy)
         while True:
             try:
-                reply = await self._send_once(call)
-                delay = self.policy.delay_after_reply(
-                    reply, attempt=attempt, is_repeatable=call.is_repeatable
-                )
+                return _result(call, await self._send_once(call))
+            except VLibraryError as error:
+                delay = tries.delay_after(error)
                 if delay is None:
-                    return _result(call, reply)
-            except httpx.RequestError as error:
-                is_harmless = _is_harmless(call, error)
-                delay = self.policy.delay_after_loss(attempt=attempt, is_harmless=is_harmless)
-                if delay is None:
-                    raise _loss(error) from error
+                    raise
             await self.sleep(delay)
-            attempt += 1
 
     async def _send_once(self, call: Call[Any]) -> Reply:
         options = _options(call)
         _async_content(call, options)
-        return _reply(await self._http.request(**options))
+        try:
+            return _reply(await self._http.request(**options))
+        except httpx.RequestError as error:
+            raise _loss(error) from error
 
     @asynccontextmanager
     async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[bytes]]:

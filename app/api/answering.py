@@ -164,15 +164,23 @@ async def make_plan(
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:
-    limit = services.settings.max_new_tokens_limit
-    if body.max_tokens > limit:
-        raise InvalidInputError(
-            f"At most {limit} tokens are generated, asked for {body.max_tokens}",
-            details={"wanted": limit, "found": body.max_tokens},
-        )
+    require_tokens(body.max_tokens, limit=services.settings.max_new_tokens_limit)
     if body.baseline and services.settings.policy_vectors:
         raise InvalidInputError(
             "There is no baseline here: the server's policy steers every answer"
+        )
+
+
+def require_tokens(found: int, *, limit: int, field: str = "max_tokens") -> None:
+    """Returns when so many tokens may be generated.
+
+    Raises:
+        InvalidInputError: They are more than the limit; it names the field that asked for them.
+    """
+    if found > limit:
+        raise InvalidInputError(
+            f"At most {limit} tokens are generated, asked for {found}",
+            details={"wanted": limit, "found": found, "param": field},
         )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from fastapi.sse import format_sse_event
 
-from app.api.answering import Piece
+from app.api.answering import Piece, require_tokens
 from app.api.fields import MAX_PROMPT_CHARACTERS
 from app.api.models import NamedModel
 from app.api.schemas.openai import ChatMessage, ChatRequest
@@ -28,6 +28,7 @@ from app.api.schemas.openai_answers import (
     SteeringFacts,
 )
 from app.api.schemas.steering import (
+    STRENGTH_OF_NOTHING,
     DeltaBody,
     SteerBody,
     SteerRequest,
@@ -53,7 +54,8 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
         max_tokens_limit: The most tokens that this server generates.
 
     Raises:
-        InvalidInputError: The messages are more than one question, or two vectors are named.
+        InvalidInputError: The messages are more than one question, two vectors are named, a
+            strength has none to act on, or there would be too many tokens.
     """
     extra = chat.vlibrary
     if model.vector is not None and extra.vector is not None:
@@ -61,6 +63,8 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
             "A vector is named by the model and by vlibrary.vector; use one of them",
             details={"param": "vlibrary.vector"},
         )
+    if extra.strength != 1 and model.vector is None and extra.vector is None:
+        raise InvalidInputError(STRENGTH_OF_NOTHING, details={"param": "vlibrary.strength"})
     *before, question = chat.messages
     _check_turns(before, question)
     instruction = "\n".join(message.text for message in before)
@@ -69,6 +73,9 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
     if max(len(question.text), len(instruction)) > MAX_PROMPT_CHARACTERS:
         raise _bad_messages(f"A text has at most {MAX_PROMPT_CHARACTERS} characters")
     limit = chat.max_completion_tokens or chat.max_tokens
+    if limit is not None:
+        field = "max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens"
+        require_tokens(limit, limit=max_tokens_limit, field=field)
     return SteerRequest(
         prompt=question.text,
         images=question.images,

@@ -1,7 +1,7 @@
 """From what a caller asks to be steered by to stored vectors: by reference, or retrieved.
 
-The vectors of the server's policy are added to whatever was chosen and never displaced by it.
-Knows nothing of HTTP.
+The vectors of the server's policy are added to whatever was chosen and never displaced by it; a
+chosen vector may still work against them. Knows nothing of HTTP.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
+from app.api.schemas.openai import ChatSteering
 from app.api.schemas.steering import (
     AutoRetrievalBody,
     DemonstrationsChoice,
@@ -53,7 +54,7 @@ class ChosenVector:
         )
 
 
-def listed_choices(body: SteerRequest) -> list[VectorChoice]:
+def listed_choices(body: SteerRequest | ChatSteering) -> list[VectorChoice]:
     """The references that a request names; none for `auto` and for nothing."""
     if body.vector is None or body.vector == AUTO:
         return []
@@ -84,7 +85,7 @@ async def choose(
         NotFoundError: There is no such vector.
         InvalidInputError: A reference is malformed, or a vector is asked for twice or is in the
             policy as well.
-        SteeringError: A vector of the policy is missing.
+        SteeringError: The policy cannot be applied in full.
     """
     policy = await find_policy(services)
     if body.vector != AUTO:
@@ -104,21 +105,25 @@ async def find_policy(services: Services) -> list[ChosenVector]:
     """The vectors of the server's policy.
 
     Raises:
-        SteeringError: One is missing, so that no answer may be given.
+        SteeringError: One is missing or named twice, so that no answer may be given.
     """
     wanted = services.settings.policy_vectors
     choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
     try:
         found = await find_vectors(services, choices, strength=1.0)
-    except (NotFoundError, InvalidInputError) as error:
+    except NotFoundError as error:
         raise SteeringError(
             f"The server's policy wants {len(wanted)} vectors that are not all there"
+        ) from error
+    except InvalidInputError as error:
+        raise SteeringError(
+            "Two references of the server's policy name the same vector; give it one strength"
         ) from error
     return [replace(use, source="policy") for use in found]
 
 
 def _is_enforced(use: ChosenVector, *, policy: Sequence[ChosenVector]) -> bool:
-    # By content: a copy under another name could undo what the policy does.
+    # Catches a mistake and no intent: any other vector may point the other way as well.
     return use.record.sha256 in {enforced.record.sha256 for enforced in policy}
 
 

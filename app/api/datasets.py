@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.admission import caller_of
 from app.api.dependencies import Services, ServicesOf
 from app.api.fields import Cursor, Description, Limit, Name, Reference
 from app.api.problems import problems
@@ -52,7 +53,7 @@ async def upload(
     """Stores a Parquet file with the columns image{bytes, path}, question, answer or answers."""
     require_media_type(request, PARQUET, OCTET_STREAM)
     folder = services.settings.data_dir / "uploads"
-    with services.uploads.place():
+    with services.uploads.place(caller=caller_of(request)):
         async with received_file(request, folder=folder) as file:
             known = await _find(services, file.sha256)
             summary = (

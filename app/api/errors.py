@@ -59,6 +59,7 @@ CODE_OF_STATUS: Final[Mapping[int, str]] = {
 CLIENT_CLOSED_REQUEST: Final = 499
 INTERNAL_DETAIL: Final = "The server failed; its log has the request id"
 DATABASE_RETRY_SECONDS: Final = 2.0
+WAIT: Final = "retry_after_seconds"
 _FIRST_SERVER_ERROR: Final = 500
 _MAX_FIELD_PROBLEMS: Final = 20
 _MAX_LOCATION_CHARACTERS: Final = 200
@@ -113,16 +114,27 @@ def error_content(request: Request, error: Exception) -> bytes:
     status = status_of(error)
     if status >= _FIRST_SERVER_ERROR:
         log.warning("stream failed", code=error.code, error_message=error.message)
+    seconds = _seconds_to_wait(error)
     return problem_content(
-        request, code=error.code, status=status, detail=error.message, details=error.details
+        request,
+        code=error.code,
+        status=status,
+        detail=error.message,
+        # It is too late for a header.
+        details=error.details if seconds is None else {**error.details, WAIT: seconds},
     )
 
 
 def _retry_after(error: VLibraryError) -> dict[str, str]:
+    seconds = _seconds_to_wait(error)
+    return {} if seconds is None else {"retry-after": str(seconds)}
+
+
+def _seconds_to_wait(error: VLibraryError) -> int | None:
     if not isinstance(error, UnavailableError):
-        return {}
+        return None
     seconds = 1.0 if error.retry_after_seconds is None else error.retry_after_seconds
-    return {"retry-after": str(max(1, math.ceil(seconds)))}
+    return max(1, math.ceil(seconds))
 
 
 async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:

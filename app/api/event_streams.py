@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -22,8 +22,8 @@ log = get_logger(__name__)
 class AnswerStream(EventSourceResponse):
     """Sends events and closes their source, whoever ends it.
 
-    The events watch the client and the deadline themselves. A client that stays and reads nothing
-    is cut off soon after the deadline.
+    The events watch the client and the deadline themselves. For a client that stays and reads
+    nothing it ends soon after the deadline; the connection is ended by who made the socket.
 
     Args:
         started: Whose source is closed at the end.
@@ -46,6 +46,10 @@ class AnswerStream(EventSourceResponse):
                     await self.stream_response(send)
             except TimeoutError:
                 log.warning("client does not read its answer")
+
+
+# What a route documents that answers with events as well.
+EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream.media_type: {}}}}
 
 
 async def answer_events(

@@ -24,10 +24,14 @@ FORMATS: Final = {
     PngImagePlugin.PngImageFile.format: "image/png",
     WebPImagePlugin.WebPImageFile.format: "image/webp",
 }
+# Not registered, and yet what many clients send.
+MEDIA_TYPES: Final = frozenset({*FORMATS.values(), "image/jpg"})
 NOT_BASE64: Final = "An image is base64 text or a base64 data: URL of a PNG, JPEG or WEBP file"
 NOT_READABLE: Final = "An image is not a readable PNG, JPEG or WEBP file"
 _DATA_PREFIX: Final = "data:"
 _MAX_DATA_HEADER_CHARACTERS: Final = 100
+# Encoders for mail break lines.
+_NO_WHITESPACE: Final = str.maketrans("", "", " \t\r\n")
 _UNREADABLE: Final = (
     OSError,
     SyntaxError,
@@ -86,7 +90,7 @@ async def read_images(texts: Sequence[str], *, limits: ImageLimits) -> tuple[byt
 
 def read_image(text: str, limits: ImageLimits) -> bytes:
     """One image's file bytes; see `read_images`."""
-    payload = _payload(text)
+    payload = _payload(text).translate(_NO_WHITESPACE)
     if len(payload) // 4 * 3 > limits.max_bytes + 2:
         raise TooLargeError(
             f"An image has at most {limits.max_bytes} bytes", details={"wanted": limits.max_bytes}
@@ -99,13 +103,19 @@ def read_image(text: str, limits: ImageLimits) -> bytes:
     return data
 
 
+def is_data_url(text: str) -> bool:
+    """Whether the text holds what it names."""
+    return text[: len(_DATA_PREFIX)].lower() == _DATA_PREFIX
+
+
 def _payload(text: str) -> str:
-    if not text.startswith(_DATA_PREFIX):
+    if not is_data_url(text):
         return text
     header, comma, payload = text.partition(",")
-    media_type, _, encoding = header[len(_DATA_PREFIX) :].partition(";")
-    is_short = len(header) <= _MAX_DATA_HEADER_CHARACTERS
-    if not (comma and is_short and media_type in FORMATS.values() and encoding == "base64"):
+    if not comma or len(header) > _MAX_DATA_HEADER_CHARACTERS:
+        raise InvalidImageError(NOT_BASE64)
+    media_type, _, encoding = header[len(_DATA_PREFIX) :].lower().partition(";")
+    if media_type not in MEDIA_TYPES or encoding != "base64":
         raise InvalidImageError(NOT_BASE64)
     return payload
 

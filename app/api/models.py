@@ -3,7 +3,7 @@
 Knows no shape of a request.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,22 +37,57 @@ class NamedModel:
     vector: str | None
 
 
-async def named_model(services: Services, name: str) -> NamedModel:
-    """The backbone and the vector of a model's name; the vector need not exist.
+async def named_model(
+    services: Services, name: str, *, references: Sequence[str] = ()
+) -> NamedModel:
+    """The backbone and the vector of a model's name; whether the vector exists is not said.
+
+    Args:
+        services: Who serves.
+        name: Of the model.
+        references: Vectors that are named elsewhere.
 
     Raises:
         NotFoundError: No backbone of that name is served, or what follows is no reference.
+        InvalidInputError: Several are, and no vector tells which is meant.
         WorkerUnavailableError: No backbone is served at all.
     """
-    served = {found.name: found for found in await served_backbones(services)}
+    backbones, vector = await _named(services, name)
+    if len(backbones) == 1:
+        return NamedModel(backbone=backbones[0], vector=vector)
+    own = [] if vector is None or vector == AUTO else [vector]
+    wanted = await _backbones_of(services, [*own, *references])
+    if not wanted:
+        raise InvalidInputError(
+            "Several backbones of this name are served; a vector by name tells which is meant",
+            details={"param": "model"},
+        )
+    # Vectors that do not fit are refused where everything that steers is known.
+    fitting = (backbone for backbone in backbones if backbone.fingerprint in wanted)
+    return NamedModel(backbone=next(fitting, backbones[0]), vector=vector)
+
+
+async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescription], str | None]:
+    """The served backbones that a model's name can mean, at least one, and the vector in it."""
+    served = await served_backbones(services)
     # Backbones may have the separator in their names, so the longest one that fits is meant.
-    for known in sorted(served, key=len, reverse=True):
+    for known in sorted({backbone.name for backbone in served}, key=len, reverse=True):
+        backbones = [backbone for backbone in served if backbone.name == known]
         if name == known:
-            return NamedModel(backbone=served[known], vector=None)
+            return backbones, None
         if name.startswith(known + SEPARATOR):
-            vector = _checked_reference(name.removeprefix(known + SEPARATOR))
-            return NamedModel(backbone=served[known], vector=vector)
+            return backbones, _checked_reference(name.removeprefix(known + SEPARATOR))
     raise _no_model()
+
+
+async def _backbones_of(services: Services, references: Sequence[str]) -> set[str]:
+    """The fingerprints of the backbones that the vectors were made for."""
+
+    async def work(session: AsyncSession) -> set[str]:
+        records = [await get_vector(session, VectorReference.parse(ref)) for ref in references]
+        return {record.backbone.fingerprint for record in records}
+
+    return await run_transaction(services.sessions, work) if references else set()
 
 
 def _checked_reference(text: str) -> str:
@@ -80,13 +115,14 @@ async def served_backbones(services: Services) -> tuple[BackboneDescription, ...
     return tuple({health.backbone.fingerprint: health.backbone for health in serving}.values())
 
 
-async def existing_vector(services: Services, model: NamedModel) -> VectorRecord | None:
+async def existing_vector(services: Services, name: str) -> VectorRecord | None:
     """The stored vector of a model; None when it names none, or leaves the choice to retrieval.
 
     Raises:
-        NotFoundError: There is none of that name for the model's backbone.
+        NotFoundError: There is no such model.
+        WorkerUnavailableError: No backbone is served at all.
     """
-    reference = model.vector
+    backbones, reference = await _named(services, name)
     if reference is None or reference == AUTO:
         return None
 
@@ -97,7 +133,7 @@ async def existing_vector(services: Services, model: NamedModel) -> VectorRecord
         record = await run_transaction(services.sessions, work)
     except NotFoundError as error:
         raise _no_model() from error
-    if record.backbone.fingerprint != model.backbone.fingerprint:
+    if record.backbone.fingerprint not in {backbone.fingerprint for backbone in backbones}:
         raise _no_model()
     return record
 

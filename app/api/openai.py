@@ -5,7 +5,7 @@ Source: the API reference of OpenAI, and the `openai` package as its executable 
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
@@ -13,8 +13,9 @@ from fastapi import APIRouter, Path, Request, Response
 from app.api.admission import AdmittedRoute
 from app.api.answering import answer_whole, start_answer
 from app.api.chat import Completion, steer_request
+from app.api.choosing import listed_choices
 from app.api.dependencies import Services, ServicesOf
-from app.api.event_streams import AnswerStream, answer_events
+from app.api.event_streams import EVENTS, AnswerStream, answer_events
 from app.api.images import ImageLimits, read_images
 from app.api.models import (
     existing_vector,
@@ -39,8 +40,6 @@ from app.api.schemas.openai_answers import (
 from app.core.errors import InvalidInputError
 from app.worker.messages import EmbedRequest
 
-EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream.media_type: {}}}}
-
 router = APIRouter(tags=["openai"])
 admitted = APIRouter(route_class=AdmittedRoute)
 
@@ -56,7 +55,8 @@ async def complete(
     body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
-    model = await named_model(services, body.model)
+    references = [choice.ref for choice in listed_choices(body.vlibrary)]
+    model = await named_model(services, body.model, references=references)
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, model=model, max_tokens_limit=limit)
     backbone = model.backbone.fingerprint
@@ -124,9 +124,11 @@ def _encoded(
 @router.get("/v1/models", responses=openai_problems())
 async def list_models(services: ServicesOf) -> ModelsBody:
     """Lists the backbones that are served, and every vector that is ready for one of them."""
-    models: list[ModelBody] = []
-    for backbone in await served_backbones(services):
-        models.append(ModelBody(id=model_name(backbone), created=0))
+    backbones = await served_backbones(services)
+    # Several may have one name.
+    names = dict.fromkeys(model_name(backbone) for backbone in backbones)
+    models = [ModelBody(id=name, created=0) for name in names]
+    for backbone in backbones:
         async for record in ready_vectors(services, backbone):
             created = int(record.created.timestamp())
             models.append(ModelBody(id=model_name(backbone, record), created=created))
@@ -136,8 +138,7 @@ async def list_models(services: ServicesOf) -> ModelsBody:
 @router.get("/v1/models/{model:path}", responses=openai_problems(404))
 async def get_model(model: ModelId, services: ServicesOf) -> ModelBody:
     """Describes one model; any reference to a vector that exists may follow the backbone."""
-    found = await named_model(services, model)
-    record = await existing_vector(services, found)
+    record = await existing_vector(services, model)
     created = 0 if record is None else int(record.created.timestamp())
     return ModelBody(id=model, created=created)
 

@@ -15,6 +15,8 @@ from app.core.errors import JSON
 PREFIX: Final = "/v1"
 _BAD_REQUEST: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
+# The same request would meet the same fault, or take as long once more.
+_LASTING: Final = frozenset({500, 504})
 # OpenAI knows neither: a malformed request is its 400, and its clients repeat a 409 by themselves.
 _BAD_REQUESTS: Final = frozenset({409, 422})
 _TYPE_OF_STATUS: Final[Mapping[int, str]] = {
@@ -49,6 +51,11 @@ def is_openai_route(request: Request) -> bool:
 def openai_status(status: int) -> int:
     """The status that OpenAI has for it."""
     return _BAD_REQUEST if status in _BAD_REQUESTS else status
+
+
+def openai_headers(status: int) -> dict[str, str]:
+    """What its clients are told beside the body: they repeat every 5xx unless asked not to."""
+    return {"x-should-retry": "false"} if status in _LASTING else {}
 
 
 def openai_error(

@@ -12,7 +12,12 @@ from typing import Any, Final
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
-from app.api.openai_errors import is_openai_route, openai_error, openai_status
+from app.api.openai_errors import (
+    is_openai_route,
+    openai_error,
+    openai_headers,
+    openai_status,
+)
 from app.core.errors import JSON
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -58,12 +63,13 @@ def problem_response(
     content = problem_content(
         request, code=code, status=status, detail=detail, errors=errors, details=details
     )
-    is_openai = is_openai_route(request)
+    if not is_openai_route(request):
+        return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
     return Response(
         content,
-        status_code=openai_status(status) if is_openai else status,
-        media_type="application/json" if is_openai else MEDIA_TYPE,
-        headers=dict(headers or {}),
+        status_code=openai_status(status),
+        media_type="application/json",
+        headers={**(headers or {}), **openai_headers(status)},
     )
 
 

@@ -1,7 +1,6 @@
 """The route of steered answers."""
 
 from collections.abc import Iterator
-from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.sse import format_sse_event
@@ -9,11 +8,9 @@ from fastapi.sse import format_sse_event
 from app.api.admission import AdmittedRoute
 from app.api.answering import Piece, answer_whole, start_answer
 from app.api.dependencies import ServicesOf
-from app.api.event_streams import AnswerStream, answer_events
+from app.api.event_streams import EVENTS, AnswerStream, answer_events
 from app.api.problems import problems
 from app.api.schemas.steering import DeltaBody, SteerBody, SteerRequest
-
-EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream.media_type: {}}}}
 
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
 

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.admission import caller_of
 from app.api.dependencies import ServicesOf
 from app.api.fields import Cursor, Limit
 from app.api.problems import problems
@@ -132,13 +133,13 @@ async def cancel(job_id: UUID, services: ServicesOf) -> JobBody:
     return JobBody.of(await run_transaction(services.sessions, work))
 
 
-def stream_place(services: ServicesOf) -> Iterator[None]:
+def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:
     """A place among the event streams, for as long as the stream lasts.
 
     Raises:
         BusyError: All are taken.
     """
-    with services.streams.place():
+    with services.streams.place(caller=caller_of(request)):
         yield
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.admission import caller_of
 from app.api.backbones import backbone_for
 from app.api.dependencies import Services, ServicesOf
 from app.api.fields import Cursor, Description, Fingerprint, Limit, Name, Reference, Tag
@@ -96,7 +97,7 @@ async def import_file(
 ) -> VectorBody:
     """Imports an M2IV file as the next version of a name; the same file again changes nothing."""
     require_media_type(request, *MEDIA_TYPES)
-    with services.uploads.place():
+    with services.uploads.place(caller=caller_of(request)):
         blob = await read_body(request)
         _, metadata = await asyncio.to_thread(decode_vector_file, blob)
         backbone = await _find_backbone(services, metadata["backbone"])

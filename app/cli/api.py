@@ -1,12 +1,21 @@
 """`vlibrary api`: the public api alone, which needs a database and workers."""
 
-from typing import Annotated
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from app.cli.options import read_settings
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+STARTUP_FAILED: Final = 3
 
 
 def api(
@@ -21,16 +30,47 @@ def api(
         raise ConfigurationError(
             "The api needs a database: set DATABASE_URL, or use `vlibrary serve`"
         )
-    import uvicorn
-
     from app.main import create_app
 
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_seconds / 2)),
+    server = make_server(create_app(settings), settings)
+    try:
+        server.run(sockets=[bound_listener(server.config, settings)])
+    except KeyboardInterrupt:
+        # uvicorn raises it once more when all requests have ended.
+        return
+    if not server.started:
+        sys.exit(STARTUP_FAILED)
+
+
+def make_server(app: Callable[..., Any], settings: Settings) -> "uvicorn.Server":
+    """The server of the api's HTTP, not yet started."""
+    import uvicorn
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(settings.drain_timeout_seconds / 2)),
+        )
     )
+
+
+def bound_listener(config: "uvicorn.Config", settings: Settings) -> socket.socket:
+    """The socket to listen on, whose connections end when a client reads nothing for too long.
+
+    A response that is given up leaves bytes behind, and closing waits until they are read. Only the
+    system can tell that they never will be, and only Linux does.
+    """
+    from app.api.event_streams import SEND_SLACK_SECONDS
+
+    listener = config.bind_socket()
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        seconds = settings.request_timeout_seconds + SEND_SLACK_SECONDS
+        # Connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, option, int(1000 * seconds))
+    return listener

@@ -175,6 +175,13 @@ class Settings(BaseSettings):
             for ref, equals, strength in entries
         )
 
+    @field_validator("policy_vectors")
+    @classmethod
+    def _check_policy(cls, value: tuple[PolicyVector, ...]) -> tuple[PolicyVector, ...]:
+        if len({VectorReference.parse(item.ref) for item in value}) < len(value):
+            raise ValueError("a vector of the policy is named twice; give it one strength")
+        return value
+
     @field_validator("object_store")
     @classmethod
     def _check_object_store(cls, value: str | None) -> str | None:

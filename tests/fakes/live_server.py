@@ -16,7 +16,13 @@ def serving(app: FastAPI) -> Iterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    with running(uvicorn.Server(config), listener):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def running(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
+    """Runs the server for the block."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -25,7 +31,7 @@ def serving(app: FastAPI) -> Iterator[str]:
             assert thread.is_alive(), "the server did not start"
             assert time.monotonic() < deadline, "the server is not ready"
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield
     finally:
         server.should_exit = True
         thread.join()

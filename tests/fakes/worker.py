@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,6 +206,22 @@ def _logprobs(num_top: int) -> tuple[TokenLogprobs, ...]:
 
 def _line(line: StreamLine) -> bytes:
     return line.model_dump_json().encode() + b"\n"
+
+
+def client_of(workers: Mapping[str, FakeWorker]) -> WorkerClient:
+    """A client of several workers by their URLs, each at a host of its own."""
+    transports = {httpx.URL(url).host: _Transport(worker) for url, worker in workers.items()}
+    return WorkerClient(list(workers), transport=_Hosts(transports))
+
+
+class _Hosts(httpx.AsyncBaseTransport):
+    """Transports by the host of a request."""
+
+    def __init__(self, transports: Mapping[str, httpx.AsyncBaseTransport]) -> None:
+        self._transports = transports
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transports[request.url.host].handle_async_request(request)
 
 
 class _Transport(httpx.AsyncBaseTransport):

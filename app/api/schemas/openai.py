@@ -33,6 +33,7 @@ from app.api.fields import (
     TopP,
     refuse_unstorable,
 )
+from app.api.images import is_data_url
 from app.api.schemas.bodies import RequestBody
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.worker.messages import MAX_EMBED_ITEMS
@@ -94,7 +95,7 @@ class ImageAddress(RequestBody):
     @field_validator("url")
     @classmethod
     def _is_inline(cls, value: str) -> str:
-        if not value.startswith("data:"):
+        if not is_data_url(value):
             raise ValueError("an image is a data: URL; nothing is fetched from other addresses")
         return value
 

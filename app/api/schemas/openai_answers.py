@@ -3,7 +3,7 @@
 Source: the API reference of OpenAI's chat completions, models and embeddings.
 """
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ from app.api.schemas.steering import (
     TokenLogprobBody,
     TokenLogprobsBody,
 )
+
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 def _is_absent(value: object) -> bool:
@@ -54,12 +56,18 @@ class LogprobBody(ResponseBody):
 
     token: str
     logprob: float = Field(le=0)
-    bytes: tuple[int, ...]
+    bytes: tuple[int, ...] | None = Field(description="Null for a part of a character.")
 
     @classmethod
     def of(cls, found: TokenLogprobBody) -> Self:
         """In OpenAI's words."""
-        return cls(token=found.text, logprob=found.logprob, bytes=tuple(found.text.encode()))
+        # Its bytes are lost, and those of the mark that stands for them would be wrong.
+        is_whole = REPLACEMENT not in found.text
+        return cls(
+            token=found.text,
+            logprob=found.logprob,
+            bytes=tuple(found.text.encode()) if is_whole else None,
+        )
 
 
 class ContentLogprobBody(ResponseBody):
@@ -67,7 +75,7 @@ class ContentLogprobBody(ResponseBody):
 
     token: str
     logprob: float = Field(le=0)
-    bytes: tuple[int, ...]
+    bytes: tuple[int, ...] | None
     top_logprobs: tuple[LogprobBody, ...]
 
     @classmethod

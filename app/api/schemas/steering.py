@@ -1,9 +1,9 @@
 """Bodies about steered answers."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.api.fields import (
     MAX_STOPS,
@@ -26,6 +26,7 @@ from app.api.fields import (
 from app.api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_IMAGES = 64
+STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"
 
 
 class VectorChoice(RequestBody):
@@ -92,6 +93,12 @@ class SteerRequest(RequestBody):
             "in full or an `error`."
         ),
     ] = False
+
+    @model_validator(mode="after")
+    def _strength_acts_on_something(self) -> Self:
+        if self.vector is None and self.strength != 1:
+            raise ValueError(STRENGTH_OF_NOTHING)
+        return self
 
 
 class UsageBody(ResponseBody):

@@ -1,6 +1,7 @@
 """The OpenAI-compatible routes with stored vectors, asked by the real `openai` package."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -11,7 +12,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from tests.fakes.live_server import serving
 from tests.fakes.training import Sessions, store_vector
-from tests.fakes.worker import FakeWorker, backbone, embedding_of
+from tests.fakes.worker import FakeWorker, backbone, client_of, embedding_of
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +151,69 @@ async def test_ready_vectors_are_models(
     assert (one.id, one.created) == (versions[2], found[3].created)
     monkeypatch.setattr("app.api.models.MAX_LISTED_VECTORS", 4)
     assert len([model async for model in client.models.list()]) == 5
+
+
+class TestTwoBackbonesOfOneName:
+    @pytest.fixture
+    def twin(self) -> FakeWorker:
+        return FakeWorker(description=replace(backbone("b"), name=MODEL))
+
+    @pytest.fixture
+    def live_api(self, settings: Settings, worker: FakeWorker, twin: FakeWorker) -> FastAPI:
+        workers = client_of({"http://one": worker, "http://two": twin})
+        return create_app(settings, workers=workers)
+
+    async def test_the_vector_tells_which_is_meant(
+        self,
+        client: openai.AsyncOpenAI,
+        worker: FakeWorker,
+        *,
+        twin: FakeWorker,
+        sessions: Sessions,
+    ) -> None:
+        await store_vector(sessions, worker.description, name="a")
+        await store_vector(sessions, twin.description, name="b", seed=2)
+        for name, fingerprint in (("a", "a" * 64), ("b", "b" * 64)):
+            by_model = await ask(client, f"{MODEL}:{name}")
+            by_body = await ask(client, MODEL, extra_body={"vlibrary": {"vector": [name]}})
+            for answer in (by_model, by_body):
+                assert answer["text"] == f"{name}@1*1"
+                assert answer["vlibrary"]["backbone"]["fingerprint"] == fingerprint
+            assert (await client.models.retrieve(f"{MODEL}:{name}")).created > 0
+        assert (len(worker.generated), len(twin.generated)) == (2, 2)
+
+    async def test_without_one_the_ambiguity_is_refused(
+        self,
+        client: openai.AsyncOpenAI,
+        worker: FakeWorker,
+        *,
+        twin: FakeWorker,
+        sessions: Sessions,
+    ) -> None:
+        await store_vector(sessions, backbone("c"), name="other")
+        for model in (MODEL, f"{MODEL}:auto"):
+            with pytest.raises(openai.BadRequestError, match="Several backbones") as caught:
+                await ask(client, model)
+            assert caught.value.param == "model"
+        with pytest.raises(openai.BadRequestError, match="Several backbones"):
+            await client.embeddings.create(model=MODEL, input="x")
+        with pytest.raises(openai.BadRequestError) as incompatible:
+            await ask(client, f"{MODEL}:other")
+        assert incompatible.value.code == "incompatible-backbone"
+        with pytest.raises(openai.NotFoundError):
+            await ask(client, f"{MODEL}:nobody")
+        assert worker.generated == twin.generated == []
+
+    async def test_each_id_is_listed_once(
+        self,
+        client: openai.AsyncOpenAI,
+        worker: FakeWorker,
+        *,
+        twin: FakeWorker,
+        sessions: Sessions,
+    ) -> None:
+        await store_vector(sessions, worker.description, name="a")
+        await store_vector(sessions, twin.description, name="b", seed=2)
+        found = [model.id async for model in client.models.list()]
+        assert sorted(found) == [MODEL, f"{MODEL}:a@1", f"{MODEL}:b@1"]
+        assert (await client.models.retrieve(MODEL)).id == MODEL

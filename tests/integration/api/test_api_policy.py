@@ -110,3 +110,20 @@ async def test_a_policy_for_another_backbone_lets_nothing_through(
         response = await steer(http, vector=vector)
         assert (response.status_code, response.json()["code"]) == (409, "incompatible-backbone")
     assert worker.generated == []
+
+
+class TestTwoNames:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        values = settings.model_dump() | {"policy_vectors": "safety@1=0.5,safety@latest"}
+        return Settings.model_validate(values)
+
+    async def test_a_policy_that_names_a_vector_twice_says_so(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        await store_vector(sessions, worker.description, name="safety")
+        refused = await steer(http)
+        assert (refused.status_code, refused.json()["code"]) == (500, "steering-failed")
+        assert "name the same vector" in refused.json()["detail"]
+        await store_vector(sessions, worker.description, name="safety", seed=2)
+        assert len((await steer(http)).json()["applied"]) == 2

@@ -14,6 +14,8 @@ from app.api.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
 from app.api.dependencies import Services
 from app.api.pace import WINDOW_SECONDS, Pace
 from app.core.errors import BusyError
+from app.main import MAX_UPLOADS
+from tests.fakes.api_calls import OCTETS
 from tests.fakes.clock import Clock
 from tests.fakes.worker import FakeWorker
 
@@ -109,6 +111,21 @@ class TestHints:
             clock.now += MAX_RETRY_AFTER_SECONDS
             assert _hint(admission) < hints[9]
 
+    def test_trying_again_and_again_costs_others_no_time(self) -> None:
+        clock = Clock()
+        admission, stack = self._full(clock, seconds=2)
+        with stack:
+            patient = _hint(admission, caller="patient")
+            hints = {_hint(admission, caller="impatient") for _ in range(100)}
+            assert max(hints) <= patient + 2
+            assert _hint(admission, caller="other") <= patient + 2
+            many = [_hint(admission, caller=str(number)) for number in range(100)]
+            assert many[-1] == MAX_RETRY_AFTER_SECONDS
+            # All of them have had the time to come back, and are counted once more.
+            clock.now += MAX_RETRY_AFTER_SECONDS
+            again = [_hint(admission, caller=str(number)) for number in range(100)]
+            assert again[0] < again[-1]
+
     def test_a_heavy_request_waits_for_as_many_as_weigh_the_same(self) -> None:
         clock = Clock()
         admission = Admission(max_requests=50, max_bytes=100, clock=clock)
@@ -177,36 +194,27 @@ class TestCallers:
                 _turned_away(admission, caller="d")
         assert admission.rejections() == {"caller": 1, "bytes": 1, "full": 2}
 
-    @staticmethod
-    def _caller(header: bytes | None, *, host: str = "10.0.0.1") -> str:
-        headers = [] if header is None else [(b"authorization", header)]
-        return caller_of(Request({"type": "http", "headers": headers, "client": (host, 1)}))
+    def test_a_caller_is_its_address_whatever_it_says(self) -> None:
+        def caller(token: bytes, *, host: str) -> str:
+            headers = [(b"authorization", b"Bearer " + token)]
+            return caller_of(Request({"type": "http", "headers": headers, "client": (host, 1)}))
 
-    def test_a_caller_is_its_token_or_its_address(self) -> None:
-        token = self._caller(b"Bearer secret", host="10.0.0.1")
-        assert token == self._caller(b"bearer secret", host="10.0.0.2")
-        assert "secret" not in token
-        others = {
-            self._caller(b"Bearer other"),
-            self._caller(None),
-            self._caller(None, host="10.0.0.2"),
-            self._caller(b"Bearer \xff\xfe"),
-        }
-        assert len({token, *others}) == 5
-        assert self._caller(b"Basic abc") == self._caller(b"Bearer ") == self._caller(None)
+        assert caller(b"one", host="10.0.0.1") == caller(b"two", host="10.0.0.1")
+        assert caller(b"one", host="10.0.0.1") != caller(b"one", host="10.0.0.2")
+        assert caller_of(Request({"type": "http", "headers": [], "client": None})) == ""
 
 
 @pytest.mark.anyio
 class TestRoutes:
     @staticmethod
-    def _scope(*, content_length: bytes) -> Scope:
+    def _scope(path: str, *, content_length: bytes) -> Scope:
         return {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": "POST",
-            "path": "/steer/generate",
-            "raw_path": b"/steer/generate",
+            "path": path,
+            "raw_path": path.encode(),
             "query_string": b"",
             "client": ("10.0.0.9", 5),
             "headers": [
@@ -217,13 +225,14 @@ class TestRoutes:
         }
 
     @pytest.mark.parametrize(
-        ("limits", "reason"),
+        ("limits", "reason", "words"),
         [
-            ((1, 10**9, None), "full"),
-            ((9, 100, None), "bytes"),
-            ((9, 10**9, 1), "caller"),
+            ((1, 10**9, None), "full", b"1 requests are in flight"),
+            ((9, 100, None), "bytes", b"100 bytes of bodies are in flight, 1000 more"),
+            ((9, 10**9, 1), "caller", b"1 requests of this caller are in flight"),
         ],
     )
+    @pytest.mark.parametrize("path", ["/steer/generate", "/v1/chat/completions"])
     async def test_of_who_is_turned_away_not_a_byte_is_read(
         self,
         api: FastAPI,
@@ -231,6 +240,8 @@ class TestRoutes:
         *,
         limits: tuple[int, int, int | None],
         reason: str,
+        words: bytes,
+        path: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         max_requests, max_bytes, share = limits
@@ -246,16 +257,17 @@ class TestRoutes:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        with admission.place(num_bytes=100, caller="address:10.0.0.9"):
-            await api(self._scope(content_length=b"1000"), receive, send)
+        with admission.place(num_bytes=100, caller="10.0.0.9"):
+            await api(self._scope(path, content_length=b"1000"), receive, send)
         assert sent[0]["status"] == 429
         assert 1 <= int(dict(sent[0]["headers"])[b"retry-after"]) <= MAX_RETRY_AFTER_SECONDS
-        assert reason.encode() in sent[1]["body"]
+        assert words in sent[1]["body"]
+        assert (b'"reason": "%s"' % reason.encode() in sent[1]["body"]) == (path[:3] != "/v1")
         assert admission.rejections() == {reason: 1}
 
     async def test_a_caller_has_its_share_and_others_have_theirs(
         self,
-        http: httpx.AsyncClient,
+        api: FastAPI,
         worker: FakeWorker,
         *,
         services: Services,
@@ -265,14 +277,28 @@ class TestRoutes:
         monkeypatch.setitem(services.__dict__, "admission", admission)
         worker.is_stuck = True
 
-        async def ask(token: str) -> httpx.Response:
+        async def ask(address: str, *, token: str = "") -> httpx.Response:
+            transport = httpx.ASGITransport(app=api, client=(address, 5))
             headers = {"authorization": f"Bearer {token}"}
-            return await http.post("/steer/generate", json={"prompt": "q"}, headers=headers)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return await http.post("/steer/generate", json={"prompt": "q"}, headers=headers)
 
-        asking = [asyncio.create_task(ask(token)) for token in ("one", "two")]
+        asking = [asyncio.create_task(ask(address)) for address in ("10.0.0.1", "10.0.0.2")]
         await worker.wait_until_running(2)
-        refused = await ask("one")
+        refused = await ask("10.0.0.1", token="invented")  # noqa: S106 - nobody's
         assert (refused.status_code, refused.json()["details"]) == (429, {"reason": "caller"})
         worker.released.set()
         assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200, 200]
         assert admission.num_callers == 0
+
+    @pytest.mark.parametrize("path", ["/vectors", "/datasets"])
+    async def test_an_impatient_sender_of_files_costs_others_no_time(
+        self, http: httpx.AsyncClient, services: Services, path: str
+    ) -> None:
+        with ExitStack() as stack:
+            for _ in range(MAX_UPLOADS):
+                stack.enter_context(services.uploads.place())
+            for _ in range(40):
+                refused = await http.post(path, params={"name": "n"}, headers=OCTETS)
+                assert refused.status_code == 429
+            assert _hint(services.uploads, caller="other") <= 3

@@ -52,6 +52,31 @@ class TestImages:
         data = encoded(image_format)
         assert read_image(text(data), LIMITS) == data
 
+    @pytest.mark.parametrize(
+        "head",
+        [
+            "",
+            "data:image/png;base64,",
+            "data:image/jpg;base64,",
+            "data:IMAGE/JPEG;base64,",
+            "DATA:image/WEBP;BASE64,",
+        ],
+    )
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n", " ", "\t"])
+    def test_it_may_be_written_as_clients_do(self, head: str, line_end: str) -> None:
+        data = encoded("PNG")
+        whole = text(data)
+        lines = [whole[start : start + 76] for start in range(0, len(whole), 76)]
+        assert read_image(head + line_end.join([*lines, ""]), LIMITS) == data
+
+    @pytest.mark.parametrize(
+        "head",
+        ["data:image/gif;base64,", "data:image/png,", "data:;base64,", "data:image/png;base64;x,"],
+    )
+    def test_other_headers_are_refused(self, head: str) -> None:
+        with pytest.raises(InvalidImageError, match="is base64"):
+            read_image(head + text(encoded("PNG")), LIMITS)
+
     @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
     def test_other_formats_are_not(self, image_format: str) -> None:
         with pytest.raises(InvalidImageError, match="not a readable"):

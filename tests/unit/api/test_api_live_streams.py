@@ -1,5 +1,7 @@
 """What only a real socket shows: when pieces arrive, and what hanging up does."""
 
+import itertools
+import socket
 import time
 from collections.abc import Iterator
 
@@ -9,10 +11,12 @@ import pytest
 from app.api import racing
 from app.api.app import create_api
 from app.api.dependencies import Services
+from app.cli.api import bound_listener, make_server
+from app.cli.serve import free_port
 from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
-from tests.fakes.live_server import serving
+from tests.fakes.live_server import running, serving
 from tests.fakes.streams import events_in, live_worker
 from tests.fakes.waiting import wait_until
 from tests.fakes.worker import FakeWorker
@@ -99,3 +103,25 @@ def test_a_server_that_stops_ends_its_streams(services: Services, worker: FakeWo
             list(chunks)
         assert time.monotonic() - began < 30
     wait_until(lambda: worker.running == 0, seconds=60)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux can tell")
+def test_of_a_client_that_reads_nothing_no_connection_is_left(
+    services: Services, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"request_timeout_seconds": 1.0, "port": free_port("127.0.0.1", wanted=0)}
+    hurried = services.settings.model_copy(update=changes)
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    monkeypatch.setattr("app.api.event_streams.SEND_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.steering._events_of", lambda _: itertools.repeat(b"x" * 2**16))
+    content = b'{"prompt": "q", "stream": true}'
+    head = f"POST /steer/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}"
+    server = make_server(create_api(services), hurried)
+    listener = bound_listener(server.config, hurried)
+    with running(server, listener), socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        client.sendall(head.encode() + b"\r\ncontent-type: application/json\r\n\r\n" + content)
+        wait_until(lambda: len(worker.generated) == 1, seconds=60)
+        wait_until(lambda: services.admission.in_flight == 0, seconds=60)
+        wait_until(lambda: not server.server_state.connections, seconds=30)

@@ -66,7 +66,8 @@ async def test_an_error_after_the_beginning_is_the_last_event(
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "'system'"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "body", "differ"),
-        ({"max_tokens": 65}, None, "At most 64"),
+        ({"max_tokens": 65}, "max_tokens", "At most 64"),
+        ({"max_completion_tokens": 65}, "max_completion_tokens", "At most 64"),
         ({"temperature": 2.1}, "temperature", "less than"),
         ({"top_p": 0}, "top_p", "greater"),
         ({"seed": "1"}, "seed", "integer"),
@@ -86,6 +87,7 @@ async def test_an_error_after_the_beginning_is_the_last_event(
         ({"modalities": ["text", "audio"]}, "modalities", "1"),
         ({"nonsense": 1}, "nonsense", "not permitted"),
         ({"vlibrary": {"strength": 11}}, "vlibrary.strength", "less"),
+        ({"vlibrary": {"strength": 5}}, "vlibrary.strength", "no vector"),
         ({"vlibrary": {"nonsense": 1}}, "vlibrary.nonsense", "not permitted"),
         (
             {"model": f"{MODEL}:a", "vlibrary": {"vector": "b"}},

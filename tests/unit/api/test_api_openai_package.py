@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from app.worker.messages import ErrorBody
+from app.api.dependencies import Services
+from app.worker.messages import ErrorBody, TokenLogprob, TokenLogprobs
 from tests.fakes.api_calls import png
 from tests.fakes.live_server import serving
 from tests.fakes.worker import DIMENSION, FakeWorker, embedding_of
@@ -155,6 +156,39 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert found[0].content == whole.content
 
 
+def test_a_part_of_a_character_has_no_bytes(
+    client: openai.OpenAI, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = worker._answer
+    parts = [TokenLogprob(token_id=9, text=text, logprob=-1.0) for text in ("\ufffd", "é")]
+    taken = TokenLogprobs(token_id=9, text="\ufffd", logprob=-1.0, top=tuple(parts))
+    monkeypatch.setattr(
+        worker, "_answer", lambda asked: honest(asked).model_copy(update={"logprobs": (taken,)})
+    )
+    answer = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, logprobs=True, top_logprobs=2
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    (token,) = logprobs.content
+    assert (token.token, token.bytes) == ("\ufffd", None)
+    assert [other.bytes for other in token.top_logprobs] == [None, list("é".encode())]
+
+
+@pytest.mark.parametrize(
+    "head", ["data:image/jpg;base64,", "data:IMAGE/PNG;base64,", "DATA:image/png;base64,"]
+)
+def test_images_as_clients_write_them(client: openai.OpenAI, worker: FakeWorker, head: str) -> None:
+    url = head + base64.encodebytes(png()).decode()
+    parts: list[Any] = [
+        {"type": "text", "text": "What colour?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
+    assert worker.generated[0].images == (png(),)
+
+
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
 def test_embeddings(client: openai.OpenAI, encoding: Any) -> None:  # noqa: ANN401 - any literal
     options = {} if encoding is None else {"encoding_format": encoding}
@@ -247,11 +281,44 @@ def test_an_error_in_a_stream_is_raised(client: openai.OpenAI, worker: FakeWorke
     assert caught.value.type == "server_error"
 
 
-def test_a_busy_server_is_asked_again(url: str, worker: FakeWorker) -> None:
-    worker.error = ErrorBody(code="busy", message="full", retry_after_seconds=0.01)
+@pytest.mark.parametrize(
+    ("code", "num_asked"),
+    [
+        ("busy", 2),
+        ("out-of-device-memory", 2),
+        ("deadline-exceeded", 1),
+        ("steering-failed", 1),
+        ("something-new", 1),
+        ("invalid-input", 1),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_what_passes_is_asked_again(
+    url: str,
+    worker: FakeWorker,
+    *,
+    code: str,
+    num_asked: int,
+    stream: Any,  # noqa: ANN401 - either literal
+) -> None:
+    worker.error = ErrorBody(code=code, message="wanted x, found y", retry_after_seconds=0.01)
     with (
         openai.OpenAI(base_url=url, api_key="none", max_retries=1) as client,
-        pytest.raises(openai.RateLimitError),
+        pytest.raises(openai.APIStatusError),
+    ):
+        client.chat.completions.create(model=MODEL, messages=QUESTION, stream=stream)
+    assert len(worker.generated) == num_asked
+
+
+def test_the_deadline_is_met_once(
+    url: str, worker: FakeWorker, *, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = services.settings.model_copy(update={"request_timeout_seconds": 0.5})
+    monkeypatch.setitem(services.__dict__, "settings", hurried)
+    worker.is_stuck = True
+    with (
+        openai.OpenAI(base_url=url, api_key="none", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError) as caught,
     ):
         client.chat.completions.create(model=MODEL, messages=QUESTION)
-    assert len(worker.generated) == 2
+    assert (caught.value.status_code, len(worker.generated)) == (504, 1)

@@ -69,6 +69,8 @@ async def test_vectors_in_an_unsteered_receipt_are_not_believed(
     ("body", "location"),
     [
         ({"strength": 1e30}, "body.strength"),
+        ({"strength": 5}, "body"),
+        ({"strength": 0, "stream": True}, "body"),
         ({"strength": "1"}, "body.strength"),
         ({"strength": True}, "body.strength"),
         ({"max_tokens": 10**9}, "body.max_tokens"),

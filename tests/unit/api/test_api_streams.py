@@ -119,6 +119,7 @@ async def test_a_worker_that_dies_later_is_an_event(
     assert [data["text"] for _, data in deltas] == ["p", "l"]
     assert kind == "error"
     assert (problem["status"], problem["code"]) == (503, "worker-unavailable")
+    assert problem["details"]["retry_after_seconds"] >= 1
     assert problem["request_id"] == response.headers["x-request-id"]
 
 

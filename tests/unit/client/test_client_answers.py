@@ -16,8 +16,10 @@ from vlibrary_client import (
     Delta,
     InvalidResponseError,
     NotFoundError,
+    RequestTimeoutError,
     SteeringError,
     VLibraryError,
+    WorkerUnavailableError,
 )
 from vlibrary_client.arguments import SteerOptions
 from vlibrary_client.transport import AsyncTransport, SyncTransport
@@ -136,6 +138,45 @@ async def test_a_busy_server_is_asked_again_when_it_said(kind: str, waits: list[
     with pytest.raises(BusyError):
         await Reading([busy], kind=kind).read()
     assert waits == [3.0] * 3
+
+
+@BOTH
+async def test_a_connection_that_cannot_be_opened_is_tried_again(
+    kind: str, waits: list[float]
+) -> None:
+    refused = httpx.ConnectError("refused")
+    hung_up = httpx.RemoteProtocolError("hung up")
+    found = await Reading([refused, hung_up, stream(delta("red"), ANSWER)], kind=kind).read()
+    assert (len(found.deltas), len(waits), len(found.server.requests)) == (1, 2, 3)
+    with pytest.raises(ConnectionFailedError):
+        await Reading([refused], kind=kind).read()
+    assert len(waits) == 4
+
+
+@BOTH
+async def test_a_timeout_is_not_waited_for_twice(kind: str, waits: list[float]) -> None:
+    with pytest.raises(RequestTimeoutError):
+        await Reading([httpx.ReadTimeout("slow")], kind=kind).read()
+    assert waits == []
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("details", "seconds"),
+    [
+        ({"retry_after_seconds": 3}, 3.0),
+        ({"retry_after_seconds": "x"}, None),
+        ({}, None),
+        (1, None),
+    ],
+)
+async def test_an_error_event_says_when_to_come_back(
+    kind: str, details: object, seconds: float | None
+) -> None:
+    data = {"code": "worker-unavailable", "status": 503, "details": details}
+    with pytest.raises(WorkerUnavailableError) as caught:
+        await Reading([stream(event("error", data))], kind=kind).read()
+    assert caught.value.retry_after_seconds == seconds
 
 
 @BOTH

@@ -70,6 +70,8 @@ def test_objects_lie_below_the_data_unless_set(tmp_path: Path) -> None:
         {"policy_vectors": "a=nan"},
         {"policy_vectors": "a=11"},
         {"policy_vectors": "a,b,c,d,e,f,g,h,i"},
+        {"policy_vectors": "a,a"},
+        {"policy_vectors": "a@1=0.5,b,a@1=-0.5"},
         {"object_store": "/plain/path"},
         {"training_share": 0},
         {"device": ""},
