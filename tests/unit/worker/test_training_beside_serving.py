@@ -32,7 +32,7 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
         id=name,
         inputs=encode_prompts(backbone, [prompt]).inputs,
         # A token that was taken once is always taken again.
-        sampling=Sampling(max_new_tokens=900, presence_penalty=-2.0),
+        sampling=Sampling(max_new_tokens=80, presence_penalty=-2.0),
         listener=lambda _: on_token(),
     )
 
