@@ -28,18 +28,23 @@ async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[None]:
         trainer: Does the jobs.
         url: The database, for the queue's own connections.
     """
-    taking = asyncio.create_task(_take_for_ever(trainer, url=url), name="jobs")
+    ending = asyncio.Event()
+    taking = asyncio.create_task(_take_until(ending, trainer, url=url), name="jobs")
     try:
         yield
     finally:
         trainer.drain()
+        ending.set()
         # The queue waits for the job at hand, which ends at its next step.
         taking.cancel()
-        await asyncio.wait([taking], timeout=STOP_TIMEOUT_SECONDS)
+        done, _ = await asyncio.wait([taking], timeout=STOP_TIMEOUT_SECONDS)
+        if not done:
+            taking.cancel()
 
 
-async def _take_for_ever(trainer: Trainer, *, url: str) -> None:
-    while True:
+async def _take_until(ending: asyncio.Event, trainer: Trainer, *, url: str) -> None:
+    # Cancelled while it connects, the driver may raise an error of its own instead.
+    while not ending.is_set():
         try:
             await _take(trainer, url=url)
         except Exception:
