@@ -10,7 +10,7 @@ place, so what other code holds stays as it was.
 Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,12 +18,12 @@ from typing import Any, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
 from app.method.backbone import Backbone
 from app.method.sites import LayerSites, Layout, find_decoder, find_sites
+from app.method.taps import Change, Removable, Tap
 
 ATTENTION, MLP = 0, 1
 
@@ -56,16 +56,13 @@ class Receipt:
         fewest = self._fewest
         return len(self._current) if fewest is None else min(fewest, len(self._current))
 
-    def begin_forward(self) -> None:
-        """Notes that a pass through the text decoder begins."""
+    def begin_forward(self) -> set[int]:
+        """Notes that a pass through the text decoder begins; the set takes its sites."""
         if self.num_forwards:
             self._fewest = self.sites_hit
         self.num_forwards += 1
         self._current = set()
-
-    def hit(self, site: int) -> None:
-        """Notes that a site was shifted in this pass."""
-        self._current.add(site)
+        return self._current
 
     def verify(self) -> None:
         """Returns when every pass shifted every site.
@@ -113,7 +110,10 @@ class ShiftHooks:
         self._width = int(model.config.get_text_config().hidden_size)
         self._bound: SiteShifts | None = None
         self._receipt = Receipt(sites_expected=2 * len(self._sites))
-        self._handles = [find_decoder(model).register_forward_pre_hook(self._begin)]
+        self._hits: set[int] = set()
+        self._handles: list[Removable] = [
+            find_decoder(model).register_forward_pre_hook(self._begin)
+        ]
         for sites in self._sites:
             self._handles += self._install(sites)
 
@@ -146,8 +146,9 @@ class ShiftHooks:
         Returns:
             The receipt of the passes until the next call, to be verified after them.
         """
-        self._receipt = Receipt(sites_expected=self.num_sites)
         self._bound = shifts
+        if shifts is not None:
+            self._receipt = Receipt(sites_expected=self.num_sites)
         return self._receipt
 
     def remove(self) -> None:
@@ -170,9 +171,9 @@ class ShiftHooks:
 
     def _begin(self, *_call: object) -> None:
         if self._bound is not None:
-            self._receipt.begin_forward()
+            self._hits = self._receipt.begin_forward()
 
-    def _install(self, sites: LayerSites) -> list[RemovableHandle]:
+    def _install(self, sites: LayerSites) -> list[Removable]:
         layer = sites.index
         if sites.layout is Layout.GATED:
             return [
@@ -182,25 +183,27 @@ class ShiftHooks:
                 sites.layer.register_forward_hook(partial(self._after_gated, layer=layer)),
             ]
         return [
-            sites.attention.register_forward_hook(self._after(layer, ATTENTION)),
-            sites.mlp.register_forward_hook(self._after(layer, MLP)),
+            Tap(sites.attention, self._after(layer, ATTENTION)),
+            Tap(sites.mlp, self._after(layer, MLP)),
         ]
 
-    def _after(self, layer: int, branch: int) -> Callable[[nn.Module, object, Any], object]:
+    def _after(self, layer: int, branch: int) -> Change:
         """Shifts a branch's output, a tensor or a tuple that starts with one.
 
         Runs twice a layer in every decode step, where a microsecond counts.
         """
         site = 2 * layer + branch
 
-        def shift_output(_module: nn.Module, _inputs: object, output: Any) -> object:  # noqa: ANN401
+        def shift_output(output: Any) -> object:  # noqa: ANN401 - a tensor or a tuple
             bound = self._bound
             if bound is None:
-                return None
-            self._receipt.hit(site)
+                return output
+            self._hits.add(site)
             shift = bound[layer][branch]
             if isinstance(output, tuple):
                 return (_shifted(output[0], shift), *output[1:])
+            if shift.shape[0] == output.shape[0]:
+                return output + shift
             return _shifted(output, shift)
 
         return shift_output
@@ -215,7 +218,7 @@ class ShiftHooks:
         """
         if self._bound is None:
             return None
-        self._receipt.hit(2 * layer + MLP)
+        self._hits.add(2 * layer + MLP)
         attention, mlp = self._bound[layer]
         return _shifted(_shifted(output, mlp), attention)
 
@@ -224,7 +227,7 @@ class ShiftHooks:
     ) -> object:
         if self._bound is None:
             return None
-        self._receipt.hit(2 * layer + ATTENTION)
+        self._hits.add(2 * layer + ATTENTION)
         return (_shifted(inputs[0], self._bound[layer][ATTENTION]), *inputs[1:])
 
 

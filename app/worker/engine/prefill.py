@@ -143,5 +143,5 @@ def stock_forward(
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )
-    passed = Passed(logits=outputs.logits[:, -1].float(), sites_hit=receipt.sites_hit)
-    return passed, state
+    sites_hit = 0 if shifts is None else receipt.sites_hit
+    return Passed(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit), state

@@ -95,7 +95,8 @@ class RowRunner:
             self._hooks.bind_sites(None)
         if shifts is not None:
             receipt.verify()
-        return Passed(logits=outputs.logits[:, -1].float(), sites_hit=receipt.sites_hit)
+        sites_hit = 0 if shifts is None else receipt.sites_hit
+        return Passed(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit)
 
     def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
         """Append one token to each of these rows."""

@@ -1,0 +1,58 @@
+import itertools
+import operator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from app.method.taps import Tap
+
+INPUT = torch.ones(2)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_taps_change_in_turn_and_go_in_any_order(order: tuple[int, ...]) -> None:
+    module = nn.Identity()
+    taps = [Tap(module, partial(operator.mul, factor)) for factor in (2, 3, 5)]
+    left = {2, 3, 5}
+    assert module(INPUT).tolist() == [30, 30]
+    for place in order:
+        taps[place].remove()
+        taps[place].remove()
+        left.remove((2, 3, 5)[place])
+        wanted = 1.0
+        for factor in left:
+            wanted *= factor
+        assert module(INPUT).tolist() == [wanted] * 2
+    assert "forward" not in module.__dict__
+
+
+def test_a_forward_that_was_replaced_before_is_put_back() -> None:
+    module: Any = nn.Identity()
+    # As some libraries do.
+    doubled = partial(operator.mul, 2)
+    module.forward = doubled
+    tap = Tap(module, lambda output: output + 1)
+    assert module(INPUT).tolist() == [3, 3]
+    tap.remove()
+    assert module.forward is doubled
+
+
+def test_a_forward_that_was_replaced_afterwards_is_left_alone() -> None:
+    module: Any = nn.Identity()
+    tap = Tap(module, lambda output: output + 1)
+    tapped = module.forward
+    module.forward = lambda given: 10 * tapped(given)
+    tap.remove()
+    assert module(INPUT).tolist() == [10, 10]
+
+
+def test_state_and_class_stay_as_they_were() -> None:
+    module = nn.Linear(2, 2)
+    keys = list(module.state_dict())
+    tap = Tap(module, lambda output: output)
+    assert list(module.state_dict()) == keys
+    assert type(module) is nn.Linear
+    tap.remove()
