@@ -5,8 +5,11 @@ Knows ids, lengths and layouts; no tensors, no backbone, no clock.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
 
 from app.core.errors import ConflictError
+
+CHEAP_TOKENS: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class Scheduler:
     Args:
         max_batch_tokens: bound of rows times padded length of one prefill; a single
             longer prompt still goes, alone.
-        max_padding: how many times longer than another a prompt of one batch may be.
+        max_padding: how many times longer than another a prompt of one batch may be, unless the
+            batch has no more than `CHEAP_TOKENS`, where a pass costs more than its padding.
     """
 
     def __init__(self, *, max_batch_tokens: int, max_padding: float = 1.5) -> None:
@@ -92,5 +96,6 @@ class Scheduler:
         return tuple(waiting.id for waiting in chosen)
 
     def _fits(self, num_rows: int, *, shortest: int, longest: int) -> bool:
-        is_dense = longest <= shortest * self._max_padding
-        return is_dense and num_rows * longest <= self._max_batch_tokens
+        num_tokens = num_rows * longest
+        is_dense = longest <= shortest * self._max_padding or num_tokens <= CHEAP_TOKENS
+        return is_dense and num_tokens <= self._max_batch_tokens

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import ConflictError
-from app.worker.engine.scheduler import Scheduler, Waiting
+from app.worker.engine.scheduler import CHEAP_TOKENS, Scheduler, Waiting
 
 WAITING = st.lists(st.tuples(st.integers(1, 400), st.sampled_from("ab")), min_size=1, max_size=30)
 
@@ -39,8 +39,14 @@ def test_a_batch_has_one_layout_and_bounded_padding(
         lengths = [length for length, _ in chosen]
         assert len({layout for _, layout in chosen}) == 1
         assert len(chosen) <= free_rows
-        assert max(lengths) <= 1.5 * min(lengths)
+        is_cheap = len(chosen) * max(lengths) <= CHEAP_TOKENS
+        assert is_cheap or max(lengths) <= 1.5 * min(lengths)
         assert len(chosen) == 1 or len(chosen) * max(lengths) <= 1000
+
+
+def test_short_prompts_go_together_however_their_lengths_differ() -> None:
+    prompts = [(5, "a"), (30, "a"), (100, "a"), (400, "a")]
+    assert _filled(prompts).next_batch(free_rows=8) == ("0", "1", "2")
 
 
 def test_nothing_is_handed_out_without_a_free_row_or_without_anyone_waiting() -> None:
