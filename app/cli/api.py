@@ -68,6 +68,9 @@ def bound_listener(config: "uvicorn.Config", settings: Settings) -> socket.socke
     from app.api.event_streams import SEND_SLACK_SECONDS
 
     listener = config.bind_socket()
+    # asyncio does so itself only for sockets that it has made; without it answers wait for
+    # acknowledgements that clients delay by 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:
         seconds = settings.request_timeout_seconds + SEND_SLACK_SECONDS

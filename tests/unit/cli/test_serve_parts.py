@@ -9,7 +9,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import uvicorn
 
+from app.cli.api import bound_listener
 from app.cli.serve import (
     CODE_FOLDER,
     Signals,
@@ -201,3 +203,14 @@ def test_a_folder_named_app_where_the_user_is_does_not_take_our_place(tmp_path: 
     )
     assert found.returncode == 0, found.stderr
     assert worker.command[0] == sys.executable
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    settings = Settings(port=free_port("127.0.0.1", wanted=0))
+    config = uvicorn.Config("nothing:app", host="127.0.0.1", port=settings.port)
+    with bound_listener(config, settings) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
