@@ -17,7 +17,12 @@ import torch
 from PIL import Image
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core.errors import ConfigurationError, NotFoundError, WorkerUnavailableError
+from app.core.errors import (
+    ConfigurationError,
+    NotFoundError,
+    UnavailableError,
+    WorkerUnavailableError,
+)
 from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
 from app.core.settings import Settings
@@ -228,7 +233,7 @@ async def test_a_lost_device_ends_the_worker_for_its_supervisor(
 
     async with _served(settings, backbone) as (serving, client):
         handle = backbone.model.register_forward_pre_hook(lose)
-        with pytest.raises(WorkerUnavailableError):
+        with pytest.raises(UnavailableError, match="was lost"):
             await client.generate(_request())
         handle.remove()
         assert await asyncio.wait_for(serving, SECONDS) is True
