@@ -10,7 +10,7 @@ place, so what other code holds stays as it was.
 Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,14 +22,14 @@ from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
 from app.method.backbone import Backbone
+from app.method.branches import BranchOutput, Hidden
 from app.method.sites import LayerSites, Layout, find_decoder, find_sites
-from app.method.taps import Change, Removable, Tap
+from app.method.taps import Removable
 
 ATTENTION, MLP = 0, 1
 
 Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
 SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
-Hidden: TypeAlias = Float[Tensor, "batch tokens hidden"]
 SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 """The shifts of both branches layer by layer, in the backbone's dtype and on its device."""
 
@@ -114,6 +114,7 @@ class ShiftHooks:
         self._handles: list[Removable] = [
             find_decoder(model).register_forward_pre_hook(self._begin)
         ]
+        self._unsettled: list[BranchOutput] = []
         for sites in self._sites:
             self._handles += self._install(sites)
 
@@ -147,6 +148,8 @@ class ShiftHooks:
             The receipt of the passes until the next call, to be verified after them.
         """
         self._bound = shifts
+        if self._unsettled:
+            self._unsettled = [one for one in self._unsettled if not one.settle()]
         if shifts is not None:
             self._receipt = Receipt(sites_expected=self.num_sites)
         return self._receipt
@@ -182,31 +185,28 @@ class ShiftHooks:
                 ),
                 sites.layer.register_forward_hook(partial(self._after_gated, layer=layer)),
             ]
-        return [
-            Tap(sites.attention, self._after(layer, ATTENTION)),
-            Tap(sites.mlp, self._after(layer, MLP)),
+        branches = [
+            BranchOutput(sites.attention, self._change(layer, ATTENTION)),
+            BranchOutput(sites.mlp, self._change(layer, MLP)),
         ]
+        self._unsettled += branches
+        return [*branches]
 
-    def _after(self, layer: int, branch: int) -> Change:
-        """Shifts a branch's output, a tensor or a tuple that starts with one.
-
-        Runs twice a layer in every decode step, where a microsecond counts.
-        """
+    def _change(self, layer: int, branch: int) -> Callable[[Hidden], Hidden]:
+        """Shifts a branch; runs twice a layer in every decode step, where a microsecond counts."""
         site = 2 * layer + branch
 
-        def shift_output(output: Any) -> object:  # noqa: ANN401 - a tensor or a tuple
+        def shift_hidden(hidden: Hidden) -> Hidden:
             bound = self._bound
             if bound is None:
-                return output
+                return hidden
             self._hits.add(site)
             shift = bound[layer][branch]
-            if isinstance(output, tuple):
-                return (_shifted(output[0], shift), *output[1:])
-            if shift.shape[0] == output.shape[0]:
-                return output + shift
-            return _shifted(output, shift)
+            if shift.shape[0] == hidden.shape[0]:
+                return hidden + shift
+            return _shifted(hidden, shift)
 
-        return shift_output
+        return shift_hidden
 
     def _after_gated(
         self, _module: nn.Module, _inputs: object, output: Hidden, *, layer: int

@@ -1,17 +1,22 @@
 """P2: decode steps with every row steered beside decode steps without any hooks.
 
-The effect is of the size of the machine's noise, so blocks are short, alternate in order, and share
-weights and prompts; a block's time is the median of its steps, the figure the median of the pairs'
-ratios.
+The effect is smaller than the machine's noise from one moment to the next, so single steps of the
+two sides alternate, each side on a copy of the backbone of its own. Which copy is steered changes
+from block to block, because where weights lie in memory matters as much. The figure is the median
+of the ratios of neighbouring steps.
 """
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from app.cli.bench.asking import (
     Asked,
+    Shift,
     from_pixels,
     image_prompts,
     random_shifts,
@@ -41,26 +46,17 @@ def step_figures(
     Args:
         backbone: Who answers.
         num_rows: Rows decoded together.
-        num_blocks: Pairs of blocks.
-        num_steps: Decode steps a block.
+        num_blocks: Blocks, each with rows and engines of its own.
+        num_steps: Pairs of decode steps a block.
     """
     endless = without_end(backbone)
-    prompts = image_prompts(endless, num_rows)
-    steered = from_pixels(endless, prompts, random_shifts(endless, num_rows))
-    plain = from_pixels(endless, prompts, [None] * num_rows)
-
-    def with_hooks() -> float:
-        with running_engine(endless, max_rows=num_rows) as engine:
-            return _median_step(engine, steered, num_steps=num_steps)
-
-    def without_hooks() -> float:
-        with running_engine(endless, max_rows=num_rows) as engine:
-            # From here on the backbone has no hooks at all, and no row asks for any.
-            engine.close()
-            return _median_step(engine, plain, num_steps=num_steps)
-
-    arms: dict[str, Callable[[], float]] = {"steered": with_hooks, "unhooked": without_hooks}
-    times = interleave(arms, rounds=bar(num_blocks, "P2"))
+    copies = [endless, replace(endless, model=deepcopy(endless.model))]
+    shifts = random_shifts(endless, num_rows)
+    times: dict[str, list[float]] = {"steered": [], "unhooked": []}
+    for block in bar(num_blocks, "P2"):
+        steered, unhooked = copies[:: 1 if block % 2 == 0 else -1]
+        for side, seconds in _block(steered, unhooked, shifts, num_steps=num_steps).items():
+            times[side] += seconds
     low, high = spread(paired_ratios(times["steered"], times["unhooked"]))
     return {
         "P2": round(median_ratio(times["steered"], times["unhooked"]), 4),
@@ -69,23 +65,48 @@ def step_figures(
     }
 
 
-def _median_step(engine: Engine, asked: Sequence[Asked], *, num_steps: int) -> float:
-    """Seconds of the median step in which all rows, and nothing else, are decoded."""
-    # Joining takes some steps, and no row may end before the last one that is timed.
+def _block(
+    steered: Backbone, unhooked: Backbone, shifts: Sequence[Shift], *, num_steps: int
+) -> dict[str, list[float]]:
+    """Seconds of decode steps of both sides in turn."""
+    prompts = image_prompts(steered, len(shifts))
+    with ExitStack() as stack:
+        engine = stack.enter_context(
+            _decoding(steered, from_pixels(steered, prompts, shifts), num_steps=num_steps)
+        )
+        bare = stack.enter_context(
+            _decoding(
+                unhooked, from_pixels(unhooked, prompts, [None] * len(shifts)), num_steps=num_steps
+            )
+        )
+        # From here on this copy has no hooks at all, and none of its rows asks for any.
+        bare.close()
+        with without_collection():
+            return interleave(
+                {
+                    "steered": partial(_seconds_of_step, engine),
+                    "unhooked": partial(_seconds_of_step, bare),
+                },
+                rounds=range(num_steps),
+            )
+
+
+@contextmanager
+def _decoding(backbone: Backbone, asked: Sequence[Asked], *, num_steps: int) -> Iterator[Engine]:
+    """An engine whose rows have all joined, none of which ends before the last step."""
     rows = [row_of(one, num_tokens=num_steps + 2 * len(asked) + 2) for one in asked]
-    for row in rows:
-        engine.add(row)
-    while not all(row.token_ids for row in rows):
-        _step(engine)
-    seconds = []
-    with without_collection():
-        for _ in range(num_steps):
-            began = perf_counter()
+    with running_engine(backbone, max_rows=len(rows)) as engine:
+        for row in rows:
+            engine.add(row)
+        while not all(row.token_ids for row in rows):
             _step(engine)
-            seconds.append(perf_counter() - began)
-    for row in rows:
-        engine.abort(row.id)
-    return statistics.median(seconds)
+        yield engine
+
+
+def _seconds_of_step(engine: Engine) -> float:
+    began = perf_counter()
+    _step(engine)
+    return perf_counter() - began
 
 
 def _step(engine: Engine) -> None:

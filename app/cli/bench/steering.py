@@ -27,9 +27,11 @@ def steering(
     *,
     rows: Rows = 16,
     tokens: Tokens = 32,
-    rounds: Rounds = 15,
-    blocks: Annotated[int, typer.Option(min=1, help="Pairs of blocks of P2.")] = 60,
-    steps: Annotated[int, typer.Option(min=1, max=512, help="Decode steps a block of P2.")] = 24,
+    rounds: Rounds = 40,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks of P2, with new rows each.")] = 20,
+    steps: Annotated[
+        int, typer.Option(min=1, max=512, help="Pairs of decode steps a block of P2.")
+    ] = 60,
     backbone: Backbones = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -39,7 +41,7 @@ def steering(
 
     P1 is the throughput with a vector and a strength of its own for each row, over the throughput
     with the same for all rows. P2 is the time of a decode step with every row steered over the
-    time with the hooks taken off the backbone: the median over pairs of short blocks in turn, with
+    time with the hooks taken off the backbone: the median over pairs of neighbouring steps, with
     the quartiles, because the effect is small.
     """
     from app.cli.bench.backbones import load
