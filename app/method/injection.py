@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,6 +30,7 @@ ATTENTION, MLP = 0, 1
 
 Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
 SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
+TokenRows: TypeAlias = Int[Tensor, " tokens"]
 SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 """The shifts of both branches layer by layer, in the backbone's dtype and on its device."""
 
@@ -83,19 +84,6 @@ class Receipt:
         )
 
 
-def _shifted(hidden: Hidden, shift: SiteShift) -> Hidden:
-    rows, batch = shift.shape[0], hidden.shape[0]
-    if rows in {batch, 1}:
-        return hidden + shift
-    if batch % rows == 0:
-        # Beam search and several returned sequences repeat each row in place.
-        return hidden + shift.repeat_interleave(batch // rows, dim=0)
-    raise SteeringError(
-        f"The shifts do not fit the batch: wanted {batch} rows or a divisor, found {rows}",
-        details={"wanted": batch, "found": rows},
-    )
-
-
 class ShiftHooks:
     """Hooks on a resident backbone that add whatever shifts are bound at the time.
 
@@ -109,6 +97,7 @@ class ShiftHooks:
         self._sites = find_sites(model)
         self._width = int(model.config.get_text_config().hidden_size)
         self._bound: SiteShifts | None = None
+        self._token_rows: TokenRows | None = None
         self._receipt = Receipt(sites_expected=2 * len(self._sites))
         self._hits: set[int] = set()
         self._handles: list[Removable] = [
@@ -123,12 +112,14 @@ class ShiftHooks:
         """Sites of the backbone, two a decoder layer."""
         return 2 * len(self._sites)
 
-    def bind(self, shifts: Shifts | None) -> Receipt:
+    def bind(self, shifts: Shifts | None, *, token_rows: TokenRows | None = None) -> Receipt:
         """Applies these shifts from the next forward pass on.
 
         Args:
             shifts: One row for each row of the batch (or one for all), on any device; a zero row is
                 an unsteered row. They are cast to the backbone's dtype. None steers nothing.
+            token_rows: Where prompts lie end to end in a batch of one row: which of the shifts is
+                each token's, on the backbone's device.
 
         Returns:
             The receipt of the passes until the next call, to be verified after them.
@@ -136,18 +127,22 @@ class ShiftHooks:
         Raises:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
         """
-        return self.bind_sites(None if shifts is None else self._split(shifts))
+        split = None if shifts is None else self._split(shifts)
+        return self.bind_sites(split, token_rows=token_rows)
 
-    def bind_sites(self, shifts: SiteShifts | None) -> Receipt:
+    def bind_sites(
+        self, shifts: SiteShifts | None, *, token_rows: TokenRows | None = None
+    ) -> Receipt:
         """The same with shifts that are split, placed and cast already.
 
         Args:
             shifts: As many layers as the backbone has; rows as in `bind`.
+            token_rows: As in `bind`.
 
         Returns:
             The receipt of the passes until the next call, to be verified after them.
         """
-        self._bound = shifts
+        self._bound, self._token_rows = shifts, token_rows
         if self._unsettled:
             self._unsettled = [one for one in self._unsettled if not one.settle()]
         if shifts is not None:
@@ -204,7 +199,7 @@ class ShiftHooks:
             shift = bound[layer][branch]
             if shift.shape[0] == hidden.shape[0]:
                 return hidden + shift
-            return _shifted(hidden, shift)
+            return self._shifted(hidden, shift)
 
         return shift_hidden
 
@@ -220,7 +215,7 @@ class ShiftHooks:
             return None
         self._hits.add(2 * layer + MLP)
         attention, mlp = self._bound[layer]
-        return _shifted(_shifted(output, mlp), attention)
+        return self._shifted(self._shifted(output, mlp), attention)
 
     def _before_second_norm(
         self, _module: nn.Module, inputs: tuple[Any, ...], *, layer: int
@@ -228,7 +223,21 @@ class ShiftHooks:
         if self._bound is None:
             return None
         self._hits.add(2 * layer + ATTENTION)
-        return (_shifted(inputs[0], self._bound[layer][ATTENTION]), *inputs[1:])
+        return (self._shifted(inputs[0], self._bound[layer][ATTENTION]), *inputs[1:])
+
+    def _shifted(self, hidden: Hidden, shift: SiteShift) -> Hidden:
+        rows, batch = shift.shape[0], hidden.shape[0]
+        if self._token_rows is not None:
+            return hidden + shift[self._token_rows, 0][None]
+        if rows in {batch, 1}:
+            return hidden + shift
+        if batch % rows == 0:
+            # Beam search and several returned sequences repeat each row in place.
+            return hidden + shift.repeat_interleave(batch // rows, dim=0)
+        raise SteeringError(
+            f"The shifts do not fit the batch: wanted {batch} rows or a divisor, found {rows}",
+            details={"wanted": batch, "found": rows},
+        )
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from app.method.backbone import Backbone
 from app.method.injection import inject
+from app.method.prompts import TOKEN_KEYS
+from app.method.vision import encode_images, join_features, takes_precomputed
 from app.worker.engine.sampling import Picker, Sampling, pick_tokens
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.families import tiny_inputs, tiny_model
@@ -39,12 +41,14 @@ class Wish:
     """A request in numbers, so that equal wishes are equal requests.
 
     A `vector` of 0 is no vector at all; a strength of 0 is one that does nothing. Families without
-    placeholders always show an image, which their forward cannot do without.
+    placeholders always show an image, which their forward cannot do without. An image that
+    `is_known` comes as features where the family takes them.
     """
 
     seed: int
     length: int = 7
     shows_image: bool = True
+    is_known: bool = False
     vector: int = 0
     strength: float = 1.0
     max_new_tokens: int = 6
@@ -59,6 +63,18 @@ class Wish:
         )
         types = {key: torch.zeros_like(ids) for key in FAMILIES[family].token_types}
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **types}
+
+    def served(self, family: str) -> dict[str, Any]:
+        """Its inputs as an engine gets them."""
+        inputs, model = self.inputs(family), tiny_model(family)
+        is_fed = self.is_known and "pixel_values" in inputs and takes_precomputed(model)
+        if not is_fed:
+            return inputs
+        with torch.inference_mode():
+            features = encode_images(model, inputs, count=1)
+        assert features is not None
+        tokens = {key: value for key, value in inputs.items() if key in TOKEN_KEYS}
+        return {**tokens, **join_features(features)}
 
     def shift(self, backbone: Backbone) -> Tensor | None:
         if self.vector == 0:

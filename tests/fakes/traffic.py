@@ -36,6 +36,7 @@ def wishes() -> st.SearchStrategy[Wish]:
         seed=st.integers(1, 6),
         length=st.integers(5, 14),
         shows_image=st.sampled_from([True, True, False]),
+        is_known=st.booleans(),
         vector=st.integers(0, 3),
         strength=st.sampled_from([1.0, -2.0, 0.5, 0.0]),
         max_new_tokens=st.integers(1, 9),
@@ -56,7 +57,7 @@ def run_visits(engine: Engine, plan: list[Visit], *, family: str) -> tuple[Visit
             visit,
             Sequence(
                 id=str(place),
-                inputs=visit.wish.inputs(family),
+                inputs=visit.wish.served(family),
                 sampling=visit.wish.sampling(),
                 shift=visit.wish.shift(backbone),
             ),

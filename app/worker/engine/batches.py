@@ -57,6 +57,10 @@ class BatchRunner:
         """Sites that a steered pass has to hit."""
         return self._hooks.num_sites
 
+    def can_pack(self, _sequence: Sequence) -> bool:
+        """Never: a batch that the stock loop carries on with is a padded one."""
+        return False
+
     @property
     def groups(self) -> Rows[Rows[Sequence]]:
         """The batches."""

@@ -17,6 +17,8 @@ STEP_POSITIONS: Final = 256
 SPARE_FACTOR: Final = 4
 
 KeysOrValues = Float[Tensor, "rows heads positions width"]
+# How they are kept: what one pass writes of a row lies together.
+Kept = Float[Tensor, "rows room heads width"]
 
 
 class RowPositions:
@@ -33,16 +35,20 @@ class RowPositions:
         self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
         self._active = slice(0, 0)
         self.reach = 0
+        self._room = 0
+        self._places: Int[Tensor, " active"] | None = None
 
     @property
     def active(self) -> slice:
         """The rows that the pass at hand is about."""
         return self._active
 
-    @property
-    def active_indices(self) -> Int[Tensor, " active"]:
-        """The same rows as indices."""
-        return self._indices[self._active]
+    def places(self, room: int) -> Int[Tensor, " active"]:
+        """Where they write, when rows of so much room lie end to end; the same for all layers."""
+        if self._places is None or self._room != room:
+            self._room = room
+            self._places = self._indices[self._active] * room + self.next[self._active]
+        return self._places
 
     def length(self, row: int) -> int:
         """Positions that the row has written."""
@@ -51,6 +57,7 @@ class RowPositions:
     def select(self, rows: slice) -> None:
         """Say which rows the next pass writes one position of."""
         self._active = rows
+        self._places = None
         self.reach = max(self._lengths[rows]) + 1
 
     def advance(self, rows: slice) -> None:
@@ -80,7 +87,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self._positions = positions
         self._keys, self._values = (
-            states.new_zeros((max_rows, states.shape[1], STEP_POSITIONS, states.shape[3]))
+            states.new_zeros((max_rows, STEP_POSITIONS, states.shape[1], states.shape[3]))
             for states in like
         )
 
@@ -90,7 +97,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
     @property
     def room(self) -> int:
         """Positions that a row can have."""
-        return self._keys.shape[2]
+        return self._keys.shape[1]
 
     def resize(self, room: int) -> None:
         """Give every row room for this many positions, keeping what fits."""
@@ -103,15 +110,15 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         earlier row, would be none times zero.
         """
         length = keys.shape[2]
-        for states, filling in ((self._keys, keys), (self._values, values)):
-            states[row, :, :length] = filling[0]
-            states[row, :, length:] = 0
+        for kept, filling in ((self._keys, keys), (self._values, values)):
+            kept[row, :length] = filling[0].transpose(0, 1)
+            kept[row, length:] = 0
 
     def move(self, *, source: int, target: int, length: int) -> None:
         """Copy a row's first positions over another row."""
-        for states in (self._keys, self._values):
-            states[target, :, :length] = states[source, :, :length]
-            states[target, :, length:] = 0
+        for kept in (self._keys, self._values):
+            kept[target, :length] = kept[source, :length]
+            kept[target, length:] = 0
 
     def update(
         self, key_states: KeysOrValues, value_states: KeysOrValues, *_: object, **__: object
@@ -121,10 +128,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         Writing the same position again replaces it, so a failed pass can be repeated.
         """
         rows, reach = self._positions.active, self._positions.reach
-        indices, places = self._positions.active_indices, self._positions.next[rows]
-        self._keys[indices, :, places] = key_states[:, :, 0]
-        self._values[indices, :, places] = value_states[:, :, 0]
-        return self._keys[rows, :, :reach], self._values[rows, :, :reach]
+        places = self._positions.places(self.room)
+        for kept, states in ((self._keys, key_states), (self._values, value_states)):
+            kept.flatten(0, 1).index_copy_(0, places, states[:, :, 0])
+        return self._keys[rows, :reach].transpose(1, 2), self._values[rows, :reach].transpose(1, 2)
 
     def get_mask_sizes(self, _query_length: int) -> tuple[int, int]:
         """How many positions a mask covers, and where it begins."""
@@ -139,10 +146,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         return -1
 
 
-def _resized(states: KeysOrValues, room: int) -> Float[Tensor, "rows heads room width"]:
-    kept = min(room, states.shape[2])
-    resized = states.new_zeros((*states.shape[:2], room, states.shape[3]))
-    resized[:, :, :kept] = states[:, :, :kept]
+def _resized(kept: Kept, room: int) -> Float[Tensor, "rows resized heads width"]:
+    common = min(room, kept.shape[1])
+    resized = kept.new_zeros((kept.shape[0], room, *kept.shape[2:]))
+    resized[:, :common] = kept[:, :common]
     return resized
 
 
@@ -193,20 +200,21 @@ class RowCache:
             for layer in self._layers:
                 layer.resize(needed)
 
-    def put(self, row: int, source: Cache, *, source_row: int, length: int) -> None:
-        """Take over the last `length` positions of a row of a stock cache.
+    def put(self, row: int, source: Cache, *, source_row: int, positions: slice) -> None:
+        """Take over positions of a row of a stock cache.
 
         Args:
             row: Where they go.
-            source: What a prefill filled, padded on the left.
+            source: What a prefill filled.
             source_row: Which of its rows.
-            length: Positions that are no padding.
+            positions: Those of one prompt, from its first to its last token.
         """
         which = slice(source_row, source_row + 1)
+        length = positions.stop - positions.start
         # Layers of the stock cache are typed as if they could be empty.
         filled: list[Any] = list(source.layers)
         states = [
-            (layer.keys[which, :, -length:], layer.values[which, :, -length:]) for layer in filled
+            (layer.keys[which, :, positions], layer.values[which, :, positions]) for layer in filled
         ]
         if not self._layers:
             self._layers = [

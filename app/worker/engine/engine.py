@@ -99,7 +99,12 @@ class Engine:
         sequence.added = monotonic()
         self._sequences[sequence.id] = sequence
         self._scheduler.add(
-            Waiting(id=sequence.id, num_tokens=sequence.num_prompt_tokens, layout=sequence.layout)
+            Waiting(
+                id=sequence.id,
+                num_tokens=sequence.num_prompt_tokens,
+                layout=sequence.layout,
+                is_packable=self._runner.can_pack(sequence),
+            )
         )
 
     @torch.inference_mode()

@@ -1,6 +1,8 @@
-"""What a row's new token may look at: everything that its own row has written.
+"""What a token may look at: everything that its own row has written up to it.
 
-Pure functions of positions and of what kinds of attention a backbone has.
+Pure functions of positions and of what kinds of attention a backbone has. Masks are added to the
+scores: eager attention takes no others, and the others turn a chosen mask into an added one again
+in every layer.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from torch import Tensor
 FULL: Final = "full_attention"
 SLIDING: Final = "sliding_attention"
 
-Mask = Bool[Tensor, "rows 1 1 positions"] | Float[Tensor, "rows 1 1 positions"]
+Mask = Float[Tensor, "rows 1 queries positions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +25,10 @@ class AttentionKinds:
     Attributes:
         kinds: Kinds of attention among the layers.
         window: Positions that sliding attention sees, the token's own included.
-        is_additive: Whether masks are added to the scores rather than chosen by.
     """
 
     kinds: frozenset[str]
     window: int
-    is_additive: bool
 
     @property
     def are_known(self) -> bool:
@@ -43,8 +43,6 @@ def attention_kinds(config: Any) -> AttentionKinds:  # noqa: ANN401 - each famil
     return AttentionKinds(
         kinds=frozenset(getattr(config, "layer_types", None) or uniform),
         window=window or 0,
-        # Eager attention adds whatever it is given: a truth value would count as 0 or 1.
-        is_additive=config._attn_implementation == "eager",  # noqa: SLF001 - its only name
     )
 
 
@@ -63,22 +61,45 @@ def decode_masks(
         reach: Positions that are looked at, of the longest row.
         dtype: Of the backbone's scores.
     """
-    places = torch.arange(reach, device=positions.device)[None]
-    written = places <= positions[:, None]
+    places = torch.arange(reach, device=positions.device)
+    ago = (positions[:, None] - places)[:, None, None]
+    return _masks(kinds, ago >= 0, ago=ago, dtype=dtype)
+
+
+def packed_masks(
+    kinds: AttentionKinds, token_rows: Int[Tensor, " tokens"], *, dtype: torch.dtype
+) -> Mask | dict[str, Mask]:
+    """The same of a pass over prompts that lie end to end in one row of the batch.
+
+    Args:
+        kinds: What the layers want.
+        token_rows: Whose token each one is.
+        dtype: Of the backbone's scores.
+    """
+    places = torch.arange(len(token_rows), device=token_rows.device)
+    ago = places[:, None] - places
+    is_seen = (ago >= 0) & (token_rows[:, None] == token_rows)
+    return _masks(kinds, is_seen[None, None], ago=ago[None, None], dtype=dtype)
+
+
+def _masks(
+    kinds: AttentionKinds,
+    is_seen: Bool[Tensor, "rows 1 queries positions"],
+    *,
+    ago: Int[Tensor, "rows 1 queries positions"],
+    dtype: torch.dtype,
+) -> Mask | dict[str, Mask]:
+    """One mask, or one a kind where they differ; `ago` is how far back a position lies."""
     masks: dict[str, Mask] = {}
     if FULL in kinds.kinds:
-        masks[FULL] = written
+        masks[FULL] = _added(is_seen, dtype=dtype)
     if SLIDING in kinds.kinds:
-        masks[SLIDING] = written & (places > positions[:, None] - kinds.window)
-    shaped = {kind: _shaped(mask, kinds, dtype=dtype) for kind, mask in masks.items()}
-    return shaped if len(shaped) > 1 else next(iter(shaped.values()))
+        masks[SLIDING] = _added(is_seen & (ago < kinds.window), dtype=dtype)
+    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def _shaped(
-    is_seen: Bool[Tensor, "rows positions"], kinds: AttentionKinds, *, dtype: torch.dtype
-) -> Mask:
-    mask = is_seen[:, None, None, :]
-    if not kinds.is_additive:
-        return mask
+def _added(is_seen: Bool[Tensor, "rows 1 queries positions"], *, dtype: torch.dtype) -> Mask:
     lowest = torch.finfo(dtype).min
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, lowest)
+    return torch.zeros(is_seen.shape, dtype=dtype, device=is_seen.device).masked_fill(
+        ~is_seen, lowest
+    )

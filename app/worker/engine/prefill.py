@@ -35,18 +35,31 @@ class Prefilled:
     """Rows after their first pass.
 
     Attributes:
+        cache: Their keys and values.
+        sources: Where in it each row's are: the row of the batch and the positions in that.
+        passed: The pass.
+        next_positions: Of each row's first token, in every component that positions have.
+    """
+
+    cache: Cache
+    sources: Rows[tuple[int, slice]]
+    passed: Passed
+    next_positions: Int[Tensor, "*components rows"]
+
+
+@dataclass(kw_only=True, eq=False)
+class PaddedPrefilled(Prefilled):
+    """The same of a padded batch, which the stock loop could carry on with.
+
+    Attributes:
         tokens: The prompts' ids, padded on the left.
         state: What the stock loop carries from one pass to the next, the cache included.
         shifts: One row each, or none when no row is steered.
-        passed: The pass.
-        next_positions: Of each row's first token, in every component that positions have.
     """
 
     tokens: Int[Tensor, "rows tokens"]
     state: dict[str, Any]
     shifts: Shifts | None
-    passed: Passed
-    next_positions: Int[Tensor, "*components rows"]
 
 
 class Prefill:
@@ -68,7 +81,7 @@ class Prefill:
         self._keeps_last_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
-    def run(self, rows: Rows[Sequence]) -> Prefilled:
+    def run(self, rows: Rows[Sequence]) -> PaddedPrefilled:
         """The prompts read, each under its own shift.
 
         Args:
@@ -93,12 +106,18 @@ class Prefill:
             self._model, tokens, state, hooks=self._hooks, shifts=shifts, is_first=True
         )
         state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
-        return Prefilled(
+        longest = tokens.shape[1]
+        return PaddedPrefilled(
+            cache=state["past_key_values"],
+            sources=[
+                (place, slice(longest - row.num_prompt_tokens, longest))
+                for place, row in enumerate(rows)
+            ],
+            passed=passed,
+            next_positions=last + 1,
             tokens=tokens,
             state=state,
             shifts=shifts,
-            passed=passed,
-            next_positions=last + 1,
         )
 
     def _empty_cache(self) -> Cache:

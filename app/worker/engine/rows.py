@@ -7,7 +7,6 @@ decode ragged rows with explicit masks and positions was shown by our own protot
 """
 
 from collections.abc import Sequence as Rows
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -17,6 +16,7 @@ from app.method.backbone import Backbone
 from app.method.injection import ShiftHooks
 from app.worker.engine.cache import RowCache
 from app.worker.engine.masks import attention_kinds, decode_masks
+from app.worker.engine.packing import Packing
 from app.worker.engine.prefill import Prefill, Prefilled
 from app.worker.engine.runner import Passed
 from app.worker.engine.sequence import Sequence
@@ -39,6 +39,7 @@ class RowRunner:
         self._kinds = attention_kinds(backbone.model.config.get_text_config())
         self._hooks = ShiftHooks(backbone)
         self._prefill = Prefill(backbone, self._hooks, keeps_windows=False)
+        self._packing = Packing(backbone, self._hooks)
         self._shifts = ShiftRows(backbone, max_rows=max_rows)
         self._cache = RowCache(max_rows=max_rows, device=backbone.device)
         self._tokens: Int[Tensor, "rows 1"] = torch.zeros(
@@ -54,6 +55,10 @@ class RowRunner:
         """Sites that a steered pass has to hit."""
         return self._hooks.num_sites
 
+    def can_pack(self, sequence: Sequence) -> bool:
+        """Whether its prompt may be read end to end with others."""
+        return self._packing.takes(sequence)
+
     @property
     def groups(self) -> Rows[Rows[Sequence]]:
         """All running rows, which are decoded together."""
@@ -65,7 +70,8 @@ class RowRunner:
 
     def prefill(self, rows: Rows[Sequence]) -> Passed:
         """Let the rows join."""
-        done = self._prefill.run(rows)
+        read = self._packing if self._packing.pays(rows) else self._prefill
+        done = read.run(rows)
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
         return done.passed
@@ -127,8 +133,8 @@ class RowRunner:
 
     def _join(self, sequence: Sequence, done: Prefilled, *, place: int) -> None:
         row, length = len(self._rows), sequence.num_prompt_tokens
-        cache: Any = done.state["past_key_values"]
-        self._cache.put(row, cache, source_row=place, length=length)
+        source_row, positions = done.sources[place]
+        self._cache.put(row, done.cache, source_row=source_row, positions=positions)
         self._shifts.put(row, sequence.shift)
         components = done.next_positions.shape[:-1]
         if not self._rows and self._ahead.shape[:-1] != components:

@@ -39,6 +39,9 @@ class Runner(Protocol):
     def is_repeatable(self) -> bool:
         """Whether a failed decode can be repeated, with all of a group's rows or some of them."""
 
+    def can_pack(self, sequence: Sequence) -> bool:
+        """Whether its prompt may be read end to end with others, so that nothing is padded."""
+
     @property
     def groups(self) -> Rows[Rows[Sequence]]:
         """The running rows, those together that are decoded together."""

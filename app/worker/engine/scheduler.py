@@ -3,12 +3,14 @@
 Knows ids, lengths and layouts; no tensors, no backbone, no clock.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from app.core.errors import ConflictError
 
+# So few that a pass costs more than what it wastes: on padding, or on scores between prompts.
 CHEAP_TOKENS: Final = 512
 
 
@@ -20,11 +22,13 @@ class Waiting:
         id: the sequence's id.
         num_tokens: prompt length.
         layout: prompts may be stacked into one batch exactly when their layouts are equal.
+        is_packable: whether it may also lie end to end with others, without padding.
     """
 
     id: str
     num_tokens: int
     layout: Hashable
+    is_packable: bool = False
 
 
 class Scheduler:
@@ -37,7 +41,7 @@ class Scheduler:
         max_batch_tokens: bound of rows times padded length of one prefill; a single
             longer prompt still goes, alone.
         max_padding: how many times longer than another a prompt of one batch may be, unless the
-            batch has no more than `CHEAP_TOKENS`, where a pass costs more than its padding.
+            batch has no more than `CHEAP_TOKENS`; where all are packable, padding does not count.
     """
 
     def __init__(self, *, max_batch_tokens: int, max_padding: float = 1.5) -> None:
@@ -79,23 +83,20 @@ class Scheduler:
         if free_rows < 1 or not self._queue:
             return ()
         head = next(iter(self._queue.values()))
-        chosen: list[Waiting] = []
-        shortest = longest = head.num_tokens
-        for waiting in self._queue.values():
+        chosen = [head]
+        for waiting in islice(self._queue.values(), 1, None):
             if len(chosen) == free_rows:
                 break
-            if waiting.layout != head.layout:
-                continue
-            low, high = min(shortest, waiting.num_tokens), max(longest, waiting.num_tokens)
-            if chosen and not self._fits(len(chosen) + 1, shortest=low, longest=high):
-                continue
-            shortest, longest = low, high
-            chosen.append(waiting)
+            if waiting.layout == head.layout and self._fit([*chosen, waiting]):
+                chosen.append(waiting)
         for waiting in chosen:
             del self._queue[waiting.id]
         return tuple(waiting.id for waiting in chosen)
 
-    def _fits(self, num_rows: int, *, shortest: int, longest: int) -> bool:
-        num_tokens = num_rows * longest
-        is_dense = longest <= shortest * self._max_padding or num_tokens <= CHEAP_TOKENS
-        return is_dense and num_tokens <= self._max_batch_tokens
+    def _fit(self, batch: Sequence[Waiting]) -> bool:
+        lengths = [waiting.num_tokens for waiting in batch]
+        if all(waiting.is_packable for waiting in batch) and sum(lengths) <= CHEAP_TOKENS:
+            return True
+        padded = len(lengths) * max(lengths)
+        is_dense = max(lengths) <= min(lengths) * self._max_padding or padded <= CHEAP_TOKENS
+        return is_dense and padded <= self._max_batch_tokens

@@ -54,6 +54,20 @@ def stack_inputs(inputs: Rows[Mapping[str, Any]], *, pad_token_id: int) -> dict[
     return {key: stacked(key) for key in dict.fromkeys(key for one in inputs for key in one)}
 
 
+def end_to_end(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
+    """Prompts as one row of a batch, without their attention masks.
+
+    Args:
+        inputs: Keyword arguments of the backbone, each a batch of one without padding: token ids,
+            and the features of images where there are any.
+    """
+    packed: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
+    features = [one[_FEATURES]["image"] for one in inputs if _FEATURES in one]
+    if features:
+        packed[_FEATURES] = {"image": _joined_features(features)}
+    return packed
+
+
 def stack_shifts(
     shifts: Rows[Float[Tensor, "layers 2 hidden"] | None],
 ) -> Float[Tensor, "rows layers 2 hidden"] | None:

@@ -49,6 +49,17 @@ def test_short_prompts_go_together_however_their_lengths_differ() -> None:
     assert _filled(prompts).next_batch(free_rows=8) == ("0", "1", "2")
 
 
+def test_packable_prompts_go_together_by_the_tokens_that_they_really_have() -> None:
+    scheduler = Scheduler(max_batch_tokens=8192)
+    lengths = (10, 200, 30, 250, 40, 9)
+    for index, length in enumerate(lengths):
+        scheduler.add(Waiting(id=str(index), num_tokens=length, layout="a", is_packable=index != 4))
+    chosen = scheduler.next_batch(free_rows=8)
+    # The fourth does not fit with the first three any more, and the fifth would be padded.
+    assert chosen == ("0", "1", "2", "3", "5")
+    assert sum(lengths[int(one)] for one in chosen) <= CHEAP_TOKENS
+
+
 def test_nothing_is_handed_out_without_a_free_row_or_without_anyone_waiting() -> None:
     scheduler = _filled([(5, "a")])
     assert scheduler.next_batch(free_rows=0) == ()

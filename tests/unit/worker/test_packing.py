@@ -1,0 +1,112 @@
+"""Prompts read end to end in one row get what each of them gets alone."""
+
+import pytest
+import torch
+
+from app.worker.engine.engine import Engine
+from app.worker.engine.families import IN_FLIGHT
+from app.worker.engine.rows import RowRunner
+from app.worker.engine.scheduler import CHEAP_TOKENS
+from app.worker.engine.sequence import Sequence
+from tests.fakes.alone import Wish, answer_alone, bare_backbone
+from tests.fakes.family_configs import FAMILIES
+from tests.fakes.traffic import Visit, run_visits
+
+# Their masks or positions depend on which tokens are an image's.
+NEVER_PACKED = {family for family in IN_FLIGHT if FAMILIES[family].token_types}
+TEXTS = [
+    Wish(seed=seed, length=length, shows_image=False, vector=seed % 3, strength=strength)
+    for seed, length, strength in ((1, 5, 1.0), (2, 13, -2.0), (3, 9, 0.5), (4, 6, 1.0))
+]
+
+
+def _passes(runner: RowRunner) -> list[int]:
+    """Fills with the number of rows of every packed pass."""
+    packed: list[int] = []
+    run = runner._packing.run
+
+    def counted(rows: list[Sequence]) -> object:
+        packed.append(len(rows))
+        return run(rows)
+
+    runner._packing.run = counted  # type: ignore[method-assign,assignment]  # a spy
+    return packed
+
+
+def _answered(family: str, attention: str, wishes: list[Wish]) -> list[int]:
+    """Compares each answer with that of the wish alone; the sizes of all packed passes."""
+    engine = Engine(bare_backbone(family, attention), max_rows=len(wishes))
+    assert isinstance(engine._runner, RowRunner)
+    packed = _passes(engine._runner)
+    plan = [Visit(wish=wish, joins=0) for wish in wishes]
+    stayed, _ = run_visits(engine, plan, family=family)
+    engine.close()
+    for visit, sequence in stayed:
+        assert sequence.error is None
+        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
+        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
+    return packed
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", sorted(IN_FLIGHT))
+def test_texts_of_different_lengths_are_read_in_one_pass(family: str, attention: str) -> None:
+    packed = _answered(family, attention, TEXTS)
+    assert packed == ([] if family in NEVER_PACKED else [len(TEXTS)])
+
+
+def test_most_families_can_be_packed() -> None:
+    assert {"gemma3", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"} == NEVER_PACKED
+
+
+@pytest.mark.parametrize("family", ["idefics3", "smolvlm", "llava", "mistral3", "internvl"])
+def test_known_images_are_packed_with_texts(family: str) -> None:
+    known = [Wish(seed=seed, length=11 + seed, is_known=True, vector=seed) for seed in (1, 2)]
+    packed = _answered(family, "sdpa", [known[0], TEXTS[0], known[1], TEXTS[1]])
+    assert packed == [4]
+
+
+def test_a_sliding_window_ends_where_it_does_alone() -> None:
+    wishes = [
+        Wish(seed=seed, length=length, shows_image=False) for seed, length in ((1, 20), (2, 33))
+    ]
+    assert _answered("mistral3", "sdpa", wishes) == [2]
+
+
+def test_prompts_of_one_length_and_long_ones_are_stacked_as_before() -> None:
+    alike = [Wish(seed=seed, length=9, shows_image=False) for seed in (1, 2)]
+    assert _answered("llava", "sdpa", alike) == []
+    long = [
+        Wish(seed=seed, length=length, shows_image=False, max_new_tokens=2)
+        for seed, length in ((1, CHEAP_TOKENS // 2), (2, CHEAP_TOKENS // 2 + 1))
+    ]
+    assert _answered("llava", "sdpa", long) == []
+
+
+def test_a_packed_prompt_does_not_see_its_neighbours() -> None:
+    """The same prompts in another order leave the same keys and values."""
+    kept = []
+    for order in (TEXTS, TEXTS[::-1]):
+        engine = Engine(bare_backbone("llava"), max_rows=len(order))
+        runner = engine._runner
+        assert isinstance(runner, RowRunner)
+        rows = [
+            Sequence(
+                id=str(wish.seed),
+                inputs=wish.inputs("llava"),
+                sampling=wish.sampling(),
+                shift=wish.shift(bare_backbone("llava")),
+            )
+            for wish in order
+        ]
+        with torch.inference_mode():
+            runner.prefill(rows)
+        kept.append(
+            {
+                row.id: runner._cache._layers[-1]._keys[place, : row.num_prompt_tokens].clone()
+                for place, row in enumerate(rows)
+            }
+        )
+        engine.close()
+    for name, keys in kept[0].items():
+        torch.testing.assert_close(keys, kept[1][name])
