@@ -5,19 +5,29 @@ Knows that package's functions and nothing else.
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from app.core.errors import ConfigurationError, InvalidInputError
 from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import sample_places
 from app.method.examples import Example
 
+# The package's own splits, and its training pictures once more in two parts: choices between
+# recipes are made on one that nothing was trained on, so that test questions decide nothing.
+_SPLITS: Final = {
+    "train": ("train", range(4000)),
+    "fit": ("train", range(3200)),
+    "validation": ("train", range(3200, 4000)),
+    "test": ("test", range(1000)),
+}
+
 
 def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
     """Items of a split.
 
     Args:
-        split: `train` (4,000 pictures) or `test` (1,000 pictures).
+        split: `train` (4,000 pictures), `test` (1,000 pictures), or a part of `train`: `fit`
+            (its first 3,200 pictures) or `validation` (the other 800).
         limit: The most items, chosen at random; None takes all.
         seed: Of the choice.
 
@@ -27,19 +37,24 @@ def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
 
     Source: https://github.com/vzhou842/easy-VQA (MIT).
     """
-    if split not in {"train", "test"}:
-        raise InvalidInputError(f"No such split of easy-VQA: wanted train or test, found {split}")
+    if split not in _SPLITS:
+        raise InvalidInputError(
+            f"No such split of easy-VQA: wanted {', '.join(_SPLITS)}, found {split}"
+        )
+    source, numbers = _SPLITS[split]
     try:
         package: Any = import_module("easy_vqa")
     except ImportError as error:
         raise ConfigurationError(
             "easy-VQA cannot be read: wanted the package easy-vqa, found none"
         ) from error
-    questions, answers, image_ids = getattr(package, f"get_{split}_questions")()
-    paths = getattr(package, f"get_{split}_image_paths")()
+    questions, answers, image_ids = getattr(package, f"get_{source}_questions")()
+    paths = getattr(package, f"get_{source}_image_paths")()
+    kept = [place for place, image_id in enumerate(image_ids) if int(image_id) in numbers]
     pictures = {}
     examples = []
-    for place in sample_places(len(questions), limit=limit, seed=seed):
+    for chosen in sample_places(len(kept), limit=limit, seed=seed):
+        place = kept[chosen]
         image_id = image_ids[place]
         if image_id not in pictures:
             pictures[image_id] = read_picture(Path(paths[image_id]))
@@ -48,8 +63,8 @@ def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
                 image=pictures[image_id],
                 question=questions[place],
                 answers=(answers[place],),
-                image_id=f"easy-vqa/{split}/{image_id}",
-                id=f"easy-vqa/{split}/{place}",
+                image_id=f"easy-vqa/{source}/{image_id}",
+                id=f"easy-vqa/{source}/{place}",
             )
         )
     return examples

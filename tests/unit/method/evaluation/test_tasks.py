@@ -171,14 +171,25 @@ def test_easy_vqa_keeps_pictures_of_splits_apart() -> None:
     assert training[0].image.size == (64, 64)
     assert {example.answer for example in training} <= EASY_VQA_ANSWERS
     assert not {e.image_id for e in training} & {e.image_id for e in test}
-    with pytest.raises(InvalidInputError, match="wanted train or test"):
-        load_examples("easy-vqa", split="validation")
+    with pytest.raises(InvalidInputError, match="wanted train, fit, validation, test"):
+        load_examples("easy-vqa", split="holdout")
 
 
 EASY_VQA_ANSWERS = {
     *("circle", "rectangle", "triangle", "yes", "no"),
     *("red", "green", "blue", "black", "brown", "teal", "gray", "yellow"),
 }
+
+
+def test_recipes_are_chosen_on_training_pictures_that_nothing_is_fitted_to() -> None:
+    fit, validation = (
+        {example.image_id for example in load_examples("easy-vqa", split=split, limit=3000)}
+        for split in ("fit", "validation")
+    )
+    assert not fit & validation
+    assert len(validation) > 700
+    # The same picture goes by one name, whichever part it is read through.
+    assert fit | validation <= {one.image_id for one in load_examples("easy-vqa")}
 
 
 def test_without_the_package_easy_vqa_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
