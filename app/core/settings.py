@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     max_rows: Count = Field(default=16, description="Sequences decoded together.")
+    pack_weights: bool = Field(
+        default=True,
+        description="Keep a copy of the decoder's float32 weights that CPUs multiply faster with.",
+    )
     max_new_tokens_limit: Count = 1024
     max_waiting: Count = Field(default=256, description="Requests that may wait for a row.")
     bank_slots: Count = Field(default=64, description="Vectors kept on the device.")

@@ -18,6 +18,7 @@ from app.worker.bank import Fetch, VectorBank
 from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
+from app.worker.engine.weights import PackedWeights
 from app.worker.images import ImageLimits
 from app.worker.metrics import Metrics
 from app.worker.mirrors import mirror_worker
@@ -59,7 +60,8 @@ async def serving_parts(
     """
     # Before the device thread takes over.
     dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
-    engine = Engine(backbone, max_rows=settings.max_rows)
+    weights = PackedWeights(backbone) if settings.pack_weights else None
+    engine = Engine(backbone, max_rows=settings.max_rows, weights=weights)
     device = DeviceThread(engine, training_share=settings.training_share, on_broken=on_broken)
     features = FeatureCache(
         backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
@@ -94,3 +96,5 @@ async def serving_parts(
         reader.close()
         await asyncio.to_thread(device.stop)
         engine.close()
+        if weights is not None:
+            weights.remove()

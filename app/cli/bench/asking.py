@@ -25,6 +25,7 @@ from app.method.vectors import InContextVectors
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence as Row
+from app.worker.engine.weights import PackedWeights
 
 # Large enough to change answers, so that a row with another row's shift would be noticed.
 DEVIATION: Final = 0.05
@@ -119,12 +120,14 @@ def from_features(
 
 @contextmanager
 def running_engine(backbone: Backbone, *, max_rows: int) -> Iterator[Engine]:
-    """An engine for the block; the backbone carries no hooks afterwards."""
-    engine = Engine(backbone, max_rows=max_rows)
+    """An engine as the worker has it, for the block; the backbone is bare afterwards."""
+    weights = PackedWeights(backbone)
+    engine = Engine(backbone, max_rows=max_rows, weights=weights)
     try:
         yield engine
     finally:
         engine.close()
+        weights.remove()
 
 
 def row_of(asked: Asked, *, num_tokens: int) -> Row:

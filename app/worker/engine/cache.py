@@ -12,13 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-# Room grows in steps of this many positions, so that most joins move nothing.
-STEP_POSITIONS: Final = 256
-SPARE_FACTOR: Final = 4
+# Room grows in steps of so many positions, or of this share of what is needed: attention reads all
+# rows in every pass, which takes twice as long where much unused room lies between them.
+STEP_POSITIONS: Final = 8
+SPARE_SHARE: Final = 1 / 16
+# Room is given back when it is so many times what is needed.
+SPARE_FACTOR: Final = 2
 
 KeysOrValues = Float[Tensor, "rows heads positions width"]
-# How they are kept: what one pass writes of a row lies together.
-Kept = Float[Tensor, "rows room heads width"]
 
 
 class RowPositions:
@@ -35,29 +36,36 @@ class RowPositions:
         self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
         self._active = slice(0, 0)
         self.reach = 0
-        self._room = 0
-        self._places: Int[Tensor, " active"] | None = None
+        self._places: dict[tuple[int, int], Int[Tensor, " active_heads"]] = {}
 
     @property
     def active(self) -> slice:
         """The rows that the pass at hand is about."""
         return self._active
 
-    def places(self, room: int) -> Int[Tensor, " active"]:
-        """Where they write, when rows of so much room lie end to end; the same for all layers."""
-        if self._places is None or self._room != room:
-            self._room = room
-            self._places = self._indices[self._active] * room + self.next[self._active]
-        return self._places
+    def places(self, *, heads: int, room: int) -> Int[Tensor, " active_heads"]:
+        """Where they write, when all heads of all rows lie end to end; alike in most layers."""
+        shape = (heads, room)
+        if shape not in self._places:
+            starts = (self._indices[self._active] * heads)[:, None] + self._heads(heads)
+            self._places[shape] = (starts * room + self.next[self._active][:, None]).flatten()
+        return self._places[shape]
+
+    def _heads(self, count: int) -> Int[Tensor, " heads"]:
+        return torch.arange(count, device=self._indices.device)
 
     def length(self, row: int) -> int:
         """Positions that the row has written."""
         return self._lengths[row]
 
+    def written(self, row: int) -> int:
+        """Positions that may hold anything but zero: those, and one of a pass that failed."""
+        return self._lengths[row] + 1
+
     def select(self, rows: slice) -> None:
         """Say which rows the next pass writes one position of."""
         self._active = rows
-        self._places = None
+        self._places = {}
         self.reach = max(self._lengths[rows]) + 1
 
     def advance(self, rows: slice) -> None:
@@ -87,7 +95,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self._positions = positions
         self._keys, self._values = (
-            states.new_zeros((max_rows, STEP_POSITIONS, states.shape[1], states.shape[3]))
+            states.new_zeros((max_rows, states.shape[1], STEP_POSITIONS, states.shape[3]))
             for states in like
         )
 
@@ -97,28 +105,28 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
     @property
     def room(self) -> int:
         """Positions that a row can have."""
-        return self._keys.shape[1]
+        return self._keys.shape[2]
 
     def resize(self, room: int) -> None:
         """Give every row room for this many positions, keeping what fits."""
         self._keys, self._values = _resized(self._keys, room), _resized(self._values, room)
 
-    def put(self, row: int, keys: KeysOrValues, values: KeysOrValues) -> None:
+    def put(self, row: int, keys: KeysOrValues, values: KeysOrValues, *, written: int) -> None:
         """Fill a row with the states of one sequence, from its first position on.
 
-        The rest is zero: what is masked has no weight, but a number that is none, left there by an
-        earlier row, would be none times zero.
+        What earlier ones have `written` behind them becomes zero: what is masked has no weight, but
+        a number that is none would be none times zero.
         """
         length = keys.shape[2]
         for kept, filling in ((self._keys, keys), (self._values, values)):
-            kept[row, :length] = filling[0].transpose(0, 1)
-            kept[row, length:] = 0
+            kept[row, :, :length] = filling[0]
+            kept[row, :, length:written] = 0
 
-    def move(self, *, source: int, target: int, length: int) -> None:
-        """Copy a row's first positions over another row."""
+    def move(self, *, source: int, target: int, length: int, written: int) -> None:
+        """Copy a row's first positions over another row, as `put` does."""
         for kept in (self._keys, self._values):
-            kept[target, :length] = kept[source, :length]
-            kept[target, length:] = 0
+            kept[target, :, :length] = kept[source, :, :length]
+            kept[target, :, length:written] = 0
 
     def update(
         self, key_states: KeysOrValues, value_states: KeysOrValues, *_: object, **__: object
@@ -128,10 +136,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         Writing the same position again replaces it, so a failed pass can be repeated.
         """
         rows, reach = self._positions.active, self._positions.reach
-        places = self._positions.places(self.room)
+        places = self._positions.places(heads=self._keys.shape[1], room=self.room)
         for kept, states in ((self._keys, key_states), (self._values, value_states)):
-            kept.flatten(0, 1).index_copy_(0, places, states[:, :, 0])
-        return self._keys[rows, :reach].transpose(1, 2), self._values[rows, :reach].transpose(1, 2)
+            kept.flatten(0, 2).index_copy_(0, places, states.flatten(0, 2))
+        return self._keys[rows, :, :reach], self._values[rows, :, :reach]
 
     def get_mask_sizes(self, _query_length: int) -> tuple[int, int]:
         """How many positions a mask covers, and where it begins."""
@@ -146,15 +154,17 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         return -1
 
 
-def _resized(kept: Kept, room: int) -> Float[Tensor, "rows resized heads width"]:
-    common = min(room, kept.shape[1])
-    resized = kept.new_zeros((kept.shape[0], room, *kept.shape[2:]))
-    resized[:, :common] = kept[:, :common]
+def _resized(kept: KeysOrValues, room: int) -> Float[Tensor, "rows heads room width"]:
+    common = min(room, kept.shape[2])
+    resized = kept.new_zeros((*kept.shape[:2], room, kept.shape[3]))
+    resized[:, :, :common] = kept[:, :, :common]
     return resized
 
 
-def _rounded(num_positions: int) -> int:
-    return max(1, -(-num_positions // STEP_POSITIONS)) * STEP_POSITIONS
+def room_for(num_positions: int) -> int:
+    """Room for so many positions and a few more."""
+    wanted = max(1, num_positions + int(num_positions * SPARE_SHARE))
+    return -(-wanted // STEP_POSITIONS) * STEP_POSITIONS
 
 
 class RowCache:
@@ -178,8 +188,8 @@ class RowCache:
 
     def reserve(self, num_positions: int) -> None:
         """Give every row room for this many positions; all layers get it, or none does."""
-        before, wanted = self.room, _rounded(num_positions)
-        if wanted <= before:
+        before, wanted = self.room, room_for(num_positions)
+        if num_positions <= before:
             return
         try:
             for layer in self._layers:
@@ -192,7 +202,7 @@ class RowCache:
 
     def fit(self, num_rows: int) -> None:
         """Give memory back when the first rows, which are left, need far less than there is."""
-        needed = _rounded(max(map(self.positions.length, range(num_rows)), default=0) + 1)
+        needed = room_for(max(map(self.positions.length, range(num_rows)), default=0) + 1)
         if needed > self.room // SPARE_FACTOR:
             return
         # A copy needs room itself; where there is none, the rows keep what they have.
@@ -222,14 +232,17 @@ class RowCache:
             ]
             self.as_stock = Cache(layers=list(self._layers))
         self.reserve(length)
+        written = self.positions.written(row)
+        # So much is to be cleared the next time, should one of the layers fail.
+        self.positions.place(row, max(length, written) - 1)
         for layer, (keys, values) in zip(self._layers, states, strict=True):
-            layer.put(row, keys, values)
+            layer.put(row, keys, values, written=written)
         # As after any pass, the position written last counts once its token has been taken.
         self.positions.place(row, length - 1)
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""
-        length = self.positions.length(source)
+        length, written = self.positions.length(source), self.positions.written(target)
         for layer in self._layers:
-            layer.move(source=source, target=target, length=length)
+            layer.move(source=source, target=target, length=length, written=written)
         self.positions.place(target, length)

@@ -6,7 +6,7 @@ any two steps. Knows nothing of how requests arrive or leave.
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Final
 
@@ -23,6 +23,7 @@ from app.worker.engine.runner import Passed
 from app.worker.engine.sampling import pick_tokens, score_token
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence
+from app.worker.engine.weights import PackedWeights
 
 MAX_BATCH_TOKENS: Final = 8192
 
@@ -38,12 +39,19 @@ class Engine:
         backbone: Gets resident hooks, which do nothing while no row is steered.
         max_rows: Most sequences that run together.
         max_batch_tokens: Most padded tokens of one prefill.
+        weights: Copies of the backbone's weights for its passes, which outlive the engine.
     """
 
     def __init__(
-        self, backbone: Backbone, *, max_rows: int, max_batch_tokens: int = MAX_BATCH_TOKENS
+        self,
+        backbone: Backbone,
+        *,
+        max_rows: int,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        weights: PackedWeights | None = None,
     ) -> None:
         self._backbone = backbone
+        self._using_weights = nullcontext if weights is None else weights.in_use
         self._ends = frozenset(backbone.eos_token_ids)
         self._runner = make_runner(backbone, max_rows=max_rows)
         self._scheduler = Scheduler(max_batch_tokens=max_batch_tokens)
@@ -128,6 +136,10 @@ class Engine:
             torch.AcceleratorError: The device is lost; nothing in the engine can go on.
         """
         self.num_steps += 1
+        with self._using_weights():
+            return self._step()
+
+    def _step(self) -> list[Sequence]:
         self._expire()
         finished = self._collect()
         for group in self._runner.groups:

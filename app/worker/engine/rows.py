@@ -72,6 +72,7 @@ class RowRunner:
         """Let the rows join."""
         read = self._packing if self._packing.pays(rows) else self._prefill
         done = read.run(rows)
+        self._cache.reserve(max(row.num_prompt_tokens for row in rows))
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
         return done.passed

@@ -65,7 +65,7 @@ def test_rows_outgrow_their_buffers_and_keep_what_they_hold() -> None:
     ]
     backbone = bare_backbone(family)
     engine = Engine(backbone, max_rows=3)
-    # The first room has 256 positions, which decoding passes here and a prompt there.
+    # Decoding passes the room that there is here, and a prompt does there.
     long = Wish(seed=4, length=246, max_new_tokens=30, vector=5)
     wishes.append(Wish(seed=6, length=1100, max_new_tokens=4, vector=1))
     plan = [Visit(wish=wish, joins=place) for place, wish in enumerate([*wishes, long])]
