@@ -19,6 +19,7 @@ def test_the_demo_trains_finds_steers_and_leaves_nothing_running(tmp_path: Path)
     found = json.loads((tmp_path / "demo.json").read_text())
     assert found["questions"] == 12
     assert found["retrieved"] is True
+    assert 0.5 < found["retrieved_share"] <= 1
     assert found["abstained_on_unrelated"] is True
     assert found["prompt_tokens"]["icl"] > 8 * found["prompt_tokens"]["m2iv"]
     for name in ("zero_shot", "icl", "knn_icl", "m2iv"):
