@@ -197,7 +197,7 @@ class ShiftHooks:
                 return hidden
             self._hits.add(site)
             shift = bound[layer][branch]
-            if shift.shape[0] == hidden.shape[0]:
+            if shift.size(0) == hidden.size(0):
                 return hidden + shift
             return self._shifted(hidden, shift)
 

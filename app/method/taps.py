@@ -11,7 +11,8 @@ removed in any order.
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 Change: TypeAlias = Callable[[Any], Any]
 
@@ -24,6 +25,31 @@ class Removable(Protocol):
         """Take it off; harmless when it is off."""
 
 
+def _over_any(module: nn.Module, changes: list[Change]) -> Change:
+    original = module.forward
+
+    def forward(*args: object, **kwargs: object) -> object:
+        output = original(*args, **kwargs)
+        for change in changes:
+            output = change(output)
+        return output
+
+    return forward
+
+
+def _over_linear(module: nn.Module, changes: list[Change]) -> Change:
+    """The same for a linear, without the detour by which a module finds its parameters."""
+    parameters = module._parameters  # noqa: SLF001 - moving and casting replace what is in it
+
+    def forward(input: Tensor) -> object:  # noqa: A002 - the name that callers may use
+        output: Any = linear(input, parameters["weight"], parameters["bias"])  # type: ignore[arg-type]  # a linear has a weight
+        for change in changes:
+            output = change(output)
+        return output
+
+    return forward
+
+
 class _Taps:
     """All changes of one module's output, and the forward that they were laid over."""
 
@@ -31,18 +57,11 @@ class _Taps:
         self.changes: list[Change] = []
         self._module = module
         self._covered = module.__dict__.get("forward")
-        original = module.forward
-        changes = self.changes
-
-        def forward(*args: object, **kwargs: object) -> object:
-            output = original(*args, **kwargs)
-            for change in changes:
-                output = change(output)
-            return output
-
-        self._forward = forward
-        forward.taps = self  # type: ignore[attr-defined]  # so that the next tap finds it
-        module.forward = forward
+        is_plain_linear = type(module) is nn.Linear and self._covered is None
+        cover = _over_linear if is_plain_linear else _over_any
+        self._forward = cover(module, self.changes)
+        self._forward.taps = self  # type: ignore[attr-defined]  # so that the next tap finds it
+        module.forward = self._forward
 
     def drop(self, change: Change) -> None:
         """Forget a change, and lay the module bare when it was the last one."""

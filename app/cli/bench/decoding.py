@@ -6,7 +6,7 @@ from block to block, because where weights lie in memory matters as much. The fi
 of the ratios of neighbouring steps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -54,8 +54,10 @@ def step_figures(
     shifts = random_shifts(endless, num_rows)
     times: dict[str, list[float]] = {"steered": [], "unhooked": []}
     for block in bar(num_blocks, "P2"):
-        steered, unhooked = copies[:: 1 if block % 2 == 0 else -1]
-        for side, seconds in _block(steered, unhooked, shifts, num_steps=num_steps).items():
+        # What is made first lies elsewhere in memory, so the sides take turns in that, too.
+        order = ("steered", "unhooked")[:: 1 if block % 2 == 0 else -1]
+        sides = dict(zip(order, copies, strict=True))
+        for side, seconds in _block(sides, shifts, num_steps=num_steps).items():
             times[side] += seconds
     low, high = spread(paired_ratios(times["steered"], times["unhooked"]))
     return {
@@ -66,27 +68,20 @@ def step_figures(
 
 
 def _block(
-    steered: Backbone, unhooked: Backbone, shifts: Sequence[Shift], *, num_steps: int
+    sides: Mapping[str, Backbone], shifts: Sequence[Shift], *, num_steps: int
 ) -> dict[str, list[float]]:
     """Seconds of decode steps of both sides in turn."""
-    prompts = image_prompts(steered, len(shifts))
+    engines = {}
     with ExitStack() as stack:
-        engine = stack.enter_context(
-            _decoding(steered, from_pixels(steered, prompts, shifts), num_steps=num_steps)
-        )
-        bare = stack.enter_context(
-            _decoding(
-                unhooked, from_pixels(unhooked, prompts, [None] * len(shifts)), num_steps=num_steps
-            )
-        )
+        for side, backbone in sides.items():
+            used = shifts if side == "steered" else [None] * len(shifts)
+            asked = from_pixels(backbone, image_prompts(backbone, len(shifts)), used)
+            engines[side] = stack.enter_context(_decoding(backbone, asked, num_steps=num_steps))
         # From here on this copy has no hooks at all, and none of its rows asks for any.
-        bare.close()
+        engines["unhooked"].close()
         with without_collection():
             return interleave(
-                {
-                    "steered": partial(_seconds_of_step, engine),
-                    "unhooked": partial(_seconds_of_step, bare),
-                },
+                {side: partial(_seconds_of_step, engine) for side, engine in engines.items()},
                 rounds=range(num_steps),
             )
 

@@ -56,3 +56,17 @@ def test_state_and_class_stay_as_they_were() -> None:
     assert list(module.state_dict()) == keys
     assert type(module) is nn.Linear
     tap.remove()
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_tapped_linear_computes_what_it_did_wherever_its_weights_go(*, has_bias: bool) -> None:
+    module, given = nn.Linear(3, 2, bias=has_bias), torch.randn(4, 3)
+    Tap(module, lambda output: output + 1)
+    for dtype in (torch.float64, torch.float32):
+        module.to(dtype)
+        wanted = nn.functional.linear(given.to(dtype), module.weight, module.bias) + 1
+        assert torch.equal(module(given.to(dtype)), wanted)
+        assert torch.equal(module(input=given.to(dtype)), wanted)
+    module.weight = nn.Parameter(torch.zeros(2, 3))
+    wanted = nn.functional.linear(given, module.weight, module.bias) + 1
+    assert torch.equal(module(given), wanted)
