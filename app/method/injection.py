@@ -143,8 +143,6 @@ class ShiftHooks:
             The receipt of the passes until the next call, to be verified after them.
         """
         self._bound, self._token_rows = shifts, token_rows
-        if self._unsettled:
-            self._unsettled = [one for one in self._unsettled if not one.settle()]
         if shifts is not None:
             self._receipt = Receipt(sites_expected=self.num_sites)
         return self._receipt
@@ -168,6 +166,8 @@ class ShiftHooks:
         return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in cast.unbind(1))
 
     def _begin(self, *_call: object) -> None:
+        if self._unsettled:
+            self._unsettled = [one for one in self._unsettled if not one.settle()]
         if self._bound is not None:
             self._hits = self._receipt.begin_forward()
 
