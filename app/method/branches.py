@@ -31,8 +31,9 @@ class BranchOutput:
 
     def __init__(self, branch: nn.Module, change: Callable[[Hidden], Hidden]) -> None:
         self._change = change
+        # What the linear returned, only while the branch that it belongs to is running.
         self._seen: tuple[Hidden, Hidden] | None = None
-        self._is_last = False
+        self._is_last: bool | None = None
         self._last = next(
             (child for name, child in branch.named_children() if name in _LAST_LINEARS), None
         )
@@ -44,9 +45,8 @@ class BranchOutput:
         """Decide where the change stays, if a pass has been seen; false when none was."""
         if self._last is None:
             return True
-        if self._seen is None:
+        if self._is_last is None:
             return False
-        self._seen = None
         if self._is_last:
             self.remove()
             self._taps = [Tap(self._last, self._change)]
@@ -67,7 +67,7 @@ class BranchOutput:
     def _after_branch(self, output: Any) -> object:  # noqa: ANN401 - a tensor or a tuple
         hidden = output[0] if isinstance(output, tuple) else output
         if self._seen is not None:
-            returned, numbers = self._seen
+            (returned, numbers), self._seen = self._seen, None
             self._is_last = hidden is returned and torch.equal(hidden, numbers)
         changed = self._change(hidden)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed

@@ -17,14 +17,13 @@ from app.method.backbone import Backbone
 from app.method.injection import ShiftHooks
 from app.worker.engine.masks import attention_kinds, packed_masks
 from app.worker.engine.prefill import Prefilled
-from app.worker.engine.runner import Passed
+from app.worker.engine.runner import proven_pass
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.stacking import end_to_end, stack_shifts
 
 # Other inputs, such as pixels or what tells image tokens from text, may be read row by row.
 _PACKED_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outputs"})
-_FEWEST_ROWS: Final = 2
 
 
 class Packing:
@@ -85,15 +84,10 @@ class Packing:
             )
         finally:
             self._hooks.bind(None)
-        if shifts is not None:
-            receipt.verify()
         return Prefilled(
             cache=cache,
             sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
-            passed=Passed(
-                logits=outputs.logits[0].float(),
-                sites_hit=0 if shifts is None else receipt.sites_hit,
-            ),
+            passed=proven_pass(outputs.logits[0], receipt=receipt, is_steered=shifts is not None),
             next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
         )
 

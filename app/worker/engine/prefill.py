@@ -15,7 +15,7 @@ from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREF
 
 from app.method.backbone import Backbone
 from app.method.injection import ShiftHooks, Shifts
-from app.worker.engine.runner import Passed
+from app.worker.engine.runner import Passed, proven_pass
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.stacking import stack_inputs, stack_shifts
 
@@ -157,10 +157,8 @@ def stock_forward(
         outputs = model(**inputs, return_dict=True)
     finally:
         hooks.bind(None)
-    if shifts is not None:
-        receipt.verify()
+    passed = proven_pass(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )
-    sites_hit = 0 if shifts is None else receipt.sites_hit
-    return Passed(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit), state
+    return passed, state

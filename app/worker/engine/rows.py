@@ -18,7 +18,7 @@ from app.worker.engine.cache import RowCache
 from app.worker.engine.masks import attention_kinds, decode_masks
 from app.worker.engine.packing import Packing
 from app.worker.engine.prefill import Prefill, Prefilled
-from app.worker.engine.runner import Passed
+from app.worker.engine.runner import Passed, proven_pass
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.shifts import ShiftRows
 
@@ -100,10 +100,7 @@ class RowRunner:
             )
         finally:
             self._hooks.bind_sites(None)
-        if shifts is not None:
-            receipt.verify()
-        sites_hit = 0 if shifts is None else receipt.sites_hit
-        return Passed(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit)
+        return proven_pass(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
 
     def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
         """Append one token to each of these rows."""

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from app.method.injection import Receipt
 from app.worker.engine.sequence import Sequence
 
 
@@ -25,6 +26,19 @@ class Passed:
 
     logits: Float[Tensor, "rows vocab"]
     sites_hit: int
+
+
+def proven_pass(
+    logits: Float[Tensor, "rows vocab"], *, receipt: Receipt, is_steered: bool
+) -> Passed:
+    """A pass of which the receipt shows that all shifts were applied, if there were any.
+
+    Raises:
+        SteeringError: A shift was not applied in full.
+    """
+    if is_steered:
+        receipt.verify()
+    return Passed(logits=logits.float(), sites_hit=receipt.sites_hit if is_steered else 0)
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Where a change of a branch goes: to its last linear only if the branch returns just that."""
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.method.branches import BranchOutput
+from app.method.taps import Tap
 
 
 class _Branch(nn.Module):
@@ -74,6 +76,25 @@ def test_nothing_is_decided_before_a_pass_was_seen() -> None:
 
     branch(torch.randn(1, 1, 4))
     assert output.settle()
+
+
+@torch.no_grad()
+def test_watching_keeps_nothing_of_a_pass() -> None:
+    branch = _Branch(lambda hidden: hidden)
+    output = BranchOutput(branch, lambda found: found + 1)
+    watched: list[weakref.ref[Tensor]] = []
+
+    def noted(found: Tensor) -> Tensor:
+        watched.append(weakref.ref(found))
+        return found
+
+    watch = Tap(branch.get_submodule("down_proj"), noted)
+
+    branch(torch.randn(1, 1, 4))
+
+    assert [one() for one in watched] == [None]
+    watch.remove()
+    output.remove()
 
 
 @torch.no_grad()

@@ -1,5 +1,8 @@
 """Prompts read end to end in one row get what each of them gets alone."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,12 +11,13 @@ from app.worker.engine.families import IN_FLIGHT
 from app.worker.engine.rows import RowRunner
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import Wish, answer_alone, bare_backbone
+from tests.fakes.alone import Wish, answer_alone, bare_backbone, sampled_alone
 from tests.fakes.family_configs import FAMILIES
 from tests.fakes.traffic import Visit, run_visits
 
 # Their masks or positions depend on which tokens are an image's.
 NEVER_PACKED = {family for family in IN_FLIGHT if FAMILIES[family].token_types}
+WINDOW = 6
 TEXTS = [
     Wish(seed=seed, length=length, shows_image=False, vector=seed % 3, strength=strength)
     for seed, length, strength in ((1, 5, 1.0), (2, 13, -2.0), (3, 9, 0.5), (4, 6, 1.0))
@@ -66,11 +70,36 @@ def test_known_images_are_packed_with_texts(family: str) -> None:
     assert packed == [4]
 
 
-def test_a_sliding_window_ends_where_it_does_alone() -> None:
-    wishes = [
-        Wish(seed=seed, length=length, shows_image=False) for seed, length in ((1, 20), (2, 33))
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
+    family = "mistral3"
+    bare = bare_backbone(family, attention)
+    backbone = replace(bare, model=deepcopy(bare.model))
+    backbone.model.config.get_text_config().sliding_window = WINDOW
+    rows = [
+        Sequence(id=str(wish.seed), inputs=wish.inputs(family), sampling=wish.sampling())
+        for wish in (
+            Wish(seed=seed, length=length, shows_image=False) for seed, length in ((1, 20), (2, 33))
+        )
     ]
-    assert _answered("mistral3", "sdpa", wishes) == [2]
+    engine = Engine(backbone, max_rows=len(rows))
+    assert isinstance(engine._runner, RowRunner)
+    packed = _passes(engine._runner)
+    for row in rows:
+        engine.add(row)
+    while engine.has_work:
+        engine.step()
+    engine.close()
+    assert packed == [len(rows)]
+    for row in rows:
+        inputs = dict(row.inputs)
+        windowed, whole = (
+            sampled_alone(one, inputs, shift=None, sampling=row.sampling)
+            for one in (backbone, bare)
+        )
+        assert row.token_ids == windowed
+        # Otherwise the window would make no difference, and nothing were shown.
+        assert windowed != whole
 
 
 def test_prompts_of_one_length_and_long_ones_are_stacked_as_before() -> None:
