@@ -9,7 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from jaxtyping import Float
+from torch import Tensor
+
 from app.core.settings import Settings
+from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
 from app.method.dose import residual_norms
@@ -58,17 +62,17 @@ async def serving_parts(
         objects: Where datasets lie.
         on_broken: Called from the device thread when the device is lost for good.
     """
-    # Before the device thread takes over.
-    dose = DoseLimit(norms=residual_norms(backbone), highest=settings.max_dose)
-    weights = PackedWeights(backbone) if settings.pack_weights else None
-    engine = Engine(backbone, max_rows=settings.max_rows, weights=weights)
+    # From here on, only the device thread computes.
+    norms, weights, engine = on_passing_thread(lambda: _prepare(backbone, settings))
     device = DeviceThread(engine, training_share=settings.training_share, on_broken=on_broken)
     features = FeatureCache(
         backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
     )
     metrics = Metrics()
-    bank = VectorBank(
-        backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+    bank = on_passing_thread(
+        lambda: VectorBank(
+            backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+        )
     )
     pools = DatasetPools(backbone, device=device, objects=objects, features=features)
     reader = Reader(
@@ -77,7 +81,7 @@ async def serving_parts(
     limits = Limits(
         max_requests=settings.max_rows + settings.max_waiting,
         max_new_tokens=settings.max_new_tokens_limit,
-        dose=dose,
+        dose=DoseLimit(norms=norms, highest=settings.max_dose),
     )
     serving = Serving(
         backbone,
@@ -98,3 +102,12 @@ async def serving_parts(
         engine.close()
         if weights is not None:
             weights.remove()
+
+
+def _prepare(
+    backbone: Backbone, settings: Settings
+) -> tuple[Float[Tensor, " layers"], PackedWeights | None, Engine]:
+    """The residual stream's norms, copies of the weights and the engine that uses them."""
+    norms = residual_norms(backbone)
+    weights = PackedWeights(backbone) if settings.pack_weights else None
+    return norms, weights, Engine(backbone, max_rows=settings.max_rows, weights=weights)

@@ -19,7 +19,7 @@ from app.core.backbones import require_same_backbone
 from app.core.errors import CorruptDataError, InvalidInputError
 from app.core.identifiers import sha256_hex
 from app.core.logs import get_logger
-from app.core.vector_file import decode_vector_file
+from app.core.vector_file import VectorTensors, decode_vector_file
 from app.method.backbone import Backbone
 from app.method.vectors import InContextVectors
 from app.worker.device import DeviceThread
@@ -182,8 +182,10 @@ class VectorBank:
         began = monotonic()
         try:
             blob = await self._fetch(digest)
-            shift = await asyncio.to_thread(self._read, digest, blob)
-            await self._device.call(lambda: self._slots[slot].copy_(shift))
+            tensors = await asyncio.to_thread(self._read, digest, blob)
+            await self._device.call(
+                lambda: self._slots[slot].copy_(InContextVectors.from_tensors(tensors).shift())
+            )
         except BaseException:
             # Whoever comes next tries anew; those who wait for this load get its error.
             del self._residents[digest]
@@ -192,7 +194,7 @@ class VectorBank:
         self._metrics.bank_loads.inc()
         self._metrics.bank_load_seconds.observe(monotonic() - began)
 
-    def _read(self, digest: str, blob: bytes) -> Shift:
+    def _read(self, digest: str, blob: bytes) -> VectorTensors:
         found = sha256_hex(blob)
         if found != digest:
             raise CorruptDataError(
@@ -203,4 +205,4 @@ class VectorBank:
         require_same_backbone(
             wanted=self._backbone.description.fingerprint, found=metadata["backbone"]
         )
-        return InContextVectors.from_tensors(tensors).shift()
+        return tensors

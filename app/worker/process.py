@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings
+from app.core.threads import on_passing_thread
 from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
@@ -57,11 +58,13 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
     """
     # Its bars would stand between the lines of the log.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
-    backbone = load_backbone(
-        settings.backbone,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention=settings.attention,
+    backbone = on_passing_thread(
+        lambda: load_backbone(
+            settings.backbone,
+            device=settings.device,
+            dtype=settings.dtype,
+            attention=settings.attention,
+        )
     )
     log.info(
         "backbone loaded",

@@ -13,6 +13,7 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from app.cli.bench.options import RANDOM
+from app.core.threads import on_passing_thread
 from app.method.backbone import Backbone, backbone_from_parts, load_backbone
 
 SCALE: Final = 6.0
@@ -29,7 +30,7 @@ _VISION: Final = {"hidden_size": 192, "intermediate_size": 768, "num_attention_h
 
 
 def load(name: str, *, device: str, dtype: str) -> Backbone:
-    """The backbone of that name.
+    """The backbone of that name, on a thread of its own lest it slow down what is measured.
 
     Args:
         name: `random-30m`, or whatever `load_backbone` takes.
@@ -38,6 +39,10 @@ def load(name: str, *, device: str, dtype: str) -> Backbone:
     """
     # Its bars would stand among ours.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
+    return on_passing_thread(lambda: _load(name, device=device, dtype=dtype))
+
+
+def _load(name: str, *, device: str, dtype: str) -> Backbone:
     if name != RANDOM:
         return load_backbone(name, device=device, dtype=dtype)
     # The pocket brings the processor, and what the names of device and dtype come to here.

@@ -18,10 +18,12 @@ from app.cli.bench.options import (
 )
 from app.cli.bench.printing import for_backbones, machine_conditions, show
 from app.core.errors import ConfigurationError
+from app.core.threads import on_passing_thread
 
 TIMED: Final = (
-    "P3 as in `bench engine`; P4 from token ids to the tokens of all answers, both sides running "
-    "already; adapters and shifts: one decode step of a bare loop on the text decoder"
+    "P3 as in `bench engine`; P4 from token ids to the tokens of all answers, both sides warm, "
+    "each with the number of threads that suits it; adapters and shifts: one decode step of a bare "
+    "loop on the text decoder"
 )
 
 
@@ -41,10 +43,10 @@ def peers(
     """P3, P3_short, P4 and adapters: generate(), continuous batching and mixed-batch LoRA.
 
     P3 is the time of sequential `generate()` over the engine's, P4 the time of transformers' own
-    continuous batching over the engine's for the same prompts without pictures; both with equal
-    tokens. `step_over_plain` compares a decode step with a shift for each row, with one LoRA
-    adapter for all rows and with one for each row (PEFT, `adapter_names=`) to a step of the bare
-    decoder. Needs `pip install 'vlibrary[bench]'`.
+    continuous batching over the engine's for the same prompts without pictures, each with the
+    number of threads that suits it; both with equal tokens. `step_over_plain` compares a decode
+    step with a shift for each row, with one LoRA adapter for all rows and with one for each row
+    (PEFT, `adapter_names=`) to a step of the bare decoder. Needs `pip install 'vlibrary[bench]'`.
     """
     _require_peft()
     from app.cli.bench.adapters import adapter_figures
@@ -54,10 +56,16 @@ def peers(
 
     def measure(name: str) -> dict[str, Any]:
         loaded = load(name, device=device, dtype=dtype)
+        # Each on a thread of its own: one that computed slows those down which do so after it.
+        lengths: Any = {"num_rows": rows, "num_tokens": tokens, "rounds": rounds}
         return {
-            **batching_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds),
-            **continuous_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds),
-            **adapter_figures(loaded, num_rows=rows, num_blocks=blocks, num_steps=steps, rank=rank),
+            **on_passing_thread(lambda: batching_figures(loaded, **lengths)),
+            **on_passing_thread(lambda: continuous_figures(loaded, **lengths)),
+            **on_passing_thread(
+                lambda: adapter_figures(
+                    loaded, num_rows=rows, num_blocks=blocks, num_steps=steps, rank=rank
+                )
+            ),
         }
 
     conditions = {"rows": rows, "tokens": tokens, "rounds": rounds, "blocks": blocks}
