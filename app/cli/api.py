@@ -9,6 +9,7 @@ import typer
 
 from app.cli.options import read_settings
 from app.core.errors import ConfigurationError
+from app.core.heap import keep_out_of_collections
 from app.core.logs import configure_logs
 from app.core.settings import Settings
 
@@ -33,6 +34,7 @@ def api(
     from app.main import create_app
 
     server = make_server(create_app(settings), settings)
+    keep_out_of_collections()
     try:
         server.run(sockets=[bound_listener(server.config, settings)])
     except KeyboardInterrupt:

@@ -4,9 +4,6 @@
 alias is moved by compare-and-set.
 """
 
-import uuid
-from collections.abc import Iterable
-
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -150,14 +147,3 @@ async def list_aliases(session: AsyncSession, name: str) -> list[AliasRecord]:
     """All aliases of a name, sorted."""
     query = select(AliasRow).where(AliasRow.name == name).order_by(AliasRow.alias)
     return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
-
-
-async def aliases_of(
-    session: AsyncSession, vector_ids: Iterable[uuid.UUID]
-) -> dict[uuid.UUID, list[str]]:
-    """The aliases that point at each of the vectors; vectors without one are left out."""
-    query = select(AliasRow.vector_id, AliasRow.alias).where(AliasRow.vector_id.in_(vector_ids))
-    found: dict[uuid.UUID, list[str]] = {}
-    for vector_id, alias in await session.execute(query):
-        found.setdefault(vector_id, []).append(alias)
-    return found

@@ -1,21 +1,37 @@
 """How a stored row of vectors becomes a record; private to the library."""
 
-from collections.abc import Iterable
-from typing import TypeAlias, cast
+from collections.abc import Sequence
+from typing import Final, TypeAlias, cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import ARRAY, Select, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from app.library.aliases import aliases_of
 from app.library.backbones import describe
 from app.library.database import FRESH
 from app.library.records import VectorRecord, VectorStatus
-from app.library.tables import BackboneRow, VectorRow
+from app.library.tables import AliasRow, BackboneRow, VectorRow
 
-Rows: TypeAlias = Select[VectorRow, BackboneRow]
+Rows: TypeAlias = Select[VectorRow, BackboneRow, Sequence[str]]
+
+# Under a name of its own, since callers may join the aliases to narrow the query.
+_OWN_ALIASES: Final = aliased(AliasRow)
+# Every answer that is steered asks it, and putting it together takes longer than its answer.
+VECTOR_ROWS: Final[Rows] = select(
+    VectorRow,
+    BackboneRow,
+    func.array(
+        select(_OWN_ALIASES.alias)
+        .where(_OWN_ALIASES.vector_id == VectorRow.id)
+        .correlate(VectorRow)
+        .scalar_subquery(),
+        type_=ARRAY(Text),
+    ),
+).join(BackboneRow, BackboneRow.fingerprint == VectorRow.backbone_fingerprint)
+"""Every set of vectors with its backbone and aliases; callers narrow it."""
 
 
-def _record(row: VectorRow, backbone: BackboneRow, aliases: Iterable[str]) -> VectorRecord:
+def _record(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> VectorRecord:
     return VectorRecord(
         id=row.id,
         name=row.name,
@@ -41,15 +57,7 @@ def _record(row: VectorRow, backbone: BackboneRow, aliases: Iterable[str]) -> Ve
     )
 
 
-def vector_rows() -> Rows:
-    """The query for every set of vectors with its backbone, to be narrowed by the caller."""
-    return select(VectorRow, BackboneRow).join(
-        BackboneRow, BackboneRow.fingerprint == VectorRow.backbone_fingerprint
-    )
-
-
 async def read_vectors(session: AsyncSession, query: Rows) -> list[VectorRecord]:
-    """The records of a query made from `vector_rows`, in its order."""
-    found = (await session.execute(query, execution_options=FRESH)).all()
-    aliases = await aliases_of(session, [row.id for row, _ in found])
-    return [_record(row, backbone, aliases.get(row.id, ())) for row, backbone in found]
+    """The records of a query made from `VECTOR_ROWS`, in its order."""
+    found = await session.execute(query, execution_options=FRESH)
+    return [_record(row, backbone, aliases) for row, backbone, aliases in found]

@@ -25,7 +25,7 @@ from app.core.identifiers import (
     sha256_hex,
 )
 from app.core.vector_file import decode_vector_file
-from app.library.aliases import aliases_of, lock_name, point_latest
+from app.library.aliases import lock_name, point_latest
 from app.library.audit import record_deed
 from app.library.backbones import remember_backbone
 from app.library.database import FRESH
@@ -33,7 +33,7 @@ from app.library.keys import remove_keys
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord, VectorStatus
 from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
-from app.library.vector_rows import read_vectors, vector_rows
+from app.library.vector_rows import VECTOR_ROWS, read_vectors
 
 
 def _check_status(status: str) -> str:
@@ -143,7 +143,7 @@ async def get_vector(session: AsyncSession, reference: VectorReference) -> Vecto
     Raises:
         NotFoundError: There are none, or they were deleted.
     """
-    query = vector_rows().where(VectorRow.deleted.is_(None))
+    query = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
     if reference.id is not None:
         query = query.where(VectorRow.id == reference.id)
     elif reference.version is not None:
@@ -164,7 +164,7 @@ async def get_vectors(
     session: AsyncSession, ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, VectorRecord]:
     """The vectors with these ids; those that do not exist or were deleted are left out."""
-    query = vector_rows().where(VectorRow.id.in_(ids), VectorRow.deleted.is_(None))
+    query = VECTOR_ROWS.where(VectorRow.id.in_(ids), VectorRow.deleted.is_(None))
     return {record.id: record for record in await read_vectors(session, query)}
 
 
@@ -174,7 +174,7 @@ async def find_by_sha256(session: AsyncSession, sha256: str) -> VectorRecord | N
     Those that were deleted are found only when no others have it.
     """
     newest_live = (VectorRow.deleted.is_not(None), VectorRow.id.desc())
-    query = vector_rows().where(VectorRow.sha256 == sha256).order_by(*newest_live).limit(1)
+    query = VECTOR_ROWS.where(VectorRow.sha256 == sha256).order_by(*newest_live).limit(1)
     return next(iter(await read_vectors(session, query)), None)
 
 
@@ -202,7 +202,7 @@ async def list_vectors(
     Raises:
         InvalidInputError: The limit, status or cursor is malformed.
     """
-    query = vector_rows().where(VectorRow.deleted.is_(None))
+    query = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
     if name is not None:
         query = query.where(VectorRow.name == name)
     if tag is not None:
@@ -261,7 +261,7 @@ async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
         ConflictError: An alias other than `latest` points at them.
     """
     row = await _locked_row(session, vector_id)
-    pointing = sorted((await aliases_of(session, [vector_id])).get(vector_id, ()))
+    pointing = (await get_vector(session, VectorReference(id=vector_id))).aliases
     if held := [alias for alias in pointing if alias != LATEST]:
         raise ConflictError(
             f"{row.name}@{row.version} is still called {', '.join(held)}",

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
+from app.core.heap import keep_out_of_collections
 from app.core.logs import get_logger
 from app.core.settings import Settings
 from app.core.threads import on_passing_thread
@@ -72,6 +73,7 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
         backbone=backbone.name,
         fingerprint=backbone.description.fingerprint,
     )
+    keep_out_of_collections()
     if asyncio.run(serve_until_ended(settings, backbone, listener=listener)):
         sys.exit(1)
 

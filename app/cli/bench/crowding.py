@@ -6,7 +6,6 @@ of our own on this machine.
 
 import asyncio
 import random
-import ssl
 import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -18,10 +17,10 @@ from typing import Any, Final
 
 import httpx
 
+from app.cli.bench.connection import connected
 from app.cli.bench.figures import median_ratio, percentile
 from app.cli.bench.printing import bar
 from app.cli.bench.service import (
-    JSON_HEADERS,
     ROUTE,
     bodies,
     served,
@@ -31,7 +30,6 @@ from app.cli.bench.service import (
 from app.core.errors import VLibraryError
 
 NUM_BODIES: Final = 16
-TIMEOUT_SECONDS: Final = 60.0
 LEAST_PAUSE_SECONDS: Final = 0.02
 
 
@@ -195,15 +193,8 @@ async def crowd(
     """
     felt = Felt(asking_seconds=seconds)
     chance = random.Random(0)  # noqa: S311 - spreads clients, no secret
-    # Nothing is encrypted here, but httpx would otherwise read all certificates for each client.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     async with AsyncExitStack() as stack:
-        # One pool for all of them would search its connections for every request.
-        clients = [
-            await stack.enter_async_context(_connection(url, context)) for _ in range(num_clients)
-        ]
-        for http in clients:
-            (await http.get("/livez")).raise_for_status()
+        clients = [await stack.enter_async_context(connected(url)) for _ in range(num_clients)]
         began = perf_counter()
 
         async def client(number: int) -> None:
@@ -211,9 +202,7 @@ async def crowd(
             await asyncio.sleep(chance.uniform(0, pause_seconds))
             while perf_counter() - began < seconds:
                 sent = perf_counter()
-                response = await clients[number].post(
-                    ROUTE, content=made[number % len(made)], headers=JSON_HEADERS
-                )
+                response = await clients[number].post(ROUTE, made[number % len(made)])
                 if not felt.note(response, seconds=perf_counter() - sent):
                     await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
 
@@ -222,13 +211,3 @@ async def crowd(
                 group.create_task(client(number))
         felt.phase_seconds = perf_counter() - began
     return felt
-
-
-def _connection(url: str, context: ssl.SSLContext) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=url,
-        limits=httpx.Limits(max_connections=1),
-        timeout=TIMEOUT_SECONDS,
-        trust_env=False,
-        verify=context,
-    )
