@@ -8,7 +8,6 @@ def keep_out_of_collections() -> None:
 
     Modules, classes and a backbone live as long as their process. A full collection would walk
     through all of them, and every thread would stand still meanwhile: a tenth of a second in the
-    api. For processes that serve from here on, not for libraries.
+    api, more in a worker. For processes that serve from here on, not for libraries.
     """
-    gc.collect()
     gc.freeze()
