@@ -79,7 +79,9 @@ class InContextVectors:
 
     def to_tensors(self) -> VectorTensors:
         """The four tensors as arrays of their own memory, ready for a vector file."""
-        return VectorTensors(**{name: tensor.numpy() for name, tensor in self.copied().items()})
+        # Copied by numpy: torch would give helpers to whatever thread this is.
+        arrays = {name: getattr(self, name).detach().cpu().numpy() for name in TENSOR_NAMES}
+        return VectorTensors(**{name: array.copy() for name, array in arrays.items()})
 
     def copied(self) -> dict[str, Float32[Tensor, "..."]]:
         """Detached CPU copies by name."""

@@ -6,6 +6,8 @@ Pure functions; they know messages and sequences, no device and no event loop.
 from collections.abc import Iterable
 from time import monotonic
 
+import numpy as np
+
 from app.core.errors import SteeringError
 from app.worker.engine.sampling import Sampling, ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
@@ -128,8 +130,10 @@ def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:
     """
     if steered.first_log_probabilities is None or plain.first_log_probabilities is None:
         return None
-    wanted, found = steered.first_log_probabilities, plain.first_log_probabilities
-    divergence = (wanted.exp() * (wanted - found)).sum()
+    # In numpy: this is not the device thread, and torch would give it helpers.
+    wanted = steered.first_log_probabilities.numpy()
+    found = plain.first_log_probabilities.numpy()
+    divergence = np.sum(np.exp(wanted) * (wanted - found))
     # Rounding may leave a tiny negative number where the distributions are equal.
     return max(0.0, float(divergence))
 

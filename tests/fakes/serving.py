@@ -87,6 +87,7 @@ async def running_parts(
     objects: ObjectStore,
     *,
     max_requests: int = 16,
+    bank_slots: int = 4,
     highest_dose: float = HIGHEST_DOSE,
 ) -> AsyncIterator[Parts]:
     rows = min(4, max_requests - 1)
@@ -94,7 +95,7 @@ async def running_parts(
         max_rows=rows,
         max_waiting=max_requests - rows,
         max_new_tokens_limit=900,
-        bank_slots=4,
+        bank_slots=bank_slots,
         max_dose=highest_dose,
     )
     files = Files(backbone)

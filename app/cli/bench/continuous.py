@@ -75,7 +75,7 @@ def continuous_figures(
     counts = sorted({1, torch.get_num_threads()})
     times = interleave(
         {
-            f"{side}, {count} threads": partial(_with_threads, measure, count=count)
+            f"{side}, threads: {count}": partial(_with_threads, measure, count=count)
             for side, measure in ((ENGINE, ours), (CONTINUOUS, theirs))
             for count in counts
         },

@@ -8,7 +8,7 @@ import asyncio
 import random
 import statistics
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import httpx
 
-from app.cli.bench.connection import connected
+from app.cli.bench.connection import Connection
 from app.cli.bench.figures import median_ratio, percentile
 from app.cli.bench.printing import bar
 from app.cli.bench.service import (
@@ -193,8 +193,10 @@ async def crowd(
     """
     felt = Felt(asking_seconds=seconds)
     chance = random.Random(0)  # noqa: S311 - spreads clients, no secret
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connected(url)) for _ in range(num_clients)]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(Connection(url))) for _ in range(num_clients)]
+        for connection in clients:
+            await connection.open()
         began = perf_counter()
 
         async def client(number: int) -> None:

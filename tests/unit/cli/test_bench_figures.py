@@ -158,10 +158,6 @@ def full_service() -> Iterator[str]:
     app = FastAPI()
     asked = 0
 
-    @app.get("/livez")
-    async def livez() -> None:
-        """Is."""
-
     @app.post("/steer/generate")
     async def generate() -> JSONResponse:
         nonlocal asked
@@ -174,10 +170,6 @@ def full_service() -> Iterator[str]:
     @app.post("/broken/steer/generate")
     async def broken() -> JSONResponse:
         return JSONResponse({}, 500)
-
-    @app.get("/broken/livez")
-    async def broken_livez() -> None:
-        """Is."""
 
     with serving(app) as url:
         yield url

@@ -1,18 +1,29 @@
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
 from app.method.backbone import load_backbone
+from app.method.vectors import InContextVectors
+from app.worker.answers import first_token_divergence
+from app.worker.engine.sampling import Sampling
+from app.worker.engine.sequence import Sequence
 from tests.fakes.serving import png, request_of, running_parts
-from tests.fakes.waiting import until
+from tests.fakes.waiting import until, wait_until
 
 TASKS = Path("/proc/self/task")
+# What torch computes alone has fewer elements.
+MANY = 100_000
+
+pytestmark = pytest.mark.skipif(
+    not TASKS.exists(), reason="only Linux tells of a process's threads"
+)
 
 
 def num_helpers() -> int:
@@ -28,22 +39,79 @@ def three_threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells of a process's threads")
+def steady_helpers() -> int:
+    """The same when those are gone whose owners have ended, which takes them a moment."""
+    found: list[int] = []
+
+    def are_steady() -> bool:
+        found.append(num_helpers())
+        return len(found) >= 10 and len(set(found[-10:])) == 1
+
+    wait_until(are_steady)
+    return found[-1]
+
+
 def test_only_the_device_thread_has_helpers_that_compute(
     tmp_path: Path, three_threads: int
 ) -> None:
     """Others' would slow its down: passes of a small backbone took more than twice as long."""
     backbone = load_backbone("pocket", device="cpu", dtype="float32")
     objects = ObjectStore((tmp_path / "objects").as_uri())
+    slots = MANY // backbone.hidden_size
+    helpers = steady_helpers()
 
     async def serve() -> None:
-        before = num_helpers()
-        async with running_parts(backbone, objects) as parts:
-            await until(lambda: num_helpers() <= before, seconds=10)
-            request = request_of(vectors=[parts.use(0)], images=[png(side=64)])
+        async with running_parts(backbone, objects, bank_slots=slots) as parts:
+            await until(lambda: num_helpers() <= helpers, seconds=10)
+            request = request_of(
+                vectors=[parts.use(0)], images=[png(side=64)], max_tokens=2, baseline=True
+            )
             answer = await parts.serving.generate(request)
             assert answer.receipt.sites_hit == parts.device.num_sites
-            assert num_helpers() == before + three_threads - 1
+            await until(lambda: num_helpers() == helpers + three_threads - 1, seconds=10)
 
     # The thread of the tests has computed before, so it may have helpers already.
     on_passing_thread(lambda: asyncio.run(serve()))
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Zeros that torch did not have to write."""
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+
+
+def divergence() -> object:
+    made = [
+        Sequence(
+            id=name,
+            inputs={"input_ids": torch.ones(1, 1, dtype=torch.long)},
+            sampling=Sampling(max_new_tokens=1),
+        )
+        for name in ("steered", "plain")
+    ]
+    for one in made:
+        one.first_log_probabilities = numbers(MANY)
+    return first_token_divergence(*made)
+
+
+def vector_file() -> object:
+    many = numbers(100, MANY // 100)
+    return InContextVectors(
+        attention_vectors=many,
+        mlp_vectors=many,
+        attention_weights=numbers(100),
+        mlp_weights=numbers(100),
+    ).to_tensors()
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("work", [divergence, vector_file])
+def test_what_is_done_beside_the_device_thread_gives_no_thread_helpers(
+    work: Callable[[], object],
+) -> None:
+    helpers = steady_helpers()
+
+    def helpers_afterwards() -> int:
+        work()
+        return num_helpers()
+
+    assert on_passing_thread(helpers_afterwards) == helpers
