@@ -178,7 +178,6 @@ async def test_nothing_is_left_behind(parts: ServingParts, library: Library) -> 
 @pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=st.lists(visits(), min_size=2, max_size=16))

@@ -4,7 +4,7 @@ import io
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -102,7 +102,6 @@ class TestImages:
         with pytest.raises(InvalidImageError):
             check_header(data, LIMITS)
 
-    @settings(deadline=None)
     @given(
         data=st.binary(max_size=300),
         head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF0000WEBPVP8 "]),
@@ -111,7 +110,6 @@ class TestImages:
         with contextlib.suppress(InvalidImageError):
             check_header(head + data, LIMITS)
 
-    @settings(deadline=None)
     @given(st.text(max_size=60))
     def test_no_text_is_worse_than_a_refusal(self, given_text: str) -> None:
         with pytest.raises(InvalidImageError):
@@ -122,7 +120,6 @@ class TestImages:
             read_image("!" * 400_000, LIMITS)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_stored_text_survives_utf8_and_postgres(value: str) -> None:
     storable = "\0" not in value and not any(0xD800 <= ord(c) < 0xE000 for c in value)

@@ -3,7 +3,7 @@ import json
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.scripted_server import JOB_ID, Pieces, Scripted, ScriptedServer, job_json, problem
@@ -34,7 +34,6 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AsyncTransport, "sleep", at_once)
 
 
-@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> None:
     decoder = EventDecoder()

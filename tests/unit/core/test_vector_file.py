@@ -49,7 +49,7 @@ def changed(name: str, value: float) -> VectorTensors:
     sizes=st.tuples(st.integers(1, 6), st.integers(1, 40)),
     note=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_written_reads_back(seed: int, sizes: tuple[int, int], note: str) -> None:
     layers, hidden = sizes
     tensors = make_tensors(seed, num_layers=layers, hidden_size=hidden)

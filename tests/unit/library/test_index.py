@@ -46,7 +46,7 @@ def found(
     steps=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=8),
     tail=st.sampled_from([0, 4, 4096]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_history_of_updates_equals_a_plain_scan(
     seed: int, steps: list[tuple[int, int]], tail: int
 ) -> None:

@@ -32,7 +32,7 @@ def test_families_that_need_the_stock_loop_run_in_batches(family: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=st.lists(visits(), min_size=2, max_size=7))
 def test_every_token_is_that_of_the_request_alone(
     family: str, attention: str, plan: list[Visit]

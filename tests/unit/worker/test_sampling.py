@@ -31,7 +31,7 @@ def test_greedy_rows_take_the_likeliest_token() -> None:
 
 
 @given(seed=st.integers(0, 2**63 - 1), neighbours=st.integers(0, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_seeded_row_draws_the_same_whoever_runs_beside_it(seed: int, neighbours: int) -> None:
     logits = _logits(rows=neighbours + 1, seed=1)
     drawn = Sampling(max_new_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
@@ -85,7 +85,6 @@ def test_presence_and_frequency_penalties_count_the_answer_only() -> None:
 
 
 @given(factor=st.floats(0.5, 4.0), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_the_repetition_penalty_is_that_of_transformers(factor: float, seed: int) -> None:
     logits = _logits(rows=1, seed=seed)
     prompt, answer = [1, 2, 3], [4, 5, int(logits.argmax())]
