@@ -11,7 +11,7 @@ from uuid import UUID
 T = TypeVar("T")
 
 JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-VectorStatus: TypeAlias = Literal["ready", "collapsed", "retired"]
+VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 
 FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -68,11 +68,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorName:
-    """A stored version of a vector, by id and by name."""
+    """A stored version of a vector, by id and by name, with what held-out items showed of it."""
 
     id: UUID
     name: str
     version: int
+    status: VectorStatus = "ready"
 
     @property
     def ref(self) -> str:
@@ -92,7 +93,6 @@ class Vector(VectorName):
     size_bytes: int
     backbone: Backbone
     method: str
-    status: VectorStatus
     created: datetime
     shots: int | None = None
     dataset_sha256: str | None = None
@@ -102,6 +102,8 @@ class Vector(VectorName):
     seed: int | None = None
     library_versions: dict[str, str] = field(default_factory=dict)
     norms: dict[str, Any] = field(default_factory=dict)
+    dose: float | None = None
+    max_dose: float | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -150,6 +152,7 @@ class JobRecord:
     created: datetime
     config: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
+    report: dict[str, Any] | None = None
     vector: VectorName | None = None
     error: JobFailure | None = None
     attempts: int = 0

@@ -93,7 +93,12 @@ async def record_progress(
 
 
 async def finish_job(
-    session: AsyncSession, job_id: uuid.UUID, token: int, *, vector_id: uuid.UUID
+    session: AsyncSession,
+    job_id: uuid.UUID,
+    token: int,
+    *,
+    vector_id: uuid.UUID,
+    report: Mapping[str, JSON] | None = None,
 ) -> JobRecord:
     """Ends a job with its result, in the transaction that stores the result.
 
@@ -108,6 +113,7 @@ async def finish_job(
         return await get_job(session, job_id)
     _require_owner(row, token)
     row.vector_id = vector_id
+    row.report = None if report is None else dict(report)
     await end_job(session, row, state="succeeded", data={"vector_id": str(vector_id)})
     return await get_job(session, job_id)
 

@@ -18,13 +18,14 @@ from app.library.audit import record_deed
 from app.library.database import FRESH, dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.queue import deliver, withdraw
-from app.library.records import JobEvent, JobEventKind, JobRecord, JobState
+from app.library.records import JobEvent, JobEventKind, JobRecord, JobState, VectorStatus
 from app.library.tables import DatasetRow, JobEventRow, JobRow, VectorRow
 
 CHANNEL: Final = "vlibrary_jobs"
 
 
-def _record(row: JobRow, *, vector_name: str | None, vector_version: int | None) -> JobRecord:
+def _record(row: JobRow, vector: tuple[str | None, int | None, str | None]) -> JobRecord:
+    name, version, status = vector
     return JobRecord(
         id=row.id,
         name=row.name,
@@ -35,9 +36,11 @@ def _record(row: JobRow, *, vector_name: str | None, vector_version: int | None)
         tags=tuple(row.tags),
         state=cast("JobState", row.state),
         progress=dict(row.progress),
+        report=row.report,
         vector_id=row.vector_id,
-        vector_name=vector_name,
-        vector_version=vector_version,
+        vector_name=name,
+        vector_version=version,
+        vector_status=cast("VectorStatus | None", status),
         error_code=row.error_code,
         error_message=row.error_message,
         cancel_requested=row.cancel_requested,
@@ -120,15 +123,15 @@ async def get_job(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
         NotFoundError: There is none with this id.
     """
     query = (
-        select(JobRow, VectorRow.name, VectorRow.version)
+        select(JobRow, VectorRow.name, VectorRow.version, VectorRow.status)
         .outerjoin(VectorRow, VectorRow.id == JobRow.vector_id)
         .where(JobRow.id == job_id)
     )
     found = (await session.execute(query, execution_options=FRESH)).one_or_none()
     if found is None:
         raise NotFoundError(f"No job {job_id}")
-    row, name, version = found
-    return _record(row, vector_name=name, vector_version=version)
+    row, name, version, status = found
+    return _record(row, (name, version, status))
 
 
 async def list_jobs(
@@ -149,7 +152,7 @@ async def list_jobs(
     Raises:
         InvalidInputError: The limit or cursor is malformed.
     """
-    query = select(JobRow, VectorRow.name, VectorRow.version).outerjoin(
+    query = select(JobRow, VectorRow.name, VectorRow.version, VectorRow.status).outerjoin(
         VectorRow, VectorRow.id == JobRow.vector_id
     )
     if state is not None:
@@ -158,8 +161,8 @@ async def list_jobs(
         query = query.where(JobRow.id < decode_cursor(cursor))
     query = query.order_by(JobRow.id.desc()).limit(check_limit(limit) + 1)
     records = [
-        _record(row, vector_name=name, vector_version=version)
-        for row, name, version in await session.execute(query, execution_options=FRESH)
+        _record(row, (name, version, status))
+        for row, name, version, status in await session.execute(query, execution_options=FRESH)
     ]
     return make_page(records, [record.id for record in records], limit=limit)
 

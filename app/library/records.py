@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from app.core.backbones import BackboneDescription
 
-VectorStatus: TypeAlias = Literal["ready", "collapsed", "retired"]
+VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobEventKind: TypeAlias = Literal["progress", "state"]
 
@@ -34,7 +34,10 @@ class VectorRecord:
         seed: The training's seed.
         library_versions: Versions of what made it.
         norms: Length of the shift at strength 1 for each branch and layer.
-        status: `ready`, `collapsed` (worse than no vectors) or `retired`.
+        dose: Strength 1 as a share of the residual stream's length; None where nobody measured it.
+        max_dose: The largest dose at which held-out answers stayed good; None as above.
+        status: `ready` (held-out items show that it helps), `unproven` (too few of them to tell),
+            `ineffective` (they show no gain), `collapsed` (worse than no vectors) or `retired`.
         description: Text for people.
         tags: Sorted.
         aliases: Names that point at this version now, sorted.
@@ -57,6 +60,8 @@ class VectorRecord:
     seed: int
     library_versions: dict[str, str]
     norms: dict[str, Any]
+    dose: float | None
+    max_dose: float | None
     status: VectorStatus
     description: str
     tags: tuple[str, ...]
@@ -156,9 +161,11 @@ class JobRecord:
         tags: Go to the vectors.
         state: One of five; the last three are final.
         progress: The latest that the worker told.
+        report: How its vectors did on held-out items beside their opponents, once it succeeded.
         vector_id: What it made, once it succeeded.
         vector_name: Name of what it made.
         vector_version: Version of what it made.
+        vector_status: State of what it made.
         error_code: Stable code, once it failed.
         error_message: One sentence, once it failed.
         cancel_requested: Whether someone asked it to stop.
@@ -179,9 +186,11 @@ class JobRecord:
     tags: tuple[str, ...]
     state: JobState
     progress: dict[str, Any]
+    report: dict[str, Any] | None
     vector_id: uuid.UUID | None
     vector_name: str | None
     vector_version: int | None
+    vector_status: VectorStatus | None
     error_code: str | None
     error_message: str | None
     cancel_requested: bool

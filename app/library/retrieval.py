@@ -133,7 +133,7 @@ class Retriever:
             backbone_fingerprint: Only vectors made for it.
             k: At most so many matches, from 1 to 100.
             min_epoch: State of the keys that must at least be searched, from `add_keys`.
-            include_collapsed: Whether vectors that measured worse than none may be found.
+            include_collapsed: Whether vectors may be found that are not shown to help.
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.
@@ -142,7 +142,8 @@ class Retriever:
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
         query = unit_rows(embedding.reshape(1, -1))[0]
-        statuses = ("ready", "collapsed") if include_collapsed else ("ready",)
+        unshown = ("unproven", "ineffective", "collapsed")
+        statuses = ("ready", *unshown) if include_collapsed else ("ready",)
         async with self._sessions() as session:
             await _read_one_state(session)
             found = await find_space(session, space)

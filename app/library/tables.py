@@ -29,7 +29,7 @@ NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
-VECTOR_STATES: Final = ("ready", "collapsed", "retired")
+VECTOR_STATES: Final = ("ready", "unproven", "ineffective", "collapsed", "retired")
 JOB_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 
 _NOW: Final = func.clock_timestamp()
@@ -111,6 +111,8 @@ class VectorRow(Table):
     seed: Mapped[int] = mapped_column(BigInteger)
     library_versions: Mapped[dict[str, str]]
     norms: Mapped[dict[str, Any]]
+    dose: Mapped[float | None]
+    max_dose: Mapped[float | None]
     status: Mapped[str]
     description: Mapped[str]
     tags: Mapped[list[str]]
@@ -211,6 +213,7 @@ class JobRow(Table):
     idempotency_key: Mapped[str | None]
     state: Mapped[str]
     progress: Mapped[dict[str, Any]]
+    report: Mapped[dict[str, Any] | None]
     vector_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("vectors.id"))
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

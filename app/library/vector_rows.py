@@ -48,6 +48,8 @@ def _record(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> Ve
         seed=row.seed,
         library_versions=dict(row.library_versions),
         norms=dict(row.norms),
+        dose=row.dose,
+        max_dose=row.max_dose,
         status=cast("VectorStatus", row.status),
         description=row.description,
         tags=tuple(row.tags),

@@ -66,6 +66,8 @@ async def create_vector(
     job_id: uuid.UUID | None = None,
     parents: Sequence[uuid.UUID] = (),
     status: VectorStatus = "ready",
+    dose: float | None = None,
+    max_dose: float | None = None,
     description: str = "",
     tags: Iterable[str] = (),
 ) -> VectorRecord:
@@ -87,7 +89,9 @@ async def create_vector(
         dataset_sha256: On which data.
         job_id: By which job.
         parents: Combined from which vectors.
-        status: `collapsed` when it measured worse than no vectors.
+        status: What was found out about them.
+        dose: Strength 1 as a share of the residual stream's length.
+        max_dose: The largest dose at which held-out answers stayed good.
         description: Text for people.
         tags: At most 32.
 
@@ -127,6 +131,8 @@ async def create_vector(
         seed=seed,
         library_versions=dict(library_versions),
         norms=tensors.norms(),
+        dose=dose,
+        max_dose=max_dose,
         **values,
     )
     session.add(row)

@@ -25,6 +25,8 @@ def vector_record(**changes: Any) -> VectorRecord:  # noqa: ANN401 - any field
         "seed": 0,
         "library_versions": {},
         "norms": {},
+        "dose": None,
+        "max_dose": None,
         "status": "ready",
         "description": "",
         "tags": (),

@@ -122,11 +122,15 @@ async def test_a_job_runs_from_claim_to_result(sessions: Sessions) -> None:
             "losses": {"total": float("inf")},
         }
         assert await record_progress(session, job.id, token, progress=progress) is False
-        vectors = await store(session, "task")
-        done = await finish_job(session, job.id, token, vector_id=vectors.id)
+        vectors = await store(session, "task", status="unproven")
+        done = await finish_job(
+            session, job.id, token, vector_id=vectors.id, report={"seconds": 2.5}
+        )
         await session.commit()
         assert (done.state, done.vector_id) == ("succeeded", vectors.id)
         assert (done.vector_name, done.vector_version) == ("task", 1)
+        assert done.vector_status == "unproven"
+        assert done.report == {"seconds": 2.5}
         assert done.progress["losses"] == {"total": None}
         assert done.is_final
         assert done.seconds is not None

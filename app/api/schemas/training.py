@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from app.api.fields import Description, Name, Reference, Tag
 from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.vectors import Status
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord
 
@@ -64,6 +65,7 @@ class JobVectorBody(ResponseBody):
     id: UUID
     name: str
     version: int = Field(ge=1)
+    status: Status
 
 
 class JobErrorBody(ResponseBody):
@@ -84,6 +86,9 @@ class JobBody(ResponseBody):
     description: str
     tags: tuple[str, ...]
     progress: ProgressBody | None
+    report: dict[str, Any] | None = Field(
+        description="How the vector did on held-out items beside its opponents."
+    )
     vector: JobVectorBody | None
     error: JobErrorBody | None
     attempts: int = Field(ge=0)
@@ -103,6 +108,7 @@ class JobBody(ResponseBody):
             config=record.config,
             description=record.description,
             tags=record.tags,
+            report=record.report,
             progress=ProgressBody.model_validate(record.progress) if record.progress else None,
             vector=_vector(record),
             error=_error(record),
@@ -115,10 +121,18 @@ class JobBody(ResponseBody):
 
 
 def _vector(record: JobRecord) -> JobVectorBody | None:
-    if record.vector_id is None or record.vector_name is None or record.vector_version is None:
+    if (
+        record.vector_id is None
+        or record.vector_name is None
+        or record.vector_version is None
+        or record.vector_status is None
+    ):
         return None
     return JobVectorBody(
-        id=record.vector_id, name=record.vector_name, version=record.vector_version
+        id=record.vector_id,
+        name=record.vector_name,
+        version=record.vector_version,
+        status=record.vector_status,
     )
 
 

@@ -10,7 +10,7 @@ from app.api.fields import Description, Tags, Version
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.core.identifiers import MAX_VERSION
 
-Status = Literal["ready", "collapsed", "retired"]
+Status = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 
 
 class BackboneBody(ResponseBody):
@@ -57,6 +57,12 @@ class VectorBody(ResponseBody):
     seed: int
     library_versions: dict[str, str]
     norms: dict[str, Any]
+    dose: float | None = Field(
+        description="Strength 1 as a share of the residual stream's length, where measured."
+    )
+    max_dose: float | None = Field(
+        description="The largest dose at which held-out answers stayed good, where measured."
+    )
     status: Status
     description: str
     tags: tuple[str, ...]
