@@ -1,0 +1,187 @@
+"""Pictures as encoded bytes with a digest, and what they may be.
+
+Everything here is told by a file's header; `pixels.decode` is what makes pixels of it.
+"""
+
+import hashlib
+import io
+import os
+import re
+from dataclasses import dataclass
+from typing import BinaryIO, Final, Self
+
+from PIL import Image, UnidentifiedImageError
+
+from app.core.errors import InvalidImageError
+from app.core.pixels import BOMBS, FORMATS, UNREADABLE
+from app.core.settings import Settings
+
+WANTED: Final = "An image is a PNG, JPEG or WEBP file"
+
+_HEAD_BYTES: Final = 512
+# What else people hold pictures in, told by its first bytes so that a refusal can name it.
+_OTHERS: Final = (
+    ("GIF", re.compile(rb"GIF8[79]a")),
+    ("BMP", re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL)),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
+    ("AVIF", re.compile(rb".{4}ftyp(?:.{4}){0,8}avi[fs]", re.DOTALL)),
+    ("HEIC", re.compile(rb".{4}ftyp(?:.{4}){0,8}(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)),
+    ("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
+    ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
+    ("ICO", re.compile(rb"\x00\x00\x01\x00")),
+    ("PSD", re.compile(rb"8BPS")),
+    ("PDF", re.compile(rb"%PDF-")),
+    ("SVG", re.compile(rb"\s*(?:<\?xml.*)?<svg[\s>]", re.DOTALL)),
+    ("HTML", re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)),
+    ("a Git LFS pointer", re.compile(rb"version https://git-lfs")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureLimits:
+    """What a picture may be.
+
+    Attributes:
+        max_bytes: Size of the file.
+        max_pixels: Width times height.
+        min_side: Shorter side in pixels; smaller ones break vision towers.
+        max_side: Longer side in pixels.
+        max_aspect: Longer over shorter side.
+    """
+
+    max_bytes: int
+    max_pixels: int
+    min_side: int
+    max_side: int
+    max_aspect: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that the settings give."""
+        return cls(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            min_side=settings.min_image_side,
+            max_side=settings.max_image_side,
+            max_aspect=settings.max_image_aspect,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Bytes that lie in an open file.
+
+    Attributes:
+        file: Stays open for as long as slices of it live.
+        offset: Where they start.
+        length: How many they are.
+    """
+
+    file: BinaryIO
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return os.pread(self.file.fileno(), self.length, self.offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """An encoded picture.
+
+    Attributes:
+        digest: SHA-256 of the file; equal digests show equal pixels.
+        source: The file, or where it lies.
+    """
+
+    digest: str
+    source: bytes | FileSlice
+
+    @classmethod
+    def of(cls, source: bytes | Image.Image) -> Self:
+        """A picture of an encoded file, or of pixels, which are encoded without loss."""
+        if isinstance(source, Image.Image):
+            buffer = io.BytesIO()
+            source.save(buffer, format="PNG", compress_level=1)
+            source = buffer.getvalue()
+        return cls(digest=hashlib.sha256(source).hexdigest(), source=source)
+
+    @property
+    def data(self) -> bytes:
+        """The encoded file."""
+        return self.source if isinstance(self.source, bytes) else self.source.read()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureHeader:
+    """What a file says about its picture before anything is decoded.
+
+    Attributes:
+        format: One of `FORMATS`.
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        is_animated: Whether there are further frames, which are not taken.
+    """
+
+    format: str
+    width: int
+    height: int
+    is_animated: bool
+
+
+def check_picture(data: bytes, limits: PictureLimits) -> PictureHeader:
+    """What the file's header says of a picture within the limits.
+
+    Raises:
+        InvalidImageError: It is another format, unreadable, or of a size or shape that is not
+            taken. The message never holds what the decoder said, which may quote the file.
+    """
+    if len(data) > limits.max_bytes:
+        raise InvalidImageError(f"An image has at most {limits.max_bytes} bytes, found {len(data)}")
+    header = _read_header(data, limits)
+    width, height = header.width, header.height
+    if width * height > limits.max_pixels:
+        raise InvalidImageError(
+            f"An image has at most {limits.max_pixels} pixels, found {width * height}",
+            details={"wanted": limits.max_pixels, "found": width * height},
+        )
+    short, long = sorted((width, height))
+    if short < limits.min_side or long > limits.max_side:
+        raise InvalidImageError(
+            f"An image's sides have {limits.min_side} to {limits.max_side} pixels, "
+            f"found {width} x {height}"
+        )
+    if long > limits.max_aspect * short:
+        raise InvalidImageError(
+            f"An image is at most {limits.max_aspect:g} times as long as wide, "
+            f"found {width} x {height}"
+        )
+    return header
+
+
+def _read_header(data: bytes, limits: PictureLimits) -> PictureHeader:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return PictureHeader(
+                # A camera's file of several frames is a JPEG with others behind it.
+                format="JPEG" if image.format == "MPO" else str(image.format),
+                width=image.width,
+                height=image.height,
+                is_animated=image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
+            )
+    except BOMBS:
+        raise InvalidImageError(f"An image has at most {limits.max_pixels} pixels") from None
+    except UnidentifiedImageError:
+        found = _name_format(data)
+        raise InvalidImageError(f"{WANTED}, found {found}", details={"found": found}) from None
+    except UNREADABLE:
+        raise InvalidImageError(f"{WANTED}, found one that cannot be read") from None
+
+
+def _name_format(data: bytes) -> str:
+    if not data:
+        return "an empty file"
+    head = data[:_HEAD_BYTES]
+    named = (name for name, pattern in _OTHERS if pattern.match(head))
+    return next(named, "a damaged file or another format")
