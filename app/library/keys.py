@@ -1,25 +1,25 @@
 """Task embeddings of stored vectors, and the epochs that tell an index what has changed.
 
-Every change to a space's keys raises the space's epoch in the same transaction. The epoch's row
-lock is held until the commit, so epochs become visible in order and none is ever missed; a serial
-number would not promise that.
+Every change to a space's keys, or to what a search is narrowed by, raises the space's epoch in the
+same transaction. The epoch's row lock is held until the commit, so epochs become visible in order
+and none is ever missed; a serial number would not promise that.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, NotFoundError
+from app.library.records import VectorStatus
 from app.library.tables import IndexChangeRow, IndexEpochRow, KeyRow, VectorRow
 
-CHANNEL: Final = "vlibrary_keys"
 MAX_EXEMPLARS: Final = 16
 MAX_DIMENSION: Final = 16_384
 MAX_SPACE_CHARACTERS: Final = 200
@@ -32,15 +32,21 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class VectorKeys:
-    """All keys of one set of vectors in one space.
+    """All keys of one set of vectors in one space, with what a search is narrowed by.
 
     Attributes:
         vector_id: Whose keys.
+        name: Of the vectors, shared by all their versions.
+        backbone_fingerprint: What the vectors were made for.
+        status: Of the vectors.
         embeddings: `[keys, dimension]` float32, rows of length 1, the centroid first.
         threshold: Least similarity at which a query counts as this task.
     """
 
     vector_id: uuid.UUID
+    name: str
+    backbone_fingerprint: str
+    status: VectorStatus
     embeddings: Float32Array
     threshold: float
 
@@ -82,8 +88,6 @@ async def _raise_epoch(
         raise InvalidInputError(f"Space {space} wants dimension {found}, found {dimension}")
     session.add(IndexChangeRow(space=space, epoch=epoch, vector_id=vector_id, operation=operation))
     await session.flush()
-    # Delivered at the commit, and only a hint: whoever misses it finds the epoch by polling.
-    await session.execute(select(func.pg_notify(CHANNEL, space)))
     return int(epoch)
 
 
@@ -158,6 +162,24 @@ async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[st
     Returns:
         The new epoch of each space that had some.
     """
+    epochs = await _raise_epochs(session, vector_id, operation="remove")
+    await session.execute(delete(KeyRow).where(KeyRow.vector_id == vector_id))
+    return epochs
+
+
+async def refresh_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[str, int]:
+    """Says that what a search is narrowed by has changed of one set of vectors.
+
+    Returns:
+        The new epoch of each space in which it has keys.
+    """
+    return await _raise_epochs(session, vector_id, operation="put")
+
+
+async def _raise_epochs(
+    session: AsyncSession, vector_id: uuid.UUID, *, operation: Operation
+) -> dict[str, int]:
+    """Raises the epoch of every space in which the vectors have keys, in one order for all."""
     query = (
         select(KeyRow.space, IndexEpochRow.dimension)
         .join(IndexEpochRow, IndexEpochRow.space == KeyRow.space)
@@ -165,14 +187,12 @@ async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[st
         .distinct()
         .order_by(KeyRow.space)
     )
-    epochs = {
+    return {
         space: await _raise_epoch(
-            session, space=space, dimension=dimension, vector_id=vector_id, operation="remove"
+            session, space=space, dimension=dimension, vector_id=vector_id, operation=operation
         )
         for space, dimension in (await session.execute(query)).all()
     }
-    await session.execute(delete(KeyRow).where(KeyRow.vector_id == vector_id))
-    return epochs
 
 
 async def current_epochs(session: AsyncSession) -> dict[str, int]:
@@ -209,14 +229,30 @@ async def load_keys(
         .where(KeyRow.space == space)
         .order_by(KeyRow.vector_id, KeyRow.id)
     )
+    owners = select(
+        VectorRow.id, VectorRow.name, VectorRow.backbone_fingerprint, VectorRow.status
+    ).where(VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == space)))
     if vector_ids is not None:
-        query = query.where(KeyRow.vector_id.in_(vector_ids))
+        wanted = list(vector_ids)
+        query = query.where(KeyRow.vector_id.in_(wanted))
+        owners = owners.where(VectorRow.id.in_(wanted))
     grouped: dict[uuid.UUID, tuple[list[bytes], float]] = {}
     for vector_id, embedding, threshold in await session.execute(query):
         grouped.setdefault(vector_id, ([], threshold))[0].append(embedding)
+    # Not joined above: each key would carry the same text again.
     return [
         VectorKeys(
-            vector_id, np.frombuffer(b"".join(parts), dtype=DTYPE).reshape(len(parts), -1), limit
+            vector_id=row.id,
+            name=row.name,
+            backbone_fingerprint=row.backbone_fingerprint,
+            status=cast("VectorStatus", row.status),
+            embeddings=_matrix(grouped[row.id][0]),
+            threshold=grouped[row.id][1],
         )
-        for vector_id, (parts, limit) in grouped.items()
+        for row in await session.execute(owners.order_by(VectorRow.id))
+        if row.id in grouped
     ]
+
+
+def _matrix(rows: Sequence[bytes]) -> Float32Array:
+    return np.frombuffer(b"".join(rows), dtype=DTYPE).reshape(len(rows), -1)

@@ -1,19 +1,20 @@
 """Finds the stored vectors that fit a query, or abstains: wrong vectors are worse than none.
 
-Postgres says what may be found and which epoch the keys are at; a snapshot of the index, brought
-up to that epoch, says how near each is. Knows nothing of how an embedding is computed.
+A snapshot of the index says what may be found and how near each is; Postgres describes what was
+found and says in the same look whether the snapshot was of the present. Knows nothing of how an
+embedding is computed.
 """
 
 import asyncio
 import contextlib
+import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -29,7 +30,6 @@ from app.library.keys import (
     unit_rows,
 )
 from app.library.records import VectorRecord
-from app.library.tables import KeyRow, VectorRow
 from app.library.vectors import get_vectors
 
 MAX_K: Final = 100
@@ -70,8 +70,8 @@ class RetrievalResult:
 class Retriever:
     """Keeps a snapshot of each space near the database's state and searches it.
 
-    Every search looks at the database's epoch first, so a committed key is found by the next
-    search. The background task only keeps that step short.
+    A search whose snapshot turns out to be of the past is done again with one of the present, so a
+    committed key is found by the next search. The background task only makes that rare.
 
     Args:
         sessions: Where sessions come from.
@@ -141,66 +141,80 @@ class Retriever:
         """
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
-        query = unit_rows(embedding.reshape(1, -1))[0]
         unshown = ("unproven", "ineffective", "collapsed")
-        statuses = ("ready", *unshown) if include_collapsed else ("ready",)
-        async with self._sessions() as session:
-            await _read_one_state(session)
-            found = await find_space(session, space)
-            epoch, dimension = found or (0, len(query))
-            if min_epoch is not None and epoch < min_epoch:
-                raise UnavailableError(
-                    f"Wanted the keys of epoch {min_epoch}, found {epoch}", retry_after_seconds=1.0
-                )
-            if dimension != len(query):
-                raise InvalidInputError(f"Wanted an embedding of {dimension}, found {len(query)}")
-            if found is None:
-                return RetrievalResult(matches=(), abstained=True, reason="no-vectors", epoch=0)
-            names = await _allowed(session, space, backbone_fingerprint, statuses=statuses)
-            snapshot = await self._snapshot(session, space, until=epoch, dimension=dimension)
+        search = partial(
+            _search,
+            unit_rows(embedding.reshape(1, -1))[0],
+            backbone_fingerprint=backbone_fingerprint,
+            statuses=("ready", *unshown) if include_collapsed else ("ready",),
             # The lead over another name may have to look past many versions of one name.
-            depth = max(k, len(names)) if self._margin else k
-            hits = await self._compute(partial(snapshot.search, query, allowed=names, k=depth))
-            records = await get_vectors(session, [hit.vector_id for hit in hits[:k]])
-        reason = _reason_to_abstain(hits, names=names, margin=self._margin)
+            k=sys.maxsize if self._margin else k,
+        )
+        snapshot = self._snapshots.get(space)
+        hits = await self._compute(partial(search, snapshot))
+        records, epoch = await self._describe(space, hits[:k])
+        if min_epoch is not None and epoch < min_epoch:
+            raise UnavailableError(
+                f"Wanted the keys of epoch {min_epoch}, found {epoch}", retry_after_seconds=1.0
+            )
+        if epoch > (0 if snapshot is None else snapshot.epoch):
+            snapshot = await self._advance(space, until=epoch)
+            hits = await self._compute(partial(search, snapshot))
+            records, _ = await self._describe(space, hits[:k])
+        # What was deleted since is not told any more.
+        gone = {hit.vector_id for hit in hits[:k]} - set(records)
+        hits = [hit for hit in hits if hit.vector_id not in gone]
+        reason = _reason_to_abstain(hits, margin=self._margin)
         return RetrievalResult(
             matches=tuple(
                 Match(records[hit.vector_id], hit.score, hit.threshold) for hit in hits[:k]
             ),
             abstained=reason is not None,
             reason=reason,
-            epoch=snapshot.epoch,
+            epoch=0 if snapshot is None else snapshot.epoch,
         )
 
     async def _compute(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _snapshot(
-        self, session: AsyncSession, space: str, *, until: int, dimension: int
-    ) -> Snapshot:
+    async def _describe(
+        self, space: str, hits: Sequence[Hit]
+    ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
+        """What was found, and the space's epoch afterwards: 0 when it has none."""
+        async with self._sessions() as session:
+            ids = [hit.vector_id for hit in hits]
+            records = await get_vectors(session, ids) if ids else {}
+            # Behind them, so that with the snapshot's epoch they are of the snapshot's state.
+            found = await find_space(session, space)
+        return records, 0 if found is None else found[0]
+
+    async def _advance(self, space: str, *, until: int) -> Snapshot:
         """A snapshot of at least this epoch, made from the one at hand where there is one."""
-        lock = self._locks.setdefault(space, asyncio.Lock())
-        async with lock:
+        async with self._locks.setdefault(space, asyncio.Lock()):
             old = self._snapshots.get(space)
             if old is not None and old.epoch >= until:
                 return old
-            if old is None:
-                keys = await load_keys(session, space)
-                build = partial(Snapshot.build, space, epoch=until, dimension=dimension, keys=keys)
-            else:
-                changed = await changed_vectors(session, space, after=old.epoch, until=until)
-                keys = await load_keys(session, space, vector_ids=changed)
-                build = partial(old.update, epoch=until, changed=changed, keys=keys)
+            async with self._sessions() as session:
+                await _read_one_state(session)
+                epoch, dimension = await find_space(session, space) or (until, 0)
+                if old is None:
+                    keys = await load_keys(session, space)
+                    build = partial(
+                        Snapshot.build, space, epoch=epoch, dimension=dimension, keys=keys
+                    )
+                else:
+                    changed = await changed_vectors(session, space, after=old.epoch, until=epoch)
+                    keys = await load_keys(session, space, vector_ids=changed)
+                    build = partial(old.update, epoch=epoch, changed=changed, keys=keys)
             self._snapshots[space] = new = await self._compute(build)
             return new
 
     async def _refresh(self) -> None:
         async with self._sessions() as session:
-            await _read_one_state(session)
-            for space, epoch in (await current_epochs(session)).items():
-                found = await find_space(session, space)
-                if found is not None and self.epoch(space) < epoch:
-                    await self._snapshot(session, space, until=epoch, dimension=found[1])
+            epochs = await current_epochs(session)
+        for space, epoch in epochs.items():
+            if self.epoch(space) < epoch:
+                await self._advance(space, until=epoch)
 
     async def _poll(self) -> None:
         while True:
@@ -211,33 +225,31 @@ class Retriever:
                 log.warning("cannot refresh the index", error=type(error).__name__)
 
 
+def _search(
+    query: FloatArray,
+    snapshot: Snapshot | None,
+    *,
+    backbone_fingerprint: str,
+    statuses: Sequence[str],
+    k: int,
+) -> list[Hit]:
+    if snapshot is None:
+        return []
+    return snapshot.search(query, backbone_fingerprint=backbone_fingerprint, statuses=statuses, k=k)
+
+
 async def _read_one_state(session: AsyncSession) -> None:
     """Makes all reads of the session's transaction see the database as of one moment."""
     await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
-async def _allowed(
-    session: AsyncSession, space: str, backbone_fingerprint: str, *, statuses: Sequence[str]
-) -> dict[uuid.UUID, str]:
-    with_keys = select(KeyRow.vector_id).where(KeyRow.space == space).distinct()
-    query = select(VectorRow.id, VectorRow.name).where(
-        VectorRow.id.in_(with_keys),
-        VectorRow.backbone_fingerprint == backbone_fingerprint,
-        VectorRow.status.in_(statuses),
-        VectorRow.deleted.is_(None),
-    )
-    return {row.id: row.name for row in await session.execute(query)}
-
-
-def _reason_to_abstain(
-    hits: Sequence[Hit], *, names: Mapping[uuid.UUID, str], margin: float
-) -> AbstainReason | None:
+def _reason_to_abstain(hits: Sequence[Hit], *, margin: float) -> AbstainReason | None:
     if not hits:
         return "no-vectors"
     best = hits[0]
     if best.score < best.threshold:
         return "below-threshold"
-    others = (hit.score for hit in hits if names[hit.vector_id] != names[best.vector_id])
+    others = (hit.score for hit in hits if hit.name != best.name)
     if best.score - max(others, default=-1.0) < margin:
         return "margin-too-small"
     return None

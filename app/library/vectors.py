@@ -29,7 +29,7 @@ from app.library.aliases import lock_name, point_latest
 from app.library.audit import record_deed
 from app.library.backbones import remember_backbone
 from app.library.database import FRESH
-from app.library.keys import remove_keys
+from app.library.keys import refresh_keys, remove_keys
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord, VectorStatus
 from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
@@ -255,6 +255,7 @@ async def update_vector(
         row.tags = check_tags(tags)
     if status is not None:
         row.status = _check_status(status)
+        await refresh_keys(session, vector_id=vector_id)
     await session.flush()
     return await get_vector(session, VectorReference(id=vector_id))
 

@@ -1,12 +1,17 @@
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator
+from typing import cast
 
 import numpy as np
 import pytest
+from sqlalchemy import QueuePool
+from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from app.library.database import make_engine, session_factory
 from app.library.keys import (
     Float32Array,
     add_keys,
@@ -21,6 +26,7 @@ from app.library.retrieval import Retriever
 from app.library.vectors import delete_vector, update_vector
 from tests.fakes.library import some_id, store
 from tests.fakes.vectors import FINGERPRINT, make_description
+from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
 Sessions = async_sessionmaker[AsyncSession]
@@ -210,6 +216,46 @@ async def test_the_background_task_survives_a_database_that_is_away(
         await asyncio.sleep(0.05)
     assert retriever.epoch(SPACE) == 1
     await retriever.stop()
+
+
+async def test_a_search_asks_the_database_only_about_what_it_returns(
+    database: str, session: AsyncSession
+) -> None:
+    for number in range(8):
+        await put(session, f"task-{number}", axis(number % 4))
+    engine = make_engine(database)
+    statements: list[str] = []
+    listen(
+        engine.sync_engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_others: statements.append(statement),
+    )
+    retriever = Retriever(session_factory(engine))
+    await retriever.start()
+    statements.clear()
+    assert len(await names(retriever, axis(0), k=2)) == 2
+    assert len(statements) == 2
+    assert not any("FROM keys" in statement for statement in statements)
+    await retriever.stop()
+    await engine.dispose()
+
+
+async def test_no_connection_is_held_while_a_search_computes(
+    database: str, session: AsyncSession
+) -> None:
+    await put(session, "a", axis(0))
+    engine = make_engine(database, pool_size=1)
+    retriever = Retriever(session_factory(engine), num_threads=1)
+    await retriever.start()
+    is_free = threading.Event()
+    retriever._threads.submit(is_free.wait)
+    searching = asyncio.create_task(names(retriever, axis(0)))
+    await until(lambda: retriever._threads._work_queue.qsize() == 1)
+    assert cast("QueuePool", engine.pool).checkedout() == 0
+    is_free.set()
+    assert await searching == ["a"]
+    await retriever.stop()
+    await engine.dispose()
 
 
 async def test_a_state_from_the_future_is_not_available(
