@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.api.admission import Admission
 from app.api.backbones import ServingWorkers
 from app.api.metrics import Metrics
 from app.core.settings import Settings
+from app.library.database import Sessions
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.worker.client import WorkerClient
-
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,12 @@ MAX_VECTORS: Final = 8
 MAX_TOKENS: Final = 8_192
 MAX_TOP_LOGPROBS: Final = 20
 MAX_STOPS: Final = 16
+DATA_PREFIX: Final = "data:"
+
+
+def is_data_url(text: str) -> bool:
+    """Whether the text holds what it names."""
+    return text[: len(DATA_PREFIX)].lower() == DATA_PREFIX
 
 
 def refuse_unstorable(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from app.api.fields import DATA_PREFIX, is_data_url
 from app.core.errors import InvalidImageError, TooLargeError
 from app.core.settings import Settings
 from app.worker.messages import MAX_IMAGE_BYTES
@@ -28,7 +29,6 @@ FORMATS: Final = {
 MEDIA_TYPES: Final = frozenset({*FORMATS.values(), "image/jpg"})
 NOT_BASE64: Final = "An image is base64 text or a base64 data: URL of a PNG, JPEG or WEBP file"
 NOT_READABLE: Final = "An image is not a readable PNG, JPEG or WEBP file"
-_DATA_PREFIX: Final = "data:"
 _MAX_DATA_HEADER_CHARACTERS: Final = 100
 # Encoders for mail break lines.
 _NO_WHITESPACE: Final = str.maketrans("", "", " \t\r\n")
@@ -103,18 +103,13 @@ def read_image(text: str, limits: ImageLimits) -> bytes:
     return data
 
 
-def is_data_url(text: str) -> bool:
-    """Whether the text holds what it names."""
-    return text[: len(_DATA_PREFIX)].lower() == _DATA_PREFIX
-
-
 def _payload(text: str) -> str:
     if not is_data_url(text):
         return text
     header, comma, payload = text.partition(",")
     if not comma or len(header) > _MAX_DATA_HEADER_CHARACTERS:
         raise InvalidImageError(NOT_BASE64)
-    media_type, _, encoding = header[len(_DATA_PREFIX) :].lower().partition(";")
+    media_type, _, encoding = header[len(DATA_PREFIX) :].lower().partition(";")
     if media_type not in MEDIA_TYPES or encoding != "base64":
         raise InvalidImageError(NOT_BASE64)
     return payload

@@ -9,9 +9,8 @@ from fastapi.sse import ServerSentEvent
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.dependencies import Sessions
 from app.core.logs import get_logger
-from app.library.database import run_transaction
+from app.library.database import Sessions, run_transaction
 from app.library.jobs import get_job, job_events
 from app.library.records import FINAL_STATES, JobEvent
 

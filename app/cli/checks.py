@@ -11,12 +11,12 @@ from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import CorruptDataError, NotFoundError, VLibraryError
 from app.core.identifiers import new_id
 from app.core.settings import Settings
 from app.library.blobs import get_blob
+from app.library.database import Sessions
 from app.library.datasets import list_datasets
 from app.library.index import Snapshot
 from app.library.jobs import list_jobs
@@ -27,7 +27,6 @@ from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore
 from app.library.vectors import get_vectors, list_vectors
 
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Check: TypeAlias = Callable[[], Awaitable[str]]
 Record = TypeVar("Record")
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
@@ -28,6 +28,7 @@ RETRIED_STATES: Final = frozenset({"40001", "40P01"})
 # must not answer for the database.
 FRESH: Final = {"populate_existing": True}
 
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Result = TypeVar("Result")
 
 

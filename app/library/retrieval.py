@@ -16,10 +16,11 @@ from functools import partial
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.logs import get_logger
+from app.library.database import Sessions
 from app.library.index import Hit, Snapshot
 from app.library.keys import (
     FloatArray,
@@ -35,7 +36,6 @@ from app.library.vectors import get_vectors
 MAX_K: Final = 100
 
 AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small"]
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Answer = TypeVar("Answer")
 
 log = get_logger(__name__)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Int64
 
 from app.core.errors import InvalidDatasetError
+from app.method.clusters import k_means
 from app.method.examples import Example
+from app.method.randomness import generator_for
 
 _MOST_CANDIDATES: Final = 8
-_ITERATIONS: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,50 +31,6 @@ class Split:
     queries: tuple[int, ...]
     support: tuple[int, ...]
     held_out: tuple[int, ...]
-
-
-def generator_for(seed: int, *purpose: int | str) -> np.random.Generator:
-    """A generator for one purpose; draws for one purpose never move those for another.
-
-    Args:
-        seed: Of the whole run.
-        purpose: Names and numbers, such as `"epoch", 3`.
-    """
-    words = [int.from_bytes(str(part).encode()[:8], "little") for part in purpose]
-    return np.random.default_rng([seed, *words])
-
-
-def _nearest_centre(
-    points: Float[np.ndarray, "items width"], centres: Float[np.ndarray, "centres width"]
-) -> Int64[np.ndarray, " items"]:
-    offsets = 0.5 * (centres**2).sum(1)
-    best: Int64[np.ndarray, " items"] = (points @ centres.T - offsets).argmax(1)
-    return best
-
-
-def k_means(
-    points: Float[np.ndarray, "items width"], num_centres: int, *, generator: np.random.Generator
-) -> Float[np.ndarray, "centres width"]:
-    """Centres of groups of points, by Lloyd's iterations from distinct random points.
-
-    Args:
-        points: At least `num_centres` of them.
-        num_centres: Groups wanted; an empty group keeps its last centre.
-        generator: Chooses where to start.
-    """
-    start = generator.choice(len(points), size=num_centres, replace=False)
-    centres = points[np.sort(start)].copy()
-    for _ in range(_ITERATIONS):
-        group = _nearest_centre(points, centres)
-        counts = np.bincount(group, minlength=num_centres)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, group, points)
-        filled = counts > 0
-        moved = np.where(filled[:, None], sums / np.maximum(counts, 1)[:, None], centres)
-        if np.array_equal(moved, centres):
-            break
-        centres = moved.astype(points.dtype)
-    return centres
 
 
 def hold_out(
@@ -184,12 +140,3 @@ def draw_context(
     if draw % 2:
         chosen = generator_for(seed, "order", query, draw).permutation(chosen)
     return tuple(int(item) for item in chosen)
-
-
-def nearest_context(similarities: Float[np.ndarray, " support"], *, shots: int) -> tuple[int, ...]:
-    """The most similar support items, the nearest last, where it is closest to the query.
-
-    Source: RICES, Yang et al., arXiv 2109.05014.
-    """
-    order: npt.NDArray[np.int64] = np.argsort(-similarities, kind="stable")[:shots]
-    return tuple(int(index) for index in order[::-1])

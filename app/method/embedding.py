@@ -17,8 +17,9 @@ from torch.nn import functional
 from app.core.errors import InvalidInputError
 from app.method.backbone import Backbone
 from app.method.chat import as_plain_text
-from app.method.demonstrations import generator_for, k_means
+from app.method.clusters import k_means
 from app.method.features import FeatureCache
+from app.method.randomness import generator_for
 
 MAX_EXEMPLARS: Final = 16
 _CALIBRATION_PERCENTILE: Final = 5

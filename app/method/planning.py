@@ -15,8 +15,9 @@ from jaxtyping import Float32
 
 from app.core.backbones import BackboneDescription
 from app.method.configuration import TrainingConfig
-from app.method.demonstrations import Split, choose_queries, draw_context, generator_for, hold_out
+from app.method.demonstrations import Split, choose_queries, draw_context, hold_out
 from app.method.examples import Example
+from app.method.randomness import generator_for
 from app.method.teacher import Lesson
 
 _BUCKET_BATCHES: Final = 8

@@ -19,11 +19,12 @@ from PIL import Image
 from app.core.errors import InvalidInputError
 from app.library.storage import ObjectStore
 from app.method.backbone import Backbone
-from app.method.demonstrations import generator_for, nearest_context
 from app.method.embedding import embed
+from app.method.evaluation.neighbours import nearest_context
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.examples import Example
 from app.method.features import FeatureCache
+from app.method.randomness import generator_for
 from app.method.vision import image_digest
 from app.worker.device import DeviceThread
 from app.worker.messages import DemonstrationsUse

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import require_same_backbone
 from app.core.errors import (
@@ -34,7 +34,7 @@ from app.library.attempts import (
     record_progress,
     release_job,
 )
-from app.library.database import run_transaction
+from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
 from app.library.records import DatasetRecord, JobRecord
 from app.library.storage import ObjectStore, checkpoint_key
@@ -46,8 +46,6 @@ from app.method.training import TrainingProgress, TrainingResult, train
 from app.worker.checkpoints import ObjectCheckpoints
 from app.worker.device import DeviceThread, Turn
 from app.worker.results import store_result
-
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 
 PULSE_SECONDS: Final = 1.0
 

@@ -31,9 +31,9 @@ from app.api.fields import (
     TopK,
     TopLogprobs,
     TopP,
+    is_data_url,
     refuse_unstorable,
 )
-from app.api.images import is_data_url
 from app.api.schemas.bodies import RequestBody
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.worker.messages import MAX_EMBED_ITEMS

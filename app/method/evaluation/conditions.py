@@ -12,9 +12,10 @@ from jaxtyping import Float32
 from torch.nn import functional
 
 from app.core.errors import InvalidInputError
-from app.method.demonstrations import generator_for, nearest_context
+from app.method.evaluation.neighbours import nearest_context
 from app.method.examples import Example
 from app.method.features import FeatureCache
+from app.method.randomness import generator_for
 from app.method.vectors import InContextVectors
 
 

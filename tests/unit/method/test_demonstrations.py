@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidDatasetError
+from app.method.clusters import k_means
 from app.method.demonstrations import (
     choose_queries,
     draw_context,
-    generator_for,
     hold_out,
-    k_means,
-    nearest_context,
 )
+from app.method.evaluation.neighbours import nearest_context
+from app.method.randomness import generator_for
 from tests.fakes.backbones import tiny_examples
 
 
