@@ -39,17 +39,17 @@ test: check ## Static checks, then all tests with coverage
 	$(BIN)/coverage report
 
 bench: $(STAMP) ## Measure the figures of docs/benchmarks
-	@for name in prompts engine steering cold-vector rest overload; do \
-	  echo "bench $$name" >&2; $(BIN)/vlibrary bench $$name --json || exit 1; done
+	@for name in prompts engine steering cold_vector rest overload; do \
+	  echo "bench $$name" >&2; $(BIN)/python -m benchmarks.$$name --json || exit 1; done
 	@# Last, because what it needs makes every start of a process slower.
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo]'
-	$(BIN)/vlibrary bench peers --json
+	$(BIN)/python -m benchmarks.peers --json
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s
 
 pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
-	$(BIN)/vlibrary pocket build
+	$(BIN)/python -m tools.pocket
 
 clean: ## Remove what the other targets made, but for stored data
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png

@@ -11,12 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.api.admission import Admission
 from app.api.app import Lifespan, create_api
-from app.api.backbones import ServingWorkers
 from app.api.dependencies import Services
+from app.api.http.admission import Admission
+from app.api.http.metrics import Metrics
 from app.api.maintenance import keep_house
-from app.api.metrics import Metrics
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 from app.core.settings import Settings
@@ -24,7 +23,8 @@ from app.core.tracing import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
-from app.worker.client import WorkerClient
+from app.rpc.backbones import ServingWorkers
+from app.rpc.client import WorkerClient
 
 BODIES_IN_FLIGHT = 4
 MAX_UPLOADS = 8

@@ -12,12 +12,21 @@ from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app.api import datasets, health, openai, retrieval, scraping, steering, training, vectors
 from app.api.dependencies import Services
-from app.api.errors import error_handlers
-from app.api.metrics import MeteredRequests
-from app.api.middleware import ProblemShim, RequestIds, SameSiteOnly
-from app.api.problems import Problem
+from app.api.http.errors import error_handlers
+from app.api.http.metrics import MeteredRequests
+from app.api.http.middleware import ProblemShim, RequestIds, SameSiteOnly
+from app.api.http.problems import Problem
+from app.api.routes import (
+    datasets,
+    health,
+    openai,
+    retrieval,
+    scraping,
+    steering,
+    training,
+    vectors,
+)
 from app.core.settings import Settings
 from app.core.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES

@@ -5,14 +5,14 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
 
-from app.api.admission import Admission
-from app.api.backbones import ServingWorkers
-from app.api.metrics import Metrics
+from app.api.http.admission import Admission
+from app.api.http.metrics import Metrics
 from app.core.settings import Settings
 from app.library.database import Sessions
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
-from app.worker.client import WorkerClient
+from app.rpc.backbones import ServingWorkers
+from app.rpc.client import WorkerClient
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
-from app.cli.bench.commands import bench
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
-from app.cli.pocket import pocket
 from app.cli.serve import serve
 from app.cli.train import train
 from app.cli.worker import worker
@@ -61,8 +59,6 @@ def build() -> typer.Typer:
 
     for name, command in COMMANDS.items():
         cli.command(name)(command)
-    cli.add_typer(pocket)
-    cli.add_typer(bench)
     return cli
 
 

@@ -204,8 +204,8 @@ async def check_backbone(settings: Settings) -> str:
         NotFoundError: There is no such checkpoint.
         UnsupportedBackboneError: It cannot be used or steered.
     """
-    from app.method.backbone import load_backbone
-    from app.method.sites import find_sites
+    from app.method.backbone.loading import load_backbone
+    from app.method.steering.sites import find_sites
 
     backbone = await asyncio.to_thread(
         load_backbone,

@@ -14,7 +14,7 @@ import typer
 from app.core.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
-    from app.method.examples import Example
+    from app.method.backbone.examples import Example
     from vlibrary_client import Client, Dataset, Job
 
 READY_TIMEOUT_SECONDS: Final = 300.0

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 if TYPE_CHECKING:
-    from app.method.examples import Example
+    from app.method.backbone.examples import Example
     from vlibrary_client import Answer, Client, Dataset, Vector
 
 CONDITIONS: Final = ("zero_shot", "icl", "knn_icl", "m2iv")

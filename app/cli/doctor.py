@@ -41,7 +41,7 @@ def find(settings: Settings) -> "list[Finding]":
     """Every finding; an embedded database is started for the time, or joined when it runs."""
     from app.cli.checks import Finding, check_backbone, check_object_store, check_torch, examine
     from app.core.errors import VLibraryError
-    from app.library.embedded import EmbeddedPostgres
+    from app.postgres.server import EmbeddedPostgres
 
     others = {
         "object store": lambda: check_object_store(settings),

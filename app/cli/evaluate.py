@@ -36,10 +36,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure zero-shot, n-shot ICL, kNN-ICL and M2IV on the same items."""
-    from app.method.backbone import load_backbone
+    from app.method.backbone.features import FeatureCache
+    from app.method.backbone.loading import load_backbone
     from app.method.evaluation.runner import evaluate as run
     from app.method.evaluation.tasks.loading import load_examples
-    from app.method.features import FeatureCache
 
     wanted = _wanted(condition, has_vector=vector is not None)
     examples = load_examples(dataset, split=split, limit=limit, seed=seed)
@@ -105,7 +105,7 @@ def _condition(
 def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
     from app.core.errors import IncompatibleBackboneError
     from app.core.vector_file import decode_vector_file
-    from app.method.vectors import InContextVectors
+    from app.method.steering.vectors import InContextVectors
 
     wanted = backbone.description
     tensors, metadata = decode_vector_file(

@@ -134,7 +134,7 @@ def running_database(settings: Settings) -> Iterator[Database]:
 @contextmanager
 def own_database(settings: Settings) -> Iterator[Database]:
     """Our own Postgres for the block."""
-    from app.library.embedded import EmbeddedPostgres
+    from app.postgres.server import EmbeddedPostgres
 
     with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
         looked = monotonic()

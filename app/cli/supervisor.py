@@ -13,7 +13,7 @@ from typing import Final
 
 from app.core.errors import UnavailableError
 from app.core.logs import get_logger
-from app.library.tether import tethered
+from app.postgres.pdeathsig import tethered
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0

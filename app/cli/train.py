@@ -10,7 +10,7 @@ from rich.console import Console
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from app.method.training import TrainingResult
+    from app.method.training.distillation import TrainingResult
 
 
 def train(
@@ -33,11 +33,11 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a vector file from examples, with a progress bar; Ctrl-C keeps the checkpoint."""
-    from app.method.backbone import load_backbone
-    from app.method.configuration import TrainingConfig
+    from app.method.backbone.loading import load_backbone
     from app.method.evaluation.tasks.loading import load_examples
-    from app.method.training import train as run
-    from app.worker.results import encode_result
+    from app.method.training.configuration import TrainingConfig
+    from app.method.training.distillation import train as run
+    from app.worker.training.results import encode_result
     from vlibrary_client.progress import progress_reporter
 
     config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})

@@ -15,19 +15,19 @@ from torch import Tensor
 from app.core.settings import Settings
 from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone
-from app.method.dose import residual_norms
-from app.method.features import FeatureCache
-from app.worker.bank import Fetch, VectorBank
-from app.worker.demonstrations import DatasetPools
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.steering.dose import residual_norms
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
-from app.worker.images import ImageLimits
-from app.worker.metrics import Metrics
-from app.worker.mirrors import mirror_worker
-from app.worker.reading import DoseLimit, Reader
-from app.worker.serving import Limits, Serving
+from app.worker.serving.demonstrations import DatasetPools
+from app.worker.serving.gauges import mirror_worker
+from app.worker.serving.images import ImageLimits
+from app.worker.serving.metrics import Metrics
+from app.worker.serving.preprocessing import DoseLimit, Reader
+from app.worker.serving.service import Limits, Serving
+from app.worker.serving.vector_cache import Fetch, VectorBank
 
 FEATURE_CACHE_BYTES: Final = 256 * 1024**2
 FEATURE_CACHE_SUMMARIES: Final = 20_000

@@ -25,14 +25,14 @@ from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone, load_backbone
-from app.method.embedding import space_id
+from app.method.backbone.embedding import space_id
+from app.method.backbone.loading import Backbone, load_backbone
+from app.rpc.messages import HealthResponse
 from app.worker.assembly import serving_parts
-from app.worker.bank import Fetch
-from app.worker.jobs import taking_jobs
-from app.worker.messages import HealthResponse
-from app.worker.server import create_app
-from app.worker.training import Trainer
+from app.worker.serving.server import create_app
+from app.worker.serving.vector_cache import Fetch
+from app.worker.training.queue import taking_jobs
+from app.worker.training.runner import Trainer
 
 log = get_logger(__name__)
 

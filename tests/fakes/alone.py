@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from app.method.backbone import Backbone
-from app.method.injection import inject
-from app.method.prompts import TOKEN_KEYS
-from app.method.vision import encode_images, join_features, takes_precomputed
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import TOKEN_KEYS
+from app.method.backbone.vision import encode_images, join_features, takes_precomputed
+from app.method.steering.injection import inject
 from app.worker.engine.sampling import Picker, Sampling, pick_tokens
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.families import tiny_inputs, tiny_model

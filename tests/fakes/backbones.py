@@ -10,9 +10,9 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from app.method.backbone import Backbone, backbone_from_parts
-from app.method.examples import Example
-from app.method.sites import find_sites
+from app.method.backbone.examples import Example
+from app.method.backbone.loading import Backbone, backbone_from_parts
+from app.method.steering.sites import find_sites
 from tests.fakes.families import row_of, sharpen, tiny_inputs, tiny_model
 from tests.fakes.family_configs import FAMILIES, HIDDEN, LAYERS, TEXT, VISION
 

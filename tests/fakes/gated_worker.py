@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone
-from app.method.embedding import space_id
+from app.method.backbone.embedding import space_id
+from app.method.backbone.loading import Backbone
+from app.rpc.messages import HealthResponse
 from app.worker.assembly import serving_parts
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from app.worker.messages import HealthResponse
-from app.worker.metrics import Metrics
-from app.worker.serving import Serving
+from app.worker.serving.metrics import Metrics
+from app.worker.serving.service import Serving
 from tests.fakes.serving import HIGHEST_DOSE, Files
 from tests.fakes.waiting import SECONDS, until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.method.examples import Example
+from app.method.backbone.examples import Example
 
 
 def write_parquet(path: Path, examples: Sequence[Example]) -> Path:

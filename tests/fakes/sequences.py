@@ -1,7 +1,7 @@
 """Sequences for an engine, and the engine run until they have ended."""
 
-from app.method.backbone import Backbone
-from app.method.prompts import PromptText, encode_prompts
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import PromptText, encode_prompts
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence

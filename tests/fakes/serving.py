@@ -16,18 +16,18 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.core.vector_file import decode_vector_file
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone
-from app.method.embedding import space_id
-from app.method.vectors import InContextVectors
+from app.method.backbone.embedding import space_id
+from app.method.backbone.loading import Backbone
+from app.method.steering.vectors import InContextVectors
+from app.rpc.client import WorkerClient
+from app.rpc.messages import GenerateRequest, HealthResponse
 from app.worker.assembly import serving_parts
-from app.worker.bank import VectorBank
-from app.worker.client import WorkerClient
-from app.worker.demonstrations import DatasetPools
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.messages import GenerateRequest, HealthResponse
-from app.worker.server import create_app
-from app.worker.serving import Serving
+from app.worker.serving.demonstrations import DatasetPools
+from app.worker.serving.server import create_app
+from app.worker.serving.service import Serving
+from app.worker.serving.vector_cache import VectorBank
 from tests.fakes.vectors import make_vector_file
 
 # Made-up vectors are long beside the stream of a tiny random backbone.

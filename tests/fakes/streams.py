@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from app.worker.client import WorkerClient
+from app.rpc.client import WorkerClient
 from tests.fakes.live_server import serving
 from tests.fakes.worker import FakeWorker
 from vlibrary_client.streaming import EventDecoder

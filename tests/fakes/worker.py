@@ -13,8 +13,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 from app.core.backbones import BackboneDescription
-from app.worker.client import WorkerClient
-from app.worker.messages import (
+from app.rpc.client import WorkerClient
+from app.rpc.messages import (
     AppliedVector,
     BaselineAnswer,
     EmbedRequest,

@@ -10,8 +10,8 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.library.database import conninfo, make_engine, session_factory
-from app.library.embedded import EmbeddedPostgres
 from app.library.migrate import upgrade
+from app.postgres.server import EmbeddedPostgres
 
 
 @pytest.fixture(scope="session")

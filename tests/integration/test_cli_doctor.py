@@ -28,10 +28,10 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.attempts import claim_job
 from app.library.datasets import create_dataset
-from app.library.embedded import EmbeddedPostgres
 from app.library.jobs import enqueue_training
 from app.library.keys import add_keys
 from app.library.storage import ObjectStore, dataset_key
+from app.postgres.server import EmbeddedPostgres
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.library import store
 from tests.fakes.waiting import wait_until

@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from app.library import migrate
 from app.library.database import conninfo
-from app.library.embedded import EmbeddedPostgres
+from app.postgres.server import EmbeddedPostgres
 
 CATALOG = """
 SELECT 'function', proname || '(' || pg_get_function_identity_arguments(oid) || ')',

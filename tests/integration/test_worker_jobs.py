@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.worker import jobs
-from app.worker.jobs import taking_jobs
+from app.worker.training import queue as jobs
+from app.worker.training.queue import taking_jobs
 
 pytestmark = pytest.mark.anyio
 

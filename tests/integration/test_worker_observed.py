@@ -12,9 +12,9 @@ import pytest
 
 from app.core.logs import configure_logs
 from app.core.settings import Settings
-from app.method.backbone import Backbone
-from app.worker.client import WorkerClient
-from app.worker.messages import GenerateRequest
+from app.method.backbone.loading import Backbone
+from app.rpc.client import WorkerClient
+from app.rpc.messages import GenerateRequest
 from app.worker.process import running_worker
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.exposition import parse_metrics

@@ -31,9 +31,9 @@ from app.library.jobs import enqueue_training, get_job
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, dataset_key
 from app.library.vectors import get_vector
-from app.method.backbone import Backbone
-from app.worker.client import WorkerClient
-from app.worker.messages import EmbedRequest, GenerateRequest, VectorUse
+from app.method.backbone.loading import Backbone
+from app.rpc.client import WorkerClient
+from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
 from app.worker.process import Worker, running_worker, serve_until_ended
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.parquet import write_parquet

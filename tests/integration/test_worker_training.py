@@ -27,20 +27,20 @@ from app.library.queue import withdraw
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.vectors import get_vector, list_vectors
-from app.method.backbone import Backbone
-from app.method.configuration import TrainingConfig
-from app.method.embedding import space_id
+from app.method.backbone.embedding import space_id
+from app.method.backbone.examples import Example
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.evaluation.tasks.loading import load_examples
-from app.method.examples import Example
-from app.method.generation import generate
-from app.method.prompts import build_prompt, encode_prompts
-from app.method.training import train
-from app.worker import training as training_module
+from app.method.steering.generation import generate
+from app.method.training.configuration import TrainingConfig
+from app.method.training.distillation import train
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence
-from app.worker.training import Trainer
+from app.worker.training import runner as training_module
+from app.worker.training.runner import Trainer
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.parquet import write_parquet
 from tests.fakes.waiting import SECONDS
@@ -341,7 +341,7 @@ async def test_a_foreign_failure_is_told_without_its_message(
     def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("question: a secret?")
 
-    monkeypatch.setattr("app.worker.training.train", fail)
+    monkeypatch.setattr("app.worker.training.runner.train", fail)
     job_id = await bench.enqueue(tmp_path, CONFIG)
     await bench.trainer.run(job_id)
     job = await bench.job(job_id)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from app.method.injection import inject
+from app.method.steering.injection import inject
 from tests.fakes.backbones import HIDDEN, LAYERS, tiny_inputs, tiny_model
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.method import losses
-from app.method.losses import TeacherLogits
+from app.method.training import losses
+from app.method.training.losses import TeacherLogits
 from tests.reference import naive_losses
 
 

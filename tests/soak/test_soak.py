@@ -21,9 +21,9 @@ from app.core.errors import NotFoundError
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone
+from app.method.backbone.loading import Backbone
+from app.rpc.messages import GenerateRequest, GenerateResponse
 from app.worker.assembly import ServingParts, serving_parts
-from app.worker.messages import GenerateRequest, GenerateResponse
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.serving import HIGHEST_DOSE, png, request_of
 from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, visits

@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from app.api.fields import (
+from app.api.schemas.bodies import RequestBody
+from app.api.schemas.fields import (
     MAX_IMAGE_CHARACTERS,
     MAX_PROMPT_CHARACTERS,
     MAX_STOPS,
@@ -34,9 +35,8 @@ from app.api.fields import (
     is_data_url,
     refuse_unstorable,
 )
-from app.api.schemas.bodies import RequestBody
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
-from app.worker.messages import MAX_EMBED_ITEMS
+from app.rpc.messages import MAX_EMBED_ITEMS
 
 MAX_MODEL_CHARACTERS: Final = 512
 MAX_MESSAGES: Final = 1_000

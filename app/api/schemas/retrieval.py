@@ -4,14 +4,14 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from app.api.fields import (
+from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.fields import (
     MAX_EMBEDDING_LENGTH,
     EmbeddingValue,
     Fingerprint,
     ImageText,
     Prompt,
 )
-from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.vectors import VectorBody
 
 

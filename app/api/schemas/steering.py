@@ -5,7 +5,8 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from app.api.fields import (
+from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.fields import (
     MAX_STOPS,
     MAX_VECTORS,
     Flag,
@@ -23,7 +24,6 @@ from app.api.fields import (
     TopLogprobs,
     TopP,
 )
-from app.api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_IMAGES = 64
 STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from app.api.fields import Description, Name, Reference, Tag
 from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.fields import Description, Name, Reference, Tag
 from app.api.schemas.vectors import Status
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord

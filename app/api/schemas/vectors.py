@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.api.fields import Description, Tags, Version
 from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.fields import Description, Tags, Version
 from app.core.identifiers import MAX_VERSION
 
 Status = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]

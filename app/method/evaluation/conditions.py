@@ -12,11 +12,11 @@ from jaxtyping import Float32
 from torch.nn import functional
 
 from app.core.errors import InvalidInputError
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.randomness import generator_for
 from app.method.evaluation.neighbours import nearest_context
-from app.method.examples import Example
-from app.method.features import FeatureCache
-from app.method.randomness import generator_for
-from app.method.vectors import InContextVectors
+from app.method.steering.vectors import InContextVectors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

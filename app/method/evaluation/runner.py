@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.errors import InvalidInputError
-from app.method.backbone import Backbone
-from app.method.batching import token_batches
+from app.method.backbone.batching import token_batches
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import Condition, choose_demonstrations
 from app.method.evaluation.metrics import find_scorer, mean_interval
-from app.method.examples import Example
-from app.method.features import FeatureCache
-from app.method.generation import Generation, generate_encoded
-from app.method.prompts import build_prompt
+from app.method.steering.generation import Generation, generate_encoded
 
 _MAX_ROWS: Final = 64
 

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from app.method.backbone import Backbone
-from app.method.injection import ShiftHooks, Shifts
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks, Shifts
+from app.worker.engine.collate import select_rows
 from app.worker.engine.prefill import Prefill, stock_forward
 from app.worker.engine.runner import Passed
 from app.worker.engine.sequence import Sequence
-from app.worker.engine.stacking import select_rows
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.core.errors import ConflictError, DeadlineExceededError
 from app.core.logs import get_logger
-from app.method.backbone import Backbone
+from app.method.backbone.loading import Backbone
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.runner import Passed

@@ -6,7 +6,7 @@ with one-by-one `generate`; docs/engine.md shows the same lists.
 
 from typing import Final
 
-from app.method.backbone import Backbone
+from app.method.backbone.loading import Backbone
 from app.worker.engine.batches import BatchRunner
 from app.worker.engine.masks import attention_kinds
 from app.worker.engine.rows import RowRunner

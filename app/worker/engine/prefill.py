@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
-from app.method.backbone import Backbone
-from app.method.injection import ShiftHooks, Shifts
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks, Shifts
+from app.worker.engine.collate import stack_inputs, stack_shifts
 from app.worker.engine.runner import Passed, proven_pass
 from app.worker.engine.sequence import Sequence
-from app.worker.engine.stacking import stack_inputs, stack_shifts
 
 # Read by the first pass only; holding on to pixels would cost more than the cache does.
 _IMAGE_KEYS: Final = frozenset(

@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from app.method.backbone import Backbone
-from app.method.injection import ShiftHooks
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks
 from app.worker.engine.cache import RowCache
 from app.worker.engine.masks import attention_kinds, decode_masks
-from app.worker.engine.packing import Packing
 from app.worker.engine.prefill import Prefill, Prefilled
 from app.worker.engine.runner import Passed, proven_pass
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.shifts import ShiftRows
+from app.worker.engine.varlen import Packing
 
 
 class RowRunner:

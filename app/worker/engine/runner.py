@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.injection import Receipt
+from app.method.steering.injection import Receipt
 from app.worker.engine.sequence import Sequence
 
 

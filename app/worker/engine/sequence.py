@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import VLibraryError
+from app.worker.engine.collate import layout_of
+from app.worker.engine.detokenizer import Decode, GrowingText
 from app.worker.engine.sampling import Picker, Sampling, TokenScore
-from app.worker.engine.stacking import layout_of
-from app.worker.engine.text import Decode, GrowingText
 
 Shift = Float[Tensor, "layers 2 hidden"]
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.backbone import Backbone
-from app.method.injection import SiteShifts
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import SiteShifts
 
 
 class ShiftRows:

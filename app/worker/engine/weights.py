@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from app.method.backbone import Backbone
-from app.method.sites import find_decoder
+from app.method.backbone.loading import Backbone
+from app.method.steering.sites import find_decoder
 
 # Smaller matrices stay in the caches, and calling the other kernel costs more than it saves.
 LEAST_ENTRIES: Final = 2**16

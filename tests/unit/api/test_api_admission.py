@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
-from app.api.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
 from app.api.dependencies import Services
-from app.api.pace import WINDOW_SECONDS, Pace
+from app.api.http.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
+from app.api.http.throughput import WINDOW_SECONDS, Pace
 from app.core.errors import BusyError
 from app.main import MAX_UPLOADS
 from tests.fakes.api_calls import OCTETS

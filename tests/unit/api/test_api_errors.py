@@ -14,14 +14,14 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from app.api.errors import (
+from app.api.http.errors import (
     CODE_OF_STATUS,
     STATUS_OF_CODE,
     ClientGoneError,
     error_handlers,
     status_of,
 )
-from app.api.middleware import ProblemShim, RequestIds
+from app.api.http.middleware import ProblemShim, RequestIds
 from app.core import errors as core_errors
 from app.core.errors import (
     BusyError,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.fields import refuse_unstorable
-from app.api.images import ImageLimits, check_header, read_image
+from app.api.schemas.fields import refuse_unstorable
+from app.api.steer.images import ImageLimits, check_header, read_image
 from app.core.errors import (
     InvalidImageError,
     TooLargeError,

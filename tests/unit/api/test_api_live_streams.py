@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api import racing
 from app.api.app import create_api
 from app.api.dependencies import Services
+from app.api.http import cancellation as racing
 from app.cli.api import bound_listener, make_server
 from app.cli.serve import free_port
 from app.core.settings import Settings
@@ -112,8 +112,10 @@ def test_of_a_client_that_reads_nothing_no_connection_is_left(
     changes = {"request_timeout_seconds": 1.0, "port": free_port("127.0.0.1", wanted=0)}
     hurried = services.settings.model_copy(update=changes)
     monkeypatch.setitem(services.__dict__, "settings", hurried)
-    monkeypatch.setattr("app.api.event_streams.SEND_SLACK_SECONDS", 0.2)
-    monkeypatch.setattr("app.api.steering._events_of", lambda _: itertools.repeat(b"x" * 2**16))
+    monkeypatch.setattr("app.api.steer.event_streams.SEND_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr(
+        "app.api.routes.steering._events_of", lambda _: itertools.repeat(b"x" * 2**16)
+    )
     content = b'{"prompt": "q", "stream": true}'
     head = f"POST /steer/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}"
     server = make_server(create_api(services), hurried)

@@ -9,16 +9,16 @@ import httpx
 import pytest
 from prometheus_client.metrics_core import GaugeMetricFamily
 
-from app.api.admission import Admission
 from app.api.app import create_api
 from app.api.dependencies import Services
-from app.api.metrics import Metrics
-from app.api.scraping import _families, merge
+from app.api.http.admission import Admission
+from app.api.http.metrics import Metrics
+from app.api.routes.scraping import _families, merge
 from app.core.settings import Settings
 from app.library.database import make_engine
 from app.library.retrieval import AbstainReason, RetrievalResult
 from app.main import make_services
-from app.worker.client import MAX_METRICS_BYTES, WorkerClient
+from app.rpc.client import MAX_METRICS_BYTES, WorkerClient
 from tests.fakes.exposition import parse_metrics
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"

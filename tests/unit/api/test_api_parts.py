@@ -10,14 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from app.api import uploading
-from app.api.admission import Admission
-from app.api.backbones import ServingWorkers, backbone_for
-from app.api.choosing import ChosenVector
-from app.api.errors import ClientGoneError
-from app.api.racing import race, race_items
-from app.api.receipts import verify_receipt
-from app.api.uploading import read_body, received_file, require_media_type
+from app.api.http import uploads as uploading
+from app.api.http.admission import Admission
+from app.api.http.cancellation import race, race_items
+from app.api.http.errors import ClientGoneError
+from app.api.http.uploads import read_body, received_file, require_media_type
+from app.api.steer.receipts import verify_receipt
+from app.api.steer.vector_selection import ChosenVector
 from app.core.errors import (
     BusyError,
     DeadlineExceededError,
@@ -27,7 +26,8 @@ from app.core.errors import (
     SteeringError,
     WorkerUnavailableError,
 )
-from app.worker.messages import AppliedVector, HealthResponse, Receipt
+from app.rpc.backbones import ServingWorkers, backbone_for
+from app.rpc.messages import AppliedVector, HealthResponse, Receipt
 from tests.fakes.records import vector_record
 from tests.fakes.worker import FakeWorker, backbone
 
@@ -153,7 +153,7 @@ class TestRacingItems:
         assert asyncio.all_tasks() == before
 
     async def test_silence_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("app.api.racing.SILENCE_SECONDS", 0.02)
+        monkeypatch.setattr("app.api.http.cancellation.SILENCE_SECONDS", 0.02)
         racing = self.race(self.count([], pause_after=1))
         async with aclosing(racing):
             assert [await anext(racing) for _ in range(3)] == [0, None, None]
@@ -283,7 +283,7 @@ class TestBackbones:
             first = await serving.now()
             worker.is_down = True
             assert await serving.now() == first
-            monkeypatch.setattr("app.worker.peers.HEALTH_AGE_SECONDS", 0.0)
+            monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
             with pytest.raises(WorkerUnavailableError):
                 await serving.now()
 

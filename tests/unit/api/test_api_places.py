@@ -6,8 +6,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from app.api.admission import Admission
 from app.api.dependencies import Services
+from app.api.http.admission import Admission
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ def incoming_of(body: bytes) -> asyncio.Queue[Message]:
 async def test_a_client_that_stays_and_reads_nothing_is_cut_off(
     api: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.event_streams.SEND_SLACK_SECONDS", 0.0)
+    monkeypatch.setattr("app.api.steer.event_streams.SEND_SLACK_SECONDS", 0.0)
     hurried = services.settings.model_copy(update={"request_timeout_seconds": 1.0})
     monkeypatch.setitem(services.__dict__, "settings", hurried)
     sent: list[str] = []
@@ -94,7 +94,7 @@ async def test_a_client_that_leaves_frees_the_worker(
 async def test_a_sender_of_drops_keeps_no_place(
     http: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.admission.BODY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("app.api.http.admission.BODY_TIMEOUT_SECONDS", 0.05)
 
     async def drops() -> AsyncIterator[bytes]:
         yield b"{"

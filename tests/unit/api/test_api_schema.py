@@ -8,9 +8,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from app.api.admission import AdmittedRoute
 from app.api.app import allowed_hosts, create_api
 from app.api.dependencies import Services
+from app.api.http.admission import AdmittedRoute
 from app.core.settings import Settings
 
 METHODS = {"get", "put", "post", "patch", "delete"}

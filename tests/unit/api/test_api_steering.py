@@ -7,7 +7,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.worker.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
+from app.rpc.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from app.api.dependencies import Services
-from app.worker.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
+from app.rpc.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
 from tests.fakes.streams import events_in
 from tests.fakes.worker import FakeWorker
 
@@ -146,7 +146,7 @@ async def test_a_crash_in_the_stream_tells_the_log_and_not_the_caller(
     def crash(_piece: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("app.api.steering._events_of", crash)
+    monkeypatch.setattr("app.api.routes.steering._events_of", crash)
     response = await stream(http)
     ((kind, problem),) = events_in(response.content)
     assert (kind, problem["code"]) == ("error", "internal")

@@ -20,7 +20,7 @@ from app.core.spans import provider_for
 from app.core.tracing import telemetry
 from app.library.database import make_engine
 from app.main import make_services
-from app.worker.client import WorkerClient
+from app.rpc.client import WorkerClient
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio

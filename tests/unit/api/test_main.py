@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from app.api import maintenance
 from app.api.dependencies import Services
+from app.api.http.job_events import stream_job_events
 from app.api.maintenance import keep_house, remove_abandoned_uploads
-from app.api.streaming import stream_job_events
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 from app.main import create_app, worker_urls

@@ -9,8 +9,8 @@ from app.cli.app import build
 from app.cli.demo_report import write_report
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
 from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.method.pocket.questions import sample_question
-from app.method.pocket.world import render_scene, sample_scene
+from tools.pocket.questions import sample_question
+from tools.pocket.world import render_scene, sample_scene
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from app.method.backbone import Backbone
-from app.method.features import FeatureCache
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
 from tests.fakes.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_model
 
 

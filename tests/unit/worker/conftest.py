@@ -5,7 +5,7 @@ import pytest
 
 from app.core.logs import configure_logs
 from app.library.storage import ObjectStore
-from app.method.backbone import Backbone
+from app.method.backbone.loading import Backbone
 from app.worker.engine.engine import Engine
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.parquet import write_parquet

@@ -9,11 +9,11 @@ import torch
 
 from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
-from app.method.backbone import load_backbone
-from app.method.vectors import InContextVectors
-from app.worker.answers import first_token_divergence
+from app.method.backbone.loading import load_backbone
+from app.method.steering.vectors import InContextVectors
 from app.worker.engine.sampling import Sampling
 from app.worker.engine.sequence import Sequence
+from app.worker.serving.responses import first_token_divergence
 from tests.fakes.serving import png, request_of, running_parts
 from tests.fakes.waiting import until, wait_until
 

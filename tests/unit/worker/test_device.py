@@ -15,9 +15,9 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.method.backbone import Backbone
-from app.method.generation import generate
-from app.method.prompts import build_prompt, encode_prompts
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.steering.generation import generate
 from app.worker.device import DeviceThread, Turn
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import Sampling

@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from app.method.backbone import Backbone
-from app.method.configuration import TrainingConfig
-from app.method.prompts import build_prompt, encode_prompts
-from app.method.training import TrainingResult, train
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.training.configuration import TrainingConfig
+from app.method.training.distillation import TrainingResult, train
 from app.worker.device import DeviceThread, Turn
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import Sampling

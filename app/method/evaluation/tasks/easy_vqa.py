@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import ConfigurationError, InvalidInputError
+from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import sample_places
-from app.method.examples import Example
 
 # The package's own splits, and its training pictures once more in two parts: choices between
 # recipes are made on one that nothing was trained on, so that test questions decide nothing.

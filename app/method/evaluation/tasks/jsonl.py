@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidDatasetError
+from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import make_example, sample_places
-from app.method.examples import Example
 
 
 def load_jsonl(path: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:

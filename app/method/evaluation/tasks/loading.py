@@ -6,10 +6,10 @@ Knows names and endings of files.
 from pathlib import Path
 
 from app.core.errors import InvalidDatasetError, NotFoundError
+from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
 from app.method.evaluation.tasks.jsonl import load_jsonl
 from app.method.evaluation.tasks.parquet import load_parquet
-from app.method.examples import Example
 
 
 def load_examples(

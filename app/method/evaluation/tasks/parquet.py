@@ -13,9 +13,9 @@ from PIL import Image
 
 from app.core.errors import InvalidDatasetError
 from app.core.identifiers import sha256_hex
+from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import make_example, sample_places
-from app.method.examples import Example
 
 _COLUMNS: Final = ("image", "question", "answer", "answers", "id", "image_id", "split")
 _BATCH_ROWS: Final = 256

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.core.errors import InvalidDatasetError
-from app.method.examples import Example
+from app.method.backbone.examples import Example
 
 
 def read_answers(record: Mapping[str, Any], *, item: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@ import torch
 from PIL import Image
 
 from app.core.errors import InvalidInputError
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
 from app.method.evaluation.conditions import (
     choose_demonstrations,
     knn,
@@ -10,9 +12,7 @@ from app.method.evaluation.conditions import (
     steered,
     zero_shot,
 )
-from app.method.examples import Example
-from app.method.features import FeatureCache
-from app.method.vectors import InContextVectors
+from app.method.steering.vectors import InContextVectors
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(20)

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
-from app.method.backbone import Backbone
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import knn, n_shot, steered, zero_shot
 from app.method.evaluation.runner import ConditionReport, evaluate
-from app.method.generation import generate
-from app.method.prompts import build_prompt
-from app.method.vectors import InContextVectors
+from app.method.steering.generation import generate
+from app.method.steering.vectors import InContextVectors
 from tests.fakes.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(10)

@@ -1,0 +1,1 @@
+"""What every route shares: admission, cancellation, errors, uploads."""

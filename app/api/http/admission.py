@@ -1,0 +1,210 @@
+"""Bounds what is in flight, before any body is read or any image is decoded."""
+
+import asyncio
+import heapq
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, Final, Literal
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from app.api.http.throughput import Pace
+from app.core.errors import BusyError
+
+Reason = Literal["full", "bytes", "caller"]
+
+MIN_RETRY_AFTER_SECONDS: Final = 1
+MAX_RETRY_AFTER_SECONDS: Final = 30
+BODY_TIMEOUT_SECONDS: Final = 30.0
+MOST_TURNED_AWAY: Final = 4096
+
+
+class Admission:
+    """A count and a weight of the requests in flight; one event loop only.
+
+    Args:
+        max_requests: Requests that may be in flight together.
+        max_bytes: Bytes of bodies that may be in flight together. A single request is always
+            let in when nothing else is in flight.
+        max_requests_per_caller: Requests of one caller that may be in flight together.
+        clock: Seconds from any start.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        max_requests_per_caller: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._max_requests_per_caller = max_requests_per_caller
+        self._clock = clock
+        self._pace = Pace(clock=clock)
+        self._requests = 0
+        self._bytes = 0
+        self._callers: Counter[str] = Counter()
+        self._rejections: Counter[str] = Counter()
+        # When those who were turned away will be back, as they were told; a heap.
+        self._returns: list[tuple[float, str | None]] = []
+        self._returning: set[str] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are in flight."""
+        return self._requests
+
+    @property
+    def num_callers(self) -> int:
+        """Callers with a request in flight, as far as they are told apart."""
+        return len(self._callers)
+
+    def rejections(self) -> Mapping[str, int]:
+        """How many requests were turned away so far, by reason."""
+        return dict(self._rejections)
+
+    @contextmanager
+    def place(self, *, num_bytes: int = 0, caller: str | None = None) -> Iterator[None]:
+        """Holds a place for the block.
+
+        Args:
+            num_bytes: Of the request's body.
+            caller: Whose request it is, if callers are told apart.
+
+        Raises:
+            BusyError: All are taken, or the caller has its share already; it says when one is
+                likely to be free.
+        """
+        reason = self._obstacle(num_bytes=num_bytes, caller=caller)
+        if reason is not None:
+            raise self._rejection(reason, num_bytes=num_bytes, caller=caller)
+        self._requests += 1
+        self._bytes += num_bytes
+        if caller is not None:
+            self._callers[caller] += 1
+        self._pace.begin()
+        try:
+            yield
+        finally:
+            self._pace.end()
+            self._requests -= 1
+            self._bytes -= num_bytes
+            if caller is not None:
+                self._leave(caller)
+
+    def _leave(self, caller: str) -> None:
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            # An entry for everyone who ever called would grow for ever.
+            del self._callers[caller]
+
+    def _obstacle(self, *, num_bytes: int, caller: str | None) -> Reason | None:
+        share = self._max_requests_per_caller
+        if share is not None and caller is not None and self._callers[caller] >= share:
+            return "caller"
+        if self._requests >= self._max_requests:
+            return "full"
+        if self._requests > 0 and self._bytes + num_bytes > self._max_bytes:
+            return "bytes"
+        return None
+
+    def _rejection(self, reason: Reason, *, num_bytes: int, caller: str | None) -> BusyError:
+        self._rejections[reason] += 1
+        if reason == "caller":
+            own = self._callers[caller or ""]
+            return _busy(
+                f"{own} requests of this caller are in flight, more are not admitted",
+                reason=reason,
+                # Of all that end, every so many-th is one of this caller's.
+                seconds=self._requests / own / self._pace.per_second(),
+            )
+        error = _busy(
+            f"{self._requests} requests are in flight, more are not admitted"
+            if reason == "full"
+            else f"{self._bytes} bytes of bodies are in flight, {num_bytes} more are not admitted",
+            reason=reason,
+            seconds=self._seconds_until_free(num_bytes),
+        )
+        self._expect(caller, seconds=error.retry_after_seconds or 0.0)
+        return error
+
+    def _expect(self, caller: str | None, *, seconds: float) -> None:
+        # Whoever tries again and again is still one who waits; others need not wait for each try.
+        if len(self._returns) >= MOST_TURNED_AWAY or caller in self._returning:
+            return
+        heapq.heappush(self._returns, (self._clock() + seconds, caller))
+        if caller is not None:
+            self._returning.add(caller)
+
+    def _seconds_until_free(self, num_bytes: int) -> float:
+        """When as many will have ended as it takes, and those turned away before had their turn."""
+        now = self._clock()
+        while self._returns and self._returns[0][0] <= now:
+            _, caller = heapq.heappop(self._returns)
+            self._returning.discard(caller or "")
+        ahead = self._num_to_end(num_bytes) + len(self._returns)
+        return ahead / self._pace.per_second()
+
+    def _num_to_end(self, num_bytes: int) -> int:
+        surplus_requests = self._requests + 1 - self._max_requests
+        surplus_bytes = min(self._bytes, self._bytes + num_bytes - self._max_bytes)
+        mean_bytes = self._bytes / max(1, self._requests)
+        surplus = math.ceil(surplus_bytes / mean_bytes) if mean_bytes else 0
+        return max(1, surplus_requests, surplus)
+
+
+def _busy(message: str, *, reason: Reason, seconds: float) -> BusyError:
+    whole = min(max(math.ceil(seconds), MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
+    return BusyError(message, details={"reason": reason}, retry_after_seconds=whole)
+
+
+class AdmittedRoute(APIRoute):
+    """A route whose requests need a place in `app.state.services.admission`.
+
+    The place is taken before FastAPI reads the body, which a dependency could not do, and given
+    back when the response is sent to its end, however long it is streamed.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler inside a place."""
+        handler: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
+
+        async def admitted(request: Request) -> Response:
+            services = request.app.state.services
+            place = services.admission.place(
+                num_bytes=_announced_bytes(request, unknown=services.settings.max_body_bytes),
+                caller=caller_of(request),
+            )
+            # FastAPI leaves this stack when the response has been sent, or could not be.
+            stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
+            stack.enter_context(place)
+            await _read_body(request)
+            return await handler(request)
+
+        return admitted
+
+
+def caller_of(request: Request) -> str:
+    """Who calls: the peer's address, since anyone can invent a token while none is verified."""
+    return request.client.host if request.client else ""
+
+
+async def _read_body(request: Request) -> None:
+    """Reads the body into the request, so that nobody keeps a place by sending slowly."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            await request.body()
+    except TimeoutError:
+        raise HTTPException(408) from None
+
+
+def _announced_bytes(request: Request, *, unknown: int) -> int:
+    text = request.headers.get("content-length", "")
+    return min(int(text), unknown) if text.isascii() and text.isdigit() else unknown

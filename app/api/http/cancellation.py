@@ -1,0 +1,105 @@
+"""Runs a request's work against its deadline and against the client that may hang up."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, Final, TypeVar
+
+from fastapi import Request
+
+from app.api.http.errors import ClientGoneError
+from app.core.errors import DeadlineExceededError
+
+SILENCE_SECONDS: Final = 15.0
+
+T = TypeVar("T")
+
+
+async def race(job: Coroutine[Any, Any, T], *, request: Request, seconds: float) -> T:
+    """The job's result, if it comes before the deadline and while the client is there.
+
+    Whatever ends the race first, the job has ended too when this returns: it is cancelled and
+    waited for, so nothing of it outlives the request.
+
+    Args:
+        job: The work.
+        request: Whose client is watched; its body must have been read.
+        seconds: The time that is left.
+
+    Raises:
+        DeadlineExceededError: The time is over.
+        ClientGoneError: The client hung up.
+    """
+    work = asyncio.ensure_future(job)
+    watcher = asyncio.ensure_future(_until_disconnect(request))
+    try:
+        done, _ = await asyncio.wait(
+            {work, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if work in done:
+            return work.result()
+        if watcher in done:
+            raise ClientGoneError
+        raise DeadlineExceededError(f"The request took longer than {seconds:g} s")
+    finally:
+        for task in (work, watcher):
+            task.cancel()
+        await asyncio.gather(work, watcher, return_exceptions=True)
+
+
+async def race_items(
+    items: AsyncGenerator[T, None], *, request: Request, deadline: float
+) -> AsyncGenerator[T | None, None]:
+    """The items as they come, and None whenever nothing came for `SILENCE_SECONDS`.
+
+    Whatever ends the race, `items` is closed when this ends or is closed itself.
+
+    Args:
+        items: The work, piece by piece.
+        request: Whose client is watched; its body must have been read.
+        deadline: When the time is over, on the clock of `time.monotonic`.
+
+    Raises:
+        DeadlineExceededError: The time is over.
+        ClientGoneError: The client hung up.
+    """
+    watcher = asyncio.ensure_future(_until_disconnect(request))
+    coming = asyncio.ensure_future(_next(items))
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            done, _ = await asyncio.wait(
+                {coming, watcher},
+                timeout=max(0.0, min(SILENCE_SECONDS, left)),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if watcher in done:
+                raise ClientGoneError
+            if coming in done:
+                found = coming.result()
+                if not found:
+                    return
+                yield found[0]
+                coming = asyncio.ensure_future(_next(items))
+            elif left <= SILENCE_SECONDS:
+                raise DeadlineExceededError("The answer was not complete in time")
+            else:
+                yield None
+    finally:
+        for task in (coming, watcher):
+            task.cancel()
+        await asyncio.gather(coming, watcher, return_exceptions=True)
+        await items.aclose()
+
+
+async def _next(items: AsyncGenerator[T, None]) -> tuple[T] | tuple[()]:
+    """The next item alone, or nothing at the end; a task must not raise StopAsyncIteration."""
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return ()
+
+
+async def _until_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,202 @@
+"""The one table from library errors to HTTP statuses, and the handlers of everything raised.
+
+Knows no route. Messages of library errors are written to be read by callers; everything else is
+answered with a fixed text and explained in the log only.
+"""
+
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
+from app.core.errors import UnavailableError, VLibraryError
+from app.core.logs import get_logger
+
+ErrorHandler: TypeAlias = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+
+STATUS_OF_CODE: Final[Mapping[str, int]] = {
+    "error": 500,
+    "invalid-input": 422,
+    "invalid-vector-file": 422,
+    "invalid-image": 422,
+    "invalid-dataset": 422,
+    "not-found": 404,
+    "conflict": 409,
+    "too-large": 413,
+    "incompatible-backbone": 409,
+    "unsupported-backbone": 409,
+    "steering-failed": 500,
+    "corrupt-data": 500,
+    "unavailable": 503,
+    "busy": 429,
+    "worker-unavailable": 503,
+    "out-of-device-memory": 503,
+    "deadline-exceeded": 504,
+    "cancelled": 409,
+    "configuration": 500,
+}
+CODE_OF_STATUS: Final[Mapping[int, str]] = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "request-timeout",
+    413: "too-large",
+    415: "unsupported-media-type",
+    422: "invalid-input",
+    429: "busy",
+    500: "internal",
+    503: "unavailable",
+}
+CLIENT_CLOSED_REQUEST: Final = 499
+INTERNAL_DETAIL: Final = "The server failed; its log has the request id"
+DATABASE_RETRY_SECONDS: Final = 2.0
+WAIT: Final = "retry_after_seconds"
+_FIRST_SERVER_ERROR: Final = 500
+_MAX_FIELD_PROBLEMS: Final = 20
+_MAX_LOCATION_CHARACTERS: Final = 200
+
+log = get_logger(__name__)
+
+
+class ClientGoneError(Exception):
+    """The client hung up, so that no answer can reach it."""
+
+
+def status_of(error: VLibraryError) -> int:
+    """The HTTP status of a library error; a class that has no own row takes its base's."""
+    codes = (str(getattr(kind, "code", "")) for kind in type(error).__mro__)
+    return next(STATUS_OF_CODE[code] for code in codes if code in STATUS_OF_CODE)
+
+
+def error_handlers() -> dict[int | type[Exception], ErrorHandler]:
+    """What makes every error of the app a problem; what escapes these is the outer shim's."""
+    return {
+        VLibraryError: handle_library_error,
+        RequestValidationError: handle_validation_error,
+        HTTPException: handle_http_exception,
+        OperationalError: handle_database_error,
+        InterfaceError: handle_database_error,
+        PoolTimeoutError: handle_database_error,
+        ClientDisconnect: handle_client_gone,
+        ClientGoneError: handle_client_gone,
+    }
+
+
+async def handle_library_error(request: Request, error: VLibraryError) -> Response:
+    """A library error by the table, with Retry-After where the caller should come back."""
+    status = status_of(error)
+    if status >= _FIRST_SERVER_ERROR:
+        log.warning("request failed", code=error.code, error_message=error.message)
+    return problem_response(
+        request,
+        code=error.code,
+        status=status,
+        detail=error.message,
+        details=error.details,
+        headers=_retry_after(error),
+    )
+
+
+def error_content(request: Request, error: Exception) -> bytes:
+    """The body of an error that comes when the response has begun, for an event of its stream."""
+    if not isinstance(error, VLibraryError):
+        log.error("stream crashed", exc_info=error)
+        return problem_content(request, code="internal", status=500, detail=INTERNAL_DETAIL)
+    status = status_of(error)
+    if status >= _FIRST_SERVER_ERROR:
+        log.warning("stream failed", code=error.code, error_message=error.message)
+    seconds = _seconds_to_wait(error)
+    return problem_content(
+        request,
+        code=error.code,
+        status=status,
+        detail=error.message,
+        # It is too late for a header.
+        details=error.details if seconds is None else {**error.details, WAIT: seconds},
+    )
+
+
+def _retry_after(error: VLibraryError) -> dict[str, str]:
+    seconds = _seconds_to_wait(error)
+    return {} if seconds is None else {"retry-after": str(seconds)}
+
+
+def _seconds_to_wait(error: VLibraryError) -> int | None:
+    if not isinstance(error, UnavailableError):
+        return None
+    seconds = 1.0 if error.retry_after_seconds is None else error.retry_after_seconds
+    return max(1, math.ceil(seconds))
+
+
+async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
+    """Which fields were refused and why, without any part of the input."""
+    found: Sequence[Mapping[str, Any]] = error.errors()
+    return problem_response(
+        request,
+        code="invalid-input",
+        status=422,
+        detail=f"{len(found)} part(s) of the request were refused",
+        errors=[
+            FieldProblem(location=_location(item), message=_message(item))
+            for item in found[:_MAX_FIELD_PROBLEMS]
+        ],
+    )
+
+
+def _location(item: Mapping[str, Any]) -> str:
+    # A location holds keys that the caller chose, hence the cleaning.
+    text = ".".join(str(part) for part in item.get("loc", ()))
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable[:_MAX_LOCATION_CHARACTERS]
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    message = str(item.get("msg", ""))
+    if item.get("type") == "value_error":
+        return message.removeprefix("Value error, ")
+    if "error" in item.get("ctx", {}):
+        # Parsers quote what they stumbled over behind the comma.
+        return message.partition(",")[0]
+    return message
+
+
+async def handle_http_exception(request: Request, error: HTTPException) -> Response:
+    """What routing and the framework refuse: unknown paths, methods, oversized bodies."""
+    return http_problem(request, error.status_code, headers=error.headers)
+
+
+def http_problem(
+    request: Request, status: int, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The problem of a bare HTTP status."""
+    return problem_response(
+        request,
+        code=CODE_OF_STATUS.get(status, "error"),
+        status=status,
+        detail=title_of(status),
+        headers=headers,
+    )
+
+
+async def handle_database_error(request: Request, error: Exception) -> Response:
+    """A database that is away, restarting or overloaded is asked again by the caller."""
+    reason = type(error.orig).__name__ if isinstance(error, DBAPIError) else type(error).__name__
+    log.warning("database unavailable", reason=reason)
+    unavailable = UnavailableError(
+        "The database does not answer", retry_after_seconds=DATABASE_RETRY_SECONDS
+    )
+    return await handle_library_error(request, unavailable)
+
+
+async def handle_client_gone(_request: Request, _error: Exception) -> Response:
+    """Nobody reads this; it only ends the request in good order."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,0 +1,133 @@
+"""Pure ASGI layers around every request: its id and log line, and the shim of last resort."""
+
+import re
+import time
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.http.errors import INTERNAL_DETAIL, http_problem
+from app.api.http.problems import problem_response
+from app.core.identifiers import new_id
+from app.core.logs import get_logger
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FIRST_ERROR_STATUS: Final = 400
+
+log = get_logger(__name__)
+
+
+class RequestIds:
+    """Gives every request an id: the caller's when it is harmless, a fresh one otherwise.
+
+    The id is in the response's headers, in every error and in every log line of the request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request and writes its log line."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else str(new_id())
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                headers.setdefault("x-content-type-options", "nosniff")
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        start = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    route=_route_of(scope),
+                    status=status,
+                    seconds=round(time.perf_counter() - start, 6),
+                )
+
+
+def _route_of(scope: Scope) -> str:
+    """The template of the path, never the path itself: that may hold what a caller typed."""
+    return str(getattr(scope.get("route"), "path_format", "-"))
+
+
+class ProblemShim:
+    """Makes problems of what no handler saw: unexpected errors, and plain text error bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        has_started = False
+        is_replaced = False
+
+        async def send_problem(message: Message) -> None:
+            nonlocal has_started, is_replaced
+            if message["type"] == "http.response.start":
+                has_started = True
+                if _is_plain_error(message):
+                    is_replaced = True
+                    response = http_problem(request, message["status"])
+                    await response(scope, receive, send)
+            if not is_replaced:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, send_problem)
+        except Exception:
+            log.exception("request crashed")
+            if has_started:
+                raise
+            response = problem_response(
+                request, code="internal", status=500, detail=INTERNAL_DETAIL
+            )
+            await response(scope, receive, send)
+
+
+def _is_plain_error(message: Message) -> bool:
+    content_type = Headers(raw=message["headers"]).get("content-type", "")
+    return message["status"] >= _FIRST_ERROR_STATUS and content_type.startswith("text/plain")
+
+
+class SameSiteOnly:
+    """Refuses writes that a browser sends for a page of another site.
+
+    The api listens on this machine without a key, so any page could otherwise post to it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request, or answers 403."""
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+            return
+        if Headers(scope=scope).get("sec-fetch-site", "none") in {"none", "same-origin"}:
+            await self.app(scope, receive, send)
+            return
+        await http_problem(Request(scope), 403)(scope, receive, send)

@@ -1,0 +1,129 @@
+"""Routes of data sets: Parquet files addressed by their content."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import Services, ServicesOf
+from app.api.http.admission import caller_of
+from app.api.http.problems import problems
+from app.api.http.uploads import (
+    OCTET_STREAM,
+    PARQUET,
+    ReceivedFile,
+    file_body,
+    received_file,
+    require_media_type,
+)
+from app.api.schemas.bodies import PageBody
+from app.api.schemas.datasets import DatasetBody
+from app.api.schemas.fields import Cursor, Description, Limit, Name, Reference
+from app.library.database import run_transaction
+from app.library.datasets import (
+    DatasetSummary,
+    create_dataset,
+    find_by_sha256,
+    get_dataset,
+    list_datasets,
+    validate_parquet,
+)
+from app.library.records import DatasetRecord
+from app.library.storage import dataset_key
+
+router = APIRouter(tags=["datasets"])
+
+
+@router.post(
+    "/datasets",
+    status_code=201,
+    responses=problems(413, 415, 429, 504)
+    | {200: {"description": "The same bytes were stored before", "model": DatasetBody}},
+    openapi_extra=file_body(PARQUET, OCTET_STREAM),
+)
+async def upload(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    *,
+    name: Name,
+    description: Annotated[Description, Query()] = "",
+) -> DatasetBody:
+    """Stores a Parquet file with the columns image{bytes, path}, question, answer or answers."""
+    require_media_type(request, PARQUET, OCTET_STREAM)
+    folder = services.settings.data_dir / "uploads"
+    with services.uploads.place(caller=caller_of(request)):
+        async with received_file(request, folder=folder) as file:
+            known = await _find(services, file.sha256)
+            summary = (
+                DatasetSummary(known.num_items, known.num_images)
+                if known is not None
+                else await asyncio.to_thread(validate_parquet, file.path)
+            )
+            record = await _store(
+                services, file, summary=summary, name=name, description=description
+            )
+    if known is not None:
+        response.status_code = 200
+    response.headers["location"] = f"/datasets/{record.id}"
+    return DatasetBody.model_validate(record)
+
+
+async def _find(services: Services, sha256: str) -> DatasetRecord | None:
+    async def work(session: AsyncSession) -> DatasetRecord | None:
+        return await find_by_sha256(session, sha256)
+
+    return await run_transaction(services.sessions, work)
+
+
+async def _store(
+    services: Services,
+    file: ReceivedFile,
+    *,
+    summary: DatasetSummary,
+    name: str,
+    description: str,
+) -> DatasetRecord:
+    key = dataset_key(file.sha256)
+    # Before the row, so that no row ever names a missing file.
+    await services.store.put_file(key, file.path)
+
+    async def work(session: AsyncSession) -> DatasetRecord:
+        return await create_dataset(
+            session,
+            name=name,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+            num_items=summary.num_items,
+            num_images=summary.num_images,
+            storage_key=key,
+            description=description,
+        )
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get("/datasets", responses=problems())
+async def list_page(
+    services: ServicesOf, *, limit: Limit = 50, cursor: Cursor | None = None
+) -> PageBody[DatasetBody]:
+    """Lists data sets, newest first."""
+
+    async def work(session: AsyncSession) -> PageBody[DatasetBody]:
+        page = await list_datasets(session, limit=limit, cursor=cursor)
+        return PageBody[DatasetBody].model_validate(page)
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get("/datasets/{ref}", responses=problems(404))
+async def get_one(
+    ref: Annotated[Reference, Path(description="An id or a name.")], services: ServicesOf
+) -> DatasetBody:
+    """Describes one data set."""
+
+    async def work(session: AsyncSession) -> DatasetBody:
+        return DatasetBody.model_validate(await get_dataset(session, ref))
+
+    return await run_transaction(services.sessions, work)

@@ -1,0 +1,146 @@
+"""The OpenAI-compatible routes: the `openai` package and what speaks like it work unchanged.
+
+Source: the API reference of OpenAI, and the `openai` package as its executable form.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, Path, Request, Response
+
+from app.api.dependencies import Services, ServicesOf
+from app.api.http.admission import AdmittedRoute
+from app.api.http.cancellation import race
+from app.api.http.openai_errors import openai_problems
+from app.api.http.problems import request_id_of
+from app.api.schemas.openai import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
+from app.api.schemas.openai_answers import (
+    ChatCompletionBody,
+    EmbeddingBody,
+    EmbeddingsBody,
+    EmbeddingSpaceBody,
+    EmbeddingsUsageBody,
+    ModelBody,
+    ModelsBody,
+)
+from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
+from app.api.steer.generation import answer_whole, start_answer
+from app.api.steer.images import ImageLimits, read_images
+from app.api.steer.openai_chat import Completion, steer_request
+from app.api.steer.openai_models import (
+    existing_vector,
+    model_name,
+    named_model,
+    ready_vectors,
+    served_backbones,
+)
+from app.api.steer.vector_selection import listed_choices
+from app.core.errors import InvalidInputError
+from app.rpc.messages import EmbedRequest
+
+router = APIRouter(tags=["openai"])
+admitted = APIRouter(route_class=AdmittedRoute)
+
+ModelId = Annotated[str, Path(min_length=1, max_length=MAX_MODEL_CHARACTERS)]
+
+
+@admitted.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletionBody,
+    responses=EVENTS | openai_problems(404, 408, 413, 429, 504),
+)
+async def complete(
+    body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
+) -> ChatCompletionBody | AnswerStream:
+    """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
+    references = [choice.ref for choice in listed_choices(body.vlibrary)]
+    model = await named_model(services, body.model, references=references)
+    limit = services.settings.max_new_tokens_limit
+    asked = steer_request(body, model=model, max_tokens_limit=limit)
+    backbone = model.backbone.fingerprint
+    options = body.stream_options
+    completion = Completion(
+        request_id_of(request),
+        model=body.model,
+        fingerprint=backbone,
+        includes_usage=bool(options and options.include_usage),
+    )
+    if asked.stream:
+        started = await start_answer(asked, services=services, request=request, backbone=backbone)
+        events = answer_events(started, request=request, render=completion.events, error_event=None)
+        return AnswerStream(started, events)
+    plan, answer = await answer_whole(asked, services=services, request=request, backbone=backbone)
+    response.headers.update(plan.headers())
+    return completion.whole(answer)
+
+
+@admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
+async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf) -> EmbeddingsBody:
+    """Embeds texts, images or both in the space in which vectors are found."""
+    return await race(
+        _embeddings(body, services=services),
+        request=request,
+        seconds=services.settings.request_timeout_seconds,
+    )
+
+
+async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> EmbeddingsBody:
+    model = await named_model(services, body.model)
+    if model.vector is not None:
+        raise InvalidInputError(
+            "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
+        )
+    given = [image for image in body.images if image is not None]
+    read = iter(await read_images(given, limits=ImageLimits.of(services.settings)))
+    answer = await services.workers.embed(
+        EmbedRequest(
+            images=tuple(None if image is None else next(read) for image in body.images),
+            questions=tuple(text or None for text in body.input),
+        ),
+        backbone_fingerprint=model.backbone.fingerprint,
+    )
+    data = tuple(
+        EmbeddingBody(index=index, embedding=_encoded(values, encoding=body.encoding_format))
+        for index, values in enumerate(answer.embeddings)
+    )
+    return EmbeddingsBody(
+        data=data,
+        model=body.model,
+        usage=EmbeddingsUsageBody(prompt_tokens=answer.num_tokens, total_tokens=answer.num_tokens),
+        vlibrary=EmbeddingSpaceBody(space=answer.space, dimension=answer.dim),
+    )
+
+
+def _encoded(
+    values: Sequence[float], *, encoding: Literal["float", "base64"] | None
+) -> tuple[float, ...] | str:
+    if encoding != "base64":
+        return tuple(values)
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+@router.get("/v1/models", responses=openai_problems())
+async def list_models(services: ServicesOf) -> ModelsBody:
+    """Lists the backbones that are served, and every vector that is ready for one of them."""
+    backbones = await served_backbones(services)
+    # Several may have one name.
+    names = dict.fromkeys(model_name(backbone) for backbone in backbones)
+    models = [ModelBody(id=name, created=0) for name in names]
+    for backbone in backbones:
+        async for record in ready_vectors(services, backbone):
+            created = int(record.created.timestamp())
+            models.append(ModelBody(id=model_name(backbone, record), created=created))
+    return ModelsBody(data=tuple(models))
+
+
+@router.get("/v1/models/{model:path}", responses=openai_problems(404))
+async def get_model(model: ModelId, services: ServicesOf) -> ModelBody:
+    """Describes one model; any reference to a vector that exists may follow the backbone."""
+    record = await existing_vector(services, model)
+    created = 0 if record is None else int(record.created.timestamp())
+    return ModelBody(id=model, created=created)
+
+
+router.include_router(admitted)

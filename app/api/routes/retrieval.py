@@ -1,0 +1,61 @@
+"""The route that finds vectors for a query."""
+
+import numpy as np
+from fastapi import APIRouter, Request
+
+from app.api.dependencies import Services, ServicesOf
+from app.api.http.admission import AdmittedRoute
+from app.api.http.cancellation import race
+from app.api.http.problems import problems
+from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
+from app.api.steer.images import ImageLimits, read_images
+from app.api.steer.vector_selection import Embedding, embed_query
+from app.rpc.backbones import backbone_for
+
+router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
+
+
+@router.post("/retrieve", responses=problems(404, 408, 409, 413, 429, 504))
+async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf) -> RetrievalBody:
+    """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
+    return await race(
+        _retrieve(body, services=services),
+        request=request,
+        seconds=services.settings.request_timeout_seconds,
+    )
+
+
+async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBody:
+    query = await _query(body, services=services)
+    result = await services.retriever.search(
+        query.values,
+        space=query.space,
+        backbone_fingerprint=query.backbone_fingerprint,
+        k=body.k,
+        min_epoch=body.min_epoch,
+        include_collapsed=body.include_collapsed,
+    )
+    services.metrics.note_retrieval(result)
+    return RetrievalBody(
+        matches=tuple(MatchBody.model_validate(match) for match in result.matches),
+        abstained=result.abstained,
+        reason=result.reason,
+        epoch=result.epoch,
+        space=query.space,
+    )
+
+
+async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
+    if body.embedding is None:
+        texts = [] if body.image is None else [body.image]
+        images = await read_images(texts, limits=ImageLimits.of(services.settings))
+        return await embed_query(
+            services, image=next(iter(images), None), text=body.text, backbone=body.backbone
+        )
+    wanted = [] if body.backbone is None else [body.backbone]
+    worker = backbone_for(wanted, await services.serving.now())
+    return Embedding(
+        space=worker.space,
+        values=np.asarray(body.embedding, dtype=np.float32),
+        backbone_fingerprint=worker.backbone.fingerprint,
+    )

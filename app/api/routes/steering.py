@@ -1,0 +1,41 @@
+"""The route of steered answers."""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.sse import format_sse_event
+
+from app.api.dependencies import ServicesOf
+from app.api.http.admission import AdmittedRoute
+from app.api.http.problems import problems
+from app.api.schemas.steering import DeltaBody, SteerBody, SteerRequest
+from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
+from app.api.steer.generation import Piece, answer_whole, start_answer
+
+router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
+
+
+@router.post(
+    "/steer/generate",
+    response_model=SteerBody,
+    responses=EVENTS | problems(404, 408, 409, 413, 429, 504),
+)
+async def generate(
+    body: SteerRequest, request: Request, *, response: Response, services: ServicesOf
+) -> SteerBody | AnswerStream:
+    """Answers a prompt, steered by stored vectors, and proves that they were applied."""
+    if body.stream:
+        started = await start_answer(body, services=services, request=request)
+        events = answer_events(started, request=request, render=_events_of, error_event="error")
+        return AnswerStream(started, events)
+    plan, answer = await answer_whole(body, services=services, request=request)
+    response.headers.update(plan.headers())
+    return answer
+
+
+def _events_of(piece: Piece) -> Iterator[bytes]:
+    if isinstance(piece, SteerBody):
+        yield format_sse_event(event="answer", data_str=piece.model_dump_json())
+    else:
+        delta = DeltaBody.model_validate(piece)
+        yield format_sse_event(event="delta", data_str=delta.model_dump_json())

@@ -1,0 +1,158 @@
+"""Routes of training jobs."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import ServicesOf
+from app.api.http.admission import caller_of
+from app.api.http.job_events import stream_job_events
+from app.api.http.problems import problems
+from app.api.schemas.bodies import PageBody
+from app.api.schemas.fields import Cursor, Limit
+from app.api.schemas.training import JobBody, State, TrainRequest
+from app.core.errors import InvalidInputError
+from app.library.database import run_transaction
+from app.library.datasets import get_dataset
+from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
+from app.library.records import JobRecord
+from app.method.training.configuration import TrainingConfig
+
+MAX_SEQUENCE = 2**63 - 1
+
+router = APIRouter(tags=["training"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[!-~]{1,128}$",
+        description="Sending the same request again with the same key starts nothing new.",
+    ),
+]
+LastEventId = Annotated[
+    int,
+    Header(
+        alias="Last-Event-ID",
+        ge=0,
+        le=MAX_SEQUENCE,
+        description="The last event that the client has; the stream goes on after it.",
+    ),
+]
+
+
+@router.post("/train", status_code=202, responses=problems(404, 409, 413))
+async def start(
+    body: TrainRequest,
+    response: Response,
+    *,
+    services: ServicesOf,
+    idempotency_key: IdempotencyKey = None,
+) -> JobBody:
+    """Queues the training of the next version of a name."""
+    config = checked_config(body)
+
+    async def work(session: AsyncSession) -> JobRecord:
+        dataset = await get_dataset(session, body.dataset)
+        return await enqueue_training(
+            session,
+            name=body.name,
+            dataset_id=dataset.id,
+            config=config,
+            description=body.description,
+            tags=body.tags,
+            idempotency_key=idempotency_key,
+        )
+
+    record = await run_transaction(services.sessions, work)
+    response.headers["location"] = f"/train/{record.id}"
+    return JobBody.of(record)
+
+
+def checked_config(body: TrainRequest) -> dict[str, Any]:
+    """The settings that the caller changes, after a look at the whole configuration.
+
+    Raises:
+        InvalidInputError: A setting is unknown or out of its range.
+    """
+    if "shots" in body.config:
+        raise InvalidInputError("shots stands beside config, not in it")
+    config = {**body.config, "shots": body.shots}
+    TrainingConfig.from_dict(config)
+    return config
+
+
+@router.get("/train", responses=problems())
+async def list_page(
+    services: ServicesOf,
+    *,
+    state: State | None = None,
+    limit: Limit = 50,
+    cursor: Cursor | None = None,
+) -> PageBody[JobBody]:
+    """Lists jobs, newest first."""
+
+    async def work(session: AsyncSession) -> PageBody[JobBody]:
+        page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
+        items = tuple(JobBody.of(record) for record in page.items)
+        return PageBody[JobBody](items=items, next_cursor=page.next_cursor)
+
+    return await run_transaction(services.sessions, work)
+
+
+async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
+    """The job of the path.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+
+    async def work(session: AsyncSession) -> JobRecord:
+        return await get_job(session, job_id)
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get("/train/{job_id}", responses=problems(404))
+async def get_one(job_id: UUID, services: ServicesOf) -> JobBody:
+    """Describes one job."""
+    return JobBody.of(await found_job(job_id, services))
+
+
+@router.post("/train/{job_id}/cancel", responses=problems(404, 409))
+async def cancel(job_id: UUID, services: ServicesOf) -> JobBody:
+    """Asks a job to stop; doing so again is harmless, doing so too late is a conflict."""
+
+    async def work(session: AsyncSession) -> JobRecord:
+        return await request_cancel(session, job_id)
+
+    return JobBody.of(await run_transaction(services.sessions, work))
+
+
+def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:
+    """A place among the event streams, for as long as the stream lasts.
+
+    Raises:
+        BusyError: All are taken.
+    """
+    with services.streams.place(caller=caller_of(request)):
+        yield
+
+
+@router.get(
+    "/train/{job_id}/events",
+    response_class=EventSourceResponse,
+    # A generator's own errors come after the response has begun, so the job is looked up before.
+    dependencies=[Depends(found_job), Depends(stream_place)],
+    responses=problems(404, 429),
+)
+async def listen(
+    job_id: UUID, services: ServicesOf, last_event_id: LastEventId = 0
+) -> AsyncIterator[ServerSentEvent]:
+    """Streams what happens to a job (`progress` and `state`) until it ends."""
+    async for event in stream_job_events(services.sessions, job_id, after=last_event_id):
+        yield event

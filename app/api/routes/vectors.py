@@ -1,0 +1,231 @@
+"""Routes of the library of vectors."""
+
+import asyncio
+import re
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import Services, ServicesOf
+from app.api.http.admission import caller_of
+from app.api.http.problems import problems
+from app.api.http.uploads import OCTET_STREAM, file_body, read_body, require_media_type
+from app.api.schemas.bodies import PageBody
+from app.api.schemas.fields import Cursor, Description, Fingerprint, Limit, Name, Reference, Tag
+from app.api.schemas.vectors import (
+    AliasBody,
+    AliasPut,
+    EvaluationBody,
+    Status,
+    VectorBody,
+    VectorDetailBody,
+    VectorPatch,
+)
+from app.core.backbones import BackboneDescription
+from app.core.errors import NotFoundError
+from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
+from app.core.vector_file import decode_vector_file
+from app.library.aliases import set_alias
+from app.library.backbones import get_backbone
+from app.library.blobs import get_blob
+from app.library.database import run_transaction
+from app.library.evaluations import list_evaluations
+from app.library.records import VectorRecord
+from app.library.vectors import (
+    create_vector,
+    delete_vector,
+    find_by_sha256,
+    get_vector,
+    list_vectors,
+    update_vector,
+)
+from app.rpc.backbones import backbone_for
+
+MEDIA_TYPES: Final = (OCTET_STREAM, "application/x-safetensors")
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+
+router = APIRouter(tags=["vectors"])
+
+Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
+
+
+@router.get("/vectors", responses=problems())
+async def list_page(
+    services: ServicesOf,
+    *,
+    name: Name | None = None,
+    tag: Tag | None = None,
+    backbone: Fingerprint | None = None,
+    status: Status | None = None,
+    limit: Limit = 50,
+    cursor: Cursor | None = None,
+) -> PageBody[VectorBody]:
+    """Lists vectors that match every filter, newest first."""
+
+    async def work(session: AsyncSession) -> PageBody[VectorBody]:
+        page = await list_vectors(
+            session,
+            name=name,
+            tag=tag,
+            backbone=backbone,
+            status=status,
+            limit=limit,
+            cursor=cursor,
+        )
+        return PageBody[VectorBody].model_validate(page)
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.post(
+    "/vectors",
+    status_code=201,
+    responses=problems(409, 413, 415, 429, 504)
+    | {200: {"description": "The name has this file already", "model": VectorBody}},
+    openapi_extra=file_body(*MEDIA_TYPES),
+)
+async def import_file(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    *,
+    name: Name,
+    description: Annotated[Description, Query()] = "",
+    tags: Annotated[tuple[Tag, ...], Query(max_length=MAX_TAGS)] = (),
+) -> VectorBody:
+    """Imports an M2IV file as the next version of a name; the same file again changes nothing."""
+    require_media_type(request, *MEDIA_TYPES)
+    with services.uploads.place(caller=caller_of(request)):
+        blob = await read_body(request)
+        _, metadata = await asyncio.to_thread(decode_vector_file, blob)
+        backbone = await _find_backbone(services, metadata["backbone"])
+
+        async def work(session: AsyncSession) -> tuple[VectorRecord, bool]:
+            same = await find_by_sha256(session, sha256_hex(blob))
+            if same is not None and same.name == name and same.deleted is None:
+                return same, False
+            record = await create_vector(
+                session,
+                name=name,
+                blob=blob,
+                backbone=backbone,
+                method=metadata["method"][:100],
+                shots=_number(metadata.get("shots")),
+                hyper_parameters={},
+                seed=_number(metadata.get("seed")),
+                library_versions={"created_by": metadata["created_by"][:200]},
+                description=description,
+                tags=tags,
+            )
+            return record, True
+
+        record, is_new = await run_transaction(services.sessions, work)
+    if not is_new:
+        response.status_code = 200
+    response.headers["location"] = f"/vectors/{record.id}"
+    return VectorBody.model_validate(record)
+
+
+async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
+    """The backbone that is served now or was seen before."""
+
+    async def work(session: AsyncSession) -> BackboneDescription:
+        return await get_backbone(session, fingerprint)
+
+    try:
+        return await run_transaction(services.sessions, work)
+    except NotFoundError:
+        return backbone_for([fingerprint], await services.serving.now()).backbone
+
+
+def _number(text: str | None) -> int:
+    """What an imported file says of itself is a hint, never a reason to refuse it."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
+
+
+@router.get("/vectors/{ref}", responses=problems(404))
+async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
+    """Describes one version, with all that was measured of it."""
+
+    async def work(session: AsyncSession) -> VectorDetailBody:
+        record = await get_vector(session, VectorReference.parse(ref))
+        measured = await list_evaluations(session, record.id)
+        evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
+        body = VectorBody.model_validate(record)
+        return VectorDetailBody(**dict(body), evaluations=evaluations)
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get(
+    "/vectors/{ref}/file",
+    response_class=Response,
+    responses=problems(404)
+    | {200: {"content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def get_file(ref: Ref, services: ServicesOf) -> Response:
+    """Sends the stored file; its SHA-256 is the ETag."""
+
+    async def work(session: AsyncSession) -> tuple[VectorRecord, bytes]:
+        record = await get_vector(session, VectorReference.parse(ref))
+        return record, await get_blob(session, record.id)
+
+    record, blob = await run_transaction(services.sessions, work)
+    headers = {
+        "etag": f'"{record.sha256}"',
+        "content-disposition": f'attachment; filename="{record.name}-{record.version}.safetensors"',
+    }
+    return Response(blob, media_type=OCTET_STREAM, headers=headers)
+
+
+@router.patch("/vectors/{ref}", responses=problems(404))
+async def change(ref: Ref, body: VectorPatch, services: ServicesOf) -> VectorBody:
+    """Changes what is said about a version; the numbers never change."""
+
+    async def work(session: AsyncSession) -> VectorRecord:
+        record = await get_vector(session, VectorReference.parse(ref))
+        return await update_vector(
+            session,
+            record.id,
+            description=body.description,
+            tags=body.tags,
+            status=body.status,
+        )
+
+    return VectorBody.model_validate(await run_transaction(services.sessions, work))
+
+
+@router.delete("/vectors/{ref}", status_code=204, responses=problems(404, 409))
+async def delete(ref: Ref, services: ServicesOf) -> None:
+    """Takes a version out of the library, unless an alias points at it."""
+
+    async def work(session: AsyncSession) -> None:
+        record = await get_vector(session, VectorReference.parse(ref))
+        await delete_vector(session, record.id)
+
+    await run_transaction(services.sessions, work)
+
+
+@router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409))
+async def put_alias(
+    name: Annotated[Name, Path()],
+    alias: Annotated[Name, Path()],
+    *,
+    body: AliasPut,
+    services: ServicesOf,
+) -> AliasBody:
+    """Points an alias at a version, if it still points where the caller believes."""
+
+    async def work(session: AsyncSession) -> AliasBody:
+        record = await set_alias(
+            session,
+            name,
+            alias,
+            version=body.version,
+            expected_version=body.expected_version,
+        )
+        return AliasBody.model_validate(record)
+
+    return await run_transaction(services.sessions, work)

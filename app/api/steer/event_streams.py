@@ -1,0 +1,83 @@
+"""Responses that are server-sent events about one answer; knows no shape of an event."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from starlette.types import Receive, Scope, Send
+
+from app.api.http.errors import ClientGoneError, error_content
+from app.api.steer.generation import Piece, StartedAnswer
+from app.core.logs import get_logger
+
+SEND_SLACK_SECONDS: Final = 30.0
+
+log = get_logger(__name__)
+
+
+class AnswerStream(EventSourceResponse):
+    """Sends events and closes their source, whoever ends it.
+
+    The events watch the client and the deadline themselves. For a client that stays and reads
+    nothing it ends soon after the deadline; the connection is ended by who made the socket.
+
+    Args:
+        started: Whose source is closed at the end.
+        events: The answer in the wire format.
+    """
+
+    def __init__(self, started: StartedAnswer, events: AsyncGenerator[bytes, None]) -> None:
+        # Proxies must not collect events.
+        super().__init__(events, headers={"x-accel-buffering": "no", **started.plan.headers()})
+        self._started = started
+        self._events = events
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Sends the response."""
+        left = self._started.deadline - time.monotonic() + SEND_SLACK_SECONDS
+        # Events that nobody asked for cannot close what they come from.
+        async with aclosing(self._started.source), aclosing(self._events):
+            try:
+                async with asyncio.timeout(left):
+                    await self.stream_response(send)
+            except TimeoutError:
+                log.warning("client does not read its answer")
+
+
+# What a route documents that answers with events as well.
+EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream.media_type: {}}}}
+
+
+async def answer_events(
+    started: StartedAnswer,
+    *,
+    request: Request,
+    render: Callable[[Piece], Iterator[bytes]],
+    error_event: str | None,
+) -> AsyncGenerator[bytes, None]:
+    """The events of an answer's pieces, a comment in long pauses, and an event for an error.
+
+    Args:
+        started: The answer.
+        request: Whose answer it is.
+        render: The events of a piece.
+        error_event: The kind of event that tells of an error.
+    """
+    pieces = started.pieces
+    async with aclosing(pieces):
+        try:
+            async for piece in pieces:
+                if piece is None:
+                    yield KEEPALIVE_COMMENT
+                else:
+                    for event in render(piece):
+                        yield event
+        except ClientGoneError:
+            return
+        except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
+            content = error_content(request, error)
+            yield format_sse_event(event=error_event, data_str=content.decode())

@@ -1,0 +1,169 @@
+"""Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it.
+
+Knows no shape of a request.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import Services
+from app.api.steer.vector_selection import AUTO
+from app.core.backbones import BackboneDescription
+from app.core.errors import InvalidInputError, NotFoundError
+from app.core.identifiers import VectorReference
+from app.library.database import run_transaction
+from app.library.pages import Page
+from app.library.records import VectorRecord
+from app.library.vectors import get_vector, list_vectors
+
+SEPARATOR: Final = ":"
+PAGE: Final = 200
+MAX_LISTED_VECTORS: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """What the name of a model says.
+
+    Attributes:
+        backbone: Who answers.
+        vector: The reference of what steers it, or `auto`, or nothing.
+    """
+
+    backbone: BackboneDescription
+    vector: str | None
+
+
+async def named_model(
+    services: Services, name: str, *, references: Sequence[str] = ()
+) -> NamedModel:
+    """The backbone and the vector of a model's name; whether the vector exists is not said.
+
+    Args:
+        services: Who serves.
+        name: Of the model.
+        references: Vectors that are named elsewhere.
+
+    Raises:
+        NotFoundError: No backbone of that name is served, or what follows is no reference.
+        InvalidInputError: Several are, and no vector tells which is meant.
+        WorkerUnavailableError: No backbone is served at all.
+    """
+    backbones, vector = await _named(services, name)
+    if len(backbones) == 1:
+        return NamedModel(backbone=backbones[0], vector=vector)
+    own = [] if vector is None or vector == AUTO else [vector]
+    wanted = await _backbones_of(services, [*own, *references])
+    if not wanted:
+        raise InvalidInputError(
+            "Several backbones of this name are served; a vector by name tells which is meant",
+            details={"param": "model"},
+        )
+    # Vectors that do not fit are refused where everything that steers is known.
+    fitting = (backbone for backbone in backbones if backbone.fingerprint in wanted)
+    return NamedModel(backbone=next(fitting, backbones[0]), vector=vector)
+
+
+async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescription], str | None]:
+    """The served backbones that a model's name can mean, at least one, and the vector in it."""
+    served = await served_backbones(services)
+    # Backbones may have the separator in their names, so the longest one that fits is meant.
+    for known in sorted({backbone.name for backbone in served}, key=len, reverse=True):
+        backbones = [backbone for backbone in served if backbone.name == known]
+        if name == known:
+            return backbones, None
+        if name.startswith(known + SEPARATOR):
+            return backbones, _checked_reference(name.removeprefix(known + SEPARATOR))
+    raise _no_model()
+
+
+async def _backbones_of(services: Services, references: Sequence[str]) -> set[str]:
+    """The fingerprints of the backbones that the vectors were made for."""
+
+    async def work(session: AsyncSession) -> set[str]:
+        records = [await get_vector(session, VectorReference.parse(ref)) for ref in references]
+        return {record.backbone.fingerprint for record in records}
+
+    return await run_transaction(services.sessions, work) if references else set()
+
+
+def _checked_reference(text: str) -> str:
+    try:
+        VectorReference.parse(text)
+    except InvalidInputError as error:
+        raise _no_model() from error
+    return text
+
+
+def _no_model() -> NotFoundError:
+    return NotFoundError(
+        "There is no such model; a model is <backbone>, <backbone>:<vector> or <backbone>:auto",
+        details={"param": "model"},
+    )
+
+
+async def served_backbones(services: Services) -> tuple[BackboneDescription, ...]:
+    """The backbones that workers serve now; at least one.
+
+    Raises:
+        WorkerUnavailableError: There is none.
+    """
+    serving = await services.serving.now()
+    return tuple({health.backbone.fingerprint: health.backbone for health in serving}.values())
+
+
+async def existing_vector(services: Services, name: str) -> VectorRecord | None:
+    """The stored vector of a model; None when it names none, or leaves the choice to retrieval.
+
+    Raises:
+        NotFoundError: There is no such model.
+        WorkerUnavailableError: No backbone is served at all.
+    """
+    backbones, reference = await _named(services, name)
+    if reference is None or reference == AUTO:
+        return None
+
+    async def work(session: AsyncSession) -> VectorRecord:
+        return await get_vector(session, VectorReference.parse(reference))
+
+    try:
+        record = await run_transaction(services.sessions, work)
+    except NotFoundError as error:
+        raise _no_model() from error
+    if record.backbone.fingerprint not in {backbone.fingerprint for backbone in backbones}:
+        raise _no_model()
+    return record
+
+
+async def ready_vectors(
+    services: Services, backbone: BackboneDescription
+) -> AsyncIterator[VectorRecord]:
+    """The vectors that are ready for the backbone, newest first and at most 10,000."""
+    cursor: str | None = None
+    for _ in range(MAX_LISTED_VECTORS // PAGE):
+
+        async def work(session: AsyncSession, cursor: str | None = cursor) -> Page[VectorRecord]:
+            return await list_vectors(
+                session,
+                backbone=backbone.fingerprint,
+                status="ready",
+                limit=PAGE,
+                cursor=cursor,
+            )
+
+        page = await run_transaction(services.sessions, work)
+        for record in page.items:
+            yield record
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def model_name(backbone: BackboneDescription, record: VectorRecord | None = None) -> str:
+    """How a backbone is called, alone or with exactly one version of a vector."""
+    if record is None:
+        return backbone.name
+    return f"{backbone.name}{SEPARATOR}{record.name}@{record.version}"

@@ -1,0 +1,242 @@
+"""From what a caller asks to be steered by to stored vectors: by reference, or retrieved.
+
+The vectors of the server's policy are added to whatever was chosen and never displaced by it; a
+chosen vector may still work against them. Knows nothing of HTTP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import Services
+from app.api.schemas.openai import ChatSteering
+from app.api.schemas.steering import (
+    AutoRetrievalBody,
+    DemonstrationsChoice,
+    SteerRequest,
+    VectorChoice,
+)
+from app.core.errors import InvalidInputError, NotFoundError, SteeringError
+from app.core.identifiers import VectorReference
+from app.library.database import run_transaction
+from app.library.datasets import get_dataset
+from app.library.records import VectorRecord
+from app.library.retrieval import RetrievalResult
+from app.library.vectors import get_vector
+from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
+
+AUTO: Final = "auto"
+
+Float32Array = npt.NDArray[np.float32]
+Source: TypeAlias = Literal["request", "retrieval", "policy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenVector:
+    """A stored vector, how strongly it shall be applied, and who asked for it."""
+
+    record: VectorRecord
+    strength: float
+    source: Source = "request"
+
+    def to_wire(self) -> VectorUse:
+        """As the worker is told."""
+        return VectorUse(
+            sha256=self.record.sha256,
+            vector_id=self.record.id,
+            name=self.record.name,
+            version=self.record.version,
+            strength=self.strength,
+        )
+
+
+def listed_choices(body: SteerRequest | ChatSteering) -> list[VectorChoice]:
+    """The references that a request names; none for `auto` and for nothing."""
+    if body.vector is None or body.vector == AUTO:
+        return []
+    items = body.vector if isinstance(body.vector, list) else [body.vector]
+    return [item if isinstance(item, VectorChoice) else VectorChoice(ref=item) for item in items]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What shall steer an answer, and what retrieval found if it was asked."""
+
+    vectors: tuple[ChosenVector, ...]
+    retrieval: AutoRetrievalBody | None = None
+
+
+async def choose(
+    services: Services, body: SteerRequest, *, images: Sequence[bytes], backbone: str | None
+) -> Choice:
+    """Everything that shall steer the answer to a request.
+
+    Args:
+        services: Where vectors are found.
+        body: The request.
+        images: Its images as file bytes.
+        backbone: The fingerprint of the backbone that shall answer; any when not given.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        InvalidInputError: A reference is malformed, or a vector is asked for twice or is in the
+            policy as well.
+        SteeringError: The policy cannot be applied in full.
+    """
+    policy = await find_policy(services)
+    if body.vector != AUTO:
+        chosen = await find_vectors(services, listed_choices(body), strength=body.strength)
+        _refuse_policy_vectors(chosen, policy=policy)
+        return Choice(vectors=(*chosen, *policy))
+    wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
+    query = await embed_query(
+        services, image=next(iter(images), None), text=body.prompt, backbone=wanted
+    )
+    found, retrieval = await retrieve_one(services, query, strength=body.strength)
+    fresh = [use for use in found if not _is_enforced(use, policy=policy)]
+    return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
+
+
+async def find_policy(services: Services) -> list[ChosenVector]:
+    """The vectors of the server's policy.
+
+    Raises:
+        SteeringError: One is missing or named twice, so that no answer may be given.
+    """
+    wanted = services.settings.policy_vectors
+    choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
+    try:
+        found = await find_vectors(services, choices, strength=1.0)
+    except NotFoundError as error:
+        raise SteeringError(
+            f"The server's policy wants {len(wanted)} vectors that are not all there"
+        ) from error
+    except InvalidInputError as error:
+        raise SteeringError(
+            "Two references of the server's policy name the same vector; give it one strength"
+        ) from error
+    return [replace(use, source="policy") for use in found]
+
+
+def _is_enforced(use: ChosenVector, *, policy: Sequence[ChosenVector]) -> bool:
+    # Catches a mistake and no intent: any other vector may point the other way as well.
+    return use.record.sha256 in {enforced.record.sha256 for enforced in policy}
+
+
+def _refuse_policy_vectors(
+    chosen: Sequence[ChosenVector], *, policy: Sequence[ChosenVector]
+) -> None:
+    if any(_is_enforced(use, policy=policy) for use in chosen):
+        raise InvalidInputError(
+            "A vector is asked for that the server's policy applies to every answer already"
+        )
+
+
+async def find_vectors(
+    services: Services, choices: Sequence[VectorChoice], *, strength: float
+) -> list[ChosenVector]:
+    """The stored vectors of the references, in their order.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        InvalidInputError: A reference is malformed, or two name the same vector.
+    """
+
+    async def work(session: AsyncSession) -> list[VectorRecord]:
+        return [await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices]
+
+    records = await run_transaction(services.sessions, work) if choices else []
+    if len({record.id for record in records}) < len(records):
+        raise InvalidInputError("The same vector is asked for twice; give it one strength")
+    return [
+        ChosenVector(
+            record=record, strength=strength if choice.strength is None else choice.strength
+        )
+        for record, choice in zip(records, choices, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """A query as the index sees it."""
+
+    space: str
+    values: Float32Array
+    backbone_fingerprint: str
+
+
+async def embed_query(
+    services: Services, *, image: bytes | None, text: str | None, backbone: str | None = None
+) -> Embedding:
+    """The embedding of a query by the backbone that is served, or by the one asked for.
+
+    Raises:
+        WorkerUnavailableError: No worker answers.
+        IncompatibleBackboneError: None serves the backbone asked for.
+    """
+    if backbone is None:
+        backbone = (await services.serving.now())[0].backbone.fingerprint
+    answer = await services.workers.embed(
+        EmbedRequest(images=(image,), questions=(text,)), backbone_fingerprint=backbone
+    )
+    values = np.asarray(answer.embeddings[0], dtype=np.float32)
+    return Embedding(space=answer.space, values=values, backbone_fingerprint=backbone)
+
+
+async def retrieve_one(
+    services: Services, query: Embedding, *, strength: float
+) -> tuple[list[ChosenVector], AutoRetrievalBody]:
+    """The vector that fits the query, if one does, and what was found out on the way."""
+    result = await services.retriever.search(
+        query.values,
+        space=query.space,
+        backbone_fingerprint=query.backbone_fingerprint,
+        k=1,
+    )
+    services.metrics.note_retrieval(result)
+    chosen = [] if result.abstained else result.matches[:1]
+    return (
+        [
+            ChosenVector(record=match.vector, strength=strength, source="retrieval")
+            for match in chosen
+        ],
+        _summary(result),
+    )
+
+
+def _summary(result: RetrievalResult) -> AutoRetrievalBody:
+    best = next(iter(result.matches), None)
+    return AutoRetrievalBody(
+        abstained=result.abstained,
+        reason=result.reason,
+        score=None if best is None else best.score,
+        threshold=None if best is None else best.threshold,
+    )
+
+
+async def find_demonstrations(
+    services: Services, choice: DemonstrationsChoice | None
+) -> DemonstrationsUse | None:
+    """The demonstrations as the worker is told.
+
+    Raises:
+        NotFoundError: There is no such data set.
+    """
+    if choice is None:
+        return None
+
+    async def work(session: AsyncSession) -> DemonstrationsUse:
+        record = await get_dataset(session, choice.dataset)
+        return DemonstrationsUse(
+            dataset_id=record.id,
+            storage_key=record.storage_key,
+            shots=choice.shots,
+            selection=choice.selection,
+            seed=choice.seed,
+        )
+
+    return await run_transaction(services.sessions, work)

@@ -1,1 +1,0 @@
-"""`vlibrary bench`: the figures of docs/benchmarks, measured in one run and told as ratios."""

@@ -1,0 +1,1 @@
+"""The frozen LVLM: how it is loaded, prompted and looked into."""

@@ -1,0 +1,261 @@
+"""Vision features computed once per picture and reused by teacher, student and evaluation.
+
+Knows prompts and pictures; knows no question's meaning, no answer and no vectors.
+
+Steering never touches the vision tower, so its output is the same for every prompt that shows the
+picture. Families that take precomputed features are fed from here; for the others, and wherever a
+processor's placeholders turn out to depend on the text around them, prompts are read from pixels as
+usual. Which way is taken is decided by comparison with the processor.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+
+from app.core.errors import InvalidInputError
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import (
+    TOKEN_KEYS,
+    EncodedBatch,
+    PromptText,
+    encode_prompts,
+    finish_batch,
+    process,
+    writes_bos,
+)
+from app.method.backbone.vision import (
+    ImageFeatures,
+    batches_of_equal_size,
+    encode_images,
+    image_digest,
+    join_features,
+    mean_token,
+    takes_precomputed,
+    tower_states,
+)
+
+DEFAULT_MAX_BYTES: Final = 2 * 1024**3
+_TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
+
+_Side: TypeAlias = Literal["left", "right"]
+
+
+def _filled(row: Sequence[int], length: int, *, fill: int, side: _Side) -> list[int]:
+    gap = [fill] * (length - len(row))
+    return [*gap, *row] if side == "left" else [*row, *gap]
+
+
+class FeatureCache:
+    """The vision features of pictures seen so far, with the least recently used dropped first.
+
+    Holds at most about `max_bytes` of features on the backbone's device; what was dropped is
+    computed again when it is needed. The short summaries for retrieval are kept as well: all of
+    them, or as many as `max_summaries` says.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_summaries: int | None = None,
+    ) -> None:
+        self._backbone = backbone
+        self._max_bytes = max_bytes
+        self._max_summaries = max_summaries
+        self._num_bytes = 0
+        self._features: OrderedDict[str, ImageFeatures] = OrderedDict()
+        self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
+        self._type_keys: tuple[str, ...] = ()
+        token = getattr(backbone.processor, "image_token", None)
+        self._image_token = token if isinstance(token, str) else "<image>"
+        known = self._image_token in backbone.tokenizer.get_vocab()
+        self._takes_features = known and takes_precomputed(backbone.model)
+        self._is_checked = False
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether prompts are built from kept features rather than from pixels."""
+        return self._takes_features
+
+    def prepare(
+        self, images: Sequence[Image.Image], *, on_batch: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Computes what is missing, in batches of pictures of equal size.
+
+        Args:
+            images: Pictures that will be needed.
+            on_batch: Called with how many pictures are done and how many there are to do.
+
+        Raises:
+            InvalidInputError: The processor refuses a picture.
+        """
+        wanted = {image_digest(image): image for image in images}
+        kept = self._features if self._takes_features else self._summaries
+        missing = {digest: image for digest, image in wanted.items() if digest not in kept}
+        done = 0
+        for group in batches_of_equal_size(missing):
+            self._compute(group)
+            done += len(group)
+            if on_batch is not None:
+                on_batch(done, len(missing))
+
+    def summaries(self, images: Sequence[Image.Image]) -> Float32[Tensor, "images width"]:
+        """The mean visual token of each picture, on the CPU.
+
+        Raises:
+            InvalidInputError: The processor refuses a picture.
+        """
+        digests = [image_digest(image) for image in images]
+        for digest in set(digests) & set(self._features) - set(self._summaries):
+            # Dropped earlier than the features that it is read off.
+            self._summaries[digest] = self._features[digest].summary
+        pairs = zip(digests, images, strict=True)
+        self.prepare([image for digest, image in pairs if digest not in self._summaries])
+        found = torch.stack([self._summaries[digest] for digest in digests])
+        for digest in digests:
+            self._summaries.move_to_end(digest)
+        self._drop_summaries()
+        return found
+
+    def encode(
+        self, prompts: Sequence[PromptText], *, answers: Sequence[str] | None = None
+    ) -> EncodedBatch:
+        """The same batch as `encode_prompts`, without going through pixels where that is exact.
+
+        Args:
+            prompts: At least one.
+            answers: One text a prompt, or None to leave the prompts open for generation.
+
+        Raises:
+            TooLargeError: A row is longer than the backbone's context window.
+            InvalidInputError: The processor refuses a picture or a prompt.
+        """
+        self._check(prompts)
+        if not self._takes_features or not any(prompt.images for prompt in prompts):
+            return encode_prompts(self._backbone, prompts, answers=answers)
+        side: _Side = "left" if answers is None else "right"
+        self._drop_summaries()
+        return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
+
+    def count_tokens(self, prompts: Sequence[PromptText]) -> list[int]:
+        """How long each prompt will be, without an answer; close enough to plan batches with."""
+        self._check(prompts)
+        texts = self._backbone.tokenizer([prompt.text for prompt in prompts])
+        lengths = [len(ids) for ids in texts["input_ids"]]
+        most = max(prompts, key=lambda prompt: len(prompt.images))
+        if not most.images:
+            return lengths
+        if self._takes_features:
+            return [
+                length + sum(len(self._get(image).placeholder_ids) - 1 for image in prompt.images)
+                for length, prompt in zip(lengths, prompts, strict=True)
+            ]
+        whole = process(self._backbone, [most], padding_side="right")["input_ids"].shape[1]
+        share = max(0, -(-(whole - lengths[prompts.index(most)]) // len(most.images)))
+        return [
+            length + share * len(prompt.images)
+            for length, prompt in zip(lengths, prompts, strict=True)
+        ]
+
+    def _check(self, prompts: Sequence[PromptText]) -> None:
+        """Compares with the processor once, on the first prompt that shows a picture."""
+        shown = next((prompt for prompt in prompts if prompt.images), None)
+        if self._is_checked or not self._takes_features or shown is None:
+            return
+        self._is_checked = True
+        wanted = process(self._backbone, [shown], padding_side="right")
+        keys = set(wanted) & set(TOKEN_KEYS)
+        self._type_keys = tuple(sorted(keys & _TYPE_KEYS))
+        if keys - _TYPE_KEYS != {"input_ids", "attention_mask"}:
+            self._takes_features = False
+            return
+        found = self._assemble([shown], "right")
+        self._takes_features = all(torch.equal(wanted[key], found[key]) for key in keys)
+
+    def _assemble(self, prompts: Sequence[PromptText], side: _Side) -> dict[str, Any]:
+        self.prepare([image for prompt in prompts for image in prompt.images])
+        shown = [self._get(image) for prompt in prompts for image in prompt.images]
+        rows = self._token_rows(prompts, iter(shown))
+        return {**self._padded(rows, side), **join_features(shown)}
+
+    def _token_rows(
+        self, prompts: Sequence[PromptText], shown: Iterator[ImageFeatures]
+    ) -> list[list[int]]:
+        tokenizer = self._backbone.tokenizer
+        placeholder = tokenizer.convert_tokens_to_ids(self._image_token)
+        texts = [prompt.text for prompt in prompts]
+        encoded = tokenizer(texts, add_special_tokens=not writes_bos(self._backbone, texts[0]))
+        rows: list[list[int]] = []
+        for prompt, ids in zip(prompts, encoded["input_ids"], strict=True):
+            if ids.count(placeholder) != len(prompt.images):
+                raise InvalidInputError(
+                    f"Placeholders and images do not match: wanted {len(prompt.images)}, "
+                    f"found {ids.count(placeholder)}"
+                )
+            row: list[int] = []
+            for token_id in ids:
+                row += next(shown).placeholder_ids if token_id == placeholder else (token_id,)
+            rows.append(row)
+        return rows
+
+    def _padded(self, rows: Sequence[list[int]], side: _Side) -> dict[str, Any]:
+        pad = cast("int", self._backbone.tokenizer.pad_token_id)
+        columns = {"input_ids": (rows, pad), "attention_mask": ([[1] * len(r) for r in rows], 0)}
+        for key in self._type_keys:
+            columns[key] = (self._backbone.processor.create_mm_token_type_ids(list(rows)), 0)
+        length = max(map(len, rows))
+        return {
+            key: torch.tensor(
+                [_filled(row, length, fill=fill, side=side) for row in values],
+                dtype=torch.long,
+                device=self._backbone.device,
+            )
+            for key, (values, fill) in columns.items()
+        }
+
+    def _get(self, image: Image.Image) -> ImageFeatures:
+        digest = image_digest(image)
+        if digest not in self._features:
+            self._compute({digest: image})
+        self._features.move_to_end(digest)
+        return self._features[digest]
+
+    @torch.no_grad()
+    def _compute(self, group: dict[str, Image.Image]) -> None:
+        alone = [PromptText(text=self._image_token, images=(image,)) for image in group.values()]
+        try:
+            inputs = process(self._backbone, alone, padding_side="right", add_special_tokens=False)
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            raise InvalidInputError(
+                "The processor cannot read an image", details={"reason": type(error).__name__}
+            ) from error
+        if not self._takes_features:
+            states = tower_states(self._backbone.model, inputs, count=len(group))
+            for digest, tokens in zip(group, states, strict=True):
+                self._summaries[digest] = mean_token([tokens])
+            return
+        found = encode_images(self._backbone.model, inputs, count=len(group))
+        if found is None:
+            for digest, image in group.items():
+                self._compute({digest: image})
+            return
+        for digest, features in zip(group, found, strict=True):
+            self._summaries[digest] = features.summary
+            self._store(digest, features)
+
+    def _drop_summaries(self) -> None:
+        while self._max_summaries is not None and len(self._summaries) > self._max_summaries:
+            self._summaries.popitem(last=False)
+
+    def _store(self, digest: str, features: ImageFeatures) -> None:
+        self._features[digest] = features
+        self._num_bytes += features.num_bytes
+        while self._num_bytes > self._max_bytes and len(self._features) > 1:
+            _, dropped = self._features.popitem(last=False)
+            self._num_bytes -= dropped.num_bytes

@@ -1,0 +1,204 @@
+"""The frozen vision-language model with its processor, and the fingerprint that names it.
+
+Knows how to load and identify a backbone; knows nothing of vectors.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from app.core.backbones import BackboneDescription
+from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
+from app.method.backbone.chat import AnswerFormat, find_answer_format
+from app.method.backbone.fingerprint import describe, digest_of_files, digest_of_parameters
+
+POCKET: Final = "pocket"
+POCKET_FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "pocket-lvlm"
+
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A loaded backbone in evaluation mode whose parameters take no gradient.
+
+    Attributes:
+        model: The Hugging Face image-text-to-text model.
+        processor: Its processor.
+        name: Where it came from.
+        description: Identity and sizes, as records keep them.
+        answer_format: How its chat template writes an answer.
+        eos_token_ids: Tokens that end a generation, ascending.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    name: str
+    description: BackboneDescription
+    answer_format: AnswerFormat
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return self.model.dtype
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The processor's tokenizer; it has a padding token."""
+        return cast("PreTrainedTokenizerBase", self.processor.tokenizer)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the text decoder."""
+        return self.description.num_layers
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return self.description.hidden_size
+
+
+def _ids(value: object) -> Iterable[int]:
+    if isinstance(value, int):
+        return (value,)
+    return tuple(value) if isinstance(value, list | tuple) else ()
+
+
+def backbone_from_parts(
+    model: PreTrainedModel, processor: ProcessorMixin, *, name: str, revision: str | None = None
+) -> Backbone:
+    """A backbone from a model and a processor that are already in memory.
+
+    The model is put into evaluation mode and its parameters are frozen. A tokenizer without a
+    padding token gets its end token for that.
+
+    Args:
+        model: An image-text-to-text model.
+        processor: Its processor.
+        name: What people call it.
+        revision: Identifies the weights; None digests samples of them.
+
+    Raises:
+        UnsupportedBackboneError: The chat template has no end of turn, or the tokenizer no token
+            that could pad.
+    """
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise UnsupportedBackboneError(
+                "The tokenizer cannot pad: wanted a padding or end token, found neither"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    model.train(mode=False)
+    model.requires_grad_(requires_grad=False)
+    layout = find_answer_format(processor)
+    generation = getattr(model, "generation_config", None)
+    ends = {
+        *_ids(getattr(generation, "eos_token_id", None)),
+        *_ids(tokenizer.eos_token_id),
+        layout.end_token_id,
+    }
+    return Backbone(
+        model=model,
+        processor=processor,
+        name=name,
+        description=describe(
+            model, processor, name=name, revision=revision or digest_of_parameters(model)
+        ),
+        answer_format=layout,
+        eos_token_ids=tuple(sorted(ends)),
+    )
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"Unknown device: wanted auto, cpu or cuda, found {device}"
+        ) from error
+
+
+def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in _DTYPES:
+        raise ConfigurationError(f"Unknown dtype: wanted auto, {', '.join(_DTYPES)}, found {dtype}")
+    return _DTYPES[dtype]
+
+
+def _revision(source: str, model: PreTrainedModel) -> str:
+    folder = Path(source)
+    if folder.is_dir():
+        return digest_of_files(folder)
+    return str(getattr(model.config, "_commit_hash", None) or source)
+
+
+def load_backbone(
+    source: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
+) -> Backbone:
+    """Loads a backbone with its processor.
+
+    Args:
+        source: `pocket` for the bundled one, a folder, or a hub id.
+        device: `auto` takes a GPU when there is one.
+        dtype: `auto` is float32 on a CPU and bfloat16 elsewhere.
+        attention: The attention implementation, `sdpa` or `eager`.
+
+    Raises:
+        NotFoundError: There is no such checkpoint.
+        UnsupportedBackboneError: It is no image-text-to-text model with a usable processor.
+        ConfigurationError: The device or the dtype is unknown.
+    """
+    place = str(POCKET_FOLDER) if source == POCKET else source
+    target = _resolve_device(device)
+    options: Mapping[str, Any] = {
+        "dtype": _resolve_dtype(dtype, target),
+        "attn_implementation": attention,
+    }
+    try:
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(place, **options)
+        load_processor = cast("Callable[[str], ProcessorMixin]", AutoProcessor.from_pretrained)
+        processor = load_processor(place)
+    except OSError as error:
+        raise NotFoundError(
+            f"No such backbone: wanted a folder or hub id with a checkpoint, found {source}",
+            details={"source": source},
+        ) from error
+    except (ValueError, ImportError) as error:
+        raise UnsupportedBackboneError(
+            f"{source} cannot be loaded: wanted an image-text-to-text model and its processor",
+            details={"source": source, "reason": type(error).__name__},
+        ) from error
+    if not hasattr(processor, "image_processor"):
+        raise UnsupportedBackboneError(
+            f"{source} cannot be used: wanted a processor for images, found "
+            f"{type(processor).__name__}",
+            details={"source": source},
+        )
+    nn.Module.to(model, target)
+    revision = _revision(place, model)
+    return backbone_from_parts(model, processor, name=source, revision=revision)

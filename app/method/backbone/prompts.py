@@ -1,0 +1,304 @@
+"""From questions, images and demonstrations to the tensors a backbone reads.
+
+Knows the processor's layout of text and images; knows neither vectors nor losses.
+
+An answer is never part of the tokenised prompt: its ids are appended to the ids of a prompt that
+ends with the generation prompt, so training sees exactly the sequence that generation would make.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from PIL import Image
+from torch import Tensor
+from transformers import IdeficsProcessor
+
+from app.core.errors import InvalidInputError, TooLargeError
+from app.method.backbone.chat import (
+    as_plain_text,
+    encode_answer,
+    model_message,
+    render,
+    user_message,
+)
+from app.method.backbone.examples import Example
+from app.method.backbone.loading import Backbone
+
+# What a processor may return with one entry a token; everything else describes images.
+TOKEN_KEYS: Final = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "cross_attention_mask",
+    "image_attention_mask",
+)
+_UNUSED_KEYS: Final = frozenset({"labels"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptText:
+    """A conversation as the processor's text, ending where the model is to answer.
+
+    Attributes:
+        text: Rendered by the chat template, one placeholder an image.
+        images: In the order of their placeholders.
+    """
+
+    text: str
+    images: tuple[Image.Image, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedBatch:
+    """Prompts as the backbone's inputs.
+
+    Attributes:
+        inputs: Keyword arguments of the model, on its device. Padded on the right when answers were
+            given and on the left otherwise.
+        num_prompt_tokens: Tokens of each prompt without padding and without the answer.
+        predicts_answer: Positions whose logits predict an answer token: from the last prompt token
+            (it predicts the first answer token) to the one before the end of the turn.
+        answer_ids: Ids of each answer with the token that ends the turn; empty without answers.
+    """
+
+    inputs: dict[str, Any]
+    num_prompt_tokens: tuple[int, ...]
+    predicts_answer: Bool[Tensor, "rows tokens"]
+    answer_ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def targets(self) -> Int[Tensor, " answers"]:
+        """All answer ids, row after row, in the order in which `predicts_answer` selects."""
+        flat = [token_id for ids in self.answer_ids for token_id in ids]
+        return torch.tensor(flat, dtype=torch.long, device=self.predicts_answer.device)
+
+
+def build_prompt(
+    backbone: Backbone,
+    question: str,
+    images: Image.Image | Sequence[Image.Image],
+    *,
+    demonstrations: Sequence[Example] = (),
+    instruction: str | None = None,
+) -> PromptText:
+    """A prompt for one question, after as many solved examples as are given.
+
+    Text of users and data sets cannot write control tokens or placeholders: it is broken up where
+    it tries.
+
+    Args:
+        backbone: Whose chat template is used.
+        question: What is asked.
+        images: What it is asked about: one image, several, or an empty sequence.
+        demonstrations: Solved examples, first to last; each becomes a turn of the user and one of
+            the model.
+        instruction: Said once at the very start.
+
+    Raises:
+        InvalidInputError: The question is empty.
+    """
+    if not question.strip():
+        raise InvalidInputError("Nothing to answer: wanted a question, found an empty text")
+    processor = backbone.processor
+    asked = [images] if isinstance(images, Image.Image) else list(images)
+    messages = []
+    for example in demonstrations:
+        messages += [
+            user_message(as_plain_text(processor, example.question), num_images=1),
+            model_message(as_plain_text(processor, example.answer)),
+        ]
+    messages.append(user_message(as_plain_text(processor, question), num_images=len(asked)))
+    if instruction:
+        text = as_plain_text(processor, instruction)
+        messages[0]["content"].insert(0, {"type": "text", "text": text})
+    return PromptText(
+        text=render(processor, messages, with_generation_prompt=True),
+        images=(*(example.image for example in demonstrations), *asked),
+    )
+
+
+def answer_token_ids(backbone: Backbone, answer: str) -> tuple[int, ...]:
+    """The ids the backbone has to write for this answer, with the token that ends its turn."""
+    return tuple(encode_answer(backbone.processor, backbone.answer_format, answer))
+
+
+def check_length(backbone: Backbone, num_tokens: int) -> None:
+    """Returns when a sequence fits the backbone's context window.
+
+    Raises:
+        TooLargeError: It is longer than the backbone was made for.
+    """
+    limit = backbone.description.max_position_embeddings
+    if limit and num_tokens > limit:
+        raise TooLargeError(
+            f"The prompt is too long: wanted at most {limit} tokens, found {num_tokens}",
+            details={"wanted": limit, "found": num_tokens},
+        )
+
+
+def writes_bos(backbone: Backbone, text: str) -> bool:
+    """Whether a rendered prompt starts with the token that the tokenizer would put there."""
+    bos = backbone.tokenizer.bos_token
+    return bool(bos) and text.startswith(str(bos))
+
+
+def _interleaved(backbone: Backbone, prompt: PromptText) -> list[str | Image.Image]:
+    texts = prompt.text.split(str(getattr(backbone.processor, "image_token", "<image>")))
+    parts: list[str | Image.Image] = [texts[0]]
+    for image, text in zip(prompt.images, texts[1:], strict=True):
+        parts += [image, text]
+    return parts
+
+
+def process(
+    backbone: Backbone,
+    prompts: Sequence[PromptText],
+    *,
+    padding_side: Literal["left", "right"],
+    add_special_tokens: bool | None = None,
+) -> dict[str, Any]:
+    """What the processor itself makes of the prompts.
+
+    Args:
+        backbone: Whose processor is asked.
+        prompts: At least one.
+        padding_side: Where shorter rows are filled up.
+        add_special_tokens: Whether the tokenizer adds a start token; None adds it exactly when the
+            template has not written one.
+
+    Returns:
+        Tensors on the backbone's device, pixels in its dtype.
+    """
+    options: dict[str, Any] = {
+        "padding": True,
+        "padding_side": padding_side,
+        "return_tensors": "pt",
+    }
+    if isinstance(backbone.processor, IdeficsProcessor):
+        # The first Idefics takes text and images in turn and writes start tokens by itself.
+        features = backbone.processor(
+            text=[_interleaved(backbone, prompt) for prompt in prompts], **options
+        )
+    else:
+        if add_special_tokens is None:
+            add_special_tokens = not writes_bos(backbone, prompts[0].text)
+        images = [list(prompt.images) for prompt in prompts]
+        features = backbone.processor(
+            text=[prompt.text for prompt in prompts],
+            images=images if any(images) else None,
+            add_special_tokens=add_special_tokens,
+            **options,
+        )
+    moved = features.to(device=backbone.device, dtype=backbone.dtype)
+    return {key: value for key, value in moved.items() if key not in _UNUSED_KEYS}
+
+
+def _extended(
+    value: Shaped[Tensor, "rows ..."],
+    *,
+    source: Int[Tensor, "rows tokens"],
+    kept: Bool[Tensor, "rows tokens"],
+) -> Shaped[Tensor, "rows tokens ..."]:
+    rows = torch.arange(len(value), device=value.device)[:, None]
+    mask = kept.view(*kept.shape, *([1] * (value.ndim - kept.ndim)))
+    return value[rows, source] * mask.to(value.dtype)
+
+
+def append_answers(
+    inputs: dict[str, Any], answers: Sequence[Sequence[int]], *, pad_token_id: int
+) -> tuple[dict[str, Any], Bool[Tensor, "rows tokens"]]:
+    """Right-padded inputs with each row's answer put right after its prompt.
+
+    Args:
+        inputs: Right-padded prompts; every per-token tensor is extended.
+        answers: One sequence of ids a row, none of them empty.
+        pad_token_id: Fills what is left of `input_ids`.
+
+    Returns:
+        New inputs, and the positions whose logits predict the answers.
+    """
+    mask: Int[Tensor, "rows tokens"] = inputs["attention_mask"]
+    device = mask.device
+    lengths = mask.sum(1)
+    added = torch.tensor([len(ids) for ids in answers], device=device)
+    positions = torch.arange(int((lengths + added).max()), device=device)[None, :]
+    in_prompt = positions < lengths[:, None]
+    in_answer = ~in_prompt & (positions < (lengths + added)[:, None])
+    source = torch.minimum(positions, lengths[:, None] - 1)
+
+    result = dict(inputs)
+    for key in inputs.keys() & set(TOKEN_KEYS):
+        # Type ids of an answer are 0; of masks over images it gets what the last token saw.
+        kept = in_prompt if inputs[key].ndim == source.ndim else in_prompt | in_answer
+        result[key] = _extended(inputs[key], source=source, kept=kept)
+    flat = [token_id for ids in answers for token_id in ids]
+    ids = torch.where(in_prompt, result["input_ids"], pad_token_id)
+    ids[in_answer] = torch.tensor(flat, dtype=ids.dtype, device=device)
+    result["input_ids"] = ids
+    result["attention_mask"] = (in_prompt | in_answer).to(mask.dtype)
+    last = (lengths + added)[:, None] - 1
+    return result, (positions >= lengths[:, None] - 1) & (positions < last)
+
+
+def finish_batch(
+    backbone: Backbone, inputs: dict[str, Any], *, answers: Sequence[str] | None
+) -> EncodedBatch:
+    """Encoded prompts, with answers appended when there are some.
+
+    Args:
+        backbone: Who reads them.
+        inputs: Prompts, padded on the right when answers follow.
+        answers: One text a prompt.
+
+    Raises:
+        TooLargeError: A row is longer than the backbone's context window.
+    """
+    mask: Int[Tensor, "rows tokens"] = inputs["attention_mask"]
+    num_prompt_tokens = tuple(int(count) for count in mask.sum(1))
+    if answers is None:
+        ids: tuple[tuple[int, ...], ...] = ()
+        predicts = torch.zeros_like(mask, dtype=torch.bool)
+    else:
+        ids = tuple(answer_token_ids(backbone, answer) for answer in answers)
+        pad = int(backbone.tokenizer.pad_token_id)
+        inputs, predicts = append_answers(inputs, ids, pad_token_id=pad)
+    check_length(backbone, int(inputs["attention_mask"].shape[1]))
+    return EncodedBatch(
+        inputs=inputs, num_prompt_tokens=num_prompt_tokens, predicts_answer=predicts, answer_ids=ids
+    )
+
+
+def encode_prompts(
+    backbone: Backbone, prompts: Sequence[PromptText], *, answers: Sequence[str] | None = None
+) -> EncodedBatch:
+    """Prompts as the backbone's inputs, read from pixels.
+
+    Args:
+        backbone: Who reads them.
+        prompts: At least one.
+        answers: One text a prompt, appended and marked for supervision; None leaves the prompts
+            open, padded on the left, for generation.
+
+    Raises:
+        TooLargeError: A row is longer than the backbone's context window.
+        InvalidInputError: The processor refuses an image or a prompt.
+    """
+    if not prompts or (answers is not None and len(answers) != len(prompts)):
+        found = None if answers is None else len(answers)
+        raise InvalidInputError(
+            f"Wanted at least one prompt and an answer for each, found {len(prompts)} prompts "
+            f"and {found} answers"
+        )
+    side: Literal["left", "right"] = "left" if answers is None else "right"
+    try:
+        inputs = process(backbone, prompts, padding_side=side)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise InvalidInputError(
+            "The processor cannot read these prompts: wanted images and placeholders that match",
+            details={"reason": type(error).__name__},
+        ) from error
+    return finish_batch(backbone, inputs, answers=answers)

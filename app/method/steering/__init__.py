@@ -1,0 +1,1 @@
+"""What a vector is and how it is applied."""

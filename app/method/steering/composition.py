@@ -1,0 +1,79 @@
+"""Several sets of vectors made into one, for more demonstrations than one training can take.
+
+Knows tensors only; whether a combination beats its best part is measured by whoever combines.
+
+A combination is stored like any other set: its vectors are the combined shifts, its weights 1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from app.core.errors import IncompatibleBackboneError, InvalidInputError
+from app.method.steering.vectors import InContextVectors
+
+
+def combine(parts: Sequence[InContextVectors], *, weights: Sequence[float]) -> InContextVectors:
+    """The weighted sum of the parts' shifts.
+
+    Args:
+        parts: At least one; all for the same backbone.
+        weights: One finite number a part.
+
+    Raises:
+        InvalidInputError: There is no part, or not one weight for each.
+        IncompatibleBackboneError: The parts differ in layers or width.
+    """
+    if not parts or len(weights) != len(parts):
+        raise InvalidInputError(
+            f"Wanted at least one set of vectors and a weight for each, found {len(parts)} sets "
+            f"and {len(weights)} weights"
+        )
+    shapes = {tuple(part.attention_vectors.shape) for part in parts}
+    if len(shapes) > 1:
+        raise IncompatibleBackboneError(
+            f"Vectors of different backbones cannot be combined: found shapes {sorted(shapes)}",
+            details={"found": [list(shape) for shape in sorted(shapes)]},
+        )
+    shifts = torch.stack([part.shift().detach().cpu() for part in parts])
+    factors = torch.tensor(weights, dtype=torch.float32)
+    total: Float32[Tensor, "layers 2 hidden"] = torch.einsum("p,plbh->lbh", factors, shifts)
+    ones = torch.ones(total.shape[0])
+    return InContextVectors(
+        attention_vectors=total[:, 0].clone(),
+        mlp_vectors=total[:, 1].clone(),
+        attention_weights=ones,
+        mlp_weights=ones.clone(),
+    )
+
+
+def mean(parts: Sequence[InContextVectors]) -> InContextVectors:
+    """The mean of the parts' shifts.
+
+    Raises:
+        InvalidInputError: There is no part.
+        IncompatibleBackboneError: The parts differ in layers or width.
+    """
+    return combine(parts, weights=[1 / len(parts) for _ in parts])
+
+
+def loss_weighted_mean(
+    parts: Sequence[InContextVectors], *, losses: Sequence[float], temperature: float = 1.0
+) -> InContextVectors:
+    """The mean of the parts' shifts in which parts with lower losses count more.
+
+    Args:
+        parts: At least one.
+        losses: Of each part on held-out queries; finite.
+        temperature: Above 0; a small one lets the best part win alone.
+
+    Raises:
+        InvalidInputError: A loss is not finite, or there is not one for each part.
+        IncompatibleBackboneError: The parts differ in layers or width.
+    """
+    scores = torch.tensor(losses, dtype=torch.float64)
+    if temperature <= 0 or not torch.isfinite(scores).all():
+        raise InvalidInputError("Wanted finite losses and a temperature above 0")
+    return combine(parts, weights=(-scores / temperature).softmax(0).tolist())

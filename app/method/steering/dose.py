@@ -1,0 +1,62 @@
+"""How strong a shift is, against what it is added to.
+
+Knows tensors; what is done about a dose that is too strong is the caller's affair.
+
+A shift that is much longer than the residual stream drowns what the backbone itself has to say, and
+answers turn to noise whatever the vector was trained for.
+
+Source: ours; that steering breaks beyond some multiple of the stream's norm is a common finding.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.steering.sites import find_sites
+
+_PROBE_QUESTION = "What is shown in this image?"
+_PROBE_SIDE = 64
+_PROBE_GREY = (140, 140, 140)
+
+
+@torch.inference_mode()
+def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
+    """The usual length of the residual stream behind every decoder layer, float32 on the CPU.
+
+    The median over the tokens of a plain prompt: a few tokens of most backbones carry activations
+    that are larger by orders of magnitude and say nothing about the others.
+
+    Args:
+        backbone: Unsteered.
+    """
+    image = Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY)
+    batch = encode_prompts(backbone, [build_prompt(backbone, _PROBE_QUESTION, image)])
+    norms: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
+        hidden = output[0] if isinstance(output, tuple) else output
+        norms.append(hidden.float().norm(dim=-1).median().cpu())
+
+    handles = [sites.layer.register_forward_hook(keep) for sites in find_sites(backbone.model)]
+    try:
+        backbone.model(**batch.inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(norms)
+
+
+def dose_of(shift: Float[Tensor, "layers 2 hidden"], norms: Float[Tensor, " layers"]) -> float:
+    """The largest ratio, over the layers, of what both branches add to the stream's length.
+
+    Args:
+        shift: Strengths included.
+        norms: From `residual_norms`.
+    """
+    added = shift.float().sum(dim=1).norm(dim=-1).cpu()
+    return float((added / norms.clamp_min(torch.finfo(torch.float32).tiny)).max())

@@ -1,0 +1,263 @@
+"""Adding a shift to both branches of every decoder layer, a different one for every row.
+
+Knows tensors and modules; whose vectors they are and how they were combined is the caller's affair.
+
+    h_l = h_{l-1} + (a_l + shift_l^a) + (m_l + shift_l^m)
+
+at every token position, in prefill and in decode. Hooks return new tensors and never write in
+place, so what other code holds stays as it was.
+
+Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from app.core.errors import IncompatibleBackboneError, SteeringError
+from app.method.backbone.loading import Backbone
+from app.method.steering.branches import BranchOutput, Hidden
+from app.method.steering.sites import LayerSites, Layout, find_decoder, find_sites
+from app.method.steering.taps import Removable
+
+ATTENTION, MLP = 0, 1
+
+Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
+SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
+TokenRows: TypeAlias = Int[Tensor, " tokens"]
+SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
+"""The shifts of both branches layer by layer, in the backbone's dtype and on its device."""
+
+
+@dataclass
+class Receipt:
+    """Proof of what was applied while one set of shifts was bound.
+
+    Attributes:
+        sites_expected: Sites of the backbone, two a decoder layer.
+        num_forwards: Passes through the text decoder that began.
+    """
+
+    sites_expected: int
+    num_forwards: int = 0
+    _current: set[int] = field(default_factory=set, repr=False)
+    _fewest: int | None = field(default=None, repr=False)
+
+    @property
+    def sites_hit(self) -> int:
+        """Distinct sites shifted in a pass, the fewest over all passes; 0 before the first."""
+        if self.num_forwards == 0:
+            return 0
+        fewest = self._fewest
+        return len(self._current) if fewest is None else min(fewest, len(self._current))
+
+    def begin_forward(self) -> set[int]:
+        """Notes that a pass through the text decoder begins; the set takes its sites."""
+        if self.num_forwards:
+            self._fewest = self.sites_hit
+        self.num_forwards += 1
+        self._current = set()
+        return self._current
+
+    def verify(self) -> None:
+        """Returns when every pass shifted every site.
+
+        Raises:
+            SteeringError: There was no pass, or one left a site as it was.
+        """
+        if self.num_forwards and self.sites_hit == self.sites_expected:
+            return
+        raise SteeringError(
+            f"The vectors were not applied in full: wanted {self.sites_expected} sites in every "
+            f"pass, found {self.sites_hit} in {self.num_forwards} passes",
+            details={
+                "sites_expected": self.sites_expected,
+                "sites_hit": self.sites_hit,
+                "num_forwards": self.num_forwards,
+            },
+        )
+
+
+class ShiftHooks:
+    """Hooks on a resident backbone that add whatever shifts are bound at the time.
+
+    Installed once. While nothing is bound the hooks return nothing, so the backbone computes
+    exactly what it would without them.
+    """
+
+    def __init__(self, backbone: Backbone | PreTrainedModel) -> None:
+        model = backbone.model if isinstance(backbone, Backbone) else backbone
+        self._model = model
+        self._sites = find_sites(model)
+        self._width = int(model.config.get_text_config().hidden_size)
+        self._bound: SiteShifts | None = None
+        self._token_rows: TokenRows | None = None
+        self._receipt = Receipt(sites_expected=2 * len(self._sites))
+        self._hits: set[int] = set()
+        self._handles: list[Removable] = [
+            find_decoder(model).register_forward_pre_hook(self._begin)
+        ]
+        self._unsettled: list[BranchOutput] = []
+        for sites in self._sites:
+            self._handles += self._install(sites)
+
+    @property
+    def num_sites(self) -> int:
+        """Sites of the backbone, two a decoder layer."""
+        return 2 * len(self._sites)
+
+    def bind(self, shifts: Shifts | None, *, token_rows: TokenRows | None = None) -> Receipt:
+        """Applies these shifts from the next forward pass on.
+
+        Args:
+            shifts: One row for each row of the batch (or one for all), on any device; a zero row is
+                an unsteered row. They are cast to the backbone's dtype. None steers nothing.
+            token_rows: Where prompts lie end to end in a batch of one row: which of the shifts is
+                each token's, on the backbone's device.
+
+        Returns:
+            The receipt of the passes until the next call, to be verified after them.
+
+        Raises:
+            IncompatibleBackboneError: Layers or width are not those of the backbone.
+        """
+        split = None if shifts is None else self._split(shifts)
+        return self.bind_sites(split, token_rows=token_rows)
+
+    def bind_sites(
+        self, shifts: SiteShifts | None, *, token_rows: TokenRows | None = None
+    ) -> Receipt:
+        """The same with shifts that are split, placed and cast already.
+
+        Args:
+            shifts: As many layers as the backbone has; rows as in `bind`.
+            token_rows: As in `bind`.
+
+        Returns:
+            The receipt of the passes until the next call, to be verified after them.
+        """
+        self._bound, self._token_rows = shifts, token_rows
+        if shifts is not None:
+            self._receipt = Receipt(sites_expected=self.num_sites)
+        return self._receipt
+
+    def remove(self) -> None:
+        """Takes the hooks off; the backbone is as it was before them."""
+        self._bound = None
+        for handle in self._handles:
+            handle.remove()
+
+    def _split(self, shifts: Shifts) -> SiteShifts:
+        wanted = (len(self._sites), 2, self._width)
+        found = tuple(shifts.shape[1:])
+        if found != wanted or shifts.shape[0] == 0:
+            raise IncompatibleBackboneError(
+                f"The shifts do not fit the backbone: wanted [rows, {wanted[0]}, 2, {wanted[2]}], "
+                f"found {list(shifts.shape)}",
+                details={"wanted": list(wanted), "found": list(shifts.shape)},
+            )
+        cast = shifts.to(device=self._model.device, dtype=self._model.dtype)
+        return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in cast.unbind(1))
+
+    def _begin(self, *_call: object) -> None:
+        if self._unsettled:
+            self._unsettled = [one for one in self._unsettled if not one.settle()]
+        if self._bound is not None:
+            self._hits = self._receipt.begin_forward()
+
+    def _install(self, sites: LayerSites) -> list[Removable]:
+        layer = sites.index
+        if sites.layout is Layout.GATED:
+            return [
+                sites.attention.register_forward_pre_hook(
+                    partial(self._before_second_norm, layer=layer)
+                ),
+                sites.layer.register_forward_hook(partial(self._after_gated, layer=layer)),
+            ]
+        branches = [
+            BranchOutput(sites.attention, self._change(layer, ATTENTION)),
+            BranchOutput(sites.mlp, self._change(layer, MLP)),
+        ]
+        self._unsettled += branches
+        return [*branches]
+
+    def _change(self, layer: int, branch: int) -> Callable[[Hidden], Hidden]:
+        """Shifts a branch; runs twice a layer in every decode step, where a microsecond counts."""
+        site = 2 * layer + branch
+
+        def shift_hidden(hidden: Hidden) -> Hidden:
+            bound = self._bound
+            if bound is None:
+                return hidden
+            self._hits.add(site)
+            shift = bound[layer][branch]
+            if shift.size(0) == hidden.size(0):
+                return hidden + shift
+            return self._shifted(hidden, shift)
+
+        return shift_hidden
+
+    def _after_gated(
+        self, _module: nn.Module, _inputs: object, output: Hidden, *, layer: int
+    ) -> object:
+        """Shifts a gated layer's output by both branches.
+
+        It kept its residual from before the second norm, so the attention branch's shift reaches
+        the stream only at the layer's end, together with the MLP branch's.
+        """
+        if self._bound is None:
+            return None
+        self._hits.add(2 * layer + MLP)
+        attention, mlp = self._bound[layer]
+        return self._shifted(self._shifted(output, mlp), attention)
+
+    def _before_second_norm(
+        self, _module: nn.Module, inputs: tuple[Any, ...], *, layer: int
+    ) -> object:
+        if self._bound is None:
+            return None
+        self._hits.add(2 * layer + ATTENTION)
+        return (self._shifted(inputs[0], self._bound[layer][ATTENTION]), *inputs[1:])
+
+    def _shifted(self, hidden: Hidden, shift: SiteShift) -> Hidden:
+        rows, batch = shift.shape[0], hidden.shape[0]
+        if self._token_rows is not None:
+            return hidden + shift[self._token_rows, 0][None]
+        if rows in {batch, 1}:
+            return hidden + shift
+        if batch % rows == 0:
+            # Beam search and several returned sequences repeat each row in place.
+            return hidden + shift.repeat_interleave(batch // rows, dim=0)
+        raise SteeringError(
+            f"The shifts do not fit the batch: wanted {batch} rows or a divisor, found {rows}",
+            details={"wanted": batch, "found": rows},
+        )
+
+
+@contextmanager
+def inject(backbone: Backbone | PreTrainedModel, shifts: Shifts) -> Iterator[Receipt]:
+    """Shifts the backbone within the block and restores it exactly afterwards.
+
+    Args:
+        backbone: A backbone or its bare model.
+        shifts: One row for each row of the batch, or one row for all of them; gradients flow into
+            it. A zero row is an unsteered row.
+
+    Yields:
+        The receipt; call `verify` on it after the forward passes.
+
+    Raises:
+        IncompatibleBackboneError: Layers or width are not those of the backbone.
+        UnsupportedBackboneError: The backbone's sites are unknown.
+    """
+    hooks = ShiftHooks(backbone)
+    try:
+        yield hooks.bind(shifts)
+    finally:
+        hooks.remove()

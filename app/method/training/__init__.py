@@ -1,0 +1,1 @@
+"""From demonstrations to vectors: plan, teacher, student, losses, loop."""

@@ -1,0 +1,142 @@
+"""Which items become queries, and which solved examples stand before a query.
+
+Knows features, ids and seeds; knows no backbone and no prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from app.core.errors import InvalidDatasetError
+from app.method.backbone.clusters import k_means
+from app.method.backbone.examples import Example
+from app.method.backbone.randomness import generator_for
+
+_MOST_CANDIDATES: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Item numbers by role; no two roles share a picture.
+
+    Attributes:
+        queries: Items the vectors are trained on.
+        support: Items that demonstrations are drawn from.
+        held_out: Items that only measure.
+    """
+
+    queries: tuple[int, ...]
+    support: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+def hold_out(
+    examples: Sequence[Example], *, fraction: float, most: int, seed: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Item numbers for training and for measuring, no picture in both.
+
+    Args:
+        examples: All items.
+        fraction: Share of the pictures to keep back, in [0, 1).
+        most: The most items to measure with.
+        seed: Of the choice.
+
+    Returns:
+        Training items and held-out items, each ascending.
+    """
+    pictures = sorted({example.image_id for example in examples})
+    order = generator_for(seed, "hold-out").permutation(len(pictures))
+    kept_back = {pictures[index] for index in order[: round(fraction * len(pictures))]}
+    training = [i for i, example in enumerate(examples) if example.image_id not in kept_back]
+    measuring = [i for i, example in enumerate(examples) if example.image_id in kept_back]
+    if len(measuring) > most:
+        chosen = generator_for(seed, "measure").choice(len(measuring), size=most, replace=False)
+        measuring = [measuring[index] for index in np.sort(chosen)]
+    return tuple(training), tuple(measuring)
+
+
+def choose_queries(
+    features: Float[np.ndarray, "items width"],
+    image_ids: Sequence[str],
+    *,
+    num_queries: int,
+    seed: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Queries that cover the task, and the support set that is left.
+
+    K-means groups the features; the item nearest each centre becomes a query. Pictures of queries
+    are taken out of the support set, and at most half of the pictures become queries, so that
+    demonstrations stay varied.
+
+    Args:
+        features: One row an item.
+        image_ids: Which picture each item shows.
+        num_queries: The most queries wanted.
+        seed: Of the grouping.
+
+    Returns:
+        Item numbers of queries and of support items, each ascending.
+
+    Raises:
+        InvalidDatasetError: There are fewer than two pictures.
+
+    Source: M2IV, arXiv 2504.04633, section 3 (K-means query set).
+    """
+    pictures = set(image_ids)
+    if len(pictures) < 2:  # noqa: PLR2004 - one to ask about and one to demonstrate with
+        raise InvalidDatasetError(
+            f"Too few pictures to train on: wanted at least 2, found {len(pictures)}",
+            details={"wanted": 2, "found": len(pictures)},
+        )
+    generator = generator_for(seed, "queries")
+    wanted = min(num_queries, len(features) // 2 or 1)
+    candidates = np.arange(len(features))
+    if len(candidates) > _MOST_CANDIDATES * wanted:
+        size = _MOST_CANDIDATES * wanted
+        candidates = np.sort(generator.choice(candidates, size=size, replace=False))
+    points = np.ascontiguousarray(features[candidates], dtype=np.float32)
+    centres = k_means(points, wanted, generator=generator)
+    nearest = candidates[_nearest_to_each(points, centres)]
+    queries: set[int] = set()
+    shown: set[str] = set()
+    for item in generator.permutation(nearest):
+        picture = image_ids[item]
+        if picture in shown or len(shown) < len(pictures) // 2:
+            queries.add(int(item))
+            shown.add(picture)
+    support = [index for index, picture in enumerate(image_ids) if picture not in shown]
+    return tuple(sorted(queries)), tuple(support)
+
+
+def _nearest_to_each(
+    points: Float[np.ndarray, "items width"], centres: Float[np.ndarray, "centres width"]
+) -> Int64[np.ndarray, " centres"]:
+    offsets = 0.5 * (points**2).sum(1)
+    best: Int64[np.ndarray, " centres"] = (centres @ points.T - offsets).argmax(1)
+    return best
+
+
+def draw_context(
+    support: Sequence[int], *, shots: int, query: int, draw: int, seed: int
+) -> tuple[int, ...]:
+    """Demonstrations for one query: drawn without replacement, in random order.
+
+    Draws come in pairs: an odd draw is the draw before it in another order.
+
+    Args:
+        support: Items to choose from; fewer than `shots` are all taken.
+        shots: How many are wanted.
+        query: Item number of the query.
+        draw: Number of the draw for this query, from 0.
+        seed: Of the run.
+
+    Source: M2IV, arXiv 2504.04633, section 3 (permuted copy of the order).
+    """
+    first = generator_for(seed, "context", query, draw - draw % 2)
+    chosen = first.choice(np.asarray(support), size=min(shots, len(support)), replace=False)
+    if draw % 2:
+        chosen = generator_for(seed, "order", query, draw).permutation(chosen)
+    return tuple(int(item) for item in chosen)

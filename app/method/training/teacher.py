@@ -1,0 +1,219 @@
+"""What the backbone predicts with demonstrations before the query, computed once and kept.
+
+Knows prompts and logits; knows no vectors: the teacher is the unsteered backbone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from app.method.backbone.batching import token_batches
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
+from app.method.steering.injection import ShiftHooks
+from app.method.training.losses import TeacherLogits
+
+# Below this size a vocabulary is kept whole: abridging would save little and lose exactness.
+SMALL_VOCABULARY: Final = 8192
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """A query with the demonstrations that one draw put before it.
+
+    Attributes:
+        query: What is asked.
+        context: Solved examples, first to last.
+    """
+
+    query: Example
+    context: tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TeacherCache:
+    """The teacher's predictions for the answer tokens of every lesson.
+
+    Attributes:
+        logits: All answer tokens, lesson after lesson.
+        starts: Where each lesson starts in them, and where the last one ends.
+        is_right: Whether the teacher's greedy answer is the true one.
+    """
+
+    logits: TeacherLogits
+    starts: tuple[int, ...]
+    is_right: tuple[bool, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of lessons the teacher answers right."""
+        return sum(self.is_right) / max(1, len(self.is_right))
+
+    def on(self, device: torch.device) -> "TeacherCache":
+        """The same predictions in a device's memory."""
+        indices = self.logits.indices
+        logits = TeacherLogits(
+            log_probs=self.logits.log_probs.to(device),
+            indices=None if indices is None else indices.to(device),
+        )
+        return replace(self, logits=logits)
+
+    def rows(self, lessons: Sequence[int]) -> TeacherLogits:
+        """The predictions of these lessons, in this order."""
+        places = [
+            place
+            for lesson in lessons
+            for place in range(self.starts[lesson], self.starts[lesson + 1])
+        ]
+        device = self.logits.log_probs.device
+        return self.logits.rows(torch.tensor(places, dtype=torch.long, device=device))
+
+
+def answer_logits(backbone: Backbone, batch: EncodedBatch) -> Float[Tensor, "answers vocab"]:
+    """Logits at the positions that predict answer tokens, row after row; no others are computed."""
+    output = backbone.model(
+        **batch.inputs, logits_to_keep=batch.predicts_answer, use_cache=False, return_dict=True
+    )
+    logits = cast("Tensor", output.logits)
+    return logits.reshape(-1, logits.shape[-1])
+
+
+def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> tuple[bool, ...]:
+    """Whether greedy decoding would give each row exactly its answer and then end the turn.
+
+    If the most likely token is right at every position of the given answer, decoding one token
+    after the other takes the same way; so one pass measures what generation would.
+    """
+    hits: Bool[Tensor, " answers"] = logits.argmax(-1) == batch.targets
+    counts = [len(ids) for ids in batch.answer_ids]
+    return tuple(bool(row.all()) for row in torch.split(hits, counts))
+
+
+def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -> PromptText:
+    """The prompt of a lesson, open for the answer."""
+    return build_prompt(
+        backbone,
+        lesson.query.question,
+        lesson.query.image,
+        demonstrations=lesson.context,
+        instruction=instruction,
+    )
+
+
+@torch.no_grad()
+def greedy_right(
+    backbone: Backbone,
+    lessons: Sequence[Lesson],
+    *,
+    features: FeatureCache,
+    token_budget: int,
+    max_rows: int,
+    instruction: str | None = None,
+    shift: Float[Tensor, "layers 2 hidden"] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[bool]:
+    """Whether the backbone answers each lesson right by itself, with or without a shift.
+
+    Args:
+        backbone: Who answers.
+        lessons: Queries with or without demonstrations.
+        features: Vision features to reuse.
+        token_budget: Most tokens of a batch.
+        max_rows: Most rows of a batch.
+        instruction: Said at the start of every prompt.
+        shift: Applied to every row; None leaves the backbone unsteered.
+        on_batch: Called with how many lessons are done and how many there are.
+
+    Raises:
+        SteeringError: The shift could not be applied in full.
+    """
+    prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
+    lengths = features.count_tokens(prompts)
+    right: dict[int, bool] = {}
+    hooks = ShiftHooks(backbone)
+    try:
+        for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
+            answers = [lessons[index].query.answer for index in batch]
+            encoded = features.encode([prompts[index] for index in batch], answers=answers)
+            receipt = hooks.bind(None if shift is None else shift[None])
+            found = rows_right(answer_logits(backbone, encoded), encoded)
+            if shift is not None:
+                receipt.verify()
+            # Others may use the backbone between two passes; they must find it unsteered.
+            hooks.bind(None)
+            right.update(zip(batch, found, strict=True))
+            if on_batch is not None:
+                on_batch(len(right), len(lessons))
+    finally:
+        hooks.remove()
+    return [right[index] for index in range(len(lessons))]
+
+
+@torch.no_grad()
+def compute_teacher(
+    backbone: Backbone,
+    lessons: Sequence[Lesson],
+    *,
+    features: FeatureCache,
+    temperature: float,
+    top_k: int,
+    token_budget: int,
+    max_rows: int,
+    instruction: str | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> TeacherCache:
+    """The teacher's predictions for every lesson.
+
+    Args:
+        backbone: The unsteered backbone.
+        lessons: Queries with their demonstrations.
+        features: Vision features to reuse.
+        temperature: What logits are divided by before they are kept.
+        top_k: Outcomes kept of a large vocabulary; a small one is kept whole.
+        token_budget: Most tokens of a batch.
+        max_rows: Most rows of a batch.
+        instruction: Said at the start of every prompt.
+        on_batch: Called with how many lessons are done and how many there are.
+    """
+    prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
+    lengths = features.count_tokens(prompts)
+    parts: list[tuple[TeacherLogits, bool] | None] = [None] * len(lessons)
+    done = 0
+    for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
+        answers = [lessons[index].query.answer for index in batch]
+        encoded = features.encode([prompts[index] for index in batch], answers=answers)
+        logits = answer_logits(backbone, encoded)
+        kept = 0 if logits.shape[-1] <= SMALL_VOCABULARY else top_k
+        whole = TeacherLogits.from_logits(logits, temperature=temperature, top_k=kept)
+        places = torch.arange(len(logits), device=logits.device)
+        spans = torch.split(places, [len(ids) for ids in encoded.answer_ids])
+        found = rows_right(logits, encoded)
+        for index, span, is_right in zip(batch, spans, found, strict=True):
+            parts[index] = (whole.rows(span), is_right)
+        done += len(batch)
+        if on_batch is not None:
+            on_batch(done, len(lessons))
+    return _joined([part for part in parts if part is not None])
+
+
+def _joined(parts: Sequence[tuple[TeacherLogits, bool]]) -> TeacherCache:
+    starts = [0]
+    for logits, _ in parts:
+        starts.append(starts[-1] + len(logits.log_probs))
+    indices: list[Int[Tensor, "answers kept"]] = [
+        logits.indices for logits, _ in parts if logits.indices is not None
+    ]
+    return TeacherCache(
+        logits=TeacherLogits(
+            log_probs=torch.cat([logits.log_probs for logits, _ in parts]),
+            indices=torch.cat(indices) if indices else None,
+        ),
+        starts=tuple(starts),
+        is_right=tuple(is_right for _, is_right in parts),
+    )

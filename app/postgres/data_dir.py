@@ -1,0 +1,115 @@
+"""The folder of an embedded Postgres: who owns it, who works in it, where its socket goes."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from app.core.errors import ConfigurationError, UnavailableError
+from app.postgres.binaries import Account
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+EVICTION_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.05
+
+
+def processes_in(folder: Path) -> set[int]:
+    """Ids of the processes that work in the folder; every Postgres process works in its data."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "cwd").readlink() == folder:
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def make_private_folder(folder: Path, *, account: Account | None) -> None:
+    """Makes a folder that belongs to the account alone, and lets it pass through new parents.
+
+    Args:
+        folder: An absolute path; it may exist already.
+        account: Its owner, or None for the current user.
+
+    Raises:
+        ConfigurationError: Something else is there, or it belongs to another user.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        parent.chmod(0o711 if account else 0o700)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(f"Wanted a folder at {folder}")
+    owners = {0, account.uid} if account else {os.geteuid()}
+    if found.st_uid not in owners:
+        raise ConfigurationError(f"{folder} belongs to another user (id {found.st_uid})")
+    if account:
+        os.chown(folder, account.uid, account.gid)
+    folder.chmod(0o700)
+
+
+def socket_folder(data_dir: Path, *, port: int) -> Path:
+    """Where the server's socket goes: below the data, or in the temporary folder.
+
+    A socket's path has at most 107 bytes, and a comma in it would be read as a list of hosts.
+    """
+    inside = data_dir / "run"
+    socket = os.fsencode(inside / f".s.PGSQL.{port}")
+    if len(socket) <= MAX_SOCKET_PATH_BYTES and b"," not in socket:
+        return inside
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"vlibrary-{digest}"
+
+
+def open_lock(data_dir: Path) -> int:
+    """An open descriptor of the folder's lock file; closing it releases the lock."""
+    return os.open(data_dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Whether this process is now the only owner of the folder."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def evict(pgdata: Path, *, socket_dir: Path) -> None:
+    """Ends what an owner that died left behind, then removes its stale lock files.
+
+    They go only when no process works in the folder. Postgres would believe the numbers in them,
+    but those may belong to an unrelated process by now, or to a dead one nobody has waited for.
+
+    Args:
+        pgdata: The server's data, of which the caller holds the lock.
+        socket_dir: Where the server's socket and its lock file are.
+
+    Raises:
+        UnavailableError: The processes did not end in time.
+    """
+    pid_file = pgdata / "postmaster.pid"
+    deadline = time.monotonic() + EVICTION_SECONDS
+    asked = False
+    while others := processes_in(pgdata):
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"Processes {sorted(others)} still use {pgdata}")
+        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+        if not asked and lines and lines[0].isdigit() and int(lines[0]) in others:
+            os.kill(int(lines[0]), signal.SIGINT)
+            asked = True
+        time.sleep(POLL_SECONDS)
+    for stale in (pid_file, *socket_dir.glob(".s.PGSQL.*")):
+        stale.unlink(missing_ok=True)

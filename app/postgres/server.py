@@ -1,0 +1,276 @@
+"""An own Postgres as a direct child of this process: started, watched and stopped here.
+
+It listens on a unix socket that only its account and root can reach, and it ends when this process
+ends, however that happens. A lock on the folder makes one process its owner; further ones use the
+running server without owning it. Knows nothing of tables.
+
+Linux only, because the guarantee rests on PR_SET_PDEATHSIG and /proc.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Final, Self
+
+import psycopg
+from sqlalchemy import URL
+
+from app.core.errors import ConfigurationError, UnavailableError
+from app.core.logs import get_logger
+from app.postgres.binaries import (
+    Account,
+    find_installation,
+    make_runnable,
+    may_enter,
+    unprivileged_account,
+)
+from app.postgres.data_dir import (
+    POLL_SECONDS,
+    evict,
+    make_private_folder,
+    open_lock,
+    socket_folder,
+    try_lock,
+)
+from app.postgres.pdeathsig import KEEP_ACCOUNT, tethered
+
+USER: Final = "vlibrary"
+DATABASE: Final = "vlibrary"
+PORT: Final = 5432
+START_TIMEOUT_SECONDS: Final = 120.0
+FAST_STOP_SECONDS: Final = 20.0
+MAX_LOG_BYTES: Final = 10 * 1024 * 1024
+
+_SERVER_OPTIONS: Final = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Containers often have 64 MB of /dev/shm, which parallel queries would exhaust.
+    "max_parallel_workers_per_gather": "0",
+}
+
+log = get_logger(__name__)
+
+
+class EmbeddedPostgres:
+    """A Postgres server below one folder, alive between `start` and `stop`.
+
+    Also a context manager that starts on entry and stops on exit.
+
+    Attributes:
+        data_dir: Folder of the server: data, socket, log, and a copy of the programs if needed.
+        is_adopted: Whether another process owns the server that `start` found.
+    """
+
+    def __init__(self, data_dir: Path | str, *, pg_bin: Path | None = None) -> None:
+        self.data_dir = Path(data_dir).resolve()
+        self.is_adopted = False
+        self._pg_bin = pg_bin
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the database, valid while the server runs."""
+        return URL.create(
+            "postgresql+psycopg",
+            username=USER,
+            database=DATABASE,
+            query={"host": str(self._socket_dir), "port": str(PORT)},
+        ).render_as_string(hide_password=False)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server that this object owns."""
+        return self._child.pid if self._child else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the owned server is alive, or an adopted one answers."""
+        if self.is_adopted:
+            return self._answers()
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> str:
+        """Makes the server ready and returns its URL; harmless when it already runs.
+
+        Raises:
+            ConfigurationError: Not the main thread, not Linux, no Postgres, or a folder that the
+                server's account cannot reach.
+            UnavailableError: It did not get ready in time.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigurationError("Postgres must be started from the main thread")
+        if not Path("/proc/self/cwd").exists():
+            raise ConfigurationError("Embedded Postgres needs Linux; set VLIBRARY_DATABASE_URL")
+        if self.is_running:
+            return self.url
+        self.stop()
+        account = unprivileged_account()
+        make_private_folder(self.data_dir, account=account)
+        if not may_enter(account, self.data_dir):
+            name = account.name if account else "this user"
+            raise ConfigurationError(
+                f"{name} cannot reach {self.data_dir}: a folder above it is closed to others; "
+                "set VLIBRARY_DATA_DIR to a place that can be reached"
+            )
+        if not self._lock_or_adopt():
+            return self.url
+        try:
+            self._start_owned(account)
+        except BaseException:
+            self.stop()
+            raise
+        return self.url
+
+    def stop(self) -> None:
+        """Ends an owned server and releases the folder; an adopted one is left alone."""
+        self.is_adopted = False
+        if self._child is not None:
+            self._end_child(self._child)
+            self._child = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        """Starts the server."""
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stops the server."""
+        self.stop()
+
+    @property
+    def _pgdata(self) -> Path:
+        return self.data_dir / "pgdata"
+
+    @property
+    def _socket_dir(self) -> Path:
+        return socket_folder(self.data_dir, port=PORT)
+
+    def _connect(self, database: str = DATABASE) -> psycopg.Connection:
+        return psycopg.connect(
+            host=str(self._socket_dir),
+            port=PORT,
+            user=USER,
+            dbname=database,
+            connect_timeout=5,
+            autocommit=True,
+        )
+
+    def _answers(self, database: str = DATABASE) -> bool:
+        # Starting up, shutting down (57P03) and not listening yet are all OperationalErrors.
+        try:
+            with self._connect(database) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _lock_or_adopt(self) -> bool:
+        descriptor = open_lock(self.data_dir)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if try_lock(descriptor):
+                self._lock = descriptor
+                return True
+            if self._answers():
+                os.close(descriptor)
+                self.is_adopted = True
+                log.info("using a running postgres", folder=str(self.data_dir))
+                return False
+            time.sleep(POLL_SECONDS)
+        os.close(descriptor)
+        raise UnavailableError(f"Another process holds {self.data_dir}, but its server is silent")
+
+    def _start_owned(self, account: Account | None) -> None:
+        make_private_folder(self._socket_dir, account=account)
+        evict(self._pgdata, socket_dir=self._socket_dir)
+        version_file = self._pgdata / "PG_VERSION"
+        major = int(version_file.read_text()) if version_file.exists() else None
+        found = find_installation(self._pg_bin, major=major)
+        installation = make_runnable(found, account=account, folder=self.data_dir)
+        if major is None:
+            self._initialise(installation.bin_dir, account)
+        self._spawn(installation.bin_dir, account)
+        self._wait_until_ready()
+        self._create_database()
+        log.info("postgres is ready", pid=self.pid, version=installation.major)
+
+    def _command(self, account: Account | None, *command: str | Path) -> list[str]:
+        uid, gid = (account.uid, account.gid) if account else (KEEP_ACCOUNT, KEEP_ACCOUNT)
+        return tethered(command, uid=uid, gid=gid)
+
+    def _initialise(self, bin_dir: Path, account: Account | None) -> None:
+        # Renamed when complete, so that a kill in the middle leaves nothing half made in use.
+        unfinished = self.data_dir / "pgdata.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = ["--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C"]
+        options += [f"--username={USER}", "--data-checksums", "--no-instructions"]
+        result = subprocess.run(  # noqa: S603 - the command is made of our own paths
+            self._command(account, bin_dir / "initdb", "-D", unfinished, *options),
+            cwd="/",
+            env={"LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise ConfigurationError(f"initdb failed: {result.stderr.strip()[-500:]}")
+        unfinished.rename(self._pgdata)
+
+    def _spawn(self, bin_dir: Path, account: Account | None) -> None:
+        log_file = self.data_dir / "postgres.log"
+        if log_file.exists() and log_file.stat().st_size > MAX_LOG_BYTES:
+            log_file.rename(log_file.with_suffix(".log.1"))
+        options = {**_SERVER_OPTIONS, "unix_socket_directories": str(self._socket_dir)}
+        settings = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        program: list[str | Path] = [bin_dir / "postgres", "-D", self._pgdata, "-p", str(PORT)]
+        with log_file.open("ab") as stream:
+            # Its own session, because Ctrl-C in a terminal reaches a whole process group and the
+            # server must outlive the requests that are being drained.
+            self._child = subprocess.Popen(  # noqa: S603 - the command is made of our own paths
+                self._command(account, *program, *settings),
+                cwd="/",
+                env={"LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._answers("postgres"):
+            if self._child is None or self._child.poll() is not None:
+                tail = (self.data_dir / "postgres.log").read_text(errors="replace")[-500:]
+                raise UnavailableError(f"Postgres ended while starting: {tail.strip()}")
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"Postgres was not ready in {START_TIMEOUT_SECONDS:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def _create_database(self) -> None:
+        with self._connect("postgres") as connection:
+            query = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if connection.execute(query, [DATABASE]).fetchone() is None:
+                connection.execute(f'CREATE DATABASE "{DATABASE}"')
+
+    def _end_child(self, child: subprocess.Popen[bytes]) -> None:
+        steps = ((signal.SIGINT, FAST_STOP_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+        for number, seconds in steps:
+            if child.poll() is None:
+                child.send_signal(number)
+            try:
+                child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                log.warning("postgres did not stop", pid=child.pid, signal=number.name)
+            else:
+                return

@@ -1,0 +1,1 @@
+"""What api and worker say to each other, and a client that chooses among workers. No torch."""

@@ -1,0 +1,288 @@
+"""Talk to one or several workers and pick the least loaded that serves the asked backbone.
+
+Knows the wire of `app.rpc.messages` and nothing of what a worker does with it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Self, TypeVar
+
+import httpx
+
+from app.core.errors import (
+    BusyError,
+    DeadlineExceededError,
+    UnavailableError,
+    VLibraryError,
+    WorkerUnavailableError,
+)
+from app.core.propagation import TraceIds
+from app.rpc.decoding import (
+    NotTakenError,
+    error_of,
+    lines_of,
+    raise_if_refused,
+    read_answer,
+    read_at_most,
+    read_line,
+    unavailable,
+)
+from app.rpc.messages import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateDelta,
+    GenerateRequest,
+    GenerateResponse,
+    HealthResponse,
+    Message,
+)
+from app.rpc.pool import Peer, Peers
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+DEADLINE_SLACK_SECONDS = 5.0
+METRICS_TIMEOUT_SECONDS = 1.0
+# Some ten times what a worker shows.
+MAX_METRICS_BYTES = 256 * 1024
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class WorkerClient:
+    """The workers behind a list of URLs.
+
+    Safe to share between tasks of one event loop. Close it with `aclose` or `async with`.
+
+    Args:
+        urls: base URLs of workers, `http://host:port`.
+        embed_timeout_seconds: how long an embedding may take.
+        transport: replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        embed_timeout_seconds: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._embed_timeout_seconds = embed_timeout_seconds
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+        )
+        self._peers = Peers(urls, http=self._http)
+        self._trace_ids = TraceIds()
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._peers.aclose()
+        await self._http.aclose()
+
+    async def generate(
+        self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
+    ) -> GenerateResponse:
+        """Answer one prompt on the least loaded worker.
+
+        Cancelling the awaiting task closes the connection, upon which the worker drops the row.
+
+        Args:
+            request: what to answer.
+            backbone_fingerprint: refuse workers with another backbone.
+
+        Raises:
+            WorkerUnavailableError: no worker answers.
+            IncompatibleBackboneError: workers answer, none has the asked backbone.
+            DeadlineExceededError: the answer did not come in time.
+            VLibraryError: whatever the worker reported, by its code.
+        """
+        timeout = request.deadline_seconds + DEADLINE_SLACK_SECONDS
+        body = request.model_dump_json()
+        return await self._post(
+            "/generate",
+            body,
+            answer=GenerateResponse,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=timeout,
+        )
+
+    async def embed(
+        self, request: EmbedRequest, *, backbone_fingerprint: str | None = None
+    ) -> EmbedResponse:
+        """Embed items on the least loaded worker.
+
+        Raises:
+            WorkerUnavailableError: no worker answers.
+            IncompatibleBackboneError: workers answer, none has the asked backbone.
+            VLibraryError: whatever the worker reported, by its code.
+        """
+        return await self._post(
+            "/embed",
+            request.model_dump_json(),
+            answer=EmbedResponse,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=self._embed_timeout_seconds,
+        )
+
+    async def health(self) -> tuple[HealthResponse, ...]:
+        """Ask every worker now; those that do not answer are left out."""
+        return await self._peers.health()
+
+    async def serving(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, as of about a second ago; possibly none."""
+        return await self._peers.serving()
+
+    async def metrics(self) -> Mapping[str, str | None]:
+        """The text of every worker's metrics by its URL; none where it gives no usable answer."""
+        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
+        return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
+
+    async def stream(
+        self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
+    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+        """The deltas of an answer as they come, and the answer in full at the end.
+
+        Closing the generator closes the connection, upon which the worker drops the row.
+
+        Raises:
+            WorkerUnavailableError: No worker answers, or the one that did went away.
+            IncompatibleBackboneError: Workers answer, none has the asked backbone.
+            DeadlineExceededError: The answer did not come in time.
+            VLibraryError: Whatever the worker reported, by its code.
+        """
+        async with self._sent(
+            "/generate/stream",
+            request.model_dump_json(),
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=request.deadline_seconds + DEADLINE_SLACK_SECONDS,
+        ) as response:
+            if not response.is_success:
+                await response.aread()
+                read_answer(response, GenerateResponse)
+            async with aclosing(lines_of(response)) as lines:
+                async for text in lines:
+                    line = read_line(text)
+                    if line.error is not None:
+                        raise error_of(line.error)
+                    if line.delta is not None:
+                        yield line.delta
+                    if line.answer is not None:
+                        yield line.answer
+                        return
+        raise unavailable("the worker ended the answer before its end")
+
+    async def _post(
+        self,
+        path: str,
+        body: str,
+        *,
+        answer: type[Answer],
+        backbone_fingerprint: str | None,
+        timeout_seconds: float,
+    ) -> Answer:
+        async with self._sent(
+            path,
+            body,
+            backbone_fingerprint=backbone_fingerprint,
+            timeout_seconds=timeout_seconds,
+        ) as response:
+            await response.aread()
+            return read_answer(response, answer)
+
+    @asynccontextmanager
+    async def _sent(
+        self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The response, still unread, of the least loaded fitting worker that takes the request."""
+        refused: dict[str, UnavailableError] = {}
+        while True:
+            peer = await self._choose_after(refused, backbone_fingerprint)
+            is_answering = False
+            try:
+                async with self._opened(
+                    peer, path, body, timeout_seconds=timeout_seconds
+                ) as response:
+                    is_answering = True
+                    yield response
+                    return
+            except NotTakenError as error:
+                if is_answering:
+                    raise error.reason from error
+                # Nothing was begun, so another worker may have the request.
+                refused[peer.url] = error.reason
+                if isinstance(error.reason, WorkerUnavailableError):
+                    peer.health = None
+
+    async def _choose_after(
+        self, refused: Mapping[str, UnavailableError], fingerprint: str | None
+    ) -> Peer:
+        """The next peer to ask.
+
+        With none left, those that fit tell why: a busy one first, which is sure to be back. The
+        others, with another backbone, say nothing about the request.
+        """
+        try:
+            return await self._peers.choose(fingerprint, without=refused)
+        except VLibraryError:
+            if not refused:
+                raise
+        busy = [error for error in refused.values() if isinstance(error, BusyError)]
+        raise min(busy or refused.values(), key=lambda error: error.retry_after_seconds or 0.0)
+
+    @asynccontextmanager
+    async def _opened(
+        self, peer: Peer, path: str, body: str, *, timeout_seconds: float
+    ) -> AsyncIterator[httpx.Response]:
+        """The peer's response, still unread.
+
+        Raises:
+            NotTakenError: The peer has not begun with the request.
+        """
+        peer.in_flight += 1
+        headers = {"content-type": "application/json"}
+        self._trace_ids.inject(headers)
+        try:
+            async with self._http.stream(
+                "POST",
+                peer.url + path,
+                content=body,
+                headers=headers,
+                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            ) as response:
+                await raise_if_refused(response)
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotTakenError(unavailable("the connection to the worker broke")) from error
+        except httpx.TimeoutException as error:
+            raise DeadlineExceededError(
+                f"the worker did not answer within {timeout_seconds:g} s"
+            ) from error
+        except httpx.HTTPError as error:
+            peer.health = None
+            raise unavailable("the connection to the worker broke") from error
+        finally:
+            peer.in_flight -= 1
+
+    async def _metrics_of(self, peer: Peer) -> str | None:
+        # The size of what is compressed is known too late.
+        headers = {"accept-encoding": "identity"}
+        try:
+            async with (
+                asyncio.timeout(METRICS_TIMEOUT_SECONDS),
+                self._http.stream("GET", peer.url + "/metrics", headers=headers) as response,
+            ):
+                if not response.is_success or "content-encoding" in response.headers:
+                    return None
+                text = await read_at_most(MAX_METRICS_BYTES, response)
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return None if text is None else text.decode("utf-8", errors="replace")

@@ -1,0 +1,180 @@
+"""The workers there are: what was last heard of each, and which of them to ask.
+
+Knows their health and nothing of what they are asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+import httpx
+
+from app.core.errors import IncompatibleBackboneError, VLibraryError
+from app.rpc.decoding import read_answer, unavailable
+from app.rpc.messages import HealthResponse
+
+HEALTH_TIMEOUT_SECONDS: Final = 2.0
+HEALTH_AGE_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 0.05
+
+
+@dataclass(kw_only=True)
+class Peer:
+    """One worker URL with what was last heard of it.
+
+    Attributes:
+        url: Without a slash at its end.
+        in_flight: Our requests that are there.
+        health: What it said last; none when it did not answer.
+        asked: When it was last asked for its health, on the monotonic clock.
+        checked: When the outcome of that was last known.
+        asking: The question that is under way, or the last one.
+    """
+
+    url: str
+    in_flight: int = 0
+    health: HealthResponse | None = None
+    asked: float = float("-inf")
+    checked: float = float("-inf")
+    asking: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> int:
+        """Requests known to be there: the worker's own count, or ours where it lags behind."""
+        known = 0 if self.health is None else self.health.running + self.health.waiting
+        return max(known, self.in_flight)
+
+
+class Peers:
+    """The workers behind a list of URLs; for one event loop.
+
+    A worker is asked for its health when somebody wants to know and nothing was heard for a
+    second, whether it answered then or not. The question is a task of its own, shared by all who
+    wait for it.
+
+    Args:
+        urls: Base URLs of workers.
+        http: With which they are asked for their health; closed by the caller.
+    """
+
+    def __init__(self, urls: Sequence[str], *, http: httpx.AsyncClient) -> None:
+        self.all = tuple(Peer(url=url.rstrip("/")) for url in urls)
+        self._http = http
+
+    async def aclose(self) -> None:
+        """Give up the questions that are under way."""
+        asking = [peer.asking for peer in self.all if peer.asking is not None]
+        for question in asking:
+            question.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def health(self) -> tuple[HealthResponse, ...]:
+        """Ask every worker now; those that do not answer are left out."""
+        await self._hear({self._ask(peer) for peer in self.all}, is_enough=lambda: False)
+        return tuple(peer.health for peer in self.all if peer.health is not None)
+
+    async def serving(self) -> tuple[HealthResponse, ...]:
+        """What was last heard of the workers that are ready to serve; possibly none.
+
+        Waits for those of which nothing was heard yet, and for one that failed only while no
+        other is ready.
+        """
+        await self._hear(
+            self._ask_stale(monotonic() - HEALTH_AGE_SECONDS),
+            is_enough=lambda: self._are_all_heard() and bool(self._ready()),
+        )
+        return tuple(health for _, health in self._ready())
+
+    async def choose(self, fingerprint: str | None, *, without: Collection[str] = ()) -> Peer:
+        """The least loaded fitting worker of those heard within a second.
+
+        Waits for those that have to be asked only while no fitting one is known.
+
+        Args:
+            fingerprint: Of the backbone that it must have; any when not given.
+            without: URLs that are out of the question.
+
+        Raises:
+            WorkerUnavailableError: No worker is ready to serve.
+            IncompatibleBackboneError: Workers are ready, none has the backbone.
+        """
+        oldest = monotonic() - HEALTH_AGE_SECONDS
+
+        def fitting() -> list[Peer]:
+            # What was heard longer ago may be of a worker that serves another backbone by now.
+            return [
+                peer
+                for peer, health in self._ready(without)
+                if peer.checked >= oldest and fingerprint in {None, health.backbone.fingerprint}
+            ]
+
+        await self._hear(self._ask_stale(oldest), is_enough=lambda: bool(fitting()))
+        found = fitting()
+        if not found:
+            raise self._none_fits(fingerprint, without)
+        return min(found, key=lambda peer: peer.load)
+
+    def _none_fits(self, fingerprint: str | None, without: Collection[str]) -> VLibraryError:
+        ready = self._ready(without)
+        if not ready:
+            return unavailable(f"none of {len(self.all)} workers is ready to serve")
+        found = sorted({health.backbone.fingerprint for _, health in ready})
+        return IncompatibleBackboneError(
+            f"no worker serves the wanted backbone {fingerprint}; found {', '.join(found)}",
+            details={"wanted": fingerprint, "found": list(found)},
+        )
+
+    def _ready(self, without: Collection[str] = ()) -> list[tuple[Peer, HealthResponse]]:
+        return [
+            (peer, peer.health)
+            for peer in self.all
+            if peer.url not in without
+            and peer.health is not None
+            and peer.health.status == "ready"
+            and peer.health.role != "train"
+        ]
+
+    def _are_all_heard(self) -> bool:
+        return all(peer.checked > float("-inf") for peer in self.all)
+
+    def _ask_stale(self, oldest: float) -> set[asyncio.Task[None]]:
+        return {self._ask(peer) for peer in self.all if peer.checked < oldest}
+
+    def _ask(self, peer: Peer) -> asyncio.Task[None]:
+        if peer.asking is None or peer.asking.done():
+            peer.asked = monotonic()
+            peer.asking = asyncio.create_task(self._refresh(peer))
+        return peer.asking
+
+    async def _hear(
+        self, asking: set[asyncio.Task[None]], *, is_enough: Callable[[], bool]
+    ) -> None:
+        """Returns when enough is known, or all there is to know.
+
+        Whoever was asked just now has a moment in any case: usually all answer at once, and the
+        first to do so is not always the least loaded.
+        """
+        latest = monotonic() - GRACE_SECONDS
+        recent = asking & {peer.asking for peer in self.all if peer.asked > latest}
+        if recent:
+            await asyncio.wait(recent, timeout=GRACE_SECONDS)
+        open_ones = {question for question in asking if not question.done()}
+        while open_ones and not is_enough():
+            _, open_ones = await asyncio.wait(open_ones, return_when=asyncio.FIRST_COMPLETED)
+        for question in asking - open_ones:
+            if not question.cancelled():
+                question.result()
+
+    async def _refresh(self, peer: Peer) -> None:
+        try:
+            # The client's own timeout begins anew with every byte.
+            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+                response = await self._http.get(
+                    peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS
+                )
+            peer.health = read_answer(response, HealthResponse)
+        except (httpx.HTTPError, TimeoutError, VLibraryError):
+            peer.health = None
+        peer.checked = monotonic()

@@ -1,0 +1,101 @@
+"""The first pass of prompts laid end to end in one row: no padding, however their lengths differ.
+
+Knows masks and positions; which prompts go together is decided elsewhere.
+"""
+
+import inspect
+from collections.abc import Sequence as Rows
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks
+from app.worker.engine.collate import end_to_end, stack_shifts
+from app.worker.engine.masks import attention_kinds, packed_masks
+from app.worker.engine.prefill import Prefilled
+from app.worker.engine.runner import proven_pass
+from app.worker.engine.scheduler import CHEAP_TOKENS
+from app.worker.engine.sequence import Sequence
+
+# Other inputs, such as pixels or what tells image tokens from text, may be read row by row.
+_PACKED_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outputs"})
+
+
+class Packing:
+    """First passes without padding. Device thread only.
+
+    Args:
+        backbone: Who reads the prompts; of a family that is given masks and positions.
+        hooks: Its hooks.
+    """
+
+    def __init__(self, backbone: Backbone, hooks: ShiftHooks) -> None:
+        # Its methods for generation come from a mixin that type checkers do not see.
+        self._model: Any = backbone.model
+        self._hooks = hooks
+        self._dtype = backbone.dtype
+        self._kinds = attention_kinds(backbone.model.config.get_text_config())
+        accepted = inspect.signature(backbone.model.forward).parameters
+        self._is_able = {"logits_to_keep", "position_ids"} <= set(accepted)
+
+    def takes(self, sequence: Sequence) -> bool:
+        """Whether this prompt may lie end to end with others."""
+        return self._is_able and sequence.inputs.keys() <= _PACKED_KEYS
+
+    def pays(self, rows: Rows[Sequence]) -> bool:
+        """Whether these prompts may all be packed and would be padded otherwise."""
+        lengths = {row.num_prompt_tokens for row in rows}
+        num_tokens = sum(row.num_prompt_tokens for row in rows)
+        return len(lengths) > 1 and num_tokens <= CHEAP_TOKENS and all(map(self.takes, rows))
+
+    def run(self, rows: Rows[Sequence]) -> Prefilled:
+        """The prompts read, each under its own shift.
+
+        Args:
+            rows: Sequences that may all be packed.
+
+        Raises:
+            SteeringError: A shift could not be applied in full.
+        """
+        positions = [self._positions(row) for row in rows]
+        lengths = [row.num_prompt_tokens for row in rows]
+        device = rows[0].inputs["input_ids"].device
+        token_rows = torch.arange(len(rows), device=device).repeat_interleave(
+            torch.tensor(lengths, device=device)
+        )
+        ends = list(accumulate(lengths, initial=0))
+        lasts = torch.tensor(ends[1:], device=device) - 1
+        cache, shifts = DynamicCache(), stack_shifts([row.shift for row in rows])
+        receipt = self._hooks.bind(shifts, token_rows=token_rows)
+        try:
+            outputs = self._model(
+                **end_to_end([row.inputs for row in rows]),
+                attention_mask=packed_masks(self._kinds, token_rows, dtype=self._dtype),
+                position_ids=torch.cat(positions, dim=-1),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=lasts,
+                return_dict=True,
+            )
+        finally:
+            self._hooks.bind(None)
+        return Prefilled(
+            cache=cache,
+            sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
+            passed=proven_pass(outputs.logits[0], receipt=receipt, is_steered=shifts is not None),
+            next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
+        )
+
+    def _positions(self, row: Sequence) -> Int[Tensor, "*components 1 tokens"]:
+        state = {key: value for key, value in row.inputs.items() if key != "input_ids"}
+        found: Int[Tensor, "*components 1 tokens"] = (
+            self._model._prepare_position_ids_for_generation(  # noqa: SLF001 - each family's own rule
+                row.inputs["input_ids"], state
+            )
+        )
+        return found

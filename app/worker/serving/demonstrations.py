@@ -1,0 +1,156 @@
+"""Items of stored datasets put before a query: pools kept in memory, a bounded number of them.
+
+Knows datasets by their key in the object store and the method's way of choosing; no SQL.
+"""
+
+import asyncio
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from app.core.errors import InvalidInputError
+from app.library.storage import ObjectStore
+from app.method.backbone.embedding import embed
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.randomness import generator_for
+from app.method.backbone.vision import image_digest
+from app.method.evaluation.neighbours import nearest_context
+from app.method.evaluation.tasks.loading import load_examples
+from app.rpc.messages import DemonstrationsUse
+from app.worker.device import DeviceThread
+
+MAX_POOLS: Final = 4
+MAX_ITEMS: Final = 10_000
+CHUNK_ITEMS: Final = 64
+
+Rows = Float32[np.ndarray, "items width"]
+
+
+@dataclass(kw_only=True, eq=False)
+class Pool:
+    """One dataset's items, with what choosing among them needs.
+
+    Attributes:
+        examples: The items.
+        pictures: Digest of each item's picture.
+        rows: Each item's embedding, once somebody asked for nearest items.
+    """
+
+    examples: Sequence[Example]
+    pictures: tuple[str, ...]
+    rows: "asyncio.Task[Rows] | None" = None
+
+
+class DatasetPools:
+    """The datasets used last. Use it from one event loop.
+
+    Args:
+        backbone: Whose embeddings say what is near.
+        device: Where they are computed, a chunk at a time so that others get their turn.
+        objects: Where the files lie.
+        features: Vision features, touched on the device thread only.
+        max_pools: Most datasets kept.
+        max_items: Items kept of each; always the same random ones of a larger dataset.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        objects: ObjectStore,
+        features: FeatureCache,
+        max_pools: int = MAX_POOLS,
+        max_items: int = MAX_ITEMS,
+    ) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._objects = objects
+        self._features = features
+        self._max_pools = max_pools
+        self._max_items = max_items
+        self._pools: OrderedDict[str, asyncio.Task[Pool]] = OrderedDict()
+
+    async def choose(
+        self, use: DemonstrationsUse, *, question: str, images: Sequence[Image.Image]
+    ) -> tuple[Example, ...]:
+        """The demonstrations for a query, none of which shows a picture of the query.
+
+        Raises:
+            NotFoundError: There is no such file.
+            InvalidDatasetError: It is no dataset.
+            InvalidInputError: It has fewer usable items than asked for.
+        """
+        pool = await self._pool(use.storage_key)
+        asked = {await asyncio.to_thread(image_digest, image) for image in images}
+        usable = [index for index, digest in enumerate(pool.pictures) if digest not in asked]
+        if len(usable) < use.shots:
+            raise InvalidInputError(
+                f"Too few demonstrations in the dataset: wanted {use.shots}, found {len(usable)}"
+            )
+        if use.selection == "random":
+            generator = generator_for(use.seed, "demonstrations")
+            chosen = tuple(generator.choice(len(usable), size=use.shots, replace=False).tolist())
+        else:
+            similarities = await self._similarities(pool, question=question, images=images)
+            chosen = nearest_context(similarities[usable], shots=use.shots)
+        return tuple(pool.examples[usable[place]] for place in chosen)
+
+    async def _pool(self, key: str) -> Pool:
+        loading = self._pools.get(key)
+        if loading is None or (loading.done() and loading.exception() is not None):
+            loading = asyncio.create_task(self._load(key))
+            self._pools[key] = loading
+        self._pools.move_to_end(key)
+        while len(self._pools) > self._max_pools:
+            self._pools.popitem(last=False)
+        return await asyncio.shield(loading)
+
+    async def _load(self, key: str) -> Pool:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "dataset.parquet"
+            await self._objects.get_file(key, path)
+            examples = await asyncio.to_thread(load_examples, str(path), limit=self._max_items)
+        pictures = await asyncio.to_thread(
+            lambda: tuple(image_digest(example.image) for example in examples)
+        )
+        return Pool(examples=examples, pictures=pictures)
+
+    async def _similarities(
+        self, pool: Pool, *, question: str, images: Sequence[Image.Image]
+    ) -> Float32[np.ndarray, " items"]:
+        if pool.rows is None or (pool.rows.done() and pool.rows.exception() is not None):
+            pool.rows = asyncio.create_task(self._embed(pool.examples))
+        rows = await asyncio.shield(pool.rows)
+        image = images[0] if images else None
+        query = await self._device.call(
+            lambda: embed(self._backbone, [image], [question], features=self._features)
+        )
+        similarities: Float32[np.ndarray, " items"] = rows @ query[0]
+        return similarities
+
+    async def _embed(self, examples: Sequence[Example]) -> Rows:
+        chunks = []
+        for start in range(0, len(examples), CHUNK_ITEMS):
+            chunk = examples[start : start + CHUNK_ITEMS]
+            chunks.append(await self._device.call(partial(self._embed_now, chunk)))
+        return np.concatenate(chunks)
+
+    def _embed_now(self, examples: Sequence[Example]) -> Rows:
+        rows: Rows = embed(
+            self._backbone,
+            [example.image for example in examples],
+            [example.question for example in examples],
+            features=self._features,
+        )
+        return rows

@@ -1,0 +1,160 @@
+"""From a request message to its prompt, images opened and seen, and to a shift within its dose.
+
+Runs on the event loop and hands everything heavy to threads of its own or to the device thread.
+Knows nothing of places, answers or HTTP.
+"""
+
+import asyncio
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from app.core.errors import InvalidInputError
+from app.core.logs import get_logger
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import PromptText, build_prompt
+from app.method.steering.dose import dose_of
+from app.rpc.messages import GenerateRequest
+from app.worker.device import DeviceThread
+from app.worker.engine.faults import forget_frames, is_fatal
+from app.worker.serving.demonstrations import DatasetPools
+from app.worker.serving.images import ImageLimits, open_image
+
+NUM_THREADS: Final = 2
+# Running rows wait for one pass of the vision tower at most.
+SEEN_TOGETHER: Final = 16
+
+Result = TypeVar("Result")
+Shift = Float[Tensor, "layers 2 hidden"]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DoseLimit:
+    """How strongly a shift may act.
+
+    Attributes:
+        norms: Usual length of the residual stream behind each layer.
+        highest: Largest ratio of a shift's length to that which is applied.
+    """
+
+    norms: Float[Tensor, " layers"]
+    highest: float
+
+    def check(self, shift: Shift) -> float:
+        """The dose of a shift.
+
+        Raises:
+            InvalidInputError: It is too high.
+        """
+        dose = dose_of(shift, self.norms)
+        if dose <= self.highest:
+            return dose
+        raise InvalidInputError(
+            f"The vectors act too strongly: wanted a dose of at most {self.highest:g}, "
+            f"found {dose:.3g}; lower the strength",
+            details={"wanted": self.highest, "found": dose},
+        )
+
+
+class Reader:
+    """Makes prompts out of requests.
+
+    Args:
+        backbone: Who will read them.
+        device: The thread it lives on.
+        pools: Datasets for demonstrations.
+        features: Vision features, touched on the device thread only.
+        limits: What an image may be.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        pools: DatasetPools,
+        features: FeatureCache,
+        limits: ImageLimits,
+    ) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._pools = pools
+        self._features = features
+        self._limits = limits
+        self._unseen: queue.SimpleQueue[Image.Image] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
+
+    def close(self) -> None:
+        """Give the threads back."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def images(self, files: Sequence[bytes | None]) -> list[Image.Image | None]:
+        """The pixels of image files, none where there is no file.
+
+        Raises:
+            InvalidImageError: A file cannot be read or exceeds a limit.
+        """
+        return await self._in_thread(
+            lambda: [None if data is None else open_image(data, limits=self._limits)
+                     for data in files]
+        )  # fmt: skip
+
+    async def prompt(self, request: GenerateRequest) -> PromptText:
+        """The request's prompt, whose pictures have been seen where that is of use.
+
+        Raises:
+            InvalidImageError: A picture cannot be read.
+            InvalidInputError: The request can never be answered as it is.
+            NotFoundError: There is no such dataset.
+        """
+        images = [image for image in await self.images(request.images) if image is not None]
+        shown: tuple[Example, ...] = ()
+        if request.demonstrations is not None:
+            shown = await self._pools.choose(
+                request.demonstrations, question=request.prompt, images=images
+            )
+        prompt = await self._in_thread(
+            lambda: build_prompt(
+                self._backbone,
+                request.prompt,
+                images,
+                demonstrations=shown,
+                instruction=request.instruction,
+            )
+        )
+        await self._see(prompt.images)
+        return prompt
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _see(self, images: Sequence[Image.Image]) -> None:
+        """Have the vision tower look at these, in one pass with those of other requests."""
+        if not self._features.takes_features or not images:
+            return
+        for image in images:
+            self._unseen.put(image)
+        await self._device.call(self._see_waiting)
+
+    def _see_waiting(self) -> None:
+        waiting: list[Image.Image] = []
+        while len(waiting) < SEEN_TOGETHER and not self._unseen.empty():
+            waiting.append(self._unseen.get())
+        try:
+            self._features.prepare(waiting)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            # Some are of other requests; each is told when its own prompt is encoded.
+            log.warning("pictures not seen", action="read.see", error=type(error).__name__)
+            forget_frames(error)

@@ -1,0 +1,161 @@
+"""Requests to the engine's terms, finished sequences to answers with their receipt.
+
+Pure functions; they know messages and sequences, no device and no event loop.
+"""
+
+from collections.abc import Iterable
+from time import monotonic
+
+import numpy as np
+
+from app.core.errors import SteeringError
+from app.rpc.messages import (
+    LEAST_LOGPROB,
+    AppliedVector,
+    BaselineAnswer,
+    FinishReason,
+    GenerateDelta,
+    GenerateRequest,
+    GenerateResponse,
+    Receipt,
+    Timings,
+    TokenLogprob,
+    TokenLogprobs,
+    Usage,
+)
+from app.worker.engine.sampling import Sampling, ScoredToken, TokenScore
+from app.worker.engine.sequence import Increment, Sequence
+
+
+def sampling_of(request: GenerateRequest) -> Sampling:
+    """How the request's tokens are picked."""
+    return Sampling(
+        max_new_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        seed=request.seed,
+        stop=request.stop,
+        num_top=request.logprobs,
+    )
+
+
+def response_of(
+    request: GenerateRequest,
+    answered: Sequence,
+    plain: Sequence | None,
+    *,
+    num_sites: int,
+    began: float,
+    dose: float | None,
+) -> GenerateResponse:
+    """The answer to a request.
+
+    Args:
+        request: What was asked.
+        answered: The finished sequence.
+        plain: The same without vectors, if that was asked for as well.
+        num_sites: Sites that steering has to hit in every pass.
+        began: Monotonic time in seconds at which the request came.
+        dose: Of the shift, if there was one.
+
+    Raises:
+        SteeringError: Vectors were asked for and a pass did not get them in full.
+    """
+    expected = num_sites if request.vectors else 0
+    if answered.sites_hit != expected:
+        raise SteeringError(
+            f"The vectors were not applied in full: wanted {expected} sites in every pass, "
+            f"found {answered.sites_hit}",
+            details={"sites_expected": expected, "sites_hit": answered.sites_hit},
+        )
+    return GenerateResponse(
+        text=answered.text,
+        token_ids=tuple(answered.token_ids),
+        finish_reason=_finish_reason(answered),
+        usage=_usage(answered),
+        receipt=Receipt(
+            vectors=tuple(
+                AppliedVector(sha256=use.sha256, strength=use.strength) for use in request.vectors
+            ),
+            sites_hit=answered.sites_hit,
+            sites_expected=expected,
+            num_forwards=answered.num_forwards,
+            kl_first_token=None if plain is None else first_token_divergence(answered, plain),
+            dose=None if dose is None else round(dose, 6),
+        ),
+        baseline=None if plain is None else _baseline(plain),
+        logprobs=None if request.logprobs is None else _logprobs(answered.scores),
+        timings=Timings(
+            queue_ms=_milliseconds(began, answered.began),
+            prefill_ms=_milliseconds(answered.began, answered.first),
+            decode_ms=_milliseconds(answered.first, answered.ended),
+            total_ms=_milliseconds(began, monotonic()),
+        ),
+    )
+
+
+def delta_of(increment: Increment) -> GenerateDelta:
+    """What a growing answer shows, as the api is told."""
+    return GenerateDelta(
+        text=increment.text,
+        token_ids=increment.token_ids,
+        logprobs=_logprobs(increment.scores) or None,
+    )
+
+
+def _logprobs(scores: Iterable[TokenScore]) -> tuple[TokenLogprobs, ...]:
+    return tuple(
+        TokenLogprobs.model_validate({**_parts(score.taken), "top": [*map(_logprob, score.top)]})
+        for score in scores
+    )
+
+
+def _logprob(token: ScoredToken) -> TokenLogprob:
+    return TokenLogprob.model_validate(_parts(token))
+
+
+def _parts(token: ScoredToken) -> dict[str, object]:
+    bounded = min(0.0, max(token.logprob, LEAST_LOGPROB))
+    return {"token_id": token.token_id, "text": token.text, "logprob": bounded}
+
+
+def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:
+    """KL divergence of the steered from the plain first-token distribution, in nats.
+
+    None when either did not keep its distribution.
+    """
+    if steered.first_log_probabilities is None or plain.first_log_probabilities is None:
+        return None
+    # In numpy: this is not the device thread, and torch would give it helpers.
+    wanted = steered.first_log_probabilities.numpy()
+    found = plain.first_log_probabilities.numpy()
+    divergence = np.sum(np.exp(wanted) * (wanted - found))
+    # Rounding may leave a tiny negative number where the distributions are equal.
+    return max(0.0, float(divergence))
+
+
+def _finish_reason(sequence: Sequence) -> FinishReason:
+    return "stop" if sequence.finish_reason == "stop" else "length"
+
+
+def _usage(sequence: Sequence) -> Usage:
+    return Usage(
+        prompt_tokens=sequence.num_prompt_tokens, completion_tokens=len(sequence.token_ids)
+    )
+
+
+def _baseline(plain: Sequence) -> BaselineAnswer:
+    return BaselineAnswer(
+        text=plain.text,
+        token_ids=tuple(plain.token_ids),
+        finish_reason=_finish_reason(plain),
+        usage=_usage(plain),
+    )
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round(max(0.0, end - start) * 1000, 3)

@@ -1,0 +1,282 @@
+"""From a request message to its answer: a place, vectors held, sequences run, receipt written.
+
+Runs on the event loop and hands everything heavy to the device thread or to threads of its own.
+Knows neither HTTP nor SQL.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from app.core.errors import (
+    BusyError,
+    DeadlineExceededError,
+    InvalidInputError,
+    WorkerUnavailableError,
+)
+from app.method.backbone.embedding import embed, space_id
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import PromptText, check_length
+from app.rpc.messages import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateDelta,
+    GenerateRequest,
+    GenerateResponse,
+)
+from app.worker.device import DeviceThread
+from app.worker.engine.sequence import Increment, Listener, Sequence
+from app.worker.serving.metrics import Metrics, Passage
+from app.worker.serving.preprocessing import DoseLimit, Reader, Shift
+from app.worker.serving.responses import delta_of, response_of, sampling_of
+from app.worker.serving.vector_cache import VectorBank
+
+RETRY_AFTER_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one worker takes.
+
+    Attributes:
+        max_requests: Requests that are prepared, wait or run together.
+        max_new_tokens: Longest answer.
+        dose: Strongest steering.
+    """
+
+    max_requests: int
+    max_new_tokens: int
+    dose: DoseLimit
+
+
+class Serving:
+    """Answers requests with one backbone.
+
+    Args:
+        backbone: Who answers.
+        device: The thread it lives on, with its engine.
+        bank: Vectors on the device.
+        reader: Makes prompts out of requests.
+        features: Vision features, touched on the device thread only.
+        limits: What is taken.
+        metrics: Where requests are counted.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        bank: VectorBank,
+        reader: Reader,
+        features: FeatureCache,
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._backbone = backbone
+        self._device = device
+        self._bank = bank
+        self._reader = reader
+        self._features = features
+        self._limits = limits
+        self._num_requests = 0
+        self._is_draining = False
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are not answered yet."""
+        return self._num_requests
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no further requests are taken."""
+        return self._is_draining
+
+    def drain(self) -> None:
+        """Take no further requests; those that are here get their answers."""
+        self._is_draining = True
+
+    async def generate(self, request: GenerateRequest) -> GenerateResponse:
+        """The answer. Cancelling the awaiting task frees the request's rows.
+
+        Raises:
+            BusyError: Every place is taken.
+            WorkerUnavailableError: The worker shuts down.
+            DeadlineExceededError: The request's time was used up.
+            InvalidInputError: The request can never be answered as it is.
+            SteeringError: The vectors could not be applied in full.
+        """
+        return await self._answer(request, listener=None)
+
+    async def stream(
+        self, request: GenerateRequest
+    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+        """The answer as it grows, and in full at the end. Closing it frees the request's rows.
+
+        Raises:
+            VLibraryError: What `generate` raises, before or after some deltas.
+        """
+        loop = asyncio.get_running_loop()
+        increments: asyncio.Queue[Increment | None] = asyncio.Queue()
+        answering = asyncio.create_task(
+            self._answer(
+                request,
+                listener=lambda one: loop.call_soon_threadsafe(increments.put_nowait, one),
+            )
+        )
+        answering.add_done_callback(lambda _: increments.put_nowait(None))
+        try:
+            while (increment := await increments.get()) is not None:
+                yield delta_of(increment)
+            yield await answering
+        finally:
+            answering.cancel()
+
+    async def _answer(
+        self, request: GenerateRequest, *, listener: Listener | None
+    ) -> GenerateResponse:
+        if request.max_tokens > self._limits.max_new_tokens:
+            raise InvalidInputError(
+                f"An answer has at most {self._limits.max_new_tokens} tokens, "
+                f"found {request.max_tokens}"
+            )
+        with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
+            async with self._place(), _time_limit(request.deadline_seconds):
+                prompt = await self._reader.prompt(request)
+                async with self._shift(request) as (shift, dose):
+                    steered, plain = await self._answers(
+                        request, prompt, shift, passage=passage, listener=listener
+                    )
+            return response_of(
+                request,
+                steered,
+                plain,
+                num_sites=self._device.num_sites,
+                began=passage.arrived,
+                dose=dose,
+            )
+
+    @asynccontextmanager
+    async def _shift(
+        self, request: GenerateRequest
+    ) -> AsyncIterator[tuple[Shift | None, float | None]]:
+        """What the request's vectors add up to, and its dose; they stay resident for the block.
+
+        Raises:
+            InvalidInputError: They act too strongly together.
+        """
+        async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+            parts = [(slots[use.sha256], use.strength) for use in request.vectors]
+            if not parts:
+                yield None, None
+                return
+
+            def add_up() -> tuple[Shift, float]:
+                shift = self._bank.combined(parts)
+                return shift, self._limits.dose.check(shift)
+
+            yield await self._device.call(add_up)
+
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
+        """One row an item.
+
+        Raises:
+            BusyError: Every place is taken.
+            WorkerUnavailableError: The worker shuts down.
+            InvalidImageError: An image cannot be read.
+        """
+        async with self._place():
+            images = await self._reader.images(request.images)
+            # The tokenizer belongs to the device thread: its calls change its own state.
+            rows, num_tokens = await self._device.call(
+                lambda: (
+                    embed(self._backbone, images, list(request.questions), features=self._features),
+                    self._num_tokens(request.questions),
+                )
+            )
+        return EmbedResponse(
+            space=space_id(self._backbone),
+            dim=rows.shape[1],
+            embeddings=rows.tolist(),
+            num_tokens=num_tokens,
+        )
+
+    def _num_tokens(self, questions: Iterable[str | None]) -> int:
+        tokenizer = self._backbone.tokenizer
+        return sum(len(tokenizer(question)["input_ids"]) for question in questions if question)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._is_draining:
+            raise WorkerUnavailableError(
+                "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS
+            )
+        if self._num_requests >= self._limits.max_requests:
+            raise BusyError(
+                f"All {self._limits.max_requests} places are taken",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+
+    async def _answers(
+        self,
+        request: GenerateRequest,
+        prompt: PromptText,
+        shift: Shift | None,
+        *,
+        passage: Passage,
+        listener: Listener | None,
+    ) -> tuple[Sequence, Sequence | None]:
+        """The steered answer and the plain one, which is the same when nothing steers."""
+
+        def make(sequence_id: str, *, is_main: bool) -> Sequence:
+            inputs = self._features.encode([prompt]).inputs
+            sequence = Sequence(
+                id=sequence_id,
+                inputs=inputs,
+                sampling=sampling_of(request),
+                shift=shift if is_main else None,
+                deadline=passage.arrived + request.deadline_seconds,
+                keeps_first=request.baseline,
+                listener=listener if is_main else None,
+            )
+            check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
+            passage.sequences.append(sequence)
+            return sequence
+
+        def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":
+            # Callers choose their requests' ids, which need not differ.
+            name = f"{uuid4().hex}/{suffix}"
+            return asyncio.create_task(
+                self._device.generate(name, lambda: make(name, is_main=is_main))
+            )
+
+        tasks = [run("answer", is_main=True)]
+        if request.baseline and shift is not None:
+            tasks.append(run("baseline", is_main=False))
+        try:
+            finished = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if not request.baseline:
+            return finished[0], None
+        return finished[0], finished[-1]
+
+
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceededError(f"The answer was not ready within {seconds:g} s") from None

@@ -1,0 +1,1 @@
+"""Training jobs of a worker: from the queue to a stored vector."""

@@ -1,0 +1,277 @@
+"""Training jobs of the queue: claim, train beside the serving, store everything or nothing.
+
+Knows the life of a job; the training itself is the method's, and what a job looks like in the
+database is the library's.
+"""
+
+import asyncio
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.backbones import require_same_backbone
+from app.core.errors import (
+    ConflictError,
+    JobCancelledError,
+    VLibraryError,
+    WorkerUnavailableError,
+)
+from app.core.logs import get_logger
+from app.library.attempts import (
+    claim_job,
+    fail_job,
+    heartbeat,
+    mark_cancelled,
+    record_progress,
+    release_job,
+)
+from app.library.database import Sessions, run_transaction
+from app.library.datasets import get_dataset
+from app.library.records import DatasetRecord, JobRecord
+from app.library.storage import ObjectStore, checkpoint_key
+from app.method.backbone.examples import Example
+from app.method.backbone.loading import Backbone
+from app.method.evaluation.tasks.loading import load_examples
+from app.method.training.configuration import TrainingConfig
+from app.method.training.distillation import TrainingProgress, TrainingResult, train
+from app.worker.device import DeviceThread, Turn
+from app.worker.training.checkpoints import ObjectCheckpoints
+from app.worker.training.results import store_result
+
+PULSE_SECONDS: Final = 1.0
+
+log = get_logger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Attempt:
+    """One worker's go at a job, shared by the event loop and the device thread.
+
+    Attributes:
+        job: What to do.
+        token: Proof that it is ours.
+        stop: Set when the training must end at its next step, for whatever reason.
+        is_cancelled: Whether somebody asked the job to stop.
+        is_lost: Whether the job is no longer ours.
+        progress: The latest, not yet told.
+    """
+
+    job: JobRecord
+    token: int
+    stop: threading.Event = field(default_factory=threading.Event)
+    is_cancelled: bool = False
+    is_lost: bool = False
+    progress: TrainingProgress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """What a training was made of, and what came out."""
+
+    dataset: DatasetRecord
+    config: TrainingConfig
+    result: TrainingResult
+
+
+class Trainer:
+    """Runs the training jobs it is given, one after the other.
+
+    Args:
+        backbone: What vectors are trained for.
+        device: The thread it lives on.
+        sessions: Where transactions come from.
+        objects: Where datasets and checkpoints lie.
+        pass_tokens: Most tokens of a pass through the backbone, which serving waits for.
+        pulse_seconds: How often progress is told and wishes to cancel are heard.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: DeviceThread,
+        sessions: Sessions,
+        objects: ObjectStore,
+        pass_tokens: int,
+        pulse_seconds: float = PULSE_SECONDS,
+    ) -> None:
+        self._backbone = backbone
+        self._device = device
+        self._sessions = sessions
+        self._objects = objects
+        self._pass_tokens = pass_tokens
+        self._pulse_seconds = pulse_seconds
+        self._is_draining = False
+        self._attempt: _Attempt | None = None
+
+    def drain(self) -> None:
+        """End the training at its next step with a checkpoint, and take no further job."""
+        self._is_draining = True
+        if self._attempt is not None:
+            self._attempt.stop.set()
+
+    async def run(self, job_id: uuid.UUID) -> None:
+        """Do the job as far as it can be done here; its record says how it ended.
+
+        A job that another worker has, or that has ended, is left alone.
+        """
+        if self._is_draining:
+            return
+        try:
+            job, token = await run_transaction(
+                self._sessions, lambda session: claim_job(session, job_id)
+            )
+        except ConflictError:
+            log.info("job not claimed", action="job.claim", job_id=str(job_id))
+            return
+        attempt = _Attempt(job=job, token=token)
+        self._attempt = attempt
+        try:
+            await self._carry_out(attempt)
+        finally:
+            # Whoever cancels this task must not leave the device training for nobody.
+            attempt.stop.set()
+            self._attempt = None
+
+    async def _carry_out(self, attempt: _Attempt) -> None:
+        checkpoints = ObjectCheckpoints(self._objects, key=checkpoint_key(attempt.job.id))
+        try:
+            async with self._pulse(attempt):
+                work = await self._train(attempt, checkpoints)
+            await self._store(attempt, work)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
+            # Whoever takes the job next must find the newest checkpoint.
+            await checkpoints.flush()
+            is_over = await self._end_without_result(attempt, error)
+        else:
+            is_over = True
+        if is_over:
+            await checkpoints.remove()
+
+    @asynccontextmanager
+    async def _pulse(self, attempt: _Attempt) -> AsyncIterator[None]:
+        beating = asyncio.create_task(self._beat(attempt))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _beat(self, attempt: _Attempt) -> None:
+        """Tell progress and hear wishes until cancelled."""
+        while not attempt.is_lost:
+            try:
+                is_asked_to_stop = await run_transaction(self._sessions, partial(_tell, attempt))
+            except ConflictError:
+                attempt.is_lost = True
+            except (SQLAlchemyError, OSError) as error:
+                # The database may be restarting; the training itself does not need it.
+                log.warning("no heartbeat", action="job.beat", error=type(error).__name__)
+            else:
+                attempt.is_cancelled = is_asked_to_stop
+            if attempt.is_lost or attempt.is_cancelled:
+                attempt.stop.set()
+            await asyncio.sleep(self._pulse_seconds)
+
+    async def _train(self, attempt: _Attempt, checkpoints: ObjectCheckpoints) -> _Work:
+        job = attempt.job
+        if job.backbone_fingerprint is not None:
+            require_same_backbone(
+                wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
+            )
+        config = TrainingConfig.from_dict(job.config)
+        async with self._sessions() as session:
+            dataset = await get_dataset(session, job.dataset_id)
+        examples = await self._examples(dataset)
+
+        def work(turn: Turn) -> TrainingResult:
+            def on_step(progress: TrainingProgress) -> None:
+                attempt.progress = progress
+
+            return train(
+                self._backbone,
+                examples,
+                # Answers wait for one pass at most.
+                replace(config, token_budget=min(config.token_budget, self._pass_tokens)),
+                on_step=on_step,
+                on_pass=turn,
+                checkpoint=checkpoints,
+                should_stop=attempt.stop.is_set,
+            )
+
+        result = await self._device.run_long(work)
+        return _Work(dataset=dataset, config=config, result=result)
+
+    async def _examples(self, dataset: DatasetRecord) -> Sequence[Example]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "dataset.parquet"
+            await self._objects.get_file(dataset.storage_key, path)
+            return await asyncio.to_thread(load_examples, str(path))
+
+    async def _store(self, attempt: _Attempt, work: _Work) -> None:
+        async def store(session: AsyncSession) -> None:
+            await _tell(attempt, session)
+            await store_result(
+                session,
+                job=attempt.job,
+                token=attempt.token,
+                dataset=work.dataset,
+                backbone=self._backbone,
+                config=work.config,
+                result=work.result,
+            )
+
+        await run_transaction(self._sessions, store)
+        log.info("job succeeded", action="job.end", job_id=str(attempt.job.id))
+
+    async def _end_without_result(self, attempt: _Attempt, error: Exception) -> bool:
+        """Whether the job is over, rather than to be continued by somebody."""
+        job_id = attempt.job.id
+        is_stopped = isinstance(error, JobCancelledError)
+        if attempt.is_lost or isinstance(error, ConflictError | WorkerUnavailableError):
+            log.warning("job given up", action="job.end", job_id=str(job_id))
+            return False
+        is_interrupted = is_stopped and not attempt.is_cancelled
+        if not is_interrupted:
+            log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
+
+        async def end(session: AsyncSession) -> None:
+            if is_interrupted:
+                await release_job(session, job_id, attempt.token)
+            elif is_stopped:
+                await mark_cancelled(session, job_id, attempt.token)
+            else:
+                known = error if isinstance(error, VLibraryError) else _unknown(error)
+                await fail_job(
+                    session, job_id, attempt.token, code=known.code, message=known.message
+                )
+
+        try:
+            await run_transaction(self._sessions, end)
+        except (ConflictError, SQLAlchemyError):
+            log.warning("end of job not recorded", action="job.end", job_id=str(job_id))
+            return False
+        return not is_interrupted
+
+
+async def _tell(attempt: _Attempt, session: AsyncSession) -> bool:
+    """Tell what is new, or only that we live; answer whether the job is to stop."""
+    progress, attempt.progress = attempt.progress, None
+    job_id, token = attempt.job.id, attempt.token
+    if progress is None:
+        return await heartbeat(session, job_id, token)
+    return await record_progress(session, job_id, token, progress=asdict(progress))
+
+
+def _unknown(error: Exception) -> VLibraryError:
+    # Foreign messages may quote questions and answers of the dataset.
+    return VLibraryError(f"The training failed: {type(error).__name__}")

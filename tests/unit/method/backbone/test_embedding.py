@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from app.core.errors import InvalidInputError
+from app.method.backbone.embedding import build_task_key, embed, similarity_to_key, space_id
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from tests.fakes.backbones import tiny_backbone, tiny_examples
+
+EXAMPLES = tiny_examples(12)
+IMAGES = [example.image for example in EXAMPLES]
+QUESTIONS = [example.question for example in EXAMPLES]
+
+
+def test_rows_have_length_one_and_both_halves_weigh_the_same(
+    backbone: Backbone, features: FeatureCache
+) -> None:
+    rows = embed(backbone, IMAGES, QUESTIONS, features=features)
+    assert rows.dtype == np.float32
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(1.0, abs=1e-5)
+    half = rows.shape[1] // 2
+    assert np.linalg.norm(rows[:, :half], axis=1) == pytest.approx(0.5**0.5, abs=1e-5)
+    assert np.array_equal(rows, embed(backbone, IMAGES, QUESTIONS))
+
+
+def test_a_missing_half_is_zero(backbone: Backbone, features: FeatureCache) -> None:
+    rows = embed(backbone, [IMAGES[0], None], [None, QUESTIONS[0]], features=features)
+    whole = embed(backbone, IMAGES[:1], QUESTIONS[:1], features=features)[0]
+    half = len(whole) // 2
+    assert not rows[0, half:].any()
+    assert not rows[1, :half].any()
+    assert float(rows[0] @ whole) == pytest.approx(0.5**0.5, abs=1e-5)
+    assert float(rows[1] @ whole) == pytest.approx(0.5**0.5, abs=1e-5)
+    text_only = embed(backbone, [None], [QUESTIONS[0]])
+    assert np.allclose(text_only[0], rows[1], atol=1e-6)
+
+
+def test_the_same_question_is_nearer_than_another(backbone: Backbone) -> None:
+    asked = ["what color is the shape?", "what color is the shape", "who wrote this long novel?"]
+    rows = embed(backbone, [None] * 3, asked)
+    assert rows[0] @ rows[1] > 0.9
+    assert rows[0] @ rows[2] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("images", "questions"), [([None], [None]), ([None], [" "]), ([None, None], ["a"])]
+)
+def test_nothing_to_embed_is_refused(
+    images: list[None], questions: list[str | None], backbone: Backbone
+) -> None:
+    with pytest.raises(InvalidInputError):
+        embed(backbone, images, questions)
+
+
+def test_the_space_follows_the_backbone(backbone: Backbone) -> None:
+    assert space_id(backbone) == space_id(tiny_backbone())
+    assert space_id(backbone) != space_id(tiny_backbone(seed=1))
+
+
+def test_a_key_knows_its_task_from_another() -> None:
+    generator = np.random.default_rng(0)
+
+    def task(centre: int, count: int) -> np.ndarray:
+        rows = generator.normal(size=(count, 32)) * 0.1
+        rows[:, centre] += 1.0
+        found: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return found
+
+    own, unseen, other = task(0, 200), task(0, 200), task(5, 200)
+    key = build_task_key(own, calibration=unseen[:100])
+    assert key.exemplars.shape == (16, 32)
+    assert np.linalg.norm(key.exemplars, axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert np.linalg.norm(key.centroid) == pytest.approx(1.0, abs=1e-5)
+    reached = similarity_to_key(unseen[100:], key) >= key.threshold
+    assert 0.85 < reached.mean() <= 1.0
+    assert not (similarity_to_key(other, key) >= key.threshold).any()
+
+
+def test_a_key_of_few_items_has_as_many_exemplars() -> None:
+    rows = np.eye(4, dtype=np.float32)[:3]
+    key = build_task_key(rows)
+    assert key.exemplars.shape == (3, 4)
+    assert key.threshold == pytest.approx(1.0)
+    with pytest.raises(InvalidInputError, match="at least one"):
+        build_task_key(rows[:0])

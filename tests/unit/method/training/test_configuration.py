@@ -1,0 +1,50 @@
+import json
+from typing import Any
+
+import pytest
+
+from app.core.errors import InvalidInputError
+from app.method.training.configuration import TrainingConfig
+
+
+def test_settings_survive_json() -> None:
+    config = TrainingConfig(shots=4, keep="last", instruction="Be brief.", seed=4)
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainingConfig.from_dict({}) == TrainingConfig()
+    assert TrainingConfig.from_dict({"temperature": 2}) == TrainingConfig(temperature=2.0)
+
+
+def test_direct_settings_are_checked_too() -> None:
+    with pytest.raises(InvalidInputError, match="shots is out of range"):
+        TrainingConfig(shots=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shots": 0},
+        {"shots": 2.5},
+        {"shots": True},
+        {"epochs": "3"},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"vector_learning_rate": float("inf")},
+        {"synergy_weight": -1},
+        {"teacher_top_k": 16},
+        {"seed": -1},
+        {"keep": "first"},
+        {"branches": None},
+        {"instruction": 3},
+        {"instruction": "x" * 5000},
+        {"gradient_checkpointing": 1},
+        {"mimicry_weight": 0, "supervision_weight": 0},
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="wanted"):
+        TrainingConfig.from_dict(wrong)
+
+
+def test_unknown_settings_are_named() -> None:
+    with pytest.raises(InvalidInputError, match="Unknown training settings: a, z"):
+        TrainingConfig.from_dict({"z": 1, "a": 2, "shots": 3})

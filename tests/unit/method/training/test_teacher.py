@@ -1,0 +1,134 @@
+import pytest
+import torch
+
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import encode_prompts
+from app.method.steering.generation import generate
+from app.method.training.losses import TeacherLogits
+from app.method.training.teacher import (
+    Lesson,
+    TeacherCache,
+    compute_teacher,
+    greedy_right,
+    lesson_prompt,
+)
+from tests.fakes.backbones import tiny_examples
+
+EXAMPLES = tiny_examples(16)
+
+
+def lessons(*, shots: int = 3) -> list[Lesson]:
+    return [
+        Lesson(query=example, context=tuple(EXAMPLES[8 + index : 8 + index + shots]))
+        for index, example in enumerate(EXAMPLES[:5])
+    ]
+
+
+def teach(
+    backbone: Backbone, taught: list[Lesson], *, token_budget: int = 500, top_k: int = 300
+) -> TeacherCache:
+    return compute_teacher(
+        backbone,
+        taught,
+        features=FeatureCache(backbone),
+        temperature=2.0,
+        top_k=top_k,
+        token_budget=token_budget,
+        max_rows=4,
+        instruction="Answer.",
+    )
+
+
+def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:
+    taught = lessons()
+    cache = teach(backbone, taught)
+    for number, lesson in enumerate(taught):
+        prompt = lesson_prompt(backbone, lesson, "Answer.")
+        batch = encode_prompts(backbone, [prompt], answers=[lesson.query.answer])
+        with torch.no_grad():
+            logits = backbone.model(**batch.inputs).logits[batch.predicts_answer]
+        wanted = TeacherLogits.from_logits(logits, temperature=2.0, top_k=0)
+        found = cache.rows([number])
+        torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=2e-5, rtol=0)
+        assert found.indices is None
+
+
+def test_lessons_may_be_asked_for_in_any_order(backbone: Backbone) -> None:
+    cache = teach(backbone, lessons())
+    both = cache.rows([3, 1]).log_probs
+    assert torch.equal(both, torch.cat([cache.rows([3]).log_probs, cache.rows([1]).log_probs]))
+    assert torch.equal(cache.on(torch.device("cpu")).rows([3, 1]).log_probs, both)
+
+
+def test_other_demonstrations_give_other_predictions(backbone: Backbone) -> None:
+    wanted = teach(backbone, lessons()).logits.log_probs
+    assert not torch.allclose(teach(backbone, lessons(shots=2)).logits.log_probs, wanted)
+    swapped = [
+        Lesson(query=lesson.query, context=tuple(reversed(lesson.context))) for lesson in lessons()
+    ]
+    assert not torch.allclose(teach(backbone, swapped).logits.log_probs, wanted)
+
+
+def test_a_large_vocabulary_is_abridged(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.method.training.teacher.SMALL_VOCABULARY", 10)
+    cache = teach(backbone, lessons(), top_k=7)
+    whole = cache.logits
+    assert whole.log_probs.shape[1] == 8
+    assert whole.indices is not None
+    assert whole.log_probs.exp().sum(-1).tolist() == pytest.approx(
+        [1.0] * len(whole.log_probs), abs=1e-4
+    )
+    moved = cache.on(torch.device("cpu")).logits.indices
+    assert moved is not None
+    assert torch.equal(moved, whole.indices)
+
+
+def test_progress_is_told(backbone: Backbone) -> None:
+    told: list[tuple[int, int]] = []
+    compute_teacher(
+        backbone,
+        lessons(),
+        features=FeatureCache(backbone),
+        temperature=1.0,
+        top_k=0,
+        token_budget=1,
+        max_rows=4,
+        on_batch=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 5) for done in range(1, 6)]
+
+
+def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
+    asked = [Lesson(query=example, context=()) for example in EXAMPLES[:6]]
+    prompts = [lesson_prompt(backbone, lesson, None) for lesson in asked]
+    head = backbone.model.get_submodule("lm_head")
+    assert isinstance(head, torch.nn.Linear)
+    kept = head.weight.detach().clone()
+    red = backbone.tokenizer.encode(" red", add_special_tokens=False)[0]
+    try:
+        # Makes "red" likely first and the end of the turn likely after it.
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            head.weight.mul_(20)
+            shift = torch.randn(kept.shape[1], generator=generator) * 2
+            head.weight[red] += shift
+            head.weight[backbone.answer_format.end_token_id] -= shift
+        found = greedy_right(
+            backbone,
+            asked,
+            features=FeatureCache(backbone),
+            token_budget=100,
+            max_rows=4,
+        )
+        generated = generate(backbone, prompts, max_new_tokens=8)
+    finally:
+        with torch.no_grad():
+            head.weight.copy_(kept)
+    wanted = [
+        answer.finish_reason == "stop" and answer.text == lesson.query.answer
+        for answer, lesson in zip(generated, asked, strict=True)
+    ]
+    assert found == wanted

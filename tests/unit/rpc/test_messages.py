@@ -1,0 +1,56 @@
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
+
+VECTOR = {"sha256": "a" * 64, "vector_id": str(uuid.uuid4()), "name": "n", "version": 1}
+
+
+@given(images=st.lists(st.binary(min_size=1, max_size=200), max_size=4))
+def test_image_bytes_survive_the_wire(images: list[bytes]) -> None:
+    request = GenerateRequest(request_id="r", prompt="p", images=tuple(images))
+    assert GenerateRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_tokens": 10**9},
+        {"max_tokens": 0},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"seed": -1},
+        {"stop": ["x"] * 17},
+        {"stop": [""]},
+        {"images": ["not base64!"]},
+        {"images": [""]},
+        {"vectors": [{**VECTOR, "strength": 1e30}]},
+        {"vectors": [{**VECTOR, "strength": float("inf")}]},
+        {"vectors": [{**VECTOR, "sha256": "A" * 64}]},
+        {"deadline_seconds": float("inf")},
+        {"unknown": 1},
+        {"demonstrations": {"dataset_id": str(uuid.uuid4()), "storage_key": "k", "shots": 65}},
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        GenerateRequest.model_validate({"request_id": "r", "prompt": "p", **change})
+
+
+@pytest.mark.parametrize(
+    ("images", "questions"), [((), ()), ((b"x",), ()), ((None,), (None,)), ((b"x", None), ("q",))]
+)
+def test_items_to_embed_must_be_whole(
+    images: tuple[bytes | None, ...], questions: tuple[str | None, ...]
+) -> None:
+    with pytest.raises(ValidationError):
+        EmbedRequest(images=images, questions=questions)
+
+
+def test_an_error_body_needs_only_a_code_and_a_message() -> None:
+    body = ErrorBody.model_validate_json('{"code": "busy", "message": "later"}')
+    assert (body.details, body.retry_after_seconds) == ({}, None)

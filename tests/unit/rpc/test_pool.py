@@ -1,0 +1,145 @@
+"""Whom a request waits for: never for a silent worker while another one can take it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import httpx
+import pytest
+
+from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
+from app.rpc.client import WorkerClient
+from app.rpc.messages import GenerateRequest
+from app.rpc.pool import Peers
+from tests.fakes.waiting import until
+from tests.fakes.worker import FakeWorker, backbone
+
+pytestmark = pytest.mark.anyio
+
+AGE = "app.rpc.pool.HEALTH_AGE_SECONDS"
+TIMEOUT = "app.rpc.pool.HEALTH_TIMEOUT_SECONDS"
+REQUEST = GenerateRequest(request_id="r", prompt="what?")
+
+
+class _Network(httpx.AsyncBaseTransport):
+    """Hosts by name; silent ones take connections and say nothing."""
+
+    def __init__(self, **workers: FakeWorker) -> None:
+        self._apps = {name: httpx.ASGITransport(app=one.app()) for name, one in workers.items()}
+        self.silent: set[str] = set()
+        self.asked: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        if request.url.path == "/health":
+            self.asked.append(host)
+        if host in self.silent or host not in self._apps:
+            await asyncio.sleep(60)
+        return await self._apps[host].handle_async_request(request)
+
+    @asynccontextmanager
+    async def peers(self, *hosts: str) -> AsyncIterator[Peers]:
+        async with httpx.AsyncClient(transport=self) as http:
+            peers = Peers([f"http://{host}" for host in hosts], http=http)
+            yield peers
+            await peers.aclose()
+
+
+async def test_a_silent_worker_holds_no_request_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every answer is out of date at once, so that each request asks again.
+    monkeypatch.setattr(AGE, 0.0)
+    network = _Network(good=FakeWorker())
+    urls = ["http://hole", "http://good"]
+    async with WorkerClient(urls, transport=network) as client:
+        start = monotonic()
+        for _ in range(5):
+            await asyncio.gather(*(client.generate(REQUEST) for _ in range(5)))
+        assert monotonic() - start < 1.0
+    # It is asked once at a time, however many want to know.
+    assert network.asked.count("hole") == 1
+
+
+async def test_a_worker_that_falls_silent_holds_no_request_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = _Network(one=FakeWorker(), two=FakeWorker(running=9))
+    async with network.peers("one", "two") as peers:
+        assert (await peers.choose(None)).url == "http://one"
+        network.silent.add("one")
+        monkeypatch.setattr(AGE, 0.0)
+        start = monotonic()
+        assert (await peers.choose(None)).url == "http://two"
+        assert len(await peers.serving()) == 2
+        assert monotonic() - start < 1.0
+
+
+async def test_a_worker_that_failed_is_asked_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TIMEOUT, 0.1)
+    network = _Network(good=FakeWorker())
+    async with network.peers("hole", "good") as peers:
+        for _ in range(20):
+            await peers.choose(None)
+            await peers.serving()
+            await asyncio.sleep(0.02)
+        assert network.asked.count("hole") == 1
+        monkeypatch.setattr(AGE, 0.0)
+        await peers.choose(None)
+        assert network.asked.count("hole") == 2
+
+
+async def test_the_only_worker_that_fits_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = FakeWorker(description=backbone("b"))
+    network = _Network(fits=FakeWorker(), other=other)
+    network.silent.add("fits")
+    monkeypatch.setattr(TIMEOUT, 0.2)
+    async with network.peers("fits", "other") as peers:
+        with pytest.raises(IncompatibleBackboneError) as caught:
+            await peers.choose("a" * 64)
+        assert caught.value.details["found"] == ["b" * 64]
+        monkeypatch.setattr(AGE, 0.0)
+        network.silent.clear()
+        assert (await peers.choose("a" * 64)).url == "http://fits"
+
+
+async def test_a_worker_never_heard_of_is_waited_for() -> None:
+    network = _Network(slow=FakeWorker(), quick=FakeWorker())
+    network.silent.add("slow")
+    async with network.peers("slow", "quick") as peers:
+        asking = asyncio.create_task(peers.serving())
+        await until(lambda: peers.all[1].health is not None)
+        await asyncio.sleep(0.2)
+        # Its backbone may be another one, which it would be wrong to call unknown.
+        assert not asking.done()
+        asking.cancel()
+
+
+async def test_without_any_answer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TIMEOUT, 0.1)
+    async with _Network().peers("hole", "pit") as peers:
+        assert await peers.serving() == ()
+        assert await peers.health() == ()
+        with pytest.raises(WorkerUnavailableError):
+            await peers.choose(None)
+
+
+async def test_who_leaves_takes_the_answer_from_nobody() -> None:
+    network = _Network(one=FakeWorker())
+    async with network.peers("one") as peers:
+        leaving, staying = (asyncio.create_task(peers.choose(None)) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert (await staying).url == "http://one"
+    assert network.asked == ["one"]
+
+
+async def test_a_fault_of_ours_is_not_taken_for_silence() -> None:
+    class _Faulty(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, _: httpx.Request) -> httpx.Response:
+            raise RuntimeError("fault")
+
+    async with httpx.AsyncClient(transport=_Faulty()) as http:
+        with pytest.raises(RuntimeError, match="fault"):
+            await Peers(["http://one"], http=http).choose(None)

@@ -1,0 +1,99 @@
+"""What a growing answer shows: never a part of a stop text, never half a character."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.worker.engine.detokenizer import GrowingText
+from tests.fakes.backbones import tiny_processor
+
+LETTERS = "abc "
+
+
+def _by_letter(token_ids: list[int]) -> str:
+    return "".join(chr(token_id) for token_id in token_ids)
+
+
+def _by_byte(token_ids: list[int]) -> str:
+    """As byte-level tokenizers do: what is no whole character reads as a replacement."""
+    return bytes(token_ids).decode(errors="replace")
+
+
+def _show(growing: GrowingText, token_ids: list[int]) -> list[str]:
+    shown = []
+    for token_id in token_ids:
+        growing.add(token_id)
+        shown.append(growing.shown(is_last=growing.is_stopped))
+        if growing.is_stopped:
+            return shown
+    growing.end()
+    return [*shown, growing.shown(is_last=True)]
+
+
+@given(
+    letters=st.text(LETTERS, max_size=40),
+    stop=st.lists(st.text(LETTERS, min_size=1, max_size=4), max_size=3),
+)
+def test_what_was_shown_is_the_whole_answer(letters: str, stop: list[str]) -> None:
+    growing = GrowingText(_by_letter, stop=tuple(stop))
+    shown = _show(growing, list(map(ord, letters)))
+    assert "".join(shown) == growing.whole
+    assert not any(one in growing.whole for one in stop if one.strip() == one)
+
+
+@given(letters=st.text(LETTERS, min_size=1, max_size=40), stop=st.text("abc", min_size=2))
+def test_no_part_of_a_stop_text_is_ever_shown(letters: str, stop: str) -> None:
+    growing = GrowingText(_by_letter, stop=(stop,))
+    shown = ""
+    for letter in letters + stop:
+        growing.add(ord(letter))
+        shown += growing.shown(is_last=growing.is_stopped)
+        if growing.is_stopped:
+            break
+    assert growing.is_stopped
+    assert (letters + stop)[: (letters + stop).index(stop)].strip() == shown
+
+
+@given(text=st.text(max_size=20))
+def test_half_a_character_waits_for_its_other_bytes(text: str) -> None:
+    growing = GrowingText(_by_byte)
+    shown = _show(growing, list(text.encode(errors="ignore")))
+    wanted = text.encode(errors="ignore").decode().strip()
+    assert "".join(shown) == wanted
+    if "\ufffd" not in wanted:
+        assert not any("\ufffd" in part for part in shown)
+
+
+def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
+    growing = GrowingText(_by_byte)
+    shown = _show(growing, [ord("a"), 0xE2])
+    assert shown == ["a", "", "\ufffd"]
+
+
+@given(text=st.text("what color is the triangle? \u00e9\u4e09", max_size=40))
+def test_a_real_tokenizer_reads_the_same_a_token_at_a_time(text: str) -> None:
+    tokenizer = _TOKENIZER
+    token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    growing = GrowingText(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+    assert "".join(_show(growing, token_ids)) == str(tokenizer.decode(token_ids)).strip()
+
+
+def test_a_word_behind_a_control_token_keeps_its_space() -> None:
+    # As SentencePiece has it: a space belongs to the word behind it, and the first one goes.
+    words = ["\u2581hello", "<control>", "\u2581world"]
+
+    def decode(token_ids: list[int]) -> str:
+        text = "".join(words[one] for one in token_ids if one != 1).replace("\u2581", " ")
+        return text.removeprefix(" ")
+
+    growing = GrowingText(decode)
+    assert "".join(_show(growing, [0, 1, 2])) == decode([0, 1, 2]) == "hello world"
+
+
+def test_endless_bytes_without_a_character_are_not_held_for_ever() -> None:
+    growing = GrowingText(_by_byte)
+    shown = _show(growing, [0xE2] * 40)
+    assert any(shown[:-1])
+    assert "".join(shown) == "\ufffd" * 40
+
+
+_TOKENIZER = tiny_processor().tokenizer

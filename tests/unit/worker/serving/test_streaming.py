@@ -1,0 +1,80 @@
+"""Answers that are shown as they grow, from the engine to the api's client."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.core.errors import DeadlineExceededError, InvalidImageError, InvalidInputError
+from app.method.backbone.loading import Backbone
+from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
+from tests.fakes.serving import ENDLESS, Parts, over_http, request_of
+from tests.fakes.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+async def _exhaust(parts: AsyncIterator[object]) -> None:
+    async for _ in parts:
+        pass
+
+
+async def _streamed(parts: Parts, request: GenerateRequest) -> list[GenerateDelta]:
+    """The deltas of an answer, which are compared with the answer at their end."""
+    *deltas, answer = [part async for part in parts.serving.stream(request)]
+    assert isinstance(answer, GenerateResponse)
+    shown = [delta for delta in deltas if isinstance(delta, GenerateDelta)]
+    assert len(shown) == len(deltas) > 1
+    assert "".join(delta.text for delta in shown) == answer.text
+    assert sum((delta.token_ids for delta in shown), ()) == answer.token_ids
+    if request.logprobs is not None:
+        assert sum((delta.logprobs or () for delta in shown), ()) == answer.logprobs
+    return shown
+
+
+async def test_a_streamed_answer_is_the_whole_answer(parts: Parts) -> None:
+    request = request_of(vectors=[parts.use(0, 2.0)], max_tokens=9, logprobs=2, baseline=True)
+    deltas = await _streamed(parts, request)
+    whole = await parts.serving.generate(request.model_copy(update={"request_id": "other"}))
+    assert sum((delta.token_ids for delta in deltas), ()) == whole.token_ids
+    assert whole.logprobs is not None
+    assert [one.token_id for one in whole.logprobs] == list(whole.token_ids)
+    # Greedy answers take the likeliest token, which is the first of those listed.
+    assert all(one.top[0].token_id == one.token_id and len(one.top) == 2 for one in whole.logprobs)
+    await _streamed(parts, request_of(stop=["e"], max_tokens=20))
+
+
+async def test_a_stream_that_fails_says_so_in_its_course(parts: Parts) -> None:
+    stream = parts.serving.stream(request_of(**ENDLESS))
+    assert isinstance(await anext(stream), GenerateDelta)
+    for sequence in parts.engine._sequences.values():
+        sequence.deadline = 0.0
+    with pytest.raises(DeadlineExceededError):
+        await _exhaust(stream)
+    with pytest.raises(InvalidInputError):
+        await anext(parts.serving.stream(request_of(max_tokens=901)))
+    await until(lambda: parts.device.num_running == 0)
+
+
+async def test_closing_a_stream_frees_its_row_within_one_step(parts: Parts) -> None:
+    stream = parts.serving.stream(request_of(**ENDLESS))
+    await anext(stream)
+    assert parts.engine.num_running == 1
+    await stream.aclose()
+    steps = parts.engine.num_steps
+    await until(lambda: parts.engine.num_running == 0)
+    assert parts.engine.num_steps <= steps + 1
+    assert parts.serving.num_requests == 0
+
+
+async def test_streams_go_over_http(parts: Parts, backbone: Backbone) -> None:
+    client, _ = over_http(backbone, parts)
+    async with client:
+        request = request_of(vectors=[parts.use(1)], max_tokens=7)
+        *deltas, answer = [part async for part in client.stream(request)]
+        assert isinstance(answer, GenerateResponse)
+        assert "".join(part.text for part in deltas) == answer.text
+        assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0
+        with pytest.raises(InvalidImageError):
+            await anext(client.stream(request_of(images=[b"no image"])))
+        with pytest.raises(DeadlineExceededError):
+            await _exhaust(client.stream(request_of(**ENDLESS, deadline_seconds=0.3)))

@@ -1,0 +1,1 @@
+"""How things that ship with VLibrary are made; not part of what is installed."""
