@@ -94,6 +94,13 @@ def test_steering_tells_its_figures_and_conditions() -> None:
     assert set(found["P2_step_median_ms"]) == {"steered", "unhooked"}
 
 
+def test_prompts_tells_the_ratio_and_its_conditions() -> None:
+    found = facts_of(run("prompts", "--items", "2", "--rounds", "1", "--json"))
+    assert set(found["ms_per_query"]) == {"icl", "m2iv"}
+    assert found["P6"]
+    assert "P6" in run("prompts", "--items", "1", "--rounds", "1").stdout
+
+
 def test_cold_vector_tells_its_figures_and_conditions() -> None:
     found = facts_of(run("cold_vector", "--rounds", "1", "--rows", "2", "--requests", "2", *POCKET))
     assert set(found) >= {"P9", "P9_others", *CONDITIONS, *MODEL}

@@ -92,28 +92,9 @@ def test_a_vector_of_another_backbone_is_refused(
     assert isinstance(result.exception, IncompatibleBackboneError)
 
 
-def test_bench_tells_the_ratio_and_its_conditions() -> None:
-    result = run("bench", "prompts", "--items", "2", "--rounds", "1", "--json")
-    assert result.exit_code == 0, result.output
-    found = json_of(result)
-    assert set(found["ms_per_query"]) == {"icl", "m2iv"}
-    assert found["P6"]
-    assert "P6" in run("bench", "prompts", "--items", "1", "--rounds", "1").stdout
-
-
 def test_every_command_explains_itself() -> None:
     listed = run("--help").stdout
-    for name in (
-        "serve",
-        "worker",
-        "api",
-        "doctor",
-        "train",
-        "evaluate",
-        "demo",
-        "pocket",
-        "bench",
-    ):
+    for name in ("serve", "worker", "api", "doctor", "train", "evaluate", "demo"):
         assert name in listed
         assert run(name, "--help").exit_code == 0
 
