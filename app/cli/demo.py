@@ -1,11 +1,14 @@
 """`vlibrary demo`: the main job on real data, through the service's REST interface alone."""
 
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from vlibrary_client import Client, Dataset, Job
 
 READY_TIMEOUT_SECONDS: Final = 300.0
+CHILD_POLL_SECONDS: Final = 0.1
+SHOWN_LOG_CHARACTERS: Final = 4000
 TRAINING_TIMEOUT_SECONDS: Final = 1800.0
 NAME: Final = "easy-vqa"
 NUM_TRAINING_ITEMS: Final = 3000
@@ -26,6 +31,7 @@ NUM_RETRIEVED: Final = 20
 # A threshold is set so that 95 % of its task's own items reach it.
 LEAST_RETRIEVED_SHARE: Final = 0.8
 SHOTS: Final = 16
+EXTRA_MODULES: Final = ("easy_vqa", "matplotlib")
 SEED: Final = 0
 # The defaults of a training; nothing was ever chosen by the test questions.
 TRAINING: Final[dict[str, Any]] = {"seed": SEED}
@@ -46,6 +52,8 @@ def demo(
     from app.cli.demo_report import write_report
     from vlibrary_client import Client
 
+    require_extras()
+    require_writable(output)
     with ExitStack() as stack:
         folder = data_dir or stack.enter_context(passing_folder())
         print("Starting the service (Postgres, worker with the pocket LVLM, api) ...")
@@ -54,6 +62,37 @@ def demo(
         wait_ready(client)
         result = run_demo(client, num_items=items, num_questions=questions)
     write_report(result, output)
+
+
+def require_extras() -> None:
+    """Returns when the packages of the demo are there, before minutes are spent without them.
+
+    Raises:
+        ConfigurationError: One is missing.
+    """
+    missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"The demo needs {' and '.join(missing)}: install with `pip install 'vlibrary[demo]'`, "
+            "or from a checkout with `pip install -e '.[demo]'`"
+        )
+
+
+def require_writable(folder: Path) -> None:
+    """Returns when the results can be written there.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write to {folder.resolve()}: {error.strerror or error}; "
+            "choose another folder with --output"
+        ) from error
 
 
 @contextmanager
@@ -146,33 +185,74 @@ def unrelated_image() -> Any:  # noqa: ANN401 - Pillow is imported only when nee
 
 @contextmanager
 def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of a service of its own, ended with the block; its log is shown if it fails.
+    """The URL of a service of its own, ended with the block.
+
+    Whatever the block is doing is ended too when the service ends first.
 
     Args:
         data_dir: Folder of all its state.
-        settings: Values of its settings by name, beside those of this process's environment.
+        settings: Values of its settings by name, beside those of this process's environment that
+            do not tell where other services are.
+
+    Raises:
+        UnavailableError: The service ended before the block; its log was printed.
     """
-    from app.cli.serve import free_port
-    from app.core.settings import child_environment
+    from app.cli.serve import CODE_FOLDER, free_port
+    from app.core.settings import own_environment
 
     port = free_port("127.0.0.1", wanted=0)
     log = data_dir / "serve.log"
     data_dir.mkdir(parents=True, exist_ok=True)
-    options = ["--port", str(port), "--data-dir", str(data_dir)]
+    options = ["--port", str(port), "--data-dir", str(data_dir.resolve())]
     command = [sys.executable, "-m", "app", "serve", *options]
     with (
         log.open("wb") as file,
         subprocess.Popen(  # noqa: S603 - our own
-            command, stdout=file, stderr=file, env=child_environment(settings or {})
+            command,
+            stdout=file,
+            stderr=file,
+            env=own_environment(settings or {}),
+            cwd=CODE_FOLDER,
+            start_new_session=True,
         ) as process,
     ):
         try:
-            yield f"http://127.0.0.1:{port}"
+            with _interrupted_at_the_end_of(process):
+                yield f"http://127.0.0.1:{port}"
         except UnavailableError:
-            print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
+            print(f"The last lines of {log}:", file=sys.stderr)
+            print(log.read_text(errors="replace")[-SHOWN_LOG_CHARACTERS:], file=sys.stderr)
             raise
         finally:
             process.terminate()
+
+
+@contextmanager
+def _interrupted_at_the_end_of(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Runs the block, and interrupts it as Ctrl-C would as soon as the process ends."""
+    is_over = threading.Event()
+    has_ended = threading.Event()
+    main = threading.main_thread().ident
+
+    def watch() -> None:
+        while not is_over.wait(CHILD_POLL_SECONDS):
+            if process.poll() is not None:
+                has_ended.set()
+                if main is not None and not is_over.is_set():
+                    signal.pthread_kill(main, signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch, name="watch the service", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not has_ended.is_set():
+            raise
+        raise UnavailableError(f"the service ended with status {process.returncode}") from None
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 def wait_ready(client: "Client") -> None:

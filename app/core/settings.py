@@ -28,6 +28,19 @@ ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
 OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
 MAX_POLICY_VECTORS: Final = 8
 MAX_POLICY_STRENGTH: Final = 10.0
+# Settings that belong to one running service, and would harm or hide another one.
+_OF_ONE_SERVICE: Final = (
+    "data_dir",
+    "database_url",
+    "object_store",
+    "host",
+    "port",
+    "workers",
+    "worker_host",
+    "worker_port",
+    "worker_role",
+    "policy_vectors",
+)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -234,3 +247,18 @@ def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
     """
     names = {f"VLIBRARY_{field.upper()}": value for field, value in overrides.items()}
     return {**os.environ, **names}
+
+
+def own_environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child that is to be a service of its own.
+
+    Args:
+        overrides: Values by field name of `Settings`.
+
+    Returns:
+        As `child_environment`, without what would lead the child to another service's database,
+        workers, files or port.
+    """
+    elsewhere = {"DATABASE_URL", *(f"VLIBRARY_{field.upper()}" for field in _OF_ONE_SERVICE)}
+    kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    return {**kept, **{f"VLIBRARY_{field.upper()}": value for field, value in overrides.items()}}
