@@ -13,7 +13,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import TOKEN_KEYS
 from app.method.backbone.vision import encode_images, join_features, takes_precomputed
 from app.method.steering.injection import inject
-from app.worker.engine.sampling import Picker, Sampling, pick_tokens
+from app.worker.engine.sampling import Sampler, SamplingParams, sample
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.families import tiny_inputs, tiny_model
 from tests.fakes.family_configs import FAMILIES
@@ -83,8 +83,8 @@ class Wish:
         generator = torch.Generator().manual_seed(self.vector)
         return torch.randn(shape, generator=generator) * 0.5 * self.strength
 
-    def sampling(self) -> Sampling:
-        return Sampling(
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(
             max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
         )
 
@@ -106,16 +106,16 @@ def answer_alone(family: str, attention: str | None, wish: Wish) -> tuple[int, .
 class _Draw(LogitsProcessor):
     """Leaves the token that the engine's own sampling would pick."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._picker = Picker(sampling=sampling)
+    def __init__(self, sampling: SamplingParams) -> None:
+        self._picker = Sampler(sampling=sampling)
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
-        picked = pick_tokens(scores, [self._picker])
+        picked = sample(scores, [self._picker])
         return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor(picked), 0.0)
 
 
 def sampled_alone(
-    backbone: Backbone, inputs: dict[str, Tensor], *, shift: Tensor | None, sampling: Sampling
+    backbone: Backbone, inputs: dict[str, Tensor], *, shift: Tensor | None, sampling: SamplingParams
 ) -> list[int]:
     """Tokens of one prompt by the stock loop."""
     # Its methods for generation come from a mixin that type checkers do not see.

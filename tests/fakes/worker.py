@@ -196,10 +196,10 @@ class FakeWorker:
         )
 
 
-def _logprobs(num_top: int) -> tuple[TokenLogprobs, ...]:
+def _logprobs(top_logprobs: int) -> tuple[TokenLogprobs, ...]:
     top = tuple(
         TokenLogprob(token_id=index, text=chr(97 + index), logprob=-1.0 - index)
-        for index in range(num_top)
+        for index in range(top_logprobs)
     )
     return (TokenLogprobs(token_id=1, text="a", logprob=-1.0, top=top),)
 

@@ -16,7 +16,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, Shifts
 from app.worker.engine.collate import select_rows
 from app.worker.engine.prefill import Prefill, stock_forward
-from app.worker.engine.runner import Passed
+from app.worker.engine.runner import ForwardOutput
 from app.worker.engine.sequence import Sequence
 
 
@@ -37,7 +37,7 @@ class _Batch:
     shifts: Shifts | None
 
 
-class BatchRunner:
+class StaticBatching:
     """A backbone that decodes whole batches. Device thread only.
 
     Args:
@@ -57,7 +57,7 @@ class BatchRunner:
         """Sites that a steered pass has to hit."""
         return self._hooks.num_sites
 
-    def can_pack(self, _sequence: Sequence) -> bool:
+    def is_varlen(self, _sequence: Sequence) -> bool:
         """Never: a batch that the stock loop carries on with is a padded one."""
         return False
 
@@ -70,7 +70,7 @@ class BatchRunner:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> Passed:
+    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
         """Start a batch."""
         done = self._prefill.run(rows)
         self._batches.append(
@@ -78,7 +78,7 @@ class BatchRunner:
         )
         return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> Passed:
+    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
         batch = self._batch_of(rows)
         passed, batch.state = stock_forward(

@@ -54,7 +54,7 @@ def stack_inputs(inputs: Rows[Mapping[str, Any]], *, pad_token_id: int) -> dict[
     return {key: stacked(key) for key in dict.fromkeys(key for one in inputs for key in one)}
 
 
-def end_to_end(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
+def varlen_inputs(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
     """Prompts as one row of a batch, without their attention masks.
 
     Args:

@@ -15,7 +15,7 @@ _MOST_CONTEXT_TOKENS: Final = 32
 Decode = Callable[[list[int]], str]
 
 
-class GrowingText:
+class Detokenizer:
     """An answer's text, decoded a few tokens at a time.
 
     Space around the answer is no part of it, nor is a stop text or what comes after it. What could

@@ -19,8 +19,8 @@ from app.core.logs import get_logger
 from app.method.backbone.loading import Backbone
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
-from app.worker.engine.runner import Passed
-from app.worker.engine.sampling import pick_tokens, score_token
+from app.worker.engine.runner import ForwardOutput
+from app.worker.engine.sampling import sample, score_token
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.weights import PackedWeights
@@ -111,7 +111,7 @@ class Engine:
                 id=sequence.id,
                 num_tokens=sequence.num_prompt_tokens,
                 layout=sequence.layout,
-                is_packable=self._runner.can_pack(sequence),
+                is_varlen=self._runner.is_varlen(sequence),
             )
         )
 
@@ -188,9 +188,9 @@ class Engine:
         for row in rows:
             self._prefill([row])
 
-    def _take(self, rows: Rows[Sequence], passed: Passed) -> None:
+    def _take(self, rows: Rows[Sequence], passed: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
-        picked = pick_tokens(passed.logits, [row.picker for row in rows])
+        picked = sample(passed.logits, [row.sampler for row in rows])
         now = monotonic()
         token_ids = []
         for place, (row, token_id) in enumerate(zip(rows, picked, strict=True)):
@@ -210,11 +210,11 @@ class Engine:
         if row.keeps_first and row.num_forwards == 1:
             row.first_log_probabilities = logits.log_softmax(dim=-1).cpu()
         score = None
-        if row.sampling.num_top is not None:
+        if row.sampling.top_logprobs is not None:
             score = score_token(
                 logits,
                 token_id,
-                num_top=row.sampling.num_top,
+                top_logprobs=row.sampling.top_logprobs,
                 read=lambda one: str(self._backbone.tokenizer.decode([one])),
             )
         row.append(token_id, ends=self._ends, decode=self._text, score=score)

@@ -7,9 +7,9 @@ with one-by-one `generate`; docs/engine.md shows the same lists.
 from typing import Final
 
 from app.method.backbone.loading import Backbone
-from app.worker.engine.batches import BatchRunner
+from app.worker.engine.batches import StaticBatching
 from app.worker.engine.masks import attention_kinds
-from app.worker.engine.rows import RowRunner
+from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.runner import Runner
 
 IN_FLIGHT: Final = frozenset(
@@ -49,5 +49,5 @@ def runs_in_flight(backbone: Backbone) -> bool:
 def make_runner(backbone: Backbone, *, max_rows: int) -> Runner:
     """The way of decoding that is exact for this backbone."""
     if runs_in_flight(backbone):
-        return RowRunner(backbone, max_rows=max_rows)
-    return BatchRunner(backbone)
+        return ContinuousBatching(backbone, max_rows=max_rows)
+    return StaticBatching(backbone)

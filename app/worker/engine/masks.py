@@ -66,7 +66,7 @@ def decode_masks(
     return _masks(kinds, ago >= 0, ago=ago, dtype=dtype)
 
 
-def packed_masks(
+def varlen_masks(
     kinds: AttentionKinds, token_rows: Int[Tensor, " tokens"], *, dtype: torch.dtype
 ) -> Mask | dict[str, Mask]:
     """The same of a pass over prompts that lie end to end in one row of the batch.

@@ -16,7 +16,7 @@ from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREF
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, Shifts
 from app.worker.engine.collate import stack_inputs, stack_shifts
-from app.worker.engine.runner import Passed, proven_pass
+from app.worker.engine.runner import ForwardOutput, checked_forward
 from app.worker.engine.sequence import Sequence
 
 # Read by the first pass only; holding on to pixels would cost more than the cache does.
@@ -43,7 +43,7 @@ class Prefilled:
 
     cache: Cache
     sources: Rows[tuple[int, slice]]
-    passed: Passed
+    passed: ForwardOutput
     next_positions: Int[Tensor, "*components rows"]
 
 
@@ -140,7 +140,7 @@ def stock_forward(
     hooks: ShiftHooks,
     shifts: Shifts | None,
     is_first: bool,
-) -> tuple[Passed, dict[str, Any]]:
+) -> tuple[ForwardOutput, dict[str, Any]]:
     """One pass as the stock `generate` loop makes it, and the state to go on with.
 
     Raises:
@@ -157,7 +157,7 @@ def stock_forward(
         outputs = model(**inputs, return_dict=True)
     finally:
         hooks.bind(None)
-    passed = proven_pass(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
+    passed = checked_forward(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )

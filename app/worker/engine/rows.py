@@ -17,13 +17,13 @@ from app.method.steering.injection import ShiftHooks
 from app.worker.engine.cache import RowCache
 from app.worker.engine.masks import attention_kinds, decode_masks
 from app.worker.engine.prefill import Prefill, Prefilled
-from app.worker.engine.runner import Passed, proven_pass
+from app.worker.engine.runner import ForwardOutput, checked_forward
 from app.worker.engine.sequence import Sequence
-from app.worker.engine.shifts import ShiftRows
-from app.worker.engine.varlen import Packing
+from app.worker.engine.shifts import ShiftBuffer
+from app.worker.engine.varlen import VarlenPrefill
 
 
-class RowRunner:
+class ContinuousBatching:
     """A backbone that decodes rows in flight. Device thread only.
 
     Args:
@@ -39,8 +39,8 @@ class RowRunner:
         self._kinds = attention_kinds(backbone.model.config.get_text_config())
         self._hooks = ShiftHooks(backbone)
         self._prefill = Prefill(backbone, self._hooks, keeps_windows=False)
-        self._packing = Packing(backbone, self._hooks)
-        self._shifts = ShiftRows(backbone, max_rows=max_rows)
+        self._packing = VarlenPrefill(backbone, self._hooks)
+        self._shifts = ShiftBuffer(backbone, max_rows=max_rows)
         self._cache = RowCache(max_rows=max_rows, device=backbone.device)
         self._tokens: Int[Tensor, "rows 1"] = torch.zeros(
             (max_rows, 1), dtype=torch.long, device=backbone.device
@@ -55,7 +55,7 @@ class RowRunner:
         """Sites that a steered pass has to hit."""
         return self._hooks.num_sites
 
-    def can_pack(self, sequence: Sequence) -> bool:
+    def is_varlen(self, sequence: Sequence) -> bool:
         """Whether its prompt may be read end to end with others."""
         return self._packing.takes(sequence)
 
@@ -68,7 +68,7 @@ class RowRunner:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> Passed:
+    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
         """Let the rows join."""
         read = self._packing if self._packing.pays(rows) else self._prefill
         done = read.run(rows)
@@ -77,7 +77,7 @@ class RowRunner:
             self._join(sequence, done, place=place)
         return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> Passed:
+    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
@@ -100,7 +100,9 @@ class RowRunner:
             )
         finally:
             self._hooks.bind_sites(None)
-        return proven_pass(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
+        return checked_forward(
+            outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None
+        )
 
     def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
         """Append one token to each of these rows."""

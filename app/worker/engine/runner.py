@@ -1,6 +1,6 @@
 """How rows are run: the seam between the engine and its two ways of decoding.
 
-`RowRunner` decodes all running rows in one pass, whenever they joined. `BatchRunner` decodes those
+`ContinuousBatching` decodes all running rows in one pass, whenever they joined. `StaticBatching` decodes those
 together that were prefilled together, by the stock loop, for families that need it.
 """
 
@@ -16,7 +16,7 @@ from app.worker.engine.sequence import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Passed:
+class ForwardOutput:
     """A pass through the backbone.
 
     Attributes:
@@ -28,9 +28,9 @@ class Passed:
     sites_hit: int
 
 
-def proven_pass(
+def checked_forward(
     logits: Float[Tensor, "rows vocab"], *, receipt: Receipt, is_steered: bool
-) -> Passed:
+) -> ForwardOutput:
     """A pass of which the receipt shows that all shifts were applied, if there were any.
 
     Raises:
@@ -38,7 +38,7 @@ def proven_pass(
     """
     if is_steered:
         receipt.verify()
-    return Passed(logits=logits.float(), sites_hit=receipt.sites_hit if is_steered else 0)
+    return ForwardOutput(logits=logits.float(), sites_hit=receipt.sites_hit if is_steered else 0)
 
 
 @runtime_checkable
@@ -53,21 +53,21 @@ class Runner(Protocol):
     def is_repeatable(self) -> bool:
         """Whether a failed decode can be repeated, with all of a group's rows or some of them."""
 
-    def can_pack(self, sequence: Sequence) -> bool:
+    def is_varlen(self, sequence: Sequence) -> bool:
         """Whether its prompt may be read end to end with others, so that nothing is padded."""
 
     @property
     def groups(self) -> Rows[Rows[Sequence]]:
         """The running rows, those together that are decoded together."""
 
-    def prefill(self, rows: Rows[Sequence]) -> Passed:
+    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
         """The pass before each row's first token; the rows run from then on.
 
         Raises:
             SteeringError: A shift could not be applied in full.
         """
 
-    def decode(self, rows: Rows[Sequence]) -> Passed:
+    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken.
 
         Args:

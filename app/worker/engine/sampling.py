@@ -19,7 +19,7 @@ LEAST_TEMPERATURE: Final = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingParams:
     """How one sequence picks its tokens and when it ends.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sampling:
             prompt or the answer has; 1 changes nothing.
         seed: Equal seeds draw equal tokens, whatever else runs in the batch.
         stop: Texts that end the answer and are not part of it.
-        num_top: Tell the probabilities of the tokens taken and of this many likeliest ones; none
+        top_logprobs: Tell the probabilities of the tokens taken and of this many likeliest ones; none
             tells nothing.
     """
 
@@ -46,7 +46,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
-    num_top: int | None = None
+    top_logprobs: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -64,7 +64,7 @@ class Sampling:
 
 
 @dataclass(kw_only=True, eq=False)
-class Picker:
+class Sampler:
     """One row's settings with what its next pick depends on.
 
     Attributes:
@@ -74,7 +74,7 @@ class Picker:
         generator: Advanced by one draw a token.
     """
 
-    sampling: Sampling
+    sampling: SamplingParams
     prompt_ids: Rows[int] = ()
     answer_ids: Rows[int] = ()
     generator: torch.Generator | None = field(init=False)
@@ -84,42 +84,42 @@ class Picker:
         self.generator = self.sampling.generator()
 
 
-def pick_tokens(
-    logits: Float[Tensor, "rows vocab"], pickers: Rows[Picker]
-) -> list[int | Exception]:
+def sample(logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]) -> list[int | Exception]:
     """One token id a row; a row's failure stands in its place, so that others get their tokens.
 
     Args:
         logits: The rows' next-token logits on the backbone's device.
-        pickers: One a row.
+        samplers: One a row.
     """
     best = logits.max(dim=-1)
     likeliest, is_finite = best.indices.tolist(), best.values.isfinite().tolist()
     return [
-        _pick(logits[row], picker, likeliest=likeliest[row])
+        _sampled(logits[row], sampler, likeliest=likeliest[row])
         if is_finite[row]
         else VLibraryError("The backbone computed no numbers for this request")
-        for row, picker in enumerate(pickers)
+        for row, sampler in enumerate(samplers)
     ]
 
 
-def _pick(logits: Float[Tensor, " vocab"], picker: Picker, *, likeliest: int) -> int | Exception:
-    if picker.sampling.is_plain:
+def _sampled(
+    logits: Float[Tensor, " vocab"], sampler: Sampler, *, likeliest: int
+) -> int | Exception:
+    if sampler.sampling.is_plain:
         return likeliest
     try:
-        scores = _penalised(logits, picker) if picker.sampling.has_penalties else logits
-        if picker.generator is None:
+        scores = _penalised(logits, sampler) if sampler.sampling.has_penalties else logits
+        if sampler.generator is None:
             return int(scores.argmax())
-        return _draw(scores, picker.sampling, picker.generator)
+        return _draw(scores, sampler.sampling, sampler.generator)
     except Exception as error:  # noqa: BLE001 - it is this row's alone
         return error
 
 
-def _penalised(scores: Float[Tensor, " vocab"], picker: Picker) -> Float[Tensor, " vocab"]:
-    sampling = picker.sampling
-    counts = _counts(picker.answer_ids, like=scores)
+def _penalised(scores: Float[Tensor, " vocab"], sampler: Sampler) -> Float[Tensor, " vocab"]:
+    sampling = sampler.sampling
+    counts = _counts(sampler.answer_ids, like=scores)
     if sampling.repetition_penalty != 1:
-        seen = (counts > 0) | (_counts(picker.prompt_ids, like=scores) > 0)
+        seen = (counts > 0) | (_counts(sampler.prompt_ids, like=scores) > 0)
         factor = torch.where(
             scores > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty
         )
@@ -138,7 +138,9 @@ def _counts(token_ids: Rows[int], *, like: Float[Tensor, " vocab"]) -> Float[Ten
     return torch.zeros_like(like).index_add_(0, ids, torch.ones_like(ids, dtype=like.dtype))
 
 
-def _draw(scores: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+def _draw(
+    scores: Float[Tensor, " vocab"], sampling: SamplingParams, generator: torch.Generator
+) -> int:
     """A draw by the inverse of the cumulative distribution: one random number a token."""
     # Only differences count, so shifting is free; together with the least temperature it keeps
     # the division from overflowing to NaN.
@@ -184,18 +186,18 @@ class TokenScore:
 
 
 def score_token(
-    logits: Float[Tensor, " vocab"], token_id: int, *, num_top: int, read: Callable[[int], str]
+    logits: Float[Tensor, " vocab"], token_id: int, *, top_logprobs: int, read: Callable[[int], str]
 ) -> TokenScore:
     """The score of a token that was picked from these logits.
 
     Args:
         logits: Of one row.
         token_id: What was picked.
-        num_top: How many of the likeliest tokens to tell as well.
+        top_logprobs: How many of the likeliest tokens to tell as well.
         read: How a token reads alone.
     """
     logprobs = logits.float().log_softmax(dim=-1)
-    best = logprobs.topk(min(num_top, len(logprobs)))
+    best = logprobs.topk(min(top_logprobs, len(logprobs)))
 
     def scored(one: int, logprob: float) -> ScoredToken:
         return ScoredToken(token_id=one, text=read(one), logprob=logprob)

@@ -22,13 +22,13 @@ class Waiting:
         id: the sequence's id.
         num_tokens: prompt length.
         layout: prompts may be stacked into one batch exactly when their layouts are equal.
-        is_packable: whether it may also lie end to end with others, without padding.
+        is_varlen: whether it may also lie end to end with others, without padding.
     """
 
     id: str
     num_tokens: int
     layout: Hashable
-    is_packable: bool = False
+    is_varlen: bool = False
 
 
 class Scheduler:
@@ -95,7 +95,7 @@ class Scheduler:
 
     def _fit(self, batch: Sequence[Waiting]) -> bool:
         lengths = [waiting.num_tokens for waiting in batch]
-        if all(waiting.is_packable for waiting in batch) and sum(lengths) <= CHEAP_TOKENS:
+        if all(waiting.is_varlen for waiting in batch) and sum(lengths) <= CHEAP_TOKENS:
             return True
         padded = len(lengths) * max(lengths)
         is_dense = max(lengths) <= min(lengths) * self._max_padding or padded <= CHEAP_TOKENS

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from app.core.errors import VLibraryError
 from app.worker.engine.collate import layout_of
-from app.worker.engine.detokenizer import Decode, GrowingText
-from app.worker.engine.sampling import Picker, Sampling, TokenScore
+from app.worker.engine.detokenizer import Decode, Detokenizer
+from app.worker.engine.sampling import Sampler, SamplingParams, TokenScore
 
 Shift = Float[Tensor, "layers 2 hidden"]
 
@@ -62,7 +62,7 @@ class Sequence:
 
     id: str
     inputs: Mapping[str, Any]
-    sampling: Sampling
+    sampling: SamplingParams
     shift: Shift | None = None
     deadline: float = float("inf")
     keeps_first: bool = False
@@ -81,9 +81,9 @@ class Sequence:
     first: float = 0.0
     latest: float = 0.0
     ended: float = 0.0
-    picker: Picker = field(init=False)
+    sampler: Sampler = field(init=False)
     num_prompt_tokens: int = field(init=False)
-    _growing: GrowingText | None = field(init=False, default=None)
+    _growing: Detokenizer | None = field(init=False, default=None)
     _num_told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Sequence:
         ids = self.inputs["input_ids"]
         self.num_prompt_tokens = int(ids.shape[1])
         prompt_ids = ids[0].tolist() if self.sampling.repetition_penalty != 1 else ()
-        self.picker = Picker(
+        self.sampler = Sampler(
             sampling=self.sampling, prompt_ids=prompt_ids, answer_ids=self.token_ids
         )
 
@@ -140,14 +140,14 @@ class Sequence:
             self.text = decode(self.token_ids).strip() if growing is None else growing.whole
         self._tell(growing)
 
-    def _text_so_far(self, decode: Decode) -> GrowingText | None:
+    def _text_so_far(self, decode: Decode) -> Detokenizer | None:
         """None where nobody looks at the text before it is whole."""
         is_watched = self.listener is not None or self.sampling.stop
         if is_watched and self._growing is None:
-            self._growing = GrowingText(decode, stop=self.sampling.stop)
+            self._growing = Detokenizer(decode, stop=self.sampling.stop)
         return self._growing
 
-    def _take(self, token_id: int, growing: GrowingText | None, score: TokenScore | None) -> None:
+    def _take(self, token_id: int, growing: Detokenizer | None, score: TokenScore | None) -> None:
         self.token_ids.append(token_id)
         if score is not None:
             self.scores.append(score)
@@ -158,7 +158,7 @@ class Sequence:
         elif len(self.token_ids) >= self.sampling.max_new_tokens:
             self.finish_reason = "length"
 
-    def _tell(self, growing: GrowingText | None) -> None:
+    def _tell(self, growing: Detokenizer | None) -> None:
         if self.listener is None or growing is None:
             return
         new = slice(self._num_told, len(self.token_ids))

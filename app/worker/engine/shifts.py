@@ -11,7 +11,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.injection import SiteShifts
 
 
-class ShiftRows:
+class ShiftBuffer:
     """One shift a row; zeros for a row that is not steered.
 
     Args:

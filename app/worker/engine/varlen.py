@@ -15,10 +15,10 @@ from transformers.cache_utils import DynamicCache
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
-from app.worker.engine.collate import end_to_end, stack_shifts
-from app.worker.engine.masks import attention_kinds, packed_masks
+from app.worker.engine.collate import stack_shifts, varlen_inputs
+from app.worker.engine.masks import attention_kinds, varlen_masks
 from app.worker.engine.prefill import Prefilled
-from app.worker.engine.runner import proven_pass
+from app.worker.engine.runner import checked_forward
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
 
@@ -26,7 +26,7 @@ from app.worker.engine.sequence import Sequence
 _PACKED_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outputs"})
 
 
-class Packing:
+class VarlenPrefill:
     """First passes without padding. Device thread only.
 
     Args:
@@ -74,8 +74,8 @@ class Packing:
         receipt = self._hooks.bind(shifts, token_rows=token_rows)
         try:
             outputs = self._model(
-                **end_to_end([row.inputs for row in rows]),
-                attention_mask=packed_masks(self._kinds, token_rows, dtype=self._dtype),
+                **varlen_inputs([row.inputs for row in rows]),
+                attention_mask=varlen_masks(self._kinds, token_rows, dtype=self._dtype),
                 position_ids=torch.cat(positions, dim=-1),
                 past_key_values=cache,
                 use_cache=True,
@@ -87,7 +87,9 @@ class Packing:
         return Prefilled(
             cache=cache,
             sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
-            passed=proven_pass(outputs.logits[0], receipt=receipt, is_steered=shifts is not None),
+            passed=checked_forward(
+                outputs.logits[0], receipt=receipt, is_steered=shifts is not None
+            ),
             next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
         )
 

@@ -23,13 +23,13 @@ from app.rpc.messages import (
     TokenLogprobs,
     Usage,
 )
-from app.worker.engine.sampling import Sampling, ScoredToken, TokenScore
+from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 
 
-def sampling_of(request: GenerateRequest) -> Sampling:
+def sampling_of(request: GenerateRequest) -> SamplingParams:
     """How the request's tokens are picked."""
-    return Sampling(
+    return SamplingParams(
         max_new_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
@@ -39,7 +39,7 @@ def sampling_of(request: GenerateRequest) -> Sampling:
         repetition_penalty=request.repetition_penalty,
         seed=request.seed,
         stop=request.stop,
-        num_top=request.logprobs,
+        top_logprobs=request.logprobs,
     )
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.worker.engine.detokenizer import GrowingText
+from app.worker.engine.detokenizer import Detokenizer
 from tests.fakes.backbones import tiny_processor
 
 LETTERS = "abc "
@@ -18,7 +18,7 @@ def _by_byte(token_ids: list[int]) -> str:
     return bytes(token_ids).decode(errors="replace")
 
 
-def _show(growing: GrowingText, token_ids: list[int]) -> list[str]:
+def _show(growing: Detokenizer, token_ids: list[int]) -> list[str]:
     shown = []
     for token_id in token_ids:
         growing.add(token_id)
@@ -34,7 +34,7 @@ def _show(growing: GrowingText, token_ids: list[int]) -> list[str]:
     stop=st.lists(st.text(LETTERS, min_size=1, max_size=4), max_size=3),
 )
 def test_what_was_shown_is_the_whole_answer(letters: str, stop: list[str]) -> None:
-    growing = GrowingText(_by_letter, stop=tuple(stop))
+    growing = Detokenizer(_by_letter, stop=tuple(stop))
     shown = _show(growing, list(map(ord, letters)))
     assert "".join(shown) == growing.whole
     assert not any(one in growing.whole for one in stop if one.strip() == one)
@@ -42,7 +42,7 @@ def test_what_was_shown_is_the_whole_answer(letters: str, stop: list[str]) -> No
 
 @given(letters=st.text(LETTERS, min_size=1, max_size=40), stop=st.text("abc", min_size=2))
 def test_no_part_of_a_stop_text_is_ever_shown(letters: str, stop: str) -> None:
-    growing = GrowingText(_by_letter, stop=(stop,))
+    growing = Detokenizer(_by_letter, stop=(stop,))
     shown = ""
     for letter in letters + stop:
         growing.add(ord(letter))
@@ -55,7 +55,7 @@ def test_no_part_of_a_stop_text_is_ever_shown(letters: str, stop: str) -> None:
 
 @given(text=st.text(max_size=20))
 def test_half_a_character_waits_for_its_other_bytes(text: str) -> None:
-    growing = GrowingText(_by_byte)
+    growing = Detokenizer(_by_byte)
     shown = _show(growing, list(text.encode(errors="ignore")))
     wanted = text.encode(errors="ignore").decode().strip()
     assert "".join(shown) == wanted
@@ -64,7 +64,7 @@ def test_half_a_character_waits_for_its_other_bytes(text: str) -> None:
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
-    growing = GrowingText(_by_byte)
+    growing = Detokenizer(_by_byte)
     shown = _show(growing, [ord("a"), 0xE2])
     assert shown == ["a", "", "\ufffd"]
 
@@ -73,7 +73,7 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end() -> None:
 def test_a_real_tokenizer_reads_the_same_a_token_at_a_time(text: str) -> None:
     tokenizer = _TOKENIZER
     token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    growing = GrowingText(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+    growing = Detokenizer(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
     assert "".join(_show(growing, token_ids)) == str(tokenizer.decode(token_ids)).strip()
 
 
@@ -85,12 +85,12 @@ def test_a_word_behind_a_control_token_keeps_its_space() -> None:
         text = "".join(words[one] for one in token_ids if one != 1).replace("\u2581", " ")
         return text.removeprefix(" ")
 
-    growing = GrowingText(decode)
+    growing = Detokenizer(decode)
     assert "".join(_show(growing, [0, 1, 2])) == decode([0, 1, 2]) == "hello world"
 
 
 def test_endless_bytes_without_a_character_are_not_held_for_ever() -> None:
-    growing = GrowingText(_by_byte)
+    growing = Detokenizer(_by_byte)
     shown = _show(growing, [0xE2] * 40)
     assert any(shown[:-1])
     assert "".join(shown) == "\ufffd" * 40

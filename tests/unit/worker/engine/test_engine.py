@@ -18,7 +18,7 @@ from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.steering.generation import generate
 from app.method.steering.injection import inject
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import Sampling
+from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import lose_a_hook, tiny_examples
 from tests.fakes.sequences import greedy, run
@@ -66,7 +66,7 @@ def test_a_mixed_batch_equals_each_request_alone(backbone: Backbone, engine: Eng
             inputs=(
                 cache.encode([prompt]) if index % 2 else encode_prompts(backbone, [prompt])
             ).inputs,
-            sampling=Sampling(max_new_tokens=length),
+            sampling=SamplingParams(max_new_tokens=length),
             shift=shift,
             keeps_first=True,
         )
@@ -102,7 +102,7 @@ def test_sampled_rows_do_not_depend_on_their_neighbours(backbone: Backbone, engi
             Sequence(
                 id=str(index),
                 inputs=encode_prompts(backbone, [prompt]).inputs,
-                sampling=Sampling(
+                sampling=SamplingParams(
                     max_new_tokens=10, temperature=1.2, top_p=0.95, top_k=50, seed=index
                 ),
                 shift=_shift(backbone, index) if index % 2 else None,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from app.worker.engine.cache import SPARE_FACTOR, STEP_POSITIONS
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
-from app.worker.engine.rows import RowRunner
+from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import Wish, answer_alone, bare_backbone
 from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, run_visits, visits
@@ -53,7 +53,7 @@ def test_attention_that_takes_no_masks_runs_in_batches() -> None:
 
 def _room(engine: Engine) -> int:
     runner = engine._runner
-    assert isinstance(runner, RowRunner)
+    assert isinstance(runner, ContinuousBatching)
     return runner._cache.room
 
 

@@ -16,7 +16,7 @@ from app.method.steering.generation import generate
 from app.worker.engine import cache
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
-from app.worker.engine.rows import RowRunner
+from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Increment
 from tests.fakes.alone import Wish, answer_alone, bare_backbone
 from tests.fakes.sequences import greedy, run
@@ -172,7 +172,7 @@ def test_growing_that_finds_no_memory_is_undone_in_all_layers(
     long, short = Wish(seed=1, length=400), Wish(seed=2, length=8, max_new_tokens=12)
     ended, _ = run_visits(engine, [Visit(wish=short), Visit(wish=long, joins=1)], family=family)
     runner = engine._runner
-    assert isinstance(runner, RowRunner)
+    assert isinstance(runner, ContinuousBatching)
     assert calls >= 4
     assert len({layer.room for layer in runner._cache._layers}) == 1
     assert runner._cache.room < long.length

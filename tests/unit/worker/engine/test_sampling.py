@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from app.core.errors import VLibraryError
-from app.worker.engine.sampling import Picker, Sampling, pick_tokens, score_token
+from app.worker.engine.sampling import Sampler, SamplingParams, sample, score_token
 
 VOCAB = 40
 
@@ -13,50 +13,52 @@ def _logits(*, rows: int, seed: int) -> torch.Tensor:
     return torch.randn((rows, VOCAB), generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def _token(logits: torch.Tensor, picker: Picker) -> int:
-    (token_id,) = pick_tokens(logits, [picker])
+def _token(logits: torch.Tensor, sampler: Sampler) -> int:
+    (token_id,) = sample(logits, [sampler])
     assert isinstance(token_id, int)
     return token_id
 
 
-def _draws(logits: torch.Tensor, sampling: Sampling, *, count: int) -> list[int]:
-    picker = Picker(sampling=sampling)
-    return [_token(logits, picker) for _ in range(count)]
+def _draws(logits: torch.Tensor, sampling: SamplingParams, *, count: int) -> list[int]:
+    sampler = Sampler(sampling=sampling)
+    return [_token(logits, sampler) for _ in range(count)]
 
 
 def test_greedy_rows_take_the_likeliest_token() -> None:
     logits = _logits(rows=5, seed=0)
-    greedy = Picker(sampling=Sampling(max_new_tokens=1))
-    assert pick_tokens(logits, [greedy] * 5) == logits.argmax(-1).tolist()
+    greedy = Sampler(sampling=SamplingParams(max_new_tokens=1))
+    assert sample(logits, [greedy] * 5) == logits.argmax(-1).tolist()
 
 
 @given(seed=st.integers(0, 2**63 - 1), neighbours=st.integers(0, 4))
 @settings(max_examples=25)
 def test_a_seeded_row_draws_the_same_whoever_runs_beside_it(seed: int, neighbours: int) -> None:
     logits = _logits(rows=neighbours + 1, seed=1)
-    drawn = Sampling(max_new_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
-    other = Sampling(max_new_tokens=1, temperature=1.5, seed=seed + 1)
+    drawn = SamplingParams(max_new_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
+    other = SamplingParams(max_new_tokens=1, temperature=1.5, seed=seed + 1)
     samplings = [other] * neighbours + [drawn]
-    together = pick_tokens(logits, [Picker(sampling=one) for one in samplings])
-    alone = pick_tokens(logits[-1:], [Picker(sampling=drawn)])
+    together = sample(logits, [Sampler(sampling=one) for one in samplings])
+    alone = sample(logits[-1:], [Sampler(sampling=drawn)])
     assert together[-1] == alone[0]
 
 
 def test_top_k_keeps_the_k_likeliest_tokens() -> None:
     logits = _logits(rows=1, seed=2)
-    drawn = _draws(logits, Sampling(max_new_tokens=1, temperature=5.0, top_k=3), count=200)
+    drawn = _draws(logits, SamplingParams(max_new_tokens=1, temperature=5.0, top_k=3), count=200)
     assert set(drawn) == set(logits[0].topk(3).indices.tolist())
 
 
 def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
     probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
-    nucleus = Sampling(max_new_tokens=1, temperature=1.0, top_p=0.7)
+    nucleus = SamplingParams(max_new_tokens=1, temperature=1.0, top_p=0.7)
     assert set(_draws(probabilities.log(), nucleus, count=200)) == {0, 1}
 
 
 def test_draws_follow_the_distribution() -> None:
     probabilities = torch.tensor([[0.7, 0.2, 0.1]])
-    drawn = _draws(probabilities.log(), Sampling(max_new_tokens=1, temperature=1.0), count=2000)
+    drawn = _draws(
+        probabilities.log(), SamplingParams(max_new_tokens=1, temperature=1.0), count=2000
+    )
     for token, probability in enumerate(probabilities[0].tolist()):
         # Five standard deviations of a binomial count.
         spread = 5 * (probability * (1 - probability) / 2000) ** 0.5
@@ -65,23 +67,25 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_a_tiny_temperature_is_greedy_and_not_an_error() -> None:
     logits = _logits(rows=1, seed=3) * 1e4
-    drawn = _draws(logits, Sampling(max_new_tokens=1, temperature=1e-300), count=3)
+    drawn = _draws(logits, SamplingParams(max_new_tokens=1, temperature=1e-300), count=3)
     assert drawn == [int(logits.argmax())] * 3
 
 
-def _pick(logits: torch.Tensor, *, answer: list[int], prompt: list[int], **penalties: float) -> int:
-    sampling = Sampling(max_new_tokens=1, **penalties)  # type: ignore[arg-type]  # numbers all
-    picker = Picker(sampling=sampling, prompt_ids=prompt, answer_ids=answer)
-    return _token(logits, picker)
+def _sampled(
+    logits: torch.Tensor, *, answer: list[int], prompt: list[int], **penalties: float
+) -> int:
+    sampling = SamplingParams(max_new_tokens=1, **penalties)  # type: ignore[arg-type]  # numbers all
+    sampler = Sampler(sampling=sampling, prompt_ids=prompt, answer_ids=answer)
+    return _token(logits, sampler)
 
 
 def test_presence_and_frequency_penalties_count_the_answer_only() -> None:
     logits = torch.tensor([[2.0, 1.5, 0.0]])
-    assert _pick(logits, answer=[], prompt=[0], presence_penalty=1.0) == 0
-    assert _pick(logits, answer=[0], prompt=[], presence_penalty=0.4) == 0
-    assert _pick(logits, answer=[0], prompt=[], presence_penalty=1.0) == 1
-    assert _pick(logits, answer=[0], prompt=[], frequency_penalty=0.3) == 0
-    assert _pick(logits, answer=[0, 0], prompt=[], frequency_penalty=0.3) == 1
+    assert _sampled(logits, answer=[], prompt=[0], presence_penalty=1.0) == 0
+    assert _sampled(logits, answer=[0], prompt=[], presence_penalty=0.4) == 0
+    assert _sampled(logits, answer=[0], prompt=[], presence_penalty=1.0) == 1
+    assert _sampled(logits, answer=[0], prompt=[], frequency_penalty=0.3) == 0
+    assert _sampled(logits, answer=[0, 0], prompt=[], frequency_penalty=0.3) == 1
 
 
 @given(factor=st.floats(0.5, 4.0), seed=st.integers(0, 99))
@@ -90,25 +94,25 @@ def test_the_repetition_penalty_is_that_of_transformers(factor: float, seed: int
     prompt, answer = [1, 2, 3], [4, 5, int(logits.argmax())]
     stock = RepetitionPenaltyLogitsProcessor(factor)
     wanted = int(stock(torch.tensor([prompt + answer]), logits.clone()).argmax())
-    assert _pick(logits, answer=answer, prompt=prompt, repetition_penalty=factor) == wanted
+    assert _sampled(logits, answer=answer, prompt=prompt, repetition_penalty=factor) == wanted
 
 
 def test_scores_are_the_backbones_own_and_list_the_likeliest() -> None:
     logits = _logits(rows=1, seed=4)[0]
     wanted = logits.log_softmax(-1)
-    score = score_token(logits, 7, num_top=3, read=str)
+    score = score_token(logits, 7, top_logprobs=3, read=str)
     assert score.taken.logprob == float(wanted[7])
     assert [one.token_id for one in score.top] == wanted.topk(3).indices.tolist()
     assert [one.text for one in score.top] == [str(one.token_id) for one in score.top]
-    assert score_token(logits, 7, num_top=0, read=str).top == ()
+    assert score_token(logits, 7, top_logprobs=0, read=str).top == ()
 
 
 def test_a_row_without_numbers_fails_alone() -> None:
     logits = _logits(rows=3, seed=5)
     logits[1, 7] = torch.nan
-    drawn = Sampling(max_new_tokens=1, temperature=1.0)
-    for sampling in (Sampling(max_new_tokens=1), drawn):
-        first, second, third = pick_tokens(logits, [Picker(sampling=sampling) for _ in range(3)])
+    drawn = SamplingParams(max_new_tokens=1, temperature=1.0)
+    for sampling in (SamplingParams(max_new_tokens=1), drawn):
+        first, second, third = sample(logits, [Sampler(sampling=sampling) for _ in range(3)])
         assert isinstance(first, int)
         assert isinstance(second, VLibraryError)
         assert isinstance(third, int)
@@ -116,8 +120,8 @@ def test_a_row_without_numbers_fails_alone() -> None:
 
 def test_the_least_repetition_penalty_and_tokens_beyond_the_head_are_no_error() -> None:
     logits = _logits(rows=1, seed=6)
-    picked = _pick(logits, answer=[3], prompt=[VOCAB + 5], repetition_penalty=0.01)
+    picked = _sampled(logits, answer=[3], prompt=[VOCAB + 5], repetition_penalty=0.01)
     assert 0 <= picked < VOCAB
-    sampling = Sampling(max_new_tokens=1, temperature=1.0, repetition_penalty=1e-39)
-    (result,) = pick_tokens(logits, [Picker(sampling=sampling, answer_ids=[3])])
+    sampling = SamplingParams(max_new_tokens=1, temperature=1.0, repetition_penalty=1e-39)
+    (result,) = sample(logits, [Sampler(sampling=sampling, answer_ids=[3])])
     assert isinstance(result, int | Exception)

@@ -53,7 +53,7 @@ def test_packable_prompts_go_together_by_the_tokens_that_they_really_have() -> N
     scheduler = Scheduler(max_batch_tokens=8192)
     lengths = (10, 200, 30, 250, 40, 9)
     for index, length in enumerate(lengths):
-        scheduler.add(Waiting(id=str(index), num_tokens=length, layout="a", is_packable=index != 4))
+        scheduler.add(Waiting(id=str(index), num_tokens=length, layout="a", is_varlen=index != 4))
     chosen = scheduler.next_batch(free_rows=8)
     # The fourth does not fit with the first three any more, and the fifth would be padded.
     assert chosen == ("0", "1", "2", "3", "5")

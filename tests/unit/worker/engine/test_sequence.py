@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.worker.engine.sampling import Sampling
+from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 
 END = 0
@@ -17,7 +17,7 @@ def _answered(letters: str, *, stop: tuple[str, ...] = (), max_new_tokens: int =
     sequence = Sequence(
         id="one",
         inputs={"input_ids": torch.ones((1, 3), dtype=torch.long)},
-        sampling=Sampling(max_new_tokens=max_new_tokens, stop=stop),
+        sampling=SamplingParams(max_new_tokens=max_new_tokens, stop=stop),
     )
     for token_id in [*map(ord, letters), END]:
         if not sequence.is_finished:

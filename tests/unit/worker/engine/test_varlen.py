@@ -8,7 +8,7 @@ import torch
 
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT
-from app.worker.engine.rows import RowRunner
+from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import Wish, answer_alone, bare_backbone, sampled_alone
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-def _passes(runner: RowRunner) -> list[int]:
+def _passes(runner: ContinuousBatching) -> list[int]:
     """Fills with the number of rows of every packed pass."""
     packed: list[int] = []
     run = runner._packing.run
@@ -40,7 +40,7 @@ def _passes(runner: RowRunner) -> list[int]:
 def _answered(family: str, attention: str, wishes: list[Wish]) -> list[int]:
     """Compares each answer with that of the wish alone; the sizes of all packed passes."""
     engine = Engine(bare_backbone(family, attention), max_rows=len(wishes))
-    assert isinstance(engine._runner, RowRunner)
+    assert isinstance(engine._runner, ContinuousBatching)
     packed = _passes(engine._runner)
     plan = [Visit(wish=wish, joins=0) for wish in wishes]
     stayed, _ = run_visits(engine, plan, family=family)
@@ -83,7 +83,7 @@ def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
         )
     ]
     engine = Engine(backbone, max_rows=len(rows))
-    assert isinstance(engine._runner, RowRunner)
+    assert isinstance(engine._runner, ContinuousBatching)
     packed = _passes(engine._runner)
     for row in rows:
         engine.add(row)
@@ -118,7 +118,7 @@ def test_a_packed_prompt_does_not_see_its_neighbours() -> None:
     for order in (TEXTS, TEXTS[::-1]):
         engine = Engine(bare_backbone("llava"), max_rows=len(order))
         runner = engine._runner
-        assert isinstance(runner, RowRunner)
+        assert isinstance(runner, ContinuousBatching)
         rows = [
             Sequence(
                 id=str(wish.seed),
