@@ -1,6 +1,6 @@
 """P9: requests with vectors that are, or are not, on the device, beside rows that decode.
 
-The worker's own parts in this process: its device thread, its bank and its serving; vector files
+The worker's own parts in this process: its device thread, its vector cache and its serving; vector files
 come from memory.
 """
 

@@ -18,7 +18,7 @@ _FAMILIES: Final = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Mirror(Collector):
+class CallbackMetric(Collector):
     """A metric that some other part counts anyway; it is read whenever metrics are asked for.
 
     Attributes:
@@ -44,7 +44,7 @@ class Mirror(Collector):
         yield family
 
 
-def mirror(
+def register_callback(
     registry: CollectorRegistry,
     name: str,
     documentation: str,
@@ -53,7 +53,9 @@ def mirror(
     kind: Literal["gauge", "counter"] = "gauge",
 ) -> None:
     """Adds a metric without labels whose value is what `read` returns at the time."""
-    found = Mirror(kind=kind, name=name, documentation=documentation, read=lambda: {"": read()})
+    found = CallbackMetric(
+        kind=kind, name=name, documentation=documentation, read=lambda: {"": read()}
+    )
     registry.register(found)
 
 

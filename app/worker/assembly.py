@@ -22,12 +22,12 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
-from app.worker.serving.gauges import mirror_worker
+from app.worker.serving.gauges import register_worker_metrics
 from app.worker.serving.images import ImageLimits
 from app.worker.serving.metrics import Metrics
 from app.worker.serving.preprocessing import DoseLimit, Reader
 from app.worker.serving.service import Limits, Serving
-from app.worker.serving.vector_cache import Fetch, VectorBank
+from app.worker.serving.vector_cache import Fetch, VectorCache
 
 FEATURE_CACHE_BYTES: Final = 256 * 1024**2
 FEATURE_CACHE_SUMMARIES: Final = 20_000
@@ -39,7 +39,7 @@ class ServingParts:
 
     engine: Engine
     device: DeviceThread
-    bank: VectorBank
+    vector_cache: VectorCache
     pools: DatasetPools
     serving: Serving
 
@@ -69,8 +69,8 @@ async def serving_parts(
         backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
     )
     metrics = Metrics()
-    bank = on_passing_thread(
-        lambda: VectorBank(
+    vector_cache = on_passing_thread(
+        lambda: VectorCache(
             backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
         )
     )
@@ -86,16 +86,20 @@ async def serving_parts(
     serving = Serving(
         backbone,
         device=device,
-        bank=bank,
+        vector_cache=vector_cache,
         reader=reader,
         features=features,
         limits=limits,
         metrics=metrics,
     )
-    mirror_worker(metrics.registry, device=device, bank=bank, serving=serving)
+    register_worker_metrics(
+        metrics.registry, device=device, vector_cache=vector_cache, serving=serving
+    )
     device.start()
     try:
-        yield ServingParts(engine=engine, device=device, bank=bank, pools=pools, serving=serving)
+        yield ServingParts(
+            engine=engine, device=device, vector_cache=vector_cache, pools=pools, serving=serving
+        )
     finally:
         reader.close()
         await asyncio.to_thread(device.stop)

@@ -27,7 +27,7 @@ from app.worker.engine.engine import Engine
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.server import create_app
 from app.worker.serving.service import Serving
-from app.worker.serving.vector_cache import VectorBank
+from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.vectors import make_vector_file
 
 # Made-up vectors are long beside the stream of a tiny random backbone.
@@ -73,7 +73,7 @@ class Parts:
     files: Files
     engine: Engine
     device: DeviceThread
-    bank: VectorBank
+    vector_cache: VectorCache
     pools: DatasetPools
     serving: Serving
 
@@ -104,7 +104,7 @@ async def running_parts(
             files=files,
             engine=made.engine,
             device=made.device,
-            bank=made.bank,
+            vector_cache=made.vector_cache,
             pools=made.pools,
             serving=made.serving,
         )

@@ -168,10 +168,10 @@ async def test_nothing_is_left_behind(parts: ServingParts, library: Library) -> 
     assert len(library.fetched) >= NUM_VECTORS * 0.99
     assert (parts.engine.num_running, parts.engine.num_waiting) == (0, 0)
     assert parts.serving.num_requests == 0
-    bank = parts.bank
-    assert all(resident.is_idle for resident in bank._residents.values())
-    slots = [*bank._free, *(resident.slot for resident in bank._residents.values())]
-    assert sorted(slots) == list(range(1, len(bank._slots)))
+    vector_cache = parts.vector_cache
+    assert all(resident.is_idle for resident in vector_cache._residents.values())
+    slots = [*vector_cache._free, *(resident.slot for resident in vector_cache._residents.values())]
+    assert sorted(slots) == list(range(1, len(vector_cache._slots)))
     assert grown <= GROWTH
 
 

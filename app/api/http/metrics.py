@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.admission import Admission
-from app.core.metrics import Mirror
+from app.core.metrics import CallbackMetric
 from app.library.retrieval import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -62,7 +62,7 @@ class Metrics:
     def mirror_places(self, places: Mapping[str, Admission]) -> None:
         """Add what is in flight, and what was turned away, as the admissions count it."""
         self.registry.register(
-            Mirror(
+            CallbackMetric(
                 kind="gauge",
                 name="vlibrary_admission_in_flight",
                 documentation="Places that are taken, by kind",
@@ -71,7 +71,7 @@ class Metrics:
             )
         )
         self.registry.register(
-            Mirror(
+            CallbackMetric(
                 kind="counter",
                 name="vlibrary_admission_rejections",
                 documentation="Requests turned away before their body was read, by reason",

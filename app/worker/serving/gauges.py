@@ -2,30 +2,34 @@
 
 from prometheus_client import CollectorRegistry
 
-from app.core.metrics import Mirror, mirror
+from app.core.metrics import CallbackMetric, register_callback
 from app.worker.device import DeviceThread
 from app.worker.serving.service import Serving
-from app.worker.serving.vector_cache import VectorBank
+from app.worker.serving.vector_cache import VectorCache
 
 
-def mirror_worker(
-    registry: CollectorRegistry, *, device: DeviceThread, bank: VectorBank, serving: Serving
+def register_worker_metrics(
+    registry: CollectorRegistry,
+    *,
+    device: DeviceThread,
+    vector_cache: VectorCache,
+    serving: Serving,
 ) -> None:
     """Adds what these parts know at any time to the registry."""
-    mirror(
+    register_callback(
         registry,
         "vlibrary_num_requests_running",
         "Sequences that hold a row",
         read=lambda: device.num_running,
     )
-    mirror(
+    register_callback(
         registry,
         "vlibrary_num_requests_waiting",
         "Requests that are prepared or wait for a row",
         read=lambda: max(0, serving.num_requests - device.num_running),
     )
     registry.register(
-        Mirror(
+        CallbackMetric(
             kind="counter",
             name="vlibrary_device_seconds",
             documentation="Device time by use: steps that serve, and training between its turns",
@@ -33,21 +37,21 @@ def mirror_worker(
             read=device.seconds_by_use,
         )
     )
-    mirror(
+    register_callback(
         registry,
         "vlibrary_vector_bank_slots",
         "Vectors that the device has room for",
-        read=lambda: bank.num_slots,
+        read=lambda: vector_cache.num_slots,
     )
-    mirror(
+    register_callback(
         registry,
         "vlibrary_vector_bank_resident",
         "Vectors on the device",
-        read=lambda: bank.num_resident,
+        read=lambda: vector_cache.num_resident,
     )
-    mirror(
+    register_callback(
         registry,
         "vlibrary_vector_bank_bytes",
         "Device memory of all slots, taken at the start",
-        read=lambda: bank.num_bytes,
+        read=lambda: vector_cache.num_bytes,
     )

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from app.core.errors import VLibraryError
-from app.core.metrics import mirror
+from app.core.metrics import register_callback
 from app.worker.engine.sequence import Sequence
 
 Stage = Literal["preparing", "waiting", "running"]
@@ -34,7 +34,7 @@ LOAD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 
 
 @dataclass(kw_only=True, eq=False)
-class Passage:
+class RequestTracker:
     """One request on its way through the worker.
 
     Attributes:
@@ -68,11 +68,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._passages: set[Passage] = set()
+        self._passages: set[RequestTracker] = set()
         ProcessCollector(registry=self.registry)
         self._make_histograms()
         self._make_counters()
-        mirror(
+        register_callback(
             self.registry,
             "vlibrary_distinct_vectors_in_batch",
             "Different vectors that steer the rows that run now",
@@ -135,7 +135,7 @@ class Metrics:
         return Counter(name, documentation, labelnames=labels, registry=self.registry)
 
     @contextmanager
-    def passage(self, vectors: Iterable[str]) -> Iterator[Passage]:
+    def passage(self, vectors: Iterable[str]) -> Iterator[RequestTracker]:
         """Follows a request for the block, and counts how it ended.
 
         To be used on one event loop; sequences may be added from the device thread.
@@ -143,7 +143,7 @@ class Metrics:
         Args:
             vectors: Digests of the vectors that steer it.
         """
-        passage = Passage(vectors=frozenset(vectors))
+        passage = RequestTracker(vectors=frozenset(vectors))
         self._passages.add(passage)
         try:
             yield passage
@@ -159,7 +159,7 @@ class Metrics:
         finally:
             self._passages.discard(passage)
 
-    def _observe(self, passage: Passage) -> None:
+    def _observe(self, passage: RequestTracker) -> None:
         self._end_to_end.observe(monotonic() - passage.arrived)
         for sequence in passage.sequences:
             self._prompt_tokens.inc(sequence.num_prompt_tokens)

@@ -98,7 +98,7 @@ async def _lines(
             async for part in others:
                 yield _line(part)
         except Exception as error:  # noqa: BLE001 - the status is long gone
-            yield _line(_body_of(_told(error)))
+            yield _line(_body_of(_public_error(error)))
 
 
 def _line(part: GenerateDelta | GenerateResponse | ErrorBody) -> bytes:
@@ -138,7 +138,7 @@ def _body_of(error: VLibraryError) -> ErrorBody:
     )
 
 
-def _told(error: Exception) -> VLibraryError:
+def _public_error(error: Exception) -> VLibraryError:
     """What may be told of an error; the rest of it stands in the log."""
     if isinstance(error, VLibraryError):
         return error
@@ -155,8 +155,10 @@ def _status_of(error: VLibraryError) -> int:
 
 
 async def _failed(_request: Request, error: Exception) -> JSONResponse:
-    told = _told(error)
-    return JSONResponse(_body_of(told).model_dump(mode="json"), status_code=_status_of(told))
+    public_error = _public_error(error)
+    return JSONResponse(
+        _body_of(public_error).model_dump(mode="json"), status_code=_status_of(public_error)
+    )
 
 
 async def _malformed(_request: Request, error: Exception) -> JSONResponse:

@@ -30,10 +30,10 @@ from app.rpc.messages import (
 )
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Increment, Listener, Sequence
-from app.worker.serving.metrics import Metrics, Passage
+from app.worker.serving.metrics import Metrics, RequestTracker
 from app.worker.serving.preprocessing import DoseLimit, Reader, Shift
 from app.worker.serving.responses import delta_of, response_of, sampling_of
-from app.worker.serving.vector_cache import VectorBank
+from app.worker.serving.vector_cache import VectorCache
 
 RETRY_AFTER_SECONDS: Final = 1.0
 
@@ -59,7 +59,7 @@ class Serving:
     Args:
         backbone: Who answers.
         device: The thread it lives on, with its engine.
-        bank: Vectors on the device.
+        vector_cache: Vectors on the device.
         reader: Makes prompts out of requests.
         features: Vision features, touched on the device thread only.
         limits: What is taken.
@@ -71,7 +71,7 @@ class Serving:
         backbone: Backbone,
         *,
         device: DeviceThread,
-        bank: VectorBank,
+        vector_cache: VectorCache,
         reader: Reader,
         features: FeatureCache,
         limits: Limits,
@@ -80,7 +80,7 @@ class Serving:
         self.metrics = metrics or Metrics()
         self._backbone = backbone
         self._device = device
-        self._bank = bank
+        self._vector_cache = vector_cache
         self._reader = reader
         self._features = features
         self._limits = limits
@@ -170,14 +170,14 @@ class Serving:
         Raises:
             InvalidInputError: They act too strongly together.
         """
-        async with self._bank.hold(use.sha256 for use in request.vectors) as slots:
+        async with self._vector_cache.hold(use.sha256 for use in request.vectors) as slots:
             parts = [(slots[use.sha256], use.strength) for use in request.vectors]
             if not parts:
                 yield None, None
                 return
 
             def add_up() -> tuple[Shift, float]:
-                shift = self._bank.combined(parts)
+                shift = self._vector_cache.combined(parts)
                 return shift, self._limits.dose.check(shift)
 
             yield await self._device.call(add_up)
@@ -233,7 +233,7 @@ class Serving:
         prompt: PromptText,
         shift: Shift | None,
         *,
-        passage: Passage,
+        passage: RequestTracker,
         listener: Listener | None,
     ) -> tuple[Sequence, Sequence | None]:
         """The steered answer and the plain one, which is the same when nothing steers."""

@@ -47,7 +47,7 @@ class _Resident:
         return self.holders == 0 and self.loading.done()
 
 
-class VectorBank:
+class VectorCache:
     """A fixed number of slots on the device, addressed by the digest of the stored file.
 
     Use it from one event loop. Digests name immutable bytes, so nothing here can go stale.

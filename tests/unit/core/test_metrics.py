@@ -1,13 +1,13 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.core.metrics import Mirror, expose, mirror
+from app.core.metrics import CallbackMetric, expose, register_callback
 from tests.fakes.exposition import parse_metrics
 
 
 def test_a_mirror_shows_the_value_of_the_moment() -> None:
     registry = CollectorRegistry()
     value = 1.0
-    mirror(registry, "size", "How many", read=lambda: value)
+    register_callback(registry, "size", "How many", read=lambda: value)
     assert parse_metrics(expose(registry.collect()).decode()) == {"size": 1.0}
     value = 2.0
     assert parse_metrics(expose(registry.collect()).decode()) == {"size": 2.0}
@@ -17,7 +17,9 @@ def test_a_mirror_has_a_sample_for_each_value_of_its_label() -> None:
     registry = CollectorRegistry()
     seen = {"one": 1.0, 'odd"\n\\': 2.0}
     registry.register(
-        Mirror(kind="counter", name="seen", documentation="S", label="who", read=lambda: seen)
+        CallbackMetric(
+            kind="counter", name="seen", documentation="S", label="who", read=lambda: seen
+        )
     )
     samples = parse_metrics(expose(registry.collect()).decode())
     assert samples == {'seen_total{who="one"}': 1.0, 'seen_total{who="odd"\n\\"}': 2.0}

@@ -1,4 +1,4 @@
-"""Requests through bank, pools, device and engine, and over the worker's HTTP."""
+"""Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
 
 import asyncio
 import io

@@ -14,7 +14,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.serving.vector_cache import VectorBank
+from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.vectors import make_description, make_vector_file
 
 pytestmark = pytest.mark.anyio
@@ -57,25 +57,27 @@ def shelf(backbone: Backbone) -> _Shelf:
 
 
 @pytest.fixture
-def bank(backbone: Backbone, device: DeviceThread, shelf: _Shelf) -> VectorBank:
-    return VectorBank(backbone, device=device, fetch=shelf.fetch, num_slots=NUM_SLOTS)
+def vector_cache(backbone: Backbone, device: DeviceThread, shelf: _Shelf) -> VectorCache:
+    return VectorCache(backbone, device=device, fetch=shelf.fetch, num_slots=NUM_SLOTS)
 
 
 async def test_the_sum_of_shifts_times_strengths_is_applied(
-    bank: VectorBank, device: DeviceThread, shelf: _Shelf
+    vector_cache: VectorCache, device: DeviceThread, shelf: _Shelf
 ) -> None:
     first, second = shelf.digests[:2]
-    async with bank.hold([first, second]) as slots:
+    async with vector_cache.hold([first, second]) as slots:
         parts = [(slots[first], 2.0), (slots[second], -0.5)]
-        found = await device.call(lambda: bank.combined(parts))
-        nothing = await device.call(lambda: bank.combined([]))
+        found = await device.call(lambda: vector_cache.combined(parts))
+        nothing = await device.call(lambda: vector_cache.combined([]))
     torch.testing.assert_close(found, shelf.shift(first) * 2.0 - shelf.shift(second) * 0.5)
     assert not nothing.any()
 
 
-async def test_a_vector_is_fetched_once_for_many_requests(bank: VectorBank, shelf: _Shelf) -> None:
+async def test_a_vector_is_fetched_once_for_many_requests(
+    vector_cache: VectorCache, shelf: _Shelf
+) -> None:
     async def use() -> None:
-        async with bank.hold([shelf.digests[0]]):
+        async with vector_cache.hold([shelf.digests[0]]):
             await asyncio.sleep(0.01)
 
     await asyncio.gather(*(use() for _ in range(5)))
@@ -83,55 +85,57 @@ async def test_a_vector_is_fetched_once_for_many_requests(bank: VectorBank, shel
     assert shelf.fetched == [shelf.digests[0]]
 
 
-async def test_the_least_recently_used_vector_makes_room(bank: VectorBank, shelf: _Shelf) -> None:
+async def test_the_least_recently_used_vector_makes_room(
+    vector_cache: VectorCache, shelf: _Shelf
+) -> None:
     for digest in (*shelf.digests[:3], shelf.digests[0], shelf.digests[3]):
-        async with bank.hold([digest]):
+        async with vector_cache.hold([digest]):
             pass
     shelf.fetched.clear()
     for digest in (shelf.digests[0], shelf.digests[2], shelf.digests[3], shelf.digests[1]):
-        async with bank.hold([digest]):
+        async with vector_cache.hold([digest]):
             pass
     assert shelf.fetched == [shelf.digests[1]]
-    assert bank.num_resident == NUM_SLOTS
+    assert vector_cache.num_resident == NUM_SLOTS
 
 
 async def test_a_held_vector_is_never_replaced(
-    bank: VectorBank, device: DeviceThread, shelf: _Shelf
+    vector_cache: VectorCache, device: DeviceThread, shelf: _Shelf
 ) -> None:
-    async with bank.hold([shelf.digests[0]]) as slots:
+    async with vector_cache.hold([shelf.digests[0]]) as slots:
         slot = slots[shelf.digests[0]]
         for digest in shelf.digests[1:]:
-            async with bank.hold([digest]):
+            async with vector_cache.hold([digest]):
                 pass
-        found = await device.call(lambda: bank.combined([(slot, 1.0)]))
+        found = await device.call(lambda: vector_cache.combined([(slot, 1.0)]))
     torch.testing.assert_close(found, shelf.shift(shelf.digests[0]))
 
 
 async def test_a_request_waits_while_others_hold_every_slot(
-    bank: VectorBank, shelf: _Shelf
+    vector_cache: VectorCache, shelf: _Shelf
 ) -> None:
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(bank.hold(shelf.digests[:3]))
-        waiting = asyncio.create_task(_hold_briefly(bank, shelf.digests[3]))
+        await stack.enter_async_context(vector_cache.hold(shelf.digests[:3]))
+        waiting = asyncio.create_task(_hold_briefly(vector_cache, shelf.digests[3]))
         await asyncio.sleep(0.02)
         assert not waiting.done()
     await asyncio.wait_for(waiting, 5)
 
 
-async def _hold_briefly(bank: VectorBank, *digests: str) -> None:
-    async with bank.hold(digests):
+async def _hold_briefly(vector_cache: VectorCache, *digests: str) -> None:
+    async with vector_cache.hold(digests):
         await asyncio.sleep(0)
 
 
 async def test_random_use_never_serves_a_wrong_vector_and_never_leaks_a_slot(
-    bank: VectorBank, device: DeviceThread, shelf: _Shelf
+    vector_cache: VectorCache, device: DeviceThread, shelf: _Shelf
 ) -> None:
     rng = random.Random(0)  # noqa: S311 - a test's own draws
 
     async def use(digests: list[str]) -> None:
-        async with bank.hold(digests) as slots:
+        async with vector_cache.hold(digests) as slots:
             for digest in digests:
-                found = await device.call(partial(bank.combined, [(slots[digest], 1.0)]))
+                found = await device.call(partial(vector_cache.combined, [(slots[digest], 1.0)]))
                 torch.testing.assert_close(found, shelf.shift(digest))
             await asyncio.sleep(rng.random() / 500)
 
@@ -146,14 +150,14 @@ async def test_random_use_never_serves_a_wrong_vector_and_never_leaks_a_slot(
     wrong = [one for one in outcomes if isinstance(one, Exception)]
     assert wrong == []
     # Every slot can be had again.
-    await asyncio.wait_for(_hold_briefly(bank, *shelf.digests[:NUM_SLOTS]), 5)
+    await asyncio.wait_for(_hold_briefly(vector_cache, *shelf.digests[:NUM_SLOTS]), 5)
 
 
 async def test_a_cancelled_request_leaves_the_load_to_others(
-    bank: VectorBank, shelf: _Shelf
+    vector_cache: VectorCache, shelf: _Shelf
 ) -> None:
-    first = asyncio.create_task(_hold_briefly(bank, shelf.digests[0]))
-    second = asyncio.create_task(_hold_briefly(bank, shelf.digests[0]))
+    first = asyncio.create_task(_hold_briefly(vector_cache, shelf.digests[0]))
+    second = asyncio.create_task(_hold_briefly(vector_cache, shelf.digests[0]))
     await asyncio.sleep(0)
     first.cancel()
     await second
@@ -170,17 +174,17 @@ async def test_a_slot_is_not_given_away_while_a_load_may_still_write_to_it(
             await may_go_on.wait()
         return shelf.files[digest]
 
-    bank = VectorBank(backbone, device=device, fetch=fetch, num_slots=1)
-    slow = asyncio.create_task(_hold_briefly(bank, shelf.digests[0]))
+    vector_cache = VectorCache(backbone, device=device, fetch=fetch, num_slots=1)
+    slow = asyncio.create_task(_hold_briefly(vector_cache, shelf.digests[0]))
     await asyncio.sleep(0.01)
     slow.cancel()
 
     async def use() -> torch.Tensor:
-        async with bank.hold([shelf.digests[1]]) as slots:
+        async with vector_cache.hold([shelf.digests[1]]) as slots:
             slot = slots[shelf.digests[1]]
             # Long enough for the abandoned load to have written.
             await asyncio.sleep(0.06)
-            return await device.call(lambda: bank.combined([(slot, 1.0)]))
+            return await device.call(lambda: vector_cache.combined([(slot, 1.0)]))
 
     using = asyncio.create_task(use())
     await asyncio.sleep(0.02)
@@ -189,16 +193,16 @@ async def test_a_slot_is_not_given_away_while_a_load_may_still_write_to_it(
 
 
 async def test_damaged_bytes_are_never_used_and_may_be_fetched_again(
-    bank: VectorBank, shelf: _Shelf
+    vector_cache: VectorCache, shelf: _Shelf
 ) -> None:
     digest, other = shelf.digests[:2]
     whole = shelf.files[digest]
     shelf.files[digest] = shelf.files[other]
     with pytest.raises(CorruptDataError):
-        await _hold_briefly(bank, digest)
+        await _hold_briefly(vector_cache, digest)
     shelf.files[digest] = whole
-    await _hold_briefly(bank, digest)
-    assert bank.num_resident == 1
+    await _hold_briefly(vector_cache, digest)
+    assert vector_cache.num_resident == 1
 
 
 async def test_vectors_of_another_backbone_are_refused(
@@ -209,18 +213,18 @@ async def test_vectors_of_another_backbone_are_refused(
     async def fetch(_digest: str) -> bytes:
         return data
 
-    bank = VectorBank(backbone, device=device, fetch=fetch, num_slots=1)
+    vector_cache = VectorCache(backbone, device=device, fetch=fetch, num_slots=1)
     with pytest.raises(IncompatibleBackboneError):
-        await _hold_briefly(bank, sha256_hex(data))
+        await _hold_briefly(vector_cache, sha256_hex(data))
 
 
 async def test_more_vectors_than_slots_are_refused_and_not_waited_for(
-    bank: VectorBank, shelf: _Shelf
+    vector_cache: VectorCache, shelf: _Shelf
 ) -> None:
     with pytest.raises(InvalidInputError):
-        await _hold_briefly(bank, *shelf.digests[: NUM_SLOTS + 1])
+        await _hold_briefly(vector_cache, *shelf.digests[: NUM_SLOTS + 1])
 
 
-async def test_the_memory_is_taken_once(bank: VectorBank, backbone: Backbone) -> None:
+async def test_the_memory_is_taken_once(vector_cache: VectorCache, backbone: Backbone) -> None:
     floats = (NUM_SLOTS + 1) * backbone.num_layers * 2 * backbone.hidden_size
-    assert bank.num_bytes == 4 * floats
+    assert vector_cache.num_bytes == 4 * floats

@@ -17,9 +17,9 @@ from app.rpc.messages import GenerateRequest
 from app.worker.device import Turn
 from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
-from app.worker.serving.metrics import Metrics, Passage, inter_token_seconds
+from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
 from app.worker.serving.server import create_app
-from app.worker.serving.vector_cache import VectorBank
+from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.exposition import parse_metrics
 from tests.fakes.gated_worker import GatedWorker, gated_worker
 
@@ -75,7 +75,7 @@ def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> 
 )
 @pytest.mark.parametrize("leave", [asyncio.CancelledError, GeneratorExit])
 def test_a_client_that_leaves_is_counted_where_it_was(
-    fill: Callable[[Passage], None], stage: str, leave: type[BaseException]
+    fill: Callable[[RequestTracker], None], stage: str, leave: type[BaseException]
 ) -> None:
     metrics = Metrics()
     with suppress(leave), metrics.passage([]) as passage:
@@ -179,7 +179,7 @@ async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) ->
 async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
     metrics = Metrics()
     async with gated_worker(backbone) as worker:
-        bank = VectorBank(
+        bank = VectorCache(
             backbone, device=worker.device, fetch=worker.files.fetch, num_slots=1, metrics=metrics
         )
         for digest in worker.files.digests * 2:
