@@ -37,7 +37,7 @@ from app.rpc.messages import (
     HealthResponse,
     Message,
 )
-from app.rpc.pool import Peer, Peers
+from app.rpc.pool import WorkerPool, WorkerState
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 DEADLINE_SLACK_SECONDS = 5.0
@@ -72,7 +72,7 @@ class WorkerClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
-        self._peers = Peers(urls, http=self._http)
+        self._pool = WorkerPool(urls, http=self._http)
         self._trace_ids = TraceIds()
 
     async def __aenter__(self) -> Self:
@@ -85,7 +85,7 @@ class WorkerClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._peers.aclose()
+        await self._pool.aclose()
         await self._http.aclose()
 
     async def generate(
@@ -135,16 +135,16 @@ class WorkerClient:
 
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
-        return await self._peers.health()
+        return await self._pool.health()
 
     async def serving(self) -> tuple[HealthResponse, ...]:
         """The workers that are ready to serve, as of about a second ago; possibly none."""
-        return await self._peers.serving()
+        return await self._pool.serving()
 
     async def metrics(self) -> Mapping[str, str | None]:
         """The text of every worker's metrics by its URL; none where it gives no usable answer."""
-        texts = await asyncio.gather(*(self._metrics_of(peer) for peer in self._peers.all))
-        return {peer.url: text for peer, text in zip(self._peers.all, texts, strict=True)}
+        texts = await asyncio.gather(*(self._metrics_of(worker) for worker in self._pool.all))
+        return {worker.url: text for worker, text in zip(self._pool.all, texts, strict=True)}
 
     async def stream(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
@@ -205,11 +205,11 @@ class WorkerClient:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
         refused: dict[str, UnavailableError] = {}
         while True:
-            peer = await self._choose_after(refused, backbone_fingerprint)
+            worker = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
             try:
                 async with self._opened(
-                    peer, path, body, timeout_seconds=timeout_seconds
+                    worker, path, body, timeout_seconds=timeout_seconds
                 ) as response:
                     is_answering = True
                     yield response
@@ -218,20 +218,20 @@ class WorkerClient:
                 if is_answering:
                     raise error.reason from error
                 # Nothing was begun, so another worker may have the request.
-                refused[peer.url] = error.reason
+                refused[worker.url] = error.reason
                 if isinstance(error.reason, WorkerUnavailableError):
-                    peer.health = None
+                    worker.health = None
 
     async def _choose_after(
         self, refused: Mapping[str, UnavailableError], fingerprint: str | None
-    ) -> Peer:
-        """The next peer to ask.
+    ) -> WorkerState:
+        """The next worker to ask.
 
         With none left, those that fit tell why: a busy one first, which is sure to be back. The
         others, with another backbone, say nothing about the request.
         """
         try:
-            return await self._peers.choose(fingerprint, without=refused)
+            return await self._pool.choose(fingerprint, without=refused)
         except VLibraryError:
             if not refused:
                 raise
@@ -240,20 +240,20 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _opened(
-        self, peer: Peer, path: str, body: str, *, timeout_seconds: float
+        self, worker: WorkerState, path: str, body: str, *, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
-        """The peer's response, still unread.
+        """The worker's response, still unread.
 
         Raises:
-            NotTakenError: The peer has not begun with the request.
+            NotTakenError: The worker has not begun with the request.
         """
-        peer.in_flight += 1
+        worker.in_flight += 1
         headers = {"content-type": "application/json"}
         self._trace_ids.inject(headers)
         try:
             async with self._http.stream(
                 "POST",
-                peer.url + path,
+                worker.url + path,
                 content=body,
                 headers=headers,
                 timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
@@ -267,18 +267,18 @@ class WorkerClient:
                 f"the worker did not answer within {timeout_seconds:g} s"
             ) from error
         except httpx.HTTPError as error:
-            peer.health = None
+            worker.health = None
             raise unavailable("the connection to the worker broke") from error
         finally:
-            peer.in_flight -= 1
+            worker.in_flight -= 1
 
-    async def _metrics_of(self, peer: Peer) -> str | None:
+    async def _metrics_of(self, worker: WorkerState) -> str | None:
         # The size of what is compressed is known too late.
         headers = {"accept-encoding": "identity"}
         try:
             async with (
                 asyncio.timeout(METRICS_TIMEOUT_SECONDS),
-                self._http.stream("GET", peer.url + "/metrics", headers=headers) as response,
+                self._http.stream("GET", worker.url + "/metrics", headers=headers) as response,
             ):
                 if not response.is_success or "content-encoding" in response.headers:
                     return None

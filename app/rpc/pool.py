@@ -21,7 +21,7 @@ GRACE_SECONDS: Final = 0.05
 
 
 @dataclass(kw_only=True)
-class Peer:
+class WorkerState:
     """One worker URL with what was last heard of it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Peer:
         return max(known, self.in_flight)
 
 
-class Peers:
+class WorkerPool:
     """The workers behind a list of URLs; for one event loop.
 
     A worker is asked for its health when somebody wants to know and nothing was heard for a
@@ -60,20 +60,22 @@ class Peers:
     """
 
     def __init__(self, urls: Sequence[str], *, http: httpx.AsyncClient) -> None:
-        self.all = tuple(Peer(url=url.rstrip("/")) for url in urls)
+        self.all = tuple(WorkerState(url=url.rstrip("/")) for url in urls)
         self._http = http
 
     async def aclose(self) -> None:
         """Give up the questions that are under way."""
-        asking = [peer.asking for peer in self.all if peer.asking is not None]
+        asking = [worker.asking for worker in self.all if worker.asking is not None]
         for question in asking:
             question.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
-        await self._hear({self._ask(peer) for peer in self.all}, is_enough=lambda: False)
-        return tuple(peer.health for peer in self.all if peer.health is not None)
+        await self._await_health(
+            {self._ask(worker) for worker in self.all}, is_enough=lambda: False
+        )
+        return tuple(worker.health for worker in self.all if worker.health is not None)
 
     async def serving(self) -> tuple[HealthResponse, ...]:
         """What was last heard of the workers that are ready to serve; possibly none.
@@ -81,13 +83,15 @@ class Peers:
         Waits for those of which nothing was heard yet, and for one that failed only while no
         other is ready.
         """
-        await self._hear(
+        await self._await_health(
             self._ask_stale(monotonic() - HEALTH_AGE_SECONDS),
-            is_enough=lambda: self._are_all_heard() and bool(self._ready()),
+            is_enough=lambda: self._are_all_checked() and bool(self._ready()),
         )
         return tuple(health for _, health in self._ready())
 
-    async def choose(self, fingerprint: str | None, *, without: Collection[str] = ()) -> Peer:
+    async def choose(
+        self, fingerprint: str | None, *, without: Collection[str] = ()
+    ) -> WorkerState:
         """The least loaded fitting worker of those heard within a second.
 
         Waits for those that have to be asked only while no fitting one is known.
@@ -102,19 +106,19 @@ class Peers:
         """
         oldest = monotonic() - HEALTH_AGE_SECONDS
 
-        def fitting() -> list[Peer]:
+        def fitting() -> list[WorkerState]:
             # What was heard longer ago may be of a worker that serves another backbone by now.
             return [
-                peer
-                for peer, health in self._ready(without)
-                if peer.checked >= oldest and fingerprint in {None, health.backbone.fingerprint}
+                worker
+                for worker, health in self._ready(without)
+                if worker.checked >= oldest and fingerprint in {None, health.backbone.fingerprint}
             ]
 
-        await self._hear(self._ask_stale(oldest), is_enough=lambda: bool(fitting()))
+        await self._await_health(self._ask_stale(oldest), is_enough=lambda: bool(fitting()))
         found = fitting()
         if not found:
             raise self._none_fits(fingerprint, without)
-        return min(found, key=lambda peer: peer.load)
+        return min(found, key=lambda worker: worker.load)
 
     def _none_fits(self, fingerprint: str | None, without: Collection[str]) -> VLibraryError:
         ready = self._ready(without)
@@ -126,29 +130,29 @@ class Peers:
             details={"wanted": fingerprint, "found": list(found)},
         )
 
-    def _ready(self, without: Collection[str] = ()) -> list[tuple[Peer, HealthResponse]]:
+    def _ready(self, without: Collection[str] = ()) -> list[tuple[WorkerState, HealthResponse]]:
         return [
-            (peer, peer.health)
-            for peer in self.all
-            if peer.url not in without
-            and peer.health is not None
-            and peer.health.status == "ready"
-            and peer.health.role != "train"
+            (worker, worker.health)
+            for worker in self.all
+            if worker.url not in without
+            and worker.health is not None
+            and worker.health.status == "ready"
+            and worker.health.role != "train"
         ]
 
-    def _are_all_heard(self) -> bool:
-        return all(peer.checked > float("-inf") for peer in self.all)
+    def _are_all_checked(self) -> bool:
+        return all(worker.checked > float("-inf") for worker in self.all)
 
     def _ask_stale(self, oldest: float) -> set[asyncio.Task[None]]:
-        return {self._ask(peer) for peer in self.all if peer.checked < oldest}
+        return {self._ask(worker) for worker in self.all if worker.checked < oldest}
 
-    def _ask(self, peer: Peer) -> asyncio.Task[None]:
-        if peer.asking is None or peer.asking.done():
-            peer.asked = monotonic()
-            peer.asking = asyncio.create_task(self._refresh(peer))
-        return peer.asking
+    def _ask(self, worker: WorkerState) -> asyncio.Task[None]:
+        if worker.asking is None or worker.asking.done():
+            worker.asked = monotonic()
+            worker.asking = asyncio.create_task(self._refresh(worker))
+        return worker.asking
 
-    async def _hear(
+    async def _await_health(
         self, asking: set[asyncio.Task[None]], *, is_enough: Callable[[], bool]
     ) -> None:
         """Returns when enough is known, or all there is to know.
@@ -157,7 +161,7 @@ class Peers:
         first to do so is not always the least loaded.
         """
         latest = monotonic() - GRACE_SECONDS
-        recent = asking & {peer.asking for peer in self.all if peer.asked > latest}
+        recent = asking & {worker.asking for worker in self.all if worker.asked > latest}
         if recent:
             await asyncio.wait(recent, timeout=GRACE_SECONDS)
         open_ones = {question for question in asking if not question.done()}
@@ -167,14 +171,14 @@ class Peers:
             if not question.cancelled():
                 question.result()
 
-    async def _refresh(self, peer: Peer) -> None:
+    async def _refresh(self, worker: WorkerState) -> None:
         try:
             # The client's own timeout begins anew with every byte.
             async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
                 response = await self._http.get(
-                    peer.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS
+                    worker.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS
                 )
-            peer.health = read_answer(response, HealthResponse)
+            worker.health = read_answer(response, HealthResponse)
         except (httpx.HTTPError, TimeoutError, VLibraryError):
-            peer.health = None
-        peer.checked = monotonic()
+            worker.health = None
+        worker.checked = monotonic()

@@ -11,7 +11,7 @@ import pytest
 from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
-from app.rpc.pool import Peers
+from app.rpc.pool import WorkerPool
 from tests.fakes.waiting import until
 from tests.fakes.worker import FakeWorker, backbone
 
@@ -39,11 +39,11 @@ class _Network(httpx.AsyncBaseTransport):
         return await self._apps[host].handle_async_request(request)
 
     @asynccontextmanager
-    async def peers(self, *hosts: str) -> AsyncIterator[Peers]:
+    async def pool(self, *hosts: str) -> AsyncIterator[WorkerPool]:
         async with httpx.AsyncClient(transport=self) as http:
-            peers = Peers([f"http://{host}" for host in hosts], http=http)
-            yield peers
-            await peers.aclose()
+            pool = WorkerPool([f"http://{host}" for host in hosts], http=http)
+            yield pool
+            await pool.aclose()
 
 
 async def test_a_silent_worker_holds_no_request_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +64,13 @@ async def test_a_worker_that_falls_silent_holds_no_request_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = _Network(one=FakeWorker(), two=FakeWorker(running=9))
-    async with network.peers("one", "two") as peers:
-        assert (await peers.choose(None)).url == "http://one"
+    async with network.pool("one", "two") as pool:
+        assert (await pool.choose(None)).url == "http://one"
         network.silent.add("one")
         monkeypatch.setattr(AGE, 0.0)
         start = monotonic()
-        assert (await peers.choose(None)).url == "http://two"
-        assert len(await peers.serving()) == 2
+        assert (await pool.choose(None)).url == "http://two"
+        assert len(await pool.serving()) == 2
         assert monotonic() - start < 1.0
 
 
@@ -79,14 +79,14 @@ async def test_a_worker_that_failed_is_asked_once_a_second(
 ) -> None:
     monkeypatch.setattr(TIMEOUT, 0.1)
     network = _Network(good=FakeWorker())
-    async with network.peers("hole", "good") as peers:
+    async with network.pool("hole", "good") as pool:
         for _ in range(20):
-            await peers.choose(None)
-            await peers.serving()
+            await pool.choose(None)
+            await pool.serving()
             await asyncio.sleep(0.02)
         assert network.asked.count("hole") == 1
         monkeypatch.setattr(AGE, 0.0)
-        await peers.choose(None)
+        await pool.choose(None)
         assert network.asked.count("hole") == 2
 
 
@@ -95,21 +95,21 @@ async def test_the_only_worker_that_fits_is_waited_for(monkeypatch: pytest.Monke
     network = _Network(fits=FakeWorker(), other=other)
     network.silent.add("fits")
     monkeypatch.setattr(TIMEOUT, 0.2)
-    async with network.peers("fits", "other") as peers:
+    async with network.pool("fits", "other") as pool:
         with pytest.raises(IncompatibleBackboneError) as caught:
-            await peers.choose("a" * 64)
+            await pool.choose("a" * 64)
         assert caught.value.details["found"] == ["b" * 64]
         monkeypatch.setattr(AGE, 0.0)
         network.silent.clear()
-        assert (await peers.choose("a" * 64)).url == "http://fits"
+        assert (await pool.choose("a" * 64)).url == "http://fits"
 
 
 async def test_a_worker_never_heard_of_is_waited_for() -> None:
     network = _Network(slow=FakeWorker(), quick=FakeWorker())
     network.silent.add("slow")
-    async with network.peers("slow", "quick") as peers:
-        asking = asyncio.create_task(peers.serving())
-        await until(lambda: peers.all[1].health is not None)
+    async with network.pool("slow", "quick") as pool:
+        asking = asyncio.create_task(pool.serving())
+        await until(lambda: pool.all[1].health is not None)
         await asyncio.sleep(0.2)
         # Its backbone may be another one, which it would be wrong to call unknown.
         assert not asking.done()
@@ -118,17 +118,17 @@ async def test_a_worker_never_heard_of_is_waited_for() -> None:
 
 async def test_without_any_answer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TIMEOUT, 0.1)
-    async with _Network().peers("hole", "pit") as peers:
-        assert await peers.serving() == ()
-        assert await peers.health() == ()
+    async with _Network().pool("hole", "pit") as pool:
+        assert await pool.serving() == ()
+        assert await pool.health() == ()
         with pytest.raises(WorkerUnavailableError):
-            await peers.choose(None)
+            await pool.choose(None)
 
 
 async def test_who_leaves_takes_the_answer_from_nobody() -> None:
     network = _Network(one=FakeWorker())
-    async with network.peers("one") as peers:
-        leaving, staying = (asyncio.create_task(peers.choose(None)) for _ in range(2))
+    async with network.pool("one") as pool:
+        leaving, staying = (asyncio.create_task(pool.choose(None)) for _ in range(2))
         await asyncio.sleep(0)
         leaving.cancel()
         assert (await staying).url == "http://one"
@@ -142,4 +142,4 @@ async def test_a_fault_of_ours_is_not_taken_for_silence() -> None:
 
     async with httpx.AsyncClient(transport=_Faulty()) as http:
         with pytest.raises(RuntimeError, match="fault"):
-            await Peers(["http://one"], http=http).choose(None)
+            await WorkerPool(["http://one"], http=http).choose(None)
