@@ -15,7 +15,7 @@ from app.api.app import Lifespan, create_api
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
 from app.api.http.metrics import Metrics
-from app.api.maintenance import keep_house
+from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 from app.core.settings import Settings
@@ -107,8 +107,8 @@ def _lifespan(services: Services, *, engine: AsyncEngine, tracing: Tracing) -> L
             stack.push_async_callback(services.workers.aclose)
             await services.retriever.start()
             stack.push_async_callback(services.retriever.stop)
-            chores = asyncio.create_task(keep_house(services), name="chores")
-            stack.push_async_callback(_cancel, chores)
+            maintenance = asyncio.create_task(maintain(services), name="maintenance")
+            stack.push_async_callback(_cancel, maintenance)
             yield
 
     return lifespan

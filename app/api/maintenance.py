@@ -20,7 +20,7 @@ ABANDONED_SECONDS: Final = 24 * 3600.0
 log = get_logger(__name__)
 
 
-async def keep_house(services: Services) -> None:
+async def maintain(services: Services) -> None:
     """Does the chores again and again until it is cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHORES_PER_STALL
     await asyncio.to_thread(remove_abandoned_uploads, services.settings.data_dir / "uploads")

@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from app.api.http.throughput import Pace
+from app.api.http.throughput import Throughput
 from app.core.errors import BusyError
 
 Reason = Literal["full", "bytes", "caller"]
@@ -47,7 +47,7 @@ class Admission:
         self._max_bytes = max_bytes
         self._max_requests_per_caller = max_requests_per_caller
         self._clock = clock
-        self._pace = Pace(clock=clock)
+        self._throughput = Throughput(clock=clock)
         self._requests = 0
         self._bytes = 0
         self._callers: Counter[str] = Counter()
@@ -89,11 +89,11 @@ class Admission:
         self._bytes += num_bytes
         if caller is not None:
             self._callers[caller] += 1
-        self._pace.begin()
+        self._throughput.begin()
         try:
             yield
         finally:
-            self._pace.end()
+            self._throughput.end()
             self._requests -= 1
             self._bytes -= num_bytes
             if caller is not None:
@@ -123,7 +123,7 @@ class Admission:
                 f"{own} requests of this caller are in flight, more are not admitted",
                 reason=reason,
                 # Of all that end, every so many-th is one of this caller's.
-                seconds=self._requests / own / self._pace.per_second(),
+                seconds=self._requests / own / self._throughput.per_second(),
             )
         error = _busy(
             f"{self._requests} requests are in flight, more are not admitted"
@@ -150,7 +150,7 @@ class Admission:
             _, caller = heapq.heappop(self._returns)
             self._returning.discard(caller or "")
         ahead = self._num_to_end(num_bytes) + len(self._returns)
-        return ahead / self._pace.per_second()
+        return ahead / self._throughput.per_second()
 
     def _num_to_end(self, num_bytes: int) -> int:
         surplus_requests = self._requests + 1 - self._max_requests

@@ -15,10 +15,12 @@ SILENCE_SECONDS: Final = 15.0
 T = TypeVar("T")
 
 
-async def race(job: Coroutine[Any, Any, T], *, request: Request, seconds: float) -> T:
+async def run_until_disconnect(
+    job: Coroutine[Any, Any, T], *, request: Request, seconds: float
+) -> T:
     """The job's result, if it comes before the deadline and while the client is there.
 
-    Whatever ends the race first, the job has ended too when this returns: it is cancelled and
+    Whatever comes first, the job has ended too when this returns: it is cancelled and
     waited for, so nothing of it outlives the request.
 
     Args:
@@ -47,12 +49,12 @@ async def race(job: Coroutine[Any, Any, T], *, request: Request, seconds: float)
         await asyncio.gather(work, watcher, return_exceptions=True)
 
 
-async def race_items(
+async def iterate_until_disconnect(
     items: AsyncGenerator[T, None], *, request: Request, deadline: float
 ) -> AsyncGenerator[T | None, None]:
     """The items as they come, and None whenever nothing came for `SILENCE_SECONDS`.
 
-    Whatever ends the race, `items` is closed when this ends or is closed itself.
+    However it ends, `items` is closed when this ends or is closed itself.
 
     Args:
         items: The work, piece by piece.

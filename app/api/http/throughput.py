@@ -9,7 +9,7 @@ WINDOW_SECONDS: Final = 60.0
 MOST_REMEMBERED: Final = 4096
 
 
-class Pace:
+class Throughput:
     """Requests that end a second, over the last minute in which some were in flight.
 
     Time in which nothing is in flight does not pass here: a quiet hour says nothing about speed.

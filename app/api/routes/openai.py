@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.cancellation import race
+from app.api.http.cancellation import run_until_disconnect
 from app.api.http.openai_errors import openai_problems
 from app.api.http.problems import request_id_of
 from app.api.schemas.openai import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
@@ -79,7 +79,7 @@ async def complete(
 @admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
 async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf) -> EmbeddingsBody:
     """Embeds texts, images or both in the space in which vectors are found."""
-    return await race(
+    return await run_until_disconnect(
         _embeddings(body, services=services),
         request=request,
         seconds=services.settings.request_timeout_seconds,

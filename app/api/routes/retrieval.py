@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.cancellation import race
+from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import ImageLimits, read_images
@@ -18,7 +18,7 @@ router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 @router.post("/retrieve", responses=problems(404, 408, 409, 413, 429, 504))
 async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf) -> RetrievalBody:
     """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
-    return await race(
+    return await run_until_disconnect(
         _retrieve(body, services=services),
         request=request,
         seconds=services.settings.request_timeout_seconds,

@@ -10,7 +10,7 @@ from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
 from app.api.schemas.steering import DeltaBody, SteerBody, SteerRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
-from app.api.steer.generation import Piece, answer_whole, start_answer
+from app.api.steer.generation import StreamItem, answer_whole, start_answer
 
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
 
@@ -33,7 +33,7 @@ async def generate(
     return answer
 
 
-def _events_of(piece: Piece) -> Iterator[bytes]:
+def _events_of(piece: StreamItem) -> Iterator[bytes]:
     if isinstance(piece, SteerBody):
         yield format_sse_event(event="answer", data_str=piece.model_dump_json())
     else:

@@ -11,7 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.errors import ClientGoneError, error_content
-from app.api.steer.generation import Piece, StartedAnswer
+from app.api.steer.generation import StartedAnswer, StreamItem
 from app.core.logs import get_logger
 
 SEND_SLACK_SECONDS: Final = 30.0
@@ -56,7 +56,7 @@ async def answer_events(
     started: StartedAnswer,
     *,
     request: Request,
-    render: Callable[[Piece], Iterator[bytes]],
+    render: Callable[[StreamItem], Iterator[bytes]],
     error_event: str | None,
 ) -> AsyncGenerator[bytes, None]:
     """The events of an answer's pieces, a comment in long pauses, and an event for an error.

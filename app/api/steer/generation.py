@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from fastapi import Request
 
 from app.api.dependencies import Services
-from app.api.http.cancellation import race, race_items
+from app.api.http.cancellation import iterate_until_disconnect, run_until_disconnect
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import (
     AppliedBody,
@@ -37,7 +37,7 @@ from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
 MAX_DEADLINE_SECONDS: Final = 3600.0
 VECTOR_HEADER: Final = "x-vlibrary-vector"
 
-Piece: TypeAlias = GenerateDelta | SteerBody
+StreamItem: TypeAlias = GenerateDelta | SteerBody
 """What came of an answer, or at its end the answer in full."""
 
 
@@ -70,8 +70,8 @@ class StartedAnswer:
     """
 
     plan: Plan
-    pieces: AsyncGenerator[Piece | None, None]
-    source: AsyncGenerator[Piece, None]
+    pieces: AsyncGenerator[StreamItem | None, None]
+    source: AsyncGenerator[StreamItem, None]
     deadline: float
 
 
@@ -101,7 +101,9 @@ async def answer_whole(
         )
         return plan, proven_answer(plan, answer)
 
-    return await race(work(), request=request, seconds=services.settings.request_timeout_seconds)
+    return await run_until_disconnect(
+        work(), request=request, seconds=services.settings.request_timeout_seconds
+    )
 
 
 async def start_answer(
@@ -114,15 +116,15 @@ async def start_answer(
     seconds = services.settings.request_timeout_seconds
     deadline = time.monotonic() + seconds
 
-    async def work() -> tuple[Plan, Piece, AsyncGenerator[Piece, None]]:
+    async def work() -> tuple[Plan, StreamItem, AsyncGenerator[StreamItem, None]]:
         plan = await make_plan(
             body, services=services, request_id=request_id_of(request), backbone=backbone
         )
         source = _proven_pieces(plan, services=services)
         return plan, await anext(source), source
 
-    plan, first, source = await race(work(), request=request, seconds=seconds)
-    pieces = race_items(_put_back(first, source), request=request, deadline=deadline)
+    plan, first, source = await run_until_disconnect(work(), request=request, seconds=seconds)
+    pieces = iterate_until_disconnect(_put_back(first, source), request=request, deadline=deadline)
     return StartedAnswer(plan=plan, pieces=pieces, source=source, deadline=deadline)
 
 
@@ -184,14 +186,16 @@ def require_tokens(found: int, *, limit: int, field: str = "max_tokens") -> None
         )
 
 
-async def _proven_pieces(plan: Plan, *, services: Services) -> AsyncGenerator[Piece, None]:
+async def _proven_pieces(plan: Plan, *, services: Services) -> AsyncGenerator[StreamItem, None]:
     pieces = services.workers.stream(plan.request, backbone_fingerprint=plan.backbone.fingerprint)
     async with aclosing(pieces):
         async for piece in pieces:
             yield proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
 
 
-async def _put_back(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+async def _put_back(
+    first: StreamItem, rest: AsyncGenerator[StreamItem, None]
+) -> AsyncGenerator[StreamItem, None]:
     yield first
     async for piece in rest:
         yield piece

@@ -33,7 +33,7 @@ from app.api.schemas.steering import (
     TokenLogprobsBody,
     UsageBody,
 )
-from app.api.steer.generation import Piece, require_tokens
+from app.api.steer.generation import StreamItem, require_tokens
 from app.api.steer.openai_models import NamedModel
 from app.core.errors import InvalidInputError
 from app.rpc.messages import GenerateDelta
@@ -150,7 +150,7 @@ class Completion:
             vlibrary=SteeringFacts.of(answer),
         )
 
-    def events(self, piece: Piece) -> Iterator[bytes]:
+    def events(self, piece: StreamItem) -> Iterator[bytes]:
         """The events of a piece; the caller gives all of them in order."""
         if not self._has_begun:
             self._has_begun = True

@@ -12,7 +12,7 @@ from starlette.types import Message, Scope
 
 from app.api.dependencies import Services
 from app.api.http.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
-from app.api.http.throughput import WINDOW_SECONDS, Pace
+from app.api.http.throughput import WINDOW_SECONDS, Throughput
 from app.core.errors import BusyError
 from app.main import MAX_UPLOADS
 from tests.fakes.api_calls import OCTETS
@@ -37,40 +37,40 @@ def _hint(admission: Admission, *, num_bytes: int = 0, caller: str | None = None
     return seconds
 
 
-class TestPace:
+class TestThroughput:
     @given(seconds=st.floats(0.01, 10.0), together=st.integers(1, 8))
     def test_it_is_what_ended_by_the_time_it_took(self, seconds: float, together: int) -> None:
         clock = Clock()
-        pace = Pace(clock=clock)
+        throughput = Throughput(clock=clock)
         for _ in range(int(2 * WINDOW_SECONDS / seconds) + 1):
             for _ in range(together):
-                pace.begin()
+                throughput.begin()
             clock.now += seconds
             for _ in range(together):
-                pace.end()
+                throughput.end()
         # What is taken for granted at the start still counts a little.
-        assert pace.per_second() == pytest.approx(together / seconds, rel=0.35)
+        assert throughput.per_second() == pytest.approx(together / seconds, rel=0.35)
 
     def test_quiet_time_does_not_count(self) -> None:
         clock = Clock()
-        pace = Pace(clock=clock)
+        throughput = Throughput(clock=clock)
         for _ in range(100):
-            pace.begin()
+            throughput.begin()
             clock.now += 0.1
-            pace.end()
-        before = pace.per_second()
+            throughput.end()
+        before = throughput.per_second()
         clock.now += 3600
-        assert pace.per_second() == before
+        assert throughput.per_second() == before
 
     def test_what_was_long_ago_is_forgotten(self) -> None:
         clock = Clock()
-        pace = Pace(clock=clock)
+        throughput = Throughput(clock=clock)
         for _ in range(100):
-            pace.begin()
-            pace.end()
-        pace.begin()
+            throughput.begin()
+            throughput.end()
+        throughput.begin()
         clock.now += 2 * WINDOW_SECONDS
-        assert pace.per_second() == pytest.approx(1 / WINDOW_SECONDS, rel=0.1)
+        assert throughput.per_second() == pytest.approx(1 / WINDOW_SECONDS, rel=0.1)
 
 
 class TestHints:

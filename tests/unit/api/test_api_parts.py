@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from app.api.http import uploads as uploading
 from app.api.http.admission import Admission
-from app.api.http.cancellation import race, race_items
+from app.api.http.cancellation import iterate_until_disconnect, run_until_disconnect
 from app.api.http.errors import ClientGoneError
 from app.api.http.uploads import read_body, received_file, require_media_type
 from app.api.steer.receipts import verify_receipt
@@ -71,19 +71,19 @@ def piece(data: bytes, *, more: bool = True) -> Message:
 
 
 @pytest.mark.anyio
-class TestRacing:
+class TestRunUntilDisconnect:
     async def test_a_result_is_returned(self) -> None:
         async def work() -> int:
             return 3
 
-        assert await race(work(), request=request_with(), seconds=5) == 3
+        assert await run_until_disconnect(work(), request=request_with(), seconds=5) == 3
 
     async def test_an_error_of_the_work_is_raised(self) -> None:
         async def work() -> None:
             raise NotFoundError("x")
 
         with pytest.raises(NotFoundError):
-            await race(work(), request=request_with(), seconds=5)
+            await run_until_disconnect(work(), request=request_with(), seconds=5)
 
     @pytest.mark.parametrize(
         ("messages", "error"),
@@ -105,7 +105,7 @@ class TestRacing:
 
         before = asyncio.all_tasks()
         with pytest.raises(error):
-            await race(work(), request=request_with(*messages), seconds=0.05)
+            await run_until_disconnect(work(), request=request_with(*messages), seconds=0.05)
         assert ended == ["work"]
         assert asyncio.all_tasks() == before
 
@@ -118,7 +118,7 @@ class TestRacing:
             finally:
                 ended.append("work")
 
-        task = asyncio.create_task(race(work(), request=request_with(), seconds=60))
+        task = asyncio.create_task(run_until_disconnect(work(), request=request_with(), seconds=60))
         await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -127,7 +127,7 @@ class TestRacing:
 
 
 @pytest.mark.anyio
-class TestRacingItems:
+class TestIterateUntilDisconnect:
     @staticmethod
     async def count(ended: list[str], *, pause_after: int = 99) -> AsyncGenerator[int, None]:
         try:
@@ -139,22 +139,22 @@ class TestRacingItems:
             ended.append("work")
 
     @staticmethod
-    def race(
+    def run_until_disconnect(
         items: AsyncGenerator[int, None], *messages: Message, seconds: float = 60
     ) -> AsyncGenerator[int | None, None]:
         deadline = time.monotonic() + seconds
-        return race_items(items, request=request_with(*messages), deadline=deadline)
+        return iterate_until_disconnect(items, request=request_with(*messages), deadline=deadline)
 
     async def test_all_items_come(self) -> None:
         ended: list[str] = []
         before = asyncio.all_tasks()
-        assert [item async for item in self.race(self.count(ended))] == [0, 1, 2]
+        assert [item async for item in self.run_until_disconnect(self.count(ended))] == [0, 1, 2]
         assert ended == ["work"]
         assert asyncio.all_tasks() == before
 
     async def test_silence_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("app.api.http.cancellation.SILENCE_SECONDS", 0.02)
-        racing = self.race(self.count([], pause_after=1))
+        racing = self.run_until_disconnect(self.count([], pause_after=1))
         async with aclosing(racing):
             assert [await anext(racing) for _ in range(3)] == [0, None, None]
 
@@ -169,7 +169,9 @@ class TestRacingItems:
         before = asyncio.all_tasks()
         items = self.count(ended, pause_after=1)
         with pytest.raises(error):
-            assert [item async for item in self.race(items, *messages, seconds=0.1)] == []
+            assert [
+                item async for item in self.run_until_disconnect(items, *messages, seconds=0.1)
+            ] == []
         assert ended == ["work"]
         assert asyncio.all_tasks() == before
 
@@ -178,7 +180,7 @@ class TestRacingItems:
             yield 1
             raise NotFoundError("x")
 
-        racing = self.race(work())
+        racing = self.run_until_disconnect(work())
         assert await anext(racing) == 1
         with pytest.raises(NotFoundError):
             await anext(racing)
@@ -186,7 +188,7 @@ class TestRacingItems:
     async def test_closing_the_race_ends_the_work(self) -> None:
         ended: list[str] = []
         before = asyncio.all_tasks()
-        racing = self.race(self.count(ended))
+        racing = self.run_until_disconnect(self.count(ended))
         assert await anext(racing) == 0
         await racing.aclose()
         assert ended == ["work"]
@@ -194,7 +196,7 @@ class TestRacingItems:
 
     async def test_cancelling_whoever_waits_ends_the_work(self) -> None:
         ended: list[str] = []
-        racing = self.race(self.count(ended, pause_after=0))
+        racing = self.run_until_disconnect(self.count(ended, pause_after=0))
         task = asyncio.ensure_future(anext(racing))
         await asyncio.sleep(0.02)
         task.cancel()

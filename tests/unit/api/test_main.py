@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.api import maintenance
 from app.api.dependencies import Services
 from app.api.http.job_events import stream_job_events
-from app.api.maintenance import keep_house, remove_abandoned_uploads
+from app.api.maintenance import maintain, remove_abandoned_uploads
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 from app.main import create_app, worker_urls
@@ -86,7 +86,7 @@ async def test_chores_survive_a_missing_database(
 
     monkeypatch.setattr(maintenance, "requeue_stalled_jobs", counted)
     monkeypatch.setattr(maintenance, "CHORES_PER_STALL", 1000)
-    chores = asyncio.create_task(keep_house(services))
+    chores = asyncio.create_task(maintain(services))
     async with asyncio.timeout(120):
         await tried.get()
         await tried.get()
