@@ -13,7 +13,7 @@ from typing import Final
 
 from app.core.errors import UnavailableError
 from app.core.logs import get_logger
-from app.postgres.pdeathsig import tethered
+from app.postgres.pdeathsig import with_pdeathsig
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0
@@ -130,7 +130,7 @@ class Supervisor:
     def _spawn(self, child: _Child) -> None:
         # An own session keeps a Ctrl-C of the terminal from reaching the child before us.
         child.process = subprocess.Popen(  # noqa: S603 - our own command line
-            tethered(child.program.command, death_signal=signal.SIGKILL),
+            with_pdeathsig(child.program.command, death_signal=signal.SIGKILL),
             env=dict(child.program.environment),
             cwd=child.program.folder,
             pass_fds=child.program.inherited,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import LATEST, check_alias
-from app.library.audit import record_deed
+from app.library.audit import write_audit
 from app.library.database import FRESH
 from app.library.records import AliasRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
@@ -115,7 +115,7 @@ async def set_alias(
     if vector is None:
         raise NotFoundError(f"No vectors {name}@{version}")
     record = await _point(session, vector, alias)
-    await record_deed(
+    await write_audit(
         session,
         action="alias.set",
         subject=f"{name}@{alias}",
@@ -140,7 +140,7 @@ async def delete_alias(session: AsyncSession, name: str, alias: str) -> None:
     gone = delete(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
     await session.execute(gone)
     details = {"previous": current.version}
-    await record_deed(session, action="alias.delete", subject=f"{name}@{alias}", details=details)
+    await write_audit(session, action="alias.delete", subject=f"{name}@{alias}", details=details)
 
 
 async def list_aliases(session: AsyncSession, name: str) -> list[AliasRecord]:

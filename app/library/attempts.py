@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import JSON, ConflictError
 from app.library.database import FRESH
 from app.library.jobs import append_event, end_job, get_job, lock_job
-from app.library.queue import deliver, is_waiting
+from app.library.queue import enqueue, is_waiting
 from app.library.records import JobRecord
 from app.library.tables import JobRow
 
@@ -213,7 +213,7 @@ async def _queue_again(session: AsyncSession, row: JobRow) -> None:
     if was_running:
         await append_event(session, row.id, kind="state", data={"state": "queued"})
     if not await is_waiting(session, row.id):
-        await deliver(session, row.id)
+        await enqueue(session, row.id)
 
 
 async def _fail(session: AsyncSession, row: JobRow, *, code: str, message: str) -> None:

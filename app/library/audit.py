@@ -33,7 +33,7 @@ class AuditRecord:
     created: dt.datetime
 
 
-async def record_deed(
+async def write_audit(
     session: AsyncSession,
     *,
     action: str,
@@ -46,7 +46,7 @@ async def record_deed(
     await session.flush()
 
 
-async def list_deeds(
+async def list_audit(
     session: AsyncSession, *, subject: str | None = None, after: int = 0, limit: int = 100
 ) -> list[AuditRecord]:
     """Deeds in the order they were done.

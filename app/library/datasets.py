@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.identifiers import check_description, check_name, new_id
-from app.library.audit import record_deed
+from app.library.audit import write_audit
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
 from app.library.tables import DatasetNameRow, DatasetRow
@@ -140,7 +140,7 @@ async def create_dataset(
     await session.execute(naming)
     if created is not None:
         details = {"name": name, "sha256": sha256}
-        await record_deed(session, action="dataset.create", subject=str(row.id), details=details)
+        await write_audit(session, action="dataset.create", subject=str(row.id), details=details)
     return _record(row, name=name)
 
 

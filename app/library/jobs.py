@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
-from app.library.audit import record_deed
+from app.library.audit import write_audit
 from app.library.database import FRESH, dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.queue import deliver, withdraw
+from app.library.queue import dequeue, enqueue
 from app.library.records import JobEvent, JobEventKind, JobRecord, JobState, VectorStatus
 from app.library.tables import DatasetRow, JobEventRow, JobRow, VectorRow
 
@@ -101,8 +101,8 @@ async def enqueue_training(
     if job_id is None:
         return await _same_request(session, asked, idempotency_key)
     await append_event(session, job_id, kind="state", data={"state": "queued"})
-    await deliver(session, job_id)
-    await record_deed(session, action="job.create", subject=str(job_id), details={"name": name})
+    await enqueue(session, job_id)
+    await write_audit(session, action="job.create", subject=str(job_id), details={"name": name})
     return await get_job(session, job_id)
 
 
@@ -231,12 +231,12 @@ async def request_cancel(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
     if row.state in {"succeeded", "failed"}:
         raise ConflictError(f"Job {job_id} has already {row.state}", details={"state": row.state})
     if row.state == "queued":
-        await withdraw(session, job_id)
+        await dequeue(session, job_id)
         await end_job(session, row, state="cancelled", data={})
     elif row.state == "running" and not row.cancel_requested:
         row.cancel_requested = True
         await session.flush()
-        await record_deed(session, action="job.cancel", subject=str(job_id))
+        await write_audit(session, action="job.cancel", subject=str(job_id))
     return await get_job(session, job_id)
 
 
@@ -261,4 +261,4 @@ async def end_job(
     row.finished = await session.scalar(select(func.clock_timestamp()))
     await session.flush()
     await append_event(session, row.id, kind="state", data={"state": state, **data})
-    await record_deed(session, action=f"job.{state}", subject=str(row.id), details=data)
+    await write_audit(session, action=f"job.{state}", subject=str(row.id), details=data)

@@ -45,7 +45,7 @@ def _lock(job_id: uuid.UUID) -> str:
     return f"train:{job_id}"
 
 
-async def deliver(session: AsyncSession, job_id: uuid.UUID) -> None:
+async def enqueue(session: AsyncSession, job_id: uuid.UUID) -> None:
     """Puts one delivery of a job into the queue, as part of the session's transaction.
 
     The queueing lock allows at most one waiting delivery of a job; see `is_waiting`.
@@ -70,7 +70,7 @@ async def is_waiting(session: AsyncSession, job_id: uuid.UUID) -> bool:
     return await session.scalar(text(query), {"lock": _lock(job_id)}) is not None
 
 
-async def withdraw(session: AsyncSession, job_id: uuid.UUID) -> None:
+async def dequeue(session: AsyncSession, job_id: uuid.UUID) -> None:
     """Takes a waiting delivery of the job back; harmless when there is none."""
     query = (
         "SELECT procrastinate_cancel_job_v1(id, false, true) FROM procrastinate_jobs "

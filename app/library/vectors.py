@@ -26,7 +26,7 @@ from app.core.identifiers import (
 )
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import lock_name, point_latest
-from app.library.audit import record_deed
+from app.library.audit import write_audit
 from app.library.backbones import remember_backbone
 from app.library.database import FRESH
 from app.library.keys import refresh_keys, remove_keys
@@ -139,7 +139,7 @@ async def create_vector(
     await session.flush()
     await point_latest(session, name)
     details: dict[str, JSON] = {"name": name, "version": row.version, "sha256": row.sha256}
-    await record_deed(session, action="vector.create", subject=str(row.id), details=details)
+    await write_audit(session, action="vector.create", subject=str(row.id), details=details)
     return await get_vector(session, VectorReference(id=row.id))
 
 
@@ -279,4 +279,4 @@ async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
     await point_latest(session, row.name)
     await remove_keys(session, vector_id=vector_id)
     details: dict[str, JSON] = {"name": row.name, "version": row.version, "sha256": row.sha256}
-    await record_deed(session, action="vector.delete", subject=str(vector_id), details=details)
+    await write_audit(session, action="vector.delete", subject=str(vector_id), details=details)

@@ -23,14 +23,14 @@ PR_SET_PDEATHSIG: Final = 1
 KEEP_ACCOUNT: Final = -1
 
 
-def tethered(
+def with_pdeathsig(
     command: Sequence[str | Path],
     *,
     uid: int = KEEP_ACCOUNT,
     gid: int = KEEP_ACCOUNT,
     death_signal: signal.Signals = signal.SIGINT,
 ) -> list[str]:
-    """The command line that runs a program tethered to this process.
+    """The command line that runs a program that dies with this process.
 
     Run it from the main thread: the kernel watches the thread that forked, not the process.
 

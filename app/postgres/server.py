@@ -36,7 +36,7 @@ from app.postgres.data_dir import (
     socket_folder,
     try_lock,
 )
-from app.postgres.pdeathsig import KEEP_ACCOUNT, tethered
+from app.postgres.pdeathsig import KEEP_ACCOUNT, with_pdeathsig
 
 USER: Final = "vlibrary"
 DATABASE: Final = "vlibrary"
@@ -207,7 +207,7 @@ class EmbeddedPostgres:
 
     def _command(self, account: Account | None, *command: str | Path) -> list[str]:
         uid, gid = (account.uid, account.gid) if account else (KEEP_ACCOUNT, KEEP_ACCOUNT)
-        return tethered(command, uid=uid, gid=gid)
+        return with_pdeathsig(command, uid=uid, gid=gid)
 
     def _initialise(self, bin_dir: Path, account: Account | None) -> None:
         # Renamed when complete, so that a kill in the middle leaves nothing half made in use.

@@ -17,7 +17,7 @@ from app.library.attempts import (
     release_job,
     requeue_stalled,
 )
-from app.library.audit import list_deeds
+from app.library.audit import list_audit
 from app.library.jobs import (
     count_jobs,
     enqueue_training,
@@ -29,10 +29,10 @@ from app.library.jobs import (
 from app.library.queue import (
     TRAINING_QUEUE,
     TRAINING_TASK,
-    deliver,
+    dequeue,
+    enqueue,
     is_waiting,
     make_queue,
-    withdraw,
 )
 from app.library.records import JobRecord
 from tests.fakes.library import some_id, store, store_dataset, store_job
@@ -101,12 +101,12 @@ async def test_a_job_is_delivered_at_most_once_at_a_time(session: AsyncSession) 
     job = await store_job(session)
     await session.commit()
     with pytest.raises(procrastinate.exceptions.AlreadyEnqueued):
-        await deliver(session, job.id)
+        await enqueue(session, job.id)
     await session.rollback()
-    await withdraw(session, job.id)
-    await withdraw(session, job.id)
+    await dequeue(session, job.id)
+    await dequeue(session, job.id)
     assert not await is_waiting(session, job.id)
-    await deliver(session, job.id)
+    await enqueue(session, job.id)
     assert await count_waiting(session) == 1
 
 
@@ -336,7 +336,7 @@ async def test_a_running_job_is_asked_to_stop(session: AsyncSession) -> None:
     assert await record_progress(session, job.id, token, progress={}) is True
     ended = await mark_cancelled(session, job.id, token)
     assert ended.state == "cancelled"
-    deeds = [deed.action for deed in await list_deeds(session, subject=str(job.id))]
+    deeds = [deed.action for deed in await list_audit(session, subject=str(job.id))]
     assert deeds == ["job.create", "job.cancel", "job.cancelled"]
 
 

@@ -17,7 +17,7 @@ from app.core.errors import (
 )
 from app.core.identifiers import VectorReference, sha256_hex
 from app.library.aliases import delete_alias, list_aliases, set_alias
-from app.library.audit import list_deeds, record_deed
+from app.library.audit import list_audit, write_audit
 from app.library.backbones import get_backbone, list_backbones
 from app.library.blobs import get_blob, get_blob_by_sha256
 from app.library.database import run_transaction
@@ -357,8 +357,8 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
     await set_alias(session, "task", "prod", version=1)
     await delete_alias(session, "task", "prod")
     await delete_vector(session, stored.id)
-    await record_deed(session, action="custom", subject="x", actor="me")
-    deeds = await list_deeds(session)
+    await write_audit(session, action="custom", subject="x", actor="me")
+    deeds = await list_audit(session)
     assert [deed.action for deed in deeds] == [
         "vector.create",
         "alias.set",
@@ -367,11 +367,11 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
         "custom",
     ]
     assert deeds[-1].actor == "me"
-    assert [deed.action for deed in await list_deeds(session, subject=str(stored.id))] == [
+    assert [deed.action for deed in await list_audit(session, subject=str(stored.id))] == [
         "vector.create",
         "vector.delete",
     ]
-    assert len(await list_deeds(session, after=deeds[2].id)) == 2
+    assert len(await list_audit(session, after=deeds[2].id)) == 2
     await session.commit()
     for change in ("UPDATE audit SET actor = 'someone'", "DELETE FROM audit"):
         with pytest.raises(DBAPIError, match="append-only"):

@@ -23,7 +23,7 @@ from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
 from app.library.jobs import enqueue_training, get_job, job_events, list_jobs, request_cancel
 from app.library.keys import load_keys
-from app.library.queue import withdraw
+from app.library.queue import dequeue
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.vectors import get_vector, list_vectors
@@ -123,7 +123,7 @@ class Bench:
                 **changes,
             )
             # These tests bring the job to the trainer themselves.
-            await withdraw(session, job.id)
+            await dequeue(session, job.id)
         return job.id
 
     async def job(self, job_id: uuid.UUID) -> JobRecord:

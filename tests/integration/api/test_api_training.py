@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.api.maintenance import requeue_stalled_jobs
-from app.library.queue import withdraw
+from app.library.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
 from tests.fakes.training import Sessions, begin, cancel, fail, report
 
@@ -91,7 +91,7 @@ class TestTraining:
         await upload(http, parquet(tmp_path))
         job_id = uuid.UUID((await train(http)).json()["id"])
         async with sessions() as session, session.begin():
-            await withdraw(session, job_id)
+            await dequeue(session, job_id)
         await begin(sessions, job_id)
         services = api.state.services
         eager = services.settings.model_copy(update={"job_stalled_seconds": 0.0})

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.postgres import pdeathsig as tether
-from app.postgres.pdeathsig import KEEP_ACCOUNT, tethered
+from app.postgres import pdeathsig
+from app.postgres.pdeathsig import KEEP_ACCOUNT, with_pdeathsig
 
 PARENT = """
 import subprocess, sys, time
-from app.postgres.pdeathsig import tethered
-child = subprocess.Popen(tethered([{program}, *{arguments}]), start_new_session=True)
+from app.postgres.pdeathsig import with_pdeathsig
+child = subprocess.Popen(with_pdeathsig([{program}, *{arguments}]), start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -54,14 +54,14 @@ def test_the_program_dies_with_its_parent(number: signal.Signals) -> None:
 
 
 def test_the_program_keeps_the_process_and_its_arguments() -> None:
-    with run(tethered(["/bin/sh", "-c", 'echo "$$ $1"; umask', "sh", "two words"])) as child:
+    with run(with_pdeathsig(["/bin/sh", "-c", 'echo "$$ $1"; umask', "sh", "two words"])) as child:
         output, _ = child.communicate()
     assert output == f"{child.pid} two words\n0077\n"
     assert child.returncode == 0
 
 
 def test_nothing_runs_when_the_parent_is_gone_already() -> None:
-    script = Path(tether.__file__)
+    script = Path(pdeathsig.__file__)
     numbers = [str(os.getpid() + 1), str(int(signal.SIGINT)), "-1", "-1"]
     command = [sys.executable, "-I", "-S", str(script), *numbers, "/bin/echo", "ran"]
     with run(command) as child:
@@ -71,9 +71,9 @@ def test_nothing_runs_when_the_parent_is_gone_already() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
 def test_the_program_runs_as_another_account_without_groups_and_still_dies() -> None:
-    command = tethered(["/bin/sh", "-c", "id -u; id -G; exec sleep 60"], uid=65534, gid=65534)
+    command = with_pdeathsig(["/bin/sh", "-c", "id -u; id -G; exec sleep 60"], uid=65534, gid=65534)
     with run(command, cwd="/") as child:
         assert child.stdout is not None
         assert [child.stdout.readline().strip() for _ in range(2)] == ["65534", "65534"]
         child.send_signal(signal.SIGKILL)
-    assert tethered(["/bin/true"])[5:8] == [str(int(signal.SIGINT)), str(KEEP_ACCOUNT), "-1"]
+    assert with_pdeathsig(["/bin/true"])[5:8] == [str(int(signal.SIGINT)), str(KEEP_ACCOUNT), "-1"]
