@@ -1,7 +1,7 @@
 """P9: requests with vectors that are, or are not, on the device, beside rows that decode.
 
-The worker's own parts in this process: its device thread, its vector cache and its serving; vector files
-come from memory.
+The worker's own parts in this process: its device thread, its vector cache and its serving; vector
+files come from memory.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ BACKGROUND_TOKENS: Final = 256
 
 @dataclass(kw_only=True)
 class Phase:
-    """What was felt while some requests were answered.
+    """What was measured while some requests were answered.
 
     Attributes:
         first_token_ms: Of each request.
@@ -164,7 +164,7 @@ class _Asking:
         self._warm = files.new()
 
     async def phase(self, name: str, *, num_requests: int) -> Phase:
-        """What was felt during one phase.
+        """What was measured during one phase.
 
         Args:
             name: `cold` asks with a new vector each time, `warm` with one that is loaded, `alone`
@@ -172,7 +172,7 @@ class _Asking:
             num_requests: How many.
         """
         began = len(self._ends)
-        felt = Phase()
+        figures = Phase()
         digests = [self._files.new() for _ in range(num_requests)]
         if name == "alone":
             # The engine's thread has no event to wait for.
@@ -181,10 +181,10 @@ class _Asking:
         else:
             for number, cold in enumerate(digests):
                 digest = cold if name == "cold" else self._warm
-                felt.first_token_ms.append(await self._ask(digest, number=number))
+                figures.first_token_ms.append(await self._ask(digest, number=number))
         ends = self._ends[began:]
-        felt.gaps_ms = [(late - early) * 1000 for early, late in pairwise(ends)]
-        return felt
+        figures.gaps_ms = [(late - early) * 1000 for early, late in pairwise(ends)]
+        return figures
 
     async def _ask(self, digest: str, *, number: int) -> float:
         """Milliseconds until the first token of one request."""

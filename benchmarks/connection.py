@@ -1,7 +1,7 @@
 """A connection that takes next to no processor time, for hundreds of clients beside the service.
 
 A full client takes a millisecond a request. On the machine that also runs the service that would be
-part of what every request is felt to take.
+part of what every request seems to take.
 """
 
 import asyncio

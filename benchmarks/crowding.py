@@ -33,8 +33,8 @@ LEAST_PAUSE_SECONDS: Final = 0.02
 
 
 @dataclass(kw_only=True)
-class Felt:
-    """What the clients of one phase felt.
+class PhaseFigures:
+    """What the clients of one phase observed.
 
     Attributes:
         first_token_seconds: Of each answer, until its first token.
@@ -112,7 +112,9 @@ def overload_figures(
         ) as service,
     ):
 
-        def phase(num_clients: int, *, pause_seconds: float, seconds: float = seconds) -> Felt:
+        def phase(
+            num_clients: int, *, pause_seconds: float, seconds: float = seconds
+        ) -> PhaseFigures:
             return asyncio.run(
                 crowd(
                     service.url,
@@ -125,8 +127,8 @@ def overload_figures(
 
         # The first answers of a process are slow in ways that come only once.
         phase(places, pause_seconds=LEAST_PAUSE_SECONDS, seconds=min(1.0, seconds))
-        calm: list[Felt] = []
-        crowded: list[Felt] = []
+        calm: list[PhaseFigures] = []
+        crowded: list[PhaseFigures] = []
         for _ in bar(num_rounds, "P10"):
             calm.append(phase(places, pause_seconds=LEAST_PAUSE_SECONDS))
             pause = max(LEAST_PAUSE_SECONDS, statistics.mean(calm[-1].answer_seconds))
@@ -134,7 +136,7 @@ def overload_figures(
         return {**figures_of(calm, crowded), **service_conditions(service, name=backbone)}
 
 
-def figures_of(calm: Sequence[Felt], crowded: Sequence[Felt]) -> dict[str, Any]:
+def figures_of(calm: Sequence[PhaseFigures], crowded: Sequence[PhaseFigures]) -> dict[str, Any]:
     """P10 and its parts from the phases of each round.
 
     Args:
@@ -144,18 +146,18 @@ def figures_of(calm: Sequence[Felt], crowded: Sequence[Felt]) -> dict[str, Any]:
     Raises:
         VLibraryError: Nobody was refused, so that there was no overload.
     """
-    refusals = [one for felt in crowded for one in felt.refusal_seconds]
+    refusals = [one for figures in crowded for one in figures.refusal_seconds]
     if not refusals:
         raise VLibraryError("P10: nobody was refused, so this was no overload")
     waits = {
-        "at capacity": [percentile(felt.first_token_seconds, 0.95) for felt in calm],
-        "in overload": [percentile(felt.first_token_seconds, 0.95) for felt in crowded],
+        "at capacity": [percentile(figures.first_token_seconds, 0.95) for figures in calm],
+        "in overload": [percentile(figures.first_token_seconds, 0.95) for figures in crowded],
     }
     offered = [
         crowd_felt.offered_per_second / calm_felt.per_second
         for calm_felt, crowd_felt in zip(calm, crowded, strict=True)
     ]
-    hints = sum(felt.num_hints for felt in crowded)
+    hints = sum(figures.num_hints for figures in crowded)
     return {
         "P10": round(median_ratio(waits["in overload"], waits["at capacity"]), 3),
         "P10_reject_p99_ms": round(percentile(refusals, 0.99) * 1000, 1),
@@ -165,8 +167,8 @@ def figures_of(calm: Sequence[Felt], crowded: Sequence[Felt]) -> dict[str, Any]:
             name: round(statistics.median(values) * 1000, 1) for name, values in waits.items()
         },
         "answered_per_second": {
-            "at capacity": round(statistics.median(felt.per_second for felt in calm), 1),
-            "in overload": round(statistics.median(felt.per_second for felt in crowded), 1),
+            "at capacity": round(statistics.median(figures.per_second for figures in calm), 1),
+            "in overload": round(statistics.median(figures.per_second for figures in crowded), 1),
         },
         "offered_over_capacity": round(statistics.median(offered), 2),
         "rejects": len(refusals),
@@ -180,7 +182,7 @@ async def crowd(
     num_clients: int,
     seconds: float,
     pause_seconds: float,
-) -> Felt:
+) -> PhaseFigures:
     """What clients feel that each ask, wait for the answer and ask again.
 
     Args:
@@ -190,7 +192,7 @@ async def crowd(
         seconds: No request begins later.
         pause_seconds: How long a refused client stays away.
     """
-    felt = Felt(asking_seconds=seconds)
+    figures = PhaseFigures(asking_seconds=seconds)
     chance = random.Random(0)  # noqa: S311 - spreads clients, no secret
     with ExitStack() as stack:
         clients = [stack.enter_context(closing(Connection(url))) for _ in range(num_clients)]
@@ -204,11 +206,11 @@ async def crowd(
             while perf_counter() - began < seconds:
                 sent = perf_counter()
                 response = await clients[number].post(ROUTE, made[number % len(made)])
-                if not felt.note(response, seconds=perf_counter() - sent):
+                if not figures.note(response, seconds=perf_counter() - sent):
                     await asyncio.sleep(pause_seconds * chance.uniform(0.5, 1.5))
 
         async with asyncio.TaskGroup() as group:
             for number in range(num_clients):
                 group.create_task(client(number))
-        felt.phase_seconds = perf_counter() - began
-    return felt
+        figures.phase_seconds = perf_counter() - began
+    return figures

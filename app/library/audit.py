@@ -1,4 +1,4 @@
-"""The audit trail: who did what to which thing, written once in the deed's own transaction."""
+"""The audit trail: who did what to which thing, written once in its own transaction."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from app.library.tables import AuditRow
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """One deed.
+    """One thing that was done.
 
     Attributes:
         id: Grows with time.
@@ -41,7 +41,7 @@ async def write_audit(
     details: Mapping[str, JSON] | None = None,
     actor: str | None = None,
 ) -> None:
-    """Adds one deed to the trail."""
+    """Adds one entry to the trail."""
     session.add(AuditRow(action=action, subject=subject, details=dict(details or {}), actor=actor))
     await session.flush()
 

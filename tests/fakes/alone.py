@@ -37,8 +37,8 @@ def bare_backbone(family: str, attention: str | None = None) -> Backbone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """A request in numbers, so that equal wishes are equal requests.
+class RequestSpec:
+    """A request in numbers, so that equal specs are equal requests.
 
     A `vector` of 0 is no vector at all; a strength of 0 is one that does nothing. Families without
     placeholders always show an image, which their forward cannot do without. An image that
@@ -90,15 +90,15 @@ class Wish:
 
 
 @cache
-def answer_alone(family: str, attention: str | None, wish: Wish) -> tuple[int, ...]:
-    """The tokens of a wish that nobody else runs beside."""
+def answer_alone(family: str, attention: str | None, spec: RequestSpec) -> tuple[int, ...]:
+    """The tokens of a spec that nobody else runs beside."""
     backbone = bare_backbone(family, attention)
     return tuple(
         sampled_alone(
             backbone,
-            wish.inputs(family),
-            shift=wish.shift(backbone),
-            sampling=wish.sampling(),
+            spec.inputs(family),
+            shift=spec.shift(backbone),
+            sampling=spec.sampling(),
         )
     )
 

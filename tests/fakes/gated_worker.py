@@ -20,7 +20,7 @@ from tests.fakes.serving import HIGHEST_DOSE, Files
 from tests.fakes.waiting import SECONDS, until
 
 
-class Gate:
+class StepGate:
     """Stands before an engine's steps, and lets one through for every permit while it is shut.
 
     Attributes:
@@ -69,7 +69,7 @@ class GatedWorker:
 
     backbone: Backbone
     files: Files
-    gate: Gate
+    gate: StepGate
     device: DeviceThread
     serving: Serving
 
@@ -97,7 +97,7 @@ async def gated_worker(backbone: Backbone, *, max_rows: int = 4) -> AsyncIterato
     files = Files(backbone)
     store = ObjectStore("memory:///")
     async with serving_parts(backbone, settings, fetch=files.fetch, objects=store) as parts:
-        gate = Gate(parts.engine)
+        gate = StepGate(parts.engine)
         try:
             yield GatedWorker(
                 backbone=backbone,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import SHARP, Wish, answer_alone, bare_backbone
+from tests.fakes.alone import SHARP, RequestSpec, answer_alone, bare_backbone
 from tests.fakes.family_configs import FAMILIES
 
 # Softcapping of its attention exists in eager mode only.
@@ -18,21 +18,21 @@ COMBINATIONS = [
     if attention == "eager" or family not in _EAGER_ONLY
 ]
 
-Visits = list[tuple["Visit", Sequence]]
+Arrivals = list[tuple["Arrival", Sequence]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class Arrival:
     """A request that joins before step `joins` and is cancelled after `patience` further steps."""
 
-    wish: Wish
+    spec: RequestSpec
     joins: int = 0
     patience: int | None = None
 
 
-def wishes() -> st.SearchStrategy[Wish]:
+def request_specs() -> st.SearchStrategy[RequestSpec]:
     return st.builds(
-        Wish,
+        RequestSpec,
         seed=st.integers(1, 6),
         length=st.integers(5, 14),
         shows_image=st.sampled_from([True, True, False]),
@@ -44,35 +44,35 @@ def wishes() -> st.SearchStrategy[Wish]:
     )
 
 
-def visits() -> st.SearchStrategy[Visit]:
+def arrivals() -> st.SearchStrategy[Arrival]:
     patience = st.one_of(st.none(), st.none(), st.integers(0, 6))
-    return st.builds(Visit, wish=wishes(), joins=st.integers(0, 8), patience=patience)
+    return st.builds(Arrival, spec=request_specs(), joins=st.integers(0, 8), patience=patience)
 
 
-def run_visits(engine: Engine, plan: list[Visit], *, family: str) -> tuple[Visits, Visits]:
+def run_arrivals(engine: Engine, plan: list[Arrival], *, family: str) -> tuple[Arrivals, Arrivals]:
     """Who stayed to the end, in the order of their ends, and who was cancelled."""
     backbone = bare_backbone(family)
     made = {
         str(place): (
-            visit,
+            arrival,
             Sequence(
                 id=str(place),
-                inputs=visit.wish.served(family),
-                sampling=visit.wish.sampling(),
-                shift=visit.wish.shift(backbone),
+                inputs=arrival.spec.served(family),
+                sampling=arrival.spec.sampling(),
+                shift=arrival.spec.shift(backbone),
             ),
         )
-        for place, visit in enumerate(plan)
+        for place, arrival in enumerate(plan)
     }
-    stayed: Visits = []
-    left: Visits = []
+    stayed: Arrivals = []
+    left: Arrivals = []
     step = 0
-    last = max(visit.joins for visit in plan)
+    last = max(arrival.joins for arrival in plan)
     while step <= last or engine.has_work:
-        for name, (visit, sequence) in made.items():
-            if visit.joins == step:
+        for name, (arrival, sequence) in made.items():
+            if arrival.joins == step:
                 engine.add(sequence)
-            elif visit.patience is not None and visit.joins + visit.patience == step:
+            elif arrival.patience is not None and arrival.joins + arrival.patience == step:
                 running = engine.num_running + engine.num_waiting
                 if engine.abort(name):
                     assert engine.num_running + engine.num_waiting == running - 1
@@ -82,18 +82,18 @@ def run_visits(engine: Engine, plan: list[Visit], *, family: str) -> tuple[Visit
     return stayed, left
 
 
-def check_visits(family: str, attention: str, plan: list[Visit], *, max_rows: int) -> None:
+def check_arrivals(family: str, attention: str, plan: list[Arrival], *, max_rows: int) -> None:
     """Every token is that of the request alone, every receipt is full, and nothing is left."""
     engine = Engine(bare_backbone(family, attention), max_rows=max_rows)
     try:
-        stayed, left = run_visits(engine, plan, family=family)
+        stayed, left = run_arrivals(engine, plan, family=family)
     finally:
         engine.close()
-    for visit, sequence in stayed:
+    for arrival, sequence in stayed:
         assert sequence.error is None
-        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
-        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
-    for visit, sequence in left:
-        alone = answer_alone(family, attention, visit.wish)
+        assert tuple(sequence.token_ids) == answer_alone(family, attention, arrival.spec)
+        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
+    for arrival, sequence in left:
+        alone = answer_alone(family, attention, arrival.spec)
         assert tuple(sequence.token_ids) == alone[: len(sequence.token_ids)]
     assert (engine.num_running, engine.num_waiting) == (0, 0)

@@ -26,7 +26,7 @@ from app.rpc.messages import GenerateRequest, GenerateResponse
 from app.worker.assembly import ServingParts, serving_parts
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.serving import HIGHEST_DOSE, png, request_of
-from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, visits
+from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals
 from tests.fakes.vectors import make_vector_file
 from tests.fakes.waiting import until
 
@@ -180,8 +180,8 @@ async def test_nothing_is_left_behind(parts: ServingParts, library: Library) -> 
     max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(plan=st.lists(visits(), min_size=2, max_size=16))
+@given(plan=st.lists(arrivals(), min_size=2, max_size=16))
 def test_every_token_is_that_of_the_request_alone(
-    family: str, attention: str, plan: list[Visit]
+    family: str, attention: str, plan: list[Arrival]
 ) -> None:
-    check_visits(family, attention, plan, max_rows=6)
+    check_arrivals(family, attention, plan, max_rows=6)

@@ -1,7 +1,7 @@
 """How rows are run: the seam between the engine and its two ways of decoding.
 
-`ContinuousBatching` decodes all running rows in one pass, whenever they joined. `StaticBatching` decodes those
-together that were prefilled together, by the stock loop, for families that need it.
+`ContinuousBatching` decodes all running rows in one pass, whenever they joined. `StaticBatching`
+decodes those together that were prefilled together, by the stock loop, for families that need it.
 """
 
 from collections.abc import Sequence as Rows

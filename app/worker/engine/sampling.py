@@ -33,8 +33,8 @@ class SamplingParams:
             prompt or the answer has; 1 changes nothing.
         seed: Equal seeds draw equal tokens, whatever else runs in the batch.
         stop: Texts that end the answer and are not part of it.
-        top_logprobs: Tell the probabilities of the tokens taken and of this many likeliest ones; none
-            tells nothing.
+        top_logprobs: Tell the probabilities of the tokens taken and of this many likeliest ones;
+            none tells nothing.
     """
 
     max_new_tokens: int

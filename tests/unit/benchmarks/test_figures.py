@@ -115,8 +115,8 @@ def test_overhead_is_what_the_engine_did_not_do() -> None:
     assert found["outside of the worker"] == 3.0
 
 
-def felt(*, waits: list[float], refusals: int = 0, hints: int = 0) -> crowding.Felt:
-    return crowding.Felt(
+def figures(*, waits: list[float], refusals: int = 0, hints: int = 0) -> crowding.PhaseFigures:
+    return crowding.PhaseFigures(
         first_token_seconds=waits,
         answer_seconds=waits,
         refusal_seconds=[0.01] * refusals,
@@ -127,8 +127,8 @@ def felt(*, waits: list[float], refusals: int = 0, hints: int = 0) -> crowding.F
 
 
 def test_overload_compares_who_is_admitted_and_counts_who_is_refused() -> None:
-    calm = [felt(waits=[0.1, 0.2])] * 2
-    crowded = [felt(waits=[0.1, 0.3], refusals=18, hints=9)] * 2
+    calm = [figures(waits=[0.1, 0.2])] * 2
+    crowded = [figures(waits=[0.1, 0.3], refusals=18, hints=9)] * 2
     found = crowding.figures_of(calm, crowded)
     assert found["P10"] == 1.5
     assert found["P10_reject_p99_ms"] == 10.0
@@ -139,7 +139,7 @@ def test_overload_compares_who_is_admitted_and_counts_who_is_refused() -> None:
 
 def test_without_a_refusal_there_was_no_overload() -> None:
     with pytest.raises(VLibraryError, match="nobody was refused"):
-        crowding.figures_of([felt(waits=[0.1])], [felt(waits=[0.1])])
+        crowding.figures_of([figures(waits=[0.1])], [figures(waits=[0.1])])
 
 
 def test_a_cold_vector_costs_what_it_adds_in_steps() -> None:
@@ -200,7 +200,7 @@ def test_clients_do_not_take_an_error_for_a_refusal(full_service: str) -> None:
 
 
 def test_a_response_that_is_an_answer_needs_its_timings() -> None:
-    found = crowding.Felt(asking_seconds=1.0)
+    found = crowding.PhaseFigures(asking_seconds=1.0)
     assert found.note(httpx.Response(200, json={"timings": {"decode_ms": 500}}), seconds=2.0)
     assert found.first_token_seconds == [1.5]
     assert not found.note(httpx.Response(429, headers={"retry-after": "2"}), seconds=0.1)

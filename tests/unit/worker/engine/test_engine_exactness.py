@@ -9,8 +9,8 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
 from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import Wish, answer_alone, bare_backbone
-from tests.fakes.traffic import COMBINATIONS, Visit, check_visits, run_visits, visits
+from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals, run_arrivals
 
 EXAMPLES = 4
 # Written out, so that a family cannot drop out of the list unnoticed.
@@ -33,11 +33,11 @@ def test_families_that_need_the_stock_loop_run_in_batches(family: str) -> None:
 
 @pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
-@given(plan=st.lists(visits(), min_size=2, max_size=7))
+@given(plan=st.lists(arrivals(), min_size=2, max_size=7))
 def test_every_token_is_that_of_the_request_alone(
-    family: str, attention: str, plan: list[Visit]
+    family: str, attention: str, plan: list[Arrival]
 ) -> None:
-    check_visits(family, attention, plan, max_rows=4)
+    check_arrivals(family, attention, plan, max_rows=4)
 
 
 def test_attention_that_takes_no_masks_runs_in_batches() -> None:
@@ -59,41 +59,41 @@ def _room(engine: Engine) -> int:
 
 def test_rows_outgrow_their_buffers_and_keep_what_they_hold() -> None:
     family = "idefics3"
-    wishes = [
-        Wish(seed=seed, length=length, max_new_tokens=tokens, vector=seed)
+    request_specs = [
+        RequestSpec(seed=seed, length=length, max_new_tokens=tokens, vector=seed)
         for seed, length, tokens in ((1, 200, 20), (2, 30, 3), (3, 9, 60))
     ]
     backbone = bare_backbone(family)
     engine = Engine(backbone, max_rows=3)
     # Decoding passes the room that there is here, and a prompt does there.
-    long = Wish(seed=4, length=246, max_new_tokens=30, vector=5)
-    wishes.append(Wish(seed=6, length=1100, max_new_tokens=4, vector=1))
-    plan = [Visit(wish=wish, joins=place) for place, wish in enumerate([*wishes, long])]
-    stayed, _ = run_visits(engine, plan, family=family)
-    assert _room(engine) <= SPARE_FACTOR * STEP_POSITIONS < wishes[-1].length
+    long = RequestSpec(seed=4, length=246, max_new_tokens=30, vector=5)
+    request_specs.append(RequestSpec(seed=6, length=1100, max_new_tokens=4, vector=1))
+    plan = [Arrival(spec=spec, joins=place) for place, spec in enumerate([*request_specs, long])]
+    stayed, _ = run_arrivals(engine, plan, family=family)
+    assert _room(engine) <= SPARE_FACTOR * STEP_POSITIONS < request_specs[-1].length
     # Once more with the room that long rows needed given back.
-    again, _ = run_visits(engine, plan[1:3], family=family)
+    again, _ = run_arrivals(engine, plan[1:3], family=family)
     engine.close()
     assert len(stayed) == len(plan)
     stayed += again
-    for visit, sequence in stayed:
+    for arrival, sequence in stayed:
         assert sequence.error is None
-        assert tuple(sequence.token_ids) == answer_alone(family, None, visit.wish)
+        assert tuple(sequence.token_ids) == answer_alone(family, None, arrival.spec)
 
 
 def test_tokens_differ_between_vectors_so_that_the_comparison_means_something() -> None:
     answers = {
-        answer_alone("llava", "sdpa", Wish(seed=1, vector=vector, strength=strength))
+        answer_alone("llava", "sdpa", RequestSpec(seed=1, vector=vector, strength=strength))
         for vector, strength in ((0, 1.0), (1, 1.0), (1, -2.0), (2, 1.0))
     }
     assert len(answers) == 4
 
 
 def test_a_row_that_waits_for_room_is_served_in_its_turn() -> None:
-    plan = [Visit(wish=Wish(seed=seed, max_new_tokens=9), joins=0) for seed in range(6)]
+    plan = [Arrival(spec=RequestSpec(seed=seed, max_new_tokens=9), joins=0) for seed in range(6)]
     engine = Engine(bare_backbone("llava"), max_rows=2)
     order: list[Sequence] = [
-        sequence for _, sequence in run_visits(engine, plan, family="llava")[0]
+        sequence for _, sequence in run_arrivals(engine, plan, family="llava")[0]
     ]
     engine.close()
     assert [sequence.id for sequence in order] == [str(place) for place in range(6)]

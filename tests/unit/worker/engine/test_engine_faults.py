@@ -18,9 +18,9 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
 from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Increment
-from tests.fakes.alone import Wish, answer_alone, bare_backbone
+from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
 from tests.fakes.sequences import greedy, run
-from tests.fakes.traffic import Visit, run_visits
+from tests.fakes.traffic import Arrival, run_arrivals
 
 
 def test_a_request_that_breaks_the_backbone_fails_alone(backbone: Backbone, engine: Engine) -> None:
@@ -99,14 +99,18 @@ def test_a_lost_device_ends_the_engine(backbone: Backbone, engine: Engine) -> No
 def test_a_decode_that_fails_for_one_row_is_repeated_for_the_others() -> None:
     family = "idefics3"
     backbone = bare_backbone(family)
-    wishes = [Wish(seed=seed, vector=seed, max_new_tokens=8, length=6 + seed) for seed in (1, 2, 3)]
-    alone = [answer_alone(family, None, wish) for wish in wishes]
+    request_specs = [
+        RequestSpec(seed=seed, vector=seed, max_new_tokens=8, length=6 + seed) for seed in (1, 2, 3)
+    ]
+    alone = [answer_alone(family, None, spec) for spec in request_specs]
     # A token that only the second answer has makes the pass that reads it fail.
     marker = next(one for one in alone[1][1:] if one not in {*alone[0], *alone[2]})
-    prompts = sum(bool((wish.inputs(family)["input_ids"] == marker).any()) for wish in wishes)
+    prompts = sum(
+        bool((spec.inputs(family)["input_ids"] == marker).any()) for spec in request_specs
+    )
     handle = _failing(backbone, RuntimeError("a kernel"), marker=marker, after=prompts)
     engine = Engine(backbone, max_rows=4)
-    ended, _ = run_visits(engine, [Visit(wish=wish) for wish in wishes], family=family)
+    ended, _ = run_arrivals(engine, [Arrival(spec=spec) for spec in request_specs], family=family)
     handle.remove()
     engine.close()
     sequences = {sequence.id: sequence for _, sequence in ended}
@@ -121,20 +125,20 @@ def test_a_decode_that_fails_for_one_row_is_repeated_for_the_others() -> None:
 
 def test_a_row_that_became_no_number_leaves_nothing_to_the_next_in_its_place() -> None:
     family = "idefics3"
-    ruined = Wish(seed=1, length=30, vector=1, strength=1e39, max_new_tokens=6)
-    long = Wish(seed=2, length=40, max_new_tokens=16)
-    short = Wish(seed=3, length=6, vector=2, max_new_tokens=6)
+    ruined = RequestSpec(seed=1, length=30, vector=1, strength=1e39, max_new_tokens=6)
+    long = RequestSpec(seed=2, length=40, max_new_tokens=16)
+    short = RequestSpec(seed=3, length=6, vector=2, max_new_tokens=6)
     engine = Engine(bare_backbone(family), max_rows=2)
     # The short one takes the place of the ruined one, beside a longer row.
-    plan = [Visit(wish=long), Visit(wish=ruined, joins=1), Visit(wish=short, joins=2)]
-    ended, _ = run_visits(engine, plan, family=family)
+    plan = [Arrival(spec=long), Arrival(spec=ruined, joins=1), Arrival(spec=short, joins=2)]
+    ended, _ = run_arrivals(engine, plan, family=family)
     engine.close()
-    for visit, sequence in ended:
-        if visit.wish is ruined:
+    for arrival, sequence in ended:
+        if arrival.spec is ruined:
             assert type(sequence.error) is VLibraryError
         else:
             assert sequence.error is None
-            assert tuple(sequence.token_ids) == answer_alone(family, None, visit.wish)
+            assert tuple(sequence.token_ids) == answer_alone(family, None, arrival.spec)
 
 
 def test_a_listener_that_fails_ends_its_own_sequence_only(
@@ -169,16 +173,18 @@ def test_growing_that_finds_no_memory_is_undone_in_all_layers(
         return resized(states, room)
 
     monkeypatch.setattr(cache, "_resized", scarce)
-    long, short = Wish(seed=1, length=400), Wish(seed=2, length=8, max_new_tokens=12)
-    ended, _ = run_visits(engine, [Visit(wish=short), Visit(wish=long, joins=1)], family=family)
+    long, short = RequestSpec(seed=1, length=400), RequestSpec(seed=2, length=8, max_new_tokens=12)
+    ended, _ = run_arrivals(
+        engine, [Arrival(spec=short), Arrival(spec=long, joins=1)], family=family
+    )
     runner = engine._runner
     assert isinstance(runner, ContinuousBatching)
     assert calls >= 4
     assert len({layer.room for layer in runner._cache._layers}) == 1
     assert runner._cache.room < long.length
     engine.close()
-    for visit, sequence in ended:
-        if visit.wish is long:
+    for arrival, sequence in ended:
+        if arrival.spec is long:
             assert isinstance(sequence.error, OutOfDeviceMemoryError)
         else:
             assert tuple(sequence.token_ids) == answer_alone(family, None, short)
@@ -193,14 +199,14 @@ def test_a_batch_that_cannot_be_reduced_fails_and_the_engine_goes_on(
     def scarce(*_: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    short, long = Wish(seed=1, max_new_tokens=2), Wish(seed=2, max_new_tokens=9)
+    short, long = RequestSpec(seed=1, max_new_tokens=2), RequestSpec(seed=2, max_new_tokens=9)
     with monkeypatch.context() as patched:
         patched.setattr("transformers.cache_utils.Cache.batch_select_indices", scarce)
-        ended, _ = run_visits(engine, [Visit(wish=short), Visit(wish=long)], family=family)
-    found = {visit.wish: sequence for visit, sequence in ended}
+        ended, _ = run_arrivals(engine, [Arrival(spec=short), Arrival(spec=long)], family=family)
+    found = {arrival.spec: sequence for arrival, sequence in ended}
     assert tuple(found[short].token_ids) == answer_alone(family, None, short)
     assert isinstance(found[long].error, OutOfDeviceMemoryError)
-    again, _ = run_visits(engine, [Visit(wish=long)], family=family)
+    again, _ = run_arrivals(engine, [Arrival(spec=long)], family=family)
     engine.close()
     assert tuple(again[0][1].token_ids) == answer_alone(family, None, long)
 

@@ -11,15 +11,15 @@ from app.worker.engine.families import IN_FLIGHT
 from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import Wish, answer_alone, bare_backbone, sampled_alone
+from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone, sampled_alone
 from tests.fakes.family_configs import FAMILIES
-from tests.fakes.traffic import Visit, run_visits
+from tests.fakes.traffic import Arrival, run_arrivals
 
 # Their masks or positions depend on which tokens are an image's.
 NEVER_PACKED = {family for family in IN_FLIGHT if FAMILIES[family].token_types}
 WINDOW = 6
 TEXTS = [
-    Wish(seed=seed, length=length, shows_image=False, vector=seed % 3, strength=strength)
+    RequestSpec(seed=seed, length=length, shows_image=False, vector=seed % 3, strength=strength)
     for seed, length, strength in ((1, 5, 1.0), (2, 13, -2.0), (3, 9, 0.5), (4, 6, 1.0))
 ]
 
@@ -37,18 +37,18 @@ def _passes(runner: ContinuousBatching) -> list[int]:
     return packed
 
 
-def _answered(family: str, attention: str, wishes: list[Wish]) -> list[int]:
-    """Compares each answer with that of the wish alone; the sizes of all packed passes."""
-    engine = Engine(bare_backbone(family, attention), max_rows=len(wishes))
+def _answered(family: str, attention: str, request_specs: list[RequestSpec]) -> list[int]:
+    """Compares each answer with that of the spec alone; the sizes of all packed passes."""
+    engine = Engine(bare_backbone(family, attention), max_rows=len(request_specs))
     assert isinstance(engine._runner, ContinuousBatching)
     packed = _passes(engine._runner)
-    plan = [Visit(wish=wish, joins=0) for wish in wishes]
-    stayed, _ = run_visits(engine, plan, family=family)
+    plan = [Arrival(spec=spec, joins=0) for spec in request_specs]
+    stayed, _ = run_arrivals(engine, plan, family=family)
     engine.close()
-    for visit, sequence in stayed:
+    for arrival, sequence in stayed:
         assert sequence.error is None
-        assert tuple(sequence.token_ids) == answer_alone(family, attention, visit.wish)
-        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
+        assert tuple(sequence.token_ids) == answer_alone(family, attention, arrival.spec)
+        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
     return packed
 
 
@@ -65,7 +65,9 @@ def test_most_families_can_be_packed() -> None:
 
 @pytest.mark.parametrize("family", ["idefics3", "smolvlm", "llava", "mistral3", "internvl"])
 def test_known_images_are_packed_with_texts(family: str) -> None:
-    known = [Wish(seed=seed, length=11 + seed, is_known=True, vector=seed) for seed in (1, 2)]
+    known = [
+        RequestSpec(seed=seed, length=11 + seed, is_known=True, vector=seed) for seed in (1, 2)
+    ]
     packed = _answered(family, "sdpa", [known[0], TEXTS[0], known[1], TEXTS[1]])
     assert packed == [4]
 
@@ -77,9 +79,10 @@ def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
     backbone = replace(bare, model=deepcopy(bare.model))
     backbone.model.config.get_text_config().sliding_window = WINDOW
     rows = [
-        Sequence(id=str(wish.seed), inputs=wish.inputs(family), sampling=wish.sampling())
-        for wish in (
-            Wish(seed=seed, length=length, shows_image=False) for seed, length in ((1, 20), (2, 33))
+        Sequence(id=str(spec.seed), inputs=spec.inputs(family), sampling=spec.sampling())
+        for spec in (
+            RequestSpec(seed=seed, length=length, shows_image=False)
+            for seed, length in ((1, 20), (2, 33))
         )
     ]
     engine = Engine(backbone, max_rows=len(rows))
@@ -103,10 +106,10 @@ def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
 
 
 def test_prompts_of_one_length_and_long_ones_are_stacked_as_before() -> None:
-    alike = [Wish(seed=seed, length=9, shows_image=False) for seed in (1, 2)]
+    alike = [RequestSpec(seed=seed, length=9, shows_image=False) for seed in (1, 2)]
     assert _answered("llava", "sdpa", alike) == []
     long = [
-        Wish(seed=seed, length=length, shows_image=False, max_new_tokens=2)
+        RequestSpec(seed=seed, length=length, shows_image=False, max_new_tokens=2)
         for seed, length in ((1, CHEAP_TOKENS // 2), (2, CHEAP_TOKENS // 2 + 1))
     ]
     assert _answered("llava", "sdpa", long) == []
@@ -121,12 +124,12 @@ def test_a_packed_prompt_does_not_see_its_neighbours() -> None:
         assert isinstance(runner, ContinuousBatching)
         rows = [
             Sequence(
-                id=str(wish.seed),
-                inputs=wish.inputs("llava"),
-                sampling=wish.sampling(),
-                shift=wish.shift(bare_backbone("llava")),
+                id=str(spec.seed),
+                inputs=spec.inputs("llava"),
+                sampling=spec.sampling(),
+                shift=spec.shift(bare_backbone("llava")),
             )
-            for wish in order
+            for spec in order
         ]
         with torch.inference_mode():
             runner.prefill(rows)

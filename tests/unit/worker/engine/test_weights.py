@@ -10,8 +10,8 @@ from torch import nn
 from app.method.steering.sites import find_decoder
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
-from tests.fakes.alone import Wish, answer_alone, bare_backbone
-from tests.fakes.traffic import Visit, run_visits
+from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.traffic import Arrival, run_arrivals
 
 FAMILY = "idefics3"
 
@@ -93,16 +93,16 @@ def test_an_engine_with_packed_weights_writes_what_generate_writes() -> None:
     weights = PackedWeights(backbone, least_entries=1)
     engine = Engine(backbone, max_rows=4, weights=weights)
     plan = [
-        Visit(wish=Wish(seed=seed, length=5 + seed, vector=seed % 3), joins=seed % 2)
+        Arrival(spec=RequestSpec(seed=seed, length=5 + seed, vector=seed % 3), joins=seed % 2)
         for seed in range(1, 7)
     ]
-    stayed, _ = run_visits(engine, plan, family=FAMILY)
+    stayed, _ = run_arrivals(engine, plan, family=FAMILY)
     assert not weights._is_used
     engine.close()
     weights.remove()
     assert all("forward" not in vars(linear) for linear in _linears())
     assert len(stayed) == len(plan)
-    for visit, sequence in stayed:
+    for arrival, sequence in stayed:
         assert sequence.error is None
-        assert tuple(sequence.token_ids) == answer_alone(FAMILY, None, visit.wish)
-        assert sequence.sites_hit == (engine.num_sites if visit.wish.vector else 0)
+        assert tuple(sequence.token_ids) == answer_alone(FAMILY, None, arrival.spec)
+        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
