@@ -182,6 +182,8 @@ class Retriever:
     ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
         """What was found, and the space's epoch afterwards: 0 when it has none."""
         async with self._sessions() as session:
+            # Two reads that need no common moment; a transaction would cost two round trips.
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             ids = [hit.vector_id for hit in hits]
             records = await get_vectors(session, ids) if ids else {}
             # Behind them, so that with the snapshot's epoch they are of the snapshot's state.

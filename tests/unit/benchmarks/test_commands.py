@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from app.core.errors import ConfigurationError, VLibraryError
 from app.core.vector_file import decode_vector_file
 from app.method.backbone.loading import Backbone
-from benchmarks import cold_vector, engine, overload, peers, prompts, rest, steering
+from benchmarks import cold_vector, engine, overload, peers, prompts, rest, retrieval, steering
 from benchmarks.adapters import adapter_figures
 from benchmarks.backbones import load, without_end
 from benchmarks.cancelling import cancel_figures
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cold_vector": cold_vector.cold_vector,
     "rest": rest.rest,
     "overload": overload.overload,
+    "retrieval": retrieval.retrieval,
 }
 
 
