@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.api.app import Lifespan, create_api
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
+from app.api.http.job_events import JobEvents
 from app.api.http.metrics import Metrics
 from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
@@ -72,8 +73,10 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     sessions = session_factory(engine)
     max_bytes = BODIES_IN_FLIGHT * settings.max_body_bytes
     metrics = Metrics()
+    # A worker that is away has no places either; then the others turn away what is too much.
+    num_workers = len(worker_urls(settings))
     admission = Admission(
-        max_requests=settings.max_rows + settings.max_waiting,
+        max_requests=num_workers * (settings.max_rows + settings.max_waiting),
         max_bytes=max_bytes,
         max_requests_per_caller=settings.max_requests_per_caller,
     )
@@ -90,6 +93,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         ),
         workers=workers,
         serving=ServingWorkers(workers),
+        job_events=JobEvents(sessions),
         store=ObjectStore(settings.objects_url),
         admission=admission,
         uploads=uploads,
@@ -107,6 +111,7 @@ def _lifespan(services: Services, *, engine: AsyncEngine, tracing: Tracing) -> L
             stack.push_async_callback(services.workers.aclose)
             await services.retriever.start()
             stack.push_async_callback(services.retriever.stop)
+            stack.push_async_callback(services.job_events.stop)
             maintenance = asyncio.create_task(maintain(services), name="maintenance")
             stack.push_async_callback(_cancel, maintenance)
             yield

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Request
 
 from app.api.http.admission import Admission
+from app.api.http.job_events import JobEvents
 from app.api.http.metrics import Metrics
 from app.core.settings import Settings
 from app.library.database import Sessions
@@ -25,6 +26,7 @@ class Services:
         retriever: The index of keys.
         workers: The processes that own accelerators.
         serving: Which of them serve which backbone.
+        job_events: What happens to training jobs.
         store: Files of data sets.
         admission: Places for requests that reach a worker.
         uploads: Places for uploads.
@@ -37,6 +39,7 @@ class Services:
     retriever: Retriever
     workers: WorkerClient
     serving: ServingWorkers
+    job_events: JobEvents
     store: ObjectStore
     admission: Admission
     uploads: Admission

@@ -29,6 +29,9 @@ async def maintain(services: Services) -> None:
             await requeue_stalled_jobs(services)
         except (SQLAlchemyError, OSError) as error:
             log.warning("cannot look for stalled jobs", reason=type(error).__name__)
+        except Exception:
+            # Nobody waits for this task, so nobody would hear that it has ended.
+            log.exception("cannot look for stalled jobs")
         await asyncio.sleep(pause_seconds)
 
 

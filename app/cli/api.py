@@ -1,5 +1,6 @@
 """`vlibrary api`: the public api alone, which needs a database and workers."""
 
+import gc
 import socket
 import sys
 from collections.abc import Callable
@@ -9,7 +10,6 @@ import typer
 
 from app.cli.options import read_settings
 from app.core.errors import ConfigurationError
-from app.core.heap import keep_out_of_collections
 from app.core.logs import configure_logs
 from app.core.settings import Settings
 
@@ -34,7 +34,8 @@ def api(
     from app.main import create_app
 
     server = make_server(create_app(settings), settings)
-    keep_out_of_collections()
+    # What exists now lives as long as the process; collections need not walk through it.
+    gc.freeze()
     try:
         server.run(sockets=[bound_listener(server.config, settings)])
     except KeyboardInterrupt:

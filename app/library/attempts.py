@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
 from app.library.database import FRESH
-from app.library.jobs import append_event, end_job, get_job, lock_job
+from app.library.job_events import append_event
+from app.library.jobs import end_job, get_job, lock_job
 from app.library.queue import enqueue, is_waiting
 from app.library.records import JobRecord
 from app.library.tables import JobRow

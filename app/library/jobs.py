@@ -6,9 +6,9 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast, get_args
+from typing import Any, cast, get_args
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,12 +16,11 @@ from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
 from app.library.audit import write_audit
 from app.library.database import FRESH, dump_json
+from app.library.job_events import append_event
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.queue import dequeue, enqueue
-from app.library.records import JobEvent, JobEventKind, JobRecord, JobState, VectorStatus
-from app.library.tables import DatasetRow, JobEventRow, JobRow, VectorRow
-
-CHANNEL: Final = "vlibrary_jobs"
+from app.library.records import JobRecord, JobState, VectorStatus
+from app.library.tables import DatasetRow, JobRow, VectorRow
 
 
 def _record(row: JobRow, vector: tuple[str | None, int | None, str | None]) -> JobRecord:
@@ -172,50 +171,6 @@ async def count_jobs(session: AsyncSession) -> Mapping[JobState, int]:
     query = select(JobRow.state, func.count().label("number")).group_by(JobRow.state)
     counted = {row.state: row.number for row in await session.execute(query)}
     return {state: counted.get(state, 0) for state in get_args(JobState)}
-
-
-async def append_event(
-    session: AsyncSession, job_id: uuid.UUID, *, kind: JobEventKind, data: Mapping[str, JSON]
-) -> None:
-    """Adds the job's next event; the job's row stays locked until the commit."""
-    number = (
-        update(JobRow)
-        .where(JobRow.id == job_id)
-        .values(last_sequence=JobRow.last_sequence + 1)
-        .returning(JobRow.last_sequence)
-    )
-    sequence = (await session.scalars(number)).one()
-    session.add(JobEventRow(job_id=job_id, sequence=sequence, kind=kind, data=dict(data)))
-    await session.flush()
-    await session.execute(select(func.pg_notify(CHANNEL, str(job_id))))
-
-
-async def job_events(
-    session: AsyncSession, job_id: uuid.UUID, *, after: int = 0, limit: int = 1000
-) -> list[JobEvent]:
-    """What happened to a job after the event of this number, in order.
-
-    Raises:
-        NotFoundError: There is no such job.
-    """
-    query = (
-        select(JobEventRow)
-        .where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
-        .order_by(JobEventRow.sequence)
-        .limit(limit)
-    )
-    events = [
-        JobEvent(
-            sequence=row.sequence,
-            kind=cast("JobEventKind", row.kind),
-            data=dict(row.data),
-            created=row.created,
-        )
-        for row in await session.scalars(query)
-    ]
-    if not events:
-        await get_job(session, job_id)
-    return events
 
 
 async def request_cancel(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:

@@ -8,10 +8,13 @@ import uuid
 from typing import Final, cast
 
 import procrastinate
+import psycopg
+from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from psycopg import AsyncConnection
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.database import conninfo
@@ -52,6 +55,7 @@ async def enqueue(session: AsyncSession, job_id: uuid.UUID) -> None:
 
     Raises:
         AlreadyEnqueued: One is waiting.
+        DBAPIError: The database refused, or went away.
     """
     job = Job(
         queue=TRAINING_QUEUE,
@@ -61,7 +65,13 @@ async def enqueue(session: AsyncSession, job_id: uuid.UUID) -> None:
         task_kwargs={"job_id": str(job_id)},
     )
     manager = JobManager(procrastinate.PsycopgConnector())
-    await manager.defer_job_async(job, connection=await _driver_connection(session))
+    connection = await _driver_connection(session)
+    try:
+        await manager.defer_job_async(job, connection=connection)
+    except ConnectorException as error:
+        # As the session would have told of it, so that whoever knows its errors knows this one.
+        cause = error.__cause__ or error
+        raise DBAPIError.instance(None, None, cause, psycopg.Error) from error
 
 
 async def is_waiting(session: AsyncSession, job_id: uuid.UUID) -> bool:

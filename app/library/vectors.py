@@ -174,14 +174,22 @@ async def get_vectors(
     return {record.id: record for record in await read_vectors(session, query)}
 
 
-async def find_by_sha256(session: AsyncSession, sha256: str) -> VectorRecord | None:
-    """The newest vectors whose file has this digest.
+async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorRecord | None:
+    """The newest version of the name with this file, or None when it has none or was deleted.
 
-    Those that were deleted are found only when no others have it.
+    The name, known or new, belongs to this transaction from here on: two that bring the same file
+    at once see each other's version.
     """
-    newest_live = (VectorRow.deleted.is_not(None), VectorRow.id.desc())
-    query = VECTOR_ROWS.where(VectorRow.sha256 == sha256).order_by(*newest_live).limit(1)
-    return next(iter(await read_vectors(session, query)), None)
+    held = insert(VectorNameRow).values(name=check_name(name), last_version=0)
+    held = held.on_conflict_do_update(
+        index_elements=[VectorNameRow.name], set_={"last_version": VectorNameRow.last_version}
+    )
+    await session.execute(held)
+    query = VECTOR_ROWS.where(
+        VectorRow.name == name, VectorRow.sha256 == sha256, VectorRow.deleted.is_(None)
+    )
+    found = await read_vectors(session, query.order_by(VectorRow.version.desc()).limit(1))
+    return next(iter(found), None)
 
 
 async def list_vectors(

@@ -4,6 +4,7 @@ The composition root of a worker; nothing else in this room makes long-lived thi
 """
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -17,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
-from app.core.heap import keep_out_of_collections
 from app.core.logs import get_logger
 from app.core.settings import Settings
 from app.core.threads import on_passing_thread
@@ -73,7 +73,8 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
         backbone=backbone.name,
         fingerprint=backbone.description.fingerprint,
     )
-    keep_out_of_collections()
+    # What exists now lives as long as the process; collections need not walk through it.
+    gc.freeze()
     if asyncio.run(serve_until_ended(settings, backbone, listener=listener)):
         sys.exit(1)
 

@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import sha256_hex
 from app.library.datasets import create_dataset
+from app.library.job_events import new_events
 from app.library.jobs import enqueue_training
-from app.library.records import DatasetRecord, JobRecord, VectorRecord, VectorStatus
+from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord, VectorStatus
 from app.library.vectors import create_vector
 from tests.fakes.vectors import make_description, make_vector_file
 
@@ -56,6 +57,12 @@ async def store_dataset(session: AsyncSession, name: str = "easy-vqa") -> Datase
 async def store_job(session: AsyncSession, name: str = "task") -> JobRecord:
     dataset = await store_dataset(session)
     return await enqueue_training(session, name=name, dataset_id=dataset.id, config={"epochs": 1})
+
+
+async def events_of(
+    session: AsyncSession, job_id: uuid.UUID, *, after: int = 0
+) -> tuple[JobEvent, ...]:
+    return (await new_events(session, {job_id: after}))[job_id].events
 
 
 def some_id() -> uuid.UUID:

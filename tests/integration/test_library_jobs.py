@@ -1,12 +1,16 @@
 import asyncio
+import uuid
 from collections.abc import Mapping
 
 import procrastinate
 import pytest
+from psycopg import AsyncConnection
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
+from app.library import job_events as library_job_events
 from app.library.attempts import (
     claim_job,
     fail_job,
@@ -18,11 +22,12 @@ from app.library.attempts import (
     requeue_stalled,
 )
 from app.library.audit import list_audit
+from app.library.database import conninfo
+from app.library.job_events import new_events
 from app.library.jobs import (
     count_jobs,
     enqueue_training,
     get_job,
-    job_events,
     list_jobs,
     request_cancel,
 )
@@ -35,7 +40,7 @@ from app.library.queue import (
     make_queue,
 )
 from app.library.records import JobRecord
-from tests.fakes.library import some_id, store, store_dataset, store_job
+from tests.fakes.library import events_of, some_id, store, store_dataset, store_job
 
 pytestmark = pytest.mark.anyio
 Sessions = async_sessionmaker[AsyncSession]
@@ -56,8 +61,22 @@ async def take_delivery(session: AsyncSession) -> None:
 
 
 async def states(session: AsyncSession, job: JobRecord) -> list[object]:
-    events = await job_events(session, job.id)
+    events = await events_of(session, job.id)
     return [event.data["state"] for event in events if event.kind == "state"]
+
+
+async def test_a_connection_lost_at_the_queue_is_an_error_of_the_database(
+    database: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    async with sessions() as session:
+        job_id = (await store_job(session)).id
+        await session.commit()
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        async with await AsyncConnection.connect(conninfo(database), autocommit=True) as other:
+            await other.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with pytest.raises(OperationalError):
+            await enqueue(session, job_id)
+        await session.invalidate()
 
 
 async def test_a_job_and_its_delivery_commit_together(sessions: Sessions) -> None:
@@ -137,7 +156,7 @@ async def test_a_job_runs_from_claim_to_result(sessions: Sessions) -> None:
         assert done.seconds >= 0
         again = await finish_job(session, job.id, token, vector_id=vectors.id)
         assert again == done
-        events = await job_events(session, job.id)
+        events = await events_of(session, job.id)
     assert [event.sequence for event in events] == [1, 2, 3, 4]
     assert [event.kind for event in events] == ["state", "state", "progress", "state"]
     assert events[2].data["step"] == 1
@@ -149,12 +168,32 @@ async def test_events_continue_after_the_last_one_seen(session: AsyncSession) ->
     _, token = await claim_job(session, job.id)
     for step in range(5):
         await record_progress(session, job.id, token, progress={"step": step})
-    later = await job_events(session, job.id, after=3)
+    later = await events_of(session, job.id, after=3)
     assert [event.data["step"] for event in later] == [1, 2, 3, 4]
-    assert len(await job_events(session, job.id, limit=2)) == 2
-    assert await job_events(session, job.id, after=100) == []
-    with pytest.raises(NotFoundError):
-        await job_events(session, some_id())
+    assert await events_of(session, job.id, after=100) == ()
+
+
+async def test_the_news_of_many_jobs_are_read_at_once(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, ended = [await store_job(session) for _ in range(3)]
+    await request_cancel(session, ended.id)
+    _, token = await claim_job(session, second.id)
+    await record_progress(session, second.id, token, progress={"step": 7})
+    positions = {first.id: 1, second.id: 1, ended.id: 0, some_id(): 4}
+    found = await new_events(session, positions)
+
+    def told(job_id: uuid.UUID) -> tuple[list[int], bool]:
+        return [event.sequence for event in found[job_id].events], found[job_id].is_over
+
+    assert told(first.id) == ([], False)
+    assert told(second.id) == ([2, 3], False)
+    assert told(ended.id) == ([1, 2], True)
+    assert told(some_id()) == ([], True)
+    monkeypatch.setattr(library_job_events, "MAX_NEW_EVENTS", 1)
+    found = await new_events(session, positions)
+    assert told(second.id) == ([2], False)
+    assert told(ended.id) == ([1], False)
 
 
 async def test_jobs_are_counted_by_state(session: AsyncSession) -> None:
@@ -311,7 +350,7 @@ async def test_a_failure_keeps_its_code_and_sentence(session: AsyncSession) -> N
     assert failed.error_message is not None
     assert failed.error_message.startswith("no items")
     assert len(failed.error_message) == 2000
-    last = (await job_events(session, job.id))[-1]
+    last = (await events_of(session, job.id))[-1]
     assert last.data["error"]["code"] == "invalid-dataset"
 
 

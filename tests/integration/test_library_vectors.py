@@ -25,7 +25,7 @@ from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
 from app.library.vectors import (
     delete_vector,
-    find_by_sha256,
+    find_same,
     get_vector,
     get_vectors,
     list_vectors,
@@ -207,18 +207,23 @@ async def test_a_version_with_an_alias_is_not_deleted(session: AsyncSession) -> 
     await delete_vector(session, stored.id)
 
 
-async def test_a_digest_finds_the_living_before_the_dead(session: AsyncSession) -> None:
+async def test_the_same_file_is_looked_for_under_its_name_alone(session: AsyncSession) -> None:
     first, second = await store(session, "a"), await store(session, "b")
     assert first.sha256 == second.sha256
+
+    async def same(name: str, sha256: str = first.sha256) -> str | None:
+        found = await find_same(session, name=name, sha256=sha256)
+        return None if found is None else f"{found.name}@{found.version}"
+
+    assert (await same("a"), await same("b"), await same("c")) == ("a@1", "b@1", None)
+    await store(session, "a", seed=1)
+    assert await same("a") == "a@1"
+    await store(session, "a")
+    assert await same("a") == "a@3"
+    assert await same("a", "0" * 64) is None
     await delete_vector(session, second.id)
-    found = await find_by_sha256(session, first.sha256)
-    assert found is not None
-    assert found.id == first.id
-    await delete_vector(session, first.id)
-    found = await find_by_sha256(session, first.sha256)
-    assert found is not None
-    assert found.deleted is not None
-    assert await find_by_sha256(session, "0" * 64) is None
+    assert await same("b") is None
+    assert (await store(session, "c")).version == 1
 
 
 async def test_a_flipped_bit_in_the_database_is_never_served(session: AsyncSession) -> None:

@@ -21,7 +21,7 @@ from app.library.attempts import requeue_stalled
 from app.library.blobs import get_blob
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
-from app.library.jobs import enqueue_training, get_job, job_events, list_jobs, request_cancel
+from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.keys import load_keys
 from app.library.queue import dequeue
 from app.library.records import JobRecord
@@ -42,6 +42,7 @@ from app.worker.engine.sequence import Sequence
 from app.worker.training import runner as training_module
 from app.worker.training.runner import Trainer
 from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.library import events_of
 from tests.fakes.parquet import write_parquet
 from tests.fakes.waiting import SECONDS
 
@@ -186,7 +187,7 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(
         blob = await get_blob(session, vector.id)
         (measured,) = await list_evaluations(session, vector.id)
         (keys,) = await load_keys(session, space_id(bench.backbone))
-        events = await job_events(session, job_id)
+        events = await events_of(session, job_id)
     assert vector.id == job.vector_id == keys.vector_id
     assert (vector.shots, vector.seed, vector.job_id) == (2, 3, job_id)
     assert (vector.description, vector.tags) == ("about colours", ("test",))
@@ -264,7 +265,7 @@ async def test_a_job_of_a_drained_worker_resumes_elsewhere_and_ends_with_the_ver
     assert (job.state, job.attempts) == ("succeeded", 1)
     async with bench.sessions() as session:
         blob = await get_blob(session, job.vector_id or uuid.UUID(int=0))
-        events = await job_events(session, job_id)
+        events = await events_of(session, job_id)
     steps = [one.data["step"] for one in events if one.data.get("phase") == "student"]
     assert steps == sorted(steps)
     wanted = train(bench.backbone, _stored(tmp_path), TrainingConfig.from_dict(config))

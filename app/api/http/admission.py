@@ -1,7 +1,6 @@
 """Bounds what is in flight, before any body is read or any image is decoded."""
 
 import asyncio
-import heapq
 import math
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ Reason = Literal["full", "bytes", "caller"]
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 30
 BODY_TIMEOUT_SECONDS: Final = 30.0
-MOST_TURNED_AWAY: Final = 4096
 
 
 class Admission:
@@ -46,15 +44,11 @@ class Admission:
         self._max_requests = max_requests
         self._max_bytes = max_bytes
         self._max_requests_per_caller = max_requests_per_caller
-        self._clock = clock
         self._throughput = Throughput(clock=clock)
         self._requests = 0
         self._bytes = 0
         self._callers: Counter[str] = Counter()
         self._rejections: Counter[str] = Counter()
-        # When those who were turned away will be back, as they were told; a heap.
-        self._returns: list[tuple[float, str | None]] = []
-        self._returning: set[str] = set()
 
     @property
     def in_flight(self) -> int:
@@ -125,34 +119,16 @@ class Admission:
                 # Of all that end, every so many-th is one of this caller's.
                 seconds=self._requests / own / self._throughput.per_second(),
             )
-        error = _busy(
+        return _busy(
             f"{self._requests} requests are in flight, more are not admitted"
             if reason == "full"
             else f"{self._bytes} bytes of bodies are in flight, {num_bytes} more are not admitted",
             reason=reason,
-            seconds=self._seconds_until_free(num_bytes),
+            seconds=self._num_to_end(num_bytes) / self._throughput.per_second(),
         )
-        self._expect(caller, seconds=error.retry_after_seconds or 0.0)
-        return error
-
-    def _expect(self, caller: str | None, *, seconds: float) -> None:
-        # Whoever tries again and again is still one who waits; others need not wait for each try.
-        if len(self._returns) >= MOST_TURNED_AWAY or caller in self._returning:
-            return
-        heapq.heappush(self._returns, (self._clock() + seconds, caller))
-        if caller is not None:
-            self._returning.add(caller)
-
-    def _seconds_until_free(self, num_bytes: int) -> float:
-        """When as many will have ended as it takes, and those turned away before had their turn."""
-        now = self._clock()
-        while self._returns and self._returns[0][0] <= now:
-            _, caller = heapq.heappop(self._returns)
-            self._returning.discard(caller or "")
-        ahead = self._num_to_end(num_bytes) + len(self._returns)
-        return ahead / self._throughput.per_second()
 
     def _num_to_end(self, num_bytes: int) -> int:
+        """How many must end before there is room."""
         surplus_requests = self._requests + 1 - self._max_requests
         surplus_bytes = min(self._bytes, self._bytes + num_bytes - self._max_bytes)
         mean_bytes = self._bytes / max(1, self._requests)

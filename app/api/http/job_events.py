@@ -1,18 +1,22 @@
-"""The events of a training job as server-sent events, from any point on, until the job ends."""
+"""The events of training jobs as server-sent events, from any point on, until the job ends.
+
+One task reads for all streams, so they need one connection of the database however many they are.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from fastapi.sse import ServerSentEvent
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.logs import get_logger
-from app.library.database import Sessions, run_transaction
-from app.library.jobs import get_job, job_events
-from app.library.records import FINAL_STATES, JobEvent
+from app.library.database import Sessions
+from app.library.job_events import new_events
+from app.library.records import JobNews
 
 POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000
@@ -20,52 +24,90 @@ RECONNECT_MILLISECONDS: Final = 2000
 log = get_logger(__name__)
 
 
-async def stream_job_events(
-    sessions: Sessions, job_id: UUID, *, after: int = 0, poll_seconds: float = POLL_SECONDS
-) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after number `after`; their ids are what a reconnect sends back.
+@dataclass(frozen=True, eq=False)
+class _Listener:
+    """One who waits for the next events of a job behind the event `after`."""
 
-    The database is polled in transactions of their own, so a stream holds no connection between
-    two looks. A database that goes away ends the stream, which the client then opens again.
+    job_id: UUID
+    after: int
+    news: "asyncio.Future[JobNews]"
+
+
+class JobEvents:
+    """Reads the next events of all jobs that somebody listens to; for one event loop.
+
+    A database that is away is asked again at the next look: streams are only silent meanwhile.
 
     Args:
         sessions: Transactions on the database.
-        job_id: An existing job.
-        after: The last event that the client has.
         poll_seconds: Between two looks.
-
-    Raises:
-        NotFoundError: There is no such job.
     """
-    yield ServerSentEvent(comment="events", retry=RECONNECT_MILLISECONDS)
-    position = after
-    while True:
+
+    def __init__(self, sessions: Sessions, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._sessions = sessions
+        self._poll_seconds = poll_seconds
+        self._listeners: set[_Listener] = set()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Ends the reading; whoever listens is cancelled."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
+        for listener in self._listeners:
+            listener.news.cancel()
+
+    async def stream(self, job_id: UUID, *, after: int = 0) -> AsyncIterator[ServerSentEvent]:
+        """The job's events after number `after`; their ids are what a reconnect sends back.
+
+        Args:
+            job_id: An existing job.
+            after: The last event that the client has.
+        """
+        yield ServerSentEvent(comment="events", retry=RECONNECT_MILLISECONDS)
+        is_over = False
+        while not is_over:
+            news = await self._next(job_id, after)
+            for event in news.events:
+                after = event.sequence
+                yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=event.data)
+            is_over = news.is_over
+
+    async def _next(self, job_id: UUID, after: int) -> JobNews:
+        listener = _Listener(job_id, after, asyncio.get_running_loop().create_future())
+        self._listeners.add(listener)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read(), name="job events")
         try:
-            events, is_over = await _look(sessions, job_id, after=position)
-        except DBAPIError:
-            log.warning("event stream lost the database", job_id=str(job_id))
-            return
-        for event in events:
-            position = event.sequence
-            yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=event.data)
-        if is_over or ends_job(events):
-            return
-        await asyncio.sleep(poll_seconds)
+            return await listener.news
+        finally:
+            self._listeners.discard(listener)
+
+    async def _read(self) -> None:
+        """Looks again and again while somebody listens."""
+        while self._listeners:
+            try:
+                await self._look()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("cannot read the events of jobs", reason=type(error).__name__)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _look(self) -> None:
+        # Not those who come meanwhile: they may stand before what is read.
+        listeners = list(self._listeners)
+        positions: dict[UUID, int] = {}
+        for listener in listeners:
+            after = positions.get(listener.job_id, listener.after)
+            positions[listener.job_id] = min(after, listener.after)
+        async with self._sessions() as session:
+            found = await new_events(session, positions)
+        for listener in listeners:
+            if not listener.news.done():
+                _tell(listener, found[listener.job_id])
 
 
-async def _look(sessions: Sessions, job_id: UUID, *, after: int) -> tuple[Sequence[JobEvent], bool]:
-    """New events, and whether none can follow them."""
-
-    async def work(session: AsyncSession) -> tuple[Sequence[JobEvent], bool]:
-        # First the state: events that came before it was final are then surely read.
-        job = await get_job(session, job_id)
-        events = await job_events(session, job_id, after=after)
-        last = events[-1].sequence if events else after
-        return events, job.is_final and last >= job.last_sequence
-
-    return await run_transaction(sessions, work)
-
-
-def ends_job(events: Sequence[JobEvent]) -> bool:
-    """Whether the last of the events is the job's last."""
-    return bool(events) and events[-1].data.get("state") in FINAL_STATES
+def _tell(listener: _Listener, found: JobNews) -> None:
+    events = tuple(event for event in found.events if event.sequence > listener.after)
+    if events or found.is_over:
+        listener.news.set_result(JobNews(events=events, is_over=found.is_over))

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
-from app.api.http.job_events import stream_job_events
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
@@ -154,5 +153,5 @@ async def listen(
     job_id: UUID, services: ServicesOf, last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
     """Streams what happens to a job (`progress` and `state`) until it ends."""
-    async for event in stream_job_events(services.sessions, job_id, after=last_event_id):
+    async for event in services.job_events.stream(job_id, after=last_event_id):
         yield event

@@ -35,7 +35,7 @@ from app.library.records import VectorRecord
 from app.library.vectors import (
     create_vector,
     delete_vector,
-    find_by_sha256,
+    find_same,
     get_vector,
     list_vectors,
     update_vector,
@@ -100,11 +100,12 @@ async def import_file(
     with services.uploads.place(caller=caller_of(request)):
         blob = await read_body(request)
         _, metadata = await asyncio.to_thread(decode_vector_file, blob)
+        digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
 
         async def work(session: AsyncSession) -> tuple[VectorRecord, bool]:
-            same = await find_by_sha256(session, sha256_hex(blob))
-            if same is not None and same.name == name and same.deleted is None:
+            same = await find_same(session, name=name, sha256=digest)
+            if same is not None:
                 return same, False
             record = await create_vector(
                 session,

@@ -6,7 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.event import listen
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.api.http.job_events import JobEvents
 from app.api.maintenance import requeue_stalled_jobs
 from app.library.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
@@ -142,6 +145,62 @@ class TestTraining:
         for bad in ("x", "-1", str(2**63)):
             response = await http.get(f"/train/{job_id}/events", headers={"last-event-id": bad})
             assert response.status_code == 422
+
+    async def test_any_number_of_streams_need_one_connection(
+        self, api: FastAPI, http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
+    ) -> None:
+        await upload(http, parquet(tmp_path))
+        jobs = [uuid.UUID((await train(http)).json()["id"]) for _ in range(3)]
+        services = api.state.services
+        pool = sessions.kw["bind"].pool
+        most = 0
+
+        def count(*_: object) -> None:
+            nonlocal most
+            most = max(most, pool.checkedout())
+
+        listen(pool, "checkout", count)
+        events = JobEvents(sessions, poll_seconds=0.01)
+
+        async def follow(job_id: uuid.UUID, *, after: int) -> list[str | None]:
+            return [event.id async for event in events.stream(job_id, after=after)]
+
+        following = [
+            asyncio.create_task(follow(jobs[number % 3], after=number % 2)) for number in range(60)
+        ]
+        await asyncio.sleep(0.1)
+        for job_id in jobs:
+            await http.post(f"/train/{job_id}/cancel")
+        told = await asyncio.gather(*following)
+        assert [ids[1:] for ids in told] == [["1", "2"], ["2"]] * 30
+        assert most == 1
+        await events.stop()
+        assert services.job_events is not events
+
+    async def test_a_stream_outlives_a_database_that_is_away(
+        self, http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
+    ) -> None:
+        await upload(http, parquet(tmp_path))
+        job_id = uuid.UUID((await train(http)).json()["id"])
+
+        class Failing:
+            calls = 0
+
+            def __call__(self) -> AsyncSession:
+                Failing.calls += 1
+                if Failing.calls < 3:
+                    raise ConnectionRefusedError
+                return sessions()
+
+        events = JobEvents(Failing(), poll_seconds=0.01)  # type: ignore[arg-type]  # a factory is all it needs
+        stream = events.stream(job_id)
+        assert (await anext(stream)).comment == "events"
+        assert (await anext(stream)).id == "1"
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await events.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
 
 def ids(text: str) -> list[int]:

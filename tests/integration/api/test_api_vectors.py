@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 
 import httpx
@@ -27,6 +28,27 @@ class TestVectors:
         file = await http.get("/vectors/mine@1/file")
         assert file.content == blob
         assert file.headers["etag"] == f'"{hashlib.sha256(blob).hexdigest()}"'
+
+    async def test_a_file_under_several_names_is_one_version_of_each(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        answers = [
+            await http.post(f"/vectors?name={name}", content=blob, headers=OCTETS)
+            for name in ("a", "b", "a")
+        ]
+        assert [answer.status_code for answer in answers] == [201, 201, 200]
+        assert answers[2].json()["id"] == answers[0].json()["id"]
+
+    async def test_two_imports_at_once_are_one_version(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        answers = await asyncio.gather(
+            *(http.post("/vectors?name=a", content=blob, headers=OCTETS) for _ in range(6))
+        )
+        assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
+        assert {answer.json()["version"] for answer in answers} == {1}
 
     async def test_a_known_backbone_is_enough_for_an_import(
         self, http: httpx.AsyncClient, sessions: Sessions

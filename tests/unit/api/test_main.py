@@ -3,17 +3,17 @@ import os
 import subprocess
 import sys
 import time
-import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from procrastinate.exceptions import ConnectorException
 from pydantic import SecretStr
 
 from app.api import maintenance
 from app.api.dependencies import Services
-from app.api.http.job_events import stream_job_events
 from app.api.maintenance import maintain, remove_abandoned_uploads
-from app.core.errors import ConfigurationError
+from app.core.errors import BusyError, ConfigurationError
 from app.core.settings import Settings
 from app.main import create_app, worker_urls
 
@@ -53,6 +53,23 @@ def test_the_worker_beside_is_the_default(settings: Settings) -> None:
     assert worker_urls(settings) == ("http://127.0.0.1:8001",)
     several = settings.model_copy(update={"workers": ("http://a:1", "http://b:2")})
     assert worker_urls(several) == ("http://a:1", "http://b:2")
+
+
+def test_every_worker_adds_its_places(settings: Settings) -> None:
+    several = settings.model_copy(
+        update={
+            "workers": ("http://a:1", "http://b:2", "http://c:3"),
+            "max_rows": 1,
+            "max_waiting": 2,
+            "database_url": SecretStr("postgresql://nobody@127.0.0.1:1/none"),
+        }
+    )
+    services: Services = create_app(several).state.services
+    with ExitStack() as stack:
+        for _ in range(9):
+            stack.enter_context(services.admission.place())
+        with pytest.raises(BusyError), services.admission.place():
+            pass
 
 
 def test_the_databases_password_is_in_no_text(settings: Settings) -> None:
@@ -96,6 +113,20 @@ async def test_chores_survive_a_missing_database(
 
 
 @pytest.mark.anyio
-async def test_a_stream_ends_quietly_when_the_database_goes(services: Services) -> None:
-    events = [event async for event in stream_job_events(services.sessions, uuid.UUID(int=1))]
-    assert [event.comment for event in events] == ["events"]
+async def test_chores_survive_what_nobody_thought_of(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: asyncio.Queue[None] = asyncio.Queue()
+
+    async def broken(_services: Services) -> None:
+        tried.put_nowait(None)
+        raise ConnectorException
+
+    monkeypatch.setattr(maintenance, "requeue_stalled_jobs", broken)
+    monkeypatch.setattr(maintenance, "CHORES_PER_STALL", 1000)
+    chores = asyncio.create_task(maintain(services))
+    async with asyncio.timeout(120):
+        await tried.get()
+        await tried.get()
+    chores.cancel()
+    await asyncio.gather(chores, return_exceptions=True)
