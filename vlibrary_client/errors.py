@@ -107,6 +107,12 @@ class InvalidDatasetError(InvalidInputError):
     code = "invalid-dataset"
 
 
+class ContextOverflowError(InvalidInputError):
+    """The prompt and its answer are longer than the backbone's context."""
+
+    code = "context-overflow"
+
+
 class NotFoundError(VLibraryError):
     """Nothing has that name or id."""
 

@@ -10,12 +10,13 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.api.dependencies import Services
 from app.api.http.errors import error_handlers
 from app.api.http.metrics import MeteredRequests
-from app.api.http.middleware import ProblemShim, RequestIds, SameSiteOnly
+from app.api.http.middleware import REQUEST_ID_HEADER, ProblemShim, RequestIds, SameSiteOnly
 from app.api.http.problems import Problem
 from app.api.routes import (
     datasets,
@@ -27,6 +28,7 @@ from app.api.routes import (
     training,
     vectors,
 )
+from app.api.steer.generation import VECTOR_HEADER
 from app.core.settings import Settings
 from app.core.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES
@@ -71,7 +73,8 @@ def create_api(
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings), www_redirect=False
             ),
-            Middleware(SameSiteOnly),
+            *_cross_origin(settings),
+            Middleware(SameSiteOnly, origins=settings.cors_origins),
         ],
     )
     api.state.services = services
@@ -94,6 +97,21 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int]]:
         (training.router, MAX_SMALL_BODY_BYTES),
         (health.router, MAX_SMALL_BODY_BYTES),
         (scraping.router, MAX_SMALL_BODY_BYTES),
+    ]
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """The layer that tells browsers which other sites' pages may call; none by default."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID_HEADER, VECTOR_HEADER, "retry-after"],
+        )
     ]
 
 

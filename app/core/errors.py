@@ -5,7 +5,8 @@ VLibraryError
 ├── InvalidInputError            invalid-input
 │   ├── InvalidVectorFileError   invalid-vector-file
 │   ├── InvalidImageError        invalid-image
-│   └── InvalidDatasetError      invalid-dataset
+│   ├── InvalidDatasetError      invalid-dataset
+│   └── ContextOverflowError     context-overflow
 ├── NotFoundError                not-found
 ├── ConflictError                conflict
 ├── TooLargeError                too-large
@@ -55,6 +56,12 @@ class InvalidInputError(VLibraryError):
     """The caller sent something that can never be accepted as it is."""
 
     code = "invalid-input"
+
+
+class ContextOverflowError(InvalidInputError):
+    """A prompt and its answer are longer than the backbone's context."""
+
+    code = "context-overflow"
 
 
 class InvalidVectorFileError(InvalidInputError):

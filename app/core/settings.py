@@ -150,6 +150,20 @@ class Settings(BaseSettings):
         default=None, description="Requests for a worker that one caller may have in flight."
     )
     request_timeout_seconds: float = Field(default=120.0, gt=0)
+    early_stream_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Waiting after which a stream begins with a comment, so no proxy ends it.",
+    )
+    openai_unknown: Literal["ignore", "refuse"] = Field(
+        default="ignore",
+        description="What the OpenAI-compatible routes do with harmless fields they do not know.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Sites whose pages may call the api, such as https://chat.example, separated "
+        "by commas; * means all.",
+    )
     drain_timeout_seconds: float = Field(default=20.0, gt=0)
     job_stalled_seconds: float = Field(
         default=30.0, gt=0, description="Silence after which a running job is queued again."
@@ -166,9 +180,9 @@ class Settings(BaseSettings):
         description="Collector of traces, such as http://127.0.0.1:4318; none means no traces.",
     )
 
-    @field_validator("workers", mode="before")
+    @field_validator("workers", "cors_origins", mode="before")
     @classmethod
-    def _split_workers(cls, value: object) -> object:
+    def _split_urls(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
         return value
@@ -179,6 +193,16 @@ class Settings(BaseSettings):
         for url in value:
             if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
                 raise ValueError("a worker is given as http://host:port")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            is_origin = parts.scheme in {"http", "https"} and parts.netloc and not parts.path
+            if origin != "*" and not is_origin:
+                raise ValueError("an origin is given as https://host or https://host:port, or as *")
         return value
 
     @field_validator("policy_vectors", mode="before")

@@ -27,6 +27,8 @@ MAX_IMAGES = 64
 MAX_EMBED_ITEMS = 256
 MAX_PROMPT_CHARACTERS = 200_000
 MAX_SEED = 2**63 - 1
+MAX_TURNS = 1_000
+MAX_PARTS = 129
 MAX_STRENGTH = 10.0
 MAX_LOGPROBS = 20
 # What stands for the logarithm of zero, which JSON cannot carry.
@@ -87,18 +89,35 @@ class DemonstrationsUse(Message):
     seed: Seed = 0
 
 
+class Turn(Message):
+    """What somebody said in a conversation.
+
+    A part is a text, or null where the next of the request's images stands.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[PromptString | None, ...] = Field(max_length=MAX_PARTS)
+
+
 class GenerateRequest(Message):
-    """One prompt to answer, steered by the vectors it names."""
+    """One prompt to answer, steered by the vectors it names.
+
+    With `turns` these are the prompt: the last is the user's, whose text is `prompt` as well, and
+    `images` are the pictures of all of them. Where `fits_context`, an answer that cannot be as long
+    as `max_tokens` is made shorter instead of refused.
+    """
 
     request_id: str = Field(min_length=1, max_length=128)
     prompt: PromptString
+    turns: tuple[Turn, ...] = Field(default=(), max_length=MAX_TURNS)
     images: tuple[ImageBytes, ...] = Field(default=(), max_length=MAX_IMAGES)
     vectors: tuple[VectorUse, ...] = Field(default=(), max_length=16)
     demonstrations: DemonstrationsUse | None = None
     instruction: PromptString | None = None
     max_tokens: int = Field(default=32, ge=1, le=8192)
+    fits_context: bool = False
     temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False)
     top_k: int = Field(default=0, ge=0, le=1_000_000)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
@@ -122,6 +141,7 @@ class AppliedVector(Message):
 
     sha256: Sha256
     strength: float
+    dose: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
 
 class Receipt(Message):
@@ -177,7 +197,10 @@ class BaselineAnswer(Message):
 
 
 class GenerateResponse(Message):
-    """A finished answer. `text` ends before the stop string that ended it."""
+    """A finished answer. `text` ends before the stop string that ended it.
+
+    `max_tokens` is what it could have had at most; `notes` tell what was not done as it was asked.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -187,6 +210,8 @@ class GenerateResponse(Message):
     baseline: BaselineAnswer | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
     timings: Timings
+    max_tokens: int = Field(ge=1)
+    notes: tuple[str, ...] = Field(default=(), max_length=16)
 
 
 class GenerateDelta(Message):

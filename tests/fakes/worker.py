@@ -193,6 +193,7 @@ class FakeWorker:
             else None,
             logprobs=None if request.logprobs is None else _logprobs(request.logprobs),
             timings=Timings(queue_ms=0, prefill_ms=1, decode_ms=1, total_ms=2),
+            max_tokens=request.max_tokens,
         )
 
 

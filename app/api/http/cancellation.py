@@ -2,15 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from app.api.http.errors import ClientGoneError
 from app.core.errors import DeadlineExceededError
-
-SILENCE_SECONDS: Final = 15.0
 
 T = TypeVar("T")
 
@@ -50,9 +48,9 @@ async def run_until_disconnect(
 
 
 async def iterate_until_disconnect(
-    items: AsyncGenerator[T, None], *, request: Request, deadline: float
+    items: AsyncGenerator[T, None], *, request: Request, deadline: float, silence_seconds: float
 ) -> AsyncGenerator[T | None, None]:
-    """The items as they come, and None whenever nothing came for `SILENCE_SECONDS`.
+    """The items as they come, and None whenever nothing came for `silence_seconds`.
 
     However it ends, `items` is closed when this ends or is closed itself.
 
@@ -60,6 +58,7 @@ async def iterate_until_disconnect(
         items: The work, piece by piece.
         request: Whose client is watched; its body must have been read.
         deadline: When the time is over, on the clock of `time.monotonic`.
+        silence_seconds: How long nothing comes before that is said.
 
     Raises:
         DeadlineExceededError: The time is over.
@@ -72,7 +71,7 @@ async def iterate_until_disconnect(
             left = deadline - time.monotonic()
             done, _ = await asyncio.wait(
                 {coming, watcher},
-                timeout=max(0.0, min(SILENCE_SECONDS, left)),
+                timeout=max(0.0, min(silence_seconds, left)),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if watcher in done:
@@ -83,7 +82,7 @@ async def iterate_until_disconnect(
                     return
                 yield found[0]
                 coming = asyncio.ensure_future(_next(items))
-            elif left <= SILENCE_SECONDS:
+            elif left <= silence_seconds:
                 raise DeadlineExceededError("The answer was not complete in time")
             else:
                 yield None
@@ -92,6 +91,30 @@ async def iterate_until_disconnect(
             task.cancel()
         await asyncio.gather(coming, watcher, return_exceptions=True)
         await items.aclose()
+
+
+async def merged(
+    streams: Sequence[AsyncGenerator[T, None]],
+) -> AsyncGenerator[tuple[int, T], None]:
+    """The items of several streams as they come, each with the place of its stream.
+
+    All streams are closed when this ends or is closed itself.
+    """
+    coming = {asyncio.ensure_future(_next(one)): place for place, one in enumerate(streams)}
+    try:
+        while coming:
+            done, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda one: coming[one]):
+                place = coming.pop(task)
+                for item in task.result():
+                    coming[asyncio.ensure_future(_next(streams[place]))] = place
+                    yield place, item
+    finally:
+        for task in coming:
+            task.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
 
 
 async def _next(items: AsyncGenerator[T, None]) -> tuple[T] | tuple[()]:

@@ -6,6 +6,7 @@ answered with a fixed text and explained in the log only.
 
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 from fastapi import Request, Response
@@ -15,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.api.http.openai_errors import is_openai_route, wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.errors import UnavailableError, VLibraryError
 from app.core.logs import get_logger
@@ -27,6 +29,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "invalid-vector-file": 422,
     "invalid-image": 422,
     "invalid-dataset": 422,
+    "context-overflow": 400,
     "not-found": 404,
     "conflict": 409,
     "too-large": 413,
@@ -178,11 +181,12 @@ def http_problem(
     request: Request, status: int, *, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The problem of a bare HTTP status."""
+    is_lost = status == HTTPStatus.NOT_FOUND and is_openai_route(request)
     return problem_response(
         request,
         code=CODE_OF_STATUS.get(status, "error"),
         status=status,
-        detail=title_of(status),
+        detail=wrong_path(request) if is_lost else title_of(status),
         headers=headers,
     )
 

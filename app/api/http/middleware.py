@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -117,17 +118,24 @@ class SameSiteOnly:
     """Refuses writes that a browser sends for a page of another site.
 
     The api listens on this machine without a key, so any page could otherwise post to it.
+
+    Args:
+        app: What is protected.
+        origins: Sites whose pages may; `*` means all.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, origins: Collection[str] = ()) -> None:
         self.app = app
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request, or answers 403."""
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
             await self.app(scope, receive, send)
             return
-        if Headers(scope=scope).get("sec-fetch-site", "none") in {"none", "same-origin"}:
+        headers = Headers(scope=scope)
+        is_own = headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+        if is_own or self._origins & {"*", headers.get("origin", "")}:
             await self.app(scope, receive, send)
             return
         await http_problem(Request(scope), 403)(scope, receive, send)

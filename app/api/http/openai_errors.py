@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from app.core.errors import JSON
 
 PREFIX: Final = "/v1"
+_RESOURCES: Final = ("/completions", "/embeddings", "/models", "/responses")
 _BAD_REQUEST: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
 # The same request would meet the same fault, or take as long once more.
@@ -43,9 +44,18 @@ class OpenAIErrorBody(BaseModel):
 
 
 def is_openai_route(request: Request) -> bool:
-    """Whether errors of this request are told in OpenAI's shape."""
+    """Whether errors of this request are told in OpenAI's shape: also where its base URL is off."""
     path = str(request.scope.get("path", ""))
-    return path == PREFIX or path.startswith(PREFIX + "/")
+    is_below = path == PREFIX or path.startswith(PREFIX + "/")
+    return is_below or path.rstrip("/").endswith(_RESOURCES)
+
+
+def wrong_path(request: Request) -> str:
+    """What to tell whoever asks for a path that is not there."""
+    return (
+        "There is nothing at this path; the base URL for clients of OpenAI is "
+        f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
+    )
 
 
 def openai_status(status: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
@@ -26,16 +26,20 @@ from app.api.schemas.openai_answers import (
     ModelsBody,
 )
 from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
-from app.api.steer.generation import answer_whole, start_answer
+from app.api.steer.generation import answer_whole
 from app.api.steer.images import ImageLimits, read_images
-from app.api.steer.openai_chat import Completion, steer_request
+from app.api.steer.openai_chat import Completion
 from app.api.steer.openai_models import (
-    existing_vector,
+    existing_model,
+    model_body,
     model_name,
     named_model,
     ready_vectors,
     served_backbones,
 )
+from app.api.steer.openai_requests import steer_request
+from app.api.steer.streaming import start_answer
+from app.api.steer.unknown_fields import settle_unknown_fields
 from app.api.steer.vector_selection import listed_choices
 from app.core.errors import InvalidInputError
 from app.rpc.messages import EmbedRequest
@@ -43,7 +47,7 @@ from app.rpc.messages import EmbedRequest
 router = APIRouter(tags=["openai"])
 admitted = APIRouter(route_class=AdmittedRoute)
 
-ModelId = Annotated[str, Path(min_length=1, max_length=MAX_MODEL_CHARACTERS)]
+ModelId = Annotated[str, Path(max_length=MAX_MODEL_CHARACTERS)]
 
 
 @admitted.post(
@@ -55,25 +59,32 @@ async def complete(
     body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     references = [choice.ref for choice in listed_choices(body.vlibrary)]
     model = await named_model(services, body.model, references=references)
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, model=model, max_tokens_limit=limit)
     backbone = model.backbone.fingerprint
-    options = body.stream_options
+    options, count = body.stream_options, body.n or 1
     completion = Completion(
         request_id_of(request),
         model=body.model,
         fingerprint=backbone,
         includes_usage=bool(options and options.include_usage),
+        ignored=ignored,
+        count=count,
     )
     if asked.stream:
-        started = await start_answer(asked, services=services, request=request, backbone=backbone)
+        started = await start_answer(
+            asked, services=services, request=request, backbone=backbone, count=count
+        )
         events = answer_events(started, request=request, render=completion.events, error_event=None)
         return AnswerStream(started, events)
-    plan, answer = await answer_whole(asked, services=services, request=request, backbone=backbone)
+    plan, answers = await answer_whole(
+        asked, services=services, request=request, backbone=backbone, count=count
+    )
     response.headers.update(plan.headers())
-    return completion.whole(answer)
+    return completion.whole(answers)
 
 
 @admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
@@ -87,6 +98,7 @@ async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf)
 
 
 async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> EmbeddingsBody:
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     model = await named_model(services, body.model)
     if model.vector is not None:
         raise InvalidInputError(
@@ -101,6 +113,11 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
         ),
         backbone_fingerprint=model.backbone.fingerprint,
     )
+    if body.dimensions not in {None, answer.dim}:
+        raise InvalidInputError(
+            f"Embeddings have {answer.dim} dimensions, asked for {body.dimensions}",
+            details={"param": "dimensions", "wanted": answer.dim, "found": body.dimensions},
+        )
     data = tuple(
         EmbeddingBody(index=index, embedding=_encoded(values, encoding=body.encoding_format))
         for index, values in enumerate(answer.embeddings)
@@ -109,7 +126,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
         data=data,
         model=body.model,
         usage=EmbeddingsUsageBody(prompt_tokens=answer.num_tokens, total_tokens=answer.num_tokens),
-        vlibrary=EmbeddingSpaceBody(space=answer.space, dimension=answer.dim),
+        vlibrary=EmbeddingSpaceBody(space=answer.space, dimension=answer.dim, ignored=ignored),
     )
 
 
@@ -126,21 +143,20 @@ async def list_models(services: ServicesOf) -> ModelsBody:
     """Lists the backbones that are served, and every vector that is ready for one of them."""
     backbones = await served_backbones(services)
     # Several may have one name.
-    names = dict.fromkeys(model_name(backbone) for backbone in backbones)
-    models = [ModelBody(id=name, created=0) for name in names]
+    named = {model_name(backbone): backbone for backbone in reversed(backbones)}
+    models = [model_body(backbone) for backbone in reversed(named.values())]
     for backbone in backbones:
-        async for record in ready_vectors(services, backbone):
-            created = int(record.created.timestamp())
-            models.append(ModelBody(id=model_name(backbone, record), created=created))
+        models += [model_body(backbone, one) async for one in ready_vectors(services, backbone)]
     return ModelsBody(data=tuple(models))
 
 
 @router.get("/v1/models/{model:path}", responses=openai_problems(404))
 async def get_model(model: ModelId, services: ServicesOf) -> ModelBody:
     """Describes one model; any reference to a vector that exists may follow the backbone."""
-    record = await existing_vector(services, model)
-    created = 0 if record is None else int(record.created.timestamp())
-    return ModelBody(id=model, created=created)
+    if not model:
+        raise HTTPException(404)
+    backbone, record = await existing_model(services, model)
+    return model_body(backbone, record, name=model)
 
 
 router.include_router(admitted)

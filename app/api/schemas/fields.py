@@ -82,7 +82,7 @@ EmbeddingValue: TypeAlias = Annotated[
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 TokenCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)]
 Temperature: TypeAlias = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)]
-TopP: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+TopP: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 TopK: TypeAlias = Annotated[
     int, Field(ge=0, le=1_000_000, strict=True, description="0 samples from all tokens.")
 ]

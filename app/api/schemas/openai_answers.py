@@ -27,6 +27,13 @@ def _is_absent(value: object) -> bool:
     return value is None
 
 
+class ModalitiesBody(ResponseBody):
+    """What goes in and what comes out."""
+
+    input_modalities: tuple[str, ...] = ("text", "image")
+    output_modalities: tuple[str, ...] = ("text",)
+
+
 class ModelBody(ResponseBody):
     """A backbone, or a backbone with a stored vector."""
 
@@ -34,6 +41,10 @@ class ModelBody(ResponseBody):
     object: Literal["model"] = "model"
     created: int = Field(ge=0)
     owned_by: Literal["vlibrary"] = "vlibrary"
+    root: str = Field(description="The backbone, or the vector and its version.")
+    parent: str | None = Field(description="The backbone that a vector is applied to.")
+    max_model_len: int | None = Field(description="Tokens of a prompt and its answer together.")
+    architecture: ModalitiesBody = ModalitiesBody()
 
 
 class ModelsBody(ResponseBody):
@@ -106,11 +117,16 @@ class SteeringFacts(ResponseBody):
     baseline: BaselineBody | None
     timings: TimingsBody
     backbone: BackboneNameBody
+    max_tokens: int = Field(ge=1, description="The most tokens that the answer could have.")
+    notes: tuple[str, ...] = Field(description="What was not done as it was asked.")
+    ignored: tuple[str, ...] = Field(
+        default=(), description="Fields of the request that this server has no use for."
+    )
 
     @classmethod
-    def of(cls, answer: SteerBody) -> Self:
+    def of(cls, answer: SteerBody, *, ignored: tuple[str, ...]) -> Self:
         """The facts of an answer."""
-        return cls.model_validate(answer)
+        return cls.model_validate(answer).model_copy(update={"ignored": ignored})
 
 
 class AnswerMessageBody(ResponseBody):
@@ -122,12 +138,13 @@ class AnswerMessageBody(ResponseBody):
 
 
 class ChoiceBody(ResponseBody):
-    """The one answer."""
+    """One of the answers; of several, each says what steered it."""
 
-    index: Literal[0] = 0
+    index: int = Field(ge=0)
     message: AnswerMessageBody
     finish_reason: Literal["stop", "length"]
     logprobs: LogprobsBody | None
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
 
 
 class ChatCompletionBody(ResponseBody):
@@ -151,9 +168,9 @@ class DeltaMessageBody(ResponseBody):
 
 
 class DeltaChoiceBody(ResponseBody):
-    """What is new of the one answer."""
+    """What is new of one of the answers."""
 
-    index: Literal[0] = 0
+    index: int = Field(ge=0)
     delta: DeltaMessageBody
     finish_reason: Literal["stop", "length"] | None = None
     logprobs: LogprobsBody | None = None
@@ -192,6 +209,9 @@ class EmbeddingSpaceBody(ResponseBody):
 
     space: str
     dimension: int = Field(ge=1)
+    ignored: tuple[str, ...] = Field(
+        default=(), description="Fields of the request that this server has no use for."
+    )
 
 
 class EmbeddingsBody(ResponseBody):

@@ -24,6 +24,7 @@ from app.api.schemas.fields import (
     TopLogprobs,
     TopP,
 )
+from app.api.schemas.messages import Messages
 
 MAX_IMAGES = 64
 STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"
@@ -58,15 +59,26 @@ class DemonstrationsChoice(RequestBody):
 
 
 class SteerRequest(RequestBody):
-    """A prompt, its images, and what shall steer the answer."""
+    """A prompt with its images, or a conversation, and what shall steer the answer."""
 
-    prompt: Prompt
+    prompt: Prompt | None = None
     images: Annotated[tuple[ImageText, ...], Field(max_length=MAX_IMAGES)] = ()
+    messages: Annotated[
+        Messages | None,
+        Field(description="Several turns in OpenAI's shape, in place of prompt and images."),
+    ] = None
     vector: VectorField = None
     strength: Strength = 1.0
     demonstrations: DemonstrationsChoice | None = None
     instruction: Prompt | None = None
     max_tokens: TokenCount = 32
+    fits_context: Annotated[
+        Flag,
+        Field(
+            description="Lower max_tokens to what this server and the context have room for, "
+            "instead of refusing the request."
+        ),
+    ] = False
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     top_k: TopK = 0
@@ -93,6 +105,14 @@ class SteerRequest(RequestBody):
             "in full or an `error`."
         ),
     ] = False
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("a request has either a prompt or messages")
+        if self.messages is not None and (self.images or self.instruction):
+            raise ValueError("with messages, images and instructions are parts of them")
+        return self
 
     @model_validator(mode="after")
     def _strength_acts_on_something(self) -> Self:
@@ -194,6 +214,8 @@ class SteerBody(ResponseBody):
     logprobs: tuple[TokenLogprobsBody, ...] | None
     timings: TimingsBody
     backbone: BackboneNameBody
+    max_tokens: int = Field(ge=1, description="The most tokens that the answer could have.")
+    notes: tuple[str, ...] = Field(description="What was not done as it was asked.")
 
 
 class DeltaBody(ResponseBody):

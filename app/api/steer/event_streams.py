@@ -11,10 +11,12 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
 from app.api.http.errors import ClientGoneError, error_content
-from app.api.steer.generation import StartedAnswer, StreamItem
+from app.api.steer.streaming import ChoiceItem, StartedAnswer
 from app.core.logs import get_logger
 
 SEND_SLACK_SECONDS: Final = 30.0
+# Proxies must neither collect nor compress events.
+UNTOUCHED: Final = {"x-accel-buffering": "no", "cache-control": "no-cache, no-transform"}
 
 log = get_logger(__name__)
 
@@ -31,8 +33,7 @@ class AnswerStream(EventSourceResponse):
     """
 
     def __init__(self, started: StartedAnswer, events: AsyncGenerator[bytes, None]) -> None:
-        # Proxies must not collect events.
-        super().__init__(events, headers={"x-accel-buffering": "no", **started.plan.headers()})
+        super().__init__(events, headers={**UNTOUCHED, **started.headers})
         self._started = started
         self._events = events
 
@@ -56,25 +57,25 @@ async def answer_events(
     started: StartedAnswer,
     *,
     request: Request,
-    render: Callable[[StreamItem], Iterator[bytes]],
+    render: Callable[[ChoiceItem], Iterator[bytes]],
     error_event: str | None,
 ) -> AsyncGenerator[bytes, None]:
-    """The events of an answer's pieces, a comment in long pauses, and an event for an error.
+    """The events of an answer's items, a comment in long pauses, and an event for an error.
 
     Args:
         started: The answer.
         request: Whose answer it is.
-        render: The events of a piece.
+        render: The events of an item.
         error_event: The kind of event that tells of an error.
     """
-    pieces = started.pieces
-    async with aclosing(pieces):
+    items = started.items
+    async with aclosing(items):
         try:
-            async for piece in pieces:
-                if piece is None:
+            async for item in items:
+                if item is None:
                     yield KEEPALIVE_COMMENT
                 else:
-                    for event in render(piece):
+                    for event in render(item):
                         yield event
         except ClientGoneError:
             return

@@ -4,16 +4,15 @@ Both APIs that generate answer through here, whole or piece by piece. Knows no r
 of an event.
 """
 
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from fastapi import Request
 
 from app.api.dependencies import Services
-from app.api.http.cancellation import iterate_until_disconnect, run_until_disconnect
+from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import (
     AppliedBody,
@@ -26,19 +25,17 @@ from app.api.schemas.steering import (
     TokenLogprobsBody,
     UsageBody,
 )
+from app.api.steer.conversations import conversation_of
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.receipts import verify_receipt
-from app.api.steer.vector_selection import Choice, choose, find_demonstrations
+from app.api.steer.vector_selection import Choice, Query, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.rpc.backbones import backbone_for
-from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
+from app.rpc.messages import MAX_SEED, GenerateRequest, GenerateResponse
 
 MAX_DEADLINE_SECONDS: Final = 3600.0
 VECTOR_HEADER: Final = "x-vlibrary-vector"
-
-StreamItem: TypeAlias = GenerateDelta | SteerBody
-"""What came of an answer, or at its end the answer in full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,34 +54,32 @@ class Plan:
         ]
         return {VECTOR_HEADER: ",".join(uses)} if uses else {}
 
-
-@dataclass(frozen=True, kw_only=True)
-class StartedAnswer:
-    """An answer of which something has come.
-
-    Attributes:
-        pieces: Deltas, the answer in full at the end, and None when nothing came for a while.
-        source: Where the pieces come from; whoever holds this closes it, also when no further
-            piece was asked for.
-        deadline: When it must be complete, on the clock of `time.monotonic`.
-    """
-
-    plan: Plan
-    pieces: AsyncGenerator[StreamItem | None, None]
-    source: AsyncGenerator[StreamItem, None]
-    deadline: float
+    def requests(self, count: int) -> tuple[GenerateRequest, ...]:
+        """The request so many times, each with a seed of its own."""
+        return tuple(
+            self.request.model_copy(update={"seed": (self.request.seed + place) % MAX_SEED})
+            if place
+            else self.request
+            for place in range(count)
+        )
 
 
 async def answer_whole(
-    body: SteerRequest, *, services: Services, request: Request, backbone: str | None = None
-) -> tuple[Plan, SteerBody]:
-    """The complete answer, and the plan it follows.
+    body: SteerRequest,
+    *,
+    services: Services,
+    request: Request,
+    backbone: str | None = None,
+    count: int = 1,
+) -> tuple[Plan, Sequence[SteerBody]]:
+    """The complete answers, and the plan that they follow.
 
     Args:
         body: What is asked.
         services: Who answers.
         request: Whose client is watched.
         backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
+        count: How many answers, each drawn with a seed of its own.
 
     Raises:
         DeadlineExceededError: The time is over.
@@ -92,40 +87,23 @@ async def answer_whole(
         VLibraryError: It cannot be answered.
     """
 
-    async def work() -> tuple[Plan, SteerBody]:
+    async def work() -> tuple[Plan, Sequence[SteerBody]]:
         plan = await make_plan(
             body, services=services, request_id=request_id_of(request), backbone=backbone
         )
-        answer = await services.workers.generate(
-            plan.request, backbone_fingerprint=plan.backbone.fingerprint
-        )
-        return plan, proven_answer(plan, answer)
+        fingerprint = plan.backbone.fingerprint
+        async with asyncio.TaskGroup() as group:
+            answers = [
+                group.create_task(services.workers.generate(one, backbone_fingerprint=fingerprint))
+                for one in plan.requests(count)
+            ]
+        return plan, [proven_answer(plan, answer.result()) for answer in answers]
 
-    return await run_until_disconnect(
-        work(), request=request, seconds=services.settings.request_timeout_seconds
-    )
-
-
-async def start_answer(
-    body: SteerRequest, *, services: Services, request: Request, backbone: str | None = None
-) -> StartedAnswer:
-    """The answer once its first piece is there: what fails before does so here.
-
-    The arguments and errors are those of `answer_whole`.
-    """
-    seconds = services.settings.request_timeout_seconds
-    deadline = time.monotonic() + seconds
-
-    async def work() -> tuple[Plan, StreamItem, AsyncGenerator[StreamItem, None]]:
-        plan = await make_plan(
-            body, services=services, request_id=request_id_of(request), backbone=backbone
-        )
-        source = _proven_pieces(plan, services=services)
-        return plan, await anext(source), source
-
-    plan, first, source = await run_until_disconnect(work(), request=request, seconds=seconds)
-    pieces = iterate_until_disconnect(_put_back(first, source), request=request, deadline=deadline)
-    return StartedAnswer(plan=plan, pieces=pieces, source=source, deadline=deadline)
+    try:
+        seconds = services.settings.request_timeout_seconds
+        return await run_until_disconnect(work(), request=request, seconds=seconds)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def make_plan(
@@ -137,19 +115,23 @@ async def make_plan(
         VLibraryError: Something is missing, malformed or does not fit together.
     """
     _check_limits(body, services=services)
-    images = await read_images(body.images, limits=ImageLimits.of(services.settings))
-    choice = await choose(services, body, images=images, backbone=backbone)
+    asked = conversation_of(body)
+    images = await read_images(asked.images, limits=ImageLimits.of(services.settings))
+    query = Query(text=asked.question, image=asked.shown(images))
+    choice = await choose(services, body, query=query, backbone=backbone)
     fingerprints = [use.record.backbone.fingerprint for use in choice.vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
     served = backbone_for(wanted, await services.serving.now()).backbone
     request = GenerateRequest(
         request_id=request_id,
-        prompt=body.prompt,
+        prompt=asked.question,
+        turns=asked.turns,
         images=images,
         vectors=tuple(use.to_wire() for use in choice.vectors),
         demonstrations=await find_demonstrations(services, body.demonstrations),
         instruction=body.instruction,
-        max_tokens=body.max_tokens,
+        max_tokens=min(body.max_tokens, services.settings.max_new_tokens_limit),
+        fits_context=body.fits_context,
         temperature=body.temperature,
         top_p=body.top_p,
         top_k=body.top_k,
@@ -166,39 +148,25 @@ async def make_plan(
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:
-    require_tokens(body.max_tokens, limit=services.settings.max_new_tokens_limit)
+    if not body.fits_context:
+        require_tokens(body.max_tokens, limit=services.settings.max_new_tokens_limit)
     if body.baseline and services.settings.policy_vectors:
         raise InvalidInputError(
             "There is no baseline here: the server's policy steers every answer"
         )
 
 
-def require_tokens(found: int, *, limit: int, field: str = "max_tokens") -> None:
+def require_tokens(found: int, *, limit: int) -> None:
     """Returns when so many tokens may be generated.
 
     Raises:
-        InvalidInputError: They are more than the limit; it names the field that asked for them.
+        InvalidInputError: They are more than the limit.
     """
     if found > limit:
         raise InvalidInputError(
             f"At most {limit} tokens are generated, asked for {found}",
-            details={"wanted": limit, "found": found, "param": field},
+            details={"wanted": limit, "found": found, "param": "max_tokens"},
         )
-
-
-async def _proven_pieces(plan: Plan, *, services: Services) -> AsyncGenerator[StreamItem, None]:
-    pieces = services.workers.stream(plan.request, backbone_fingerprint=plan.backbone.fingerprint)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            yield proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
-
-
-async def _put_back(
-    first: StreamItem, rest: AsyncGenerator[StreamItem, None]
-) -> AsyncGenerator[StreamItem, None]:
-    yield first
-    async for piece in rest:
-        yield piece
 
 
 def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
@@ -232,5 +200,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
         if answer.logprobs is None
         else tuple(TokenLogprobsBody.model_validate(item) for item in answer.logprobs),
         timings=TimingsBody.model_validate(answer.timings),
+        max_tokens=answer.max_tokens,
+        notes=answer.notes,
         backbone=BackboneNameBody.model_validate(plan.backbone),
     )

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
+from app.api.schemas.openai_answers import ModelBody
 from app.api.steer.vector_selection import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
@@ -115,8 +116,10 @@ async def served_backbones(services: Services) -> tuple[BackboneDescription, ...
     return tuple({health.backbone.fingerprint: health.backbone for health in serving}.values())
 
 
-async def existing_vector(services: Services, name: str) -> VectorRecord | None:
-    """The stored vector of a model; None when it names none, or leaves the choice to retrieval.
+async def existing_model(
+    services: Services, name: str
+) -> tuple[BackboneDescription, VectorRecord | None]:
+    """A model's backbone and stored vector: none where the name leaves the choice to retrieval.
 
     Raises:
         NotFoundError: There is no such model.
@@ -124,7 +127,7 @@ async def existing_vector(services: Services, name: str) -> VectorRecord | None:
     """
     backbones, reference = await _named(services, name)
     if reference is None or reference == AUTO:
-        return None
+        return backbones[0], None
 
     async def work(session: AsyncSession) -> VectorRecord:
         return await get_vector(session, VectorReference.parse(reference))
@@ -133,9 +136,11 @@ async def existing_vector(services: Services, name: str) -> VectorRecord | None:
         record = await run_transaction(services.sessions, work)
     except NotFoundError as error:
         raise _no_model() from error
-    if record.backbone.fingerprint not in {backbone.fingerprint for backbone in backbones}:
+    fitting = (one for one in backbones if one.fingerprint == record.backbone.fingerprint)
+    backbone = next(fitting, None)
+    if backbone is None:
         raise _no_model()
-    return record
+    return backbone, record
 
 
 async def ready_vectors(
@@ -167,3 +172,17 @@ def model_name(backbone: BackboneDescription, record: VectorRecord | None = None
     if record is None:
         return backbone.name
     return f"{backbone.name}{SEPARATOR}{record.name}@{record.version}"
+
+
+def model_body(
+    backbone: BackboneDescription, record: VectorRecord | None = None, *, name: str | None = None
+) -> ModelBody:
+    """A model as clients are told, under its own name or the one that they know it by."""
+    own = model_name(backbone, record)
+    return ModelBody(
+        id=own if name is None else name,
+        created=0 if record is None else int(record.created.timestamp()),
+        root=backbone.name if record is None else f"{record.name}@{record.version}",
+        parent=None if record is None else backbone.name,
+        max_model_len=backbone.max_position_embeddings or None,
+    )

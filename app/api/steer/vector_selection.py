@@ -70,15 +70,23 @@ class Choice:
     retrieval: AutoRetrievalBody | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What vectors are looked for by: a question, and the picture that it is about."""
+
+    text: str
+    image: bytes | None
+
+
 async def choose(
-    services: Services, body: SteerRequest, *, images: Sequence[bytes], backbone: str | None
+    services: Services, body: SteerRequest, *, query: Query, backbone: str | None
 ) -> Choice:
     """Everything that shall steer the answer to a request.
 
     Args:
         services: Where vectors are found.
         body: The request.
-        images: Its images as file bytes.
+        query: What it asks.
         backbone: The fingerprint of the backbone that shall answer; any when not given.
 
     Raises:
@@ -93,10 +101,8 @@ async def choose(
         _refuse_policy_vectors(chosen, policy=policy)
         return Choice(vectors=(*chosen, *policy))
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
-    query = await embed_query(
-        services, image=next(iter(images), None), text=body.prompt, backbone=wanted
-    )
-    found, retrieval = await retrieve_one(services, query, strength=body.strength)
+    embedding = await embed_query(services, image=query.image, text=query.text, backbone=wanted)
+    found, retrieval = await retrieve_one(services, embedding, strength=body.strength)
     fresh = [use for use in found if not _is_enforced(use, policy=policy)]
     return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
 

@@ -22,6 +22,7 @@ PLAIN_TEMPLATE: Final = (
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}{{ image_token }}"
     "{% elif message['role'] == 'user' %}Question: {{ part['text'] }}\n"
+    "{% elif message['role'] == 'system' %}{{ part['text'] }}\n"
     "{% else %}Answer: {{ part['text'] }}\n{% endif %}"
     "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}Answer:{% endif %}"
@@ -77,8 +78,13 @@ def render(
     )
 
 
+def control_pattern(processor: ProcessorMixin) -> re.Pattern[str]:
+    """What finds the control tokens and image placeholders in a text."""
+    return _pattern_of(_control_tokens(processor))
+
+
 @lru_cache(maxsize=64)
-def _control_pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
+def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
@@ -105,7 +111,7 @@ def as_plain_text(processor: ProcessorMixin, text: str) -> str:
         processor: Whose tokens are meant.
         text: What a user wrote.
     """
-    pattern = _control_pattern(_control_tokens(processor))
+    pattern = control_pattern(processor)
     while pattern.search(text):
         text = pattern.sub(_broken, text)
     return text

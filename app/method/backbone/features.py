@@ -71,6 +71,7 @@ class FeatureCache:
         self._num_bytes = 0
         self._features: OrderedDict[str, ImageFeatures] = OrderedDict()
         self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
+        self._tokens_of_size: dict[tuple[int, int], int] = {}
         self._type_keys: tuple[str, ...] = ()
         token = getattr(backbone.processor, "image_token", None)
         self._image_token = token if isinstance(token, str) else "<image>"
@@ -133,7 +134,7 @@ class FeatureCache:
             answers: One text a prompt, or None to leave the prompts open for generation.
 
         Raises:
-            TooLargeError: A row is longer than the backbone's context window.
+            ContextOverflowError: A row is longer than the backbone's context window.
             InvalidInputError: The processor refuses a picture or a prompt.
         """
         self._check(prompts)
@@ -144,16 +145,22 @@ class FeatureCache:
         return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
 
     def count_tokens(self, prompts: Sequence[PromptText]) -> list[int]:
-        """How long each prompt will be, without an answer; close enough to plan batches with."""
-        self._check(prompts)
-        texts = self._backbone.tokenizer([prompt.text for prompt in prompts])
-        lengths = [len(ids) for ids in texts["input_ids"]]
+        """How long each prompt will be, without an answer; no vision tower runs for it.
+
+        It is exact where prompts are built from kept features, and close enough to plan batches
+        with elsewhere.
+        """
+        texts = [prompt.text for prompt in prompts]
+        encoded = self._backbone.tokenizer(
+            texts, add_special_tokens=not writes_bos(self._backbone, texts[0])
+        )
+        lengths = [len(ids) for ids in encoded["input_ids"]]
         most = max(prompts, key=lambda prompt: len(prompt.images))
         if not most.images:
             return lengths
         if self._takes_features:
             return [
-                length + sum(len(self._get(image).placeholder_ids) - 1 for image in prompt.images)
+                length + sum(self.count_picture_tokens(image) - 1 for image in prompt.images)
                 for length, prompt in zip(lengths, prompts, strict=True)
             ]
         whole = process(self._backbone, [most], padding_side="right")["input_ids"].shape[1]
@@ -162,6 +169,16 @@ class FeatureCache:
             length + share * len(prompt.images)
             for length, prompt in zip(lengths, prompts, strict=True)
         ]
+
+    def count_picture_tokens(self, image: Image.Image) -> int:
+        """How many tokens stand for a picture in a prompt; pictures of one size have as many."""
+        if image.size not in self._tokens_of_size:
+            alone = PromptText(text=self._image_token, images=(image,))
+            inputs = process(
+                self._backbone, [alone], padding_side="right", add_special_tokens=False
+            )
+            self._tokens_of_size[image.size] = int(inputs["input_ids"].shape[1])
+        return self._tokens_of_size[image.size]
 
     def _check(self, prompts: Sequence[PromptText]) -> None:
         """Compares with the processor once, on the first prompt that shows a picture."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import IdeficsProcessor
 
-from app.core.errors import InvalidInputError, TooLargeError
+from app.core.errors import InvalidInputError
 from app.method.backbone.chat import (
     as_plain_text,
     encode_answer,
@@ -24,6 +24,7 @@ from app.method.backbone.chat import (
     render,
     user_message,
 )
+from app.method.backbone.context import check_length
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 
@@ -46,10 +47,12 @@ class PromptText:
     Attributes:
         text: Rendered by the chat template, one placeholder an image.
         images: In the order of their placeholders.
+        notes: What the template could not write as it was said.
     """
 
     text: str
     images: tuple[Image.Image, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,20 +127,6 @@ def build_prompt(
 def answer_token_ids(backbone: Backbone, answer: str) -> tuple[int, ...]:
     """The ids the backbone has to write for this answer, with the token that ends its turn."""
     return tuple(encode_answer(backbone.processor, backbone.answer_format, answer))
-
-
-def check_length(backbone: Backbone, num_tokens: int) -> None:
-    """Returns when a sequence fits the backbone's context window.
-
-    Raises:
-        TooLargeError: It is longer than the backbone was made for.
-    """
-    limit = backbone.description.max_position_embeddings
-    if limit and num_tokens > limit:
-        raise TooLargeError(
-            f"The prompt is too long: wanted at most {limit} tokens, found {num_tokens}",
-            details={"wanted": limit, "found": num_tokens},
-        )
 
 
 def writes_bos(backbone: Backbone, text: str) -> bool:
@@ -255,7 +244,7 @@ def finish_batch(
         answers: One text a prompt.
 
     Raises:
-        TooLargeError: A row is longer than the backbone's context window.
+        ContextOverflowError: A row is longer than the backbone's context window.
     """
     mask: Int[Tensor, "rows tokens"] = inputs["attention_mask"]
     num_prompt_tokens = tuple(int(count) for count in mask.sum(1))
@@ -284,7 +273,7 @@ def encode_prompts(
             open, padded on the left, for generation.
 
     Raises:
-        TooLargeError: A row is longer than the backbone's context window.
+        ContextOverflowError: A row is longer than the backbone's context window.
         InvalidInputError: The processor refuses an image or a prompt.
     """
     if not prompts or (answers is not None and len(answers) != len(prompts)):

@@ -168,7 +168,7 @@ def generate(
 
     Raises:
         SteeringError: The shifts could not be applied in full.
-        TooLargeError: A prompt is longer than the backbone's context window.
+        ContextOverflowError: A prompt is longer than the backbone's context window.
         InvalidInputError: The processor refuses a prompt.
     """
     return generate_encoded(

@@ -152,9 +152,9 @@ def _draw(
         scores, token_ids = scores.sort(descending=True)
     probabilities = scores.double().softmax(dim=-1)
     if sampling.top_p < 1:
-        # The likeliest token has no mass before it, so at least one token is always kept.
+        # The likeliest token has no mass before it and is always kept, also where top_p is 0.
         mass_before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities * (mass_before < sampling.top_p)
+        probabilities = probabilities * ((mass_before < sampling.top_p) | (mass_before == 0))
     mass = probabilities.cumsum(dim=-1)
     point = torch.rand(1, dtype=torch.double, generator=generator).to(mass.device) * mass[-1]
     # Tokens without mass are passed over: the first place beyond the point is taken.

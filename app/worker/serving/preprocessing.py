@@ -17,6 +17,13 @@ from torch import Tensor
 
 from app.core.errors import InvalidInputError
 from app.core.logs import get_logger
+from app.method.backbone.conversation import (
+    Turn,
+    build_conversation,
+    count_turns,
+    latest_turns,
+    pictures_of,
+)
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -25,6 +32,7 @@ from app.method.steering.dose import dose_of
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
+from app.worker.serving.context import Candidates, require_context
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.images import ImageLimits, open_image
 
@@ -64,6 +72,27 @@ class DoseLimit:
             f"found {dose:.3g}; lower the strength",
             details={"wanted": self.highest, "found": dose},
         )
+
+
+def turns_of(request: GenerateRequest, images: Sequence[Image.Image]) -> tuple[Turn, ...]:
+    """The request's turns with their pictures in them.
+
+    Raises:
+        InvalidInputError: There are not as many pictures as places for them.
+    """
+    num_places = sum(turn.parts.count(None) for turn in request.turns)
+    if request.turns and num_places != len(images):
+        raise InvalidInputError(
+            f"Pictures and their places do not match: wanted {num_places}, found {len(images)}"
+        )
+    left = iter(images)
+    return tuple(
+        Turn(
+            role=turn.role,
+            parts=tuple(next(left) if part is None else part for part in turn.parts),
+        )
+        for turn in request.turns
+    )
 
 
 class Reader:
@@ -118,20 +147,43 @@ class Reader:
             NotFoundError: There is no such dataset.
         """
         images = [image for image in await self.images(request.images) if image is not None]
+        turns = turns_of(request, images)
         shown: tuple[Example, ...] = ()
         if request.demonstrations is not None:
             shown = await self._pools.choose(
-                request.demonstrations, question=request.prompt, images=images
+                request.demonstrations,
+                question=request.prompt,
+                images=pictures_of(turns[-1]) if turns else images,
             )
-        prompt = await self._in_thread(
-            lambda: build_prompt(
-                self._backbone,
-                request.prompt,
-                images,
-                demonstrations=shown,
-                instruction=request.instruction,
-            )
+
+        def build(count: int) -> PromptText:
+            if not turns:
+                return build_prompt(
+                    self._backbone,
+                    request.prompt,
+                    images,
+                    demonstrations=shown[:count],
+                    instruction=request.instruction,
+                )
+            if shown:
+                return build_conversation(self._backbone, turns, demonstrations=shown[:count])
+            return build_conversation(self._backbone, latest_turns(turns, count))
+
+        candidates = Candidates(
+            build=build,
+            most=len(shown) if shown else count_turns(turns),
+            unit="shots" if shown else "turns",
         )
+        prompt = await self._in_thread(lambda: build(candidates.most))
+        if self._features.takes_features:
+            await self._device.call(
+                lambda: require_context(
+                    self._backbone,
+                    self._features,
+                    candidates,
+                    num_new_tokens=1 if request.fits_context else request.max_tokens,
+                )
+            )
         await self._see(prompt.images)
         return prompt
 

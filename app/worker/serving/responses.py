@@ -27,10 +27,10 @@ from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 
 
-def sampling_of(request: GenerateRequest) -> SamplingParams:
-    """How the request's tokens are picked."""
+def sampling_of(request: GenerateRequest, *, max_new_tokens: int) -> SamplingParams:
+    """How the request's tokens are picked, at most so many."""
     return SamplingParams(
-        max_new_tokens=request.max_tokens,
+        max_new_tokens=max_new_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -51,6 +51,7 @@ def response_of(
     num_sites: int,
     began: float,
     dose: float | None,
+    notes: tuple[str, ...] = (),
 ) -> GenerateResponse:
     """The answer to a request.
 
@@ -61,6 +62,7 @@ def response_of(
         num_sites: Sites that steering has to hit in every pass.
         began: Monotonic time in seconds at which the request came.
         dose: Of the shift, if there was one.
+        notes: What was not done as it was asked.
 
     Raises:
         SteeringError: Vectors were asked for and a pass did not get them in full.
@@ -95,6 +97,8 @@ def response_of(
             decode_ms=_milliseconds(answered.first, answered.ended),
             total_ms=_milliseconds(began, monotonic()),
         ),
+        max_tokens=answered.sampling.max_new_tokens,
+        notes=notes,
     )
 
 

@@ -17,10 +17,11 @@ from app.core.errors import (
     InvalidInputError,
     WorkerUnavailableError,
 )
+from app.method.backbone.context import check_length
 from app.method.backbone.embedding import embed, space_id
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText, check_length
+from app.method.backbone.prompts import PromptText
 from app.rpc.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -140,7 +141,7 @@ class Serving:
     async def _answer(
         self, request: GenerateRequest, *, listener: Listener | None
     ) -> GenerateResponse:
-        if request.max_tokens > self._limits.max_new_tokens:
+        if request.max_tokens > self._limits.max_new_tokens and not request.fits_context:
             raise InvalidInputError(
                 f"An answer has at most {self._limits.max_new_tokens} tokens, "
                 f"found {request.max_tokens}"
@@ -159,6 +160,7 @@ class Serving:
                 num_sites=self._device.num_sites,
                 began=passage.arrived,
                 dose=dose,
+                notes=prompt.notes,
             )
 
     @asynccontextmanager
@@ -227,6 +229,20 @@ class Serving:
         finally:
             self._num_requests -= 1
 
+    def _room(self, request: GenerateRequest, num_prompt_tokens: int) -> int:
+        """The most tokens of the answer.
+
+        Raises:
+            ContextOverflowError: There is no room for as many as were asked for.
+        """
+        limit = self._backbone.description.max_position_embeddings
+        room = request.max_tokens
+        if request.fits_context:
+            room = min(room, self._limits.max_new_tokens)
+            room = max(1, min(room, limit - num_prompt_tokens)) if limit else room
+        check_length(self._backbone, num_prompt_tokens, num_new_tokens=room)
+        return room
+
     async def _answers(
         self,
         request: GenerateRequest,
@@ -239,17 +255,17 @@ class Serving:
         """The steered answer and the plain one, which is the same when nothing steers."""
 
         def make(sequence_id: str, *, is_main: bool) -> Sequence:
-            inputs = self._features.encode([prompt]).inputs
+            batch = self._features.encode([prompt])
+            max_new_tokens = self._room(request, batch.num_prompt_tokens[0])
             sequence = Sequence(
                 id=sequence_id,
-                inputs=inputs,
-                sampling=sampling_of(request),
+                inputs=batch.inputs,
+                sampling=sampling_of(request, max_new_tokens=max_new_tokens),
                 shift=shift if is_main else None,
                 deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
             )
-            check_length(self._backbone, sequence.num_prompt_tokens + request.max_tokens)
             passage.sequences.append(sequence)
             return sequence
 

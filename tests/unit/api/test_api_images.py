@@ -2,6 +2,7 @@ import base64
 import contextlib
 import io
 import zlib
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,11 @@ class TestImages:
             "data:image/jpg;base64,",
             "data:IMAGE/JPEG;base64,",
             "DATA:image/WEBP;BASE64,",
+            "data:image/gif;base64,",
+            "data:;base64,",
+            "data:image/png;charset=utf-8;base64,",
+            "data:image/png;base64;x=y,",
+            "data:application/octet-stream;name=a.png;base64,",
         ],
     )
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", " ", "\t"])
@@ -71,11 +77,20 @@ class TestImages:
 
     @pytest.mark.parametrize(
         "head",
-        ["data:image/gif;base64,", "data:image/png,", "data:;base64,", "data:image/png;base64;x,"],
+        ["data:image/png,", "data:,", "data:image/png;charset=base64,", "data:image/png;base64"],
     )
     def test_other_headers_are_refused(self, head: str) -> None:
         with pytest.raises(InvalidImageError, match="is base64"):
             read_image(head + text(encoded("PNG")), LIMITS)
+
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_its_base64_may_be_of_any_kind(self, size: int) -> None:
+        data = encoded("PNG") + bytes(range(251, 251 + size))
+        whole = base64.b64encode(data).decode()
+        assert {"+", "/"} & set(whole)
+        url_safe = base64.urlsafe_b64encode(data).decode()
+        for written in (whole, whole.rstrip("="), url_safe, url_safe.rstrip("="), quote(whole)):
+            assert read_image(f"data:image/png;base64,{written}", LIMITS) == data
 
     @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
     def test_other_formats_are_not(self, image_format: str) -> None:

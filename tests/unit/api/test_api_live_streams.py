@@ -10,7 +10,6 @@ import pytest
 
 from app.api.app import create_api
 from app.api.dependencies import Services
-from app.api.http import cancellation as racing
 from app.cli.api import bound_listener, make_server
 from app.cli.serve import free_port
 from app.core.settings import Settings
@@ -77,8 +76,8 @@ def test_silence_is_broken_and_the_deadline_is_an_event(
     services: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(racing, "SILENCE_SECONDS", 0.1)
-    hurried = services.settings.model_copy(update={"request_timeout_seconds": 1.0})
+    changes = {"request_timeout_seconds": 1.0, "early_stream_seconds": 0.1}
+    hurried = services.settings.model_copy(update=changes)
     monkeypatch.setitem(services.__dict__, "settings", hurried)
     worker.is_stuck = True
     response = httpx.post(f"{url}/steer/generate", json=BODY, timeout=120)

@@ -90,7 +90,10 @@ def test_settings_and_parts_reach_the_worker(client: openai.OpenAI, worker: Fake
     )
     (asked,) = worker.generated
     assert asked.prompt == "What colour\nis it?"
-    assert asked.instruction == "Be brief.\nOne word."
+    assert [turn.parts for turn in asked.turns] == [
+        ("Be brief.\nOne word.",),
+        ("What colour", None, "is it?"),
+    ]
     assert asked.images == (png(),)
     assert (asked.max_tokens, asked.temperature, asked.top_p) == (9, 0.5, 0.9)
     assert (asked.presence_penalty, asked.frequency_penalty) == (0.25, -0.25)
@@ -204,6 +207,7 @@ def test_embeddings(client: openai.OpenAI, encoding: Any) -> None:  # noqa: ANN4
     assert answer.model_dump(warnings=False)["vlibrary"] == {
         "space": "fake-space",
         "dimension": DIMENSION,
+        "ignored": [],
     }
 
 

@@ -139,22 +139,28 @@ class TestIterateUntilDisconnect:
             ended.append("work")
 
     @staticmethod
-    def run_until_disconnect(
-        items: AsyncGenerator[int, None], *messages: Message, seconds: float = 60
+    def race(
+        items: AsyncGenerator[int, None],
+        *messages: Message,
+        seconds: float = 60,
+        silence_seconds: float = 15,
     ) -> AsyncGenerator[int | None, None]:
-        deadline = time.monotonic() + seconds
-        return iterate_until_disconnect(items, request=request_with(*messages), deadline=deadline)
+        return iterate_until_disconnect(
+            items,
+            request=request_with(*messages),
+            deadline=time.monotonic() + seconds,
+            silence_seconds=silence_seconds,
+        )
 
     async def test_all_items_come(self) -> None:
         ended: list[str] = []
         before = asyncio.all_tasks()
-        assert [item async for item in self.run_until_disconnect(self.count(ended))] == [0, 1, 2]
+        assert [item async for item in self.race(self.count(ended))] == [0, 1, 2]
         assert ended == ["work"]
         assert asyncio.all_tasks() == before
 
-    async def test_silence_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("app.api.http.cancellation.SILENCE_SECONDS", 0.02)
-        racing = self.run_until_disconnect(self.count([], pause_after=1))
+    async def test_silence_is_told(self) -> None:
+        racing = self.race(self.count([], pause_after=1), silence_seconds=0.02)
         async with aclosing(racing):
             assert [await anext(racing) for _ in range(3)] == [0, None, None]
 
@@ -169,9 +175,7 @@ class TestIterateUntilDisconnect:
         before = asyncio.all_tasks()
         items = self.count(ended, pause_after=1)
         with pytest.raises(error):
-            assert [
-                item async for item in self.run_until_disconnect(items, *messages, seconds=0.1)
-            ] == []
+            assert [item async for item in self.race(items, *messages, seconds=0.1)] == []
         assert ended == ["work"]
         assert asyncio.all_tasks() == before
 
@@ -180,7 +184,7 @@ class TestIterateUntilDisconnect:
             yield 1
             raise NotFoundError("x")
 
-        racing = self.run_until_disconnect(work())
+        racing = self.race(work())
         assert await anext(racing) == 1
         with pytest.raises(NotFoundError):
             await anext(racing)
@@ -188,7 +192,7 @@ class TestIterateUntilDisconnect:
     async def test_closing_the_race_ends_the_work(self) -> None:
         ended: list[str] = []
         before = asyncio.all_tasks()
-        racing = self.run_until_disconnect(self.count(ended))
+        racing = self.race(self.count(ended))
         assert await anext(racing) == 0
         await racing.aclose()
         assert ended == ["work"]
@@ -196,7 +200,7 @@ class TestIterateUntilDisconnect:
 
     async def test_cancelling_whoever_waits_ends_the_work(self) -> None:
         ended: list[str] = []
-        racing = self.run_until_disconnect(self.count(ended, pause_after=0))
+        racing = self.race(self.count(ended, pause_after=0))
         task = asyncio.ensure_future(anext(racing))
         await asyncio.sleep(0.02)
         task.cancel()

@@ -157,7 +157,8 @@ def test_unknown_fields_are_refused_in_every_request(schema: dict[str, Any]) -> 
         content = operation.get("requestBody", {}).get("content", {})
         for reference in references(content.get("application/json", {})):
             body = schema["components"]["schemas"][reference.rpartition("/")[2]]
-            assert body["additionalProperties"] is False, name
+            # Clients of OpenAI send more than anybody knows.
+            assert body["additionalProperties"] is (" /v1/" in name), name
 
 
 def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:

@@ -76,7 +76,7 @@ async def test_vectors_in_an_unsteered_receipt_are_not_believed(
         ({"max_tokens": 10**9}, "body.max_tokens"),
         ({"max_tokens": 1.5}, "body.max_tokens"),
         ({"temperature": -1}, "body.temperature"),
-        ({"top_p": 0}, "body.top_p"),
+        ({"top_p": -0.1}, "body.top_p"),
         ({"seed": 2**70}, "body.seed"),
         ({"prompt": ""}, "body.prompt"),
         ({"prompt": "a\x00b"}, "body.prompt"),

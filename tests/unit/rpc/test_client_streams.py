@@ -67,6 +67,7 @@ def _parts() -> list[GenerateDelta | GenerateResponse]:
             receipt=Receipt(vectors=(), sites_hit=0, sites_expected=0, num_forwards=1),
             logprobs=_logprobs(),
             timings=Timings(queue_ms=0, prefill_ms=0, decode_ms=0, total_ms=0),
+            max_tokens=1,
         ),
     ]
 

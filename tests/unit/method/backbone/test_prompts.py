@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.core.errors import InvalidInputError, TooLargeError
+from app.core.errors import ContextOverflowError, InvalidInputError
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import (
     answer_token_ids,
@@ -125,7 +125,7 @@ def test_masks_over_images_are_extended_with_what_the_prompt_saw_last() -> None:
 
 def test_a_prompt_beyond_the_window_is_refused(backbone: Backbone) -> None:
     prompt = build_prompt(backbone, "why? " * 400, EXAMPLES[0].image)
-    with pytest.raises(TooLargeError, match="wanted at most 1024 tokens"):
+    with pytest.raises(ContextOverflowError, match="wanted at most 1024 tokens"):
         encode_prompts(backbone, [prompt])
 
 

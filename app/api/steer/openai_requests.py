@@ -1,0 +1,77 @@
+"""From requests in OpenAI's words to requests of this api; knows no route and no worker."""
+
+import secrets
+from typing import Any, Final
+
+from app.api.schemas.fields import MAX_TOKENS
+from app.api.schemas.openai import ChatRequest, SamplingFields
+from app.api.schemas.steering import STRENGTH_OF_NOTHING, SteerRequest
+from app.api.steer.openai_models import NamedModel
+from app.core.errors import InvalidInputError
+
+DEFAULT_MAX_TOKENS: Final = 256
+DEFAULT_TEMPERATURE: Final = 1.0
+SEED_BITS: Final = 63
+
+
+def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int) -> SteerRequest:
+    """The same request in the words of this api.
+
+    Args:
+        chat: What the caller asks.
+        model: What its model's name says.
+        max_tokens_limit: The most tokens that this server generates.
+
+    Raises:
+        InvalidInputError: Two vectors are named, or a strength has none to act on.
+    """
+    asked = chat.max_completion_tokens or chat.max_tokens
+    return SteerRequest(
+        messages=chat.messages,
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        **sampling_fields(chat, model=model, max_tokens=asked, max_tokens_limit=max_tokens_limit),
+    )
+
+
+def sampling_fields(
+    body: SamplingFields, *, model: NamedModel, max_tokens: int | None, max_tokens_limit: int
+) -> dict[str, Any]:
+    """What all of OpenAI's requests say alike, as fields of a request of this api.
+
+    Args:
+        body: What the caller asks.
+        model: What its model's name says.
+        max_tokens: As the caller gave them. Numbers beyond what any server generates are written
+            into clients once and for all, so they are made less instead of being refused.
+        max_tokens_limit: The most tokens that this server generates.
+
+    Raises:
+        InvalidInputError: Two vectors are named, or a strength has none to act on.
+    """
+    extra = body.vlibrary
+    if model.vector is not None and extra.vector is not None:
+        raise InvalidInputError(
+            "A vector is named by the model and by vlibrary.vector; use one of them",
+            details={"param": "vlibrary.vector"},
+        )
+    if extra.strength != 1 and model.vector is None and extra.vector is None:
+        raise InvalidInputError(STRENGTH_OF_NOTHING, details={"param": "vlibrary.strength"})
+    repetition = body.repetition_penalty
+    return {
+        "vector": extra.vector if model.vector is None else model.vector,
+        "strength": extra.strength,
+        "demonstrations": extra.demonstrations,
+        "baseline": extra.baseline,
+        "max_tokens": min(max_tokens or DEFAULT_MAX_TOKENS, MAX_TOKENS),
+        "fits_context": max_tokens is None or max_tokens > max_tokens_limit,
+        "temperature": DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
+        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "top_k": extra.top_k if body.top_k is None else body.top_k,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "repetition_penalty": extra.repetition_penalty if repetition is None else repetition,
+        # Without a seed OpenAI's answers differ from time to time.
+        "seed": secrets.randbits(SEED_BITS) if body.seed is None else body.seed % 2**SEED_BITS,
+        "stop": tuple(body.stop or ()),
+        "stream": bool(body.stream),
+    }

@@ -1,0 +1,143 @@
+"""What becomes of fields that clients send and this server has no use for.
+
+What says nothing is passed over, what would change the answer is refused by name, and the rest is
+ignored and told. Knows no route.
+
+Source: the request fields of OpenAI, vLLM, Ollama and OpenRouter as their clients send them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeAlias
+
+from app.api.schemas.messages import LenientBody
+from app.core.errors import InvalidInputError
+
+UnknownFields: TypeAlias = Literal["ignore", "refuse"]
+
+MAX_TOLD: Final = 32
+MAX_CHARACTERS_TOLD: Final = 100
+
+# Each would change the answer, but for the values that stand behind it.
+_CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": (),
+    "audio": (),
+    "bad_words": (),
+    "best_of": (1,),
+    "chat_template": (),
+    "continue_final_message": (),
+    "documents": (),
+    "echo": (),
+    "function_call": ("none",),
+    "functions": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "ignore_eos": (),
+    "images": (),
+    "length_penalty": (1,),
+    "logit_bias": (),
+    "logits_processors": (),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "moderation": (),
+    "partial": (),
+    "prediction": (),
+    "prefix": (),
+    "previous_response_id": (),
+    "prompt_embeds": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "stop_token_ids": (),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "tool_call_id": (),
+    "tool_calls": (),
+    "tool_choice": ("none", "auto"),
+    "tools": (),
+    "typical_p": (1,),
+    "use_beam_search": (),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+# Fields of OpenAI's that change nothing: its own clients send them unasked.
+_OF_OPENAI: Final = frozenset(
+    {
+        "annotations",
+        "background",
+        "detail",
+        "include",
+        "include_obfuscation",
+        "metadata",
+        "name",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "refusal",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream_options",
+        "truncation",
+        "user",
+    }
+)
+
+
+def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple[str, ...]:
+    """The places of the fields that are ignored, such as `messages.0.timestamp`; at most 32.
+
+    Args:
+        body: As it was sent.
+        unknown: What is done with fields that neither OpenAI nor this server knows.
+
+    Raises:
+        InvalidInputError: A field would change the answer and is not supported, or it is unknown
+            and unknown ones are refused.
+    """
+    ignored = []
+    for place, value in _unknown(body, ""):
+        name = place.rpartition(".")[2]
+        if _says_nothing(value):
+            continue
+        if name in _CHANGES_ANSWERS:
+            if not _is_among(value, _CHANGES_ANSWERS[name]):
+                raise _refusal(place, "this would change the answer and is not supported")
+            continue
+        if unknown == "refuse" and name not in _OF_OPENAI:
+            raise _refusal(place, "there is no such field")
+        ignored.append(place)
+    return tuple(ignored[:MAX_TOLD])
+
+
+def _unknown(value: object, place: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _unknown(item, f"{place}{index}.")
+    if not isinstance(value, LenientBody):
+        return
+    for name, extra in (value.model_extra or {}).items():
+        yield place + _printable(name), extra
+    for name in type(value).model_fields:
+        yield from _unknown(getattr(value, name), f"{place}{name}.")
+
+
+def _says_nothing(value: object) -> bool:
+    return value is None or value is False or value in ([], {})
+
+
+def _is_among(value: object, neutral: tuple[object, ...]) -> bool:
+    # True is 1 and False is 0 to Python.
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
+
+
+def _printable(name: str) -> str:
+    """A name that the caller chose, fit to be sent back."""
+    kept = "".join(character if character.isprintable() else "?" for character in name)
+    return kept[:MAX_CHARACTERS_TOLD]
+
+
+def _refusal(place: str, reason: str) -> InvalidInputError:
+    return InvalidInputError(f"{place}: {reason}", details={"param": place})

@@ -1,0 +1,76 @@
+"""Whether a prompt and its answer fit the backbone's context, told before any picture is seen.
+
+Runs on the device thread, which owns the tokenizer; knows no request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from app.core.errors import ContextOverflowError
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import PromptText
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """A prompt, and the same with fewer shots or turns.
+
+    Attributes:
+        build: The prompt with this many of them.
+        most: As many as were asked for.
+        unit: What there could be fewer of.
+    """
+
+    build: Callable[[int], PromptText]
+    most: int
+    unit: Literal["shots", "turns"]
+
+
+def require_context(
+    backbone: Backbone,
+    features: FeatureCache,
+    candidates: Candidates,
+    *,
+    num_new_tokens: int,
+) -> None:
+    """Returns when the prompt with all of its shots or turns fits.
+
+    Args:
+        backbone: Whose context it is.
+        features: Counts the tokens of pictures.
+        candidates: The prompt and shorter ones.
+        num_new_tokens: That are asked for behind it.
+
+    Raises:
+        ContextOverflowError: It does not; the error tells how many shots or turns would.
+    """
+    limit = backbone.description.max_position_embeddings
+    if not limit:
+        return
+    prompt = candidates.build(candidates.most)
+    (length,) = features.count_tokens([prompt])
+    if length + num_new_tokens <= limit:
+        return
+
+    def fits(count: int) -> bool:
+        (found,) = features.count_tokens([candidates.build(count)])
+        return found + num_new_tokens <= limit
+
+    low, high = 0, candidates.most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    pictures = sum(features.count_picture_tokens(image) for image in prompt.images)
+    facts = {"context": limit, "prompt": length, "asked": num_new_tokens, "pictures": pictures}
+    found = (
+        f"wanted at most {limit} tokens of context, found {length} of the prompt ({pictures} of "
+        f"them for {len(prompt.images)} pictures) and {num_new_tokens} asked for"
+    )
+    if candidates.most <= 1 and candidates.unit == "turns":
+        raise ContextOverflowError(f"The prompt is too long: {found}", details=facts)
+    raise ContextOverflowError(
+        f"The prompt is too long: {found}; {low} of {candidates.most} {candidates.unit} would fit",
+        details={**facts, f"{candidates.unit}_that_fit": low},
+    )
