@@ -1,12 +1,13 @@
 """Data sets: addressed by their content, called by names. The files lie in the object store."""
 
+import asyncio
 import json
 import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -37,11 +38,11 @@ class DatasetSummary:
     num_images: int
 
 
-def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> DatasetSummary:
+async def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> DatasetSummary:
     """The counts of a file in the Hugging Face image layout, after every row was looked at.
 
-    Blocks while another process reads the file within limits of memory and time; call it off the
-    event loop.
+    Another process reads the file within limits of memory and time. It ends with whoever awaits
+    this, be that cancelled or killed.
 
     Args:
         path: A file with the columns image {bytes, path}, question, and answer or answers.
@@ -50,24 +51,30 @@ def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> D
     Raises:
         InvalidDatasetError: It is anything else, or exceeds a limit.
     """
-    command = [sys.executable, "-I", str(CHECK_SCRIPT), str(path.resolve()), str(memory_bytes)]
-    # Arrow's other allocators reserve address space that would count against the limit.
-    environment = {"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    command = [sys.executable, "-I", str(CHECK_SCRIPT), str(path), str(memory_bytes)]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        # Arrow's other allocators reserve address space that would count against the limit.
+        env={"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+        # Never written to: it closes when this process ends.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    stdout = cast("asyncio.StreamReader", process.stdout)
     try:
-        result = subprocess.run(  # noqa: S603 - our own script
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=CHECK_TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            output = await stdout.read()
+            status = await process.wait()
+    except TimeoutError:
         raise InvalidDatasetError("Not a data set: it takes too long to read") from None
-    if result.returncode != 0:
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if status != 0:
         raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
-    verdict = json.loads(result.stdout)
+    verdict = json.loads(output)
     if reason := verdict.get("refused"):
         raise InvalidDatasetError(f"Not a data set: {reason}")
     return DatasetSummary(verdict["num_items"], verdict["num_images"])

@@ -2,15 +2,18 @@
 
 It runs as a process of its own with a limit on memory and time, because a small file can unfold
 into any number of bytes (compression, dictionaries that repeat one value) and because a reader of
-hostile bytes may crash. It prints one JSON object: the counts, or the reason for the refusal.
+hostile bytes may crash. It prints one JSON object: the counts, or the reason for the refusal. It
+ends when its standard input does, which is when nobody waits for it any more.
 
 Imports nothing of the app.
 """
 
 import hashlib
 import json
+import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +31,7 @@ MAX_IMAGE_PIXELS: Final = 20_000_000
 MAX_QUESTION_CHARACTERS: Final = 4000
 MAX_ANSWER_CHARACTERS: Final = 1000
 MAX_ANSWERS: Final = 64
+MAX_LABEL_CHARACTERS: Final = 200
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
 BATCH_ROWS: Final = 16
 CPU_SECONDS: Final = 600
@@ -62,6 +66,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def _is_label(kind: pa.DataType) -> bool:
+    return _is_text(kind) or bool(pa.types.is_integer(kind))
+
+
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
@@ -88,7 +96,11 @@ _COLUMNS: Final = {
     "question": (_is_text, "string"),
     "answer": (_is_text, "string"),
     "answers": (_is_text_list, "list of strings"),
+    "id": (_is_label, "string or integer"),
+    "image_id": (_is_label, "string or integer"),
+    "split": (_is_text, "string"),
 }
+_LABELS: Final = ("id", "image_id", "split")
 
 
 def _check_schema(schema: pa.Schema) -> list[str]:
@@ -141,6 +153,9 @@ def _check_row(row: Mapping[str, Any], images: set[bytes]) -> None:
         _refuse(f"it has more than {MAX_ANSWERS} answers")
     for answer in answers:
         _check_text(answer, what="answer", most=MAX_ANSWER_CHARACTERS)
+    for name in _LABELS:
+        if isinstance(row.get(name), str):
+            _check_text(row[name], what=name, most=MAX_LABEL_CHARACTERS)
 
 
 def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -187,6 +202,12 @@ def _limit_resources(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _end_with_input() -> None:
+    # It is a pipe whose other end closes however the process dies that has it.
+    os.read(0, 1)
+    os._exit(1)
+
+
 def main(path: str, memory_bytes: str) -> None:
     """Prints the verdict on one file.
 
@@ -194,6 +215,7 @@ def main(path: str, memory_bytes: str) -> None:
         path: The file.
         memory_bytes: What may be allocated beyond what the libraries take.
     """
+    threading.Thread(target=_end_with_input, daemon=True).start()
     _limit_resources(int(memory_bytes))
     try:
         verdict: dict[str, Any] = dict(check(Path(path)))

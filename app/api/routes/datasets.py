@@ -1,18 +1,17 @@
 """Routes of data sets: Parquet files addressed by their content."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.dependencies import Services, ServicesOf
+from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
+from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import problems
 from app.api.http.uploads import (
+    LONGEST_SECONDS,
     OCTET_STREAM,
     PARQUET,
-    ReceivedFile,
     file_body,
     received_file,
     require_media_type,
@@ -20,7 +19,6 @@ from app.api.http.uploads import (
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import Cursor, Description, Limit, Name, Reference
-from app.library.database import run_transaction
 from app.library.datasets import (
     DatasetSummary,
     create_dataset,
@@ -29,7 +27,6 @@ from app.library.datasets import (
     list_datasets,
     validate_parquet,
 )
-from app.library.records import DatasetRecord
 from app.library.storage import dataset_key
 
 router = APIRouter(tags=["datasets"])
@@ -55,53 +52,33 @@ async def upload(
     folder = services.settings.data_dir / "uploads"
     with services.uploads.place(caller=caller_of(request)):
         async with received_file(request, folder=folder) as file:
-            known = await _find(services, file.sha256)
+            async with services.sessions() as session:
+                known = await find_by_sha256(session, file.sha256)
             summary = (
                 DatasetSummary(known.num_items, known.num_images)
                 if known is not None
-                else await asyncio.to_thread(validate_parquet, file.path)
+                else await run_until_disconnect(
+                    validate_parquet(file.path), request=request, seconds=LONGEST_SECONDS
+                )
             )
-            record = await _store(
-                services, file, summary=summary, name=name, description=description
-            )
+            key = dataset_key(file.sha256)
+            # Before the row, so that no row ever names a missing file.
+            await services.store.put_file(key, file.path)
+            async with services.sessions.begin() as session:
+                record = await create_dataset(
+                    session,
+                    name=name,
+                    sha256=file.sha256,
+                    size_bytes=file.size_bytes,
+                    num_items=summary.num_items,
+                    num_images=summary.num_images,
+                    storage_key=key,
+                    description=description,
+                )
     if known is not None:
         response.status_code = 200
     response.headers["location"] = f"/datasets/{record.id}"
     return DatasetBody.model_validate(record)
-
-
-async def _find(services: Services, sha256: str) -> DatasetRecord | None:
-    async def work(session: AsyncSession) -> DatasetRecord | None:
-        return await find_by_sha256(session, sha256)
-
-    return await run_transaction(services.sessions, work)
-
-
-async def _store(
-    services: Services,
-    file: ReceivedFile,
-    *,
-    summary: DatasetSummary,
-    name: str,
-    description: str,
-) -> DatasetRecord:
-    key = dataset_key(file.sha256)
-    # Before the row, so that no row ever names a missing file.
-    await services.store.put_file(key, file.path)
-
-    async def work(session: AsyncSession) -> DatasetRecord:
-        return await create_dataset(
-            session,
-            name=name,
-            sha256=file.sha256,
-            size_bytes=file.size_bytes,
-            num_items=summary.num_items,
-            num_images=summary.num_images,
-            storage_key=key,
-            description=description,
-        )
-
-    return await run_transaction(services.sessions, work)
 
 
 @router.get("/datasets", responses=problems())
@@ -109,12 +86,9 @@ async def list_page(
     services: ServicesOf, *, limit: Limit = 50, cursor: Cursor | None = None
 ) -> PageBody[DatasetBody]:
     """Lists data sets, newest first."""
-
-    async def work(session: AsyncSession) -> PageBody[DatasetBody]:
+    async with services.sessions() as session:
         page = await list_datasets(session, limit=limit, cursor=cursor)
-        return PageBody[DatasetBody].model_validate(page)
-
-    return await run_transaction(services.sessions, work)
+    return PageBody[DatasetBody].model_validate(page)
 
 
 @router.get("/datasets/{ref}", responses=problems(404))
@@ -122,8 +96,5 @@ async def get_one(
     ref: Annotated[Reference, Path(description="An id or a name.")], services: ServicesOf
 ) -> DatasetBody:
     """Describes one data set."""
-
-    async def work(session: AsyncSession) -> DatasetBody:
+    async with services.sessions() as session:
         return DatasetBody.model_validate(await get_dataset(session, ref))
-
-    return await run_transaction(services.sessions, work)

@@ -1,4 +1,8 @@
+import asyncio
 import io
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +17,13 @@ from app.core.errors import InvalidDatasetError
 from app.library import datasets, parquet_check
 from app.library.datasets import DatasetSummary, validate_parquet
 from app.library.parquet_check import RefusalError, check
+from tests.fakes.waiting import until, wait_until
 
+SLOW = """
+import os, pathlib, time
+pathlib.Path({path!r}).write_text(str(os.getpid()))
+time.sleep(600)
+"""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -55,7 +65,9 @@ def refused(path: Path) -> str:
 
 
 def test_a_good_file_is_counted_in_a_process_of_its_own(tmp_path: Path) -> None:
-    assert validate_parquet(write(tmp_path, rows(5))) == DatasetSummary(num_items=5, num_images=2)
+    assert asyncio.run(validate_parquet(write(tmp_path, rows(5)))) == DatasetSummary(
+        num_items=5, num_images=2
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -77,6 +89,32 @@ def test_several_answers_and_foreign_columns_are_accepted(tmp_path: Path) -> Non
     assert check(write(tmp_path, items, schema)) == {"num_items": 1, "num_images": 1}
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        ("id", pa.array(["a", "x" * 201]), "row 1: its id has more than 200"),
+        ("image_id", pa.array([" ", None]), "row 0: its image_id is empty"),
+        ("split", pa.array([None, "a\0"]), "row 1: its split has a NUL"),
+        ("split", pa.array([1, 2]), "the column split is no string"),
+        ("id", pa.array([1.5, 2.5]), "the column id is no string or integer"),
+        ("image_id", pa.array([["a"], ["b"]]), "the column image_id is no string or integer"),
+    ],
+)
+def test_labels_have_bounds_as_texts_have(
+    tmp_path: Path, *, column: str, values: pa.Array, reason: str
+) -> None:
+    path = write(tmp_path, rows(2))
+    pq.write_table(pq.read_table(path).append_column(column, values), path)
+    assert reason in refused(path)
+
+
+def test_labels_may_be_numbers_or_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, rows(2))
+    table = pq.read_table(path).append_column("id", pa.array([1, 2]))
+    pq.write_table(table.append_column("split", pa.array(["train", None])), path)
+    assert check(path)["num_items"] == 2
+
+
 def test_many_row_groups_are_one_data_set(tmp_path: Path) -> None:
     assert check(write(tmp_path, rows(50), row_group_size=3))["num_items"] == 50
 
@@ -85,7 +123,7 @@ def test_a_refusal_comes_back_from_the_process(tmp_path: Path) -> None:
     items = rows(3)
     items[2]["question"] = " "
     with pytest.raises(InvalidDatasetError, match="row 2: its question is empty"):
-        validate_parquet(write(tmp_path, items))
+        asyncio.run(validate_parquet(write(tmp_path, items)))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +262,7 @@ def test_a_small_file_that_unfolds_without_end_is_refused_within_its_memory(tmp_
     pq.write_table(table, path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 20_000
     with pytest.raises(InvalidDatasetError, match="memory"):
-        validate_parquet(path, memory_bytes=100_000_000)
+        asyncio.run(validate_parquet(path, memory_bytes=100_000_000))
 
 
 def test_a_reader_that_crashes_is_a_refusal(
@@ -234,7 +272,7 @@ def test_a_reader_that_crashes_is_a_refusal(
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
     with pytest.raises(InvalidDatasetError, match="limits"):
-        validate_parquet(write(tmp_path, rows()))
+        asyncio.run(validate_parquet(write(tmp_path, rows())))
 
 
 def test_a_file_that_takes_for_ever_is_refused(
@@ -245,4 +283,45 @@ def test_a_file_that_takes_for_ever_is_refused(
     monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
     monkeypatch.setattr(datasets, "CHECK_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(InvalidDatasetError, match="too long"):
-        validate_parquet(write(tmp_path, rows()))
+        asyncio.run(validate_parquet(write(tmp_path, rows())))
+
+
+@pytest.mark.anyio
+async def test_the_reader_ends_with_who_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, started = tmp_path / "slow.py", tmp_path / "pid"
+    script.write_text(SLOW.format(path=str(started)))
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
+    waiting = asyncio.create_task(validate_parquet(write(tmp_path, rows())))
+    await until(lambda: started.exists() and bool(started.read_text()))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+
+
+def test_the_reader_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
+    # An endless file, as far as the reader gets to know.
+    fifo = tmp_path / "endless"
+    os.mkfifo(fifo)
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from app.library.datasets import validate_parquet\n"
+        "asyncio.run(validate_parquet(pathlib.Path(sys.argv[1])))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(fifo)])  # noqa: S603 - our own
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    wait_until(lambda: bool(children.read_text().split()))
+    (reader,) = map(int, children.read_text().split())
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_alive(reader))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
