@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
+from app.core.errors import IncompatibleBackboneError, InvalidInputError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.messages import HealthResponse
 
@@ -31,25 +31,60 @@ class ServingWorkers:
 
 
 def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:
-    """The worker whose backbone fits all of the vectors; any worker when there are no vectors.
+    """The worker whose backbone fits all of the vectors, or the only one when there are none.
 
     Args:
         fingerprints: Of the backbones that the vectors were made for.
         serving: The workers there are; at least one.
 
     Raises:
+        InvalidInputError: There are no vectors and several backbones.
         IncompatibleBackboneError: The vectors differ, or no worker serves their backbone.
     """
     found = sorted(set(fingerprints))
     served = {health.backbone.fingerprint: health for health in reversed(serving)}
-    if not found:
+    if not found and len(served) == 1:
         return serving[0]
+    if not found:
+        raise _not_one(list(served.values()), found="none")
     if len(found) == 1 and found[0] in served:
         return served[found[0]]
     wanted = sorted(served)
     raise IncompatibleBackboneError(
         f"Wanted vectors of backbone {_short(wanted)}, found {_short(found)}",
         details={"wanted": wanted, "found": found},
+    )
+
+
+def fingerprint_of(backbone: str, serving: Sequence[HealthResponse]) -> str:
+    """The fingerprint of the backbone that is called so, or has this fingerprint itself.
+
+    Raises:
+        InvalidInputError: Several are called so.
+        IncompatibleBackboneError: None is.
+    """
+    served = {health.backbone.fingerprint: health for health in serving}
+    if backbone in served:
+        return backbone
+    named = [health for health in served.values() if health.backbone.name == backbone]
+    if len(named) == 1:
+        return named[0].backbone.fingerprint
+    if named:
+        raise _not_one(named, found=backbone)
+    wanted = sorted(health.backbone.name for health in served.values())
+    raise IncompatibleBackboneError(
+        f"Wanted one of the backbones {', '.join(wanted)}, found {backbone[:64]}",
+        details={"wanted": wanted, "found": backbone[:64]},
+    )
+
+
+def _not_one(served: Sequence[HealthResponse], *, found: str) -> InvalidInputError:
+    wanted = {health.backbone.fingerprint: health.backbone.name for health in served}
+    return InvalidInputError(
+        "Several backbones are served: wanted the name or fingerprint of one in `backbone`, "
+        f"found {found[:64]}; there are "
+        + ", ".join(f"{name} ({fingerprint})" for fingerprint, name in sorted(wanted.items())),
+        details={"param": "backbone", "wanted": wanted},
     )
 
 

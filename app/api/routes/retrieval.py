@@ -10,7 +10,7 @@ from app.api.http.problems import problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.vector_selection import Embedding, embed_query
-from app.rpc.backbones import backbone_for
+from app.rpc.backbones import backbone_for, fingerprint_of
 
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 
@@ -46,14 +46,18 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
 
 
 async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
+    serving = await services.serving.now()
+    wanted = [] if body.backbone is None else [fingerprint_of(body.backbone, serving)]
+    worker = backbone_for(wanted, serving)
     if body.embedding is None:
         texts = [] if body.image is None else [body.image]
         images = await read_images(texts, limits=ImageLimits.of(services.settings))
         return await embed_query(
-            services, image=next(iter(images), None), text=body.text, backbone=body.backbone
+            services,
+            image=next(iter(images), None),
+            text=body.text,
+            backbone=worker.backbone.fingerprint,
         )
-    wanted = [] if body.backbone is None else [body.backbone]
-    worker = backbone_for(wanted, await services.serving.now())
     return Embedding(
         space=worker.space,
         values=np.asarray(body.embedding, dtype=np.float32),

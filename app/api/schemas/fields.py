@@ -19,6 +19,7 @@ from app.core.identifiers import (
 MAX_PROMPT_CHARACTERS: Final = 32_768
 MAX_IMAGE_CHARACTERS: Final = 48 * 1024 * 1024
 MAX_REFERENCE_CHARACTERS: Final = 201
+MAX_BACKBONE_CHARACTERS: Final = 400
 MAX_EMBEDDING_LENGTH: Final = 65_536
 MAX_EMBEDDING_VALUE: Final = 1e6
 MAX_SEED: Final = 2**63 - 1
@@ -60,6 +61,15 @@ Prompt: TypeAlias = Annotated[
 ]
 Reference: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_REFERENCE_CHARACTERS), _SAFE
+]
+BackboneRef: TypeAlias = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_BACKBONE_CHARACTERS),
+    _SAFE,
+    Field(
+        description="Its name or fingerprint; needed where several are served and no vector "
+        "tells which is meant."
+    ),
 ]
 Fingerprint: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ImageText: TypeAlias = Annotated[

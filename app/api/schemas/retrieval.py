@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import (
     MAX_EMBEDDING_LENGTH,
+    BackboneRef,
     EmbeddingValue,
-    Fingerprint,
     ImageText,
     Prompt,
 )
@@ -24,7 +24,7 @@ class RetrieveRequest(RequestBody):
         Annotated[list[EmbeddingValue], Field(min_length=2, max_length=MAX_EMBEDDING_LENGTH)] | None
     ) = None
     k: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
-    backbone: Fingerprint | None = None
+    backbone: BackboneRef | None = None
     min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
     include_collapsed: Annotated[bool, Field(strict=True)] = False
 

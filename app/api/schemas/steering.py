@@ -9,6 +9,7 @@ from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import (
     MAX_STOPS,
     MAX_VECTORS,
+    BackboneRef,
     Flag,
     ImageText,
     Penalty,
@@ -67,6 +68,7 @@ class SteerRequest(RequestBody):
         Messages | None,
         Field(description="Several turns in OpenAI's shape, in place of prompt and images."),
     ] = None
+    backbone: BackboneRef | None = None
     vector: VectorField = None
     strength: Strength = 1.0
     demonstrations: DemonstrationsChoice | None = None

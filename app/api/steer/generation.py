@@ -31,7 +31,7 @@ from app.api.steer.receipts import verify_receipt
 from app.api.steer.vector_selection import Choice, Query, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
-from app.rpc.backbones import backbone_for
+from app.rpc.backbones import backbone_for, fingerprint_of
 from app.rpc.messages import MAX_SEED, GenerateRequest, GenerateResponse
 
 MAX_DEADLINE_SECONDS: Final = 3600.0
@@ -115,6 +115,8 @@ async def make_plan(
         VLibraryError: Something is missing, malformed or does not fit together.
     """
     _check_limits(body, services=services)
+    if body.backbone is not None and backbone is None:
+        backbone = fingerprint_of(body.backbone, await services.serving.now())
     asked = conversation_of(body)
     images = await read_images(asked.images, limits=ImageLimits.of(services.settings))
     query = Query(text=asked.question, image=asked.shown(images))

@@ -27,6 +27,7 @@ from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
 from app.library.retrieval import RetrievalResult
 from app.library.vectors import get_vector
+from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
 
 AUTO: Final = "auto"
@@ -178,14 +179,15 @@ class Embedding:
 async def embed_query(
     services: Services, *, image: bytes | None, text: str | None, backbone: str | None = None
 ) -> Embedding:
-    """The embedding of a query by the backbone that is served, or by the one asked for.
+    """The embedding of a query by the only backbone that is served, or by the one asked for.
 
     Raises:
         WorkerUnavailableError: No worker answers.
         IncompatibleBackboneError: None serves the backbone asked for.
+        InvalidInputError: Several are served and none was asked for.
     """
     if backbone is None:
-        backbone = (await services.serving.now())[0].backbone.fingerprint
+        backbone = backbone_for([], await services.serving.now()).backbone.fingerprint
     answer = await services.workers.embed(
         EmbedRequest(images=(image,), questions=(text,)), backbone_fingerprint=backbone
     )

@@ -18,7 +18,7 @@ BAD_QUERIES: list[dict[str, object]] = [
     {"embedding": [1e300] * 16},
     {"text": "q", "k": 10**9},
     {"text": "q", "k": 0},
-    {"text": "q", "backbone": "not hex"},
+    {"text": "q", "backbone": ""},
 ]
 
 

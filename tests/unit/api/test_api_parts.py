@@ -261,8 +261,10 @@ def health(digit: str) -> HealthResponse:
 
 
 class TestBackbones:
-    def test_without_vectors_any_worker_will_do(self) -> None:
-        assert backbone_for([], [health("a"), health("b")]).backbone == backbone("a")
+    def test_without_vectors_the_only_backbone_is_meant(self) -> None:
+        assert backbone_for([], [health("a"), health("a")]).backbone == backbone("a")
+        with pytest.raises(InvalidInputError, match="Several backbones"):
+            backbone_for([], [health("a"), health("b")])
 
     def test_vectors_choose_their_backbone(self) -> None:
         found = backbone_for(["b" * 64, "b" * 64], [health("a"), health("b")])
