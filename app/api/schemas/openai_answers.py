@@ -82,21 +82,20 @@ class LogprobBody(ResponseBody):
 
 
 class ContentLogprobBody(ResponseBody):
-    """The token that was taken, and the likeliest ones in its place."""
+    """The token that was taken, with its share of the text, and the likeliest ones in its place."""
 
     token: str
     logprob: float = Field(le=0)
-    bytes: tuple[int, ...] | None
+    bytes: tuple[int, ...]
     top_logprobs: tuple[LogprobBody, ...]
 
     @classmethod
     def of(cls, found: TokenLogprobsBody) -> Self:
         """In OpenAI's words."""
-        taken = LogprobBody.of(found)
         return cls(
-            token=taken.token,
-            logprob=taken.logprob,
-            bytes=taken.bytes,
+            token=found.text,
+            logprob=found.logprob,
+            bytes=tuple(found.text.encode()),
             top_logprobs=tuple(LogprobBody.of(other) for other in found.top),
         )
 

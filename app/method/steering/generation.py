@@ -26,7 +26,7 @@ class Generation:
     """What the backbone answered to one prompt.
 
     Attributes:
-        text: The answer without control tokens and surrounding space.
+        text: The answer without control tokens and the space before it.
         token_ids: What was generated, without padding and without the token that ended it.
         finish_reason: `stop` when the backbone ended its turn, `length` when it ran out of tokens.
         num_prompt_tokens: Length of the prompt, image tokens included.
@@ -100,7 +100,7 @@ def _read(backbone: Backbone, ids: Sequence[int], num_prompt_tokens: int) -> Gen
     stop = next((index for index, token_id in enumerate(ids) if token_id in ends), None)
     kept = tuple(ids if stop is None else ids[:stop])
     return Generation(
-        text=str(backbone.tokenizer.decode(list(kept), skip_special_tokens=True)).strip(),
+        text=str(backbone.tokenizer.decode(list(kept), skip_special_tokens=True)).lstrip(),
         token_ids=kept,
         finish_reason="length" if stop is None else "stop",
         num_prompt_tokens=num_prompt_tokens,

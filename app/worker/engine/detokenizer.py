@@ -3,6 +3,7 @@
 Knows token ids and a way to decode them; no sequence and no backbone.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
@@ -18,8 +19,11 @@ Decode = Callable[[list[int]], str]
 class Detokenizer:
     """An answer's text, decoded a few tokens at a time.
 
-    Space around the answer is no part of it, nor is a stop text or what comes after it. What could
-    still turn out to be either is held back, as is a character whose bytes are not all there.
+    Space before the answer is no part of it, nor is a stop text or what comes after it. What could
+    still turn out to be a stop text is held back, as is a character whose bytes are not all there.
+
+    Every token has its share of the text, and all shares joined are the text: a character belongs
+    to the token that completes it, and the tokens before that have none.
 
     Args:
         decode: Text of token ids, without control tokens.
@@ -31,14 +35,17 @@ class Detokenizer:
         self._stop = stop
         self._most_held = max(map(len, stop), default=1) - 1
         self._token_ids: list[int] = []
-        self._begin = self._end = 0
+        self._begin = self._end = self._before = 0
         self._text = ""
+        # Where in the text each token's share ends.
+        self._ends: list[int] = []
         self._num_shown = 0
         self.is_stopped = False
 
     def add(self, token_id: int) -> None:
         """Take the next token; `is_stopped` says whether it completed a stop text."""
         self._token_ids.append(token_id)
+        self._ends.append(len(self._text))
         self._grow(is_last=False)
 
     def end(self) -> None:
@@ -49,7 +56,41 @@ class Detokenizer:
     @property
     def whole(self) -> str:
         """All of the answer so far."""
-        return self._text.strip()
+        return self._text.lstrip()
+
+    @property
+    def num_covered(self) -> int:
+        """How many tokens the answer consists of; those of a stop text are none of them."""
+        if not self.is_stopped:
+            return len(self._ends)
+        # The last of them may have begun the stop text as well.
+        return 1 + bisect_left(self._ends, len(self._text)) if self._text else 0
+
+    @property
+    def num_settled(self) -> int:
+        """How many tokens have their whole share shown; one without a share goes with the next."""
+        if not self._num_shown:
+            return 0
+        place = bisect_left(self._ends, self._num_shown)
+        return place + (self._ends[place : place + 1] == [self._num_shown])
+
+    def share(self, place: int) -> str:
+        """The text of the token at a place of the answer."""
+        start = self._start
+        begin = self._ends[place - 1] if place else 0
+        return self._text[max(begin, start) : max(self._ends[place], start)]
+
+    def read(self, token_id: int) -> str:
+        """How another token would read in the place of the last one; nothing for control tokens."""
+        known = self._token_ids[self._before : -1]
+        text = self._decode([*known, token_id])[len(self._decode(known)) :]
+        is_first = not self._text[: self._ends[-2] if len(self._ends) > 1 else 0].strip()
+        return text.lstrip() if is_first else text
+
+    @property
+    def _start(self) -> int:
+        """Where the answer begins, behind the space before it."""
+        return len(self._text) - len(self._text.lstrip())
 
     def shown(self, *, is_last: bool) -> str:
         """What can be shown now and was not before; all calls together give the whole.
@@ -57,16 +98,14 @@ class Detokenizer:
         Args:
             is_last: Whether the answer has ended, so that nothing need be held back.
         """
-        safe = self._text if is_last else self._text[: max(0, len(self._text) - self._most_held)]
-        start = len(self._text) - len(self._text.lstrip())
-        # Space at the end may turn out to be followed by a word.
-        end = len(safe.rstrip())
-        begin = max(start, self._num_shown)
-        self._num_shown = max(begin, end)
-        return safe[begin:end]
+        end = len(self._text) if is_last else max(0, len(self._text) - self._most_held)
+        begin = max(self._start, self._num_shown)
+        self._num_shown = max(self._num_shown, end)
+        return self._text[begin:end]
 
     def _grow(self, *, is_last: bool) -> None:
         """Decode the new tokens behind some known ones, since a token's text may depend on them."""
+        self._before = self._begin
         before = self._decode(self._token_ids[self._begin : self._end])
         now = self._decode(self._token_ids[self._begin :])
         is_held = len(self._token_ids) - self._end < _MOST_TOKENS_OF_A_CHARACTER
@@ -79,6 +118,7 @@ class Detokenizer:
             # A token without text, such as a control token, is no context for the next one.
             self._begin = self._end
         self._end = len(self._token_ids)
+        self._ends[-1:] = [len(self._text)] if self._ends else []
         found = [place for stop in self._stop if (place := self._find(stop, known)) >= 0]
         if found:
             self._text = self._text[: min(found)]

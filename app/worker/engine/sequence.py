@@ -4,7 +4,7 @@ A sequence belongs to the device thread between `Engine.add` and its return from
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from jaxtyping import Float
@@ -24,7 +24,7 @@ class Increment:
 
     Attributes:
         text: Nothing while everything is held back.
-        token_ids: Tokens that were taken.
+        token_ids: Tokens whose text is shown by now.
         scores: Their scores, if the sequence keeps them.
     """
 
@@ -49,8 +49,8 @@ class Sequence:
         keeps_first: Whether to keep the distribution of the first token.
         listener: Told of every token at once, on the device thread.
         token_ids: The answer so far, without the token that ends the turn.
-        scores: One a token, when the sampling asks for them.
-        text: The answer without control tokens and surrounding space, set when it is finished.
+        scores: One a token of the text, when the sampling asks for them.
+        text: The answer without control tokens and the space before it, set when it is finished.
         finish_reason: Why it ended, set when it is finished.
         error: What it failed with; text and finish reason are not set then.
         sites_hit: Fewest sites shifted in any pass; 0 while unsteered.
@@ -137,22 +137,27 @@ class Sequence:
         if growing is not None and self.finish_reason is not None:
             growing.end()
         if self.finish_reason is not None:
-            self.text = decode(self.token_ids).strip() if growing is None else growing.whole
+            self.text = decode(self.token_ids).lstrip() if growing is None else growing.whole
         self._tell(growing)
+        if self.finish_reason is not None and growing is not None:
+            self.scores = self._shared_scores(growing, 0, growing.num_covered)
 
     def _text_so_far(self, decode: Decode) -> Detokenizer | None:
         """None where nobody looks at the text before it is whole."""
-        is_watched = self.listener is not None or self.sampling.stop
+        sampling = self.sampling
+        is_scored = sampling.top_logprobs is not None
+        is_watched = self.listener is not None or sampling.stop or is_scored
         if is_watched and self._growing is None:
             self._growing = Detokenizer(decode, stop=self.sampling.stop)
         return self._growing
 
     def _take(self, token_id: int, growing: Detokenizer | None, score: TokenScore | None) -> None:
         self.token_ids.append(token_id)
-        if score is not None:
-            self.scores.append(score)
         if growing is not None:
             growing.add(token_id)
+        if score is not None and growing is not None:
+            top = (replace(one, text=growing.read(one.token_id) or one.text) for one in score.top)
+            self.scores.append(replace(score, top=tuple(top)))
         if growing is not None and growing.is_stopped:
             self.finish_reason = "stop"
         elif len(self.token_ids) >= self.sampling.max_new_tokens:
@@ -161,12 +166,21 @@ class Sequence:
     def _tell(self, growing: Detokenizer | None) -> None:
         if self.listener is None or growing is None:
             return
-        new = slice(self._num_told, len(self.token_ids))
-        self._num_told = len(self.token_ids)
+        text = growing.shown(is_last=self.is_finished)
+        begin = self._num_told
+        end = growing.num_covered if self.is_finished else growing.num_settled
+        self._num_told = max(begin, end)
         increment = Increment(
-            text=growing.shown(is_last=self.is_finished),
-            token_ids=tuple(self.token_ids[new]),
-            scores=tuple(self.scores[new]),
+            text=text,
+            token_ids=tuple(self.token_ids[begin:end]),
+            scores=tuple(self._shared_scores(growing, begin, end)),
         )
         if increment.text or increment.token_ids:
             self.listener(increment)
+
+    def _shared_scores(self, growing: Detokenizer, begin: int, end: int) -> list[TokenScore]:
+        """The scores of some tokens, each with its share of the text."""
+        return [
+            replace(score, taken=replace(score.taken, text=growing.share(place)))
+            for place, score in enumerate(self.scores[begin:end], start=begin)
+        ]

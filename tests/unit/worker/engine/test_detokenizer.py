@@ -37,7 +37,51 @@ def test_what_was_shown_is_the_whole_answer(letters: str, stop: list[str]) -> No
     growing = Detokenizer(_by_letter, stop=tuple(stop))
     shown = _show(growing, list(map(ord, letters)))
     assert "".join(shown) == growing.whole
-    assert not any(one in growing.whole for one in stop if one.strip() == one)
+    assert not any(one in growing.whole for one in stop)
+
+
+@given(
+    text=st.text("ab \u00e9\u4e09\U0001f642", max_size=30),
+    stop=st.lists(st.text("ab \u00e9\U0001f642", min_size=1, max_size=3), max_size=3),
+)
+def test_shares_of_tokens_joined_are_the_text_that_is_shown(text: str, stop: list[str]) -> None:
+    growing = Detokenizer(_by_byte, stop=tuple(stop))
+    shown = ""
+    told: list[str] = []
+    for token_id in text.encode():
+        growing.add(token_id)
+        shown += growing.shown(is_last=growing.is_stopped)
+        if growing.is_stopped:
+            break
+        settled = growing.num_settled
+        told += [growing.share(place) for place in range(len(told), settled)]
+        assert shown.startswith("".join(told))
+    growing.end()
+    shown += growing.shown(is_last=True)
+    shares = [growing.share(place) for place in range(growing.num_covered)]
+    assert "".join(shares) == shown == growing.whole
+    assert shares[: len(told)] == told
+    if not growing.is_stopped:
+        assert len(shares) == len(text.encode())
+    elif shares:
+        # The last of them begins before the stop text.
+        assert shares[-1] or not growing.whole
+
+
+def test_another_token_reads_as_it_would_in_that_place() -> None:
+    words = ["\u2581red", "\u2581disc", "s", "<control>"]
+
+    def decode(token_ids: list[int]) -> str:
+        text = "".join(words[one] for one in token_ids if one != 3).replace("\u2581", " ")
+        return text.removeprefix(" ")
+
+    growing = Detokenizer(decode)
+    growing.add(0)
+    assert [growing.read(one) for one in (0, 1, 2, 3)] == ["red", "disc", "s", ""]
+    growing.add(1)
+    assert [growing.read(one) for one in (0, 1, 2, 3)] == [" red", " disc", "s", ""]
+    growing.add(2)
+    assert [growing.share(place) for place in range(3)] == ["red", " disc", "s"]
 
 
 @given(letters=st.text(LETTERS, min_size=1, max_size=40), stop=st.text("abc", min_size=2))
@@ -50,14 +94,14 @@ def test_no_part_of_a_stop_text_is_ever_shown(letters: str, stop: str) -> None:
         if growing.is_stopped:
             break
     assert growing.is_stopped
-    assert (letters + stop)[: (letters + stop).index(stop)].strip() == shown
+    assert (letters + stop)[: (letters + stop).index(stop)].lstrip() == shown
 
 
 @given(text=st.text(max_size=20))
 def test_half_a_character_waits_for_its_other_bytes(text: str) -> None:
     growing = Detokenizer(_by_byte)
     shown = _show(growing, list(text.encode(errors="ignore")))
-    wanted = text.encode(errors="ignore").decode().strip()
+    wanted = text.encode(errors="ignore").decode().lstrip()
     assert "".join(shown) == wanted
     if "\ufffd" not in wanted:
         assert not any("\ufffd" in part for part in shown)
@@ -74,7 +118,7 @@ def test_a_real_tokenizer_reads_the_same_a_token_at_a_time(text: str) -> None:
     tokenizer = _TOKENIZER
     token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     growing = Detokenizer(lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
-    assert "".join(_show(growing, token_ids)) == str(tokenizer.decode(token_ids)).strip()
+    assert "".join(_show(growing, token_ids)) == str(tokenizer.decode(token_ids)).lstrip()
 
 
 def test_a_word_behind_a_control_token_keeps_its_space() -> None:

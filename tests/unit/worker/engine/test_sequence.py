@@ -2,8 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.worker.engine.sampling import SamplingParams
-from app.worker.engine.sequence import Sequence
+from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
+from app.worker.engine.sequence import Increment, Sequence
 
 END = 0
 
@@ -39,7 +39,7 @@ def test_an_answer_ends_before_the_first_stop_text(letters: str, stop: list[str]
     if ends:
         seen = letters[: ends[0]]
         wanted = seen[: min(seen.find(s) for s in stop if s in seen)]
-    assert answered.text == wanted.strip()
+    assert answered.text == wanted.lstrip()
     assert answered.finish_reason == "stop"
 
 
@@ -60,3 +60,36 @@ def test_the_receipt_keeps_the_fewest_sites_of_all_passes() -> None:
         sequence.note_forward(sites_hit=sites, now=float(sites))
     assert (sequence.sites_hit, sequence.num_forwards) == (4, 3)
     assert (sequence.first, sequence.latest) == (6.0, 6.0)
+
+
+def _score(token_id: int) -> TokenScore:
+    taken = ScoredToken(token_id=token_id, text="alone", logprob=-1.0)
+    return TokenScore(taken=taken, top=(taken,))
+
+
+@given(
+    letters=st.text("ab ", max_size=30),
+    stop=st.lists(st.text("ab ", min_size=1, max_size=3), max_size=2),
+)
+def test_scores_cover_the_text_that_is_shown_and_no_more(letters: str, stop: list[str]) -> None:
+    streamed: list[Increment] = []
+    sequences = []
+    for listener in (None, streamed.append):
+        sequence = Sequence(
+            id="one",
+            inputs={"input_ids": torch.ones((1, 3), dtype=torch.long)},
+            sampling=SamplingParams(max_new_tokens=1000, stop=tuple(stop), top_logprobs=1),
+            listener=listener,
+        )
+        for token_id in [*map(ord, letters), END]:
+            if not sequence.is_finished:
+                sequence.append(
+                    token_id, ends=frozenset({END}), decode=_text, score=_score(token_id)
+                )
+        sequences.append(sequence)
+    whole, watched = sequences
+    assert "".join(score.taken.text for score in whole.scores) == whole.text == watched.text
+    assert "".join(one.text for one in streamed) == whole.text
+    told = [score for one in streamed for score in one.scores]
+    assert told == whole.scores == watched.scores
+    assert sum(len(one.token_ids) for one in streamed) == len(told)
