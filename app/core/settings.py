@@ -58,6 +58,12 @@ def default_data_dir() -> Path:
     return Path(home) / "vlibrary"
 
 
+def default_cache_dir() -> Path:
+    """Where lies what can be computed again."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vlibrary"
+
+
 class PolicyVector(BaseModel):
     """A stored vector that every answer is steered by, and how strongly."""
 

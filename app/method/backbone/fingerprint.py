@@ -1,12 +1,11 @@
 """What a backbone is told apart by: digests of its parts and the fingerprint made of them.
 
-Knows configurations, tokenizers and weight files; loads nothing.
+Knows configurations and tokenizers; loads nothing.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 from transformers import PreTrainedModel, ProcessorMixin
@@ -14,9 +13,20 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from app.core.backbones import BackboneDescription
 
-_WHOLE_FILE_BYTES: Final = 256 * 1024 * 1024
-_SAMPLE_BYTES: Final = 1024 * 1024
-_NUM_SAMPLES: Final = 64
+# What a configuration says of files, versions and how it is computed, not of what comes out.
+_CONFIG_NOISE: Final = frozenset(
+    {
+        "architectures",
+        "dtype",
+        "initializer_range",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
 _PROCESSOR_NOISE: Final = frozenset(
     {
         "image_processor_type",
@@ -47,36 +57,32 @@ def _processor_digest(processor: ProcessorMixin) -> str:
     return _digest({key: settings[key] for key in settings if key not in _PROCESSOR_NOISE})
 
 
-def _content(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    yield f"{path.name}:{size}\n".encode()
-    with path.open("rb") as file:
-        if size <= _WHOLE_FILE_BYTES:
-            yield file.read()
-            return
-        # Reading tens of gigabytes at every start buys nothing: the sizes, the header and evenly
-        # spread samples tell any two trainings apart.
-        for index in range(_NUM_SAMPLES):
-            file.seek(index * (size - _SAMPLE_BYTES) // (_NUM_SAMPLES - 1))
-            yield file.read(_SAMPLE_BYTES)
+def _model_digest(model: PreTrainedModel) -> str:
+    """Every setting that is not the default and can change an answer."""
+    return _digest(_without_noise(model.config.to_diff_dict()))
 
 
-def digest_of_files(folder: Path) -> str:
-    """A digest of the weight files in a folder, wholly read unless they are very large."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        for part in _content(path):
-            digest.update(part)
-    return digest.hexdigest()
+def _without_noise(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: _without_noise(item)
+        for key, item in value.items()
+        if key not in _CONFIG_NOISE and not str(key).startswith("_")
+    }
+
+
+def _ends_digest(model: PreTrainedModel) -> str:
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return _digest(sorted(ends) if isinstance(ends, list | tuple) else [ends])
 
 
 def digest_of_parameters(model: PreTrainedModel) -> str:
-    """A digest of samples of all weights in memory."""
+    """A digest of all weights in memory, as they are in float32."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().flatten()[:: max(1, parameter.numel() // _NUM_SAMPLES)]
         digest.update(f"{name}:{tuple(parameter.shape)}\n".encode())
-        digest.update(flat.float().cpu().numpy().tobytes())
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -103,7 +109,8 @@ def describe(
         "tokenizer": _tokenizer_digest(processor.tokenizer),
         "processor": _processor_digest(processor),
         "chat_template": _digest(getattr(processor, "chat_template", None)),
-        "rope": _digest(getattr(config, "rope_parameters", None)),
+        "settings": _model_digest(model),
+        "ends": _ends_digest(model),
         "revision": revision,
     }
     return BackboneDescription(

@@ -3,6 +3,7 @@
 Knows how to load and identify a backbone; knows nothing of vectors.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from app.core.backbones import BackboneDescription
 from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
 from app.method.backbone.chat import AnswerFormat, find_answer_format
-from app.method.backbone.fingerprint import describe, digest_of_files, digest_of_parameters
+from app.method.backbone.digests import digest_of_files
+from app.method.backbone.fingerprint import describe, digest_of_parameters
 
 POCKET: Final = "pocket"
 POCKET_FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "pocket-lvlm"
@@ -97,7 +99,7 @@ def backbone_from_parts(
         model: An image-text-to-text model.
         processor: Its processor.
         name: What people call it.
-        revision: Identifies the weights; None digests samples of them.
+        revision: Identifies the weights; None digests them.
 
     Raises:
         UnsupportedBackboneError: The chat template has no end of turn, or the tokenizer no token
@@ -157,6 +159,22 @@ def _revision(source: str, model: PreTrainedModel) -> str:
     return str(getattr(model.config, "_commit_hash", None) or source)
 
 
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+
+
+def _quantisation(folder: Path) -> str:
+    """What to say of how the weights are packed, where they are."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    packing = config.get("quantization_config") if isinstance(config, dict) else None
+    if not isinstance(packing, dict):
+        return ""
+    return f"weights quantised by {packing.get('quant_method', 'an unknown method')}: "
+
+
 def load_backbone(
     source: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
 ) -> Backbone:
@@ -178,6 +196,8 @@ def load_backbone(
     options: Mapping[str, Any] = {
         "dtype": _resolve_dtype(dtype, target),
         "attn_implementation": attention,
+        # Pickled weights run code when they are read.
+        "use_safetensors": True,
     }
     try:
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(place, **options)
@@ -185,12 +205,15 @@ def load_backbone(
         processor = load_processor(place)
     except OSError as error:
         raise NotFoundError(
-            f"No such backbone: wanted a folder or hub id with a checkpoint, found {source}",
-            details={"source": source},
+            f"No such backbone: wanted a folder or hub id with a checkpoint in safetensors files, "
+            f"found {source}: {_first_line(error)}",
+            details={"source": source, "reason": type(error).__name__},
         ) from error
-    except (ValueError, ImportError) as error:
+    except Exception as error:
+        # Libraries that read quantised weights fail in ways of their own.
         raise UnsupportedBackboneError(
-            f"{source} cannot be loaded: wanted an image-text-to-text model and its processor",
+            f"{source} cannot be loaded: wanted an image-text-to-text model and its processor, "
+            f"found {_quantisation(Path(place))}{_first_line(error)}",
             details={"source": source, "reason": type(error).__name__},
         ) from error
     if not hasattr(processor, "image_processor"):

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +7,6 @@ import pytest
 import torch
 
 from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
-from app.method.backbone.fingerprint import digest_of_files
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
@@ -80,19 +81,62 @@ def test_every_part_is_in_the_fingerprint() -> None:
     assert len(found) == 5
 
 
-def test_weight_files_are_digested_whole_or_in_samples(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("part", "setting", "value"),
+    [
+        ("text_config", "rms_norm_eps", 1e-2),
+        ("text_config", "hidden_act", "gelu"),
+        ("text_config", "rope_parameters", {"rope_type": "default", "rope_theta": 5e4}),
+        ("vision_config", "hidden_act", "relu"),
+        (None, "scale_factor", 4),
+    ],
+)
+def test_every_setting_is_in_the_fingerprint(part: str | None, setting: str, value: object) -> None:
+    made = tiny_backbone()
+    config: Any = made.model.config
+    setattr(getattr(config, part) if part else config, setting, value)
+    changed = backbone_from_parts(made.model, made.processor, name="x").description
+    assert changed.fingerprint != made.description.fingerprint
+    assert changed.digests["revision"] == made.description.digests["revision"]
+
+
+def test_ends_of_an_answer_are_in_the_fingerprint() -> None:
+    made = tiny_backbone()
+    generation: Any = made.model.generation_config
+    generation.eos_token_id = [4, 20]
+    changed = backbone_from_parts(made.model, made.processor, name="x")
+    assert changed.description.fingerprint != made.description.fingerprint
+
+
+def test_any_weight_is_in_the_fingerprint() -> None:
+    made = tiny_backbone()
+    weight = made.model.get_parameter("model.text_model.layers.1.mlp.up_proj.weight")
+    weight[3, 3] += 0.5
+    changed = backbone_from_parts(made.model, made.processor, name="x")
+    assert changed.description.fingerprint != made.description.fingerprint
+
+
+def test_pickled_weights_are_refused_in_words(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pickled"
+    shutil.copytree(folder, copy)
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(NotFoundError, match="safetensors"):
+        load_backbone(str(copy))
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq"])
+def test_quantised_weights_are_loaded_or_refused_in_words(
+    method: str, folder: Path, tmp_path: Path
 ) -> None:
-    weights = folder / "model.safetensors"
-    copy = tmp_path / weights.name
-    copy.write_bytes(weights.read_bytes())
-    assert digest_of_files(tmp_path) == digest_of_files(folder)
-    monkeypatch.setattr("app.method.backbone.fingerprint._WHOLE_FILE_BYTES", 10)
-    monkeypatch.setattr("app.method.backbone.fingerprint._SAMPLE_BYTES", 16)
-    sampled = digest_of_files(tmp_path)
-    assert sampled == digest_of_files(folder) != digest_of_files(folder.parent)
-    copy.write_bytes(weights.read_bytes()[:-16] + bytes(range(16)))
-    assert digest_of_files(tmp_path) != sampled
+    copy = tmp_path / method
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    options = {"load_in_4bit": True} if method == "bitsandbytes" else {"bits": 4, "group_size": 32}
+    config["quantization_config"] = {"quant_method": method, **options}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedBackboneError, match=f"quantised by {method}: .+") as caught:
+        load_backbone(str(copy))
+    assert "Traceback" not in caught.value.message
 
 
 def test_settings_choose_device_and_dtype(folder: Path) -> None:
