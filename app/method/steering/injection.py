@@ -10,7 +10,7 @@ place, so what other code holds stays as it was.
 Source: M2IV, arXiv 2504.04633, section 3; the receipt is ours.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,16 +18,16 @@ from typing import Any, TypeAlias
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
 from app.method.backbone.loading import Backbone
-from app.method.steering.branches import BranchOutput, Hidden
 from app.method.steering.sites import LayerSites, Layout, find_decoder, find_sites
-from app.method.steering.taps import Removable
 
 ATTENTION, MLP = 0, 1
 
+Hidden: TypeAlias = Float[Tensor, "batch tokens hidden"]
 Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
 SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
 TokenRows: TypeAlias = Int[Tensor, " tokens"]
@@ -100,10 +100,9 @@ class ShiftHooks:
         self._token_rows: TokenRows | None = None
         self._receipt = Receipt(sites_expected=2 * len(self._sites))
         self._hits: set[int] = set()
-        self._handles: list[Removable] = [
+        self._handles: list[RemovableHandle] = [
             find_decoder(model).register_forward_pre_hook(self._begin)
         ]
-        self._unsettled: list[BranchOutput] = []
         for sites in self._sites:
             self._handles += self._install(sites)
 
@@ -166,12 +165,10 @@ class ShiftHooks:
         return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in cast.unbind(1))
 
     def _begin(self, *_call: object) -> None:
-        if self._unsettled:
-            self._unsettled = [one for one in self._unsettled if not one.settle()]
         if self._bound is not None:
             self._hits = self._receipt.begin_forward()
 
-    def _install(self, sites: LayerSites) -> list[Removable]:
+    def _install(self, sites: LayerSites) -> list[RemovableHandle]:
         layer = sites.index
         if sites.layout is Layout.GATED:
             return [
@@ -180,28 +177,28 @@ class ShiftHooks:
                 ),
                 sites.layer.register_forward_hook(partial(self._after_gated, layer=layer)),
             ]
-        branches = [
-            BranchOutput(sites.attention, self._change(layer, ATTENTION)),
-            BranchOutput(sites.mlp, self._change(layer, MLP)),
+        return [
+            module.register_forward_hook(partial(self._after_branch, layer=layer, branch=branch))
+            for branch, module in ((ATTENTION, sites.attention), (MLP, sites.mlp))
         ]
-        self._unsettled += branches
-        return [*branches]
 
-    def _change(self, layer: int, branch: int) -> Callable[[Hidden], Hidden]:
-        """Shifts a branch; runs twice a layer in every decode step, where a microsecond counts."""
-        site = 2 * layer + branch
-
-        def shift_hidden(hidden: Hidden) -> Hidden:
-            bound = self._bound
-            if bound is None:
-                return hidden
-            self._hits.add(site)
-            shift = bound[layer][branch]
-            if shift.size(0) == hidden.size(0):
-                return hidden + shift
-            return self._shifted(hidden, shift)
-
-        return shift_hidden
+    def _after_branch(
+        self,
+        _module: nn.Module,
+        _inputs: object,
+        output: Any,  # noqa: ANN401 - a tensor or a tuple
+        *,
+        layer: int,
+        branch: int,
+    ) -> object:
+        """Shifts what a branch adds; runs twice a layer in every decode step."""
+        if self._bound is None:
+            return None
+        self._hits.add(2 * layer + branch)
+        shift = self._bound[layer][branch]
+        if isinstance(output, tuple):
+            return (self._shifted(output[0], shift), *output[1:])
+        return self._shifted(output, shift)
 
     def _after_gated(
         self, _module: nn.Module, _inputs: object, output: Hidden, *, layer: int
@@ -226,7 +223,7 @@ class ShiftHooks:
         return (self._shifted(inputs[0], self._bound[layer][ATTENTION]), *inputs[1:])
 
     def _shifted(self, hidden: Hidden, shift: SiteShift) -> Hidden:
-        rows, batch = shift.shape[0], hidden.shape[0]
+        rows, batch = shift.size(0), hidden.size(0)
         if self._token_rows is not None:
             return hidden + shift[self._token_rows, 0][None]
         if rows in {batch, 1}:

@@ -9,7 +9,7 @@ Source: oneDNN's packed linear, which torch's own compiler uses for weights that
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from app.method.steering.sites import find_decoder
 
 # Smaller matrices stay in the caches, and calling the other kernel costs more than it saves.
 LEAST_ENTRIES: Final = 2**16
+# A backbone with more than this is in memory once: there its weights are most of a worker.
+MOST_BYTES: Final = 256 * 1024**2
 # What a layout is made for; any number of rows can be multiplied with it.
 _ROWS: Final = 16
 _TOLERANCE: Final = 1e-3
@@ -33,15 +35,27 @@ class PackedWeights:
     Args:
         backbone: Its weights must not change from here on.
         least_entries: Of a matrix that is packed.
+        most_bytes: Of all copies together; where they would take more, none is made.
     """
 
-    def __init__(self, backbone: Backbone, *, least_entries: int = LEAST_ENTRIES) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        least_entries: int = LEAST_ENTRIES,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         self._is_used = False
         self._linears: list[nn.Linear] = []
         head = backbone.model.get_output_embeddings()  # type: ignore[no-untyped-call]  # in transformers
-        for module in [*find_decoder(backbone.model).modules(), head]:
-            if _is_eligible(module, least_entries=least_entries):
-                self._pack(module)
+        eligible = [
+            module
+            for module in [*find_decoder(backbone.model).modules(), head]
+            if _is_eligible(module, least_entries=least_entries)
+        ]
+        if sum(linear.weight.nbytes for linear in eligible) <= most_bytes:
+            for linear in eligible:
+                self._pack(linear)
 
     def __len__(self) -> int:
         """Return how many matrices are packed."""
@@ -57,7 +71,7 @@ class PackedWeights:
             self._is_used = False
 
     def remove(self) -> None:
-        """Forget the copies; taps that were laid on the linears since must be off again."""
+        """Forget the copies."""
         for linear in self._linears:
             vars(linear).pop("forward", None)
         self._linears.clear()
@@ -75,7 +89,7 @@ class PackedWeights:
         self._linears.append(linear)
 
 
-def _is_eligible(module: object, *, least_entries: int) -> bool:
+def _is_eligible(module: object, *, least_entries: int) -> TypeGuard[nn.Linear]:
     return (
         # Subclasses hold their weights in ways of their own.
         type(module) is nn.Linear

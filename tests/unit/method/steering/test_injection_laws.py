@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
-from app.method.steering.branches import BranchOutput
 from app.method.steering.injection import ATTENTION, MLP, Receipt, ShiftHooks, inject
 from app.method.steering.sites import Layout, find_sites
 from app.method.steering.vectors import InContextVectors
@@ -318,23 +317,3 @@ def test_half_precision_backbones_take_float32_shifts(random_shifts: Shifts) -> 
     found = steered_logits(model, inputs, random_shifts(2))
     assert found.dtype == torch.bfloat16
     assert not torch.equal(found, logits_of(model, inputs))
-
-
-def test_only_the_first_pass_is_watched(
-    monkeypatch: pytest.MonkeyPatch, model_of: Models, random_shifts: Shifts
-) -> None:
-    watched: list[int] = []
-    watch = BranchOutput._watch
-
-    def counted(self: BranchOutput, output: Tensor) -> Tensor:
-        watched.append(len(output))
-        return watch(self, output)
-
-    monkeypatch.setattr(BranchOutput, "_watch", counted)
-    model = model_of("llava")
-    with inject(model, random_shifts(1)) as receipt:
-        for _ in range(3):
-            model(**tiny_inputs("llava", rows=1))
-    receipt.verify()
-    assert receipt.num_forwards == 3
-    assert len(watched) == receipt.sites_expected

@@ -37,6 +37,14 @@ def test_small_matrices_stay_as_they_are() -> None:
     assert len(PackedWeights(bare_backbone(FAMILY))) == 0
 
 
+def test_a_large_backbone_is_in_memory_once() -> None:
+    sizes = [linear.weight.nbytes for linear in _linears()]
+    whole = PackedWeights(bare_backbone(FAMILY), least_entries=1, most_bytes=3 * sum(sizes))
+    assert len(whole) == len(sizes) + 1
+    whole.remove()
+    assert len(PackedWeights(bare_backbone(FAMILY), least_entries=1, most_bytes=sum(sizes))) == 0
+
+
 def test_other_dtypes_stay_as_they_are() -> None:
     model = deepcopy(bare_backbone(FAMILY).model)
     nn.Module.to(model, torch.bfloat16)
