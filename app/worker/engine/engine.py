@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.core.errors import ConflictError, DeadlineExceededError
+from app.core.errors import ConflictError, DeadlineExceededError, VLibraryError
 from app.core.logs import get_logger
 from app.method.backbone.loading import Backbone
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.runner import ForwardOutput
-from app.worker.engine.sampling import sample, score_token
+from app.worker.engine.sampling import TokenScore, sample, score_tokens
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.weights import PackedWeights
@@ -190,34 +190,41 @@ class Engine:
 
     def _take(self, rows: Rows[Sequence], passed: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
-        picked = sample(passed.logits, [row.sampler for row in rows])
+        sampled = sample(passed.logits, [row.sampler for row in rows])
+        token_ids = [0 if isinstance(one, VLibraryError) else one for one in sampled]
+        scores = self._scores(rows, passed.logits, token_ids)
         now = monotonic()
-        token_ids = []
-        for place, (row, token_id) in enumerate(zip(rows, picked, strict=True)):
+        for place, (row, found) in enumerate(zip(rows, sampled, strict=True)):
             row.note_forward(sites_hit=0 if row.shift is None else passed.sites_hit, now=now)
-            if isinstance(token_id, Exception):
-                self._fail([row], token_id)
-                token_ids.append(0)
+            if isinstance(found, VLibraryError):
+                self._fail([row], found)
                 continue
-            token_ids.append(token_id)
+            if row.keeps_first and row.num_forwards == 1:
+                row.first_log_probabilities = passed.logits[place].log_softmax(dim=-1).cpu()
             try:
-                self._append(row, token_id, logits=passed.logits[place])
+                row.append(found, ends=self._ends, decode=self._text, score=scores.get(place))
             except Exception as error:  # noqa: BLE001 - likewise
                 self._fail([row], error)
         self._runner.take(rows, token_ids)
 
-    def _append(self, row: Sequence, token_id: int, *, logits: Float[Tensor, " vocab"]) -> None:
-        if row.keeps_first and row.num_forwards == 1:
-            row.first_log_probabilities = logits.log_softmax(dim=-1).cpu()
-        score = None
-        if row.sampling.top_logprobs is not None:
-            score = score_token(
-                logits,
-                token_id,
-                top_logprobs=row.sampling.top_logprobs,
-                read=lambda one: str(self._backbone.tokenizer.decode([one])),
-            )
-        row.append(token_id, ends=self._ends, decode=self._text, score=score)
+    def _scores(
+        self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"], token_ids: Rows[int]
+    ) -> dict[int, TokenScore]:
+        """The scores of the tokens of those rows that ask for them, by place."""
+        asked = {
+            place: row.sampling.top_logprobs
+            for place, row in enumerate(rows)
+            if row.sampling.top_logprobs is not None
+        }
+        if not asked:
+            return {}
+        found = score_tokens(
+            logits[list(asked)],
+            [token_ids[place] for place in asked],
+            top_logprobs=list(asked.values()),
+            read=lambda one: str(self._backbone.tokenizer.decode([one])),
+        )
+        return dict(zip(asked, found, strict=True))
 
     def _text(self, token_ids: list[int]) -> str:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from app.core.errors import VLibraryError
@@ -49,11 +49,6 @@ class SamplingParams:
     top_logprobs: int | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the token is simply the likeliest one."""
-        return self.temperature == 0 and not self.has_penalties
-
-    @property
     def has_penalties(self) -> bool:
         """Whether earlier tokens matter."""
         return (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
@@ -65,12 +60,12 @@ class SamplingParams:
 
 @dataclass(kw_only=True, eq=False)
 class Sampler:
-    """One row's settings with what its next pick depends on.
+    """One row's settings with what its next token depends on.
 
     Attributes:
         sampling: The settings.
         prompt_ids: Tokens of the prompt.
-        answer_ids: Tokens picked so far.
+        answer_ids: Tokens taken so far.
         generator: Advanced by one draw a token.
     """
 
@@ -84,82 +79,135 @@ class Sampler:
         self.generator = self.sampling.generator()
 
 
-def sample(logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]) -> list[int | Exception]:
+def sample(
+    logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+) -> list[int | VLibraryError]:
     """One token id a row; a row's failure stands in its place, so that others get their tokens.
 
+    All rows are computed together, each independently of the others, and read back once.
+
     Args:
-        logits: The rows' next-token logits on the backbone's device.
+        logits: The rows' next-token logits on the backbone's device, float32.
         samplers: One a row.
     """
-    best = logits.max(dim=-1)
-    likeliest, is_finite = best.indices.tolist(), best.values.isfinite().tolist()
+    scores = _penalised(logits, samplers)
+    best = scores.max(dim=-1)
+    token_ids, has_numbers = best.indices, best.values.isfinite()
+    drawn = [place for place, one in enumerate(samplers) if one.generator is not None]
+    if drawn:
+        places = torch.tensor(drawn, device=logits.device)
+        found, has_mass = _drawn(scores[places], [samplers[place] for place in drawn])
+        token_ids = token_ids.index_copy(0, places, found)
+        has_numbers = has_numbers.index_copy(0, places, has_numbers[places] & has_mass)
     return [
-        _sampled(logits[row], sampler, likeliest=likeliest[row])
-        if is_finite[row]
-        else VLibraryError("The backbone computed no numbers for this request")
-        for row, sampler in enumerate(samplers)
+        token_id if is_valid else VLibraryError("The backbone computed no numbers for this request")
+        for token_id, is_valid in torch.stack([token_ids, has_numbers.long()], dim=1).tolist()
     ]
 
 
-def _sampled(
-    logits: Float[Tensor, " vocab"], sampler: Sampler, *, likeliest: int
-) -> int | Exception:
-    if sampler.sampling.is_plain:
-        return likeliest
-    try:
-        scores = _penalised(logits, sampler) if sampler.sampling.has_penalties else logits
-        if sampler.generator is None:
-            return int(scores.argmax())
-        return _draw(scores, sampler.sampling, sampler.generator)
-    except Exception as error:  # noqa: BLE001 - it is this row's alone
-        return error
+def _column(
+    values: Rows[float | int],
+    like: Float[Tensor, "rows vocab"],
+    *,
+    dtype: torch.dtype | None = None,
+) -> Shaped[Tensor, "rows 1"]:
+    return torch.tensor(values, dtype=dtype or like.dtype, device=like.device)[:, None]
 
 
-def _penalised(scores: Float[Tensor, " vocab"], sampler: Sampler) -> Float[Tensor, " vocab"]:
-    sampling = sampler.sampling
-    counts = _counts(sampler.answer_ids, like=scores)
-    if sampling.repetition_penalty != 1:
-        seen = (counts > 0) | (_counts(sampler.prompt_ids, like=scores) > 0)
-        factor = torch.where(
-            scores > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty
-        )
-        scores = torch.where(seen, scores * factor, scores)
-    return (
-        scores
-        - sampling.presence_penalty * (counts > 0).to(scores.dtype)
-        - sampling.frequency_penalty * counts
+def _penalised(
+    logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+) -> Float[Tensor, "rows vocab"]:
+    """The logits less what earlier tokens cost; as they are where no row has a penalty."""
+    penalised = [place for place, one in enumerate(samplers) if one.sampling.has_penalties]
+    if not penalised:
+        return logits
+    places = torch.tensor(penalised, device=logits.device)
+    rows = [samplers[place] for place in penalised]
+    scores = logits[places]
+    counts = _counts([one.answer_ids for one in rows], like=scores)
+    seen = (counts > 0) | (_counts([one.prompt_ids for one in rows], like=scores) > 0)
+    repetition = _column([one.sampling.repetition_penalty for one in rows], scores)
+    scores = torch.where(
+        seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores
     )
+    presence = _column([one.sampling.presence_penalty for one in rows], scores)
+    frequency = _column([one.sampling.frequency_penalty for one in rows], scores)
+    scores = scores - presence * (counts > 0).to(scores.dtype) - frequency * counts
+    return logits.index_copy(0, places, scores)
 
 
-def _counts(token_ids: Rows[int], *, like: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
-    """How often each token occurs; some image tokens are beyond what the head can say."""
-    known = [token_id for token_id in token_ids if token_id < len(like)]
-    ids = torch.tensor(known, dtype=torch.long, device=like.device)
-    return torch.zeros_like(like).index_add_(0, ids, torch.ones_like(ids, dtype=like.dtype))
+def _counts(
+    token_ids: Rows[Rows[int]], *, like: Float[Tensor, "rows vocab"]
+) -> Float[Tensor, "rows vocab"]:
+    """How often each row has each token; some image tokens are beyond what the head can say."""
+    width = like.shape[-1]
+    places = [
+        row * width + token_id
+        for row, ids in enumerate(token_ids)
+        for token_id in ids
+        if token_id < width
+    ]
+    flat = torch.tensor(places, dtype=torch.long, device=like.device)
+    ones = torch.ones_like(flat, dtype=like.dtype)
+    return like.new_zeros(like.numel()).index_add_(0, flat, ones).view_as(like)
 
 
-def _draw(
-    scores: Float[Tensor, " vocab"], sampling: SamplingParams, generator: torch.Generator
-) -> int:
-    """A draw by the inverse of the cumulative distribution: one random number a token."""
+def _drawn(
+    scores: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
+    """Draws by the inverse of the cumulative distribution: one random number a row.
+
+    Returns:
+        The tokens, and whether each row's probabilities were numbers.
+    """
+    settings = [one.sampling for one in samplers]
     # Only differences count, so shifting is free; together with the least temperature it keeps
     # the division from overflowing to NaN.
-    scores = (scores - scores.max()) / max(sampling.temperature, LEAST_TEMPERATURE)
-    token_ids: Int[Tensor, " kept"] | None = None
-    if sampling.top_k:
-        scores, token_ids = scores.topk(min(sampling.top_k, len(scores)))
-    elif sampling.top_p < 1:
-        scores, token_ids = scores.sort(descending=True)
-    probabilities = scores.double().softmax(dim=-1)
-    if sampling.top_p < 1:
-        # The likeliest token has no mass before it and is always kept, also where top_p is 0.
-        mass_before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities * ((mass_before < sampling.top_p) | (mass_before == 0))
-    mass = probabilities.cumsum(dim=-1)
-    point = torch.rand(1, dtype=torch.double, generator=generator).to(mass.device) * mass[-1]
+    scores = scores - scores.amax(dim=-1, keepdim=True)
+    scores = scores / _column([max(s.temperature, LEAST_TEMPERATURE) for s in settings], scores)
+    scores = _truncated(scores, settings)
+    mass = scores.double().softmax(dim=-1).cumsum(dim=-1)
+    points = _column([_uniform(one) for one in samplers], scores, dtype=torch.double) * mass[:, -1:]
     # Tokens without mass are passed over: the first place beyond the point is taken.
-    place = int(torch.searchsorted(mass, point, right=True).clamp_max(len(mass) - 1))
-    return place if token_ids is None else int(token_ids[place])
+    found = torch.searchsorted(mass, points, right=True)[:, 0]
+    last = (mass < mass[:, -1:]).sum(dim=-1)
+    return torch.minimum(found, last), mass[:, -1].isfinite()
+
+
+def _uniform(sampler: Sampler) -> float:
+    """The row's own next random number, drawn on the CPU whatever the device."""
+    return float(torch.rand((), dtype=torch.double, generator=sampler.generator))
+
+
+def _truncated(
+    scores: Float[Tensor, "rows vocab"], settings: Rows[SamplingParams]
+) -> Float[Tensor, "rows vocab"]:
+    """The scores with all but the likeliest tokens at minus infinity; of equals, all stay or go."""
+    width = scores.shape[-1]
+    kept = [min(one.top_k, width) if one.top_k else width for one in settings]
+    if min(kept) < width:
+        most = max(k for k in kept if k < width)
+        ends = _column([min(k, most) - 1 for k in kept], scores, dtype=torch.long)
+        least = scores.topk(most, dim=-1).values.gather(1, ends)
+        is_cut = _column([k < width for k in kept], scores, dtype=torch.bool)
+        scores = scores.masked_fill(is_cut & (scores < least), -torch.inf)
+    places = [place for place, one in enumerate(settings) if one.top_p < 1]
+    if places:
+        which = torch.tensor(places, device=scores.device)
+        nucleus = _nucleus(scores[which], [settings[place].top_p for place in places])
+        scores = scores.index_copy(0, which, nucleus)
+    return scores
+
+
+def _nucleus(
+    scores: Float[Tensor, "rows vocab"], top_p: Rows[float]
+) -> Float[Tensor, "rows vocab"]:
+    ordered = scores.sort(dim=-1, descending=True).values
+    probabilities = ordered.double().softmax(dim=-1)
+    # The likeliest token has no mass before it and is always kept, also where top_p is 0.
+    mass_before = probabilities.cumsum(dim=-1) - probabilities
+    num_kept = (mass_before < _column(top_p, scores, dtype=torch.double)).sum(-1, keepdim=True)
+    return scores.masked_fill(scores < ordered.gather(1, num_kept.clamp_min(1) - 1), -torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,24 +233,34 @@ class TokenScore:
     top: tuple[ScoredToken, ...] = ()
 
 
-def score_token(
-    logits: Float[Tensor, " vocab"], token_id: int, *, top_logprobs: int, read: Callable[[int], str]
-) -> TokenScore:
-    """The score of a token that was picked from these logits.
+def score_tokens(
+    logits: Float[Tensor, "rows vocab"],
+    token_ids: Rows[int],
+    *,
+    top_logprobs: Rows[int],
+    read: Callable[[int], str],
+) -> list[TokenScore]:
+    """The scores of tokens that were taken from these logits, all read back at once.
 
     Args:
-        logits: Of one row.
-        token_id: What was picked.
-        top_logprobs: How many of the likeliest tokens to tell as well.
+        logits: Of these rows.
+        token_ids: What was taken, one a row.
+        top_logprobs: How many of the likeliest tokens to tell as well, by row.
         read: How a token reads alone.
     """
     logprobs = logits.float().log_softmax(dim=-1)
-    best = logprobs.topk(min(top_logprobs, len(logprobs)))
+    taken = logprobs.gather(1, torch.tensor(token_ids, device=logits.device)[:, None])
+    best = logprobs.topk(min(max(top_logprobs), logprobs.shape[-1]), dim=-1)
+    values = torch.cat([taken, best.values], dim=1).tolist()
+    indices = best.indices.tolist()
 
-    def scored(one: int, logprob: float) -> ScoredToken:
-        return ScoredToken(token_id=one, text=read(one), logprob=logprob)
+    def scored(token_id: int, logprob: float) -> ScoredToken:
+        return ScoredToken(token_id=token_id, text=read(token_id), logprob=logprob)
 
-    return TokenScore(
-        taken=scored(token_id, float(logprobs[token_id])),
-        top=tuple(map(scored, best.indices.tolist(), best.values.tolist())),
-    )
+    return [
+        TokenScore(
+            taken=scored(token_id, row[0]),
+            top=tuple(map(scored, ids[:count], row[1 : count + 1])),
+        )
+        for token_id, row, ids, count in zip(token_ids, values, indices, top_logprobs, strict=True)
+    ]

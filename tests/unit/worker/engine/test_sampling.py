@@ -1,10 +1,11 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from app.core.errors import VLibraryError
-from app.worker.engine.sampling import Sampler, SamplingParams, sample, score_token
+from app.worker.engine.sampling import Sampler, SamplingParams, sample, score_tokens
 
 VOCAB = 40
 
@@ -98,13 +99,66 @@ def test_the_repetition_penalty_is_that_of_transformers(factor: float, seed: int
 
 
 def test_scores_are_the_backbones_own_and_list_the_likeliest() -> None:
-    logits = _logits(rows=1, seed=4)[0]
+    logits = _logits(rows=2, seed=4)
     wanted = logits.log_softmax(-1)
-    score = score_token(logits, 7, top_logprobs=3, read=str)
-    assert score.taken.logprob == float(wanted[7])
-    assert [one.token_id for one in score.top] == wanted.topk(3).indices.tolist()
-    assert [one.text for one in score.top] == [str(one.token_id) for one in score.top]
-    assert score_token(logits, 7, top_logprobs=0, read=str).top == ()
+    first, second = score_tokens(logits, [7, 9], top_logprobs=[3, 0], read=str)
+    assert first.taken.logprob == float(wanted[0, 7])
+    assert [one.token_id for one in first.top] == wanted[0].topk(3).indices.tolist()
+    assert [one.text for one in first.top] == [str(one.token_id) for one in first.top]
+    assert second.taken.logprob == float(wanted[1, 9])
+    assert second.top == ()
+
+
+def test_rows_are_read_back_once_whatever_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+
+    def counted(name: str) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def read(self: torch.Tensor, *args: object) -> object:
+            reads.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    # A row's random number is drawn on the CPU and read as a float, whatever the device.
+    for name in ("tolist", "item", "__int__", "__index__", "__bool__"):
+        counted(name)
+    mixed = [
+        SamplingParams(max_new_tokens=1),
+        SamplingParams(max_new_tokens=1, temperature=0.7, top_k=3),
+        SamplingParams(max_new_tokens=1, temperature=1.2, top_p=0.8, presence_penalty=1.0),
+        SamplingParams(max_new_tokens=1, repetition_penalty=1.3),
+    ]
+    samplers = [Sampler(sampling=one, prompt_ids=[1], answer_ids=[2]) for one in mixed]
+    sample(_logits(rows=4, seed=8), samplers)
+    assert reads == ["tolist"]
+
+
+@given(seed=st.integers(0, 999), data=st.data())
+@settings(max_examples=40)
+def test_a_row_gets_alone_what_it_gets_among_others(seed: int, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(2, 6))
+    chosen = [
+        SamplingParams(
+            max_new_tokens=1,
+            temperature=data.draw(st.sampled_from([0.0, 0.5, 1.5])),
+            top_k=data.draw(st.sampled_from([0, 1, 4, 100])),
+            top_p=data.draw(st.sampled_from([1.0, 0.9, 0.2])),
+            frequency_penalty=data.draw(st.sampled_from([0.0, 0.8])),
+            repetition_penalty=data.draw(st.sampled_from([1.0, 1.7])),
+            seed=place,
+        )
+        for place in range(rows)
+    ]
+    logits = _logits(rows=rows, seed=seed)
+
+    def sampler(place: int) -> Sampler:
+        return Sampler(sampling=chosen[place], prompt_ids=[3, 5], answer_ids=[place, 7, 7])
+
+    together = sample(logits, [sampler(place) for place in range(rows)])
+    alone = [sample(logits[place : place + 1], [sampler(place)])[0] for place in range(rows)]
+    assert together == alone
 
 
 def test_a_row_without_numbers_fails_alone() -> None:
