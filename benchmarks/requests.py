@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import VLibraryError
+from app.core.pictures import Picture
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
@@ -57,7 +58,7 @@ def image_prompts(backbone: Backbone, num_prompts: int, *, seed: int = 0) -> lis
     for _ in range(num_prompts):
         scene = sample_scene(rng)
         question = sample_question(scene, rng).text
-        prompts.append(build_prompt(backbone, question, render_scene(scene, rng)))
+        prompts.append(build_prompt(backbone, question, Picture.of(render_scene(scene, rng))))
     return prompts
 
 

@@ -134,8 +134,9 @@ def upload(client: "Client", examples: "list[Example]") -> "Dataset":
     """Stores the training questions as a data set of the service."""
     print(f"Uploading {len(examples)} easy-VQA training questions ...")
     items = [
-        {"image": example.image, "question": example.question, "answer": example.answer}
+        {"image": picture.data, "question": example.question, "answer": example.answer}
         for example in examples
+        for picture in example.pictures
     ]
     return client.datasets.upload(items, name=f"{NAME}-train", description="easy-VQA, MIT")
 
@@ -155,7 +156,11 @@ def retrieval_facts(client: "Client", job: "Job", examples: "list[Example]") -> 
 
     A threshold leaves out some questions of its own task, so one question alone would tell little.
     """
-    matches = [client.retrieve(image=example.image, text=example.question) for example in examples]
+    matches = [
+        client.retrieve(image=picture.data, text=example.question)
+        for example in examples
+        for picture in example.pictures
+    ]
     num_found = sum(
         not match.abstained
         and job.vector is not None

@@ -73,7 +73,10 @@ def compare(
 
 def _ask(client: "Client", example: "Example", options: dict[str, Any]) -> "Answer":
     return client.steer.generate(
-        example.question, images=[example.image], max_tokens=_MAX_TOKENS, **options
+        example.question,
+        images=[picture.data for picture in example.pictures],
+        max_tokens=_MAX_TOKENS,
+        **options,
     )
 
 

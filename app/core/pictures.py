@@ -7,13 +7,16 @@ import hashlib
 import io
 import os
 import re
+import tempfile
+import weakref
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Self
+from pathlib import Path
+from typing import Final, Self
 
 from PIL import Image, UnidentifiedImageError
 
 from app.core.errors import InvalidImageError
-from app.core.pixels import BOMBS, FORMATS, UNREADABLE
+from app.core.pixels import BOMBS, FORMATS, ON_THE_SIDE, UNREADABLE, turn_of
 from app.core.settings import Settings
 
 WANTED: Final = "An image is a PNG, JPEG or WEBP file"
@@ -67,23 +70,45 @@ class PictureLimits:
         )
 
 
+class PictureFile:
+    """Encoded pictures in a file without a name, which is gone with the last picture of it."""
+
+    def __init__(self) -> None:
+        self._descriptor, path = tempfile.mkstemp(prefix="vlibrary-")
+        Path(path).unlink()
+        weakref.finalize(self, os.close, self._descriptor)
+        self._num_bytes = 0
+        self._known: dict[str, Picture] = {}
+
+    def add(self, data: bytes, *, pixel_digest: str | None = None) -> "Picture":
+        """The picture, stored unless it is already there."""
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self._known:
+            source = FileSlice(self, self._num_bytes, len(data))
+            left = memoryview(data)
+            while left:
+                written = os.write(self._descriptor, left)
+                left = left[written:]
+            self._num_bytes += len(data)
+            self._known[digest] = Picture(digest=digest, source=source, pixel_digest=pixel_digest)
+        return self._known[digest]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What lies there."""
+        return os.pread(self._descriptor, length, offset)
+
+
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """Bytes that lie in an open file.
+    """A picture's place in a file."""
 
-    Attributes:
-        file: Stays open for as long as slices of it live.
-        offset: Where they start.
-        length: How many they are.
-    """
-
-    file: BinaryIO
+    file: PictureFile
     offset: int
     length: int
 
     def read(self) -> bytes:
-        """The bytes."""
-        return os.pread(self.file.fileno(), self.length, self.offset)
+        """The encoded picture."""
+        return self.file.read(self.offset, self.length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,10 +118,12 @@ class Picture:
     Attributes:
         digest: SHA-256 of the file; equal digests show equal pixels.
         source: The file, or where it lies.
+        pixel_digest: Of its pixels, equal for files that show the same; None where it is not known.
     """
 
     digest: str
     source: bytes | FileSlice
+    pixel_digest: str | None = None
 
     @classmethod
     def of(cls, source: bytes | Image.Image) -> Self:
@@ -111,6 +138,22 @@ class Picture:
     def data(self) -> bytes:
         """The encoded file."""
         return self.source if isinstance(self.source, bytes) else self.source.read()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as it is shown, read off the file's header.
+
+        Raises:
+            InvalidImageError: The header cannot be read.
+        """
+        try:
+            with Image.open(io.BytesIO(self.data), formats=FORMATS) as image:
+                # Asking a PNG for EXIF behind its pixels would decode them.
+                turn = turn_of(image) if "exif" in image.info else None
+                width, height = image.size
+        except UNREADABLE:
+            raise InvalidImageError(f"{WANTED}, found one that cannot be read") from None
+        return (height, width) if turn in ON_THE_SIDE else (width, height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

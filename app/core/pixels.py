@@ -46,6 +46,8 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Turns that change width and height.
+ON_THE_SIDE: Final = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _MAX_PROFILE_BYTES: Final = 4 << 20
 _PROBE_LEVELS: Final = tuple(range(0, 256, 15))
 # Two roundings of 8 bits.
@@ -72,7 +74,7 @@ def decode(data: bytes) -> Image.Image:
             if name == "PNG":
                 _check_sums(data)
             image.load()
-            turn = _TURNS.get(_orientation(image))
+            turn = turn_of(image)
             pixels = _shown(image, data)
     except InvalidImageError:
         raise
@@ -96,13 +98,14 @@ def _check_sums(data: bytes) -> None:
         image.verify()
 
 
-def _orientation(image: Image.Image) -> int:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What brings a picture upright, as its file says."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (*UNREADABLE, AttributeError, Warning):
         # Viewers show pictures with damaged EXIF as they lie.
-        return 1
-    return value if isinstance(value, int) else 1
+        return None
+    return _TURNS.get(value) if isinstance(value, int) else None
 
 
 def _shown(image: Image.Image, data: bytes) -> Image.Image:

@@ -12,6 +12,7 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
+from app.core.pictures import PictureLimits
 from app.core.settings import Settings
 from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
@@ -23,7 +24,6 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.gauges import register_worker_metrics
-from app.worker.serving.images import ImageLimits
 from app.worker.serving.metrics import Metrics
 from app.worker.serving.preprocessing import DoseLimit, Reader
 from app.worker.serving.service import Limits, Serving
@@ -76,7 +76,7 @@ async def serving_parts(
     )
     pools = DatasetPools(backbone, device=device, objects=objects, features=features)
     reader = Reader(
-        backbone, device=device, pools=pools, features=features, limits=ImageLimits.of(settings)
+        backbone, device=device, pools=pools, features=features, limits=PictureLimits.of(settings)
     )
     limits = Limits(
         max_requests=settings.max_rows + settings.max_waiting,

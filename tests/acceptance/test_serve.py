@@ -1,7 +1,6 @@
 """`vlibrary serve` as real processes, used through the SDK, and killed in every way."""
 
 import base64
-import io
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from app.method.backbone.examples import Example
 from tests.fakes.backbones import tiny_examples
 from tests.fakes.installation import Installation, descendants, is_alive
 from tests.fakes.waiting import wait_until
@@ -27,15 +27,20 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def _file(example: Example) -> bytes:
+    (picture,) = example.pictures
+    return picture.data
+
+
 def _items() -> list[dict[str, object]]:
     return [
-        {"image": one.image, "question": one.question, "answers": list(one.answers)}
+        {"image": _file(one), "question": one.question, "answers": list(one.answers)}
         for one in tiny_examples(24)
     ]
 
 
 def _ask(client: Client, vector: str | None) -> tuple[str, str | None]:
-    image = tiny_examples(2)[0].image
+    image = _file(tiny_examples(2)[0])
     answer = client.steer.generate(
         "what color is it?", images=[image], vector=vector, max_tokens=8, baseline=True
     )
@@ -54,7 +59,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
         before = {one.sha256 for one in client.vectors.list().items}
         assert len(before) == 1
         answers = _ask(client, "colours@1")
-        assert client.retrieve(image=tiny_examples(2)[0].image, text="which colour is it?").matches
+        assert client.retrieve(image=_file(tiny_examples(2)[0]), text="which colour is it?").matches
         busy = installation.command("serve")
         assert busy.returncode == 1
         assert f"cannot listen on 127.0.0.1:{installation.port}" in busy.stderr
@@ -111,7 +116,7 @@ def test_a_worker_killed_in_mid_training_resumes_and_finishes(installation: Inst
 
 
 def test_a_worker_killed_in_mid_answer_is_told_of_and_replaced(installation: Installation) -> None:
-    image = tiny_examples(2)[0].image
+    image = _file(tiny_examples(2)[0])
     with installation.start() as client:
         # A token that was taken once is always taken again, so the turn is never ended.
         endless: dict[str, Any] = {"max_tokens": 1000, "presence_penalty": -2.0}
@@ -132,9 +137,7 @@ def test_the_openai_package_streams_a_steered_answer(installation: Installation)
         dataset = client.datasets.upload(_items(), name="colours")
         client.train("colours", dataset, **CONFIG).wait(timeout=120)
         stored = client.vectors.get("colours")
-    picture = io.BytesIO()
-    tiny_examples(2)[0].image.save(picture, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+    url = "data:image/png;base64," + base64.b64encode(_file(tiny_examples(2)[0])).decode()
     content: list[Any] = [
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": "what color is it?"},

@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 from PIL import Image
 
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.steering.sites import find_sites
@@ -130,8 +131,9 @@ def tiny_examples(count: int, *, seed: int = 0) -> list[Example]:
                 examples[-1].image_id,
             )
         else:
-            image, image_id = Image.new("RGB", (16, 16), colours[name]), f"image-{index}"
-            image.putpixel((index % 16, index // 16 % 16), (index % 256, 0, 0))
+            pixels, image_id = Image.new("RGB", (16, 16), colours[name]), f"image-{index}"
+            pixels.putpixel((index % 16, index // 16 % 16), (index % 256, 0, 0))
+            image = Picture.of(pixels)
         examples.append(
             Example(
                 image=image,

@@ -1,6 +1,5 @@
 """Data sets as Parquet files in the Hugging Face image layout."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
     """Writes the examples; those that share a picture share its bytes."""
     rows = [
         {
-            "image": {"bytes": _png(example), "path": None},
+            "image": {"bytes": example.pictures[0].data, "path": None},
             "question": example.question,
             "answers": list(example.answers),
         }
@@ -22,9 +21,3 @@ def write_parquet(path: Path, examples: Sequence[Example]) -> Path:
     ]
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
-
-
-def _png(example: Example) -> bytes:
-    stream = io.BytesIO()
-    example.image.save(stream, "PNG")
-    return stream.getvalue()

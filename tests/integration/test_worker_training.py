@@ -223,7 +223,7 @@ async def test_serving_goes_on_beside_a_training_and_is_not_touched_by_it(
     job_id = await bench.enqueue(tmp_path, config)
     training = asyncio.create_task(bench.trainer.run(job_id))
     await bench.until(job_id, _is_learning)
-    prompt = build_prompt(bench.backbone, "what color is it?", tiny_examples(2)[0].image)
+    prompt = build_prompt(bench.backbone, "what color is it?", tiny_examples(2)[0].pictures)
     inputs = encode_prompts(bench.backbone, [prompt]).inputs
 
     def make() -> Sequence:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.core.pictures import Picture
 from app.method.backbone.loading import backbone_from_parts
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
@@ -76,7 +77,7 @@ def zero_shot_accuracy(parts: PocketParts, pool: ScenePool, *, num_items: int) -
         rows = rng.integers(len(pool), size=min(_BATCH, num_items - start)).tolist()
         questions = [sample_question(pool.scenes[row], rng) for row in rows]
         prompts = [
-            build_prompt(backbone, question.text, _image(pool.pixels[row]))
+            build_prompt(backbone, question.text, Picture.of(_image(pool.pixels[row])))
             for row, question in zip(rows, questions, strict=True)
         ]
         answers = generate(backbone, prompts, max_new_tokens=_MAX_NEW_TOKENS)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from jinja2 import TemplateError
-from PIL import Image
 from transformers import ProcessorMixin
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.chat import (
     Message,
     as_plain_text,
@@ -42,7 +42,7 @@ class Turn:
     """What somebody said: texts and pictures in their order."""
 
     role: Role
-    parts: tuple[str | Image.Image, ...]
+    parts: tuple[str | Picture, ...]
 
 
 def build_conversation(
@@ -66,7 +66,9 @@ def build_conversation(
     shown: list[Message] = []
     for example in demonstrations:
         shown += [
-            user_message(as_plain_text(processor, example.question), num_images=1),
+            user_message(
+                as_plain_text(processor, example.question), num_images=len(example.pictures)
+            ),
             model_message(as_plain_text(processor, example.answer)),
         ]
     messages = [*shown, *(_message(processor, turn) for turn in others)]
@@ -80,7 +82,7 @@ def build_conversation(
         text=_rendered(processor, messages),
         images=(
             *(picture for turn in leading for picture in pictures_of(turn)),
-            *(example.image for example in demonstrations),
+            *(picture for example in demonstrations for picture in example.pictures),
             *(picture for turn in others for picture in pictures_of(turn)),
         ),
         notes=(MOVED,) if is_moved else (),
@@ -121,7 +123,7 @@ def _message(processor: ProcessorMixin, turn: Turn) -> Message:
     return {"role": turn.role, "content": content}
 
 
-def pictures_of(turn: Turn) -> list[Image.Image]:
+def pictures_of(turn: Turn) -> list[Picture]:
     """The turn's pictures in their order."""
     return [part for part in turn.parts if not isinstance(part, str)]
 

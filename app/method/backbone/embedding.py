@@ -10,11 +10,11 @@ from typing import Final, cast
 import numpy as np
 import torch
 from jaxtyping import Float32
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.chat import as_plain_text
 from app.method.backbone.clusters import k_means
 from app.method.backbone.features import FeatureCache
@@ -66,7 +66,7 @@ def _question_features(
 @torch.inference_mode()
 def embed(
     backbone: Backbone,
-    images: Sequence[Image.Image | None],
+    images: Sequence[Picture | None],
     questions: Sequence[str | None],
     *,
     features: FeatureCache | None = None,
@@ -93,21 +93,11 @@ def embed(
     if any(image is None and not (text or "").strip() for image, text in pairs):
         raise InvalidInputError("Nothing to embed: wanted an image or a question, found neither")
     cache = features or FeatureCache(backbone)
-    shown = [image for image in images if image is not None]
     asked = [text or "" for text in questions]
     question_half = functional.normalize(_question_features(backbone, asked), dim=-1)
-    width = _image_width(cache, shown)
-    image_half = torch.zeros(len(images), width)
-    if shown:
-        places = [index for index, image in enumerate(images) if image is not None]
-        image_half[places] = functional.normalize(cache.summaries(shown), dim=-1)
+    image_half = functional.normalize(cache.summaries(images), dim=-1)
     rows = functional.normalize(torch.cat([image_half, question_half], dim=-1), dim=-1)
     return rows.numpy().astype(np.float32)
-
-
-def _image_width(cache: FeatureCache, shown: Sequence[Image.Image]) -> int:
-    probe = shown[0] if shown else Image.new("RGB", (32, 32), (127, 127, 127))
-    return int(cache.summaries([probe]).shape[1])
 
 
 def _normalized(rows: Float32[np.ndarray, "... width"]) -> Float32[np.ndarray, "... width"]:

@@ -1,19 +1,18 @@
-"""One item of a visual question answering task: an image, a question, its accepted answers."""
+"""One item of a visual question answering task: a picture, a question, its accepted answers."""
 
 from collections import Counter
 from dataclasses import dataclass
 
-from PIL import Image
-
 from app.core.errors import InvalidDatasetError
+from app.core.pictures import Picture
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
-    """A question about an image with the answers people gave.
+    """A question, usually about a picture, with the answers people gave.
 
     Attributes:
-        image: The picture, decoded.
+        image: The encoded picture; None for an item of text alone.
         question: What is asked about it.
         answers: At least one accepted answer; several annotators may repeat each other.
         image_id: Equal for examples that show the same picture, so that splits can keep pictures
@@ -21,7 +20,7 @@ class Example:
         id: Names this item within its data set.
     """
 
-    image: Image.Image
+    image: Picture | None
     question: str
     answers: tuple[str, ...]
     image_id: str
@@ -41,6 +40,11 @@ class Example:
             raise InvalidDatasetError(
                 f"Item {self.id}: wanted an answer, found none", details={"item": self.id}
             )
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The picture, or none."""
+        return () if self.image is None else (self.image,)
 
     @property
     def answer(self) -> str:

@@ -18,7 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
+from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size
 from app.method.backbone.prompts import (
     TOKEN_KEYS,
     EncodedBatch,
@@ -30,9 +32,7 @@ from app.method.backbone.prompts import (
 )
 from app.method.backbone.vision import (
     ImageFeatures,
-    batches_of_equal_size,
     encode_images,
-    image_digest,
     join_features,
     mean_token,
     takes_precomputed,
@@ -40,6 +40,8 @@ from app.method.backbone.vision import (
 )
 
 DEFAULT_MAX_BYTES: Final = 2 * 1024**3
+_PROBE_SIZE: Final = (32, 32)
+_PROBE_GREY: Final = (127, 127, 127)
 _TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
 
 _Side: TypeAlias = Literal["left", "right"]
@@ -48,6 +50,12 @@ _Side: TypeAlias = Literal["left", "right"]
 def _filled(row: Sequence[int], length: int, *, fill: int, side: _Side) -> list[int]:
     gap = [fill] * (length - len(row))
     return [*gap, *row] if side == "left" else [*row, *gap]
+
+
+def _probe_width(cache: "FeatureCache") -> int:
+    """How wide summaries are, when no picture has been seen."""
+    probe = Picture.of(Image.new("RGB", _PROBE_SIZE, _PROBE_GREY))
+    return int(cache.summaries([probe]).shape[1])
 
 
 class FeatureCache:
@@ -69,6 +77,7 @@ class FeatureCache:
         self._max_bytes = max_bytes
         self._max_summaries = max_summaries
         self._num_bytes = 0
+        self.pixels = DecodedPictures()
         self._features: OrderedDict[str, ImageFeatures] = OrderedDict()
         self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
         self._tokens_of_size: dict[tuple[int, int], int] = {}
@@ -84,8 +93,12 @@ class FeatureCache:
         """Whether prompts are built from kept features rather than from pixels."""
         return self._takes_features
 
+    def knows(self, picture: Picture) -> bool:
+        """Whether nothing has to be decoded for the picture; any thread may ask."""
+        return picture.digest in (self._features if self._takes_features else self._summaries)
+
     def prepare(
-        self, images: Sequence[Image.Image], *, on_batch: Callable[[int, int], None] | None = None
+        self, images: Sequence[Picture], *, on_batch: Callable[[int, int], None] | None = None
     ) -> None:
         """Computes what is missing, in batches of pictures of equal size.
 
@@ -96,29 +109,31 @@ class FeatureCache:
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        wanted = {image_digest(image): image for image in images}
+        wanted = {picture.digest: picture for picture in images}
         kept = self._features if self._takes_features else self._summaries
         missing = {digest: image for digest, image in wanted.items() if digest not in kept}
         done = 0
-        for group in batches_of_equal_size(missing):
+        for group in batches_of_equal_size(missing, self.pixels):
             self._compute(group)
             done += len(group)
             if on_batch is not None:
                 on_batch(done, len(missing))
 
-    def summaries(self, images: Sequence[Image.Image]) -> Float32[Tensor, "images width"]:
-        """The mean visual token of each picture, on the CPU.
+    def summaries(self, images: Sequence[Picture | None]) -> Float32[Tensor, "images width"]:
+        """The mean visual token of each picture, on the CPU; zeros where there is no picture.
 
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        digests = [image_digest(image) for image in images]
+        shown = [picture for picture in images if picture is not None]
+        digests = [picture.digest for picture in shown]
         for digest in set(digests) & set(self._features) - set(self._summaries):
             # Dropped earlier than the features that it is read off.
             self._summaries[digest] = self._features[digest].summary
-        pairs = zip(digests, images, strict=True)
-        self.prepare([image for digest, image in pairs if digest not in self._summaries])
-        found = torch.stack([self._summaries[digest] for digest in digests])
+        self.prepare([picture for picture in shown if picture.digest not in self._summaries])
+        rows = [None if image is None else self._summaries[image.digest] for image in images]
+        width = len(next(row for row in rows if row is not None)) if shown else _probe_width(self)
+        found = torch.stack([torch.zeros(width) if row is None else row for row in rows])
         for digest in digests:
             self._summaries.move_to_end(digest)
         self._drop_summaries()
@@ -139,7 +154,7 @@ class FeatureCache:
         """
         self._check(prompts)
         if not self._takes_features or not any(prompt.images for prompt in prompts):
-            return encode_prompts(self._backbone, prompts, answers=answers)
+            return encode_prompts(self._backbone, prompts, answers=answers, pixels=self.pixels.get)
         side: _Side = "left" if answers is None else "right"
         self._drop_summaries()
         return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
@@ -163,22 +178,29 @@ class FeatureCache:
                 length + sum(self.count_picture_tokens(image) - 1 for image in prompt.images)
                 for length, prompt in zip(lengths, prompts, strict=True)
             ]
-        whole = process(self._backbone, [most], padding_side="right")["input_ids"].shape[1]
+        whole = process(self._backbone, [most], padding_side="right", pixels=self.pixels.get)[
+            "input_ids"
+        ].shape[1]
         share = max(0, -(-(whole - lengths[prompts.index(most)]) // len(most.images)))
         return [
             length + share * len(prompt.images)
             for length, prompt in zip(lengths, prompts, strict=True)
         ]
 
-    def count_picture_tokens(self, image: Image.Image) -> int:
+    def count_picture_tokens(self, picture: Picture) -> int:
         """How many tokens stand for a picture in a prompt; pictures of one size have as many."""
-        if image.size not in self._tokens_of_size:
-            alone = PromptText(text=self._image_token, images=(image,))
+        size = picture.size
+        if size not in self._tokens_of_size:
+            alone = PromptText(text=self._image_token, images=(picture,))
             inputs = process(
-                self._backbone, [alone], padding_side="right", add_special_tokens=False
+                self._backbone,
+                [alone],
+                padding_side="right",
+                add_special_tokens=False,
+                pixels=self.pixels.get,
             )
-            self._tokens_of_size[image.size] = int(inputs["input_ids"].shape[1])
-        return self._tokens_of_size[image.size]
+            self._tokens_of_size[size] = int(inputs["input_ids"].shape[1])
+        return self._tokens_of_size[size]
 
     def _check(self, prompts: Sequence[PromptText]) -> None:
         """Compares with the processor once, on the first prompt that shows a picture."""
@@ -186,7 +208,7 @@ class FeatureCache:
         if self._is_checked or not self._takes_features or shown is None:
             return
         self._is_checked = True
-        wanted = process(self._backbone, [shown], padding_side="right")
+        wanted = process(self._backbone, [shown], padding_side="right", pixels=self.pixels.get)
         keys = set(wanted) & set(TOKEN_KEYS)
         self._type_keys = tuple(sorted(keys & _TYPE_KEYS))
         if keys - _TYPE_KEYS != {"input_ids", "attention_mask"}:
@@ -236,18 +258,27 @@ class FeatureCache:
             for key, (values, fill) in columns.items()
         }
 
-    def _get(self, image: Image.Image) -> ImageFeatures:
-        digest = image_digest(image)
+    def _get(self, picture: Picture) -> ImageFeatures:
+        digest = picture.digest
         if digest not in self._features:
-            self._compute({digest: image})
+            self._compute({digest: self.pixels.get(picture)})
         self._features.move_to_end(digest)
         return self._features[digest]
 
     @torch.no_grad()
     def _compute(self, group: dict[str, Image.Image]) -> None:
-        alone = [PromptText(text=self._image_token, images=(image,)) for image in group.values()]
+        alone = [
+            PromptText(text=self._image_token, images=(Picture(digest=digest, source=b""),))
+            for digest in group
+        ]
         try:
-            inputs = process(self._backbone, alone, padding_side="right", add_special_tokens=False)
+            inputs = process(
+                self._backbone,
+                alone,
+                padding_side="right",
+                add_special_tokens=False,
+                pixels=lambda picture: group[picture.digest],
+            )
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise InvalidInputError(
                 "The processor cannot read an image", details={"reason": type(error).__name__}
@@ -263,6 +294,7 @@ class FeatureCache:
                 self._compute({digest: image})
             return
         for digest, features in zip(group, found, strict=True):
+            self.pixels.drop(digest)
             self._summaries[digest] = features.summary
             self._store(digest, features)
 

@@ -6,7 +6,7 @@ An answer is never part of the tokenised prompt: its ids are appended to the ids
 ends with the generation prompt, so training sees exactly the sequence that generation would make.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import IdeficsProcessor
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
+from app.core.pixels import decode
 from app.method.backbone.chat import (
     as_plain_text,
     encode_answer,
@@ -51,7 +53,7 @@ class PromptText:
     """
 
     text: str
-    images: tuple[Image.Image, ...]
+    images: tuple[Picture, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -83,7 +85,7 @@ class EncodedBatch:
 def build_prompt(
     backbone: Backbone,
     question: str,
-    images: Image.Image | Sequence[Image.Image],
+    images: Picture | Sequence[Picture],
     *,
     demonstrations: Sequence[Example] = (),
     instruction: str | None = None,
@@ -107,11 +109,13 @@ def build_prompt(
     if not question.strip():
         raise InvalidInputError("Nothing to answer: wanted a question, found an empty text")
     processor = backbone.processor
-    asked = [images] if isinstance(images, Image.Image) else list(images)
+    asked = [images] if isinstance(images, Picture) else list(images)
     messages = []
     for example in demonstrations:
         messages += [
-            user_message(as_plain_text(processor, example.question), num_images=1),
+            user_message(
+                as_plain_text(processor, example.question), num_images=len(example.pictures)
+            ),
             model_message(as_plain_text(processor, example.answer)),
         ]
     messages.append(user_message(as_plain_text(processor, question), num_images=len(asked)))
@@ -120,7 +124,10 @@ def build_prompt(
         messages[0]["content"].insert(0, {"type": "text", "text": text})
     return PromptText(
         text=render(processor, messages, with_generation_prompt=True),
-        images=(*(example.image for example in demonstrations), *asked),
+        images=(
+            *(picture for example in demonstrations for picture in example.pictures),
+            *asked,
+        ),
     )
 
 
@@ -135,11 +142,18 @@ def writes_bos(backbone: Backbone, text: str) -> bool:
     return bool(bos) and text.startswith(str(bos))
 
 
-def _interleaved(backbone: Backbone, prompt: PromptText) -> list[str | Image.Image]:
+def pixels_of(picture: Picture) -> Image.Image:
+    """The pixels of a picture, decoded anew."""
+    return decode(picture.data)
+
+
+def _interleaved(
+    backbone: Backbone, prompt: PromptText, pixels: Callable[[Picture], Image.Image]
+) -> list[str | Image.Image]:
     texts = prompt.text.split(str(getattr(backbone.processor, "image_token", "<image>")))
     parts: list[str | Image.Image] = [texts[0]]
     for image, text in zip(prompt.images, texts[1:], strict=True):
-        parts += [image, text]
+        parts += [pixels(image), text]
     return parts
 
 
@@ -149,6 +163,7 @@ def process(
     *,
     padding_side: Literal["left", "right"],
     add_special_tokens: bool | None = None,
+    pixels: Callable[[Picture], Image.Image] = pixels_of,
 ) -> dict[str, Any]:
     """What the processor itself makes of the prompts.
 
@@ -158,6 +173,7 @@ def process(
         padding_side: Where shorter rows are filled up.
         add_special_tokens: Whether the tokenizer adds a start token; None adds it exactly when the
             template has not written one.
+        pixels: Decodes a picture.
 
     Returns:
         Tensors on the backbone's device, pixels in its dtype.
@@ -170,12 +186,12 @@ def process(
     if isinstance(backbone.processor, IdeficsProcessor):
         # The first Idefics takes text and images in turn and writes start tokens by itself.
         features = backbone.processor(
-            text=[_interleaved(backbone, prompt) for prompt in prompts], **options
+            text=[_interleaved(backbone, prompt, pixels) for prompt in prompts], **options
         )
     else:
         if add_special_tokens is None:
             add_special_tokens = not writes_bos(backbone, prompts[0].text)
-        images = [list(prompt.images) for prompt in prompts]
+        images = [[pixels(picture) for picture in prompt.images] for prompt in prompts]
         features = backbone.processor(
             text=[prompt.text for prompt in prompts],
             images=images if any(images) else None,
@@ -262,7 +278,11 @@ def finish_batch(
 
 
 def encode_prompts(
-    backbone: Backbone, prompts: Sequence[PromptText], *, answers: Sequence[str] | None = None
+    backbone: Backbone,
+    prompts: Sequence[PromptText],
+    *,
+    answers: Sequence[str] | None = None,
+    pixels: Callable[[Picture], Image.Image] = pixels_of,
 ) -> EncodedBatch:
     """Prompts as the backbone's inputs, read from pixels.
 
@@ -271,6 +291,7 @@ def encode_prompts(
         prompts: At least one.
         answers: One text a prompt, appended and marked for supervision; None leaves the prompts
             open, padded on the left, for generation.
+        pixels: Decodes a picture.
 
     Raises:
         ContextOverflowError: A row is longer than the backbone's context window.
@@ -284,7 +305,7 @@ def encode_prompts(
         )
     side: Literal["left", "right"] = "left" if answers is None else "right"
     try:
-        inputs = process(backbone, prompts, padding_side=side)
+        inputs = process(backbone, prompts, padding_side=side, pixels=pixels)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise InvalidInputError(
             "The processor cannot read these prompts: wanted images and placeholders that match",

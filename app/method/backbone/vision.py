@@ -3,7 +3,6 @@
 Knows the calling conventions of transformers' vision towers; knows no prompt and no cache.
 """
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from typing import Any, Final, TypeAlias, cast
 
 import torch
 from jaxtyping import Float, Float32, Int
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.core.errors import UnsupportedBackboneError
 
 GRID_KEY: Final = "image_grid_thw"
-_BATCH_IMAGES: Final = 64
 _ROWS_OF_PICTURES: Final = 5
 
 Parts: TypeAlias = tuple[Float[Tensor, "..."], ...]
@@ -53,28 +50,9 @@ class ImageFeatures:
         return mean_token(self.pooled)
 
 
-def image_digest(image: Image.Image) -> str:
-    """A digest of the decoded picture, equal for equal pixels."""
-    digest = hashlib.sha256(f"{image.mode}:{image.size}:".encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
-
-
 def mean_token(parts: Sequence[Float[Tensor, "..."]]) -> Float32[Tensor, " width"]:
     """The mean over all tokens of all parts, on the CPU."""
     return torch.cat([part.flatten(0, -2) for part in parts]).float().mean(0).cpu()
-
-
-def batches_of_equal_size(images: Mapping[str, Image.Image]) -> list[dict[str, Image.Image]]:
-    """Pictures by digest in batches that need no padding."""
-    by_size: dict[tuple[int, int], list[str]] = {}
-    for digest, image in images.items():
-        by_size.setdefault(image.size, []).append(digest)
-    return [
-        {digest: images[digest] for digest in digests[start : start + _BATCH_IMAGES]}
-        for digests in by_size.values()
-        for start in range(0, len(digests), _BATCH_IMAGES)
-    ]
 
 
 def takes_precomputed(model: PreTrainedModel) -> bool:

@@ -101,7 +101,8 @@ def evaluate(
     if not examples:
         raise InvalidInputError("Nothing to evaluate: wanted items, found none")
     cache = features or FeatureCache(backbone)
-    cache.prepare([example.image for example in (*examples, *condition.support)])
+    everyone = (*examples, *condition.support)
+    cache.prepare([picture for example in everyone for picture in example.pictures])
     chosen = choose_demonstrations(condition, examples, features=cache)
     started = time.perf_counter()
     generations = _generate(
@@ -157,7 +158,7 @@ def _generate(
         build_prompt(
             backbone,
             example.question,
-            example.image,
+            example.pictures,
             demonstrations=demonstrations,
             instruction=instruction,
         )

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.sites import find_sites
@@ -34,7 +35,7 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
     Args:
         backbone: Unsteered.
     """
-    image = Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY)
+    image = Picture.of(Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY))
     batch = encode_prompts(backbone, [build_prompt(backbone, _PROBE_QUESTION, image)])
     norms: list[Tensor] = []
 

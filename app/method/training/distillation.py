@@ -175,7 +175,7 @@ def _embed_all(
         reporter.pause()
         reporter.stop_if_asked()
 
-    cache.prepare(images, on_batch=on_batch)
+    cache.prepare([image for image in images if image is not None], on_batch=on_batch)
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)

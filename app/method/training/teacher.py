@@ -100,7 +100,7 @@ def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -
     return build_prompt(
         backbone,
         lesson.query.question,
-        lesson.query.image,
+        lesson.query.pictures,
         demonstrations=lesson.context,
         instruction=instruction,
     )

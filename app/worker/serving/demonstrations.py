@@ -14,16 +14,16 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.library.storage import ObjectStore
 from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.backbone.pictures import shown_digest
 from app.method.backbone.randomness import generator_for
-from app.method.backbone.vision import image_digest
 from app.method.evaluation.neighbours import nearest_context
 from app.method.evaluation.tasks.loading import load_examples
 from app.rpc.messages import DemonstrationsUse
@@ -42,7 +42,7 @@ class Pool:
 
     Attributes:
         examples: The items.
-        pictures: Digest of each item's picture.
+        pictures: What each item's picture shows, as a digest; empty where there is none.
         rows: Each item's embedding, once somebody asked for nearest items.
     """
 
@@ -82,7 +82,7 @@ class DatasetPools:
         self._pools: OrderedDict[str, asyncio.Task[Pool]] = OrderedDict()
 
     async def choose(
-        self, use: DemonstrationsUse, *, question: str, images: Sequence[Image.Image]
+        self, use: DemonstrationsUse, *, question: str, images: Sequence[Picture]
     ) -> tuple[Example, ...]:
         """The demonstrations for a query, none of which shows a picture of the query.
 
@@ -92,7 +92,7 @@ class DatasetPools:
             InvalidInputError: It has fewer usable items than asked for.
         """
         pool = await self._pool(use.storage_key)
-        asked = {await asyncio.to_thread(image_digest, image) for image in images}
+        asked = {await asyncio.to_thread(shown_digest, image) for image in images}
         usable = [index for index, digest in enumerate(pool.pictures) if digest not in asked]
         if len(usable) < use.shots:
             raise InvalidInputError(
@@ -122,12 +122,14 @@ class DatasetPools:
             await self._objects.get_file(key, path)
             examples = await asyncio.to_thread(load_examples, str(path), limit=self._max_items)
         pictures = await asyncio.to_thread(
-            lambda: tuple(image_digest(example.image) for example in examples)
+            lambda: tuple(
+                "" if example.image is None else shown_digest(example.image) for example in examples
+            )
         )
         return Pool(examples=examples, pictures=pictures)
 
     async def _similarities(
-        self, pool: Pool, *, question: str, images: Sequence[Image.Image]
+        self, pool: Pool, *, question: str, images: Sequence[Picture]
     ) -> Float32[np.ndarray, " items"]:
         if pool.rows is None or (pool.rows.done() and pool.rows.exception() is not None):
             pool.rows = asyncio.create_task(self._embed(pool.examples))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidImageError, InvalidInputError
 from app.core.logs import get_logger
+from app.core.pictures import Picture, PictureLimits, check_picture
 from app.method.backbone.conversation import (
     Turn,
     build_conversation,
@@ -34,7 +34,6 @@ from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
 from app.worker.serving.context import Candidates, require_context
 from app.worker.serving.demonstrations import DatasetPools
-from app.worker.serving.images import ImageLimits, open_image
 
 NUM_THREADS: Final = 2
 # Running rows wait for one pass of the vision tower at most.
@@ -74,7 +73,7 @@ class DoseLimit:
         )
 
 
-def turns_of(request: GenerateRequest, images: Sequence[Image.Image]) -> tuple[Turn, ...]:
+def turns_of(request: GenerateRequest, images: Sequence[Picture]) -> tuple[Turn, ...]:
     """The request's turns with their pictures in them.
 
     Raises:
@@ -113,30 +112,52 @@ class Reader:
         device: DeviceThread,
         pools: DatasetPools,
         features: FeatureCache,
-        limits: ImageLimits,
+        limits: PictureLimits,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._pools = pools
         self._features = features
         self._limits = limits
-        self._unseen: queue.SimpleQueue[Image.Image] = queue.SimpleQueue()
+        self._unseen: queue.SimpleQueue[Picture] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
 
     def close(self) -> None:
         """Give the threads back."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def images(self, files: Sequence[bytes | None]) -> list[Image.Image | None]:
-        """The pixels of image files, none where there is no file.
+    async def images(self, files: Sequence[bytes | None]) -> list[Picture | None]:
+        """The pictures of image files, none where there is no file; each has been decoded.
 
         Raises:
             InvalidImageError: A file cannot be read or exceeds a limit.
         """
         return await self._in_thread(
-            lambda: [None if data is None else open_image(data, limits=self._limits)
-                     for data in files]
-        )  # fmt: skip
+            lambda: [
+                None
+                if data is None
+                else self._picture(data, f"images.{number}: " if len(files) > 1 else "")
+                for number, data in enumerate(files)
+            ]
+        )
+
+    def _picture(self, data: bytes, place: str) -> Picture:
+        try:
+            check_picture(data, self._limits)
+            picture = Picture.of(data)
+            self._decode(picture)
+        except InvalidImageError as error:
+            raise InvalidImageError(f"{place}{error.message}", details=error.details) from None
+        return picture
+
+    def _decode(self, picture: Picture) -> None:
+        """Has the pixels ready, which the device thread must not wait for."""
+        if not self._features.knows(picture):
+            self._features.pixels.keep(picture)
+
+    def _decode_all(self, pictures: Sequence[Picture]) -> None:
+        for picture in pictures:
+            self._decode(picture)
 
     async def prompt(self, request: GenerateRequest) -> PromptText:
         """The request's prompt, whose pictures have been seen where that is of use.
@@ -184,13 +205,14 @@ class Reader:
                     num_new_tokens=1 if request.fits_context else request.max_tokens,
                 )
             )
+        await self._in_thread(lambda: self._decode_all(prompt.images))
         await self._see(prompt.images)
         return prompt
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _see(self, images: Sequence[Image.Image]) -> None:
+    async def _see(self, images: Sequence[Picture]) -> None:
         """Have the vision tower look at these, in one pass with those of other requests."""
         if not self._features.takes_features or not images:
             return
@@ -199,7 +221,7 @@ class Reader:
         await self._device.call(self._see_waiting)
 
     def _see_waiting(self) -> None:
-        waiting: list[Image.Image] = []
+        waiting: list[Picture] = []
         while len(waiting) < SEEN_TOGETHER and not self._unseen.empty():
             waiting.append(self._unseen.get())
         try:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.api.schemas.fields import refuse_unstorable
-from app.api.steer.images import ImageLimits, check_header, read_image
+from app.api.steer.images import read_image
 from app.core.errors import (
     InvalidImageError,
     TooLargeError,
 )
+from app.core.pictures import PictureLimits, check_picture
 
-LIMITS = ImageLimits(
-    max_images=2,
+LIMITS = PictureLimits(
     max_bytes=200_000,
     max_pixels=1_000_000,
     min_side=8,
@@ -94,8 +94,8 @@ class TestImages:
 
     @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
     def test_other_formats_are_not(self, image_format: str) -> None:
-        with pytest.raises(InvalidImageError, match="not a readable"):
-            check_header(encoded(image_format), LIMITS)
+        with pytest.raises(InvalidImageError, match="PNG, JPEG or WEBP file, found"):
+            check_picture(encoded(image_format), LIMITS)
 
     @pytest.mark.parametrize(
         "data",
@@ -115,7 +115,7 @@ class TestImages:
     )
     def test_bombs_and_odd_shapes_are_refused_by_their_header(self, data: bytes) -> None:
         with pytest.raises(InvalidImageError):
-            check_header(data, LIMITS)
+            check_picture(data, LIMITS)
 
     @given(
         data=st.binary(max_size=300),
@@ -123,7 +123,7 @@ class TestImages:
     )
     def test_no_bytes_are_worse_than_a_refusal(self, head: bytes, data: bytes) -> None:
         with contextlib.suppress(InvalidImageError):
-            check_header(head + data, LIMITS)
+            check_picture(head + data, LIMITS)
 
     @given(st.text(max_size=60))
     def test_no_text_is_worse_than_a_refusal(self, given_text: str) -> None:

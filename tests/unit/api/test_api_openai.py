@@ -375,7 +375,7 @@ async def test_other_routes_keep_their_problems(http: httpx.AsyncClient) -> None
         ({"input": "x", "encoding_format": "hex"}, "'float'"),
         ({"input": "x", "vlibrary": {"images": ["AA==", "AA=="]}}, "as many"),
         ({"input": ["x", ""], "vlibrary": {"images": ["AA==", None]}}, "not empty"),
-        ({"input": "x", "vlibrary": {"images": ["AA=="]}}, "readable"),
+        ({"input": "x", "vlibrary": {"images": ["AA=="]}}, "damaged"),
         ({"input": "x", "model": f"{MODEL}:colours"}, "no vector steers them"),
     ],
 )

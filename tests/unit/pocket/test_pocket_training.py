@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from app.core.errors import CorruptDataError
+from app.core.pictures import Picture
 from app.method.backbone.loading import backbone_from_parts
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from tools.pocket.building import BuildPlan, PocketParts, build_pocket, untrained_pocket
@@ -45,7 +46,7 @@ def test_the_writer_writes_what_the_processor_would(parts: PocketParts) -> None:
         written = Writer(parts.tokenizer).write([[item]])
         assert item.image is not None
         pixels = pool.pixels[item.image].permute(1, 2, 0).contiguous().numpy()
-        prompt = build_prompt(backbone, item.question, Image.fromarray(pixels))
+        prompt = build_prompt(backbone, item.question, Picture.of(Image.fromarray(pixels)))
         encoded = encode_prompts(backbone, [prompt], answers=[item.answer])
         assert written.token_ids[0] == encoded.inputs["input_ids"][0].tolist()
         assert written.token_ids[0][slice(*written.answers[0][0])] == list(encoded.answer_ids[0])
@@ -61,7 +62,7 @@ def test_cached_features_give_the_logits_of_the_pixels(parts: PocketParts) -> No
         image = row[0].image
         assert image is not None
         pixels = pool.pixels[image].permute(1, 2, 0).contiguous().numpy()
-        prompt = build_prompt(backbone, row[0].question, Image.fromarray(pixels))
+        prompt = build_prompt(backbone, row[0].question, Picture.of(Image.fromarray(pixels)))
         encoded = encode_prompts(backbone, [prompt], answers=[row[0].answer])
         theirs = parts.model(**encoded.inputs).logits[encoded.predicts_answer]
     torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=5e-3)

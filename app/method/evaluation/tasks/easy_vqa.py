@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import ConfigurationError, InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import sample_places
 
 # The package's own splits, and its training pictures once more in two parts: choices between
@@ -57,7 +57,7 @@ def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
         place = kept[chosen]
         image_id = image_ids[place]
         if image_id not in pictures:
-            pictures[image_id] = read_picture(Path(paths[image_id]))
+            pictures[image_id] = Picture.of(Path(paths[image_id]).read_bytes())
         examples.append(
             Example(
                 image=pictures[image_id],

@@ -9,12 +9,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from app.core.errors import InvalidDatasetError
-from app.core.identifiers import sha256_hex
+from app.core.pictures import PictureFile
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.pictures import read_picture
 from app.method.evaluation.tasks.records import make_example, sample_places
 
 _COLUMNS: Final = ("image", "question", "answer", "answers", "id", "image_id", "split")
@@ -38,7 +36,7 @@ def load_parquet(
     """
     try:
         wanted = set(sample_places(_count(paths, split), limit=limit, seed=seed))
-        pictures: dict[str, Image.Image] = {}
+        pictures = PictureFile()
         return [
             _example(row, place, pictures)
             for place, row in enumerate(_rows(paths, split, _COLUMNS))
@@ -64,15 +62,13 @@ def _rows(paths: Sequence[Path], split: str, columns: Sequence[str]) -> Iterator
                 yield from (row for row in rows if (row.get("split") or split) == split)
 
 
-def _example(row: dict[str, Any], place: int, pictures: dict[str, Image.Image]) -> Example:
+def _example(row: dict[str, Any], place: int, pictures: PictureFile) -> Example:
     image = row.get("image")
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         raise InvalidDatasetError(
             f"Row {place}: wanted the bytes of an image, found {type(data).__name__}"
         )
-    digest = sha256_hex(data)
-    if digest not in pictures:
-        pictures[digest] = read_picture(data)
+    picture = pictures.add(data)
     known = {key: value for key, value in row.items() if value is not None}
-    return make_example(known, item=f"row-{place}", image=pictures[digest], image_id=digest)
+    return make_example(known, item=f"row-{place}", image=picture, image_id=picture.digest)

@@ -1,22 +1,22 @@
-"""Decoding pictures of data sets.
+"""Pictures of data sets: looked at once, then left encoded where they lie.
 
-Knows Pillow; knows no data set.
+Knows no data set.
 """
 
-import io
 from pathlib import Path
 from typing import Final
 
-from PIL import Image, UnidentifiedImageError
-
 from app.core.errors import InvalidImageError
+from app.core.pictures import Picture, PictureLimits, check_picture
+from app.core.pixels import decode, pixel_digest
 
-_FORMATS: Final = ("PNG", "JPEG", "WEBP")
-_MOST_PIXELS: Final = 20_000_000
+_LIMITS: Final = PictureLimits(
+    max_bytes=64 << 20, max_pixels=20_000_000, min_side=1, max_side=65_535, max_aspect=65_535
+)
 
 
-def read_picture(source: bytes | Path) -> Image.Image:
-    """The picture as RGB, wholly decoded.
+def read_picture(source: bytes | Path) -> Picture:
+    """The picture of a file, after it was decoded once.
 
     Args:
         source: PNG, JPEG or WebP bytes, or a file of them.
@@ -26,24 +26,11 @@ def read_picture(source: bytes | Path) -> Image.Image:
             pixels; the header is judged before anything is decoded.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _decoded(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
         raise InvalidImageError(
-            "Not a picture: wanted a whole PNG, JPEG or WebP",
-            details={"reason": type(error).__name__},
+            "Not a picture: the file cannot be read", details={"reason": type(error).__name__}
         ) from error
-
-
-def _decoded(image: Image.Image) -> Image.Image:
-    if image.format not in _FORMATS:
-        raise InvalidImageError(
-            f"Not a picture that can be used: wanted {', '.join(_FORMATS)}, found {image.format}"
-        )
-    width, height = image.size
-    if width * height > _MOST_PIXELS:
-        raise InvalidImageError(
-            f"The picture is too large: wanted at most {_MOST_PIXELS} pixels, "
-            f"found {width * height}"
-        )
-    return image.convert("RGB")
+    check_picture(data, _LIMITS)
+    picture = Picture.of(data)
+    return Picture(digest=picture.digest, source=data, pixel_digest=pixel_digest(decode(data)))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from app.core.errors import InvalidDatasetError
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 
 
@@ -44,10 +44,8 @@ def read_question(record: Mapping[str, Any], *, item: str) -> str:
     return question
 
 
-def make_example(
-    record: Mapping[str, Any], *, item: str, image: Image.Image, image_id: str
-) -> Example:
-    """The example of a record whose picture is decoded.
+def make_example(record: Mapping[str, Any], *, item: str, image: Picture, image_id: str) -> Example:
+    """The example of a record and its picture.
 
     Args:
         record: Has a question and answers; its own `id` and `image_id` win over the given ones.

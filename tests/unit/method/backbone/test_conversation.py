@@ -16,7 +16,7 @@ from app.method.backbone.prompts import build_prompt, encode_prompts
 from tests.fakes.backbones import CHAT_TEMPLATE, tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(4)
-ONE, TWO, THREE = (EXAMPLES[place].image for place in (0, 2, 3))
+ONE, TWO, THREE = (EXAMPLES[place].pictures[0] for place in (0, 2, 3))
 PICTURES_FIRST = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}:"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>"
@@ -59,7 +59,7 @@ def test_turns_that_solve_examples_are_demonstrations(backbone: Backbone) -> Non
     turns = [
         turn
         for example in shown
-        for turn in (user(example.image, example.question), model(example.answer))
+        for turn in (user(example.pictures[0], example.question), model(example.answer))
     ]
     said = build_conversation(backbone, [*turns, user(TWO, "what color?")])
     wanted = build_prompt(backbone, "what color?", TWO, demonstrations=shown)

@@ -2,11 +2,12 @@ import pytest
 from PIL import Image
 
 from app.core.errors import InvalidDatasetError
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 
 
 def example(*answers: str, question: str = "what is it?") -> Example:
-    image = Image.new("RGB", (4, 4))
+    image = Picture.of(Image.new("RGB", (4, 4)))
     return Example(image=image, question=question, answers=answers, image_id="i", id="e")
 
 

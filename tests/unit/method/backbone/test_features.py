@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
@@ -22,7 +23,7 @@ ANSWERS = ["red", "blue", "dark green"]
 
 def prompts_of(backbone: Backbone) -> list[PromptText]:
     return [
-        build_prompt(backbone, e.question, e.image, demonstrations=EXAMPLES[6 : 6 + index])
+        build_prompt(backbone, e.question, e.pictures, demonstrations=EXAMPLES[6 : 6 + index])
         for index, e in enumerate(EXAMPLES[:3])
     ]
 
@@ -60,7 +61,7 @@ def test_each_picture_is_computed_once() -> None:
     backbone = tiny_backbone()
     cache, calls = FeatureCache(backbone), count_vision_calls(backbone)
     progress: list[tuple[int, int]] = []
-    images = [example.image for example in EXAMPLES]
+    images = [picture for example in EXAMPLES for picture in example.pictures]
     cache.prepare(images, on_batch=lambda done, total: progress.append((done, total)))
     cache.prepare(images)
     cache.summaries(images)
@@ -122,14 +123,14 @@ def test_a_processor_that_writes_placeholders_differently_is_left_to_read_pixels
 
 def test_placeholders_and_pictures_must_match(backbone: Backbone, features: FeatureCache) -> None:
     features.encode(prompts_of(backbone))
-    wrong = PromptText(text="<image> <image> what?", images=(EXAMPLES[0].image,))
+    wrong = PromptText(text="<image> <image> what?", images=EXAMPLES[0].pictures)
     with pytest.raises(InvalidInputError, match="wanted 1, found 2"):
         features.encode([wrong])
 
 
 def test_a_picture_the_processor_cannot_read_is_refused(features: FeatureCache) -> None:
-    with pytest.raises(InvalidInputError, match="cannot read an image"):
-        features.prepare([Image.new("RGB", (0, 0))])
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        features.prepare([Picture.of(b"no picture")])
 
 
 def with_processor(family: str, processor: hf.ProcessorMixin, *, image_token_id: int) -> Backbone:
@@ -258,7 +259,9 @@ def test_the_first_idefics_reads_interleaved_prompts_and_is_steered(
 
 def test_no_more_summaries_are_kept_than_allowed(backbone: Backbone) -> None:
     cache = FeatureCache(backbone, max_summaries=2)
-    pictures = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in (10, 90, 170, 250)]
+    pictures = [
+        Picture.of(Image.new("RGB", (16, 16), (shade, 0, 0))) for shade in (10, 90, 170, 250)
+    ]
     wanted = FeatureCache(backbone).summaries(pictures)
     # More at once than are kept, and again what was dropped.
     for _ in range(2):

@@ -32,7 +32,7 @@ def test_a_folder_is_loaded_with_its_processor(folder: Path, backbone: Backbone)
     loaded = load_backbone(str(folder))
     example = tiny_examples(1)[0]
     answers = [
-        generate(one, [build_prompt(one, example.question, example.image)], max_new_tokens=5)
+        generate(one, [build_prompt(one, example.question, example.pictures)], max_new_tokens=5)
         for one in (loaded, backbone)
     ]
     assert answers[0] == answers[1]
@@ -156,7 +156,7 @@ def test_unknown_settings_are_refused(setting: dict[str, str], folder: Path) -> 
 def test_the_bundled_backbone_needs_no_network() -> None:
     pocket = load_backbone("pocket")
     example = tiny_examples(1)[0]
-    answer = generate(pocket, [build_prompt(pocket, "what color is it?", example.image)])[0]
+    answer = generate(pocket, [build_prompt(pocket, "what color is it?", example.pictures)])[0]
     assert pocket.name == pocket.description.name == "pocket"
     assert answer.finish_reason == "stop"
     assert answer.text

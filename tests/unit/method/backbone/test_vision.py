@@ -3,16 +3,13 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.core.errors import UnsupportedBackboneError
 from app.method.backbone.vision import (
     ImageFeatures,
-    batches_of_equal_size,
     encode_images,
-    image_digest,
     join_features,
     takes_precomputed,
     tower_states,
@@ -99,18 +96,3 @@ def test_a_batch_whose_shares_cannot_be_told_is_left_to_the_caller(model_of: Mod
     two_tiles_and_one = {**inputs, "input_ids": inputs["input_ids"][:2]}
     with torch.no_grad():
         assert encode_images(model_of("internvl"), two_tiles_and_one, count=2) is None
-
-
-def test_digests_tell_pictures_apart() -> None:
-    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
-    assert image_digest(red) == image_digest(red.copy())
-    digests = {image_digest(image) for image in (red, blue, red.resize((2, 8)), red.convert("L"))}
-    assert len(digests) == 4
-
-
-def test_batches_hold_pictures_of_one_size() -> None:
-    sizes = [(4, 4)] * 70 + [(8, 4)] * 3
-    images = {str(index): Image.new("RGB", size) for index, size in enumerate(sizes)}
-    batches = batches_of_equal_size(images)
-    assert sorted(len(batch) for batch in batches) == [3, 6, 64]
-    assert all(len({image.size for image in batch.values()}) == 1 for batch in batches)

@@ -3,6 +3,7 @@ import torch
 from PIL import Image
 
 from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.evaluation.conditions import (
@@ -24,7 +25,7 @@ def cache() -> FeatureCache:
 
 
 def shade(red: int, *, name: str) -> Example:
-    image = Image.new("RGB", (16, 16), (red, 0, 255 - red))
+    image = Picture.of(Image.new("RGB", (16, 16), (red, 0, 255 - red)))
     return Example(image=image, question="what?", answers=("a",), image_id=name, id=name)
 
 

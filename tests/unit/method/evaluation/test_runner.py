@@ -45,7 +45,7 @@ def test_batched_answers_are_those_of_each_item_alone(asked: Backbone) -> None:
         on_batch=lambda done, total: told.append((done, total)),
     )
     for example, prediction in zip(EXAMPLES, report.predictions, strict=True):
-        prompt = build_prompt(asked, example.question, example.image, instruction="Look.")
+        prompt = build_prompt(asked, example.question, example.pictures, instruction="Look.")
         shifts = vectors().shift(0.5)[None]
         alone = generate(asked, [prompt], shifts=shifts, max_new_tokens=4)[0]
         assert (prediction.id, prediction.text) == (example.id, alone.text)

@@ -19,7 +19,7 @@ Shifts = Callable[..., Tensor]
 @pytest.fixture
 def prompts(backbone: Backbone) -> list[PromptText]:
     return [
-        build_prompt(backbone, e.question, e.image, demonstrations=EXAMPLES[4 : 4 + index])
+        build_prompt(backbone, e.question, e.pictures, demonstrations=EXAMPLES[4 : 4 + index])
         for index, e in enumerate(EXAMPLES[:3])
     ]
 
@@ -48,7 +48,7 @@ def test_cached_features_give_the_same_answers(
 
 def test_an_answer_stops_at_the_end_of_the_turn() -> None:
     backbone = tiny_backbone(seed=3)
-    prompt = build_prompt(backbone, "is it red?", EXAMPLES[0].image)
+    prompt = build_prompt(backbone, "is it red?", EXAMPLES[0].pictures)
     free = generate(backbone, [prompt], max_new_tokens=8)[0]
     assert free.finish_reason == "length"
     assert len(free.token_ids) == 8
@@ -86,7 +86,7 @@ def test_one_kept_token_is_the_greedy_one(
 
 
 def test_draws_follow_the_distribution(backbone: Backbone) -> None:
-    prompt = build_prompt(backbone, "is it red?", EXAMPLES[0].image)
+    prompt = build_prompt(backbone, "is it red?", EXAMPLES[0].pictures)
     encoded = encode_prompts(backbone, [prompt])
     with torch.no_grad():
         logits = backbone.model(**encoded.inputs).logits[0, -1]

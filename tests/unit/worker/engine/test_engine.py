@@ -12,6 +12,7 @@ from app.core.errors import (
     DeadlineExceededError,
     SteeringError,
 )
+from app.core.pictures import Picture
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
@@ -33,7 +34,7 @@ def _shift(backbone: Backbone, seed: int, *, strength: float = 1.0) -> Tensor:
 
 def _prompts(backbone: Backbone) -> list[PromptText]:
     """Text only, one image, two images, and one with demonstrations; of many lengths."""
-    pictures = [Image.new("RGB", (16, 16), colour) for colour in COLOURS]
+    pictures = [Picture.of(Image.new("RGB", (16, 16), colour)) for colour in COLOURS]
     examples = tiny_examples(6)
     return [
         build_prompt(backbone, "what color?", ()),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from app.core.errors import OutOfDeviceMemoryError, VLibraryError
+from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
@@ -24,7 +25,7 @@ from tests.fakes.traffic import Arrival, run_arrivals
 
 
 def test_a_request_that_breaks_the_backbone_fails_alone(backbone: Backbone, engine: Engine) -> None:
-    picture = Image.new("RGB", (16, 16), (220, 30, 30))
+    picture = Picture.of(Image.new("RGB", (16, 16), (220, 30, 30)))
     prompts = [build_prompt(backbone, "what color?", picture)] * 3
     sequences = greedy(backbone, prompts)
     ids = sequences[1].inputs["input_ids"].clone()

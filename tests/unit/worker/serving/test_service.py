@@ -1,7 +1,6 @@
 """Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
 
 import asyncio
-import io
 from typing import Any
 
 import httpx
@@ -11,14 +10,15 @@ from PIL import Image
 
 from app.core.errors import (
     BusyError,
+    ContextOverflowError,
     DeadlineExceededError,
     InvalidImageError,
     InvalidInputError,
     NotFoundError,
     SteeringError,
-    TooLargeError,
     WorkerUnavailableError,
 )
+from app.core.pictures import Picture
 from app.library.storage import ObjectStore
 from app.method.backbone.embedding import embed, space_id
 from app.method.backbone.features import FeatureCache
@@ -39,7 +39,7 @@ async def test_an_unsteered_answer_is_that_of_the_backbone(
     backbone: Backbone, parts: Parts
 ) -> None:
     answer = await parts.serving.generate(request_of(images=[png()]))
-    image = Image.open(io.BytesIO(png()))
+    image = Picture.of(png())
     alone = generate(backbone, [build_prompt(backbone, "what color?", image)], max_new_tokens=8)[0]
     assert (answer.text, answer.token_ids) == (alone.text, alone.token_ids)
     assert answer.usage.prompt_tokens == alone.num_prompt_tokens
@@ -53,7 +53,7 @@ async def test_vectors_steer_and_the_receipt_says_so(backbone: Backbone, parts: 
         images=[png()], vectors=[parts.use(0, 1.5), parts.use(1, -0.5)], baseline=True
     )
     answer = await parts.serving.generate(request)
-    prompt = build_prompt(backbone, "what color?", Image.open(io.BytesIO(png())))
+    prompt = build_prompt(backbone, "what color?", Picture.of(png()))
     shift = (
         parts.files.shift(parts.files.digests[0]) * 1.5
         - parts.files.shift(parts.files.digests[1]) * 0.5
@@ -135,7 +135,7 @@ async def test_nearest_demonstrations_are_the_most_similar_ones_nearest_last(
     backbone: Backbone, parts: Parts
 ) -> None:
     examples = tiny_examples(12)
-    image = Image.new("RGB", (16, 16), (30, 200, 30))
+    image = Picture.of(Image.new("RGB", (16, 16), (30, 200, 30)))
     use = GenerateRequest.model_validate(
         {
             "request_id": "r",
@@ -155,16 +155,14 @@ async def test_nearest_demonstrations_are_the_most_similar_ones_nearest_last(
 async def test_the_picture_that_is_asked_about_is_not_among_the_demonstrations(
     parts: Parts,
 ) -> None:
-    example = tiny_examples(12)[0]
+    first, third = tiny_examples(12)[0].pictures, tiny_examples(12)[2].pictures
     use = request_of(demonstrations={**DATASET, "shots": 10, "selection": "random"}).demonstrations
     assert use is not None
-    chosen = await parts.pools.choose(use, question="which?", images=[example.image])
-    assert all(one.image.tobytes() != example.image.tobytes() for one in chosen)
+    chosen = await parts.pools.choose(use, question="which?", images=first)
+    assert first[0].digest not in {one.image.digest for one in chosen if one.image is not None}
     with pytest.raises(InvalidInputError, match="wanted 10"):
         # Two of twelve show the picture, and two more that of the second query image.
-        await parts.pools.choose(
-            use, question="which?", images=[example.image, tiny_examples(12)[2].image]
-        )
+        await parts.pools.choose(use, question="which?", images=[*first, *third])
 
 
 async def test_datasets_take_turns_in_memory_and_a_missing_one_is_reported(
@@ -192,7 +190,7 @@ async def test_what_can_never_be_answered_is_refused(parts: Parts) -> None:
         ({"images": [png(side=1)]}, InvalidImageError),
         ({"max_tokens": 901}, InvalidInputError),
         ({"prompt": "  "}, InvalidInputError),
-        ({"prompt": "long " * 1500}, TooLargeError),
+        ({"prompt": "long " * 1500}, ContextOverflowError),
         ({"vectors": [{**parts.use(0), "sha256": "0" * 64}]}, NotFoundError),
     ):
         with pytest.raises(kind):
@@ -238,7 +236,7 @@ async def test_a_draining_worker_finishes_and_takes_nothing_new(parts: Parts) ->
 async def test_embeddings_are_those_of_the_method(backbone: Backbone, parts: Parts) -> None:
     request = EmbedRequest(images=(png(), None), questions=("what color?", "which?"))
     answer = await parts.serving.embed(request)
-    image = Image.open(io.BytesIO(png()))
+    image = Picture.of(png())
     wanted = embed(backbone, [image, None], ["what color?", "which?"])
     np.testing.assert_allclose(np.array(answer.embeddings), wanted, atol=1e-6)
     assert (answer.space, answer.dim) == (space_id(backbone), wanted.shape[1])

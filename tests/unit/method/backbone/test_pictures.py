@@ -1,0 +1,73 @@
+import io
+
+import pytest
+from PIL import Image
+
+from app.core.errors import InvalidImageError
+from app.core.pictures import Picture
+from app.method.backbone import pictures as module
+from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, shown_digest
+
+
+def picture(size: tuple[int, int] = (4, 4), *, shade: int = 0, orientation: int = 1) -> Picture:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (shade, 0, 0)).save(buffer, "PNG", exif=exif)
+    return Picture.of(buffer.getvalue())
+
+
+def batches(pictures: list[Picture]) -> list[dict[str, Image.Image]]:
+    by_digest = {one.digest: one for one in pictures}
+    return list(batches_of_equal_size(by_digest, DecodedPictures()))
+
+
+def test_batches_hold_pictures_of_one_size() -> None:
+    sizes = [(4, 4)] * 70 + [(8, 4)] * 3
+    found = batches([picture(size, shade=shade) for shade, size in enumerate(sizes)])
+    assert sorted(len(batch) for batch in found) == [3, 6, 64]
+    assert all(len({image.size for image in batch.values()}) == 1 for batch in found)
+
+
+def test_a_picture_on_its_side_is_batched_by_how_it_stands() -> None:
+    found = batches([picture((8, 4)), picture((8, 4), orientation=6), picture((8, 4), shade=1)])
+    assert sorted(tuple(image.size for image in batch.values()) for batch in found) == [
+        ((4, 8),),
+        ((8, 4), (8, 4)),
+    ]
+
+
+def test_batches_are_bounded_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 2 * 4 * 4 * 3)
+    found = batches([picture(shade=shade) for shade in range(5)])
+    assert [len(batch) for batch in found] == [2, 2, 1]
+
+
+def test_kept_pixels_are_bounded_and_the_oldest_go_first() -> None:
+    pixels = DecodedPictures(max_bytes=2 * 4 * 4 * 3)
+    first, second, third = (picture(shade=shade) for shade in range(3))
+    kept = [pixels.keep(one) for one in (first, second, third)]
+    assert pixels.get(first) is not kept[0]
+    assert (pixels.get(second), pixels.get(third)) == (kept[1], kept[2])
+    assert pixels.get(third) is kept[2]
+    pixels.drop(third.digest)
+    assert pixels.get(third) is not kept[2]
+
+
+def test_a_picture_larger_than_the_bound_is_decoded_and_not_kept() -> None:
+    pixels = DecodedPictures(max_bytes=10)
+    assert pixels.keep(picture()).size == (4, 4)
+    assert pixels._num_bytes == 0
+
+
+def test_a_damaged_picture_is_refused_whoever_asks() -> None:
+    with pytest.raises(InvalidImageError):
+        DecodedPictures().keep(Picture.of(b"no picture"))
+    with pytest.raises(InvalidImageError):
+        batches([Picture.of(b"no picture")])
+
+
+def test_files_that_show_the_same_are_told_by_their_pixels() -> None:
+    upright, turned = picture((4, 4)), picture((4, 4), orientation=3)
+    assert upright.digest != turned.digest
+    assert shown_digest(upright) == shown_digest(turned) != shown_digest(picture(shade=9))
