@@ -38,7 +38,7 @@ def overhead_figures(
     with (
         TemporaryDirectory(prefix="vlibrary-bench-") as parent,
         served(settings=settings_for(backbone, Path(parent))) as service,
-        httpx.Client(base_url=service.url, timeout=TIMEOUT_SECONDS) as client,
+        httpx.Client(base_url=service.url, timeout=TIMEOUT_SECONDS, trust_env=False) as client,
     ):
         for body in made:
             _ask(client, body)

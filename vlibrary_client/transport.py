@@ -1,6 +1,7 @@
 """Sends `Call`s over HTTP, retries what is harmless to repeat, and raises the library's errors."""
 
 import asyncio
+import ipaddress
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -30,6 +31,13 @@ _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 def _headers(api_key: str | None) -> dict[str, str]:
     headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
     return headers if api_key is None else {**headers, "authorization": f"Bearer {api_key}"}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
@@ -144,6 +152,8 @@ class Connection:
             "headers": _headers(self.api_key),
             "timeout": _timeout(self.timeout_seconds),
             "follow_redirects": False,
+            # A proxy cannot reach this machine's own addresses, whatever the environment says.
+            "trust_env": not _is_loopback(httpx.URL(self.base_url).host),
         }
 
 
