@@ -103,12 +103,14 @@ class GenerateRequest(Message):
     """One prompt to answer, steered by the vectors it names.
 
     With `turns` these are the prompt: the last is the user's, whose text is `prompt` as well, and
-    `images` are the pictures of all of them. Where `fits_context`, an answer that cannot be as long
+    `images` are the pictures of all of them. A raw prompt is continued as it stands, without the
+    chat template. Where `fits_context`, an answer that cannot be as long
     as `max_tokens` is made shorter instead of refused.
     """
 
     request_id: str = Field(min_length=1, max_length=128)
     prompt: PromptString
+    is_raw: bool = False
     turns: tuple[Turn, ...] = Field(default=(), max_length=MAX_TURNS)
     images: tuple[ImageBytes, ...] = Field(default=(), max_length=MAX_IMAGES)
     vectors: tuple[VectorUse, ...] = Field(default=(), max_length=16)

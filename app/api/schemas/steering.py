@@ -74,6 +74,10 @@ class SteerRequest(RequestBody):
     demonstrations: DemonstrationsChoice | None = None
     instruction: Prompt | None = None
     max_tokens: TokenCount = 32
+    is_raw: Annotated[
+        Flag,
+        Field(description="Continue the prompt as it stands, without the chat template."),
+    ] = False
     fits_context: Annotated[
         Flag,
         Field(
@@ -112,6 +116,9 @@ class SteerRequest(RequestBody):
     def _asks_one_thing(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("a request has either a prompt or messages")
+        others = self.images or self.instruction or self.messages or self.demonstrations
+        if self.is_raw and others:
+            raise ValueError("a raw prompt is text alone")
         if self.messages is not None and (self.images or self.instruction):
             raise ValueError("with messages, images and instructions are parts of them")
         return self

@@ -127,6 +127,7 @@ async def make_plan(
     request = GenerateRequest(
         request_id=request_id,
         prompt=asked.question,
+        is_raw=body.is_raw,
         turns=asked.turns,
         images=images,
         vectors=tuple(use.to_wire() for use in choice.vectors),

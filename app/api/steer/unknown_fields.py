@@ -22,10 +22,12 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": (),
     "audio": (),
+    "background": (),
     "bad_words": (),
     "best_of": (1,),
     "chat_template": (),
     "continue_final_message": (),
+    "conversation": (),
     "documents": (),
     "echo": (),
     "function_call": ("none",),
@@ -47,6 +49,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "prediction": (),
     "prefix": (),
     "previous_response_id": (),
+    "prompt": (),
     "prompt_embeds": (),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
@@ -66,7 +69,6 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
 _OF_OPENAI: Final = frozenset(
     {
         "annotations",
-        "background",
         "detail",
         "include",
         "include_obfuscation",

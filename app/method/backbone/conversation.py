@@ -89,6 +89,11 @@ def build_conversation(
     )
 
 
+def raw_prompt(backbone: Backbone, text: str) -> PromptText:
+    """A prompt that is continued as it stands: no turn of anybody is written around it."""
+    return PromptText(text=as_plain_text(backbone.processor, text), images=())
+
+
 def writes_system_turns(processor: ProcessorMixin) -> bool:
     """Whether the template has a way of its own to write what the system says first.
 

@@ -23,6 +23,7 @@ from app.method.backbone.conversation import (
     count_turns,
     latest_turns,
     pictures_of,
+    raw_prompt,
 )
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -178,6 +179,8 @@ class Reader:
             )
 
         def build(count: int) -> PromptText:
+            if request.is_raw:
+                return raw_prompt(self._backbone, request.prompt)
             if not turns:
                 return build_prompt(
                     self._backbone,

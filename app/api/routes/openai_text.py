@@ -1,0 +1,99 @@
+"""The OpenAI-compatible routes beside chat completions: text completions and responses.
+
+Source: the API reference of OpenAI, and the `openai` package as its executable form.
+"""
+
+import time
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.dependencies import ServicesOf
+from app.api.http.admission import AdmittedRoute
+from app.api.http.openai_errors import openai_problems
+from app.api.http.problems import request_id_of
+from app.api.schemas.openai_completions import CompletionRequest, TextCompletionBody
+from app.api.schemas.openai_responses import ResponseObjectBody, ResponsesRequest
+from app.api.schemas.steering import SteerRequest
+from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
+from app.api.steer.generation import answer_whole
+from app.api.steer.openai_completions import TextCompletion
+from app.api.steer.openai_models import named_model
+from app.api.steer.openai_requests import sampling_fields
+from app.api.steer.openai_responses import ResponseWriter, messages_of
+from app.api.steer.streaming import start_answer
+from app.api.steer.unknown_fields import settle_unknown_fields
+from app.api.steer.vector_selection import listed_choices
+from app.core.errors import InvalidInputError
+
+router = APIRouter(tags=["openai"], route_class=AdmittedRoute)
+
+PROBLEMS = openai_problems(404, 408, 413, 429, 504)
+
+
+@router.post("/v1/completions", response_model=TextCompletionBody, responses=EVENTS | PROBLEMS)
+async def continue_text(
+    body: CompletionRequest, request: Request, *, response: Response, services: ServicesOf
+) -> TextCompletionBody | AnswerStream:
+    """Continues a text as OpenAI's completions do: without the chat template, steered as ever."""
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    references = [choice.ref for choice in listed_choices(body.vlibrary)]
+    model = await named_model(services, body.model, references=references)
+    backbone, count, options = model.backbone.fingerprint, body.n or 1, body.stream_options
+    limit = services.settings.max_new_tokens_limit
+    fields = sampling_fields(body, model=model, max_tokens=body.max_tokens, max_tokens_limit=limit)
+    asked = SteerRequest(prompt=body.prompt, is_raw=True, logprobs=body.logprobs, **fields)
+    writer = TextCompletion(
+        id=f"cmpl-{request_id_of(request)}",
+        created=int(time.time()),
+        model=body.model,
+        fingerprint=f"fp_{backbone[:16]}",
+        includes_usage=bool(options and options.include_usage),
+        ignored=ignored,
+        count=count,
+    )
+    if asked.stream:
+        started = await start_answer(
+            asked, services=services, request=request, backbone=backbone, count=count
+        )
+        events = answer_events(started, request=request, render=writer.events, error_event=None)
+        return AnswerStream(started, events)
+    plan, answers = await answer_whole(
+        asked, services=services, request=request, backbone=backbone, count=count
+    )
+    response.headers.update(plan.headers())
+    return writer.whole(answers)
+
+
+@router.post("/v1/responses", response_model=ResponseObjectBody, responses=EVENTS | PROBLEMS)
+async def respond(
+    body: ResponsesRequest, request: Request, *, response: Response, services: ServicesOf
+) -> ResponseObjectBody | AnswerStream:
+    """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    references = [choice.ref for choice in listed_choices(body.vlibrary)]
+    model = await named_model(services, body.model, references=references)
+    backbone, limit = model.backbone.fingerprint, services.settings.max_new_tokens_limit
+    if (body.n or 1) > 1:
+        raise InvalidInputError("A response is one answer", details={"param": "n"})
+    fields = sampling_fields(
+        body, model=model, max_tokens=body.max_output_tokens, max_tokens_limit=limit
+    )
+    asked = SteerRequest(messages=messages_of(body), **fields)
+    writer = ResponseWriter(
+        id=f"resp_{request_id_of(request)}",
+        created=int(time.time()),
+        model=body.model,
+        asked=asked,
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        ignored=ignored,
+    )
+    if asked.stream:
+        started = await start_answer(asked, services=services, request=request, backbone=backbone)
+        events = answer_events(started, request=request, render=writer.events, error_event="error")
+        return AnswerStream(started, events)
+    plan, (answer,) = await answer_whole(
+        asked, services=services, request=request, backbone=backbone
+    )
+    response.headers.update(plan.headers())
+    return writer.whole(answer)

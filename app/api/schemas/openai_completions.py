@@ -1,0 +1,68 @@
+"""Bodies of `/v1/completions`: text that is continued as it stands.
+
+Source: the API reference of OpenAI's (legacy) completions, and of vLLM's for what is left of it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from app.api.schemas.bodies import ResponseBody
+from app.api.schemas.fields import Prompt, TopLogprobs
+from app.api.schemas.openai import AnyTokenCount, SamplingFields
+from app.api.schemas.openai_answers import CompletionUsageBody, SteeringFacts
+
+
+def _as_one(value: object) -> object:
+    """A list of one prompt is that prompt."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+OnePrompt: TypeAlias = Annotated[
+    list[Prompt], Field(min_length=1, max_length=1, description="One prompt a request.")
+]
+
+
+class CompletionRequest(SamplingFields):
+    """A text to continue, in OpenAI's words."""
+
+    prompt: Annotated[Prompt, BeforeValidator(_as_one, json_schema_input_type=Prompt | OnePrompt)]
+    max_tokens: AnyTokenCount | None = None
+    logprobs: TopLogprobs | None = None
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
+
+
+class TextLogprobsBody(ResponseBody):
+    """Log-probabilities of a continuation's tokens, one entry a token in every list."""
+
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[Mapping[str, float], ...]
+    text_offset: tuple[int, ...] = Field(description="Where each begins in the text.")
+
+
+class TextChoiceBody(ResponseBody):
+    """One of the continuations, or what is new of it."""
+
+    index: int = Field(ge=0)
+    text: str
+    logprobs: TextLogprobsBody | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
+
+
+class TextCompletionBody(ResponseBody):
+    """The continuations in full, or a piece of them in a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int = Field(ge=0)
+    model: str
+    system_fingerprint: str
+    choices: tuple[TextChoiceBody, ...]
+    usage: CompletionUsageBody | None = Field(default=None, exclude_if=_is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)

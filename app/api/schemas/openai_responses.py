@@ -1,0 +1,168 @@
+"""Bodies of `/v1/responses`: a conversation in, output items out; nothing is kept.
+
+Source: the API reference of OpenAI's responses, and the `openai` package as its executable form.
+"""
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from app.api.schemas.bodies import ResponseBody
+from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, Prompt
+from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, LenientBody, PartText
+from app.api.schemas.openai import AnyTokenCount, SamplingFields
+from app.api.schemas.openai_answers import SteeringFacts
+
+MESSAGE: Final = "message"
+
+InputImageUrl: TypeAlias = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_IMAGE_CHARACTERS),
+    Field(description="A data: URL of an image file in base64."),
+]
+
+
+class InputPart(LenientBody):
+    """A piece of a message: a text or an image."""
+
+    type: Literal["input_text", "output_text", "input_image"]
+    text: PartText | None = None
+    image_url: InputImageUrl | None = None
+
+
+def _as_parts(value: object) -> object:
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+InputParts: TypeAlias = Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS)]
+
+
+class InputItem(LenientBody):
+    """A message of the conversation so far."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        InputParts, BeforeValidator(_as_parts, json_schema_input_type=PartText | InputParts)
+    ]
+
+
+def _as_items(value: object) -> object:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+InputItems: TypeAlias = Annotated[
+    tuple[InputItem, ...], Field(min_length=1, max_length=MAX_MESSAGES)
+]
+
+
+class PlainFormat(LenientBody):
+    """The one format of answers that there is."""
+
+    type: Literal["text"] = "text"
+
+
+class TextSettings(LenientBody):
+    """How the answer's text shall be."""
+
+    format: PlainFormat | None = None
+
+
+class ResponsesRequest(SamplingFields):
+    """A conversation to answer, in the words of OpenAI's responses."""
+
+    input: Annotated[
+        InputItems, BeforeValidator(_as_items, json_schema_input_type=PartText | InputItems)
+    ]
+    instructions: Prompt | None = None
+    max_output_tokens: AnyTokenCount | None = None
+    text: TextSettings | None = None
+
+
+class OutputTextBody(ResponseBody):
+    """The text of an answer."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: tuple[Any, ...] = ()
+    logprobs: tuple[Any, ...] = ()
+
+
+Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+
+
+class OutputMessageBody(ResponseBody):
+    """The message that is the answer."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: Status
+    role: Literal["assistant"] = "assistant"
+    content: tuple[OutputTextBody, ...]
+
+
+class IncompleteBody(ResponseBody):
+    """Why an answer is no whole one."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class CachedTokensBody(ResponseBody):
+    """Nothing is said of what was in a cache."""
+
+    cached_tokens: int = 0
+
+
+class ReasoningTokensBody(ResponseBody):
+    """Backbones here answer without reasoning first."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsageBody(ResponseBody):
+    """Token counts of one answer."""
+
+    input_tokens: int = Field(ge=0)
+    input_tokens_details: CachedTokensBody = CachedTokensBody()
+    output_tokens: int = Field(ge=0)
+    output_tokens_details: ReasoningTokensBody = ReasoningTokensBody()
+    total_tokens: int = Field(ge=0)
+
+
+class PlainFormatBody(ResponseBody):
+    """Answers are plain text."""
+
+    type: Literal["text"] = "text"
+
+
+class TextFormatBody(ResponseBody):
+    """How the text of answers is."""
+
+    format: PlainFormatBody = PlainFormatBody()
+
+
+class ResponseObjectBody(ResponseBody):
+    """An answer, whole or as far as it is."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int = Field(ge=0)
+    status: Status
+    error: None = None
+    incomplete_details: IncompleteBody | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    model: str
+    output: tuple[OutputMessageBody, ...]
+    parallel_tool_calls: bool = False
+    previous_response_id: None = None
+    store: Literal[False] = False
+    temperature: float
+    text: TextFormatBody = TextFormatBody()
+    tool_choice: Literal["none"] = "none"
+    tools: tuple[Any, ...] = ()
+    top_p: float
+    truncation: Literal["disabled"] = "disabled"
+    usage: ResponseUsageBody | None
+    metadata: None = None
+    vlibrary: SteeringFacts | None = None

@@ -1,0 +1,154 @@
+"""Between OpenAI's responses and this api: conversations in, output items and events out.
+
+Knows no route and no worker. Nothing is stored: a conversation is sent whole with every request.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.sse import format_sse_event
+
+from app.api.schemas.messages import ChatMessage
+from app.api.schemas.openai_answers import SteeringFacts
+from app.api.schemas.openai_responses import (
+    IncompleteBody,
+    InputItem,
+    OutputMessageBody,
+    OutputTextBody,
+    ResponseObjectBody,
+    ResponsesRequest,
+    ResponseUsageBody,
+    Status,
+)
+from app.api.schemas.steering import SteerBody, SteerRequest
+from app.api.steer.streaming import ChoiceItem
+from app.rpc.messages import GenerateDelta
+
+
+def messages_of(body: ResponsesRequest) -> tuple[ChatMessage, ...]:
+    """The conversation as messages, the instructions first."""
+    first = [] if body.instructions is None else [_message("system", body.instructions)]
+    return (*first, *(_message(item.role, _content(item)) for item in body.input))
+
+
+def _message(role: str, content: object) -> ChatMessage:
+    return ChatMessage.model_validate({"role": role, "content": content})
+
+
+def _content(item: InputItem) -> list[dict[str, object]]:
+    return [
+        {"type": "image_url", "image_url": part.image_url}
+        if part.type == "input_image"
+        else {"type": "text", "text": part.text}
+        for part in item.content
+    ]
+
+
+@dataclass(kw_only=True)
+class ResponseWriter:
+    """Writes one answer as OpenAI's responses do, whole or as events.
+
+    Attributes:
+        id: Of the response.
+        created: Seconds since the epoch.
+        model: As the caller called it.
+        asked: What was asked.
+        instructions: As the caller gave them.
+        max_output_tokens: As the caller gave them.
+        ignored: Places of the request that were not looked at.
+        number: Of the next event.
+        text: What was written so far.
+    """
+
+    id: str
+    created: int
+    model: str
+    asked: SteerRequest
+    instructions: str | None
+    max_output_tokens: int | None
+    ignored: tuple[str, ...] = ()
+    number: int = 0
+    text: str = ""
+
+    def whole(self, answer: SteerBody) -> ResponseObjectBody:
+        """The answer in full."""
+        status: Status = "completed" if answer.finish_reason == "stop" else "incomplete"
+        usage = ResponseUsageBody(
+            input_tokens=answer.usage.prompt_tokens,
+            output_tokens=answer.usage.completion_tokens,
+            total_tokens=answer.usage.prompt_tokens + answer.usage.completion_tokens,
+        )
+        return self._body(status, answer=answer, usage=usage)
+
+    def events(self, item: ChoiceItem) -> Iterator[bytes]:
+        """The events of an item; the caller gives all of them in order."""
+        piece = item.piece
+        if not self.number:
+            begun = self._body("in_progress").model_dump(mode="json")
+            yield self._event("response.created", response=begun)
+            yield self._event("response.in_progress", response=begun)
+            yield self._event(
+                "response.output_item.added",
+                output_index=0,
+                item=self._message("in_progress", parts=()).model_dump(mode="json"),
+            )
+            yield self._part("response.content_part.added", part=_text_part(""))
+        if isinstance(piece, GenerateDelta):
+            self.text += piece.text
+            yield self._part("response.output_text.delta", delta=piece.text, logprobs=[])
+            return
+        yield self._part("response.output_text.done", text=piece.text, logprobs=[])
+        yield self._part("response.content_part.done", part=_text_part(piece.text))
+        body = self.whole(piece)
+        done = body.output[0].model_dump(mode="json")
+        yield self._event("response.output_item.done", output_index=0, item=done)
+        kind = "response.completed" if body.status == "completed" else "response.incomplete"
+        yield self._event(kind, response=body.model_dump(mode="json"))
+
+    def _part(self, kind: str, **facts: object) -> bytes:
+        return self._event(kind, item_id=self._message_id, output_index=0, content_index=0, **facts)
+
+    def _event(self, kind: str, **facts: object) -> bytes:
+        data: dict[str, Any] = {"type": kind, "sequence_number": self.number, **facts}
+        self.number += 1
+        return format_sse_event(event=kind, data_str=json.dumps(data))
+
+    @property
+    def _message_id(self) -> str:
+        return self.id.replace("resp_", "msg_", 1)
+
+    def _message(self, status: Status, *, parts: tuple[OutputTextBody, ...]) -> OutputMessageBody:
+        return OutputMessageBody(id=self._message_id, status=status, content=parts)
+
+    def _body(
+        self,
+        status: Status,
+        *,
+        answer: SteerBody | None = None,
+        usage: ResponseUsageBody | None = None,
+    ) -> ResponseObjectBody:
+        output: tuple[OutputMessageBody, ...] = ()
+        facts = None
+        if answer is not None:
+            output = (self._message(status, parts=(OutputTextBody(text=answer.text),)),)
+            facts = SteeringFacts.of(answer, ignored=self.ignored)
+        return ResponseObjectBody(
+            id=self.id,
+            created_at=self.created,
+            status=status,
+            incomplete_details=IncompleteBody() if status == "incomplete" else None,
+            instructions=self.instructions,
+            max_output_tokens=self.max_output_tokens,
+            model=self.model,
+            output=output,
+            temperature=self.asked.temperature,
+            top_p=self.asked.top_p,
+            usage=usage,
+            vlibrary=facts,
+        )
+
+
+def _text_part(text: str) -> dict[str, object]:
+    return OutputTextBody(text=text).model_dump(mode="json")
