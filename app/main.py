@@ -19,7 +19,7 @@ from app.api.http.metrics import Metrics
 from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
-from app.core.settings import Settings
+from app.core.settings import Settings, revealed
 from app.core.tracing import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.retrieval import Retriever
@@ -53,7 +53,10 @@ def create_app(settings: Settings | None = None, *, workers: WorkerClient | None
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size
     )
     services = make_services(
-        settings, engine=engine, workers=workers or WorkerClient(worker_urls(settings))
+        settings,
+        engine=engine,
+        workers=workers
+        or WorkerClient(worker_urls(settings), secret=revealed(settings.worker_secret)),
     )
     tracing = make_tracing(settings, service="vlibrary-api")
     return create_api(

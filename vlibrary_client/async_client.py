@@ -14,7 +14,7 @@ import httpx
 from vlibrary_client import queries, requests
 from vlibrary_client.arguments import DatasetRef
 from vlibrary_client.async_resources import AsyncDatasets, AsyncSteering, AsyncVectors
-from vlibrary_client.client import DEFAULT_BASE_URL, DEFAULT_TIMEOUT_SECONDS
+from vlibrary_client.client import DEFAULT_TIMEOUT_SECONDS
 from vlibrary_client.images import ImageSource
 from vlibrary_client.jobs import AsyncJob
 from vlibrary_client.retrying import RetryPolicy
@@ -26,8 +26,8 @@ class AsyncClient:
     """A connection to a VLibrary server; use it in an `async with` block, or `aclose` it.
 
     Args:
-        base_url: Where the server is.
-        api_key: A key, where the server asks for one.
+        base_url: Where the server is; `VLIBRARY_URL`, or this machine's port 8000, when not given.
+        api_key: A key, where the server asks for one; `VLIBRARY_API_KEY` when not given.
         timeout: How long an answer may take, in seconds.
         max_retries: Further tries of a request that is harmless to repeat.
         transport: Replaces the network, for tests.
@@ -35,7 +35,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         *,
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,

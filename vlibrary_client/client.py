@@ -21,7 +21,6 @@ from vlibrary_client.retrying import RetryPolicy
 from vlibrary_client.transport import Connection, SyncTransport
 from vlibrary_client.types import JobState, Page, Readiness, Retrieval
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 150.0
 
 
@@ -29,8 +28,8 @@ class Client:
     """A connection to a VLibrary server; use it in a `with` block, or `close` it.
 
     Args:
-        base_url: Where the server is.
-        api_key: A key, where the server asks for one.
+        base_url: Where the server is; `VLIBRARY_URL`, or this machine's port 8000, when not given.
+        api_key: A key, where the server asks for one; `VLIBRARY_API_KEY` when not given.
         timeout: How long an answer may take, in seconds.
         max_retries: Further tries of a request that is harmless to repeat.
         transport: Replaces the network, for tests.
@@ -38,7 +37,7 @@ class Client:
 
     def __init__(
         self,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         *,
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from vlibrary_client import environment
 from vlibrary_client.calls import Call
 from vlibrary_client.errors import (
     ConnectionFailedError,
@@ -70,10 +71,20 @@ def _result(call: Call[T], reply: Reply) -> T:
 
 
 def _loss(error: httpx.RequestError) -> VLibraryError:
-    # The text of a connection error may hold addresses; its kind is enough.
+    server = _server_of(error)
     if isinstance(error, httpx.TimeoutException):
-        return RequestTimeoutError(f"no answer in time ({type(error).__name__})")
-    return ConnectionFailedError(f"cannot talk to the server ({type(error).__name__})")
+        return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
+    return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
+
+
+def _server_of(error: httpx.RequestError) -> str:
+    """The address that was tried; neither its path nor an account in it, which may be secret."""
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return "the server"
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"
 
 
 def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
@@ -138,9 +149,16 @@ def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """How to reach a server, for either kind of transport."""
+    """How to reach a server, for either kind of transport.
 
-    base_url: str
+    Attributes:
+        base_url: Where it is; None asks the environment.
+        api_key: What to send as the bearer token; None asks the environment.
+        timeout_seconds: How long an answer may take.
+        policy: When to try again.
+    """
+
+    base_url: str | None
     api_key: str | None
     timeout_seconds: float
     policy: RetryPolicy
@@ -148,8 +166,8 @@ class Connection:
     def http_options(self) -> dict[str, Any]:
         """What both kinds of httpx clients are made with."""
         return {
-            "base_url": self.base_url.rstrip("/"),
-            "headers": _headers(self.api_key),
+            "base_url": environment.server_url(self.base_url),
+            "headers": _headers(environment.api_key(self.api_key)),
             "timeout": _timeout(self.timeout_seconds),
             "follow_redirects": False,
             # A proxy cannot reach this machine's own addresses, whatever the environment says.

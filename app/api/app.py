@@ -1,12 +1,11 @@
 """Builds the api from its parts: routers with their limits, handlers, layers, the schema."""
 
-import ipaddress
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
@@ -14,11 +13,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.api.dependencies import Services
+from app.api.http.access import PUBLIC, Authenticated, KeyRing, NeedsScope
 from app.api.http.errors import error_handlers
+from app.api.http.methods import Methods
 from app.api.http.metrics import MeteredRequests
 from app.api.http.middleware import REQUEST_ID_HEADER, ProblemShim, RequestIds, SameSiteOnly
 from app.api.http.problems import Problem
 from app.api.routes import (
+    access,
     datasets,
     health,
     openai,
@@ -30,7 +32,7 @@ from app.api.routes import (
     vectors,
 )
 from app.api.steer.generation import VECTOR_HEADER
-from app.core.settings import Settings
+from app.core.settings import Settings, is_loopback
 from app.core.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES
 
@@ -76,29 +78,36 @@ def create_api(
             ),
             *_cross_origin(settings),
             Middleware(SameSiteOnly, origins=settings.cors_origins),
+            Middleware(
+                Authenticated, keys=KeyRing(services.sessions) if settings.needs_keys else None
+            ),
+            Middleware(Methods),
         ],
     )
     api.state.services = services
-    for router, max_body_bytes in _routers(settings):
-        limited = APIRouter(max_body_size=max_body_bytes)
+    for router, max_body_bytes, needs in _routers(settings):
+        limited = APIRouter(max_body_size=max_body_bytes, dependencies=[Depends(needs)])
         limited.include_router(router)
         api.include_router(limited)
     _describe_problems(api)
     return api
 
 
-def _routers(settings: Settings) -> list[tuple[APIRouter, int]]:
-    """Every router with the most bytes that a body of its routes may have."""
+def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
+    """Every router with the most bytes of a body of its routes, and who may use them."""
+    small = MAX_SMALL_BODY_BYTES
     return [
-        (datasets.router, settings.max_upload_bytes),
-        (vectors.router, MAX_FILE_BYTES),
-        (steering.router, settings.max_body_bytes),
-        (openai.router, settings.max_body_bytes),
-        (openai_text.router, settings.max_body_bytes),
-        (retrieval.router, settings.max_body_bytes),
-        (training.router, MAX_SMALL_BODY_BYTES),
-        (health.router, MAX_SMALL_BODY_BYTES),
-        (scraping.router, MAX_SMALL_BODY_BYTES),
+        (datasets.router, settings.max_upload_bytes, NeedsScope(read="read", write="write")),
+        (vectors.router, MAX_FILE_BYTES, NeedsScope(read="read", write="write")),
+        (training.router, small, NeedsScope(read="read", write="train")),
+        (retrieval.router, settings.max_body_bytes, NeedsScope(read="read", write="read")),
+        (steering.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (openai.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (openai_text.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (access.router, small, NeedsScope(read="admin", write="admin")),
+        (scraping.router, small, NeedsScope(read="read", write="admin")),
+        (health.served, small, NeedsScope(read="read", write="admin")),
+        (health.router, small, PUBLIC),
     ]
 
 
@@ -121,16 +130,12 @@ def allowed_hosts(settings: Settings) -> list[str]:
     """The Host headers that are answered.
 
     On a loopback address only its own names are, so that a page of another site which points its
-    name at this machine gets nothing. On any other address names are the proxy's business.
+    name at this machine gets nothing. On any other address, where nobody gets in without a key,
+    they are the names that were set, or any.
     """
-    return list(LOCAL_HOSTS) if _is_loopback(settings.host) else ["*"]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    if settings.allowed_hosts:
+        return [*LOCAL_HOSTS, *settings.allowed_hosts]
+    return list(LOCAL_HOSTS) if is_loopback(settings.host) else ["*"]
 
 
 def _version() -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.options import read_settings
+from app.cli.keys import require_a_key
+from app.cli.options import read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 from app.core.settings import Settings
@@ -31,6 +32,8 @@ def api(
         raise ConfigurationError(
             "The api needs a database: set DATABASE_URL, or use `vlibrary serve`"
         )
+    require_worker_secret(settings)
+    require_a_key(settings, settings.database_url.get_secret_value())
     from app.main import create_app
 
     server = make_server(create_app(settings), settings)

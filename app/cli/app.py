@@ -14,6 +14,8 @@ from app.cli.api import api
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
+from app.cli.keys import keys
+from app.cli.migrate import migrate
 from app.cli.serve import serve
 from app.cli.train import train
 from app.cli.worker import worker
@@ -24,6 +26,7 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "serve": serve,
     "worker": worker,
     "api": api,
+    "migrate": migrate,
     "doctor": doctor,
     "train": train,
     "evaluate": evaluate,
@@ -59,6 +62,7 @@ def build() -> typer.Typer:
 
     for name, command in COMMANDS.items():
         cli.command(name)(command)
+    cli.add_typer(keys)
     return cli
 
 

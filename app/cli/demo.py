@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_SECONDS: Final = 300.0
 CHILD_POLL_SECONDS: Final = 0.1
 SHOWN_LOG_CHARACTERS: Final = 4000
+END_SIGNAL: Final = signal.SIGUSR1
 TRAINING_TIMEOUT_SECONDS: Final = 1800.0
 NAME: Final = "easy-vqa"
 NUM_TRAINING_ITEMS: Final = 3000
@@ -222,7 +223,7 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
         ) as process,
     ):
         try:
-            with _interrupted_at_the_end_of(process):
+            with _ended_with(process):
                 yield f"http://127.0.0.1:{port}"
         except UnavailableError:
             print(f"The last lines of {log}:", file=sys.stderr)
@@ -233,31 +234,35 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
 
 
 @contextmanager
-def _interrupted_at_the_end_of(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Runs the block, and interrupts it as Ctrl-C would as soon as the process ends."""
+def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Runs the block in the main thread, and raises in it as soon as the process ends.
+
+    Raises:
+        UnavailableError: The process ended.
+    """
     is_over = threading.Event()
-    has_ended = threading.Event()
     main = threading.main_thread().ident
 
     def watch() -> None:
         while not is_over.wait(CHILD_POLL_SECONDS):
-            if process.poll() is not None:
-                has_ended.set()
-                if main is not None and not is_over.is_set():
-                    signal.pthread_kill(main, signal.SIGINT)
+            if process.poll() is not None and main is not None:
+                # A signal, because only that gets through to whatever the block waits for.
+                signal.pthread_kill(main, END_SIGNAL)
                 return
 
+    def end(*_: object) -> None:
+        if not is_over.is_set():
+            raise UnavailableError(f"the service ended with status {process.returncode}")
+
+    before = signal.signal(END_SIGNAL, end)
     watcher = threading.Thread(target=watch, name="watch the service", daemon=True)
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if not has_ended.is_set():
-            raise
-        raise UnavailableError(f"the service ended with status {process.returncode}") from None
     finally:
         is_over.set()
         watcher.join()
+        signal.signal(END_SIGNAL, before)
 
 
 def wait_ready(client: "Client") -> None:

@@ -22,3 +22,16 @@ def read_settings(**options: object) -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"the settings cannot be used: {reasons}") from error
+
+
+def require_worker_secret(settings: Settings) -> None:
+    """Returns when api and workers have something to know each other by.
+
+    Raises:
+        ConfigurationError: They have not.
+    """
+    if settings.worker_secret is None:
+        raise ConfigurationError(
+            "The api and its workers know each other by a secret: set VLIBRARY_WORKER_SECRET to "
+            "the same long random text for all of them, or use `vlibrary serve`"
+        )

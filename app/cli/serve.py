@@ -4,6 +4,7 @@ The parts that are configured elsewhere (`DATABASE_URL`, `VLIBRARY_WORKERS`) are
 """
 
 import http.client
+import secrets
 import signal
 import socket
 import sys
@@ -16,11 +17,12 @@ from typing import Annotated, Final
 
 import typer
 
+from app.cli.keys import require_a_key
 from app.cli.options import read_settings
 from app.cli.supervisor import Program, Supervisor
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs, get_logger
-from app.core.settings import Settings, child_environment
+from app.core.settings import Settings, child_environment, revealed
 
 # `python -m app` looks there first, so no other folder called `app` can take our place.
 CODE_FOLDER: Final = Path(__file__).resolve().parents[2]
@@ -95,6 +97,7 @@ def run(settings: Settings, *, signals: Signals) -> None:
         listener = None
         if not settings.workers:
             listener = stack.enter_context(worker_listener(settings))
+        require_a_key(settings, database.url)
         for program in programs(settings, database_url=database.url, listener=listener):
             supervisor.start(program)
         supervisor.wait_ready(timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked)
@@ -184,6 +187,8 @@ def programs(
         "data_dir": str(settings.data_dir.resolve()),
         "backbone": str(local) if local.is_dir() else settings.backbone,
         "log_level": settings.log_level,
+        # Nobody but our own api and worker, where both are ours, is to know it.
+        "worker_secret": revealed(settings.worker_secret) or secrets.token_urlsafe(32),
     }
     if "job_stalled_seconds" not in settings.model_fields_set:
         # A child that died is noticed here at once, so its job need not wait for long.

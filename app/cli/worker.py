@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import read_settings
+from app.cli.options import read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 
@@ -27,6 +27,7 @@ def worker(
         raise ConfigurationError(
             "a worker needs a database: set DATABASE_URL, or use `vlibrary serve`"
         )
+    require_worker_secret(settings)
     from app.worker.process import run
 
     run(settings, listener=None if listen_fd is None else socket.socket(fileno=listen_fd))

@@ -3,6 +3,7 @@
 The defaults run everything on one laptop: a bundled backbone, an own Postgres, local files.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,6 +106,16 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Port = 8000
+    require_keys: bool | None = Field(
+        default=None,
+        description="Whether every request needs a key; unset, only an api that others can reach.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Host names that are answered, such as `*.example.com`."
+    )
+    worker_secret: SecretStr | None = Field(
+        default=None, description="What the api and its workers know each other by."
+    )
     workers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Worker URLs, separated by commas; none means an embedded worker."
     )
@@ -186,9 +197,9 @@ class Settings(BaseSettings):
         description="Collector of traces, such as http://127.0.0.1:4318; none means no traces.",
     )
 
-    @field_validator("workers", "cors_origins", mode="before")
+    @field_validator("workers", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split_urls(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
         return value
@@ -256,6 +267,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def needs_keys(self) -> bool:
+        """Whether every request needs a key: as it was set, or else when others can reach us."""
+        return not is_loopback(self.host) if self.require_keys is None else self.require_keys
+
+    @property
     def objects_url(self) -> str:
         """Where uploaded files and checkpoints go."""
         return self.object_store or (self.data_dir.resolve() / "objects").as_uri()
@@ -264,6 +280,19 @@ class Settings(BaseSettings):
     def postgres_dir(self) -> Path:
         """Folder of the embedded Postgres."""
         return self.data_dir / "postgres"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """The text of a secret, where there is one."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:

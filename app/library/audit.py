@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.actors import current_actor
 from app.core.errors import JSON
 from app.library.tables import AuditRow
 
@@ -41,25 +42,34 @@ async def write_audit(
     details: Mapping[str, JSON] | None = None,
     actor: str | None = None,
 ) -> None:
-    """Adds one entry to the trail."""
-    session.add(AuditRow(action=action, subject=subject, details=dict(details or {}), actor=actor))
+    """Adds one entry to the trail; without an actor it is the key behind the request at hand."""
+    by = actor if actor is not None else current_actor()
+    session.add(AuditRow(action=action, subject=subject, details=dict(details or {}), actor=by))
     await session.flush()
 
 
 async def list_audit(
-    session: AsyncSession, *, subject: str | None = None, after: int = 0, limit: int = 100
+    session: AsyncSession,
+    *,
+    subject: str | None = None,
+    action: str | None = None,
+    after: int = 0,
+    limit: int = 100,
 ) -> list[AuditRecord]:
     """Deeds in the order they were done.
 
     Args:
         session: An open session.
         subject: Only those done to this thing.
+        action: Only those of this kind.
         after: Only those with a larger id.
         limit: At most so many.
     """
     query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id).limit(limit)
     if subject is not None:
         query = query.where(AuditRow.subject == subject)
+    if action is not None:
+        query = query.where(AuditRow.action == action)
     return [
         AuditRecord(
             id=row.id,

@@ -290,3 +290,22 @@ class AuditRow(Table):
     actor: Mapped[str | None]
     details: Mapped[dict[str, Any]]
     created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+
+
+class AccessKeyRow(Table):
+    """A key that opens the api: what it allows, and a digest of its secret."""
+
+    __tablename__ = "access_keys"
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest_length"),
+        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[bytes]
+    scopes: Mapped[list[str]]
+    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    expires: Mapped[dt.datetime | None]
+    revoked: Mapped[dt.datetime | None]
+    last_used: Mapped[dt.datetime | None]

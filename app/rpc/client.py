@@ -55,6 +55,7 @@ class WorkerClient:
 
     Args:
         urls: base URLs of workers, `http://host:port`.
+        secret: what workers know the api by.
         embed_timeout_seconds: how long an embedding may take.
         transport: replaces the network, for tests.
     """
@@ -63,12 +64,14 @@ class WorkerClient:
         self,
         urls: Sequence[str],
         *,
+        secret: str | None = None,
         embed_timeout_seconds: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._embed_timeout_seconds = embed_timeout_seconds
         self._http = httpx.AsyncClient(
             transport=transport,
+            headers={} if secret is None else {"authorization": f"Bearer {secret}"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )

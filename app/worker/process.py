@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
-from app.core.settings import Settings
+from app.core.settings import Settings, revealed
 from app.core.threads import on_passing_thread
 from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
@@ -185,6 +185,7 @@ async def running_worker(
                 serving,
                 health=health,
                 max_body_bytes=settings.max_body_bytes,
+                secret=revealed(settings.worker_secret),
                 tracing=tracing.provider,
             ),
             drain=drain,

@@ -168,7 +168,10 @@ class AdmittedRoute(APIRoute):
 
 
 def caller_of(request: Request) -> str:
-    """Who calls: the peer's address, since anyone can invent a token while none is verified."""
+    """Who calls: the key that was verified, or else the peer's address."""
+    key = request.scope.get("state", {}).get("access_key")
+    if key is not None:
+        return f"key {key.id}"
     return request.client.host if request.client else ""
 
 

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -117,7 +118,7 @@ def _is_plain_error(message: Message) -> bool:
 class SameSiteOnly:
     """Refuses writes that a browser sends for a page of another site.
 
-    The api listens on this machine without a key, so any page could otherwise post to it.
+    On this machine the api listens without a key, so any page could otherwise post to it.
 
     Args:
         app: What is protected.
@@ -130,12 +131,21 @@ class SameSiteOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request, or answers 403."""
-        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
-            await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        is_own = headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
-        if is_own or self._origins & {"*", headers.get("origin", "")}:
+        if (
+            scope["type"] != "http"
+            or scope["method"] in SAFE_METHODS
+            or self._is_own(Headers(scope=scope))
+        ):
             await self.app(scope, receive, send)
             return
         await http_problem(Request(scope), 403)(scope, receive, send)
+
+    def _is_own(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if self._origins & {"*", origin}:
+            return True
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site in {"none", "same-origin"}
+        # Old browsers tell only where the page came from; programs tell nothing.
+        return origin is None or urlsplit(origin).netloc == headers.get("host")

@@ -21,6 +21,7 @@ MAX_CHANGES_BEHIND: Final = 1000
 log = get_logger(__name__)
 
 router = APIRouter(tags=["health"])
+served = APIRouter(tags=["health"])
 
 
 @router.get("/livez", responses=problems())
@@ -42,7 +43,7 @@ async def readyz(response: Response, services: ServicesOf) -> ReadyzBody:
     return ReadyzBody(status="ready" if is_ready else "unready", checks=checks)
 
 
-@router.get("/backbones", responses=problems())
+@served.get("/backbones", responses=problems())
 async def list_backbones(services: ServicesOf) -> BackbonesBody:
     """Lists the backbones that workers serve now."""
     served = {

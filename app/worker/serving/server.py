@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
+from starlette.middleware import Middleware
 
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
@@ -24,6 +25,7 @@ from app.rpc.messages import (
     HealthResponse,
     StreamLine,
 )
+from app.worker.serving.access import OnlyTheApi
 from app.worker.serving.service import Serving
 
 CLIENT_GONE: Final = 499
@@ -39,6 +41,7 @@ def create_app(
     *,
     health: Callable[[], HealthResponse],
     max_body_bytes: int,
+    secret: str | None = None,
     tracing: TracerProvider | None = None,
 ) -> FastAPI:
     """The worker's ASGI app.
@@ -47,6 +50,7 @@ def create_app(
         serving: Answers the requests; opened and closed by the caller.
         health: The worker's state at this moment.
         max_body_bytes: Larger bodies are refused before they are read.
+        secret: What the api shows; None lets everybody in, which no process of its own may.
         tracing: Takes a span for each request.
     """
     app = FastAPI(
@@ -54,6 +58,7 @@ def create_app(
         openapi_url=None,
         max_body_size=max_body_bytes,
         telemetry=telemetry(tracing),
+        middleware=[] if secret is None else [Middleware(OnlyTheApi, secret=secret)],
     )
     app.add_exception_handler(VLibraryError, _failed)
     app.add_exception_handler(RequestValidationError, _malformed)

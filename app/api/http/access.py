@@ -1,0 +1,172 @@
+"""Who calls, and whether they may: keys are read before anything else of a request.
+
+Knows scopes; knows no route but the public ones. An api that only this machine can reach needs no
+key, and then nothing is looked up and everything is allowed.
+"""
+
+import datetime as dt
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from fastapi import HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
+
+from app.api.http.errors import handle_database_error
+from app.api.http.problems import problem_response
+from app.core.access import AccessKey, Scope, Token, read_token
+from app.core.actors import acting
+from app.library.access_keys import find_access_key
+from app.library.database import Sessions, run_transaction
+
+# What a probe or a browser's first look needs; nothing that anybody stored is told there.
+PUBLIC_PATHS: Final = frozenset({"/", "/livez", "/openapi.json", "/readyz"})
+PUBLIC_PREFIXES: Final = ("/docs",)
+# A key that was revoked opens nothing after this long.
+REMEMBERED_SECONDS: Final = 3.0
+MAX_REMEMBERED: Final = 4096
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_bearer: Final = HTTPBearer(
+    auto_error=False, description="A key: `vlib_<id>_<secret>`; not needed on localhost."
+)
+
+
+class KeyRing:
+    """Looks keys up, and remembers for a moment what was found.
+
+    Args:
+        sessions: Of the database.
+        clock: Seconds from any start.
+    """
+
+    def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._found: OrderedDict[str, tuple[float, bytes, AccessKey | None]] = OrderedDict()
+
+    async def find(self, token: Token) -> AccessKey | None:
+        """The valid key of this token, or None."""
+        known = self._found.get(token.id)
+        if known is not None and known[0] > self._clock() and token.is_of(known[1]):
+            return _if_valid(known[2])
+
+        async def work(session: AsyncSession) -> AccessKey | None:
+            return await find_access_key(session, token)
+
+        key = await run_transaction(self._sessions, work)
+        self._found[token.id] = (self._clock() + REMEMBERED_SECONDS, token.digest, key)
+        self._found.move_to_end(token.id)
+        if len(self._found) > MAX_REMEMBERED:
+            self._found.popitem(last=False)
+        return _if_valid(key)
+
+
+def _if_valid(key: AccessKey | None) -> AccessKey | None:
+    return key if key is not None and key.is_valid(dt.datetime.now(dt.UTC)) else None
+
+
+class Authenticated:
+    """Answers 401 to whoever shows no valid key, before anything of the body is read.
+
+    Args:
+        app: What is behind it.
+        keys: Where keys are looked up; None lets everybody in.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
+        self.app = app
+        self._keys = keys
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http" or self._keys is None or is_public(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        token = _token_of(Headers(scope=scope))
+        try:
+            key = None if token is None else await self._keys.find(token)
+        except (DBAPIError, PoolTimeoutError) as error:
+            await (await handle_database_error(request, error))(scope, receive, send)
+            return
+        if key is None:
+            response = problem_response(
+                request,
+                code="unauthorized",
+                status=401,
+                detail="Wanted a valid key in the header `Authorization: Bearer vlib_...`, found "
+                + (
+                    "none"
+                    if "authorization" not in Headers(scope=scope)
+                    else "another or an ended one"
+                ),
+                headers={"www-authenticate": "Bearer"},
+            )
+            await response(scope, receive, send)
+            return
+        scope.setdefault("state", {})["access_key"] = key
+        with acting(key.id):
+            await self.app(scope, receive, send)
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is answered without a key."""
+    return path in PUBLIC_PATHS or any(
+        path == prefix or path.startswith(f"{prefix}/") for prefix in PUBLIC_PREFIXES
+    )
+
+
+def _token_of(headers: Headers) -> Token | None:
+    kind, _, text = headers.get("authorization", "").partition(" ")
+    return read_token(text.strip()) if kind.lower() == "bearer" else None
+
+
+def key_of(request: Request) -> AccessKey | None:
+    """The key that the caller showed, where keys are needed."""
+    key: AccessKey | None = request.scope.get("state", {}).get("access_key")
+    return key
+
+
+class NeedsScope:
+    """A dependency that refuses callers whose key does not allow the request.
+
+    Args:
+        read: Wanted by methods that change nothing; None marks them as public.
+        write: Wanted by the others.
+    """
+
+    def __init__(self, *, read: Scope | None, write: Scope | None) -> None:
+        self.read = read
+        self.write = write
+
+    def wanted(self, method: str) -> Scope | None:
+        """The scope that a request with this method needs."""
+        return self.read if method in SAFE_METHODS else self.write
+
+    async def __call__(
+        self,
+        request: Request,
+        _shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    ) -> None:
+        """Returns when the caller may.
+
+        Raises:
+            HTTPException: 403.
+        """
+        wanted = self.wanted(request.method)
+        if wanted is None or not request.app.state.services.settings.needs_keys:
+            return
+        key = key_of(request)
+        if key is None or not key.allows(wanted):
+            raise HTTPException(403, f"Wanted a key with the scope {wanted}")
+
+
+PUBLIC: Final = NeedsScope(read=None, write=None)

@@ -1,0 +1,85 @@
+"""Routes of access keys and of the audit trail: for administrators."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.api.dependencies import ServicesOf
+from app.api.http.problems import problems
+from app.api.schemas.access import (
+    AuditBody,
+    AuditPageBody,
+    KeyBody,
+    KeyRequest,
+    KeysBody,
+    NewKeyBody,
+)
+from app.api.schemas.fields import Limit, Reference
+from app.library.access_keys import create_access_key, list_access_keys, revoke_access_key
+from app.library.audit import list_audit
+from app.library.database import run_transaction
+
+MAX_AUDIT_ID = 2**63 - 1
+
+router = APIRouter(tags=["access"])
+
+
+@router.post("/keys", status_code=201, responses=problems(413))
+async def create(body: KeyRequest, services: ServicesOf) -> NewKeyBody:
+    """Makes a key; its text is in this answer and never shown again."""
+
+    async def work(session: AsyncSession) -> NewKeyBody:
+        key, token = await create_access_key(
+            session, name=body.name, scopes=body.scopes, valid_days=body.valid_days
+        )
+        known = KeyBody.model_validate(key).model_dump()
+        return NewKeyBody(**known, key=token.text)
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get("/keys", responses=problems())
+async def list_all(services: ServicesOf) -> KeysBody:
+    """Lists every key that was ever made, newest first."""
+
+    async def work(session: AsyncSession) -> KeysBody:
+        keys = await list_access_keys(session)
+        return KeysBody(items=tuple(KeyBody.model_validate(key) for key in keys))
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.delete("/keys/{key_id}", responses=problems(404))
+async def revoke(
+    key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")], services: ServicesOf
+) -> KeyBody:
+    """Revokes a key: within five seconds it opens nothing any more."""
+
+    async def work(session: AsyncSession) -> KeyBody:
+        return KeyBody.model_validate(await revoke_access_key(session, key_id))
+
+    return await run_transaction(services.sessions, work)
+
+
+@router.get("/audit", responses=problems())
+async def list_deeds(
+    services: ServicesOf,
+    *,
+    subject: Annotated[Reference | None, Query(description="Only what was done to this.")] = None,
+    action: Annotated[Reference | None, Query(description="Such as `vector.create`.")] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_AUDIT_ID)] = 0,
+    limit: Limit = 50,
+) -> AuditPageBody:
+    """Lists who did what and when, oldest first; it outlives what it tells of."""
+
+    async def work(session: AsyncSession) -> AuditPageBody:
+        deeds = await list_audit(
+            session, subject=subject, action=action, after=after, limit=limit + 1
+        )
+        return AuditPageBody(
+            items=tuple(AuditBody.model_validate(deed) for deed in deeds[:limit]),
+            next_after=deeds[limit - 1].id if len(deeds) > limit else None,
+        )
+
+    return await run_transaction(services.sessions, work)

@@ -1,0 +1,70 @@
+"""Bodies of access keys and of the audit trail."""
+
+import datetime as dt
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from app.api.schemas.bodies import RequestBody, ResponseBody
+from app.api.schemas.fields import refuse_unstorable
+from app.core.access import MAX_NAME_CHARACTERS, SCOPES, Scope
+
+KeyName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS),
+    AfterValidator(refuse_unstorable),
+]
+
+
+class KeyRequest(RequestBody):
+    """A key to make."""
+
+    name: KeyName = Field(description="What it is for.")
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+        description="What it allows; `admin` allows everything."
+    )
+    valid_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = Field(
+        default=None, description="After how many days it ends by itself."
+    )
+
+
+class KeyBody(ResponseBody):
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created: dt.datetime
+    expires: dt.datetime | None
+    revoked: dt.datetime | None
+    last_used: dt.datetime | None = Field(description="To the minute.")
+
+
+class NewKeyBody(KeyBody):
+    """A key that was just made, with what its holder sends. It is shown this once."""
+
+    key: str
+
+
+class KeysBody(ResponseBody):
+    """Every key."""
+
+    items: tuple[KeyBody, ...]
+
+
+class AuditBody(ResponseBody):
+    """One thing that was done."""
+
+    id: int
+    action: str = Field(description="Such as `vector.create`.")
+    subject: str = Field(description="What it was done to.")
+    actor: str | None = Field(description="The id of the key that did it.")
+    details: dict[str, Any]
+    created: dt.datetime
+
+
+class AuditPageBody(ResponseBody):
+    """What was done, oldest first; `next_after` continues when there is more."""
+
+    items: tuple[AuditBody, ...]
+    next_after: int | None

@@ -1,0 +1,145 @@
+"""`vlibrary keys`: who may use the api, told to the database itself."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.options import read_settings
+from app.core.access import SCOPES, AccessKey
+from app.core.errors import ConfigurationError
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+Result = TypeVar("Result")
+
+keys = typer.Typer(
+    name="keys",
+    help="Make, list and revoke the keys that open the api.",
+    no_args_is_help=True,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    *,
+    scope: Annotated[
+        list[str],
+        typer.Option(help=f"What it allows: {', '.join(SCOPES)}; may be repeated."),
+    ],
+    days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="After how many days it ends.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    from app.library.access_keys import create_access_key
+
+    key, token = _in_library(
+        lambda session: create_access_key(session, name=name, scopes=scope, valid_days=days)
+    )
+    if as_json:
+        print(json.dumps({**_facts(key), "key": token.text}))
+    else:
+        print(token.text)
+        print("Keep it: it is not shown again. Clients read it from VLIBRARY_API_KEY.")
+
+
+@keys.command(name="list")
+def list_keys(*, as_json: AsJson = False) -> None:
+    """List every key that was ever made, newest first."""
+    from app.library.access_keys import list_access_keys
+
+    found = _in_library(list_access_keys)
+    if as_json:
+        print(json.dumps({"items": [_facts(key) for key in found]}))
+        return
+    table = Table("id", "name", "scopes", "created", "expires", "revoked", "last used")
+    for key in found:
+        times = (key.created, key.expires, key.revoked, key.last_used)
+        shown = ("" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times)
+        table.add_row(key.id, key.name, " ".join(key.scopes), *shown)
+    Console().print(table)
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `list` shows.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key: within five seconds it opens nothing any more."""
+    from app.library.access_keys import revoke_access_key
+
+    # Whoever has only the key at hand may give that.
+    public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
+    key = _in_library(lambda session: revoke_access_key(session, public))
+    print(json.dumps(_facts(key)) if as_json else f"Revoked {key.id} ({key.name})")
+
+
+def require_a_key(settings: Settings, url: str) -> None:
+    """Returns when the api may be started: it needs no key, or somebody has one.
+
+    Args:
+        settings: Of the api.
+        url: A migrated database.
+
+    Raises:
+        ConfigurationError: Others could reach the api and nobody has a key.
+    """
+    from app.library.access_keys import has_valid_access_key
+
+    if settings.needs_keys and not asyncio.run(_run(url, has_valid_access_key)):
+        raise ConfigurationError(
+            f"An api at {settings.host} is for callers with keys, and there is none; "
+            "make one first: vlibrary keys create admin --scope admin"
+        )
+
+
+def _facts(key: AccessKey) -> dict[str, object]:
+    facts = asdict(key)
+    for name in ("created", "expires", "revoked", "last_used"):
+        facts[name] = None if facts[name] is None else facts[name].isoformat()
+    return facts
+
+
+def _in_library(work: "Callable[[AsyncSession], Awaitable[Result]]") -> Result:
+    with _database(read_settings()) as url:
+        return asyncio.run(_run(url, work))
+
+
+async def _run(url: str, work: "Callable[[AsyncSession], Awaitable[Result]]") -> Result:
+    from app.library.database import make_engine, run_transaction, session_factory
+
+    engine = make_engine(url, pool_size=1)
+    try:
+        return await run_transaction(session_factory(engine), work)
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    """A migrated database: the configured one, or our own, started for the time or joined."""
+    from app.library.migrate import upgrade
+    from app.postgres.server import EmbeddedPostgres
+
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        upgrade(url)
+        yield url
+        return
+    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
+        upgrade(postgres.url)
+        yield postgres.url

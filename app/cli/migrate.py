@@ -1,0 +1,20 @@
+"""`vlibrary migrate`: brings the database that `DATABASE_URL` names to this version's tables."""
+
+from app.cli.options import read_settings
+from app.core.errors import ConfigurationError
+
+
+def migrate() -> None:
+    """Create or update the tables; safe to repeat, and from several machines at once."""
+    settings = read_settings()
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "There is no database to migrate: set DATABASE_URL; `vlibrary serve` migrates its own"
+        )
+    from app.library.migrate import current_revision, upgrade
+
+    url = settings.database_url.get_secret_value()
+    before = current_revision(url)
+    upgrade(url)
+    after = current_revision(url)
+    print(f"The database is at revision {after}" + ("" if before == after else f", was {before}"))

@@ -1,0 +1,129 @@
+"""Access keys in the database: made, looked up, listed, revoked. Secrets never come near it."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.access import MAX_NAME_CHARACTERS, SCOPES, AccessKey, Scope, Token, new_token
+from app.core.errors import InvalidInputError, NotFoundError
+from app.library.audit import write_audit
+from app.library.database import FRESH
+from app.library.tables import AccessKeyRow
+
+LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
+
+
+def _record(row: AccessKeyRow) -> AccessKey:
+    return AccessKey(
+        id=row.id,
+        name=row.name,
+        scopes=tuple(cast("list[Scope]", row.scopes)),
+        created=row.created,
+        expires=row.expires,
+        revoked=row.revoked,
+        last_used=row.last_used,
+    )
+
+
+async def create_access_key(
+    session: AsyncSession,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    valid_days: int | None = None,
+) -> tuple[AccessKey, Token]:
+    """A new key with its secret, which nobody can show again.
+
+    Args:
+        session: An open session.
+        name: What it is for.
+        scopes: What it allows.
+        valid_days: After how many days it ends by itself.
+
+    Raises:
+        InvalidInputError: A scope is unknown or none is given, the name is empty or too long, or
+            it would end at once.
+    """
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        found = ", ".join(unknown) or "none"
+        raise InvalidInputError(
+            f"Scopes of a key: wanted some of {', '.join(SCOPES)}, found {found}"
+        )
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+        raise InvalidInputError(
+            f"A key's name: wanted 1 to {MAX_NAME_CHARACTERS} printable characters"
+        )
+    if valid_days is not None and valid_days < 1:
+        raise InvalidInputError(f"A key's days: wanted at least 1, found {valid_days}")
+    now = dt.datetime.now(dt.UTC)
+    expires = None if valid_days is None else now + dt.timedelta(days=valid_days)
+    token = new_token()
+    row = AccessKeyRow(
+        id=token.id,
+        name=name,
+        digest=token.digest,
+        scopes=[scope for scope in SCOPES if scope in scopes],
+        expires=expires,
+    )
+    session.add(row)
+    await session.flush()
+    await session.refresh(row)
+    details = {"name": name, "scopes": list(row.scopes)}
+    await write_audit(session, action="key.create", subject=token.id, details=details)
+    return _record(row), token
+
+
+async def find_access_key(session: AsyncSession, token: Token) -> AccessKey | None:
+    """The key of this token, valid or not, or None when there is none or the secret is another.
+
+    Notes, once a minute, that it was used.
+    """
+    query = select(AccessKeyRow).where(AccessKeyRow.id == token.id)
+    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    if row is None or not token.is_of(row.digest):
+        return None
+    now = dt.datetime.now(dt.UTC)
+    if row.last_used is None or row.last_used < now - LAST_USED_EVERY:
+        row.last_used = now
+        await session.flush()
+    return _record(row)
+
+
+async def list_access_keys(session: AsyncSession) -> list[AccessKey]:
+    """Every key that was ever made, newest first."""
+    query = select(AccessKeyRow).order_by(AccessKeyRow.created.desc(), AccessKeyRow.id)
+    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+
+
+async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
+    """The key, which opens nothing from now on; doing it again changes nothing.
+
+    Raises:
+        NotFoundError: There is no such key.
+    """
+    statement = (
+        update(AccessKeyRow)
+        .where(AccessKeyRow.id == key_id, AccessKeyRow.revoked.is_(None))
+        .values(revoked=func.clock_timestamp())
+    )
+    result: Any = await session.execute(statement)
+    query = select(AccessKeyRow).where(AccessKeyRow.id == key_id)
+    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    if row is None:
+        raise NotFoundError("No such key")
+    if result.rowcount:
+        await write_audit(session, action="key.revoke", subject=key_id, details={"name": row.name})
+    return _record(row)
+
+
+async def has_valid_access_key(session: AsyncSession) -> bool:
+    """Whether anybody holds a key that opens something."""
+    query = select(AccessKeyRow.id).where(
+        AccessKeyRow.revoked.is_(None),
+        or_(AccessKeyRow.expires.is_(None), AccessKeyRow.expires > func.clock_timestamp()),
+    )
+    return await session.scalar(query.limit(1)) is not None
