@@ -165,13 +165,14 @@ class Connection:
 
     def http_options(self) -> dict[str, Any]:
         """What both kinds of httpx clients are made with."""
+        url = environment.server_url(self.base_url)
         return {
-            "base_url": environment.server_url(self.base_url),
+            "base_url": url,
             "headers": _headers(environment.api_key(self.api_key)),
             "timeout": _timeout(self.timeout_seconds),
             "follow_redirects": False,
             # A proxy cannot reach this machine's own addresses, whatever the environment says.
-            "trust_env": not _is_loopback(httpx.URL(self.base_url).host),
+            "trust_env": not _is_loopback(httpx.URL(url).host),
         }
 
 
