@@ -94,13 +94,17 @@ def run(settings: Settings, *, signals: Signals) -> None:
         signals.note()
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)
+        # Before the children drain, which may take longer than another start.
+        stack.callback(database.announce_end)
         listener = None
         if not settings.workers:
             listener = stack.enter_context(worker_listener(settings))
         require_a_key(settings, database.url)
         for program in programs(settings, database_url=database.url, listener=listener):
             supervisor.start(program)
-        supervisor.wait_ready(timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked)
+        supervisor.wait_ready(
+            timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked, chore=database.mend
+        )
         if not signals.asked():
             print_banner(settings)
         supervisor.watch(interrupted=signals.asked, chore=database.mend)
@@ -113,10 +117,12 @@ class Database:
     Attributes:
         url: Where it is.
         mend: Starts it again when it is ours and died; to be called now and then.
+        announce_end: Lets no other process rely on it, where it is ours.
     """
 
     url: str
-    mend: Callable[[], None]
+    mend: Callable[[], None] = lambda: None
+    announce_end: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -127,7 +133,7 @@ def running_database(settings: Settings) -> Iterator[Database]:
     with ExitStack() as stack:
         if settings.database_url is not None:
             url = settings.database_url.get_secret_value()
-            database = Database(url=url, mend=lambda: None)
+            database = Database(url=url)
         else:
             database = stack.enter_context(own_database(settings))
         upgrade(database.url)
@@ -150,7 +156,7 @@ def own_database(settings: Settings) -> Iterator[Database]:
                     log.error("postgres ended, is started again", action="serve.restart")
                     postgres.start()
 
-        yield Database(url=postgres.url, mend=mend)
+        yield Database(url=postgres.url, mend=mend, announce_end=postgres.announce_end)
 
 
 @contextmanager

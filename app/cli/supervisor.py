@@ -79,14 +79,26 @@ class Supervisor:
         self._children.append(child)
         self._spawn(child)
 
-    def wait_ready(self, *, timeout_seconds: float, interrupted: Callable[[], bool]) -> None:
+    def wait_ready(
+        self,
+        *,
+        timeout_seconds: float,
+        interrupted: Callable[[], bool],
+        chore: Callable[[], None] = lambda: None,
+    ) -> None:
         """Return when every child is ready, or when interrupted.
+
+        Args:
+            timeout_seconds: How long that may take.
+            interrupted: Whether to return at once.
+            chore: What else is to be done about ten times a second.
 
         Raises:
             UnavailableError: A child ended first, or the time was up.
         """
         deadline = monotonic() + timeout_seconds
         while not interrupted():
+            chore()
             for child in self._children:
                 code = None if child.process is None else child.process.poll()
                 if code is not None:

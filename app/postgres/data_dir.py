@@ -17,6 +17,7 @@ from app.postgres.binaries import Account
 MAX_SOCKET_PATH_BYTES: Final = 107
 EVICTION_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
+_ENDING: Final = b"ending"
 
 
 def processes_in(folder: Path) -> set[int]:
@@ -85,6 +86,18 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def note_ending(descriptor: int, *, is_ending: bool) -> None:
+    """Says in the lock file, which the caller owns, whether the server is about to end."""
+    os.ftruncate(descriptor, 0)
+    if is_ending:
+        os.pwrite(descriptor, _ENDING, 0)
+
+
+def is_ending(descriptor: int) -> bool:
+    """Whether the owner has said that its server is about to end."""
+    return os.pread(descriptor, len(_ENDING), 0) == _ENDING
 
 
 def evict(pgdata: Path, *, socket_dir: Path) -> None:

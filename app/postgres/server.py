@@ -31,7 +31,9 @@ from app.postgres.binaries import (
 from app.postgres.data_dir import (
     POLL_SECONDS,
     evict,
+    is_ending,
     make_private_folder,
+    note_ending,
     open_lock,
     socket_folder,
     try_lock,
@@ -129,9 +131,15 @@ class EmbeddedPostgres:
             raise
         return self.url
 
+    def announce_end(self) -> None:
+        """Let nobody adopt the server any more: who starts now waits for the folder instead."""
+        if self._lock is not None:
+            note_ending(self._lock, is_ending=True)
+
     def stop(self) -> None:
         """Ends an owned server and releases the folder; an adopted one is left alone."""
         self.is_adopted = False
+        self.announce_end()
         if self._child is not None:
             self._end_child(self._child)
             self._child = None
@@ -180,9 +188,10 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             if try_lock(descriptor):
+                note_ending(descriptor, is_ending=False)
                 self._lock = descriptor
                 return True
-            if self._answers():
+            if not is_ending(descriptor) and self._answers():
                 os.close(descriptor)
                 self.is_adopted = True
                 log.info("using a running postgres", folder=str(self.data_dir))

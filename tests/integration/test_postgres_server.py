@@ -215,6 +215,24 @@ def test_a_second_start_uses_the_running_server(server: EmbeddedPostgres) -> Non
     assert ask(server, "SELECT 1") == [(1,)]
 
 
+def test_who_starts_while_the_owner_is_ending_gets_a_server_of_its_own(
+    server: EmbeddedPostgres,
+) -> None:
+    server.start()
+    first = server.pid
+    server.announce_end()
+    ending = threading.Timer(1.0, server.stop)
+    ending.start()
+    with EmbeddedPostgres(server.data_dir) as successor:
+        ending.join()
+        assert not successor.is_adopted
+        assert successor.pid not in {None, first}
+        assert ask(successor, "SELECT 1") == [(1,)]
+        other = EmbeddedPostgres(server.data_dir)
+        other.start()
+        assert other.is_adopted
+
+
 def test_many_starts_at_once_make_one_server(open_folder: Path) -> None:
     owners = [run(STARTER, open_folder / "postgres") for _ in range(3)]
     answers = [owner.stdout.readline().strip() for owner in owners if owner.stdout]
