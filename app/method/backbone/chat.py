@@ -6,8 +6,8 @@ Knows text and token ids; knows no model and no image.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -31,6 +31,8 @@ PLAIN_TEMPLATE: Final = (
 _QUESTION_MARK: Final = "\ue010question\ue011"
 _ANSWER_MARK: Final = "\ue010answer\ue011"
 _BREAK: Final = "\u200b"
+# Tokens of a processor never change, and reading all of them takes long beside a text.
+_PATTERNS: Final[WeakKeyDictionary[ProcessorMixin, re.Pattern[str]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +82,18 @@ def render(
 
 def control_pattern(processor: ProcessorMixin) -> re.Pattern[str]:
     """What finds the control tokens and image placeholders in a text."""
-    return _pattern_of(_control_tokens(processor))
+    if processor not in _PATTERNS:
+        longest_first = sorted(_control_tokens(processor), key=len, reverse=True)
+        _PATTERNS[processor] = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    return _PATTERNS[processor]
 
 
-@lru_cache(maxsize=64)
-def _pattern_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(tokens, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-
-def _control_tokens(processor: ProcessorMixin) -> tuple[str, ...]:
+def _control_tokens(processor: ProcessorMixin) -> set[str]:
     tokenizer: PreTrainedTokenizerBase = processor.tokenizer
     added = {str(token) for token in tokenizer.get_added_vocab() if not str(token).isspace()}
     names = ("image_token", "video_token", "fake_image_token", "boi_token", "global_image_tag")
     placeholders = {getattr(processor, name, None) for name in names}
-    return tuple(sorted(added | {token for token in placeholders if isinstance(token, str)} - {""}))
+    return added | {token for token in placeholders if isinstance(token, str)} - {""}
 
 
 def _broken(match: re.Match[str]) -> str:

@@ -118,3 +118,20 @@ def test_a_turn_without_an_end_is_refused() -> None:
     processor.tokenizer.eos_token = None
     with pytest.raises(UnsupportedBackboneError, match="wanted a token that ends"):
         find_answer_format(processor)
+
+
+def test_a_tokenizers_tokens_are_read_once_for_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = tiny_processor()
+    tokenizer: Any = processor.tokenizer
+    reads: list[int] = []
+    original = tokenizer.get_added_vocab
+
+    def counted() -> dict[str, int]:
+        reads.append(1)
+        found: dict[str, int] = original()
+        return found
+
+    monkeypatch.setattr(tokenizer, "get_added_vocab", counted)
+    for text in ("one", "two", "three"):
+        as_plain_text(processor, text)
+    assert len(reads) <= 1
