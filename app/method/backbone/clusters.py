@@ -9,14 +9,28 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 _ITERATIONS: Final = 12
+# Of products of points and centres that are in memory at a time.
+_MOST_PRODUCTS: Final = 2**24
 
 
-def _nearest_centre(
-    points: Float[np.ndarray, "items width"], centres: Float[np.ndarray, "centres width"]
-) -> Int64[np.ndarray, " items"]:
-    offsets = 0.5 * (centres**2).sum(1)
-    best: Int64[np.ndarray, " items"] = (points @ centres.T - offsets).argmax(1)
-    return best
+def nearest(
+    points: Float[np.ndarray, "points width"], others: Float[np.ndarray, "others width"]
+) -> Int64[np.ndarray, " points"]:
+    """Which of the others is nearest to each point, the first of equals.
+
+    Args:
+        points: Taken some at a time, so that memory stays small however many there are.
+        others: At least one.
+    """
+    offsets = 0.5 * (others**2).sum(1)
+    size = max(1, _MOST_PRODUCTS // len(others))
+    found: Int64[np.ndarray, " points"] = np.concatenate(
+        [
+            (points[start : start + size] @ others.T - offsets).argmax(1)
+            for start in range(0, len(points), size)
+        ]
+    )
+    return found
 
 
 def k_means(
@@ -32,7 +46,7 @@ def k_means(
     start = generator.choice(len(points), size=num_centres, replace=False)
     centres = points[np.sort(start)].copy()
     for _ in range(_ITERATIONS):
-        group = _nearest_centre(points, centres)
+        group = nearest(points, centres)
         counts = np.bincount(group, minlength=num_centres)
         sums = np.zeros_like(centres)
         np.add.at(sums, group, points)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 
 from app.core.errors import InvalidDatasetError
-from app.method.backbone.clusters import k_means
+from app.method.backbone.clusters import k_means, nearest
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 
@@ -99,24 +99,16 @@ def choose_queries(
         candidates = np.sort(generator.choice(candidates, size=size, replace=False))
     points = np.ascontiguousarray(features[candidates], dtype=np.float32)
     centres = k_means(points, wanted, generator=generator)
-    nearest = candidates[_nearest_to_each(points, centres)]
+    central = candidates[nearest(centres, points)]
     queries: set[int] = set()
     shown: set[str] = set()
-    for item in generator.permutation(nearest):
+    for item in generator.permutation(central):
         picture = image_ids[item]
         if picture in shown or len(shown) < len(pictures) // 2:
             queries.add(int(item))
             shown.add(picture)
     support = [index for index, picture in enumerate(image_ids) if picture not in shown]
     return tuple(sorted(queries)), tuple(support)
-
-
-def _nearest_to_each(
-    points: Float[np.ndarray, "items width"], centres: Float[np.ndarray, "centres width"]
-) -> Int64[np.ndarray, " centres"]:
-    offsets = 0.5 * (points**2).sum(1)
-    best: Int64[np.ndarray, " centres"] = (centres @ points.T - offsets).argmax(1)
-    return best
 
 
 def draw_context(

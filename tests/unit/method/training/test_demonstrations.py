@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidDatasetError
-from app.method.backbone.clusters import k_means
+from app.method.backbone.clusters import k_means, nearest
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.neighbours import nearest_context
 from app.method.training.demonstrations import (
@@ -107,3 +107,13 @@ def test_the_nearest_demonstration_stands_last() -> None:
     similarities = np.array([0.1, 0.9, 0.5, 0.7], dtype=np.float32)
     assert nearest_context(similarities, shots=3) == (2, 3, 1)
     assert nearest_context(similarities, shots=10) == (0, 2, 3, 1)
+
+
+def test_nearest_is_the_same_however_many_are_compared_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    points, others = (rng.normal(size=(size, 5)).astype(np.float32) for size in (50, 7))
+    distances = ((points[:, None] - others) ** 2).sum(-1)
+    monkeypatch.setattr("app.method.backbone.clusters._MOST_PRODUCTS", 3 * len(others))
+    assert np.array_equal(nearest(points, others), distances.argmin(1))
