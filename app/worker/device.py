@@ -239,7 +239,8 @@ class DeviceThread:
         while not self._orders.empty():
             waiting.append(self._orders.get().waiting)
         for future in waiting:
-            if future is not None and not future.done():
+            # Whoever waits may cancel at any moment; from here on it cannot.
+            if future is not None and future.set_running_or_notify_cancel():
                 future.set_exception(_shut_down())
         for begun in self._results.values():
             if not begun.done():

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from app.core.errors import (
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.generation import generate
-from app.worker.device import DeviceThread, Turn
+from app.worker.device import DeviceThread, Turn, _Order
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
@@ -197,4 +198,26 @@ async def test_a_lost_device_is_reported_and_everything_fails(backbone: Backbone
     assert await asyncio.to_thread(is_broken.wait, 5)
     with pytest.raises(WorkerUnavailableError):
         await device.generate("late", _maker(backbone, "late"))
+    engine.close()
+
+
+class _Cancelled(Future[None]):
+    """Cancelled by whoever waits, just after somebody asked whether it is done."""
+
+    def done(self) -> bool:
+        was_done = super().done()
+        self.cancel()
+        return was_done
+
+
+async def test_a_call_cancelled_while_the_device_ends_leaves_no_other_without_an_end(
+    backbone: Backbone,
+) -> None:
+    engine = Engine(backbone, max_rows=2)
+    device = DeviceThread(engine)
+    futures: list[Future[None]] = [_Cancelled(), Future()]
+    for future in futures:
+        device._orders.put(_Order(run=lambda: None, waiting=future))
+    device._fail_the_rest()
+    assert isinstance(futures[1].exception(timeout=0), WorkerUnavailableError)
     engine.close()
