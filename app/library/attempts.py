@@ -164,6 +164,17 @@ async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> J
     return await get_job(session, job_id)
 
 
+async def return_delivery(session: AsyncSession, job_id: uuid.UUID) -> None:
+    """Puts a delivery back that somebody took who cannot begin; harmless when one waits.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    row = await lock_job(session, job_id)
+    if row.state == "queued" and not await is_waiting(session, job_id):
+        await enqueue(session, job_id)
+
+
 async def requeue_stalled(
     session: AsyncSession, *, older_than_seconds: float, max_attempts: int = 5
 ) -> list[uuid.UUID]:

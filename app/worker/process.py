@@ -162,8 +162,9 @@ async def running_worker(
             objects=objects,
             pass_tokens=settings.training_pass_tokens,
         )
+        stop_taking = trainer.drain
         if settings.worker_role != "serve":
-            await stack.enter_async_context(taking_jobs(trainer, url=url))
+            stop_taking = await stack.enter_async_context(taking_jobs(trainer, url=url))
 
         def health() -> HealthResponse:
             return HealthResponse(
@@ -177,7 +178,7 @@ async def running_worker(
 
         def drain() -> None:
             serving.drain()
-            trainer.drain()
+            stop_taking()
 
         stack.callback(drain)
         yield Worker(

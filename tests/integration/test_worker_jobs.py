@@ -1,12 +1,17 @@
 """The loop that takes jobs ends when it is left, also when its driver does not hear of it."""
 
 import asyncio
-from typing import Any
+import uuid
+from typing import Any, cast
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.library.queue import enqueue, is_waiting
 from app.worker.training import queue as jobs
 from app.worker.training.queue import taking_jobs
+from app.worker.training.runner import Trainer
+from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +25,16 @@ class IdleTrainer:
         self.is_draining = True
 
 
+class TakingTrainer(IdleTrainer):
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        self.taken: list[uuid.UUID] = []
+
+    async def run(self, job_id: uuid.UUID) -> None:
+        self.taken.append(job_id)
+
+
 def _loops() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "jobs"]
 
@@ -31,6 +46,22 @@ async def test_leaving_ends_the_loop(database: str) -> None:
             await asyncio.sleep(seconds)
         assert trainer.is_draining
         assert _loops() == []
+
+
+async def test_a_worker_that_drains_takes_no_delivery_any_more(
+    database: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    trainer = TakingTrainer()
+    async with taking_jobs(cast("Trainer", trainer), url=database) as stop:
+        async with sessions() as session, session.begin():
+            await enqueue(session, uuid.uuid4())
+        await until(lambda: len(trainer.taken) == 1)
+        stop()
+        async with sessions() as session, session.begin():
+            await enqueue(session, trainer.taken[0])
+    assert len(trainer.taken) == 1
+    async with sessions() as session:
+        assert await is_waiting(session, trainer.taken[0])
 
 
 async def test_a_driver_that_turns_cancellation_into_an_error_is_not_started_again(

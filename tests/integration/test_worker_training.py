@@ -17,13 +17,13 @@ from app.core.errors import NotFoundError
 from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
 from app.core.vector_file import decode_vector_file
-from app.library.attempts import requeue_stalled
+from app.library.attempts import claim_job, requeue_stalled
 from app.library.blobs import get_blob
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.keys import load_keys
-from app.library.queue import dequeue
+from app.library.queue import dequeue, is_waiting
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.vectors import get_vector, list_vectors
@@ -35,6 +35,7 @@ from app.method.evaluation.tasks.loading import load_examples
 from app.method.steering.generation import generate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
+from app.method.training.progress import TrainingProgress
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sampling import SamplingParams
@@ -355,17 +356,49 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
 ) -> None:
     tell, failures = training_module._tell, threading.Event()
 
-    async def unreliable(attempt: Any, session: AsyncSession) -> bool:  # noqa: ANN401
-        if not failures.is_set() and attempt.progress is not None:
+    async def unreliable(attempt: Any, progress: Any, session: AsyncSession) -> bool:  # noqa: ANN401
+        if not failures.is_set() and progress is not None:
             failures.set()
             raise OperationalError("select", {}, Exception("the server went away"))
-        return await tell(attempt, session)
+        return await tell(attempt, progress, session)
 
     monkeypatch.setattr(training_module, "_tell", unreliable)
     job_id = await bench.enqueue(tmp_path, {**CONFIG, "epochs": 6})
     await bench.trainer.run(job_id)
     assert failures.is_set()
     assert (await bench.job(job_id)).state == "succeeded"
+
+
+async def test_progress_of_a_lost_transaction_is_told_by_the_next(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, told = training_module._tell, list[Any]()
+
+    async def unreliable(attempt: Any, progress: Any, session: AsyncSession) -> bool:  # noqa: ANN401
+        told.append(progress)
+        if len(told) == 1:
+            raise OperationalError("select", {}, Exception("the server went away"))
+        return await tell(attempt, progress, session)
+
+    monkeypatch.setattr(training_module, "_tell", unreliable)
+    attempt = training_module._Attempt(job=await _claimed(bench, tmp_path), token=1)
+    attempt.progress = TrainingProgress(phase="student", step=3, num_steps=9)
+    beating = asyncio.create_task(bench.trainer._beat(attempt))
+    async with asyncio.timeout(SECONDS):
+        while len(told) < 2 or attempt.progress is not None:  # noqa: ASYNC110 - the database knows
+            await asyncio.sleep(0.005)
+    beating.cancel()
+    async with bench.sessions() as session:
+        events = await events_of(session, attempt.job.id)
+    assert [one.data["step"] for one in events if "step" in one.data] == [3]
+
+
+async def _claimed(bench: Bench, folder: Path) -> JobRecord:
+    job_id = await bench.enqueue(folder, CONFIG)
+    async with bench.sessions() as session, session.begin():
+        job, token = await claim_job(session, job_id)
+    assert token == 1
+    return job
 
 
 async def test_a_draining_worker_takes_no_job(bench: Bench, tmp_path: Path) -> None:
@@ -375,3 +408,21 @@ async def test_a_draining_worker_takes_no_job(bench: Bench, tmp_path: Path) -> N
     assert (await bench.job(job_id)).state == "queued"
     async with bench.sessions() as session:
         assert len((await list_jobs(session)).items) == 1
+        # Whoever is there to do it finds it at once.
+        assert await is_waiting(session, job_id)
+
+
+async def test_a_checkpoint_that_cannot_be_stored_fails_the_job_once(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_key: str, _data: bytes) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(bench.objects, "put_bytes", full)
+    job_id = await bench.enqueue(tmp_path, {**CONFIG, "checkpoint_every": 1})
+    await bench.trainer.run(job_id)
+    job = await bench.job(job_id)
+    assert (job.state, job.error_message) == (
+        "failed",
+        "the backbone failed on this request: OSError",
+    )

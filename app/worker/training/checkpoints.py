@@ -37,18 +37,22 @@ class ObjectCheckpoints:
 
     def save(self, data: bytes) -> None:
         """Replaces what was saved before. Device thread only."""
-        if self._saving is not None:
-            self._saving.result(TIMEOUT_SECONDS)
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result(TIMEOUT_SECONDS)
         self._saving = asyncio.run_coroutine_threadsafe(
             self._objects.put_bytes(self._key, data), self._loop
         )
 
     async def flush(self) -> None:
-        """Return when the last save is durable. Event loop only."""
-        if self._saving is not None:
-            await asyncio.wait_for(asyncio.wrap_future(self._saving), TIMEOUT_SECONDS)
+        """Return when the last save is durable; its failure is raised once. Event loop only."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            await asyncio.wait_for(asyncio.wrap_future(saving), TIMEOUT_SECONDS)
 
     async def remove(self) -> None:
         """Drop the checkpoint of a job that has ended. Event loop only."""
-        await self.flush()
-        await self._objects.delete(self._key)
+        try:
+            await self.flush()
+        finally:
+            await self._objects.delete(self._key)

@@ -5,7 +5,7 @@ Jobs left behind by dead workers are queued again by the api, which is never bus
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -21,22 +21,30 @@ log = get_logger(__name__)
 
 
 @asynccontextmanager
-async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[None]:
+async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[Callable[[], None]]:
     """Take jobs during the block, one at a time; at its end the one at hand is left for later.
 
     Args:
         trainer: Does the jobs.
         url: The database, for the queue's own connections.
+
+    Yields:
+        What ends the taking at once; the job at hand goes on to its next step.
     """
     ending = asyncio.Event()
     taking = asyncio.create_task(_take_until(ending, trainer, url=url), name="jobs")
-    try:
-        yield
-    finally:
+
+    def stop() -> None:
         trainer.drain()
-        ending.set()
-        # The queue waits for the job at hand, which ends at its next step.
-        taking.cancel()
+        if not ending.is_set():
+            ending.set()
+            # The queue waits for the job at hand; cancelled twice it would not.
+            taking.cancel()
+
+    try:
+        yield stop
+    finally:
+        stop()
         done, _ = await asyncio.wait([taking], timeout=STOP_TIMEOUT_SECONDS)
         if not done:
             taking.cancel()

@@ -33,6 +33,7 @@ from app.library.attempts import (
     mark_cancelled,
     record_progress,
     release_job,
+    return_delivery,
 )
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
@@ -62,7 +63,7 @@ class _Attempt:
         stop: Set when the training must end at its next step, for whatever reason.
         is_cancelled: Whether somebody asked the job to stop.
         is_lost: Whether the job is no longer ours.
-        progress: The latest, not yet told.
+        progress: The latest that is not in the database yet.
     """
 
     job: JobRecord
@@ -122,9 +123,11 @@ class Trainer:
     async def run(self, job_id: uuid.UUID) -> None:
         """Do the job as far as it can be done here; its record says how it ended.
 
-        A job that another worker has, or that has ended, is left alone.
+        A job that another worker has, or that has ended, is left alone. A draining worker puts the
+        delivery back for others.
         """
         if self._is_draining:
+            await self._return_delivery(job_id)
             return
         try:
             job, token = await run_transaction(
@@ -142,6 +145,13 @@ class Trainer:
             attempt.stop.set()
             self._attempt = None
 
+    async def _return_delivery(self, job_id: uuid.UUID) -> None:
+        try:
+            await run_transaction(self._sessions, lambda session: return_delivery(session, job_id))
+        except (VLibraryError, SQLAlchemyError, OSError) as error:
+            # The search for stalled jobs finds it later.
+            log.warning("delivery not returned", action="job.return", error=type(error).__name__)
+
     async def _carry_out(self, attempt: _Attempt) -> None:
         checkpoints = ObjectCheckpoints(self._objects, key=checkpoint_key(attempt.job.id))
         try:
@@ -150,12 +160,12 @@ class Trainer:
             await self._store(attempt, work)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
             # Whoever takes the job next must find the newest checkpoint.
-            await checkpoints.flush()
+            await _put_away(checkpoints, is_over=False)
             is_over = await self._end_without_result(attempt, error)
         else:
             is_over = True
         if is_over:
-            await checkpoints.remove()
+            await _put_away(checkpoints, is_over=True)
 
     @asynccontextmanager
     async def _pulse(self, attempt: _Attempt) -> AsyncIterator[None]:
@@ -169,8 +179,11 @@ class Trainer:
     async def _beat(self, attempt: _Attempt) -> None:
         """Tell progress and hear wishes until cancelled."""
         while not attempt.is_lost:
+            progress = attempt.progress
             try:
-                is_asked_to_stop = await run_transaction(self._sessions, partial(_tell, attempt))
+                is_asked_to_stop = await run_transaction(
+                    self._sessions, partial(_tell, attempt, progress)
+                )
             except ConflictError:
                 attempt.is_lost = True
             except (SQLAlchemyError, OSError) as error:
@@ -178,6 +191,8 @@ class Trainer:
                 log.warning("no heartbeat", action="job.beat", error=type(error).__name__)
             else:
                 attempt.is_cancelled = is_asked_to_stop
+                if attempt.progress is progress:
+                    attempt.progress = None
             if attempt.is_lost or attempt.is_cancelled:
                 attempt.stop.set()
             await asyncio.sleep(self._pulse_seconds)
@@ -219,7 +234,7 @@ class Trainer:
 
     async def _store(self, attempt: _Attempt, work: _Work) -> None:
         async def store(session: AsyncSession) -> None:
-            await _tell(attempt, session)
+            await _tell(attempt, attempt.progress, session)
             await store_result(
                 session,
                 job=attempt.job,
@@ -263,9 +278,17 @@ class Trainer:
         return not is_interrupted
 
 
-async def _tell(attempt: _Attempt, session: AsyncSession) -> bool:
+async def _put_away(checkpoints: ObjectCheckpoints, *, is_over: bool) -> None:
+    try:
+        await (checkpoints.remove() if is_over else checkpoints.flush())
+    except Exception as error:  # noqa: BLE001 - how the job ends must be recorded in any case
+        log.warning("checkpoint not put away", action="job.checkpoint", error=type(error).__name__)
+
+
+async def _tell(
+    attempt: _Attempt, progress: TrainingProgress | None, session: AsyncSession
+) -> bool:
     """Tell what is new, or only that we live; answer whether the job is to stop."""
-    progress, attempt.progress = attempt.progress, None
     job_id, token = attempt.job.id, attempt.token
     if progress is None:
         return await heartbeat(session, job_id, token)
