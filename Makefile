@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench soak pocket clean deploy-check image-test
+.PHONY: help demo test check serve bench proxies soak pocket clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ deploy-check: $(DEPLOY_TOOLS)/.installed ## Hold compose.yaml and the chart agai
 image-test: $(STAMP) deploy-check ## Build both images as root on Debian, and run the main job against them
 	docker/build-test-images.sh
 	$(BIN)/pytest -m images tests/images
+
+proxies: $(STAMP) ## Streams behind nginx and Caddy of Debian's packages, which are unpacked below build/
+	@mkdir -p build/proxies
+	cd build/proxies && apt-get download nginx caddy && for package in *.deb; do dpkg-deb -x $$package .; done
+	$(BIN)/pytest -m proxies tests/proxies
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s

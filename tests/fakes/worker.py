@@ -61,14 +61,15 @@ class FakeWorker:
     """What it answers, and what it was asked.
 
     `forget_vectors`, `sites_hit` and `error` make it misbehave; while `is_stuck`, answers wait for
-    `released` (streamed ones after their first delta). `breaks_after` deltas a stream ends as if
-    the worker had died.
+    `released` (streamed ones before their delta `sticks_at`). `breaks_after` deltas a stream ends
+    as if the worker had died.
     """
 
     description: BackboneDescription = field(default_factory=backbone)
     status: Any = "ready"
     role: Any = "both"
     is_stuck: bool = False
+    sticks_at: int = 1
     breaks_after: int | None = None
     forget_vectors: bool = False
     sites_hit: int | None = None
@@ -80,6 +81,7 @@ class FakeWorker:
     num_cancelled: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -138,16 +140,22 @@ class FakeWorker:
 
     async def _lines(self, request: GenerateRequest) -> AsyncIterator[bytes]:
         answer = self._answer(request)
+        self._loop = asyncio.get_running_loop()
         async with self._place():
             for index, character in enumerate(answer.text):
+                if index == self.sticks_at and self.is_stuck:
+                    await self.released.wait()
                 if index == self.breaks_after:
                     return
-                if index == 1 and self.is_stuck:
-                    await self.released.wait()
                 logprobs = answer.logprobs[:1] if answer.logprobs and not index else None
                 delta = GenerateDelta(text=character, token_ids=(index,), logprobs=logprobs)
                 yield _line(StreamLine(delta=delta))
             yield _line(StreamLine(answer=answer))
+
+    def release(self) -> None:
+        """Let answers go on, from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.released.set)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

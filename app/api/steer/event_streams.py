@@ -15,8 +15,13 @@ from app.api.steer.streaming import ChoiceItem, StartedAnswer
 from app.core.logs import get_logger
 
 SEND_SLACK_SECONDS: Final = 30.0
-# Proxies must neither collect nor compress events.
-UNTOUCHED: Final = {"x-accel-buffering": "no", "cache-control": "no-cache, no-transform"}
+# Proxies must neither collect nor compress events. Not all of them heed the words for that, and
+# some collect what they compress, but none compresses what has an encoding.
+UNTOUCHED: Final = {
+    "x-accel-buffering": "no",
+    "cache-control": "no-cache, no-transform",
+    "content-encoding": "identity",
+}
 
 log = get_logger(__name__)
 

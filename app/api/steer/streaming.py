@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fastapi import Request
 
@@ -17,6 +17,9 @@ from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.generation import Plan, make_plan, proven_answer
 from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
+
+# A proxy that waits for exactly as long as the setting must not be faster.
+PROMPTNESS: Final = 0.9
 
 StreamItem: TypeAlias = GenerateDelta | SteerBody
 """What came of an answer, or at its end the answer in full."""
@@ -67,7 +70,7 @@ async def start_answer(
         _plan_and_items(body, services=services, request=request, backbone=backbone, count=count),
         request=request,
         deadline=deadline,
-        silence_seconds=settings.early_stream_seconds,
+        silence_seconds=PROMPTNESS * settings.early_stream_seconds,
     )
     headers: dict[str, str] = {}
     first = await anext(source)

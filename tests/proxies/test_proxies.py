@@ -1,0 +1,153 @@
+"""Streams behind real proxies that compress: pieces arrive as they are made, and waiting is safe.
+
+The programs come from Debian's packages; `make proxies` fetches them.
+"""
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.api.app import create_api
+from app.api.dependencies import Services
+from app.core.settings import Settings
+from app.library.database import make_engine
+from app.main import make_services
+from tests.fakes.live_server import serving
+from tests.fakes.streams import live_worker
+from tests.fakes.waiting import wait_until
+from tests.fakes.worker import FakeWorker
+
+pytestmark = pytest.mark.proxies
+
+HERE = Path(__file__).parent
+PROGRAMS = HERE.parents[1] / "build" / "proxies"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"
+COMMANDS = {
+    "nginx": [str(PROGRAMS / "usr/sbin/nginx"), "-p", "@FOLDER@", "-c", "@CONFIG@"],
+    "caddy": [
+        *(str(PROGRAMS / "usr/bin/caddy"), "run"),
+        *("--adapter", "caddyfile", "--config", "@CONFIG@"),
+    ],
+}
+CONFIGS = {"nginx": HERE / "nginx.conf", "caddy": HERE / "Caddyfile"}
+NATIVE = ("/steer/generate", {"prompt": "What colour?", "stream": True})
+OPENAI = (
+    "/v1/chat/completions",
+    {"model": "fake-a", "messages": [{"role": "user", "content": "What?"}], "stream": True},
+)
+
+
+@pytest.fixture
+def worker() -> FakeWorker:
+    return FakeWorker(is_stuck=True)
+
+
+@pytest.fixture
+def services(tmp_path: Path, worker: FakeWorker) -> Iterator[Services]:
+    settings = Settings(data_dir=tmp_path, early_stream_seconds=0.5, request_timeout_seconds=60)
+    with live_worker(worker) as client:
+        yield make_services(settings, engine=make_engine(NOWHERE), workers=client)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def proxied(kind: str, upstream: str, folder: Path) -> Iterator[str]:
+    """The address of a proxy in front of another."""
+    folder.mkdir()
+    port = _free_port()
+    values = {
+        "@FOLDER@": str(folder),
+        "@PORT@": str(port),
+        "@UPSTREAM@": upstream,
+        "@CONFIG@": str(folder / "config"),
+    }
+
+    def filled(text: str) -> str:
+        for name, value in values.items():
+            text = text.replace(name, value)
+        return text
+
+    (folder / "config").write_text(filled(CONFIGS[kind].read_text()))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own commands
+            [filled(part) for part in COMMANDS[kind]], stdout=log, stderr=log, cwd=folder
+        )
+    try:
+        wait_until(lambda: _listens(port), seconds=60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=[("nginx",), ("nginx", "nginx"), ("caddy",), ("caddy", "nginx", "nginx")])
+def url(request: pytest.FixtureRequest, services: Services, tmp_path: Path) -> Iterator[str]:
+    with ExitStack() as stack:
+        address = stack.enter_context(serving(create_api(services)))
+        for place, kind in enumerate(reversed(request.param)):
+            folder = tmp_path / f"{kind}-{place}"
+            address = stack.enter_context(proxied(kind, address, folder))
+        yield address
+
+
+@pytest.mark.parametrize(("path", "body"), [NATIVE, OPENAI])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_piece_arrives_before_the_next_is_made(
+    url: str, worker: FakeWorker, *, path: str, body: dict[str, object], encoding: str
+) -> None:
+    headers = {"accept-encoding": encoding}
+    with (
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+        client.stream("POST", path, json=body, headers=headers) as reply,
+    ):
+        assert reply.status_code == 200
+        assert reply.headers["cache-control"] == "no-cache, no-transform"
+        assert reply.headers["content-encoding"] == "identity"
+        text = ""
+        for piece in reply.iter_text():
+            text += piece
+            if '"p"' in text and worker.is_stuck:
+                # The worker writes its second piece only from now on.
+                worker.is_stuck = False
+                worker.release()
+        assert "event: answer" in text or "[DONE]" in text
+
+
+@pytest.mark.parametrize(("path", "body"), [NATIVE, OPENAI])
+def test_a_prompt_may_wait_for_longer_than_a_proxy_does(
+    url: str, worker: FakeWorker, *, path: str, body: dict[str, object]
+) -> None:
+    worker.sticks_at = 0
+    # The proxies give up on connections that say nothing for three seconds.
+    threading.Timer(5, worker.release).start()
+    reply = httpx.post(f"{url}{path}", json=body, timeout=30, trust_env=False)
+    assert reply.status_code == 200
+    assert reply.text.startswith(": ping\n\n")
+    assert "event: answer" in reply.text or "[DONE]" in reply.text
+
+
+def test_what_fails_after_the_beginning_is_an_event(url: str, worker: FakeWorker) -> None:
+    worker.sticks_at, worker.breaks_after = 0, 0
+    threading.Timer(2, worker.release).start()
+    path, body = NATIVE
+    reply = httpx.post(f"{url}{path}", json=body, timeout=30, trust_env=False)
+    (last,) = [line for line in reply.text.splitlines() if line.startswith("data:")]
+    assert json.loads(last.removeprefix("data:"))["code"] == "worker-unavailable"
+    assert "event: error" in reply.text
