@@ -26,6 +26,7 @@ from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.rpc.backbones import ServingWorkers
 from app.rpc.client import WorkerClient
+from app.web import pages
 
 BODIES_IN_FLIGHT = 4
 MAX_UPLOADS = 8
@@ -59,11 +60,13 @@ def create_app(settings: Settings | None = None, *, workers: WorkerClient | None
         or WorkerClient(worker_urls(settings), secret=revealed(settings.worker_secret)),
     )
     tracing = make_tracing(settings, service="vlibrary-api")
-    return create_api(
+    api = create_api(
         services,
         lifespan=_lifespan(services, engine=engine, tracing=tracing),
         tracing=tracing.provider,
     )
+    api.include_router(pages.router)
+    return api
 
 
 def worker_urls(settings: Settings) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from app.api.routes import (
     training,
     vectors,
 )
+from app.api.schemas.examples import add_examples
 from app.api.steer.generation import VECTOR_HEADER
 from app.core.settings import Settings, is_loopback
 from app.core.tracing import telemetry
@@ -159,6 +160,7 @@ def _describe_problems(api: FastAPI) -> None:
         described = Problem.model_json_schema(ref_template=REF_TEMPLATE)
         inner = described.pop("$defs")
         schema["components"]["schemas"] |= {**inner, Problem.__name__: described}
+        add_examples(schema)
         return schema
 
     api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's way to extend the schema

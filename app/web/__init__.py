@@ -1,0 +1,1 @@
+"""What a browser is shown; everything it loads ships with the package."""
