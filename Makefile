@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench proxies soak pocket clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak pocket clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,18 @@ deploy-check: $(DEPLOY_TOOLS)/.installed ## Hold compose.yaml and the chart agai
 image-test: $(STAMP) deploy-check ## Build both images as root on Debian, and run the main job against them
 	docker/build-test-images.sh
 	$(BIN)/pytest -m images tests/images
+
+CLIENTS := build/clients
+
+$(CLIENTS)/.installed: requirements/clients.txt tests/clients/package.json
+	$(PYTHON) -m venv $(CLIENTS)/venv
+	$(CLIENTS)/venv/bin/pip install --quiet --requirement requirements/clients.txt
+	@mkdir -p $(CLIENTS)/node && cp tests/clients/package.json $(CLIENTS)/node/
+	cd $(CLIENTS)/node && npm install --no-audit --no-fund --silent
+	@touch $@
+
+clients: $(STAMP) $(CLIENTS)/.installed ## OpenAI's packages, LangChain, LiteLLM and the Vercel AI SDK against a fresh service
+	tests/clients/run.sh
 
 proxies: $(STAMP) ## Streams behind nginx and Caddy of Debian's packages, which are unpacked below build/
 	@mkdir -p build/proxies

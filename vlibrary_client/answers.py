@@ -17,12 +17,14 @@ class Usage:
 class AppliedVector(VectorName):
     """A vector that really was added while answering, by the digest of its stored bytes.
 
-    `source` says who asked for it: `request`, `retrieval`, or the server's `policy`.
+    `source` says who asked for it: `request`, `retrieval`, or the server's `policy`. `effect` is
+    `none` where the strength is 0, or all that was added comes to nothing.
     """
 
     sha256: str
     strength: float
     source: str = "request"
+    effect: str = "shift"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

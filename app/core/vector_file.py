@@ -53,6 +53,14 @@ class VectorTensors:
     mlp_weights: Float32Array
 
     @property
+    def has_effect(self) -> bool:
+        """Whether anything is added at any site."""
+        return bool(
+            (self.attention_vectors * self.attention_weights[:, None]).any()
+            or (self.mlp_vectors * self.mlp_weights[:, None]).any()
+        )
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers that the tensors cover."""
         return int(self.attention_vectors.shape[0])

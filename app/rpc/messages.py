@@ -143,7 +143,6 @@ class AppliedVector(Message):
 
     sha256: Sha256
     strength: float
-    dose: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
 
 class Receipt(Message):

@@ -135,8 +135,8 @@ def test_a_prompt_may_wait_for_longer_than_a_proxy_does(
     url: str, worker: FakeWorker, *, path: str, body: dict[str, object]
 ) -> None:
     worker.sticks_at = 0
-    # The proxies give up on connections that say nothing for three seconds.
-    threading.Timer(5, worker.release).start()
+    # The proxies give up on connections that say nothing for ten seconds.
+    threading.Timer(12, worker.release).start()
     reply = httpx.post(f"{url}{path}", json=body, timeout=30, trust_env=False)
     assert reply.status_code == 200
     assert reply.text.startswith(": ping\n\n")
@@ -145,7 +145,7 @@ def test_a_prompt_may_wait_for_longer_than_a_proxy_does(
 
 def test_what_fails_after_the_beginning_is_an_event(url: str, worker: FakeWorker) -> None:
     worker.sticks_at, worker.breaks_after = 0, 0
-    threading.Timer(2, worker.release).start()
+    threading.Timer(4, worker.release).start()
     path, body = NATIVE
     reply = httpx.post(f"{url}{path}", json=body, timeout=30, trust_env=False)
     (last,) = [line for line in reply.text.splitlines() if line.startswith("data:")]

@@ -23,7 +23,7 @@ from app.api.schemas.vectors import (
     VectorPatch,
 )
 from app.core.backbones import BackboneDescription
-from app.core.errors import NotFoundError
+from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
@@ -99,7 +99,11 @@ async def import_file(
     require_media_type(request, *MEDIA_TYPES)
     with services.uploads.place(caller=caller_of(request)):
         blob = await read_body(request)
-        _, metadata = await asyncio.to_thread(decode_vector_file, blob)
+        tensors, metadata = await asyncio.to_thread(decode_vector_file, blob)
+        if not tensors.has_effect:
+            raise InvalidVectorFileError(
+                "The vectors would have no effect: all that they add is zero"
+            )
         digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
 

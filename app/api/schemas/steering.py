@@ -148,6 +148,9 @@ class AppliedBody(ResponseBody):
     source: Literal["request", "retrieval", "policy"] = Field(
         description="Who asked for it: the caller, `auto`, or the server's policy."
     )
+    effect: Literal["shift", "none"] = Field(
+        description="`none` where the strength is 0, or all that was added comes to nothing."
+    )
 
 
 class ReceiptBody(ResponseBody):

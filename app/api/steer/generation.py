@@ -27,7 +27,7 @@ from app.api.schemas.steering import (
 )
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import ImageLimits, read_images
-from app.api.steer.receipts import verify_receipt
+from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import Choice, Query, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
@@ -193,6 +193,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
                 sha256=use.record.sha256,
                 strength=use.strength,
                 source=use.source,
+                effect=effect_of(use.strength, answer.receipt),
             )
             for use in chosen
         ),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from app.api.steer.vector_selection import ChosenVector
 from app.core.backbones import BackboneDescription
@@ -10,6 +10,8 @@ from app.core.errors import SteeringError
 from app.rpc.messages import Receipt
 
 BRANCHES: Final = 2
+# Rounding alone leaves less of what cancels out.
+LEAST_DOSE: Final = 1e-6
 _STRENGTH_TOLERANCE: Final = 1e-6
 
 
@@ -48,6 +50,12 @@ def verify_receipt(
                 "num_forwards": receipt.num_forwards,
             },
         )
+
+
+def effect_of(strength: float, receipt: Receipt) -> Literal["shift", "none"]:
+    """Whether a vector of this strength moved anything: vectors may be zero or cancel out."""
+    is_nothing = receipt.dose is not None and receipt.dose < LEAST_DOSE
+    return "none" if is_nothing or strength == 0 else "shift"
 
 
 def _are_same(wanted: Sequence[tuple[str, float]], found: Sequence[tuple[str, float]]) -> bool:

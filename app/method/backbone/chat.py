@@ -30,7 +30,8 @@ PLAIN_TEMPLATE: Final = (
 # Two marks that no template, tokenizer or answer contains.
 _QUESTION_MARK: Final = "\ue010question\ue011"
 _ANSWER_MARK: Final = "\ue010answer\ue011"
-_BREAK: Final = "\u200b"
+# Invisible, and written by nobody; answers are told without it.
+_BREAK: Final = "\u2063"
 # Tokens of a processor never change, and reading all of them takes long beside a text.
 _PATTERNS: Final[WeakKeyDictionary[ProcessorMixin, re.Pattern[str]]] = WeakKeyDictionary()
 
@@ -104,7 +105,8 @@ def _broken(match: re.Match[str]) -> str:
 def as_plain_text(processor: ProcessorMixin, text: str) -> str:
     """The text with nothing in it that could become a control token or an image placeholder.
 
-    A zero-width space is put into each such string; other text comes back as it was.
+    An invisible separator is put into each such string, and `as_written` takes it out of what a
+    model says; other text comes back as it was.
 
     Args:
         processor: Whose tokens are meant.
@@ -114,6 +116,11 @@ def as_plain_text(processor: ProcessorMixin, text: str) -> str:
     while pattern.search(text):
         text = pattern.sub(_broken, text)
     return text
+
+
+def as_written(text: str) -> str:
+    """What a model said, with strings that look like control tokens as people write them."""
+    return text.replace(_BREAK, "")
 
 
 def _end_token(tokenizer: PreTrainedTokenizerBase, after: str) -> int:

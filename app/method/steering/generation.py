@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from app.core.errors import InvalidInputError
+from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText, encode_prompts
 from app.method.steering.injection import Shifts, inject
@@ -100,7 +101,9 @@ def _read(backbone: Backbone, ids: Sequence[int], num_prompt_tokens: int) -> Gen
     stop = next((index for index, token_id in enumerate(ids) if token_id in ends), None)
     kept = tuple(ids if stop is None else ids[:stop])
     return Generation(
-        text=str(backbone.tokenizer.decode(list(kept), skip_special_tokens=True)).lstrip(),
+        text=as_written(
+            str(backbone.tokenizer.decode(list(kept), skip_special_tokens=True))
+        ).lstrip(),
         token_ids=kept,
         finish_reason="length" if stop is None else "stop",
         num_prompt_tokens=num_prompt_tokens,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from app.core.errors import ConflictError, DeadlineExceededError, VLibraryError
 from app.core.logs import get_logger
+from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
@@ -228,7 +229,7 @@ class Engine:
 
     def _text(self, token_ids: list[int]) -> str:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return str(text)
+        return as_written(str(text))
 
     def _fail(self, rows: Rows[Sequence], error: Exception) -> None:
         if is_fatal(error):

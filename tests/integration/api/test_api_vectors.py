@@ -1,11 +1,15 @@
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
+from app.core.vector_file import encode_vector_file
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.training import Sessions, store_vector, vector_file
+from tests.fakes.vectors import make_tensors
 from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
@@ -145,3 +149,17 @@ class TestVectors:
         assert (await http.get(f"/vectors/{other.id}")).status_code == 404
         assert (await http.get("/vectors/colours")).json()["id"] == str(record.id)
         assert (await http.delete(f"/vectors/{other.id}")).status_code == 404
+
+
+async def test_a_file_without_effect_is_refused(http: httpx.AsyncClient) -> None:
+    tensors = make_tensors(0, num_layers=2, hidden_size=8)
+    still = replace(
+        tensors,
+        attention_weights=np.zeros_like(tensors.attention_weights),
+        mlp_weights=np.zeros_like(tensors.mlp_weights),
+    )
+    metadata = {"method": "m2iv", "backbone": "a" * 64}
+    content = encode_vector_file(still, metadata=metadata)
+    response = await http.post("/vectors?name=still", content=content, headers=OCTETS)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid-vector-file")
+    assert "no effect" in response.json()["detail"]

@@ -15,7 +15,7 @@ from app.api.http.admission import Admission
 from app.api.http.cancellation import iterate_until_disconnect, run_until_disconnect
 from app.api.http.errors import ClientGoneError
 from app.api.http.uploads import read_body, received_file, require_media_type
-from app.api.steer.receipts import verify_receipt
+from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import ChosenVector
 from app.core.errors import (
     BusyError,
@@ -341,3 +341,12 @@ class TestReceipts:
     def test_any_other_receipt_is_a_failure(self, shown: Receipt) -> None:
         with pytest.raises(SteeringError):
             verify_receipt(shown, asked=asked((SHA, 1.0)), backbone=backbone())
+
+
+@pytest.mark.parametrize(
+    ("strength", "dose", "effect"),
+    [(1.0, 0.5, "shift"), (0.0, 0.5, "none"), (1.0, 0.0, "none"), (-1.0, 1e-9, "none")],
+)
+def test_what_adds_up_to_nothing_has_no_effect(strength: float, dose: float, effect: str) -> None:
+    receipt = Receipt(vectors=(), sites_hit=4, sites_expected=4, num_forwards=1, dose=dose)
+    assert effect_of(strength, receipt) == effect

@@ -310,3 +310,11 @@ def test_tensors_without_extent_are_not_written(shape: tuple[int, ...]) -> None:
     tensors = replace(make_tensors(), attention_vectors=np.zeros(shape, np.float32))
     with pytest.raises(InvalidVectorFileError):
         encode_vector_file(tensors, metadata=METADATA)
+
+
+def test_vectors_or_weights_that_are_all_zero_have_no_effect() -> None:
+    tensors = make_tensors(1, num_layers=2, hidden_size=3)
+    assert tensors.has_effect
+    without = replace(tensors, attention_weights=np.zeros(2, np.float32))
+    assert without.has_effect
+    assert not replace(without, mlp_vectors=np.zeros((2, 3), np.float32)).has_effect

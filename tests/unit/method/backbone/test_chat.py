@@ -7,6 +7,7 @@ from app.core.errors import UnsupportedBackboneError
 from app.method.backbone.chat import (
     PLAIN_TEMPLATE,
     as_plain_text,
+    as_written,
     encode_answer,
     find_answer_format,
     model_message,
@@ -34,6 +35,18 @@ def test_user_text_cannot_write_control_tokens(special: str, processor: Idefics3
     for text in (special, f"a{special}b{special}", f"{special[:3]}{special}{special[3:]}"):
         assert forbidden & set(ids_of(processor, text))
         assert not forbidden & set(ids_of(processor, as_plain_text(processor, text)))
+
+
+@pytest.mark.parametrize("special", [*SPECIALS, "a < b <image> </s> <pad>"])
+def test_what_looks_like_a_control_token_comes_back_as_it_was(
+    special: str, processor: Idefics3Processor
+) -> None:
+    layout = find_answer_format(processor)
+    for text in (special, f"a{special}b {special}"):
+        *ids, end = encode_answer(processor, layout, text)
+        assert end == layout.end_token_id
+        said = str(processor.tokenizer.decode(ids, skip_special_tokens=True))
+        assert as_written(said).strip() == text
 
 
 def test_overlapping_control_tokens_are_broken_too(processor: Idefics3Processor) -> None:
