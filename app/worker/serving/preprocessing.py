@@ -9,12 +9,13 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from app.core.errors import InvalidImageError, InvalidInputError
+from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
 from app.core.logs import get_logger
 from app.core.pictures import Picture, PictureLimits, check_picture
 from app.method.backbone.conversation import (
@@ -28,7 +29,7 @@ from app.method.backbone.conversation import (
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText, build_prompt
+from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.method.steering.dose import dose_of
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
@@ -95,6 +96,25 @@ def turns_of(request: GenerateRequest, images: Sequence[Picture]) -> tuple[Turn,
     )
 
 
+@dataclass(kw_only=True, eq=False)
+class PreparedPrompt:
+    """A prompt with what the device thread still has to find out.
+
+    Attributes:
+        prompt: Its pictures are decoded.
+        candidates: The same with fewer shots or turns.
+        num_new_tokens: That are asked for behind it.
+        is_checked: Whether it is known if that fits the context.
+        refusal: What the request fails with if it does not.
+    """
+
+    prompt: PromptText
+    candidates: Candidates
+    num_new_tokens: int
+    is_checked: bool = False
+    refusal: VLibraryError | None = None
+
+
 class Reader:
     """Makes prompts out of requests.
 
@@ -120,7 +140,7 @@ class Reader:
         self._pools = pools
         self._features = features
         self._limits = limits
-        self._unseen: queue.SimpleQueue[Picture] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[PreparedPrompt] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
 
     def close(self) -> None:
@@ -160,10 +180,11 @@ class Reader:
         for picture in pictures:
             self._decode(picture)
 
-    async def prompt(self, request: GenerateRequest) -> PromptText:
-        """The request's prompt, whose pictures have been seen where that is of use.
+    async def prepare(self, request: GenerateRequest) -> PreparedPrompt:
+        """The request's prompt, to be encoded on the device thread.
 
         Raises:
+            ContextOverflowError: It has many pictures and is too long for the backbone's context.
             InvalidImageError: A picture cannot be read.
             InvalidInputError: The request can never be answered as it is.
             NotFoundError: There is no such dataset.
@@ -199,39 +220,78 @@ class Reader:
             unit="shots" if shown else "turns",
         )
         prompt = await self._in_thread(lambda: build(candidates.most))
-        if self._features.takes_features:
-            await self._device.call(
-                lambda: require_context(
-                    self._backbone,
-                    self._features,
-                    candidates,
-                    num_new_tokens=1 if request.fits_context else request.max_tokens,
-                )
-            )
         await self._in_thread(lambda: self._decode_all(prompt.images))
-        await self._see(prompt.images)
-        return prompt
+        prepared = PreparedPrompt(
+            prompt=prompt,
+            candidates=candidates,
+            num_new_tokens=1 if request.fits_context else request.max_tokens,
+        )
+        if self._features.takes_features and prompt.images:
+            await self._see_surplus(prepared)
+            self._waiting.put(prepared)
+        return prepared
+
+    def encode(self, prepared: PreparedPrompt) -> EncodedBatch:
+        """The prompt as the backbone reads it. Device thread only.
+
+        Its pictures are seen in one pass with those of other requests that are prepared by now.
+
+        Raises:
+            ContextOverflowError: The prompt is too long.
+            InvalidInputError: The processor refuses a picture or the prompt.
+        """
+        if self._features.takes_features:
+            self._see_waiting()
+            self._check(prepared)
+            if prepared.refusal is not None:
+                raise prepared.refusal
+        return self._features.encode([prepared.prompt])
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _see(self, images: Sequence[Picture]) -> None:
-        """Have the vision tower look at these, in one pass with those of other requests."""
-        if not self._features.takes_features or not images:
+    async def _see_surplus(self, prepared: PreparedPrompt) -> None:
+        """Have the pictures seen that are too many for one pass, in passes of their own."""
+        surplus = prepared.prompt.images[SEEN_TOGETHER:]
+        if not surplus:
             return
-        for image in images:
-            self._unseen.put(image)
-        await self._device.call(self._see_waiting)
+        await self._device.call(lambda: self._check(prepared))
+        if prepared.refusal is not None:
+            raise prepared.refusal
+        for start in range(0, len(surplus), SEEN_TOGETHER):
+            chunk = surplus[start : start + SEEN_TOGETHER]
+            await self._device.call(partial(self._see, chunk))
 
     def _see_waiting(self) -> None:
-        waiting: list[Picture] = []
-        while len(waiting) < SEEN_TOGETHER and not self._unseen.empty():
-            waiting.append(self._unseen.get())
+        pictures: list[Picture] = []
+        while len(pictures) < SEEN_TOGETHER and not self._waiting.empty():
+            prepared = self._waiting.get()
+            self._check(prepared)
+            if prepared.refusal is None:
+                pictures += prepared.prompt.images[:SEEN_TOGETHER]
+        self._see(pictures[:SEEN_TOGETHER])
+
+    def _see(self, pictures: Sequence[Picture]) -> None:
         try:
-            self._features.prepare(waiting)
+            self._features.prepare(pictures)
         except Exception as error:
             if is_fatal(error):
                 raise
             # Some are of other requests; each is told when its own prompt is encoded.
             log.warning("pictures not seen", action="read.see", error=type(error).__name__)
             forget_frames(error)
+
+    def _check(self, prepared: PreparedPrompt) -> None:
+        """Note whether the prompt fits the context, once and before any picture of it is seen."""
+        if prepared.is_checked:
+            return
+        prepared.is_checked = True
+        try:
+            require_context(
+                self._backbone,
+                self._features,
+                prepared.candidates,
+                num_new_tokens=prepared.num_new_tokens,
+            )
+        except VLibraryError as error:
+            prepared.refusal = error

@@ -6,6 +6,7 @@ Knows neither HTTP nor SQL.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import Sequence as Rows
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +22,6 @@ from app.method.backbone.context import check_length
 from app.method.backbone.embedding import embed, space_id
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText
 from app.rpc.messages import (
     EmbedRequest,
     EmbedResponse,
@@ -32,7 +32,7 @@ from app.rpc.messages import (
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Increment, Listener, Sequence
 from app.worker.serving.metrics import Metrics, RequestTracker
-from app.worker.serving.preprocessing import DoseLimit, Reader, Shift
+from app.worker.serving.preprocessing import DoseLimit, PreparedPrompt, Reader, Shift
 from app.worker.serving.responses import delta_of, response_of, sampling_of
 from app.worker.serving.vector_cache import VectorCache
 
@@ -148,10 +148,12 @@ class Serving:
             )
         with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
             async with self._place(), _time_limit(request.deadline_seconds):
-                prompt = await self._reader.prompt(request)
-                async with self._shift(request) as (shift, dose):
-                    steered, plain = await self._answers(
-                        request, prompt, shift, passage=passage, listener=listener
+                prepared = await self._reader.prepare(request)
+                digests = [use.sha256 for use in request.vectors]
+                async with self._vector_cache.hold(digests) as slots:
+                    parts = [(slots[use.sha256], use.strength) for use in request.vectors]
+                    steered, plain, dose = await self._answers(
+                        request, prepared, parts, passage=passage, listener=listener
                     )
             return response_of(
                 request,
@@ -160,29 +162,17 @@ class Serving:
                 num_sites=self._device.num_sites,
                 began=passage.arrived,
                 dose=dose,
-                notes=prompt.notes,
+                notes=prepared.prompt.notes,
             )
 
-    @asynccontextmanager
-    async def _shift(
-        self, request: GenerateRequest
-    ) -> AsyncIterator[tuple[Shift | None, float | None]]:
-        """What the request's vectors add up to, and its dose; they stay resident for the block.
+    def _shift(self, parts: Rows[tuple[int, float]]) -> tuple[Shift, float]:
+        """What the request's vectors add up to, and its dose. Device thread only.
 
         Raises:
             InvalidInputError: They act too strongly together.
         """
-        async with self._vector_cache.hold(use.sha256 for use in request.vectors) as slots:
-            parts = [(slots[use.sha256], use.strength) for use in request.vectors]
-            if not parts:
-                yield None, None
-                return
-
-            def add_up() -> tuple[Shift, float]:
-                shift = self._vector_cache.combined(parts)
-                return shift, self._limits.dose.check(shift)
-
-            yield await self._device.call(add_up)
+        shift = self._vector_cache.combined(parts)
+        return shift, self._limits.dose.check(shift)
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.
@@ -246,22 +236,30 @@ class Serving:
     async def _answers(
         self,
         request: GenerateRequest,
-        prompt: PromptText,
-        shift: Shift | None,
+        prepared: PreparedPrompt,
+        parts: Rows[tuple[int, float]],
         *,
         passage: RequestTracker,
         listener: Listener | None,
-    ) -> tuple[Sequence, Sequence | None]:
-        """The steered answer and the plain one, which is the same when nothing steers."""
+    ) -> tuple[Sequence, Sequence | None, float | None]:
+        """The steered answer, the plain one, which is the same when nothing steers, and the dose.
+
+        Each answer is one task of the device thread, so that beside a training it waits once.
+        """
+        doses: list[float] = []
 
         def make(sequence_id: str, *, is_main: bool) -> Sequence:
-            batch = self._features.encode([prompt])
+            batch = self._reader.encode(prepared)
+            shift: Shift | None = None
+            if is_main and parts:
+                shift, dose = self._shift(parts)
+                doses.append(dose)
             max_new_tokens = self._room(request, batch.num_prompt_tokens[0])
             sequence = Sequence(
                 id=sequence_id,
                 inputs=batch.inputs,
                 sampling=sampling_of(request, max_new_tokens=max_new_tokens),
-                shift=shift if is_main else None,
+                shift=shift,
                 deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
@@ -277,16 +275,15 @@ class Serving:
             )
 
         tasks = [run("answer", is_main=True)]
-        if request.baseline and shift is not None:
+        if request.baseline and parts:
             tasks.append(run("baseline", is_main=False))
         try:
             finished = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        if not request.baseline:
-            return finished[0], None
-        return finished[0], finished[-1]
+        dose = doses[0] if doses else None
+        return finished[0], finished[-1] if request.baseline else None, dose
 
 
 @asynccontextmanager

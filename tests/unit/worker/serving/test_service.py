@@ -361,3 +361,40 @@ async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
     counting.remove()
     assert len(answers) == 60
     assert 1 < max(sizes) <= SEEN_TOGETHER
+
+
+async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behind(
+    backbone: Backbone, parts: Parts
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    reader = parts.serving._reader
+    many = request_of(images=[png((9, shade, 0)) for shade in range(SEEN_TOGETHER + 1)])
+    prepared = await reader.prepare(many)
+    await parts.device.call(lambda: reader.encode(prepared))
+    counting.remove()
+    assert reader._waiting.empty()
+    assert sum(sizes) == SEEN_TOGETHER + 1
+    assert max(sizes) <= SEEN_TOGETHER
+
+
+async def test_a_steered_image_request_is_one_task_of_the_device_thread(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its vector is on the device from here on.
+    await parts.serving.generate(request_of(vectors=[parts.use(0)]))
+    tasks: list[object] = []
+    put = parts.device._put
+
+    def counted(order: Any) -> None:  # noqa: ANN401
+        tasks.append(order)
+        put(order)
+
+    monkeypatch.setattr(parts.device, "_put", counted)
+    await parts.serving.generate(request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
+    assert len(tasks) == 1
