@@ -1,0 +1,81 @@
+"""What the README tells a new user to paste, pasted."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli.demo import passing_folder, running_service, wait_ready
+from vlibrary_client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG_SECONDS = 1200.0
+
+
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], folder: Path, **variables: str) -> str:
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # noqa: TID251
+    found = subprocess.run(  # noqa: S603 - the README's own lines
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": programs, **variables},  # noqa: TID251
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG_SECONDS,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_the_first_hour_ends_with_a_vector_that_is_better_than_zero_shot() -> None:
+    (script,) = [block for block in blocks("python") if "examples/parts" in block]
+    with (
+        passing_folder() as folder,
+        running_service(folder) as url,
+        Client(url) as client,
+    ):
+        wait_ready(client)
+        printed = run([sys.executable, "-c", script], ROOT, VLIBRARY_URL=url)
+        (vector,) = client.vectors.list().items
+    counted, found = printed.strip().splitlines()[-2:]
+    right = ast.literal_eval(counted.partition(" of ")[0])
+    assert counted.endswith(" of 40")
+    assert right["with the vector"] >= right["zero-shot"] + 20
+    assert found == vector.ref
+
+
+def test_the_same_without_a_server(tmp_path: Path) -> None:
+    (script,) = blocks("sh")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    printed = run(["sh", "-e", "-c", script], tmp_path)
+    assert (tmp_path / "parts.safetensors").exists()
+    assert "zero-shot" in printed
+    assert "m2iv" in printed
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/README.md"])
+def test_a_page_begins_with_an_install_line_and_its_activation(page: str) -> None:
+    first = blocks("console", page)[0]
+    assert "-m venv .venv" in first
+    assert ". .venv/bin/activate" in first
+    assert "pip install" in first
+    assert (ROOT / "requirements" / "constraints.txt").exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/README.md"])
+def test_every_link_of_a_page_leads_to_a_file(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert len(links) >= 5
+    for link in links:
+        assert (ROOT / page).parent.joinpath(link).exists(), link
