@@ -40,6 +40,10 @@ class AsyncDatasets:
         """As `Datasets.get`."""
         return await self._transport.send(requests.get_dataset(dataset))
 
+    async def delete(self, dataset: DatasetRef) -> None:
+        """As `Datasets.delete`."""
+        await self._transport.send(requests.delete_dataset(dataset))
+
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
         """As `Datasets.list`."""
         return await self._transport.send(requests.list_datasets(limit=limit, cursor=cursor))

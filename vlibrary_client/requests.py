@@ -199,6 +199,12 @@ def update_vector(
     )
 
 
+def delete_dataset(dataset: DatasetRef) -> Call[None]:
+    """Takes a data set and its file out of the library."""
+    path = get_dataset(dataset).path
+    return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
+
+
 def delete_vector(ref: VectorRef) -> Call[None]:
     """Takes a version out of the library."""
     path = f"/vectors/{_segment(vector_text(ref))}"

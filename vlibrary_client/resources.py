@@ -51,6 +51,15 @@ class Datasets:
         """
         return self._transport.send(requests.get_dataset(dataset))
 
+    def delete(self, dataset: DatasetRef) -> None:
+        """Deletes a data set and its file; vectors that were trained on it stay.
+
+        Raises:
+            NotFoundError: There is none.
+            ConflictError: A training that has not ended needs it.
+        """
+        self._transport.send(requests.delete_dataset(dataset))
+
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[Dataset]:
         """One page of the data sets, newest first.
 

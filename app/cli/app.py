@@ -14,6 +14,7 @@ from app.cli.api import api
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
+from app.cli.gc import gc
 from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.serve import serve
@@ -28,6 +29,7 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "api": api,
     "migrate": migrate,
     "doctor": doctor,
+    "gc": gc,
     "train": train,
     "evaluate": evaluate,
     "demo": demo,

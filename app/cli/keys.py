@@ -115,7 +115,7 @@ def _facts(key: AccessKey) -> dict[str, object]:
 
 
 def _in_library(work: "Callable[[AsyncSession], Awaitable[Result]]") -> Result:
-    with _database(read_settings()) as url:
+    with library_database(read_settings()) as url:
         return asyncio.run(_run(url, work))
 
 
@@ -130,7 +130,7 @@ async def _run(url: str, work: "Callable[[AsyncSession], Awaitable[Result]]") ->
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
+def library_database(settings: Settings) -> Iterator[str]:
     """A migrated database: the configured one, or our own, started for the time or joined."""
     from app.library.migrate import upgrade
     from app.postgres.server import EmbeddedPostgres

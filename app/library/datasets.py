@@ -5,20 +5,22 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import InvalidDatasetError, NotFoundError
+from app.core.errors import ConflictError, InvalidDatasetError, NotFoundError
 from app.core.identifiers import check_description, check_name, new_id
 from app.library.audit import write_audit
+from app.library.database import FRESH
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
-from app.library.tables import DatasetNameRow, DatasetRow
+from app.library.tables import DatasetNameRow, DatasetRow, JobRow
 
 CHECK_SCRIPT: Final = Path(__file__).with_name("parquet_check.py")
 CHECK_TIMEOUT_SECONDS: Final = 900.0
@@ -136,11 +138,17 @@ async def create_dataset(
             storage_key=storage_key,
             description=check_description(description),
         )
-        .on_conflict_do_nothing(index_elements=[DatasetRow.sha256])
+        # A data set that was deleted comes back when its content does.
+        .on_conflict_do_update(
+            index_elements=[DatasetRow.sha256],
+            set_={"deleted": None},
+            where=DatasetRow.deleted.is_not(None),
+        )
         .returning(DatasetRow.id)
     )
     created = await session.scalar(statement)
-    row = (await session.scalars(select(DatasetRow).where(DatasetRow.sha256 == sha256))).one()
+    same = select(DatasetRow).where(DatasetRow.sha256 == sha256)
+    row = (await session.scalars(same, execution_options=FRESH)).one()
     target = {"dataset_id": row.id, "updated": func.clock_timestamp()}
     naming = insert(DatasetNameRow).values(name=name, **target)
     naming = naming.on_conflict_do_update(index_elements=[DatasetNameRow.name], set_=target)
@@ -166,14 +174,73 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
     except ValueError:
         return await _get_by_name(session, str(reference))
     row = await session.get(DatasetRow, dataset_id)
-    if row is None:
+    if row is None or row.deleted is not None:
         raise NotFoundError(f"No data set {dataset_id}")
     return _record(row)
 
 
+async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
+    """The data set, which from now on nobody finds; its names are free again.
+
+    Vectors that were trained on it stay, and its row stays for the jobs that name it. Its file is
+    still there: see `drop_file_of_deleted`.
+
+    Args:
+        session: An open session.
+        reference: An id, as such or as text, or a name.
+
+    Raises:
+        NotFoundError: There is none.
+        ConflictError: A job that has not ended trains on it.
+    """
+    record = await get_dataset(session, reference)
+    # Jobs are queued under a weaker lock of the same row, so none comes between.
+    query = select(DatasetRow).where(DatasetRow.id == record.id).with_for_update()
+    row = (await session.scalars(query, execution_options=FRESH)).one()
+    if row.deleted is not None:
+        raise NotFoundError(f"No data set {record.id}")
+    unfinished = JobRow.state.in_(("queued", "running"))
+    needing = select(JobRow.id).where(JobRow.dataset_id == row.id, unfinished).limit(10)
+    jobs = [str(job_id) for job_id in await session.scalars(needing)]
+    if jobs:
+        raise ConflictError(
+            f"The data set {row.name} is needed by training jobs that have not ended; "
+            "wait for them or cancel them first",
+            details={"jobs": jobs},
+        )
+    row.deleted = func.clock_timestamp()
+    await session.execute(delete(DatasetNameRow).where(DatasetNameRow.dataset_id == row.id))
+    details = {"name": row.name, "sha256": row.sha256}
+    await write_audit(session, action="dataset.delete", subject=str(row.id), details=details)
+    return record
+
+
+async def drop_file_of_deleted(
+    session: AsyncSession, dataset_id: uuid.UUID, drop: Callable[[str], Awaitable[None]]
+) -> bool:
+    """Whether the data set is deleted, and so its file was dropped.
+
+    Args:
+        session: An open session; it keeps the content from coming back until it ends.
+        dataset_id: Of a data set.
+        drop: Removes the file of a key; harmless when there is none.
+    """
+    query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
+    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    if row is None or row.deleted is None:
+        return False
+    await drop(row.storage_key)
+    return True
+
+
+async def list_deleted(session: AsyncSession) -> list[uuid.UUID]:
+    """Ids of the data sets that were deleted."""
+    return list(await session.scalars(select(DatasetRow.id).where(DatasetRow.deleted.is_not(None))))
+
+
 async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | None:
     """The data set with this content, or None when it was never stored."""
-    query = select(DatasetRow).where(DatasetRow.sha256 == sha256)
+    query = select(DatasetRow).where(DatasetRow.sha256 == sha256, DatasetRow.deleted.is_(None))
     row = (await session.scalars(query)).one_or_none()
     return None if row is None else _record(row)
 
@@ -198,7 +265,8 @@ async def list_datasets(
     Raises:
         InvalidInputError: The limit or cursor is malformed.
     """
-    query = select(DatasetRow).order_by(DatasetRow.id.desc()).limit(check_limit(limit) + 1)
+    query = select(DatasetRow).where(DatasetRow.deleted.is_(None))
+    query = query.order_by(DatasetRow.id.desc()).limit(check_limit(limit) + 1)
     if cursor is not None:
         query = query.where(DatasetRow.id < decode_cursor(cursor))
     records = [_record(row) for row in await session.scalars(query)]

@@ -88,7 +88,9 @@ async def enqueue_training(
         "description": check_description(description),
         "tags": check_tags(tags),
     }
-    if await session.get(DatasetRow, dataset_id) is None:
+    # The lock keeps it from being deleted before this job is seen.
+    known = select(DatasetRow.id).where(DatasetRow.id == dataset_id, DatasetRow.deleted.is_(None))
+    if await session.scalar(known.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"No data set {dataset_id}")
     statement = (
         insert(JobRow)

@@ -92,6 +92,26 @@ class ObjectStore:
         except FileNotFoundError:
             raise NotFoundError(f"No object {key}") from None
 
+    async def exists(self, key: str) -> bool:
+        """Whether anything is stored under the key.
+
+        Raises:
+            InvalidInputError: The key is malformed.
+        """
+        try:
+            await obstore.head_async(self._store, _check(key))
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def keys(self, prefix: str) -> list[str]:
+        """Every key below a prefix."""
+        return [
+            str(item["path"])
+            async for batch in obstore.list(self._store, prefix=prefix)
+            for item in batch
+        ]
+
     async def delete(self, key: str) -> None:
         """Removes what is stored under the key; harmless when nothing is.
 

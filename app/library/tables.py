@@ -176,6 +176,7 @@ class DatasetRow(Table):
     storage_key: Mapped[str]
     description: Mapped[str]
     created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    deleted: Mapped[dt.datetime | None]
 
 
 class DatasetNameRow(Table):

@@ -22,6 +22,8 @@ from app.api.schemas.fields import Cursor, Description, Limit, Name, Reference
 from app.library.datasets import (
     DatasetSummary,
     create_dataset,
+    delete_dataset,
+    drop_file_of_deleted,
     find_by_sha256,
     get_dataset,
     list_datasets,
@@ -75,6 +77,9 @@ async def upload(
                     storage_key=key,
                     description=description,
                 )
+            if not await services.store.exists(record.storage_key):
+                # The same content was deleted meanwhile; now that its row is back, nobody does.
+                await services.store.put_file(record.storage_key, file.path)
     if known is not None:
         response.status_code = 200
     response.headers["location"] = f"/datasets/{record.id}"
@@ -98,3 +103,15 @@ async def get_one(
     """Describes one data set."""
     async with services.sessions() as session:
         return DatasetBody.model_validate(await get_dataset(session, ref))
+
+
+@router.delete("/datasets/{ref}", status_code=204, responses=problems(404, 409))
+async def delete(
+    ref: Annotated[Reference, Path(description="An id or a name.")], services: ServicesOf
+) -> None:
+    """Deletes a data set and its file; 409 while a job that has not ended needs it."""
+    async with services.sessions.begin() as session:
+        record = await delete_dataset(session, ref)
+    # If this fails, `vlibrary gc` does it.
+    async with services.sessions.begin() as session:
+        await drop_file_of_deleted(session, record.id, services.store.delete)

@@ -1,0 +1,120 @@
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from typer.testing import CliRunner
+
+from app.cli.app import build
+from app.core.settings import Settings
+from app.library.datasets import delete_dataset
+from app.library.garbage import Garbage, collect_garbage
+from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from tests.fakes.api_calls import parquet, upload
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+def store(settings: Settings) -> ObjectStore:
+    return ObjectStore(settings.objects_url)
+
+
+@pytest.mark.anyio
+async def test_an_unused_data_set_goes_with_its_bytes_and_names(
+    http: httpx.AsyncClient, store: ObjectStore, tmp_path: Path
+) -> None:
+    content = parquet(tmp_path)
+    made = (await upload(http, content, name="one")).json()
+    await upload(http, content, name="two")
+    assert (await http.delete("/datasets/one")).status_code == 204
+    for ref in (made["id"], "one", "two"):
+        assert (await http.get(f"/datasets/{ref}")).status_code == 404
+        assert (await http.delete(f"/datasets/{ref}")).status_code == 404
+    assert (await http.get("/datasets")).json()["items"] == []
+    assert not await store.exists(dataset_key(made["sha256"]))
+    audit = (await http.get("/audit", params={"subject": made["id"]})).json()["items"]
+    assert [item["action"] for item in audit] == ["dataset.create", "dataset.delete"]
+
+
+@pytest.mark.anyio
+async def test_a_data_set_comes_back_with_its_content(
+    http: httpx.AsyncClient, store: ObjectStore, tmp_path: Path
+) -> None:
+    content = parquet(tmp_path)
+    made = (await upload(http, content, name="one")).json()
+    await http.delete("/datasets/one")
+    again = await upload(http, content, name="again")
+    assert again.status_code == 201
+    assert (again.json()["id"], again.json()["sha256"]) == (made["id"], made["sha256"])
+    assert await store.get_bytes(dataset_key(made["sha256"])) == content
+    assert (await http.get("/datasets/again")).status_code == 200
+    assert (await http.get("/datasets/one")).status_code == 404
+
+
+@pytest.mark.anyio
+async def test_a_data_set_that_a_job_needs_stays_until_the_job_has_ended(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    made = (await upload(http, parquet(tmp_path), name="one")).json()
+    job = (await http.post("/train", json={"name": "v", "dataset": "one"})).json()
+    refused = await http.delete("/datasets/one")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert refused.json()["details"]["jobs"] == [job["id"]]
+    await http.post(f"/train/{job['id']}/cancel")
+    assert (await http.delete(f"/datasets/{made['id']}")).status_code == 204
+    # What is known of the job is not lost with it.
+    assert (await http.get(f"/train/{job['id']}")).json()["dataset_id"] == made["id"]
+    started = await http.post("/train", json={"name": "v", "dataset": made["id"]})
+    assert started.status_code == 404
+
+
+@pytest.mark.anyio
+async def test_uploads_and_deletions_at_once_leave_row_and_file_or_neither(
+    http: httpx.AsyncClient, store: ObjectStore, tmp_path: Path
+) -> None:
+    content = parquet(tmp_path)
+    made = (await upload(http, content, name="one")).json()
+    for _ in range(5):
+        calls = [upload(http, content, name="one"), http.delete(f"/datasets/{made['id']}")]
+        await asyncio.gather(*calls, *[upload(http, content, name="one")])
+        is_known = (await http.get(f"/datasets/{made['id']}")).status_code == 200
+        assert await store.exists(dataset_key(made["sha256"])) == is_known
+
+
+@pytest.mark.anyio
+async def test_what_a_crash_left_behind_is_collected(
+    http: httpx.AsyncClient, settings: Settings, sessions: Sessions
+) -> None:
+    store, folder = ObjectStore(settings.objects_url), settings.data_dir
+    gone = (await upload(http, parquet(folder, items=2), name="gone")).json()
+    kept = (await upload(http, parquet(folder, items=3), name="kept")).json()
+    async with sessions.begin() as session:
+        await delete_dataset(session, "gone")
+    running, ended = [
+        (await http.post("/train", json={"name": "v", "dataset": "kept"})).json() for _ in range(2)
+    ]
+    await http.post(f"/train/{ended['id']}/cancel")
+    for job in (running, ended):
+        await store.put_bytes(checkpoint_key(job["id"]), b"state")
+    for is_dry in (True, False):
+        found = await collect_garbage(sessions, store, dry_run=is_dry)
+        assert found == Garbage(datasets=1, checkpoints=1)
+    assert await collect_garbage(sessions, store, dry_run=False) == Garbage(0, 0)
+    assert not await store.exists(dataset_key(gone["sha256"]))
+    assert await store.exists(dataset_key(kept["sha256"]))
+    assert await store.exists(checkpoint_key(running["id"]))
+    assert not await store.exists(checkpoint_key(ended["id"]))
+
+
+def test_the_command_says_what_went(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
+    result = CliRunner().invoke(build(), ["gc", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Would remove 0 files of data sets and 0 checkpoints\n"
+    result = CliRunner().invoke(build(), ["gc", "--json"])
+    assert result.stdout == '{"datasets": 0, "checkpoints": 0}\n'
