@@ -6,16 +6,16 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak pocket clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak pocket pocket2 clean deploy-check image-test
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt torch
-	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group dev --editable '.[demo,otel]'
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group dev --editable '.[demo,drawings,otel]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Train, store, find and apply a vector on easy-VQA through the service, and print the table
@@ -81,6 +81,9 @@ soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans
 
 pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
 	$(BIN)/python -m tools.pocket
+
+pocket2: $(STAMP) ## Train the backbone that binds names in context (many hours; goes on where it stopped)
+	$(BIN)/python -m tools.pocket2
 
 clean: ## Remove what the other targets made, but for stored data
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png

@@ -33,7 +33,7 @@ _POSITION_DEVIATION: Final = 0.5
 PAD, USER, MODEL, SYSTEM, END = (
     "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<end_of_utterance>",
 )  # fmt: skip
-_IMAGE_TOKENS: Final = ("<fake_token_around_image>", "<global-img>", "<image>")
+IMAGE_TOKENS: Final = ("<fake_token_around_image>", "<global-img>", "<image>")
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|{{ message['role'] }}|>"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -46,15 +46,28 @@ CHAT_TEMPLATE: Final = (
 
 
 def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer fitted to the corpus; any text encodes without loss."""
+    """The pocket's tokenizer, fitted to the corpus."""
+    return fit_tokenizer(corpus, vocabulary=VOCABULARY, max_tokens=MAX_TOKENS)
+
+
+def fit_tokenizer(
+    corpus: Iterable[str], *, vocabulary: int, max_tokens: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer fitted to the corpus; any text encodes without loss.
+
+    Args:
+        corpus: Texts.
+        vocabulary: At most this many entries, control tokens included.
+        max_tokens: The longest prompt of the model it is for.
+    """
     raw = tokenizers.Tokenizer(models.BPE())
     # A word is the same token at the start of an answer and inside a question: comparing a word
     # with an image was learnt only once the two shared an embedding.
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     raw.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[PAD, USER, MODEL, SYSTEM, END, *_IMAGE_TOKENS],
+        vocab_size=vocabulary,
+        special_tokens=[PAD, USER, MODEL, SYSTEM, END, *IMAGE_TOKENS],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -64,8 +77,8 @@ def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
         tokenizer_object=raw,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[USER, MODEL, SYSTEM, *_IMAGE_TOKENS],
-        model_max_length=MAX_TOKENS,
+        additional_special_tokens=[USER, MODEL, SYSTEM, *IMAGE_TOKENS],
+        model_max_length=max_tokens,
         clean_up_tokenization_spaces=False,
     )
     return tokenizer

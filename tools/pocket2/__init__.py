@@ -1,0 +1,1 @@
+"""How the second bundled backbone is made: `pocket-2`, which binds names to pictures in context."""

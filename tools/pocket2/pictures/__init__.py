@@ -1,0 +1,1 @@
+"""Drawings of many vendors, and pictures made of them."""

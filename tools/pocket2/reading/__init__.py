@@ -1,0 +1,1 @@
+"""The second stage: a decoder that reads episodes of pictures and words."""
