@@ -98,7 +98,10 @@ class BackboneName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A generated answer. `applied` is empty exactly when nothing steered it."""
+    """A generated answer. `applied` is empty exactly when nothing steered it.
+
+    `notes` tell what was not done as it was asked, or is known not to work.
+    """
 
     id: str
     text: str
@@ -111,6 +114,7 @@ class Answer:
     retrieval: AutoRetrieval | None = None
     baseline: Baseline | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ class Client:
             shots: How many demonstrations the vector shall stand for.
             description: What the vector is for.
             tags: Words to find it by.
-            **config: Further settings of the training, such as `epochs=4` or `seed=1`.
+            **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
 
         Raises:
             NotFoundError: There is no such data set.

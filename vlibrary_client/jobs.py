@@ -5,11 +5,13 @@ import math
 import time
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 from vlibrary_client import requests
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
 from vlibrary_client.progress import OnProgress, progress_reporter
+from vlibrary_client.reports import print_report
 from vlibrary_client.streaming import async_job_events, job_events
 from vlibrary_client.transport import AsyncTransport, SyncTransport
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
@@ -42,6 +44,15 @@ class _Handle:
         return self.record.vector
 
     @property
+    def report(self) -> dict[str, Any] | None:
+        """How the vector did on held-out items beside its opponents, once the job succeeded.
+
+        `status`, `reason` and `advice` are for people; `conditions` has accuracy, interval, prompt
+        tokens and labels of every way of answering. `vlibrary_client.reports` prints it.
+        """
+        return self.record.report
+
+    @property
     def progress(self) -> Progress | None:
         """How far the job was when the record was fetched."""
         return self.record.progress
@@ -70,6 +81,11 @@ def _check_success(record: JobRecord) -> None:
         failure = record.error
         code, message = (failure.code, failure.message) if failure else ("error", "no reason given")
         raise error_from_code(code, f"the job {record.id} failed: {message}")
+
+
+def _show_end(record: JobRecord, *, progress: bool | OnProgress) -> None:
+    if progress is True and record.report is not None:
+        print_report(record.report)
 
 
 def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
@@ -113,7 +129,8 @@ class Job(_Handle):
         """The finished job, whose `vector` is then set.
 
         Args:
-            progress: `True` draws a bar on the terminal; a function is called with every report.
+            progress: `True` draws a bar on the terminal and prints how the vector did; a function
+                is called with every report.
             timeout: The longest wait in seconds; the job goes on when it is over.
 
         Raises:
@@ -131,6 +148,7 @@ class Job(_Handle):
         if timeout is not None and not job.is_final:
             raise _timed_out(job.record, timeout)
         _check_success(job.record)
+        _show_end(job.record, progress=progress)
         return job
 
 
@@ -180,7 +198,8 @@ class AsyncJob(_Handle):
         """The finished job, whose `vector` is then set.
 
         Args:
-            progress: `True` draws a bar on the terminal; a function is called with every report.
+            progress: `True` draws a bar on the terminal and prints how the vector did; a function
+                is called with every report.
             timeout: The longest wait in seconds; the job goes on when it is over.
 
         Raises:
@@ -198,6 +217,7 @@ class AsyncJob(_Handle):
                 raise _timed_out(job.record, timeout or 0.0) from error
         job = await self.refresh()
         _check_success(job.record)
+        _show_end(job.record, progress=progress)
         return job
 
 

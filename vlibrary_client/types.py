@@ -85,8 +85,9 @@ class VectorName:
 class Vector(VectorName):
     """A stored multimodal in-context vector; its numbers never change.
 
-    `sha256` and `size_bytes` describe the stored file. `evaluations` is filled by
-    `client.vectors.get` only.
+    `sha256` and `size_bytes` describe the stored file. `status` says what held-out items showed of
+    it and `advice` what to do; `max_dose` is the largest dose at which held-out answers stayed
+    good. `evaluations` is filled by `client.vectors.get` only.
     """
 
     sha256: str
@@ -102,6 +103,7 @@ class Vector(VectorName):
     seed: int | None = None
     library_versions: dict[str, str] = field(default_factory=dict)
     norms: dict[str, Any] = field(default_factory=dict)
+    advice: str = ""
     dose: float | None = None
     max_dose: float | None = None
     description: str = ""

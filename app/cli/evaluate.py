@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-CONDITIONS: Final = ("zero-shot", "icl", "knn-icl", "m2iv")
+CONDITIONS: Final = ("zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv")
+_BALANCED_SHOTS: Final = 8
 
 
 def evaluate(
@@ -35,7 +36,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure zero-shot, n-shot ICL, kNN-ICL and M2IV on the same items."""
+    """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items."""
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.runner import evaluate as run
@@ -44,7 +45,7 @@ def evaluate(
     wanted = _wanted(condition, has_vector=vector is not None)
     examples = load_examples(dataset, split=split, limit=limit, seed=seed)
     pool = []
-    if {"icl", "knn-icl"} & set(wanted):
+    if set(wanted) - {"zero-shot", "m2iv"}:
         pool = load_examples(support or dataset, split=support_split, seed=seed)
     loaded = load_backbone(backbone, device=device)
     cache = FeatureCache(loaded)
@@ -70,7 +71,7 @@ def evaluate(
 
 
 def _wanted(given: list[str] | None, *, has_vector: bool) -> tuple[str, ...]:
-    names = tuple(given or (CONDITIONS if has_vector else CONDITIONS[:3]))
+    names = tuple(given or (CONDITIONS if has_vector else CONDITIONS[:-1]))
     unknown = sorted(set(names) - set(CONDITIONS))
     if unknown:
         raise typer.BadParameter(
@@ -95,11 +96,15 @@ def _condition(
         return conditions.zero_shot()
     if name == "icl":
         return conditions.n_shot(pool, shots=options["shots"], seed=options["seed"])
+    if name == "icl-balanced":
+        shots = min(_BALANCED_SHOTS, options["shots"])
+        return conditions.balanced(pool, shots=shots, seed=options["seed"])
+    if name == "nearest-copy":
+        return conditions.nearest_copy(pool)
     if name == "knn-icl":
         return conditions.knn(pool, shots=options["shots"])
-    return conditions.steered(
-        _read_vector(Path(vector or ""), backbone), strength=options["strength"]
-    )
+    vectors, labels = _read_vector(Path(vector or ""), backbone)
+    return conditions.steered(vectors, strength=options["strength"], num_labels=labels)
 
 
 def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
@@ -116,29 +121,31 @@ def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
             f"The vector belongs to another backbone: wanted {wanted.fingerprint}, "
             f"found {metadata['backbone']}"
         )
-    return InContextVectors.from_tensors(tensors)
+    labels = int(metadata["labels"]) if metadata.get("labels", "").isdecimal() else None
+    return InContextVectors.from_tensors(tensors), labels
 
 
 def _figures(report: Any) -> dict[str, Any]:  # noqa: ANN401
     return {
         name: getattr(report, name)
         for name in (
-            "accuracy", "low", "high", "items", "scorer", "shots", "prompt_tokens_mean",
-            "ms_per_query",
+            "accuracy", "low", "high", "items", "scorer", "shots", "labels",
+            "prompt_tokens_mean", "ms_per_query",
         )
     }  # fmt: skip
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> Table:
-    table = Table()
-    for heading in ("condition", "accuracy", "95 % interval", "items", "tokens", "ms / question"):
+    items = next(iter(rows.values()))["items"] if rows else 0
+    table = Table(title=f"{items} items")
+    for heading in ("condition", "accuracy", "95 % interval", "labels", "tokens", "ms / question"):
         table.add_column(heading, justify="left" if heading == "condition" else "right")
     for name, row in rows.items():
         table.add_row(
             name,
             f"{row['accuracy']:.1%}",
             f"{row['low']:.1%} - {row['high']:.1%}",
-            str(row["items"]),
+            "?" if row["labels"] is None else str(row["labels"]),
             f"{row['prompt_tokens_mean']:.0f}",
             f"{row['ms_per_query']:.1f}",
         )

@@ -24,7 +24,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A further setting, such as epochs=4; may be repeated."),
+        typer.Option("--set", help="A further setting, such as max_steps=200; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     checkpoint: Annotated[
@@ -88,19 +88,12 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
 
 
 def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
-    facts: dict[str, Any] = {
-        "output": str(output),
-        "seconds": round(result.seconds, 1),
-        "teacher_accuracy": round(result.teacher_accuracy, 4),
-    }
-    report = result.held_out
-    if report is not None:
-        facts["held_out_items"] = report.items
-        for name in ("zero_shot", "icl", "steered"):
-            facts[name] = round(getattr(report, name).mean, 4)
+    from app.worker.training.results import report_of
+    from vlibrary_client.reports import print_report
+
+    report = report_of(result)
     if as_json:
-        print(json.dumps(facts, indent=2))
-    else:
-        console = Console()
-        for name, value in facts.items():
-            console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+        print(json.dumps({"output": str(output), **report}, indent=2))
+        return
+    print_report(report, console=Console())
+    print(f"Wrote {output}")

@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +40,12 @@ DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.par
 class Files:
     """Two vector files in memory."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.contents = {
-            sha256_hex(data): data
-            for data in (make_vector_file(seed, backbone=backbone.description) for seed in (1, 2))
-        }
+    def __init__(self, backbone: Backbone, *, metadata: Mapping[str, str] | None = None) -> None:
+        made = [
+            make_vector_file(seed, backbone=backbone.description, metadata=metadata)
+            for seed in (1, 2)
+        ]
+        self.contents = {sha256_hex(data): data for data in made}
         self.digests = list(self.contents)
 
     async def fetch(self, digest: str) -> bytes:
@@ -89,6 +90,7 @@ async def running_parts(
     max_requests: int = 16,
     bank_slots: int = 4,
     highest_dose: float = HIGHEST_DOSE,
+    metadata: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Parts]:
     rows = min(4, max_requests - 1)
     settings = Settings(
@@ -98,7 +100,7 @@ async def running_parts(
         bank_slots=bank_slots,
         max_dose=highest_dose,
     )
-    files = Files(backbone)
+    files = Files(backbone, metadata=metadata)
     async with serving_parts(backbone, settings, fetch=files.fetch, objects=objects) as made:
         yield Parts(
             files=files,

@@ -41,11 +41,16 @@ def make_tensors(
     )
 
 
-def make_vector_file(seed: int = 0, *, backbone: BackboneDescription | None = None) -> bytes:
+def make_vector_file(
+    seed: int = 0,
+    *,
+    backbone: BackboneDescription | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
     backbone = backbone or make_description()
     tensors = make_tensors(seed, num_layers=backbone.num_layers, hidden_size=backbone.hidden_size)
-    metadata = {"method": "m2iv", "backbone": backbone.fingerprint, "seed": str(seed)}
-    return encode_vector_file(tensors, metadata=metadata)
+    known = {"method": "m2iv", "backbone": backbone.fingerprint, "seed": str(seed)}
+    return encode_vector_file(tensors, metadata={**known, **(metadata or {})})
 
 
 def split_file(data: bytes) -> tuple[dict[str, object], bytes]:

@@ -48,6 +48,8 @@ CONFIG: dict[str, Any] = {
     "batch_size": 4,
     "epochs": 2,
     "held_out_fraction": 0.25,
+    "cross_fit_below": 0,
+    "trial_steps": 0,
 }
 
 
@@ -155,7 +157,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
 async def test_leaving_gives_the_job_at_hand_back_with_its_checkpoint(
     settings: Settings, backbone: Backbone, sessions: Sessions
 ) -> None:
-    config = {**CONFIG, "epochs": 400, "evaluate_every": 400}
+    config = {**CONFIG, "epochs": 400, "max_steps": 900, "evaluate_every": 900}
     job_id = await _enqueue(settings, sessions, config)
     async with _client(settings, backbone):
         await _until(sessions, job_id, lambda job: job.progress.get("phase") == "student")

@@ -57,10 +57,12 @@ CONFIG: dict[str, Any] = {
     "batch_size": 4,
     "epochs": 4,
     "held_out_fraction": 0.25,
+    "cross_fit_below": 0,
+    "trial_steps": 0,
     "checkpoint_every": 1,
     "seed": 3,
 }
-LONG = {**CONFIG, "epochs": 400, "evaluate_every": 400}
+LONG = {**CONFIG, "epochs": 400, "max_steps": 900, "evaluate_every": 900}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,9 +200,12 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(
     assert measured.items > 0
     assert measured.icl is not None
     assert measured.details["teacher_accuracy"] is not None
-    assert vector.status == (
-        "collapsed" if measured.accuracy < (measured.zero_shot or 0) else "ready"
-    )
+    assert job.report is not None
+    assert vector.status == job.vector_status == job.report["status"]
+    assert job.report["conditions"]["m2iv"]["accuracy"] == measured.accuracy
+    assert vector.max_dose is not None
+    assert vector.dose is not None
+    assert vector.max_dose >= vector.dose > 0
     assert [one.data.get("state") for one in events if one.kind == "state"][-1] == "succeeded"
     wanted = train(bench.backbone, _stored(tmp_path), TrainingConfig.from_dict(CONFIG))
     found, metadata = decode_vector_file(blob)

@@ -227,7 +227,9 @@ class SteerBody(ResponseBody):
     timings: TimingsBody
     backbone: BackboneNameBody
     max_tokens: int = Field(ge=1, description="The most tokens that the answer could have.")
-    notes: tuple[str, ...] = Field(description="What was not done as it was asked.")
+    notes: tuple[str, ...] = Field(
+        description="What was not done as it was asked, or is known not to work."
+    )
 
 
 class DeltaBody(ResponseBody):

@@ -36,7 +36,7 @@ class TrainRequest(RequestBody):
         dict[ConfigName, ConfigFlag | ConfigCount | ConfigNumber | ConfigText | None],
         Field(
             max_length=64,
-            description="Training settings to change, such as `epochs`, `num_queries`, "
+            description="Training settings to change, such as `max_steps`, `num_queries`, "
             "`batch_size`, `vector_learning_rate`, `held_out_fraction` or `seed`. An unknown "
             "name or a value out of its range is refused.",
             default_factory=dict,

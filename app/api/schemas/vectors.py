@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Tags, Version
 from app.core.identifiers import MAX_VERSION
+from app.core.states import ADVICE
 
 Status = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 
@@ -68,6 +69,12 @@ class VectorBody(ResponseBody):
     tags: tuple[str, ...]
     aliases: tuple[str, ...]
     created: datetime
+
+    @computed_field(description="What to do about a vector in this state.")  # type: ignore[prop-decorator]
+    @property
+    def advice(self) -> str:
+        """What to do about a vector in this state."""
+        return ADVICE[self.status]
 
 
 class VectorDetailBody(VectorBody):

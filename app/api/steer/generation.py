@@ -28,6 +28,7 @@ from app.api.schemas.steering import (
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.receipts import effect_of, verify_receipt
+from app.api.steer.sums import notes_on_sum
 from app.api.steer.vector_selection import Choice, Query, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
@@ -205,6 +206,6 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
         else tuple(TokenLogprobsBody.model_validate(item) for item in answer.logprobs),
         timings=TimingsBody.model_validate(answer.timings),
         max_tokens=answer.max_tokens,
-        notes=answer.notes,
+        notes=(*answer.notes, *notes_on_sum(chosen)),
         backbone=BackboneNameBody.model_validate(plan.backbone),
     )

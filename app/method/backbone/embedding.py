@@ -138,5 +138,10 @@ def build_task_key(
     centres = k_means(rows, count, generator=generator_for(seed, "exemplars"))
     key = TaskKey(centroid=_normalized(rows.mean(0)), exemplars=_normalized(centres), threshold=0.0)
     measured = rows if calibration is None or not len(calibration) else calibration
-    threshold = np.percentile(similarity_to_key(measured, key), _CALIBRATION_PERCENTILE)
-    return TaskKey(centroid=key.centroid, exemplars=key.exemplars, threshold=float(threshold))
+    threshold = calibrated_threshold(similarity_to_key(measured, key))
+    return TaskKey(centroid=key.centroid, exemplars=key.exemplars, threshold=threshold)
+
+
+def calibrated_threshold(similarities: Float32[np.ndarray, " items"]) -> float:
+    """The similarity that all but 5 % of a task's items reach."""
+    return float(np.percentile(similarities, _CALIBRATION_PERCENTILE))

@@ -9,13 +9,14 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
-from torch.nn import functional
 
 from app.core.errors import InvalidInputError
+from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import nearest_context
+from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.steering.vectors import InContextVectors
 
 
@@ -26,20 +27,23 @@ class Condition:
     Made by `zero_shot`, `n_shot`, `knn` and `steered`.
 
     Attributes:
-        name: `zero-shot`, `icl`, `knn-icl` or `m2iv`.
+        name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy` or `m2iv`.
         shots: Demonstrations before each query.
         support: What demonstrations are chosen from.
         seed: Of random choices.
         vectors: What steers, if anything does.
         strength: Factor over the vectors.
+        num_labels: Labelled items that an answer depends on; None where nobody knows.
     """
 
-    name: Literal["zero-shot", "icl", "knn-icl", "m2iv"]
+    name: Literal["zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv"]
     shots: int = 0
     support: tuple[Example, ...] = ()
     seed: int = 0
     vectors: InContextVectors | None = None
     strength: float = 1.0
+
+    num_labels: int | None = 0
 
 
 def zero_shot() -> Condition:
@@ -64,39 +68,67 @@ def n_shot(support: Sequence[Example], *, shots: int = 16, seed: int = 0) -> Con
         InvalidInputError: There are fewer support items than shots.
     """
     chosen_from = _check_support(support, shots)
-    return Condition(name="icl", shots=shots, support=chosen_from, seed=seed)
+    return Condition(name="icl", shots=shots, support=chosen_from, seed=seed, num_labels=shots)
+
+
+def balanced(support: Sequence[Example], *, shots: int = 8, seed: int = 0) -> Condition:
+    """Random demonstrations of as many different answers as possible, anew for every query.
+
+    Raises:
+        InvalidInputError: There are fewer support items than shots.
+    """
+    chosen_from = _check_support(support, shots)
+    return Condition(
+        name="icl-balanced", shots=shots, support=chosen_from, seed=seed, num_labels=shots
+    )
+
+
+def nearest_copy(support: Sequence[Example]) -> Condition:
+    """No backbone at all: the answer of the item nearest in picture and question.
+
+    Raises:
+        InvalidInputError: There is no support item.
+    """
+    chosen_from = _check_support(support, 1)
+    return Condition(name="nearest-copy", shots=1, support=chosen_from, num_labels=len(chosen_from))
 
 
 def knn(support: Sequence[Example], *, shots: int = 16) -> Condition:
-    """The demonstrations whose pictures are most similar to the query's, the nearest last.
+    """The demonstrations nearest to the query in picture and question, the nearest last.
 
     Raises:
         InvalidInputError: There are fewer support items than shots.
 
     Source: RICES, Yang et al., arXiv 2109.05014.
     """
-    return Condition(name="knn-icl", shots=shots, support=_check_support(support, shots))
+    chosen_from = _check_support(support, shots)
+    return Condition(name="knn-icl", shots=shots, support=chosen_from, num_labels=len(chosen_from))
 
 
-def steered(vectors: InContextVectors, *, strength: float = 1.0) -> Condition:
+def steered(
+    vectors: InContextVectors, *, strength: float = 1.0, num_labels: int | None = None
+) -> Condition:
     """No demonstrations, and the backbone shifted by vectors."""
-    return Condition(name="m2iv", vectors=vectors, strength=strength)
+    return Condition(name="m2iv", vectors=vectors, strength=strength, num_labels=num_labels)
 
 
 def choose_demonstrations(
-    condition: Condition, examples: Sequence[Example], *, features: FeatureCache
+    condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
 ) -> list[tuple[Example, ...]]:
     """The demonstrations of each item, first to last; never one that shows the item's picture.
 
     Args:
         condition: How to choose.
         examples: The items that are asked.
-        features: Vision features, for similarities.
+        backbone: Whose features say what is near.
+        features: Its vision features, to be reused.
     """
     if condition.name == "icl":
         return [_random(condition, example, index) for index, example in enumerate(examples)]
-    if condition.name == "knn-icl":
-        return _nearest(condition, examples, features)
+    if condition.name == "icl-balanced":
+        return [_balanced(condition, example, index) for index, example in enumerate(examples)]
+    if condition.name in {"knn-icl", "nearest-copy"}:
+        return _nearest(condition, examples, backbone=backbone, features=features)
     return [() for _ in examples]
 
 
@@ -108,15 +140,22 @@ def _random(condition: Condition, example: Example, index: int) -> tuple[Example
     return tuple(others[int(place)] for place in chosen)
 
 
-def _nearest(
-    condition: Condition, examples: Sequence[Example], features: FeatureCache
-) -> list[tuple[Example, ...]]:
-    def directions(items: Sequence[Example]) -> Float32[np.ndarray, "items width"]:
-        rows = features.summaries([item.image for item in items])
-        found: Float32[np.ndarray, "items width"] = functional.normalize(rows, dim=-1).numpy()
-        return found
+def _balanced(condition: Condition, example: Example, index: int) -> tuple[Example, ...]:
+    others = [item for item in condition.support if item.image_id != example.image_id]
+    places = balanced_context(
+        [item.answer for item in others], shots=condition.shots, query=index, seed=condition.seed
+    )
+    return tuple(others[place] for place in places)
 
-    similarities = directions(examples) @ directions(condition.support).T
+
+def _nearest(
+    condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
+) -> list[tuple[Example, ...]]:
+    def rows(items: Sequence[Example]) -> Float32[np.ndarray, "items width"]:
+        images = [item.image for item in items]
+        return embed(backbone, images, [item.question for item in items], features=features)
+
+    similarities = rows(examples) @ rows(condition.support).T
     pictures = np.array([item.image_id for item in condition.support])
     chosen = []
     for example, row in zip(examples, similarities, strict=True):

@@ -46,6 +46,7 @@ class ConditionReport:
         condition: Its name.
         scorer: Name of the score.
         shots: Demonstrations before each query.
+        labels: Labelled items that an answer depends on; None where nobody knows.
         items: How many were asked.
         accuracy: Mean score, in [0, 1].
         low: Lower end of its 95 % interval.
@@ -59,6 +60,7 @@ class ConditionReport:
     condition: str
     scorer: str
     shots: int
+    labels: int | None
     items: int
     accuracy: float
     low: float
@@ -103,18 +105,22 @@ def evaluate(
     cache = features or FeatureCache(backbone)
     everyone = (*examples, *condition.support)
     cache.prepare([picture for example in everyone for picture in example.pictures])
-    chosen = choose_demonstrations(condition, examples, features=cache)
+    chosen = choose_demonstrations(condition, examples, backbone=backbone, features=cache)
     started = time.perf_counter()
-    generations = _generate(
-        backbone,
-        examples,
-        condition=condition,
-        chosen=chosen,
-        cache=cache,
-        max_new_tokens=max_new_tokens,
-        token_budget=token_budget,
-        instruction=instruction,
-        on_batch=on_batch,
+    generations = (
+        _copied(chosen)
+        if condition.name == "nearest-copy"
+        else _generate(
+            backbone,
+            examples,
+            condition=condition,
+            chosen=chosen,
+            cache=cache,
+            max_new_tokens=max_new_tokens,
+            token_budget=token_budget,
+            instruction=instruction,
+            on_batch=on_batch,
+        )
     )
     seconds = time.perf_counter() - started
     predictions = tuple(
@@ -132,6 +138,7 @@ def evaluate(
         condition=condition.name,
         scorer=scorer,
         shots=condition.shots,
+        labels=condition.num_labels,
         items=len(examples),
         accuracy=interval.mean,
         low=interval.low,
@@ -140,6 +147,15 @@ def evaluate(
         ms_per_query=1000 * seconds / len(examples),
         predictions=predictions,
     )
+
+
+def _copied(chosen: Sequence[Sequence[Example]]) -> list[Generation]:
+    """Answers without a backbone: those of the demonstrations themselves."""
+    texts = [shown[-1].answer if shown else "" for shown in chosen]
+    return [
+        Generation(text=text, token_ids=(), finish_reason="stop", num_prompt_tokens=0)
+        for text in texts
+    ]
 
 
 def _generate(

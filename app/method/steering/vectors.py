@@ -101,6 +101,13 @@ class InContextVectors:
         mlp = self.mlp_weights[:, None] * self.mlp_vectors
         return torch.stack((attention, mlp), dim=1) * strength
 
+    def scaled(self, strength: float) -> "InContextVectors":
+        """The vectors whose shift at strength 1 is this one's at the given strength."""
+        copies = self.copied()
+        copies["attention_weights"] *= strength
+        copies["mlp_weights"] *= strength
+        return InContextVectors(**copies)
+
     def norms(self) -> dict[str, list[float]]:
         """Length of the shift at strength 1, for each branch and layer."""
         lengths: Float[Tensor, "layers 2"] = self.shift().detach().norm(dim=-1).cpu()

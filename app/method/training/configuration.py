@@ -13,6 +13,10 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "shots": (1, 64),
     "num_queries": (1, 100_000),
     "contexts_per_query": (1, 64),
+    "max_steps": (1, 1_000_000),
+    "min_steps": (0, 1_000_000),
+    "patience": (1, 1_000_000),
+    "trial_steps": (0, 100_000),
     "epochs": (1, 10_000),
     "batch_size": (1, 4096),
     "vector_learning_rate": (1e-8, 10.0),
@@ -29,7 +33,9 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "teacher_top_k": (256, 1_000_000),
     "token_budget": (64, 10_000_000),
     "held_out_fraction": (0.0, 0.9),
+    "min_held_out": (0, 100_000),
     "max_held_out": (0, 100_000),
+    "cross_fit_below": (0, 100_000),
     "evaluate_every": (1, 1_000_000),
     "checkpoint_every": (1, 1_000_000),
     "report_every": (1, 1_000_000),
@@ -48,17 +54,23 @@ class TrainingConfig:
     """Settings of one training run.
 
     Attributes:
-        shots: Demonstrations before each query of the teacher.
+        shots: Demonstrations before each query of the teacher, or as many as there are.
         num_queries: Most items the vectors are trained on.
         contexts_per_query: Draws of demonstrations a query; epochs take them in turn, and every
             second one repeats the one before it in another order.
-        epochs: Passes over the queries.
-        batch_size: Queries an optimiser step.
+        max_steps: Most optimiser steps.
+        min_steps: Fewest steps before held-out items may end the run.
+        patience: Measurements without improvement after which the learning rates are cut to a
+            quarter, and after which, once more, the run ends.
+        trial_steps: Steps of each short run that compares weights of the losses and the rate by
+            held-out items before the run proper; 0 keeps both as they are given.
+        epochs: Most passes over the queries; None leaves it to the steps.
+        batch_size: Most queries an optimiser step; small sets take an eighth of their queries, at
+            least 8 and, where every item measures, at most 16.
         vector_learning_rate: Of the vectors, at its peak.
         weight_learning_rate: Of the layer weights, at its peak.
         weight_decay: Of AdamW.
-        warmup_fraction: Share of the steps in which learning rates rise; afterwards they fall as a
-            cosine.
+        warmup_fraction: Share of the most steps in which learning rates rise.
         clip_norm: Most length of the whole gradient.
         mimicry_weight: Of the divergence from the teacher.
         synergy_weight: Of the correlation of the two branches.
@@ -72,9 +84,12 @@ class TrainingConfig:
         temperature: Of the mimicry loss.
         teacher_top_k: Outcomes kept of the teacher where the vocabulary is large.
         token_budget: Most tokens of one forward pass.
-        held_out_fraction: Share of the pictures that only measure.
+        held_out_fraction: Share of the pictures that only measure; 0 measures nothing.
+        min_held_out: Items that measure at least, as long as they are no more than a quarter.
         max_held_out: Most items measured on.
-        evaluate_every: Epochs between measurements.
+        cross_fit_below: With fewer items than this, all of them teach and all of them measure:
+            each is measured by vectors of its own that have not seen it nor its neighbours.
+        evaluate_every: Steps between measurements.
         keep: Whether the vectors of the best measurement or of the last step are returned. Without
             held-out items it is the last step.
         branches: Which branches are shifted; one alone is an ablation.
@@ -86,14 +101,18 @@ class TrainingConfig:
     """
 
     shots: int = 16
-    num_queries: int = 1024
+    num_queries: int = 384
     contexts_per_query: int = 2
-    epochs: int = 10
+    max_steps: int = 600
+    min_steps: int = 60
+    patience: int = 2
+    trial_steps: int = 20
+    epochs: int | None = None
     batch_size: int = 32
-    vector_learning_rate: float = 1e-2
-    weight_learning_rate: float = 1e-2
+    vector_learning_rate: float = 3e-2
+    weight_learning_rate: float = 3e-2
     weight_decay: float = 1e-3
-    warmup_fraction: float = 0.1
+    warmup_fraction: float = 0.03
     clip_norm: float = 1.0
     mimicry_weight: float = 1.0
     synergy_weight: float = 1.0
@@ -105,8 +124,10 @@ class TrainingConfig:
     teacher_top_k: int = 256
     token_budget: int = 8192
     held_out_fraction: float = 0.1
-    max_held_out: int = 256
-    evaluate_every: int = 1
+    min_held_out: int = 100
+    max_held_out: int = 200
+    cross_fit_below: int = 256
+    evaluate_every: int = 20
     keep: Literal["best", "last"] = "best"
     branches: Literal["both", "attention", "mlp"] = "both"
     instruction: str | None = None
@@ -168,11 +189,13 @@ def _check(name: str, kind: object, value: object) -> None:
             isinstance(value, str) and len(value) <= _MOST_INSTRUCTION_CHARACTERS
         ):
             raise _refuse(name, f"text of at most {_MOST_INSTRUCTION_CHARACTERS} characters")
+    elif name == "epochs" and value is None:
+        return
     elif kind is bool:
         if not isinstance(value, bool):
             raise _refuse(name, "true or false")
     else:
-        _check_number(name, value, whole=kind is int)
+        _check_number(name, value, whole=kind is not float)
 
 
 def _check_number(name: str, value: object, *, whole: bool) -> None:

@@ -20,7 +20,9 @@ _MOST_CANDIDATES: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Item numbers by role; no two roles share a picture.
+    """Item numbers by role.
+
+    No two roles share a picture, unless items are so few that all of them have every role.
 
     Attributes:
         queries: Items the vectors are trained on.
@@ -34,13 +36,14 @@ class Split:
 
 
 def hold_out(
-    examples: Sequence[Example], *, fraction: float, most: int, seed: int
+    examples: Sequence[Example], *, fraction: float, fewest: int, most: int, seed: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Item numbers for training and for measuring, no picture in both.
 
     Args:
         examples: All items.
-        fraction: Share of the pictures to keep back, in [0, 1).
+        fraction: Share of the pictures to keep back, in [0, 1); 0 keeps back none.
+        fewest: Items to measure with at least, as long as a quarter of the pictures has them.
         most: The most items to measure with.
         seed: Of the choice.
 
@@ -49,13 +52,43 @@ def hold_out(
     """
     pictures = sorted({example.image_id for example in examples})
     order = generator_for(seed, "hold-out").permutation(len(pictures))
-    kept_back = {pictures[index] for index in order[: round(fraction * len(pictures))]}
+    enough = min(len(pictures) // 4, round(fewest * len(pictures) / len(examples)))
+    count = max(round(fraction * len(pictures)), enough) if fraction else 0
+    kept_back = {pictures[index] for index in order[:count]}
     training = [i for i, example in enumerate(examples) if example.image_id not in kept_back]
     measuring = [i for i, example in enumerate(examples) if example.image_id in kept_back]
     if len(measuring) > most:
         chosen = generator_for(seed, "measure").choice(len(measuring), size=most, replace=False)
         measuring = [measuring[index] for index in np.sort(chosen)]
     return tuple(training), tuple(measuring)
+
+
+def choose_folds(image_ids: Sequence[str], *, num_folds: int, seed: int) -> tuple[int, ...]:
+    """The fold of each item, from 0: pictures in random order, dealt out one after the other.
+
+    Args:
+        image_ids: Which picture each item shows; a picture is in one fold only.
+        num_folds: At most as many as there are pictures.
+        seed: Of the order.
+    """
+    pictures = sorted(set(image_ids))
+    order = generator_for(seed, "folds").permutation(len(pictures))
+    fold_of = {pictures[index]: place % num_folds for place, index in enumerate(order)}
+    return tuple(fold_of[picture] for picture in image_ids)
+
+
+def require_pictures(image_ids: Sequence[str]) -> None:
+    """Returns when there is a picture to ask about and another one to demonstrate with.
+
+    Raises:
+        InvalidDatasetError: There are fewer than two.
+    """
+    found = len(set(image_ids))
+    if found < 2:  # noqa: PLR2004 - see above
+        raise InvalidDatasetError(
+            f"Too few pictures to train on: wanted at least 2, found {found}",
+            details={"wanted": 2, "found": found},
+        )
 
 
 def choose_queries(
@@ -85,12 +118,8 @@ def choose_queries(
 
     Source: M2IV, arXiv 2504.04633, section 3 (K-means query set).
     """
+    require_pictures(image_ids)
     pictures = set(image_ids)
-    if len(pictures) < 2:  # noqa: PLR2004 - one to ask about and one to demonstrate with
-        raise InvalidDatasetError(
-            f"Too few pictures to train on: wanted at least 2, found {len(pictures)}",
-            details={"wanted": 2, "found": len(pictures)},
-        )
     generator = generator_for(seed, "queries")
     wanted = min(num_queries, len(features) // 2 or 1)
     candidates = np.arange(len(features))

@@ -5,7 +5,7 @@ student's, and where examples come from is the caller's affair.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,20 +13,37 @@ import torch
 from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError, OutOfDeviceMemoryError
-from app.method.backbone.embedding import TaskKey, build_task_key, embed
+from app.method.backbone.embedding import (
+    TaskKey,
+    build_task_key,
+    calibrated_threshold,
+    embed,
+    similarity_to_key,
+)
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.evaluation.metrics import Interval, wilson_interval
+from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.vectors import InContextVectors
 from app.method.training.checkpoints import CheckpointStore, decode_checkpoint
+from app.method.training.comparison import HeldOutReport, compare
 from app.method.training.configuration import TrainingConfig
-from app.method.training.loop import MAX_ROWS, Run, learn, restored_teacher
+from app.method.training.loop import learn
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Reporter, TrainingProgress
-from app.method.training.student import LOSS_NAMES
-from app.method.training.teacher import Lesson, TeacherCache, compute_teacher
+from app.method.training.run import MAX_ROWS, Run, restored_teacher
+from app.method.training.search import choose_recipe
+from app.method.training.strength import calibrate
+from app.method.training.student import LOSS_NAMES, sets_of
+from app.method.training.teacher import TeacherCache, compute_teacher
+from app.method.training.verdict import UNMEASURED, Verdict
 
+_CHOSEN: Final = (
+    "mimicry_weight",
+    "synergy_weight",
+    "supervision_weight",
+    "vector_learning_rate",
+)
 _EMBEDDED_TOGETHER: Final = 256
 
 __all__ = [
@@ -36,26 +53,6 @@ __all__ = [
     "TrainingResult",
     "train",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutReport:
-    """Accuracies on pictures that took no part in training, by greedy decoding and exact answer.
-
-    With `keep="best"` these items also chose among the measurements of the run, so `steered` is
-    slightly flattered; a figure to publish needs items that chose nothing.
-
-    Attributes:
-        items: How many were asked.
-        zero_shot: Without demonstrations and without vectors.
-        icl: With as many random demonstrations as the teacher had.
-        steered: With the vectors and without demonstrations.
-    """
-
-    items: int
-    zero_shot: Interval
-    icl: Interval
-    steered: Interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +65,12 @@ class TrainingResult:
             draw of demonstrations.
         losses: One entry an optimiser step, by name.
         held_out: Accuracies on held-out pictures; None without such pictures.
+        verdict: What held-out items say of the vectors.
         key: Where the task lies.
+        dose: Of the vectors at strength 1, which is the one that held-out items did best with.
+        max_dose: The largest at which held-out answers stayed good.
+        recipe: Weights of the losses and rate that were chosen, steps that were kept, and what the
+            strength was before it became 1.
         seconds: Wall time, with what earlier attempts had spent by their last checkpoint.
         teacher_accuracy: Share of lessons that the teacher answers right.
     """
@@ -77,7 +79,11 @@ class TrainingResult:
     provenance: dict[str, Any]
     losses: list[dict[str, float]]
     held_out: HeldOutReport | None
+    verdict: Verdict
     key: TaskKey
+    dose: float
+    max_dose: float
+    recipe: dict[str, float]
     seconds: float
     teacher_accuracy: float
 
@@ -134,30 +140,40 @@ def train(
             backbone=backbone,
             config=config,
             features=cache,
+            examples=examples,
+            rows=rows,
             plan=make_plan(examples, rows, config),
             reporter=reporter,
             store=checkpoint,
             identity=identity,
+            trials=[] if found is None else list(found.notes["trials"]),
         )
         teacher = _teach(run) if found is None else restored_teacher(found)
-        vectors, course = learn(run, teacher, found)
-        report = _report(run, vectors)
+        teacher = teacher.on(backbone.device)
+        chosen = choose_recipe(run, teacher)
+        done = found if found is not None and found.step else None
+        course = learn(run, teacher, done, config=chosen, num_steps=run.plan.num_steps)
+        sets = sets_of(course.best)
+        shifts = torch.stack([one.shift() for one in sets]).to(backbone.device)
+        strengths = calibrate(run, shifts)
+        report = compare(run, shifts * strengths.best)
+        dose = dose_of(sets[0].shift(strengths.best), residual_norms(backbone))
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(
             "The accelerator has no room for this training: wanted a smaller token_budget or "
             "gradient_checkpointing"
         ) from error
-    split = run.plan.split
+    recipe = {name: float(getattr(chosen, name)) for name in _CHOSEN}
     return TrainingResult(
-        vectors=vectors,
+        vectors=sets[0].scaled(strengths.best),
         provenance=provenance(backbone.description, examples, config=config, plan=run.plan),
         losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in course.losses],
         held_out=report,
-        key=build_task_key(
-            rows[list(split.queries)],
-            seed=config.seed,
-            calibration=rows[list(split.held_out or split.support)],
-        ),
+        verdict=UNMEASURED if report is None else report.verdict,
+        key=_task_key(run),
+        dose=dose,
+        max_dose=dose * strengths.highest / strengths.best,
+        recipe={**recipe, "steps": course.best_step or course.step, "strength": strengths.best},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
     )
@@ -207,20 +223,19 @@ def _teach(run: Run) -> TeacherCache:
     )
 
 
-def _report(run: Run, vectors: InContextVectors) -> HeldOutReport | None:
-    lessons = run.plan.measured
-    if not lessons:
-        return None
-    queries = [Lesson(query=lesson.query, context=()) for lesson in lessons]
-    run.reporter.begin("evaluate", 3 * len(lessons))
-    found: list[Interval] = []
-
-    def on_batch(done: int, total: int) -> None:
-        run.reporter.report(len(found) * total + done)
-        run.reporter.stop_if_asked()
-
-    for asked, shift in ((queries, None), (lessons, None), (queries, vectors.shift())):
-        right = run.measure(asked, shift=shift, on_batch=on_batch)
-        found.append(wilson_interval(right, len(lessons)))
-    run.reporter.held_out_accuracy = found[2].mean
-    return HeldOutReport(items=len(lessons), zero_shot=found[0], icl=found[1], steered=found[2])
+def _task_key(run: Run) -> TaskKey:
+    """The key of all queries; its threshold from items that formed no part of the key they met."""
+    split, rows, seed = run.plan.split, run.rows, run.config.seed
+    if run.plan.num_sets == 1:
+        calibration = rows[list(split.held_out or split.support)]
+        return build_task_key(rows[list(split.queries)], seed=seed, calibration=calibration)
+    similarities = []
+    for fold in range(1, run.plan.num_sets):
+        inside = [
+            item for item, own in zip(split.queries, run.plan.folds, strict=True) if own == fold
+        ]
+        others = [item for item in split.queries if item not in set(inside)]
+        key = build_task_key(rows[others], seed=seed)
+        similarities.append(similarity_to_key(rows[inside], key))
+    whole = build_task_key(rows[list(split.queries)], seed=seed)
+    return replace(whole, threshold=calibrated_threshold(np.concatenate(similarities)))

@@ -1,155 +1,73 @@
-"""The optimiser steps of a run: order of queries, measuring, keeping the best, checkpoints.
+"""The optimiser steps of a run: order of queries, measuring, when it is enough, checkpoints.
 
 Knows when things happen; the arithmetic of a step is the student's.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 
-from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
-from app.method.training.checkpoints import Checkpoint, CheckpointStore, encode_checkpoint
+from app.method.training.batches import Row
+from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
-from app.method.training.losses import TeacherLogits
-from app.method.training.plan import Plan, epoch_batches
-from app.method.training.progress import Reporter
+from app.method.training.plan import epoch_batches
+from app.method.training.progress import Phase
+from app.method.training.run import Course, Run, restored_course
 from app.method.training.student import LOSS_NAMES, Student
-from app.method.training.teacher import Lesson, TeacherCache, greedy_right
+from app.method.training.teacher import TeacherCache
 
-MAX_ROWS: Final = 256
+_CUT: Final = 0.25
+_MOST_CUTS: Final = 1
+# The rate falls over the last fifth of the steps, for runs that nothing ends earlier.
+_TAIL: Final = 0.2
+_TAIL_END: Final = 0.1
+# Smaller changes of the held-out loss are no news.
+_NEWS: Final = 0.03
 
 
-@dataclass(kw_only=True)
-class Course:
-    """What has come of the optimiser steps so far.
+def rate_factor(step: int, *, num_steps: int, warmup_fraction: float, num_cuts: int = 0) -> float:
+    """The share of the peak learning rates at a step.
 
-    Attributes:
-        step: How many there were.
-        losses: Of each step, in the order of `LOSS_NAMES`.
-        best_right: Held-out items that the best vectors get right; -1 before the first measurement.
-        best: Those vectors by name.
+    A linear rise, then level; a quarter after a cut; a linear fall over the last fifth.
+
+    Args:
+        step: From 0.
+        num_steps: The most of the whole run.
+        warmup_fraction: Share of them that rises.
+        num_cuts: How often held-out items stopped getting better.
     """
-
-    step: int = 0
-    losses: list[list[float]] = field(default_factory=list)
-    best_right: int = -1
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """What one run works with, from its first step to its report.
-
-    Attributes:
-        backbone: Stays frozen.
-        config: Settings.
-        features: Vision features of all pictures.
-        plan: Roles and draws.
-        reporter: Hears about progress.
-        store: Where checkpoints are kept, if anywhere.
-        identity: Of the run, written into checkpoints.
-    """
-
-    backbone: Backbone
-    config: TrainingConfig
-    features: FeatureCache
-    plan: Plan
-    reporter: Reporter
-    store: CheckpointStore | None
-    identity: str
-
-    def measure(
-        self,
-        lessons: Sequence[Lesson],
-        *,
-        shift: Float32[Tensor, "layers 2 hidden"] | None,
-        on_batch: Callable[[int, int], None] | None = None,
-    ) -> int:
-        """How many lessons are answered right."""
-
-        def after_batch(done: int, total: int) -> None:
-            if on_batch is not None:
-                on_batch(done, total)
-            self.reporter.pause()
-
-        right = greedy_right(
-            self.backbone,
-            lessons,
-            features=self.features,
-            token_budget=self.config.token_budget,
-            max_rows=MAX_ROWS,
-            instruction=self.config.instruction,
-            shift=shift,
-            on_batch=after_batch,
-        )
-        return sum(right)
-
-    def save(self, student: Student, teacher: TeacherCache, course: Course) -> None:
-        """Keeps the state, if there is a place for it."""
-        if self.store is None:
-            return
-        tensors = {**student.state(), **_teacher_tensors(teacher)}
-        tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
-        tensors |= {f"best.{name}": tensor for name, tensor in course.best.items()}
-        notes = {
-            "seconds": self.reporter.seconds,
-            "best_right": course.best_right,
-            "held_out_accuracy": self.reporter.held_out_accuracy,
-        }
-        checkpoint = Checkpoint(
-            identity=self.identity, step=course.step, tensors=tensors, notes=notes
-        )
-        self.store.save(encode_checkpoint(checkpoint))
-
-
-def _teacher_tensors(teacher: TeacherCache) -> dict[str, Tensor]:
-    tensors = {
-        "teacher.log_probs": teacher.logits.log_probs,
-        "teacher.starts": torch.tensor(teacher.starts),
-        "teacher.is_right": torch.tensor(teacher.is_right),
-    }
-    if teacher.logits.indices is not None:
-        tensors["teacher.indices"] = teacher.logits.indices
-    return tensors
-
-
-def restored_teacher(checkpoint: Checkpoint) -> TeacherCache:
-    """The teacher's predictions that a checkpoint carries."""
-    tensors = checkpoint.tensors
-    return TeacherCache(
-        logits=TeacherLogits(
-            log_probs=tensors["teacher.log_probs"], indices=tensors.get("teacher.indices")
-        ),
-        starts=tuple(tensors["teacher.starts"].tolist()),
-        is_right=tuple(tensors["teacher.is_right"].tolist()),
-    )
+    rise = min(1.0, (step + 1) / max(1, round(num_steps * warmup_fraction)))
+    left = (num_steps - step) / max(1.0, num_steps * _TAIL)
+    return rise * _CUT**num_cuts * min(1.0, _TAIL_END + (1 - _TAIL_END) * left)
 
 
 def learn(
-    run: Run, teacher: TeacherCache, found: Checkpoint | None
-) -> tuple[InContextVectors, Course]:
+    run: Run,
+    teacher: TeacherCache,
+    found: Checkpoint | None,
+    *,
+    config: TrainingConfig,
+    num_steps: int,
+    phase: Phase = "student",
+) -> Course:
     """Takes the optimiser steps, from the start or from where a checkpoint was made.
 
     Args:
         run: What is worked with.
-        teacher: Its predictions for every lesson of the plan.
+        teacher: Its predictions for every lesson of the plan, on the backbone's device.
         found: The checkpoint to go on from.
+        config: The settings, with the weights and rate that were chosen.
+        num_steps: Most steps.
+        phase: What listeners are told; only the run proper keeps checkpoints.
 
     Returns:
-        The vectors to keep, on the CPU, and how it went.
+        How it went; its `best` has the vectors to keep.
 
     Raises:
         JobCancelledError: Someone asked to stop; a checkpoint was made before.
         SteeringError: The vectors could not be applied in full.
     """
-    config, plan = run.config, run.plan
-    num_steps = config.epochs * plan.steps_per_epoch
     generator = torch.Generator().manual_seed(config.seed)
     student = Student(
         run.backbone,
@@ -157,72 +75,89 @@ def learn(
         initial=InContextVectors.initial(
             run.backbone.num_layers, run.backbone.hidden_size, generator=generator
         ),
+        num_sets=run.plan.num_sets,
         features=run.features,
-        num_steps=num_steps,
     )
     course = Course()
     if found is not None:
-        course = _restored_course(found)
+        course = restored_course(found)
         student.restore(found)
-    teacher = teacher.on(run.backbone.device)
-    run.reporter.begin(
-        "student", num_steps, done_before=course.step, items_per_step=config.batch_size
-    )
+    keeps = phase == "student"
+
+    def save() -> None:
+        if keeps:
+            run.save(student, teacher, course)
+
+    batch_size = run.plan.batch_size
+    run.reporter.begin(phase, num_steps, done_before=course.step, items_per_step=batch_size)
     try:
-        while course.step < num_steps:
-            _step(run, student, teacher=teacher, course=course)
-            run.reporter.stop_if_asked(lambda: run.save(student, teacher, course))
-            if course.step % config.checkpoint_every == 0 or course.step == num_steps:
-                run.save(student, teacher, course)
-        final = student.vectors
+        while course.step < num_steps and not course.is_over:
+            _step(run, student, teacher=teacher, course=course, config=config, num_steps=num_steps)
+            run.reporter.stop_if_asked(save)
+            if course.step % config.checkpoint_every == 0:
+                save()
+        save()
+        if config.keep == "last" or not course.best:
+            course.best = student.snapshot()
     finally:
         student.close()
-    if config.keep == "best" and course.best:
-        final = InContextVectors(**course.best)
-    return final, course
+    return course
 
 
-def _restored_course(found: Checkpoint) -> Course:
-    prefix = "best."
-    return Course(
-        step=found.step,
-        losses=found.tensors["losses"].tolist(),
-        best_right=int(found.notes["best_right"]),
-        best={
-            name.removeprefix(prefix): tensor
-            for name, tensor in found.tensors.items()
-            if name.startswith(prefix)
-        },
-    )
-
-
-def _step(run: Run, student: Student, *, teacher: TeacherCache, course: Course) -> None:
-    config, plan = run.config, run.plan
+def _step(
+    run: Run,
+    student: Student,
+    *,
+    teacher: TeacherCache,
+    course: Course,
+    config: TrainingConfig,
+    num_steps: int,
+) -> None:
+    plan = run.plan
     epoch, place = divmod(course.step, plan.steps_per_epoch)
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
-    batches = epoch_batches(lengths, batch_size=config.batch_size, epoch=epoch, seed=config.seed)
-    numbers = plan.lesson_numbers(batches[place], epoch=epoch)
-    rate = student.learning_rate(course.step)
-    lessons = [plan.lessons[number] for number in numbers]
-    losses = student.step(
-        course.step, lessons, teacher=teacher, draws=numbers, on_pass=run.reporter.pause
+    batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
+    learners = [(plan.draw(query, epoch=epoch), plan.sets(query)) for query in batches[place]]
+    rows = [
+        Row(lesson=plan.lessons[draw], draw=draw, set=one)
+        for draw, sets in learners
+        for one in sets
+    ]
+    factor = rate_factor(
+        course.step,
+        num_steps=num_steps,
+        warmup_fraction=config.warmup_fraction,
+        num_cuts=course.num_cuts,
     )
+    losses = student.step(rows, teacher=teacher, rate_factor=factor, on_pass=run.reporter.pause)
     course.losses.append([losses[name] for name in LOSS_NAMES])
     course.step += 1
-    num_steps = config.epochs * plan.steps_per_epoch
-    ends_epoch = place + 1 == plan.steps_per_epoch
-    if ends_epoch and ((epoch + 1) % config.evaluate_every == 0 or course.step == num_steps):
-        _measure(run, student.vectors, course)
-    if course.step % config.report_every == 0 or course.step == num_steps:
-        run.reporter.report(course.step, losses=losses, learning_rate=rate)
+    if course.step % config.evaluate_every == 0 or course.step == num_steps:
+        _measure(run, student, course, config=config)
+    if course.step % config.report_every == 0 or course.step == num_steps or course.is_over:
+        run.reporter.report(
+            course.step, losses=losses, learning_rate=config.vector_learning_rate * factor
+        )
 
 
-def _measure(run: Run, vectors: InContextVectors, course: Course) -> None:
-    """Measures on held-out items and remembers the best vectors; a tie goes to the later ones."""
-    queries = [Lesson(query=lesson.query, context=()) for lesson in run.plan.measured]
+def _measure(run: Run, student: Student, course: Course, *, config: TrainingConfig) -> None:
+    """Measures on held-out items, remembers the best vectors, cuts the rate and ends the run."""
+    queries = run.queries
     if not queries:
         return
-    right = run.measure(queries, shift=vectors.shift())
+    answers = run.measure(queries, shifts=student.shifts)
+    right = sum(answer.is_right for answer in answers)
+    loss = sum(answer.loss for answer in answers) / len(answers)
     run.reporter.held_out_accuracy = right / len(queries)
-    if right >= course.best_right:
-        course.best_right, course.best = right, vectors.copied()
+    is_news = right > course.best_right or loss < (1 - _NEWS) * course.lowest_loss
+    course.lowest_loss = min(loss, course.lowest_loss)
+    if (right, -loss) > (course.best_right, -course.best_loss):
+        course.best_step, course.best_right, course.best_loss = course.step, right, loss
+        course.best = student.snapshot()
+    course.num_stale = 0 if is_news else course.num_stale + 1
+    if course.num_stale < config.patience or course.step < config.min_steps:
+        return
+    if course.num_cuts == _MOST_CUTS:
+        course.is_over = True
+    else:
+        course.num_cuts, course.num_stale = course.num_cuts + 1, 0

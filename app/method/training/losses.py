@@ -62,13 +62,13 @@ def _with_tail(
     return torch.cat([kept, others.logsumexp(-1, keepdim=True)], dim=-1)
 
 
-def mimicry(
+def mimicry_by_token(
     student: Float[Tensor, "answers vocab"], teacher: TeacherLogits, *, temperature: float = 1.0
-) -> Float[Tensor, ""]:
-    """Divergence of the student from the teacher, times temperature squared.
+) -> Float[Tensor, " answers"]:
+    """Divergence of the student from the teacher at each answer token, times temperature squared.
 
-    The mean over answer tokens. With an abridged teacher all other tokens count as one outcome,
-    which bounds the whole divergence from below.
+    With an abridged teacher all other tokens count as one outcome, which bounds the whole
+    divergence from below.
 
     Args:
         student: Logits at the positions that predict the answer, the end of the turn included.
@@ -83,19 +83,33 @@ def mimicry(
         log_probs = _with_tail(log_probs, teacher.indices, kept)
     wanted = teacher.log_probs.to(log_probs.dtype)
     divergence = functional.kl_div(log_probs, wanted, log_target=True, reduction="none").sum(-1)
-    return temperature**2 * divergence.mean()
+    return temperature**2 * divergence
 
 
-def supervision(
-    student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
+def mimicry(
+    student: Float[Tensor, "answers vocab"], teacher: TeacherLogits, *, temperature: float = 1.0
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the true answer tokens.
+    """The mean of `mimicry_by_token`."""
+    return mimicry_by_token(student, teacher, temperature=temperature).mean()
+
+
+def supervision_by_token(
+    student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
+) -> Float[Tensor, " answers"]:
+    """Cross-entropy of each true answer token.
 
     Args:
         student: Logits at the positions that predict the answer, the end of the turn included.
         targets: The ids to be predicted there.
     """
-    return functional.cross_entropy(_wide(student), targets)
+    return functional.cross_entropy(_wide(student), targets, reduction="none")
+
+
+def supervision(
+    student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
+) -> Float[Tensor, ""]:
+    """The mean of `supervision_by_token`."""
+    return supervision_by_token(student, targets).mean()
 
 
 def synergy(

@@ -5,7 +5,7 @@ Knows roles and draws; computes nothing on the backbone.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -17,39 +17,79 @@ from app.core.backbones import BackboneDescription
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 from app.method.training.configuration import TrainingConfig
-from app.method.training.demonstrations import Split, choose_queries, draw_context, hold_out
+from app.method.training.demonstrations import (
+    Split,
+    choose_folds,
+    choose_queries,
+    draw_context,
+    hold_out,
+    require_pictures,
+)
 from app.method.training.teacher import Lesson
 
 _BUCKET_BATCHES: Final = 8
 _WITHOUT_EFFECT: Final = ("report_every", "checkpoint_every")
 _PACKAGES: Final = ("torch", "transformers", "numpy")
+FOLDS: Final = 4
+_FEWEST_FOR_ALL_FOLDS: Final = 24
+_SMALL_BATCH: Final = 8
+# Every query of a batch goes through the backbone once for each set that learns from it.
+_FOLDED_BATCH: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """The roles of the items and every draw of demonstrations.
 
+    One set of vectors learns from all queries and is the run's result. With few items they are in
+    folds, and beside it one further set a fold learns from all queries but those of the fold, to
+    measure what vectors do on items that they have not seen.
+
     Attributes:
         split: Item numbers by role.
+        folds: Fold of each query, from 1; all 0 where there are no folds.
         lessons: Each query with its demonstrations: all queries of draw 0, then of draw 1, and on.
-        measured: Each held-out item with demonstrations, to measure in-context learning with.
-        steps_per_epoch: Optimiser steps of one pass over the queries.
+            Within folds, demonstrations are of the query's own fold, so that the set that leaves
+            out a fold learns nothing of it through the teacher either.
+        measured: Item numbers that measure.
+        measured_sets: Which set of vectors measures on each of them; it has not seen it.
+        pools: For each of them, the items that may be shown to whoever wants demonstrations.
+        batch_size: Queries an optimiser step.
+        num_steps: Most optimiser steps.
     """
 
     split: Split
+    folds: tuple[int, ...]
     lessons: tuple[Lesson, ...]
-    measured: tuple[Lesson, ...]
-    steps_per_epoch: int
+    measured: tuple[int, ...]
+    measured_sets: tuple[int, ...]
+    pools: tuple[tuple[int, ...], ...]
+    batch_size: int
+    num_steps: int
 
     @property
     def num_queries(self) -> int:
         """Queries of one epoch."""
         return len(self.split.queries)
 
-    def lesson_numbers(self, queries: Sequence[int], *, epoch: int) -> list[int]:
-        """Which lessons these queries use in an epoch; epochs take the draws in turn."""
+    @property
+    def num_sets(self) -> int:
+        """Sets of vectors that learn beside each other."""
+        return 1 + max(self.folds)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the queries."""
+        return -(-self.num_queries // self.batch_size)
+
+    def draw(self, query: int, *, epoch: int) -> int:
+        """Which lesson a query uses in an epoch; epochs take the draws in turn."""
         draw = epoch % (len(self.lessons) // self.num_queries)
-        return [draw * self.num_queries + query for query in queries]
+        return draw * self.num_queries + query
+
+    def sets(self, query: int) -> list[int]:
+        """The sets of vectors that learn from a query: all but its own fold's."""
+        return [0, *(other for other in range(1, self.num_sets) if other != self.folds[query])]
 
 
 def make_plan(
@@ -67,8 +107,44 @@ def make_plan(
     Raises:
         InvalidDatasetError: There are too few pictures.
     """
+    is_few = len(examples) < config.cross_fit_below and config.held_out_fraction > 0
+    return _cross_fitted(examples, config) if is_few else _split_once(examples, rows, config)
+
+
+def _cross_fitted(examples: Sequence[Example], config: TrainingConfig) -> Plan:
+    image_ids = [example.image_id for example in examples]
+    require_pictures(image_ids)
+    num_folds = FOLDS if len(set(image_ids)) >= _FEWEST_FOR_ALL_FOLDS else 2
+    folds = choose_folds(image_ids, num_folds=num_folds, seed=config.seed)
+    everything = tuple(range(len(examples)))
+    members = [tuple(i for i in everything if folds[i] == fold) for fold in range(num_folds)]
+    others = [tuple(i for i in everything if folds[i] != fold) for fold in range(num_folds)]
+    generator = generator_for(config.seed, "measure")
+    count = min(config.max_held_out, len(everything))
+    measured = np.sort(generator.choice(len(everything), size=count, replace=False)).tolist()
+    queries = np.sort(generator.permutation(len(everything))[: config.num_queries]).tolist()
+    return _plan(
+        examples,
+        config,
+        split=Split(queries=tuple(queries), support=everything, held_out=tuple(measured)),
+        folds=tuple(1 + folds[item] for item in queries),
+        support={item: members[folds[item]] for item in queries},
+        measured_sets=tuple(1 + folds[item] for item in measured),
+        pools=tuple(others[folds[item]] for item in measured),
+    )
+
+
+def _split_once(
+    examples: Sequence[Example],
+    rows: Float32[np.ndarray, "items width"],
+    config: TrainingConfig,
+) -> Plan:
     training, held_out = hold_out(
-        examples, fraction=config.held_out_fraction, most=config.max_held_out, seed=config.seed
+        examples,
+        fraction=config.held_out_fraction,
+        fewest=config.min_held_out,
+        most=config.max_held_out,
+        seed=config.seed,
     )
     queries, support = choose_queries(
         rows[list(training)],
@@ -81,19 +157,50 @@ def make_plan(
         support=tuple(training[index] for index in support),
         held_out=held_out,
     )
+    return _plan(
+        examples,
+        config,
+        split=split,
+        folds=(0,) * len(split.queries),
+        support=dict.fromkeys(split.queries, split.support),
+        measured_sets=(0,) * len(held_out),
+        pools=(training,) * len(held_out),
+    )
+
+
+def _plan(
+    examples: Sequence[Example],
+    config: TrainingConfig,
+    *,
+    split: Split,
+    folds: tuple[int, ...],
+    support: Mapping[int, tuple[int, ...]],
+    measured_sets: tuple[int, ...],
+    pools: tuple[tuple[int, ...], ...],
+) -> Plan:
+    count = len(split.queries)
+    most = _FOLDED_BATCH if any(folds) else config.batch_size
+    batch_size = min(config.batch_size, count, most, max(_SMALL_BATCH, count // 8))
+    steps_per_epoch = -(-count // batch_size)
+    num_steps = config.max_steps
+    if config.epochs is not None:
+        num_steps = min(num_steps, config.epochs * steps_per_epoch)
+    draws = min(config.contexts_per_query, -(-num_steps // steps_per_epoch))
 
     def lesson(item: int, draw: int) -> Lesson:
-        context = draw_context(
-            split.support, shots=config.shots, query=item, draw=draw, seed=config.seed
-        )
+        shown = [i for i in support[item] if examples[i].image_id != examples[item].image_id]
+        context = draw_context(shown, shots=config.shots, query=item, draw=draw, seed=config.seed)
         return Lesson(query=examples[item], context=tuple(examples[index] for index in context))
 
-    draws = min(config.contexts_per_query, config.epochs)
     return Plan(
         split=split,
+        folds=folds,
         lessons=tuple(lesson(item, draw) for draw in range(draws) for item in split.queries),
-        measured=tuple(lesson(item, 0) for item in held_out),
-        steps_per_epoch=-(-len(split.queries) // config.batch_size),
+        measured=split.held_out,
+        measured_sets=measured_sets,
+        pools=pools,
+        batch_size=batch_size,
+        num_steps=num_steps,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from app.core.errors import JobCancelledError
 
-Phase: TypeAlias = Literal["features", "teacher", "student", "evaluate"]
+Phase: TypeAlias = Literal["features", "teacher", "search", "student", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)

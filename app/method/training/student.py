@@ -1,53 +1,60 @@
 """Moving the vectors so that the backbone answers without demonstrations as it does with them.
 
-Knows the losses and the optimiser; knows neither how queries were chosen nor where progress goes.
+Several sets of vectors learn beside each other: a shift belongs to a row, so one pass through the
+backbone serves sets that learn from different items. Knows the losses and the optimiser; knows
+neither how queries were chosen nor where progress goes.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.method.backbone.batching import token_batches
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.batches import Row, StudentBatches
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
-from app.method.training.losses import TeacherLogits, mimicry, supervision, synergy
-from app.method.training.teacher import Lesson, TeacherCache, answer_logits, lesson_prompt
+from app.method.training.losses import (
+    TeacherLogits,
+    mimicry_by_token,
+    supervision_by_token,
+    synergy,
+)
+from app.method.training.teacher import TeacherCache, answer_logits
 
 LOSS_NAMES: Final = ("total", "mimicry", "synergy", "supervision")
 # The second moment forgets within 100 steps instead of 1000: runs are a few hundred steps long.
 _BETAS: Final = (0.9, 0.99)
 _BRANCHES: Final = {"both": (1.0, 1.0), "attention": (1.0, 0.0), "mlp": (0.0, 1.0)}
+_LEAST_NORM: Final = 1e-6
 
 
-def rate_factor(step: int, *, num_steps: int, warmup_fraction: float) -> float:
-    """The share of the peak learning rate at a step: a linear rise, then a cosine to zero.
-
-    Args:
-        step: From 0.
-        num_steps: Of the whole run.
-        warmup_fraction: Share of the run that rises.
-    """
-    warmup = max(1, round(num_steps * warmup_fraction))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
+def sets_of(tensors: Mapping[str, Tensor]) -> list[InContextVectors]:
+    """Each set by itself, of tensors that have the sets as their first axis."""
+    columns = [tensors[name].unbind(0) for name in TENSOR_NAMES]
+    return [
+        InContextVectors(**dict(zip(TENSOR_NAMES, one, strict=True)))
+        for one in zip(*columns, strict=True)
+    ]
 
 
 class Student:
-    """The four tensors in training, their optimiser and the hooks that apply them.
+    """The sets of vectors in training, their optimiser and the hooks that apply them.
 
     The hooks stay on the backbone until `close`; in between, no gradient reaches anything but the
-    four tensors.
+    vectors and their weights.
+
+    Args:
+        backbone: Stays frozen.
+        config: Settings.
+        initial: Where every set starts.
+        num_sets: How many learn beside each other.
+        features: Vision features to reuse.
     """
 
     def __init__(
@@ -56,16 +63,16 @@ class Student:
         config: TrainingConfig,
         *,
         initial: InContextVectors,
+        num_sets: int,
         features: FeatureCache,
-        num_steps: int,
     ) -> None:
         self._backbone = backbone
         self._config = config
-        self._features = features
-        self._num_steps = num_steps
+        self._batches = StudentBatches(backbone, config, features=features)
+        self._num_sets = num_sets
         device = backbone.device
         self._leaves = [
-            getattr(initial, name).detach().to(device).clone().requires_grad_()
+            torch.stack([getattr(initial, name).detach().to(device)] * num_sets).requires_grad_()
             for name in TENSOR_NAMES
         ]
         self._optimiser = torch.optim.AdamW(
@@ -84,15 +91,19 @@ class Student:
             cast("Any", backbone.model).activation_checkpointing_enable()
             backbone.model.train()
 
-    @property
-    def vectors(self) -> InContextVectors:
-        """A copy of the vectors as they are, a branch that is not trained set to zero."""
-        tensors = dict(zip(TENSOR_NAMES, self._leaves, strict=True))
-        copies = InContextVectors(**tensors).copied()
+    def snapshot(self) -> dict[str, Tensor]:
+        """All sets as they are, on the CPU, a branch that is not trained with weights of zero."""
+        leaves = zip(TENSOR_NAMES, self._leaves, strict=True)
+        copies = {name: leaf.detach().cpu().clone() for name, leaf in leaves}
         attention, mlp = _BRANCHES[self._config.branches]
         copies["attention_weights"] *= attention
         copies["mlp_weights"] *= mlp
-        return InContextVectors(**copies)
+        return copies
+
+    @property
+    def shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
+        """The shift of every set as it is, without gradient."""
+        return self._shifts().detach()
 
     def close(self) -> None:
         """Takes the hooks off and leaves the backbone as it was."""
@@ -101,68 +112,65 @@ class Student:
             cast("Any", self._backbone.model).activation_checkpointing_disable()
             self._backbone.model.train(mode=False)
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of the vectors at a step."""
-        return self._config.vector_learning_rate * self._factor(step)
-
     def step(
         self,
-        step: int,
-        lessons: Sequence[Lesson],
+        rows: Sequence[Row],
         *,
         teacher: TeacherCache,
-        draws: Sequence[int],
+        rate_factor: float,
         on_pass: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """One optimiser step over a batch of queries without their demonstrations.
 
         Args:
-            step: Number of the step, from 0.
-            lessons: The queries; their contexts are not shown.
+            rows: Which set learns from which query.
             teacher: Predictions of the teacher.
-            draws: Which of the teacher's lessons belongs to each query.
+            rate_factor: Share of the peak learning rates.
             on_pass: Called after every pass, while the backbone is unsteered.
 
         Returns:
-            The losses before the step, by name.
+            The losses of the first set before the step, by name.
 
         Raises:
             SteeringError: The shifts could not be applied in full.
         """
         losses = dict.fromkeys(LOSS_NAMES, 0.0)
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
-        queries = [Lesson(query=lesson.query, context=()) for lesson in lessons]
-        parts = self._parts(queries)
-        is_right = [teacher.is_right[draw] for draw in draws]
-        taught = [self._taught_tokens([is_right[r] for r in rows], batch) for rows, batch in parts]
-        num_tokens = sum(len(kept) for kept in taught)
-        num_taught = sum(int(kept.sum()) for kept in taught)
-        for (rows, batch), kept in zip(parts, taught, strict=True):
-            loss = self._answer_losses(batch, teacher.rows([draws[row] for row in rows]), kept)
-            shares = {
-                "mimicry": int(kept.sum()) / max(1, num_taught),
-                "supervision": len(kept) / num_tokens,
-            }
+        parts = self._batches.parts(rows, teacher)
+        # Every set has its own means, so that it learns as it would alone.
+        share = 1 / self._counts(torch.cat([part.token_sets for part in parts]))
+        taught = 1 / self._counts(torch.cat([part.token_sets[part.is_taught] for part in parts]))
+        for part in parts:
+            receipt = self._hooks.bind(self._shifts()[part.row_sets])
+            logits = answer_logits(self._backbone, part.batch)
+            receipt.verify()
+            places = part.is_taught.nonzero().flatten()
+            right = supervision_by_token(logits, part.batch.targets) * share[part.token_sets]
+            near = self._mimicry(logits, teacher.rows(part.draws), places)
+            near = near * taught[part.token_sets[places]]
             total = (
-                self._config.mimicry_weight * shares["mimicry"] * loss["mimicry"]
-                + self._config.supervision_weight * shares["supervision"] * loss["supervision"]
+                self._config.mimicry_weight * near.sum()
+                + self._config.supervision_weight * right.sum()
             )
-            for gradient, part in zip(
+            for gradient, found in zip(
                 gradients, torch.autograd.grad(total, self._leaves), strict=True
             ):
-                gradient.add_(part)
-            losses["total"] += total.item()
-            for name, value in loss.items():
-                losses[name] += shares[name] * value.item()
+                gradient.add_(found)
+            losses["mimicry"] += near[part.token_sets[places] == 0].sum().item()
+            losses["supervision"] += right[part.token_sets == 0].sum().item()
             # Between passes others measure and serve with the same backbone.
             self._hooks.bind(None)
             on_pass()
+        losses["total"] = (
+            self._config.mimicry_weight * losses["mimicry"]
+            + self._config.supervision_weight * losses["supervision"]
+        )
         self._add_synergy(gradients, losses)
+        scale = (self._config.clip_norm / (_norms(gradients) + _LEAST_NORM)).clamp_max(1.0)
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
-            leaf.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self._leaves, self._config.clip_norm)
+            leaf.grad = gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * self._factor(step)
+            group["lr"] = peak * rate_factor
         self._optimiser.step()
         return losses
 
@@ -189,62 +197,49 @@ class Student:
                 if key.startswith(prefix)
             }
 
-    def _factor(self, step: int) -> float:
-        fraction = self._config.warmup_fraction
-        return rate_factor(step, num_steps=self._num_steps, warmup_fraction=fraction)
+    def _shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
+        sets = sets_of(dict(zip(TENSOR_NAMES, self._leaves, strict=True)))
+        return torch.stack([one.shift() for one in sets]) * self._mask
 
-    def _shift(self) -> Float[Tensor, "layers 2 hidden"]:
-        tensors = dict(zip(TENSOR_NAMES, self._leaves, strict=True))
-        return InContextVectors(**tensors).shift() * self._mask
+    def _counts(self, token_sets: Int[Tensor, " answers"]) -> Float[Tensor, " sets"]:
+        found = torch.bincount(token_sets, minlength=self._num_sets)
+        return found.clamp_min(1).float()
 
-    def _parts(self, queries: Sequence[Lesson]) -> list[tuple[list[int], EncodedBatch]]:
-        """The batch in passes that fit the budget, each with its rows."""
-        prompts = [
-            lesson_prompt(self._backbone, query, self._config.instruction) for query in queries
-        ]
-        lengths = self._features.count_tokens(prompts)
-        budget = self._config.token_budget
-        parts = []
-        for rows in token_batches(lengths, token_budget=budget, max_rows=len(queries)):
-            answers = [queries[row].query.answer for row in rows]
-            parts.append((rows, self._features.encode([prompts[r] for r in rows], answers=answers)))
-        return parts
-
-    def _taught_tokens(
-        self, is_right: Sequence[bool], batch: EncodedBatch
-    ) -> Bool[Tensor, " answers"]:
-        """The answer tokens for which the teacher is to be mimicked."""
-        is_all = self._config.mimicry_of == "all"
-        rows = torch.tensor([is_all or right for right in is_right])
-        counts = torch.tensor([len(ids) for ids in batch.answer_ids])
-        return rows.repeat_interleave(counts).to(self._backbone.device)
-
-    def _answer_losses(
-        self, batch: EncodedBatch, wanted: TeacherLogits, taught: Bool[Tensor, " answers"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        receipt = self._hooks.bind(self._shift()[None])
-        logits = answer_logits(self._backbone, batch)
-        receipt.verify()
-        places = taught.nonzero().flatten()
-        # Without a token to mimic the loss is an exact zero that still has a gradient.
-        divergence = logits.sum() * 0.0
-        if len(places):
-            divergence = mimicry(
-                logits[places], wanted.rows(places), temperature=self._config.temperature
-            )
-        return {"mimicry": divergence, "supervision": supervision(logits, batch.targets)}
+    def _mimicry(
+        self,
+        logits: Float[Tensor, "answers vocab"],
+        wanted: TeacherLogits,
+        places: Int[Tensor, " taught"],
+    ) -> Float[Tensor, " taught"]:
+        if not len(places) or not self._config.mimicry_weight:
+            # Without a token to mimic the loss is an exact zero that still has a gradient.
+            return logits[places].sum(-1) * 0.0
+        return mimicry_by_token(
+            logits[places], wanted.rows(places), temperature=self._config.temperature
+        )
 
     def _add_synergy(self, gradients: Sequence[Tensor], losses: dict[str, float]) -> None:
         weight = self._config.synergy_weight
         if weight == 0 or self._config.branches != "both":
             return
         vectors = [self._leaves[ATTENTION], self._leaves[MLP]]
-        loss = synergy(vectors[0], vectors[1], gamma=self._config.synergy_gamma)
-        pulls = torch.autograd.grad(loss, vectors)
-        task = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-        pull = torch.cat([gradient.flatten() for gradient in pulls]).norm()
-        bound = self._config.synergy_share * task / pull.clamp_min(1e-12)
-        for gradient, part in zip(gradients[:2], pulls, strict=True):
-            gradient.add_(part * bound.clamp_max(weight))
-        losses["synergy"] = loss.item()
-        losses["total"] += weight * loss.item()
+        each = torch.stack(
+            [
+                synergy(attention, mlp, gamma=self._config.synergy_gamma)
+                for attention, mlp in zip(vectors[0], vectors[1], strict=True)
+            ]
+        )
+        pulls = torch.autograd.grad(each.sum(), vectors)
+        bound = self._config.synergy_share * _norms(gradients) / _norms(pulls).clamp_min(1e-12)
+        factor = bound.clamp_max(weight)[:, None, None]
+        for gradient, pull in zip(gradients[:2], pulls, strict=True):
+            gradient.add_(pull * factor)
+        losses["synergy"] = each[0].item()
+        losses["total"] += weight * losses["synergy"]
+
+
+def _norms(tensors: Sequence[Tensor]) -> Float[Tensor, " sets"]:
+    """The length of everything that belongs to each set."""
+    flat = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+    lengths: Float[Tensor, " sets"] = flat.norm(dim=1)
+    return lengths

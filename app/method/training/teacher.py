@@ -17,7 +17,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.method.steering.injection import ShiftHooks
-from app.method.training.losses import TeacherLogits
+from app.method.training.losses import TeacherLogits, supervision_by_token
 
 # Below this size a vocabulary is kept whole: abridging would save little and lose exactness.
 SMALL_VOCABULARY: Final = 8192
@@ -106,8 +106,23 @@ def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """How the backbone answered one lesson by itself.
+
+    Attributes:
+        is_right: Whether its greedy answer is the true one.
+        loss: Mean cross-entropy of the true answer's tokens.
+        num_tokens: Length of the prompt, image tokens included.
+    """
+
+    is_right: bool
+    loss: float
+    num_tokens: int
+
+
 @torch.no_grad()
-def greedy_right(
+def answer_lessons(
     backbone: Backbone,
     lessons: Sequence[Lesson],
     *,
@@ -115,10 +130,10 @@ def greedy_right(
     token_budget: int,
     max_rows: int,
     instruction: str | None = None,
-    shift: Float[Tensor, "layers 2 hidden"] | None = None,
+    shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
-) -> list[bool]:
-    """Whether the backbone answers each lesson right by itself, with or without a shift.
+) -> list[Answered]:
+    """How the backbone answers each lesson by itself, with or without a shift.
 
     Args:
         backbone: Who answers.
@@ -127,7 +142,7 @@ def greedy_right(
         token_budget: Most tokens of a batch.
         max_rows: Most rows of a batch.
         instruction: Said at the start of every prompt.
-        shift: Applied to every row; None leaves the backbone unsteered.
+        shifts: One for each lesson or one for all; None leaves the backbone unsteered.
         on_batch: Called with how many lessons are done and how many there are.
 
     Raises:
@@ -135,24 +150,35 @@ def greedy_right(
     """
     prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
     lengths = features.count_tokens(prompts)
-    right: dict[int, bool] = {}
+    found: dict[int, Answered] = {}
     hooks = ShiftHooks(backbone)
     try:
         for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
             answers = [lessons[index].query.answer for index in batch]
             encoded = features.encode([prompts[index] for index in batch], answers=answers)
-            receipt = hooks.bind(None if shift is None else shift[None])
-            found = rows_right(answer_logits(backbone, encoded), encoded)
-            if shift is not None:
+            is_shared = shifts is None or len(shifts) == 1
+            receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[batch])
+            logits = answer_logits(backbone, encoded)
+            if shifts is not None:
                 receipt.verify()
             # Others may use the backbone between two passes; they must find it unsteered.
             hooks.bind(None)
-            right.update(zip(batch, found, strict=True))
+            found.update(zip(batch, _answered(logits, encoded), strict=True))
             if on_batch is not None:
-                on_batch(len(right), len(lessons))
+                on_batch(len(found), len(lessons))
     finally:
         hooks.remove()
-    return [right[index] for index in range(len(lessons))]
+    return [found[index] for index in range(len(lessons))]
+
+
+def _answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
+    losses = supervision_by_token(logits, batch.targets)
+    spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
+    rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
+    return [
+        Answered(is_right=is_right, loss=span.mean().item(), num_tokens=num_tokens)
+        for is_right, span, num_tokens in rows
+    ]
 
 
 @torch.no_grad()

@@ -169,10 +169,13 @@ class Serving:
         """What the request's vectors add up to, and its dose. Device thread only.
 
         Raises:
-            InvalidInputError: They act too strongly together.
+            InvalidInputError: One acts more strongly than its training bore, or they do together.
         """
-        shift = self._vector_cache.combined(parts)
-        return shift, self._limits.dose.check(shift)
+        cache, check = self._vector_cache, self._limits.dose.check
+        for part in parts:
+            check(cache.combined([part]), highest=cache.highest_dose(part[0]))
+        shift = cache.combined(parts)
+        return shift, check(shift)
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.

@@ -4,6 +4,7 @@ Slot 0 is all zeros and belongs to nobody. Knows where the bytes come from only 
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -77,6 +78,7 @@ class VectorCache:
         self._slots = torch.zeros(shape, device=backbone.device)
         self._free = list(range(num_slots, ZERO_SLOT, -1))
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._highest_doses: dict[int, float] = {}
         self._freed = asyncio.Event()
 
     @property
@@ -134,6 +136,10 @@ class VectorCache:
                 resident.holders -= 1
             self._wake()
 
+    def highest_dose(self, slot: int) -> float:
+        """The largest dose at which the vector in a slot was seen to answer well; else infinity."""
+        return self._highest_doses.get(slot, math.inf)
+
     def combined(self, parts: Iterable[tuple[int, float]]) -> Shift:
         """The sum of slots times strengths; to be called on the device thread."""
         total = torch.zeros_like(self._slots[ZERO_SLOT])
@@ -182,7 +188,8 @@ class VectorCache:
         began = monotonic()
         try:
             blob = await self._fetch(digest)
-            tensors = await asyncio.to_thread(self._read, digest, blob)
+            tensors, highest_dose = await asyncio.to_thread(self._read, digest, blob)
+            self._highest_doses[slot] = highest_dose
             await self._device.call(
                 lambda: self._slots[slot].copy_(InContextVectors.from_tensors(tensors).shift())
             )
@@ -194,7 +201,7 @@ class VectorCache:
         self._metrics.bank_loads.inc()
         self._metrics.bank_load_seconds.observe(monotonic() - began)
 
-    def _read(self, digest: str, blob: bytes) -> VectorTensors:
+    def _read(self, digest: str, blob: bytes) -> tuple[VectorTensors, float]:
         found = sha256_hex(blob)
         if found != digest:
             raise CorruptDataError(
@@ -205,4 +212,12 @@ class VectorCache:
         require_same_backbone(
             wanted=self._backbone.description.fingerprint, found=metadata["backbone"]
         )
-        return tensors
+        return tensors, _highest_dose(metadata)
+
+
+def _highest_dose(metadata: Mapping[str, str]) -> float:
+    try:
+        found = float(metadata.get("max_dose", "inf"))
+    except ValueError:
+        return math.inf
+    return found if found > 0 else math.inf

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.states import advice_on
 from app.core.vector_file import encode_vector_file
 from app.core.version import software_version
 from app.library.attempts import finish_job
@@ -32,6 +33,9 @@ def encode_result(backbone: Backbone, result: TrainingResult) -> bytes:
             "method": METHOD,
             "backbone": backbone.description.fingerprint,
             "created_by": f"vlibrary {software_version()}",
+            "dose": f"{result.dose:.6g}",
+            "max_dose": f"{result.max_dose:.6g}",
+            "labels": str(len({*result.provenance["queries"], *result.provenance["support"]})),
         },
     )
 
@@ -75,7 +79,9 @@ async def store_result(
         hyper_parameters=config.to_dict(),
         seed=config.seed,
         library_versions=software(),
-        status="collapsed" if is_collapsed(result) else "ready",
+        status=result.verdict.status,
+        dose=result.dose,
+        max_dose=result.max_dose,
         description=job.description,
         tags=job.tags,
     )
@@ -88,14 +94,28 @@ async def store_result(
         exemplars=result.key.exemplars,
         threshold=result.key.threshold,
     )
-    await finish_job(session, job.id, token, vector_id=vector.id)
+    await finish_job(session, job.id, token, vector_id=vector.id, report=report_of(result))
     return vector
 
 
-def is_collapsed(result: TrainingResult) -> bool:
-    """Whether the vectors answer worse than no vectors on pictures they were not trained on."""
-    report = result.held_out
-    return report is not None and report.steered.mean < report.zero_shot.mean
+def report_of(result: TrainingResult) -> dict[str, Any]:
+    """How a training ended, in JSON values: what a job and the command say of it."""
+    verdict, held_out = result.verdict, result.held_out
+    measured = None if held_out is None else held_out.to_dict()
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
+        "looks_random": verdict.looks_random,
+        "items": 0 if held_out is None else held_out.items,
+        "shots": 0 if held_out is None else held_out.shots,
+        "conditions": {} if measured is None else measured["conditions"],
+        "teacher_accuracy": result.teacher_accuracy,
+        "recipe": result.recipe,
+        "dose": result.dose,
+        "max_dose": result.max_dose,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 async def _store_measurement(
@@ -104,11 +124,13 @@ async def _store_measurement(
     report = result.held_out
     if report is None:
         return
-    details: dict[str, Any] = {
-        "teacher_accuracy": result.teacher_accuracy,
+    details = {
+        **report_of(result),
         "train_seconds": round(result.seconds, 3),
         "last_losses": result.losses[-1] if result.losses else {},
     }
+    accuracy = {name: one.accuracy for name, one in report.conditions.items()}
+    own = report.conditions["m2iv"]
     await add_evaluation(
         session,
         vector_id=vector.id,
@@ -116,10 +138,11 @@ async def _store_measurement(
         split=SPLIT,
         scorer=SCORER,
         items=report.items,
-        accuracy=report.steered.mean,
-        low=report.steered.low,
-        high=report.steered.high,
-        zero_shot=report.zero_shot.mean,
-        icl=report.icl.mean,
+        accuracy=own.accuracy,
+        low=own.low,
+        high=own.high,
+        zero_shot=accuracy["zero_shot"],
+        icl=accuracy["icl"],
+        knn_icl=accuracy["knn_icl"],
         details=details,
     )

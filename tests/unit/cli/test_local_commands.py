@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,9 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(build(), arguments)
 
 
-def json_of(result: Result) -> dict[str, dict[str, float]]:
+def json_of(result: Result) -> dict[str, Any]:
     text = result.stdout
-    found: dict[str, dict[str, float]] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
 
 
@@ -55,7 +56,12 @@ def test_train_writes_a_vector_file_of_the_pocket(vector: tuple[Path, Result]) -
     tensors, metadata = decode_vector_file(path.read_bytes())
     assert tensors.attention_vectors.shape == (6, 128)
     assert metadata["method"] == "m2iv"
-    assert json_of(result)["held_out_items"]
+    report = json_of(result)
+    assert report["items"]
+    assert report["status"] in {"ready", "unproven", "ineffective", "collapsed"}
+    assert report["advice"]
+    assert set(report["conditions"]) >= {"m2iv", "zero_shot", "icl", "knn_icl", "majority"}
+    assert float(metadata["max_dose"]) >= float(metadata["dose"]) > 0
     assert path.with_suffix(".state").exists()
 
 
@@ -71,7 +77,12 @@ def test_evaluate_reports_every_condition(dataset: Path, vector: tuple[Path, Res
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = json_of(result)
-    assert set(rows) == {"zero-shot", "icl", "knn-icl", "m2iv"}
+    assert set(rows) == {
+        "zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv",
+    }  # fmt: skip
+    assert (rows["zero-shot"]["labels"], rows["icl"]["labels"]) == (0, 2)
+    assert rows["nearest-copy"]["labels"] == rows["knn-icl"]["labels"] == 48
+    assert rows["nearest-copy"]["prompt_tokens_mean"] == 0
     assert rows["icl"]["prompt_tokens_mean"] > 2 * rows["m2iv"]["prompt_tokens_mean"]
     table = run("evaluate", str(dataset), "--limit", "2", "--condition", "zero-shot")
     assert "zero-shot" in table.stdout

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from app.core.errors import InvalidDatasetError
 from app.method.backbone.clusters import k_means, nearest
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import nearest_context
+from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.training.demonstrations import (
+    choose_folds,
     choose_queries,
     draw_context,
     hold_out,
@@ -79,14 +80,40 @@ def test_many_items_are_thinned_before_grouping() -> None:
 
 def test_held_out_pictures_take_no_part_in_training() -> None:
     examples = tiny_examples(60)
-    training, measuring = hold_out(examples, fraction=0.3, most=100, seed=1)
+    training, measuring = hold_out(examples, fraction=0.3, fewest=0, most=100, seed=1)
     assert sorted((*training, *measuring)) == list(range(60))
     assert not {examples[i].image_id for i in training} & {examples[i].image_id for i in measuring}
     assert len(measuring) == pytest.approx(18, abs=2)
-    _, few = hold_out(examples, fraction=0.3, most=5, seed=1)
+    _, few = hold_out(examples, fraction=0.3, fewest=0, most=5, seed=1)
     assert len(few) == 5
     assert set(few) <= set(measuring)
-    assert hold_out(examples, fraction=0.0, most=5, seed=1)[1] == ()
+    assert hold_out(examples, fraction=0.0, fewest=9, most=5, seed=1)[1] == ()
+
+
+def test_enough_items_measure_but_never_more_than_a_quarter() -> None:
+    examples = tiny_examples(80)
+    held_out = hold_out(examples, fraction=0.05, fewest=12, most=100, seed=1)[1]
+    assert len(held_out) == pytest.approx(12, abs=2)
+    held_out = hold_out(examples, fraction=0.05, fewest=60, most=100, seed=1)[1]
+    assert len(held_out) == pytest.approx(20, abs=2)
+
+
+def test_folds_deal_pictures_out_evenly() -> None:
+    pictures = [f"picture-{index // 2}" for index in range(40)]
+    folds = choose_folds(pictures, num_folds=4, seed=3)
+    assert sorted(folds) == sorted([0, 1, 2, 3] * 10)
+    assert all(folds[index] == folds[index + 1] for index in range(0, 40, 2))
+    assert choose_folds(pictures, num_folds=4, seed=4) != folds
+
+
+def test_balanced_demonstrations_have_as_many_answers_as_there_are() -> None:
+    answers = ["yes"] * 30 + ["no"] * 3 + ["red", "Red"]
+    chosen = balanced_context(answers, shots=6, query=0, seed=0)
+    assert len(set(chosen)) == 6
+    found = [answers[place].lower() for place in chosen]
+    assert sorted(found) == ["no", "no", "red", "red", "yes", "yes"]
+    assert balanced_context(answers, shots=6, query=1, seed=0) != chosen
+    assert sorted(balanced_context(answers[:3], shots=8, query=0, seed=0)) == [0, 1, 2]
 
 
 def test_contexts_are_drawn_without_replacement_and_in_pairs() -> None:

@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,11 +14,17 @@ from app.core.errors import (
     OutOfDeviceMemoryError,
 )
 from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.steering.vectors import TENSOR_NAMES
+from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.batches import Row
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
+from app.method.training.plan import make_plan
 from app.method.training.progress import TrainingProgress
+from app.method.training.search import weight_candidates
+from app.method.training.student import Student, sets_of
+from app.method.training.teacher import compute_teacher
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(40)
@@ -28,6 +35,10 @@ CONFIG = TrainingConfig(
     epochs=3,
     batch_size=4,
     held_out_fraction=0.25,
+    min_held_out=0,
+    cross_fit_below=0,
+    evaluate_every=2,
+    trial_steps=0,
     checkpoint_every=1,
     report_every=1,
     token_budget=2000,
@@ -141,7 +152,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 ) -> None:
     store = MemoryStore()
     train(learner, EXAMPLES, CONFIG, checkpoint=store)
-    assert len(store.saved) == len(result.losses)
+    # One a step, and one at the end.
+    assert len(store.saved) == len(result.losses) + 1
     earlier = MemoryStore(store.saved[:2])
     # How often something is told or kept makes no other run of it.
     config = replace(CONFIG, report_every=3, checkpoint_every=100)
@@ -220,7 +232,130 @@ def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
 def test_without_held_out_items_the_last_vectors_are_kept(learner: Backbone) -> None:
     found = train(learner, EXAMPLES, replace(CONFIG, held_out_fraction=0.0, epochs=1))
     assert found.held_out is None
+    assert found.verdict.status == "unproven"
     assert len(found.losses) == 2
+
+
+FEW = replace(CONFIG, cross_fit_below=1000, epochs=None, max_steps=6)
+
+
+@pytest.fixture(scope="module")
+def few(learner: Backbone) -> TrainingResult:
+    return train(learner, EXAMPLES, FEW)
+
+
+def test_few_items_all_ask_and_demonstrate_and_measure(few: TrainingResult) -> None:
+    ids = {example.id for example in EXAMPLES}
+    record = few.provenance
+    assert {*record["queries"]} <= ids
+    assert {*record["support"]} == {*record["held_out"]} == ids
+    assert few.held_out is not None
+    assert few.held_out.items == len(EXAMPLES)
+    pictures = {example.id: example.image_id for example in EXAMPLES}
+    for context in record["contexts"]:
+        shown = {pictures[item] for item in context["demonstrations"]}
+        assert shown
+        assert pictures[context["query"]] not in shown
+
+
+def test_an_item_is_measured_by_vectors_that_learnt_nothing_of_it() -> None:
+    changed = [
+        replace(example, answers=("zebra",)) if example.id == EXAMPLES[0].id else example
+        for example in EXAMPLES
+    ]
+    rows = np.zeros((len(EXAMPLES), 4), dtype=np.float32)
+    plan = make_plan(changed, rows, replace(FEW, num_queries=100))
+    own = plan.measured_sets[plan.measured.index(0)]
+    learnt = [
+        lesson
+        for number, lesson in enumerate(plan.lessons)
+        if own in plan.sets(number % plan.num_queries)
+    ]
+    assert learnt
+    seen = {example.answer for lesson in learnt for example in (lesson.query, *lesson.context)}
+    assert "zebra" not in seen
+    assert all(0 in plan.sets(query) for query in range(plan.num_queries))
+
+
+def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> None:
+    """The set of all queries ends where it would without the others' rows in its passes."""
+    plan = make_plan(EXAMPLES, np.zeros((len(EXAMPLES), 4), dtype=np.float32), FEW)
+    lessons = plan.lessons[:6]
+    teacher = compute_teacher(
+        learner, lessons, features=FeatureCache(learner), temperature=1.0, top_k=0,
+        token_budget=2000, max_rows=16,
+    )  # fmt: skip
+    ends = []
+    for num_sets in (1, 3):
+        student = Student(
+            learner,
+            FEW,
+            initial=InContextVectors.initial(
+                learner.num_layers,
+                learner.hidden_size,
+                generator=torch.Generator().manual_seed(0),
+            ),
+            num_sets=num_sets,
+            features=FeatureCache(learner),
+        )
+        rows = [
+            Row(lesson=lesson, draw=draw, set=one)
+            for draw, lesson in enumerate(lessons)
+            for one in range(num_sets)
+            if one == 0 or draw % num_sets != one
+        ]
+        for _ in range(3):
+            student.step(rows, teacher=teacher, rate_factor=1.0)
+        ends.append(sets_of(student.snapshot())[0])
+        student.close()
+    for name in TENSOR_NAMES:
+        torch.testing.assert_close(
+            getattr(ends[0], name), getattr(ends[1], name), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("stop_in", ["search", "student"])
+def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) -> None:
+    config = replace(FEW, trial_steps=2)
+    whole = train(learner, EXAMPLES, config)
+    store, seen = MemoryStore(), list[str]()
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            config,
+            on_step=lambda progress: seen.append(progress.phase),
+            checkpoint=store,
+            should_stop=lambda: seen.count(stop_in) >= 3,
+        )
+    resumed = train(learner, EXAMPLES, config, checkpoint=store)
+    assert same_vectors(resumed, whole)
+    assert resumed.recipe == whole.recipe
+
+
+def test_the_search_never_adds_a_loss_that_was_switched_off() -> None:
+    found = weight_candidates(replace(CONFIG, mimicry_weight=0.0))
+    assert [one.mimicry_weight for one in found] == [0.0] * len(found)
+    found = weight_candidates(replace(CONFIG, supervision_weight=0.0, synergy_weight=0.0))
+    assert [one.supervision_weight for one in found] == [0.0]
+
+
+def test_a_plateau_of_held_out_items_ends_the_run(learner: Backbone) -> None:
+    still = replace(
+        FEW, max_steps=200, min_steps=10, evaluate_every=2, patience=2, vector_learning_rate=1e-8,
+        weight_learning_rate=0.0,
+    )  # fmt: skip
+    assert 10 <= len(train(learner, EXAMPLES, still).losses) < 30
+    longer = replace(still, min_steps=40)
+    assert 40 <= len(train(learner, EXAMPLES, longer).losses) < 60
+
+
+def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -> None:
+    found = train(learner, EXAMPLES[:8], replace(FEW, shots=16, max_steps=2))
+    contexts = found.provenance["contexts"]
+    assert all(0 < len(context["demonstrations"]) < 8 for context in contexts)
+    assert found.held_out is not None
+    assert found.held_out.shots < 8
 
 
 @pytest.mark.parametrize(("branches", "silent"), [("attention", "mlp"), ("mlp", "attention")])

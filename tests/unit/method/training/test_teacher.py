@@ -9,8 +9,8 @@ from app.method.training.losses import TeacherLogits
 from app.method.training.teacher import (
     Lesson,
     TeacherCache,
+    answer_lessons,
     compute_teacher,
-    greedy_right,
     lesson_prompt,
 )
 from tests.fakes.backbones import tiny_examples
@@ -116,7 +116,7 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
             shift = torch.randn(kept.shape[1], generator=generator) * 2
             head.weight[red] += shift
             head.weight[backbone.answer_format.end_token_id] -= shift
-        found = greedy_right(
+        answered = answer_lessons(
             backbone,
             asked,
             features=FeatureCache(backbone),
@@ -131,4 +131,7 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
         answer.finish_reason == "stop" and answer.text == lesson.query.answer
         for answer, lesson in zip(generated, asked, strict=True)
     ]
-    assert found == wanted
+    assert [answer.is_right for answer in answered] == wanted
+    assert [answer.num_tokens for answer in answered] == [
+        answer.num_prompt_tokens for answer in generated
+    ]

@@ -325,6 +325,25 @@ async def test_steering_beyond_the_highest_dose_is_refused(
         assert (await parts.serving.generate(request_of(vectors=both))).receipt.dose == 0.0
 
 
+async def test_a_vector_acts_no_more_strongly_than_its_training_bore(
+    backbone: Backbone, objects: ObjectStore
+) -> None:
+    async with running_parts(backbone, objects, highest_dose=1e3) as parts:
+        dose = (await parts.serving.generate(request_of(vectors=[parts.use(0)]))).receipt.dose
+        assert dose is not None
+    async with running_parts(
+        backbone, objects, highest_dose=1e3, metadata={"max_dose": f"{1.5 * dose:.6g}"}
+    ) as parts:
+        allowed = await parts.serving.generate(request_of(vectors=[parts.use(0, -1.5)]))
+        assert allowed.receipt.dose == pytest.approx(1.5 * dose, rel=1e-3)
+        # A sum may act more strongly than its parts, but no part than it bears.
+        both = [parts.use(0, 1.4), parts.use(1, 0.01)]
+        await parts.serving.generate(request_of(vectors=both))
+        for wild in ([parts.use(0, 2.0)], [parts.use(0, -2.0)], [parts.use(0, 2.0), both[1]]):
+            with pytest.raises(InvalidInputError, match="lower the strength"):
+                await parts.serving.generate(request_of(vectors=wild))
+
+
 async def test_pictures_of_requests_that_come_together_are_seen_together(
     backbone: Backbone, parts: Parts
 ) -> None:

@@ -1,0 +1,27 @@
+"""What the states of a vector mean for people, in one place for api, worker and commands."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+ADVICE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ready": "Held-out items show that it helps. Use it by name, or let retrieval find it.",
+        "unproven": "Too few held-out items to tell. Add labelled items and train again, or "
+        "measure it on items of your own; until then retrieval leaves it out unless asked for.",
+        "ineffective": "Held-out items show no gain. Check that the answers follow from picture "
+        "and question, and whether the backbone needs help with this task at all.",
+        "collapsed": "Worse than no vector. Do not use it; look for wrong labels, or train with "
+        "a lower vector_learning_rate.",
+        "retired": "Taken out of use by its owner.",
+    }
+)
+LOOKS_RANDOM: Final = (
+    "The answers look random: neither demonstrations nor vectors do better than always giving the "
+    "most usual answer. Check that labels belong to their pictures and questions."
+)
+
+
+def advice_on(status: str, *, looks_random: bool = False) -> str:
+    """What to do about a vector in this state."""
+    return f"{LOOKS_RANDOM} {ADVICE[status]}" if looks_random else ADVICE[status]

@@ -1,0 +1,108 @@
+"""From queries that sets of vectors learn from to what goes through the backbone together.
+
+Knows prompts and token budgets; knows no loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from app.method.backbone.batching import token_batches
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch, PromptText
+from app.method.training.configuration import TrainingConfig
+from app.method.training.teacher import Lesson, TeacherCache, lesson_prompt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """A query that one of the sets of vectors learns from.
+
+    Attributes:
+        lesson: The query; its demonstrations are not shown.
+        draw: Which of the teacher's lessons it is.
+        set: Number of the set.
+    """
+
+    lesson: Lesson
+    draw: int
+    set: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Rows that go through the backbone together.
+
+    Attributes:
+        batch: Their prompts with answers.
+        draws: Of each row.
+        row_sets: The set of each row.
+        token_sets: The set of each answer token.
+        is_taught: Whether the teacher is to be mimicked at each answer token.
+    """
+
+    batch: EncodedBatch
+    draws: list[int]
+    row_sets: Int[Tensor, " rows"]
+    token_sets: Int[Tensor, " answers"]
+    is_taught: Bool[Tensor, " answers"]
+
+
+class StudentBatches:
+    """Encodes queries without their demonstrations; each prompt is written once.
+
+    Args:
+        backbone: Who reads them.
+        config: Instruction, token budget and whose answers are mimicked.
+        features: Vision features to reuse.
+    """
+
+    def __init__(
+        self, backbone: Backbone, config: TrainingConfig, *, features: FeatureCache
+    ) -> None:
+        self._backbone = backbone
+        self._config = config
+        self._features = features
+        self._prompts: dict[int, tuple[PromptText, int]] = {}
+
+    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> list[Part]:
+        """The batch in passes that fit the budget."""
+        self._write_prompts(rows)
+        prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
+        budget = self._config.token_budget
+        is_all = self._config.mimicry_of == "all"
+        device = self._backbone.device
+        parts = []
+        for places in token_batches(lengths, token_budget=budget, max_rows=len(rows)):
+            answers = [rows[place].lesson.query.answer for place in places]
+            batch = self._features.encode([prompts[place] for place in places], answers=answers)
+            counts = torch.tensor([len(ids) for ids in batch.answer_ids])
+            sets = torch.tensor([rows[place].set for place in places])
+            draws = [rows[place].draw for place in places]
+            is_taught = torch.tensor([is_all or teacher.is_right[draw] for draw in draws])
+            parts.append(
+                Part(
+                    batch=batch,
+                    draws=draws,
+                    row_sets=sets.to(device),
+                    token_sets=sets.repeat_interleave(counts).to(device),
+                    is_taught=is_taught.repeat_interleave(counts).to(device),
+                )
+            )
+        return parts
+
+    def _write_prompts(self, rows: Sequence[Row]) -> None:
+        """Writes the prompts of queries that were not seen before; epochs repeat them."""
+        fresh = {row.draw: row.lesson.query for row in rows if row.draw not in self._prompts}
+        if not fresh:
+            return
+        prompts = [
+            lesson_prompt(self._backbone, Lesson(query=query, context=()), self._config.instruction)
+            for query in fresh.values()
+        ]
+        lengths = self._features.count_tokens(prompts)
+        self._prompts.update(zip(fresh, zip(prompts, lengths, strict=True), strict=True))

@@ -1,0 +1,185 @@
+"""What one training works with, what has come of it so far, and how both survive an interruption.
+
+Knows checkpoints and measuring; knows neither the order of steps nor their arithmetic.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.training.checkpoints import Checkpoint, CheckpointStore, encode_checkpoint
+from app.method.training.configuration import TrainingConfig
+from app.method.training.losses import TeacherLogits
+from app.method.training.plan import Plan
+from app.method.training.progress import Reporter
+from app.method.training.student import Student
+from app.method.training.teacher import Answered, Lesson, TeacherCache, answer_lessons
+
+MAX_ROWS: Final = 256
+
+
+@dataclass(kw_only=True)
+class Course:
+    """What has come of the optimiser steps so far.
+
+    Attributes:
+        step: How many there were.
+        losses: Of each step, in the order of `LOSS_NAMES`.
+        best_step: When the best measurement was.
+        best_right: Held-out items that the best vectors get right; -1 before the first measurement.
+        best_loss: Their mean loss on held-out items.
+        lowest_loss: The lowest there was; fewer right answers may come with it.
+        best: Those vectors by name, of every set.
+        num_stale: Measurements without more right answers and without a lower loss, since then or
+            since the rate was cut.
+        num_cuts: How often the rate was cut.
+        is_over: Whether held-out items say that it is enough.
+    """
+
+    step: int = 0
+    losses: list[list[float]] = field(default_factory=list)
+    best_step: int = 0
+    best_right: int = -1
+    best_loss: float = float("inf")
+    lowest_loss: float = float("inf")
+    best: dict[str, Tensor] = field(default_factory=dict)
+    num_stale: int = 0
+    num_cuts: int = 0
+    is_over: bool = False
+
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint says of it beside its tensors and its step."""
+        names = (
+            "best_step",
+            "best_right",
+            "best_loss",
+            "lowest_loss",
+            "num_stale",
+            "num_cuts",
+            "is_over",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What one run works with, from its first step to its report.
+
+    Attributes:
+        backbone: Stays frozen.
+        config: Settings.
+        features: Vision features of all pictures.
+        examples: All items.
+        rows: Their embeddings.
+        plan: Roles and draws.
+        reporter: Hears about progress.
+        store: Where checkpoints are kept, if anywhere.
+        identity: Of the run, written into checkpoints.
+        trials: Held-out loss of each short run that was made to choose between recipes.
+    """
+
+    backbone: Backbone
+    config: TrainingConfig
+    features: FeatureCache
+    examples: Sequence[Example]
+    rows: Float32[np.ndarray, "items width"]
+    plan: Plan
+    reporter: Reporter
+    store: CheckpointStore | None
+    identity: str
+    trials: list[float] = field(default_factory=list)
+
+    @property
+    def queries(self) -> list[Lesson]:
+        """The held-out items without demonstrations."""
+        return [Lesson(query=self.examples[item], context=()) for item in self.plan.measured]
+
+    def measure(
+        self,
+        lessons: Sequence[Lesson],
+        *,
+        shifts: Float[Tensor, "sets layers 2 hidden"] | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> list[Answered]:
+        """How held-out lessons are answered, by the set of vectors that has not seen each."""
+
+        def after_batch(done: int, total: int) -> None:
+            if on_batch is not None:
+                on_batch(done, total)
+            self.reporter.pause()
+
+        return answer_lessons(
+            self.backbone,
+            lessons,
+            features=self.features,
+            token_budget=self.config.token_budget,
+            max_rows=MAX_ROWS,
+            instruction=self.config.instruction,
+            shifts=None if shifts is None else shifts[list(self.plan.measured_sets)],
+            on_batch=after_batch,
+        )
+
+    def save(self, student: Student | None, teacher: TeacherCache, course: Course) -> None:
+        """Keeps the state, if there is a place for it."""
+        if self.store is None:
+            return
+        tensors = {**({} if student is None else student.state()), **_teacher_tensors(teacher)}
+        tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
+        tensors |= {f"best.{name}": tensor for name, tensor in course.best.items()}
+        notes = {
+            **course.notes(),
+            "seconds": self.reporter.seconds,
+            "held_out_accuracy": self.reporter.held_out_accuracy,
+            "trials": list(self.trials),
+        }
+        checkpoint = Checkpoint(
+            identity=self.identity, step=course.step, tensors=tensors, notes=notes
+        )
+        self.store.save(encode_checkpoint(checkpoint))
+
+
+def _teacher_tensors(teacher: TeacherCache) -> dict[str, Tensor]:
+    tensors = {
+        "teacher.log_probs": teacher.logits.log_probs,
+        "teacher.starts": torch.tensor(teacher.starts),
+        "teacher.is_right": torch.tensor(teacher.is_right),
+    }
+    if teacher.logits.indices is not None:
+        tensors["teacher.indices"] = teacher.logits.indices
+    return tensors
+
+
+def restored_teacher(checkpoint: Checkpoint) -> TeacherCache:
+    """The teacher's predictions that a checkpoint carries."""
+    tensors = checkpoint.tensors
+    return TeacherCache(
+        logits=TeacherLogits(
+            log_probs=tensors["teacher.log_probs"], indices=tensors.get("teacher.indices")
+        ),
+        starts=tuple(tensors["teacher.starts"].tolist()),
+        is_right=tuple(tensors["teacher.is_right"].tolist()),
+    )
+
+
+def restored_course(found: Checkpoint) -> Course:
+    """The steps that were done when a checkpoint was made."""
+    prefix = "best."
+    names = Course().notes()
+    return Course(
+        step=found.step,
+        losses=found.tensors["losses"].tolist(),
+        best={
+            name.removeprefix(prefix): tensor
+            for name, tensor in found.tensors.items()
+            if name.startswith(prefix)
+        },
+        **{name: found.notes[name] for name in names},
+    )

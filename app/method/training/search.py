@@ -1,0 +1,75 @@
+"""Which weights of the losses, and which rate, held-out items ask for.
+
+A teacher that is weaker than the labels pulls the vectors down, so its loss is worth only what
+held-out items say. Each candidate learns for a few steps from the same start, and the one with the
+lowest held-out loss is taken. Knows candidates; knows no arithmetic of a step.
+"""
+
+import math
+from dataclasses import replace
+from typing import Final
+
+from app.method.training.configuration import TrainingConfig
+from app.method.training.loop import learn
+from app.method.training.run import Course, Run
+from app.method.training.teacher import TeacherCache
+
+_SLOWER: Final = 1 / 3
+
+
+def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
+    """The settings as they are, and with the labels alone; none adds a loss that was switched off.
+
+    Args:
+        config: As it was given.
+    """
+    found = [config]
+    if config.mimicry_weight and config.supervision_weight:
+        found.append(
+            replace(config, mimicry_weight=0.0, synergy_weight=0.0, supervision_weight=1.0)
+        )
+    elif config.synergy_weight:
+        found.append(replace(config, synergy_weight=0.0))
+    return found
+
+
+def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
+    """The settings with a lower rate."""
+    return [replace(config, vector_learning_rate=config.vector_learning_rate * _SLOWER)]
+
+
+def choose_recipe(run: Run, teacher: TeacherCache) -> TrainingConfig:
+    """The settings that held-out items do best with.
+
+    Args:
+        run: What is worked with; its `trials` are those made before an interruption.
+        teacher: Its predictions, on the backbone's device.
+
+    Raises:
+        JobCancelledError: Someone asked to stop; the trials that were finished are kept.
+        SteeringError: The vectors could not be applied in full.
+    """
+    if not run.config.trial_steps or not run.plan.measured:
+        return run.config
+    earlier = iter(tuple(run.trials))
+    run.trials.clear()
+    tried: list[tuple[float, TrainingConfig]] = []
+
+    def best_of(candidates: list[TrainingConfig]) -> TrainingConfig:
+        for candidate in candidates:
+            loss = next(earlier, None)
+            if loss is None:
+                loss = _trial(run, teacher, candidate)
+            run.trials.append(loss)
+            run.save(None, teacher, Course())
+            tried.append((loss, candidate))
+        return min(tried, key=lambda trial: trial[0])[1]
+
+    return best_of(rate_candidates(best_of(weight_candidates(run.config))))
+
+
+def _trial(run: Run, teacher: TeacherCache, config: TrainingConfig) -> float:
+    steps = min(config.trial_steps, run.plan.num_steps)
+    once = replace(config, evaluate_every=steps, checkpoint_every=steps)
+    loss = learn(run, teacher, None, config=once, num_steps=steps, phase="search").best_loss
+    return loss if math.isfinite(loss) else math.inf

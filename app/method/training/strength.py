@@ -1,0 +1,65 @@
+"""How strongly trained vectors should act, and from where on they destroy answers.
+
+Knows held-out items; knows no training.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.training.run import Run
+
+_STRENGTHS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+_STRONGEST_DEFAULT: Final = 1.5
+# Without held-out items nobody knows; answers were seen to break at twice the trained dose.
+_UNMEASURED: Final = 1.5
+_STILL_GOOD: Final = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strengths:
+    """Factors over the vectors as they were trained.
+
+    Attributes:
+        best: What held-out items do best with.
+        highest: The last, going up from there, that keeps nine of ten right answers.
+    """
+
+    best: float
+    highest: float
+
+
+def calibrate(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Strengths:
+    """The strengths that held-out items ask for.
+
+    The best one costs no right answer against strength 1 and has the lowest loss.
+
+    Args:
+        run: What is worked with.
+        shifts: Of every set, as trained.
+    """
+    queries = run.queries
+    if not queries:
+        return Strengths(best=1.0, highest=_UNMEASURED)
+    right: dict[float, int] = {}
+    loss: dict[float, float] = {}
+    for strength in _STRENGTHS:
+        answers = run.measure(queries, shifts=shifts * strength)
+        right[strength] = sum(answer.is_right for answer in answers)
+        loss[strength] = sum(answer.loss for answer in answers)
+        run.reporter.stop_if_asked()
+    good = [
+        strength
+        for strength in _STRENGTHS
+        if strength <= _STRONGEST_DEFAULT and right[strength] >= right[1.0]
+    ]
+    best = highest = min(good, key=lambda strength: loss[strength])
+    for strength in _STRENGTHS:
+        if strength <= best:
+            continue
+        if right[strength] < _STILL_GOOD * right[best]:
+            break
+        highest = strength
+    return Strengths(best=best, highest=highest)

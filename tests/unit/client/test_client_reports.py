@@ -1,0 +1,27 @@
+import io
+
+from rich.console import Console
+
+from vlibrary_client.reports import print_report
+
+
+def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
+    row = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "prompt_tokens": 16.2, "labels": 3}
+    report = {
+        "items": 40,
+        "shots": 7,
+        "status": "unproven",
+        "reason": "40 items show no gain.",
+        "advice": "Add labelled items.",
+        "conditions": {"icl": row, "zero_shot": row, "m2iv": row, "knn_icl": row, "other": row},
+    }
+    text = io.StringIO()
+    print_report(report, console=Console(file=text, width=120))
+    printed = text.getvalue()
+    wanted = ["40 held-out items", "M2IV", "7-shot ICL", "kNN-ICL (picture and question)", "other"]
+    for text_of in (*wanted, "40.0% - 60.0%", "unproven: 40 items", "Add labelled items."):
+        assert text_of in printed
+    assert printed.index("M2IV") < printed.index("zero-shot") < printed.index("7-shot ICL")
+    unmeasured = io.StringIO()
+    print_report({**report, "conditions": {}}, console=Console(file=unmeasured))
+    assert "unproven" in unmeasured.getvalue()
