@@ -1,4 +1,4 @@
-"""Access keys: who may use the api, and for what."""
+"""Access keys, and data sets that can be deleted; their rows stay for the jobs that name them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,7 +30,9 @@ def upgrade() -> None:
         sa.CheckConstraint("cardinality(scopes) > 0", name=op.f("ck_access_keys_scopes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_keys")),
     )
+    op.add_column("datasets", sa.Column("deleted", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("datasets", "deleted")
     op.drop_table("access_keys")
