@@ -28,14 +28,14 @@ from app.rpc.decoding import (
     read_line,
     unavailable,
 )
+from app.rpc.generation import GenerateDelta, GenerateResponse, Message
 from app.rpc.messages import (
+    PACKED,
     EmbedRequest,
     EmbedResponse,
-    GenerateDelta,
     GenerateRequest,
-    GenerateResponse,
     HealthResponse,
-    Message,
+    pack,
 )
 from app.rpc.pool import WorkerPool, WorkerState
 
@@ -109,7 +109,7 @@ class WorkerClient:
             VLibraryError: whatever the worker reported, by its code.
         """
         timeout = request.deadline_seconds + DEADLINE_SLACK_SECONDS
-        body = request.model_dump_json()
+        body = pack(request)
         return await self._post(
             "/generate",
             body,
@@ -130,7 +130,7 @@ class WorkerClient:
         """
         return await self._post(
             "/embed",
-            request.model_dump_json(),
+            pack(request),
             answer=EmbedResponse,
             backbone_fingerprint=backbone_fingerprint,
             timeout_seconds=self._embed_timeout_seconds,
@@ -164,7 +164,7 @@ class WorkerClient:
         """
         async with self._sent(
             "/generate/stream",
-            request.model_dump_json(),
+            pack(request),
             backbone_fingerprint=backbone_fingerprint,
             timeout_seconds=request.deadline_seconds + DEADLINE_SLACK_SECONDS,
         ) as response:
@@ -186,7 +186,7 @@ class WorkerClient:
     async def _post(
         self,
         path: str,
-        body: str,
+        body: bytes,
         *,
         answer: type[Answer],
         backbone_fingerprint: str | None,
@@ -203,7 +203,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _sent(
-        self, path: str, body: str, *, backbone_fingerprint: str | None, timeout_seconds: float
+        self, path: str, body: bytes, *, backbone_fingerprint: str | None, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
         refused: dict[str, UnavailableError] = {}
@@ -243,7 +243,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _opened(
-        self, worker: WorkerState, path: str, body: str, *, timeout_seconds: float
+        self, worker: WorkerState, path: str, body: bytes, *, timeout_seconds: float
     ) -> AsyncIterator[httpx.Response]:
         """The worker's response, still unread.
 
@@ -251,7 +251,7 @@ class WorkerClient:
             NotTakenError: The worker has not begun with the request.
         """
         worker.in_flight += 1
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": PACKED}
         self._trace_ids.inject(headers)
         try:
             async with self._http.stream(

@@ -16,7 +16,8 @@ from app.core.errors import (
     WorkerUnavailableError,
     error_from_code,
 )
-from app.rpc.messages import ErrorBody, Message, StreamLine
+from app.rpc.generation import Message
+from app.rpc.messages import ErrorBody, StreamLine
 
 RETRY_AFTER_SECONDS: Final = 2.0
 REFUSAL_STATUSES: Final = frozenset({429, 503})

@@ -4,69 +4,64 @@ Every number, string and list is bounded here, so that a worker reached by mista
 is as hard to exhaust as the public api. This module knows neither torch nor SQL.
 """
 
-import base64
-import binascii
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PlainSerializer,
-    StringConstraints,
-    model_validator,
-)
+import msgpack
+from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from app.core.backbones import BackboneDescription
+from app.core.errors import InvalidInputError
+from app.rpc.generation import (
+    MAX_STRENGTH,
+    GenerateDelta,
+    GenerateResponse,
+    Message,
+    SamplingParams,
+    Seed,
+    Sha256,
+)
 
-MAX_IMAGE_BYTES = 32 * 1024 * 1024
-MAX_IMAGES = 64
-MAX_EMBED_ITEMS = 256
-MAX_PROMPT_CHARACTERS = 200_000
-MAX_SEED = 2**63 - 1
-MAX_TURNS = 1_000
-MAX_PARTS = 129
-MAX_STRENGTH = 10.0
-MAX_LOGPROBS = 20
-# What stands for the logarithm of zero, which JSON cannot carry.
-LEAST_LOGPROB = -9999.0
+MAX_IMAGE_BYTES: Final = 32 * 1024 * 1024
+MAX_IMAGES: Final = 64
+MAX_EMBED_ITEMS: Final = 256
+MAX_PROMPT_CHARACTERS: Final = 200_000
+MAX_TURNS: Final = 1_000
+MAX_PARTS: Final = 129
+PACKED: Final = "application/msgpack"
 
+Received = TypeVar("Received", bound=Message)
 
-def _decode_base64(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return base64.b64decode(value, validate=True)
-    except binascii.Error:
-        raise ValueError("not base64") from None
+ImageBytes = Annotated[bytes, Field(min_length=1, max_length=MAX_IMAGE_BYTES, strict=True)]
+"""An encoded image file, which travels as it is."""
 
-
-def _encode_base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
-
-
-ImageBytes = Annotated[
-    bytes,
-    Field(min_length=1, max_length=MAX_IMAGE_BYTES),
-    BeforeValidator(_decode_base64),
-    PlainSerializer(_encode_base64, return_type=str, when_used="json"),
-]
-"""An encoded image file: bytes in Python, base64 text on the wire."""
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PromptString = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
-StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Message(BaseModel):
-    """Frozen, and refusing what it does not know: both ends are released together."""
+def pack(message: Message) -> bytes:
+    """A request as it travels to a worker: MessagePack, in which images are bytes."""
+    packed: bytes = msgpack.packb(message.model_dump(), default=str)
+    return packed
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def unpack(body: bytes, kind: type[Received]) -> Received:
+    """The request that `pack` wrote.
+
+    Raises:
+        InvalidInputError: It is none of this kind; the places are told, the values never.
+    """
+    places: list[str] = []
+    try:
+        found: Any = msgpack.unpackb(body)
+        return kind.model_validate(found)
+    except ValidationError as error:
+        # The values may be prompts and images.
+        places = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+    except (ValueError, msgpack.UnpackException):
+        pass
+    raise InvalidInputError(
+        "The message is not one of this worker's version", details={"places": [*places]}
+    )
 
 
 class VectorUse(Message):
@@ -99,7 +94,7 @@ class Turn(Message):
     parts: tuple[PromptString | None, ...] = Field(max_length=MAX_PARTS)
 
 
-class GenerateRequest(Message):
+class GenerateRequest(SamplingParams):
     """One prompt to answer, steered by the vectors it names.
 
     With `turns` these are the prompt: the last is the user's, whose text is `prompt` as well, and
@@ -116,111 +111,9 @@ class GenerateRequest(Message):
     vectors: tuple[VectorUse, ...] = Field(default=(), max_length=16)
     demonstrations: DemonstrationsUse | None = None
     instruction: PromptString | None = None
-    max_tokens: int = Field(default=32, ge=1, le=8192)
     fits_context: bool = False
-    temperature: float = Field(default=0.0, ge=0.0, le=10.0, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False)
-    top_k: int = Field(default=0, ge=0, le=1_000_000)
-    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
-    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False)
-    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10.0, allow_inf_nan=False)
-    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
-    seed: Seed = 0
-    stop: tuple[StopString, ...] = Field(default=(), max_length=16)
     deadline_seconds: float = Field(default=120.0, gt=0.0, le=3600.0, allow_inf_nan=False)
     baseline: bool = False
-
-
-class Usage(Message):
-    """Token counts of one answer."""
-
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
-class AppliedVector(Message):
-    """A vector that was really added, by the digest of its stored bytes."""
-
-    sha256: Sha256
-    strength: float
-
-
-class Receipt(Message):
-    """Proof that the steering happened.
-
-    `sites_hit` is the smallest number of branches hit in any forward of the request;
-    it equals `sites_expected` (two a layer) or the request would have failed.
-    `kl_first_token` (nats) is present when the unsteered answer was asked for as well.
-    `dose` is the largest ratio, over the layers, of the shift's length to the residual stream's.
-    """
-
-    vectors: tuple[AppliedVector, ...]
-    sites_hit: int = Field(ge=0)
-    sites_expected: int = Field(ge=0)
-    num_forwards: int = Field(ge=0)
-    kl_first_token: float | None = None
-    dose: float | None = None
-
-
-class Timings(Message):
-    """Where a request's wall time went, in milliseconds."""
-
-    queue_ms: Milliseconds
-    prefill_ms: Milliseconds
-    decode_ms: Milliseconds
-    total_ms: Milliseconds
-
-
-FinishReason = Literal["stop", "length"]
-
-
-class TokenLogprob(Message):
-    """A token that could have come, as text, with its natural log-probability."""
-
-    token_id: int = Field(ge=0)
-    text: str
-    logprob: float = Field(ge=LEAST_LOGPROB, le=0.0)
-
-
-class TokenLogprobs(TokenLogprob):
-    """The token that was taken, and the likeliest ones in its place."""
-
-    top: tuple[TokenLogprob, ...] = Field(default=(), max_length=MAX_LOGPROBS)
-
-
-class BaselineAnswer(Message):
-    """The same request without any vector."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    usage: Usage
-
-
-class GenerateResponse(Message):
-    """A finished answer. `text` ends before the stop string that ended it.
-
-    `max_tokens` is what it could have had at most; `notes` tell what was not done as it was asked.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    usage: Usage
-    receipt: Receipt
-    baseline: BaselineAnswer | None = None
-    logprobs: tuple[TokenLogprobs, ...] | None = None
-    timings: Timings
-    max_tokens: int = Field(ge=1)
-    notes: tuple[str, ...] = Field(default=(), max_length=16)
-
-
-class GenerateDelta(Message):
-    """What came since the last one. The texts of all, joined, are the answer's text."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 class EmbedRequest(Message):

@@ -9,27 +9,30 @@ from typing import Any
 
 import httpx
 import numpy as np
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.core.backbones import BackboneDescription
 from app.rpc.client import WorkerClient
-from app.rpc.messages import (
+from app.rpc.generation import (
     AppliedVector,
     BaselineAnswer,
-    EmbedRequest,
-    EmbedResponse,
-    ErrorBody,
     GenerateDelta,
-    GenerateRequest,
     GenerateResponse,
-    HealthResponse,
     Receipt,
-    StreamLine,
     Timings,
     TokenLogprob,
     TokenLogprobs,
     Usage,
+)
+from app.rpc.messages import (
+    EmbedRequest,
+    EmbedResponse,
+    ErrorBody,
+    GenerateRequest,
+    HealthResponse,
+    StreamLine,
+    unpack,
 )
 
 URL = "http://worker"
@@ -110,7 +113,8 @@ class FakeWorker:
         )
         return Response(body.model_dump_json(), media_type="application/json")
 
-    async def embed(self, request: EmbedRequest) -> Response:
+    async def embed(self, http_request: Request) -> Response:
+        request = unpack(await http_request.body(), EmbedRequest)
         self.embedded.append(request)
         if (error := self._error()) is not None:
             return error
@@ -123,7 +127,8 @@ class FakeWorker:
         )
         return Response(body.model_dump_json(), media_type="application/json")
 
-    async def generate(self, request: GenerateRequest) -> Response:
+    async def generate(self, http_request: Request) -> Response:
+        request = unpack(await http_request.body(), GenerateRequest)
         self.generated.append(request)
         if (error := self._error()) is not None:
             return error
@@ -132,7 +137,8 @@ class FakeWorker:
                 await self.released.wait()
         return Response(self._answer(request).model_dump_json(), media_type="application/json")
 
-    async def stream(self, request: GenerateRequest) -> Response:
+    async def stream(self, http_request: Request) -> Response:
+        request = unpack(await http_request.body(), GenerateRequest)
         self.generated.append(request)
         if (error := self._error()) is not None:
             return error

@@ -22,7 +22,8 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
-from app.rpc.messages import GenerateRequest, GenerateResponse
+from app.rpc.generation import GenerateResponse
+from app.rpc.messages import GenerateRequest
 from app.worker.assembly import ServingParts, serving_parts
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.serving import HIGHEST_DOSE, png, request_of

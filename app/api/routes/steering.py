@@ -8,7 +8,7 @@ from fastapi.sse import format_sse_event
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
-from app.api.schemas.steering import DeltaBody, SteerBody, SteerRequest
+from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
 from app.api.steer.generation import answer_whole
 from app.api.steer.streaming import ChoiceItem, start_answer
@@ -42,5 +42,4 @@ def _events_of(item: ChoiceItem) -> Iterator[bytes]:
     if isinstance(piece, SteerBody):
         yield format_sse_event(event="answer", data_str=piece.model_dump_json())
     else:
-        delta = DeltaBody.model_validate(piece)
-        yield format_sse_event(event="delta", data_str=delta.model_dump_json())
+        yield format_sse_event(event="delta", data_str=piece.model_dump_json())

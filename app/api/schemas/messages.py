@@ -18,12 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from app.api.schemas.fields import (
-    MAX_IMAGE_CHARACTERS,
-    MAX_PROMPT_CHARACTERS,
-    is_data_url,
-    refuse_unstorable,
-)
+from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, MAX_PROMPT_CHARACTERS, is_data_url
+from app.rpc.generation import refuse_unstorable
 
 MAX_MESSAGES: Final = 1_000
 MAX_PARTS: Final = 64

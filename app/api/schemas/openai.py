@@ -11,10 +11,11 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from app.api.schemas.bodies import RequestBody
-from app.api.schemas.fields import (
+from app.api.schemas.fields import Flag, ImageText
+from app.api.schemas.messages import LenientBody, Messages, PartText
+from app.api.schemas.steering import DemonstrationsChoice, VectorField
+from app.rpc.generation import (
     MAX_STOPS,
-    Flag,
-    ImageText,
     Penalty,
     RepetitionPenalty,
     StopText,
@@ -23,8 +24,6 @@ from app.api.schemas.fields import (
     TopLogprobs,
     TopP,
 )
-from app.api.schemas.messages import LenientBody, Messages, PartText
-from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.rpc.messages import MAX_EMBED_ITEMS
 
 MAX_MODEL_CHARACTERS: Final = 512

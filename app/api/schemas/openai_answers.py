@@ -12,13 +12,9 @@ from app.api.schemas.steering import (
     AppliedBody,
     AutoRetrievalBody,
     BackboneNameBody,
-    BaselineBody,
-    ReceiptBody,
     SteerBody,
-    TimingsBody,
-    TokenLogprobBody,
-    TokenLogprobsBody,
 )
+from app.rpc.generation import BaselineAnswer, Receipt, Timings, TokenLogprob, TokenLogprobs
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
@@ -70,7 +66,7 @@ class LogprobBody(ResponseBody):
     bytes: tuple[int, ...] | None = Field(description="Null for a part of a character.")
 
     @classmethod
-    def of(cls, found: TokenLogprobBody) -> Self:
+    def of(cls, found: TokenLogprob) -> Self:
         """In OpenAI's words."""
         # Its bytes are lost, and those of the mark that stands for them would be wrong.
         is_whole = REPLACEMENT not in found.text
@@ -90,7 +86,7 @@ class ContentLogprobBody(ResponseBody):
     top_logprobs: tuple[LogprobBody, ...]
 
     @classmethod
-    def of(cls, found: TokenLogprobsBody) -> Self:
+    def of(cls, found: TokenLogprobs) -> Self:
         """In OpenAI's words."""
         return cls(
             token=found.text,
@@ -111,10 +107,10 @@ class SteeringFacts(ResponseBody):
     """What steered an answer, with the proof."""
 
     applied: tuple[AppliedBody, ...]
-    receipt: ReceiptBody
+    receipt: Receipt
     retrieval: AutoRetrievalBody | None
-    baseline: BaselineBody | None
-    timings: TimingsBody
+    baseline: BaselineAnswer | None
+    timings: Timings
     backbone: BackboneNameBody
     max_tokens: int = Field(ge=1, description="The most tokens that the answer could have.")
     notes: tuple[str, ...] = Field(description="What was not done as it was asked.")

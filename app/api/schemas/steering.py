@@ -7,25 +7,15 @@ from pydantic import Field, model_validator
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import (
-    MAX_STOPS,
     MAX_VECTORS,
     BackboneRef,
     Flag,
     ImageText,
-    Penalty,
     Prompt,
     Reference,
-    RepetitionPenalty,
-    Seed,
-    StopText,
-    Strength,
-    Temperature,
-    TokenCount,
-    TopK,
-    TopLogprobs,
-    TopP,
 )
 from app.api.schemas.messages import Messages
+from app.rpc.generation import AppliedVector, GenerateResponse, SamplingParams, Seed, Strength
 
 MAX_IMAGES = 64
 STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"
@@ -59,7 +49,7 @@ class DemonstrationsChoice(RequestBody):
     seed: Seed = 0
 
 
-class SteerRequest(RequestBody):
+class SteerRequest(SamplingParams):
     """A prompt with its images, or a conversation, and what shall steer the answer."""
 
     prompt: Prompt | None = None
@@ -73,7 +63,6 @@ class SteerRequest(RequestBody):
     strength: Strength = 1.0
     demonstrations: DemonstrationsChoice | None = None
     instruction: Prompt | None = None
-    max_tokens: TokenCount = 32
     is_raw: Annotated[
         Flag,
         Field(description="Continue the prompt as it stands, without the chat template."),
@@ -85,24 +74,6 @@ class SteerRequest(RequestBody):
             "instead of refusing the request."
         ),
     ] = False
-    temperature: Temperature = 0.0
-    top_p: TopP = 1.0
-    top_k: TopK = 0
-    presence_penalty: Annotated[
-        Penalty, Field(description="Taken from the logits of tokens that were written.")
-    ] = 0.0
-    frequency_penalty: Annotated[
-        Penalty, Field(description="Taken from the logits once for every time a token was written.")
-    ] = 0.0
-    repetition_penalty: Annotated[
-        RepetitionPenalty, Field(description="Above 1, repeated tokens become less probable.")
-    ] = 1.0
-    logprobs: Annotated[
-        TopLogprobs | None,
-        Field(description="How many of the likeliest tokens to report with each token's own."),
-    ] = None
-    seed: Seed = 0
-    stop: Annotated[tuple[StopText, ...], Field(max_length=MAX_STOPS)] = ()
     baseline: Flag = False
     stream: Annotated[
         Flag,
@@ -130,38 +101,17 @@ class SteerRequest(RequestBody):
         return self
 
 
-class UsageBody(ResponseBody):
-    """Token counts of one answer."""
-
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
-class AppliedBody(ResponseBody):
+class AppliedBody(AppliedVector):
     """A vector that really was added."""
 
     id: UUID
     name: str
     version: int = Field(ge=1)
-    sha256: str
-    strength: float
     source: Literal["request", "retrieval", "policy"] = Field(
         description="Who asked for it: the caller, `auto`, or the server's policy."
     )
     effect: Literal["shift", "none"] = Field(
         description="`none` where the strength is 0, or all that was added comes to nothing."
-    )
-
-
-class ReceiptBody(ResponseBody):
-    """The worker's proof: the sites hit in every forward, of the sites there are."""
-
-    sites_hit: int = Field(ge=0)
-    sites_expected: int = Field(ge=0)
-    num_forwards: int = Field(ge=0)
-    kl_first_token: float | None = Field(description="In nats, against the unsteered answer.")
-    dose: float | None = Field(
-        description="Length of the shift over that of the residual stream; of all layers, the most."
     )
 
 
@@ -174,37 +124,6 @@ class AutoRetrievalBody(ResponseBody):
     threshold: float | None
 
 
-class TokenLogprobBody(ResponseBody):
-    """A token that could have come, with its natural log-probability."""
-
-    token_id: int = Field(ge=0)
-    text: str
-    logprob: float = Field(le=0)
-
-
-class TokenLogprobsBody(TokenLogprobBody):
-    """The token that was taken, and the likeliest ones in its place."""
-
-    top: tuple[TokenLogprobBody, ...]
-
-
-class BaselineBody(ResponseBody):
-    """The same request answered without any vector."""
-
-    text: str
-    finish_reason: Literal["stop", "length"]
-    usage: UsageBody
-
-
-class TimingsBody(ResponseBody):
-    """Where the request's time went, in milliseconds."""
-
-    queue_ms: float = Field(ge=0)
-    prefill_ms: float = Field(ge=0)
-    decode_ms: float = Field(ge=0)
-    total_ms: float = Field(ge=0)
-
-
 class BackboneNameBody(ResponseBody):
     """The backbone that answered."""
 
@@ -212,29 +131,10 @@ class BackboneNameBody(ResponseBody):
     name: str
 
 
-class SteerBody(ResponseBody):
+class SteerBody(GenerateResponse):
     """A generated answer, and proof of what steered it."""
 
     id: str = Field(description="The request's id.")
-    text: str
-    finish_reason: Literal["stop", "length"]
-    usage: UsageBody
     applied: tuple[AppliedBody, ...]
-    receipt: ReceiptBody
     retrieval: AutoRetrievalBody | None
-    baseline: BaselineBody | None
-    logprobs: tuple[TokenLogprobsBody, ...] | None
-    timings: TimingsBody
     backbone: BackboneNameBody
-    max_tokens: int = Field(ge=1, description="The most tokens that the answer could have.")
-    notes: tuple[str, ...] = Field(
-        description="What was not done as it was asked, or is known not to work."
-    )
-
-
-class DeltaBody(ResponseBody):
-    """What came since the last one; the texts of all, joined, are the answer's text."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobsBody, ...] | None

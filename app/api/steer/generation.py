@@ -14,17 +14,7 @@ from fastapi import Request
 from app.api.dependencies import Services
 from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import request_id_of
-from app.api.schemas.steering import (
-    AppliedBody,
-    BackboneNameBody,
-    BaselineBody,
-    ReceiptBody,
-    SteerBody,
-    SteerRequest,
-    TimingsBody,
-    TokenLogprobsBody,
-    UsageBody,
-)
+from app.api.schemas.steering import AppliedBody, BackboneNameBody, SteerBody, SteerRequest
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.receipts import effect_of, verify_receipt
@@ -33,7 +23,8 @@ from app.api.steer.vector_selection import Choice, Query, choose, find_demonstra
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.rpc.backbones import backbone_for, fingerprint_of
-from app.rpc.messages import MAX_SEED, GenerateRequest, GenerateResponse
+from app.rpc.generation import MAX_SEED, GenerateResponse
+from app.rpc.messages import GenerateRequest
 
 MAX_DEADLINE_SECONDS: Final = 3600.0
 VECTOR_HEADER: Final = "x-vlibrary-vector"
@@ -125,7 +116,9 @@ async def make_plan(
     fingerprints = [use.record.backbone.fingerprint for use in choice.vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
     served = backbone_for(wanted, await services.serving.now()).backbone
+    limit = services.settings.max_new_tokens_limit
     request = GenerateRequest(
+        **{**body.settings(), "max_tokens": min(body.max_tokens, limit)},
         request_id=request_id,
         prompt=asked.question,
         is_raw=body.is_raw,
@@ -134,17 +127,7 @@ async def make_plan(
         vectors=tuple(use.to_wire() for use in choice.vectors),
         demonstrations=await find_demonstrations(services, body.demonstrations),
         instruction=body.instruction,
-        max_tokens=min(body.max_tokens, services.settings.max_new_tokens_limit),
         fits_context=body.fits_context,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        repetition_penalty=body.repetition_penalty,
-        logprobs=body.logprobs,
-        seed=body.seed,
-        stop=body.stop,
         deadline_seconds=min(services.settings.request_timeout_seconds, MAX_DEADLINE_SECONDS),
         baseline=body.baseline,
     )
@@ -181,31 +164,22 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
     """
     chosen = plan.choice.vectors
     verify_receipt(answer.receipt, asked=chosen, backbone=plan.backbone)
+    applied = tuple(
+        AppliedBody(
+            sha256=use.record.sha256,
+            strength=use.strength,
+            id=use.record.id,
+            name=use.record.name,
+            version=use.record.version,
+            source=use.source,
+            effect=effect_of(use.strength, answer.receipt),
+        )
+        for use in chosen
+    )
     return SteerBody(
+        **{**dict(answer), "notes": (*answer.notes, *notes_on_sum(chosen))},
         id=plan.request.request_id,
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        usage=UsageBody.model_validate(answer.usage),
-        applied=tuple(
-            AppliedBody(
-                id=use.record.id,
-                name=use.record.name,
-                version=use.record.version,
-                sha256=use.record.sha256,
-                strength=use.strength,
-                source=use.source,
-                effect=effect_of(use.strength, answer.receipt),
-            )
-            for use in chosen
-        ),
-        receipt=ReceiptBody.model_validate(answer.receipt),
+        applied=applied,
         retrieval=plan.choice.retrieval,
-        baseline=None if answer.baseline is None else BaselineBody.model_validate(answer.baseline),
-        logprobs=None
-        if answer.logprobs is None
-        else tuple(TokenLogprobsBody.model_validate(item) for item in answer.logprobs),
-        timings=TimingsBody.model_validate(answer.timings),
-        max_tokens=answer.max_tokens,
-        notes=(*answer.notes, *notes_on_sum(chosen)),
         backbone=BackboneNameBody.model_validate(plan.backbone),
     )

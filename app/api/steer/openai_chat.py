@@ -18,13 +18,9 @@ from app.api.schemas.openai_answers import (
     LogprobsBody,
     SteeringFacts,
 )
-from app.api.schemas.steering import (
-    DeltaBody,
-    SteerBody,
-    TokenLogprobsBody,
-)
+from app.api.schemas.steering import SteerBody
 from app.api.steer.streaming import ChoiceItem
-from app.rpc.messages import GenerateDelta
+from app.rpc.generation import GenerateDelta, TokenLogprobs
 
 DONE: Final = format_sse_event(data_str="[DONE]")
 
@@ -93,7 +89,7 @@ class Completion:
             yield self._event(choices=(DeltaChoiceBody(index=place, delta=role),))
         if isinstance(piece, GenerateDelta):
             delta = DeltaMessageBody(content=piece.text)
-            taken = _logprobs(DeltaBody.model_validate(piece).logprobs)
+            taken = _logprobs(piece.logprobs)
             choice = DeltaChoiceBody(index=place, delta=delta, logprobs=taken)
             yield self._event(choices=(choice,))
             return
@@ -138,7 +134,7 @@ def usage_of(answers: Sequence[SteerBody]) -> CompletionUsageBody:
     )
 
 
-def _logprobs(found: Sequence[TokenLogprobsBody] | None) -> LogprobsBody | None:
+def _logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None:
     if found is None:
         return None
     return LogprobsBody(content=tuple(map(ContentLogprobBody.of, found)))

@@ -3,11 +3,11 @@
 import secrets
 from typing import Any, Final
 
-from app.api.schemas.fields import MAX_TOKENS
-from app.api.schemas.openai import ChatRequest, SamplingFields
+from app.api.schemas.openai import ChatRequest, ChatSteering, SamplingFields
 from app.api.schemas.steering import STRENGTH_OF_NOTHING, SteerRequest
 from app.api.steer.openai_models import NamedModel
 from app.core.errors import InvalidInputError
+from app.rpc.generation import MAX_TOKENS, SamplingParams
 
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TEMPERATURE: Final = 1.0
@@ -56,8 +56,8 @@ def sampling_fields(
         )
     if extra.strength != 1 and model.vector is None and extra.vector is None:
         raise InvalidInputError(STRENGTH_OF_NOTHING, details={"param": "vlibrary.strength"})
-    repetition = body.repetition_penalty
     return {
+        **_own_settings(body),
         "vector": extra.vector if model.vector is None else model.vector,
         "strength": extra.strength,
         "demonstrations": extra.demonstrations,
@@ -66,12 +66,19 @@ def sampling_fields(
         "fits_context": max_tokens is None or max_tokens > max_tokens_limit,
         "temperature": DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
-        "top_k": extra.top_k if body.top_k is None else body.top_k,
         "presence_penalty": body.presence_penalty or 0.0,
         "frequency_penalty": body.frequency_penalty or 0.0,
-        "repetition_penalty": extra.repetition_penalty if repetition is None else repetition,
         # Without a seed OpenAI's answers differ from time to time.
         "seed": secrets.randbits(SEED_BITS) if body.seed is None else body.seed % 2**SEED_BITS,
         "stop": tuple(body.stop or ()),
         "stream": bool(body.stream),
     }
+
+
+def _own_settings(body: SamplingFields) -> dict[str, Any]:
+    """The settings that OpenAI has no word for: beside its fields, as others take them, or ours."""
+    found = {}
+    for name in SamplingParams.model_fields.keys() & ChatSteering.model_fields.keys():
+        beside = getattr(body, name)
+        found[name] = getattr(body.vlibrary, name) if beside is None else beside
+    return found

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from app.api.steer.vector_selection import ChosenVector
 from app.core.backbones import BackboneDescription
 from app.core.errors import SteeringError
-from app.rpc.messages import Receipt
+from app.rpc.generation import Receipt
 
 BRANCHES: Final = 2
 # Rounding alone leaves less of what cancels out.

@@ -16,7 +16,8 @@ from app.api.http.cancellation import iterate_until_disconnect, merged
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.generation import Plan, make_plan, proven_answer
-from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
+from app.rpc.generation import GenerateDelta, GenerateResponse
+from app.rpc.messages import GenerateRequest
 
 # A proxy that waits for exactly as long as the setting must not be faster.
 PROMPTNESS: Final = 0.9

@@ -9,13 +9,12 @@ from time import monotonic
 import numpy as np
 
 from app.core.errors import SteeringError
-from app.rpc.messages import (
+from app.rpc.generation import (
     LEAST_LOGPROB,
     AppliedVector,
     BaselineAnswer,
     FinishReason,
     GenerateDelta,
-    GenerateRequest,
     GenerateResponse,
     Receipt,
     Timings,
@@ -23,6 +22,7 @@ from app.rpc.messages import (
     TokenLogprobs,
     Usage,
 )
+from app.rpc.messages import GenerateRequest
 from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 

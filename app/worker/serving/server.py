@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
@@ -15,15 +14,15 @@ from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryErr
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
 from app.core.tracing import telemetry
+from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import (
     EmbedRequest,
     EmbedResponse,
     ErrorBody,
-    GenerateDelta,
     GenerateRequest,
-    GenerateResponse,
     HealthResponse,
     StreamLine,
+    unpack,
 )
 from app.worker.serving.access import OnlyTheApi
 from app.worker.serving.service import Serving
@@ -61,7 +60,6 @@ def create_app(
         middleware=[] if secret is None else [Middleware(OnlyTheApi, secret=secret)],
     )
     app.add_exception_handler(VLibraryError, _failed)
-    app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(Exception, _failed)
 
     @app.get("/health")
@@ -73,11 +71,13 @@ def create_app(
         return Response(expose(serving.metrics.registry.collect()), media_type=MEDIA_TYPE)
 
     @app.post("/generate", response_model=GenerateResponse)
-    async def generate(body: GenerateRequest, request: Request) -> object:
+    async def generate(request: Request) -> object:
+        body = unpack(await request.body(), GenerateRequest)
         return await _unless_gone(request, serving.generate(body))
 
     @app.post("/generate/stream", response_model=None)
-    async def stream(body: GenerateRequest, request: Request) -> Response:
+    async def stream(request: Request) -> Response:
+        body = unpack(await request.body(), GenerateRequest)
         parts = serving.stream(body)
         # What is refused before the first token has its own status.
         first = await _unless_gone(request, anext(parts))
@@ -86,7 +86,8 @@ def create_app(
         return StreamingResponse(_lines(first, parts), media_type=LINES)
 
     @app.post("/embed", response_model=EmbedResponse)
-    async def embed(body: EmbedRequest, request: Request) -> object:
+    async def embed(request: Request) -> object:
+        body = unpack(await request.body(), EmbedRequest)
         return await _unless_gone(request, serving.embed(body))
 
     return app
@@ -164,16 +165,3 @@ async def _failed(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         _body_of(public_error).model_dump(mode="json"), status_code=_status_of(public_error)
     )
-
-
-async def _malformed(_request: Request, error: Exception) -> JSONResponse:
-    # The places alone: the values may be prompts and images.
-    places = []
-    if isinstance(error, RequestValidationError):
-        places = [".".join(map(str, problem["loc"])) for problem in error.errors()]
-    body = ErrorBody(
-        code="invalid-input",
-        message="The message is not one of this worker's version",
-        details={"places": list(places)},
-    )
-    return JSONResponse(body.model_dump(mode="json"), status_code=422)

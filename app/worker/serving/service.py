@@ -22,13 +22,8 @@ from app.method.backbone.context import check_length
 from app.method.backbone.embedding import embed, space_id
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.rpc.messages import (
-    EmbedRequest,
-    EmbedResponse,
-    GenerateDelta,
-    GenerateRequest,
-    GenerateResponse,
-)
+from app.rpc.generation import GenerateDelta, GenerateResponse
+from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Increment, Listener, Sequence
 from app.worker.serving.metrics import Metrics, RequestTracker

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.schemas.fields import refuse_unstorable
 from app.api.steer.images import read_image
 from app.core.errors import (
     InvalidImageError,
     TooLargeError,
 )
 from app.core.pictures import PictureLimits, check_picture
+from app.rpc.generation import refuse_unstorable
 
 LIMITS = PictureLimits(
     max_bytes=200_000,

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from app.api.dependencies import Services
-from app.rpc.messages import ErrorBody, TokenLogprob, TokenLogprobs
+from app.rpc.generation import TokenLogprob, TokenLogprobs
+from app.rpc.messages import ErrorBody
 from tests.fakes.api_calls import png
 from tests.fakes.live_server import serving
 from tests.fakes.worker import DIMENSION, FakeWorker, embedding_of

@@ -27,7 +27,8 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.rpc.backbones import ServingWorkers, backbone_for
-from app.rpc.messages import AppliedVector, HealthResponse, Receipt
+from app.rpc.generation import AppliedVector, Receipt
+from app.rpc.messages import HealthResponse
 from tests.fakes.records import vector_record
 from tests.fakes.worker import FakeWorker, backbone
 

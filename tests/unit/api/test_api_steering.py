@@ -7,7 +7,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.rpc.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
+from app.rpc.generation import AppliedVector, GenerateResponse
+from app.rpc.messages import ErrorBody, GenerateRequest
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio

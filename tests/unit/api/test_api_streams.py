@@ -4,7 +4,8 @@ import httpx
 import pytest
 
 from app.api.dependencies import Services
-from app.rpc.messages import AppliedVector, ErrorBody, GenerateRequest, GenerateResponse
+from app.rpc.generation import AppliedVector, GenerateResponse
+from app.rpc.messages import ErrorBody, GenerateRequest
 from tests.fakes.streams import events_in
 from tests.fakes.worker import FakeWorker
 

@@ -8,17 +8,16 @@ import pytest
 from app.core.errors import WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.decoding import lines_of
-from app.rpc.messages import (
+from app.rpc.generation import (
     GenerateDelta,
-    GenerateRequest,
     GenerateResponse,
     Receipt,
-    StreamLine,
     Timings,
     TokenLogprob,
     TokenLogprobs,
     Usage,
 )
+from app.rpc.messages import GenerateRequest, StreamLine
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio

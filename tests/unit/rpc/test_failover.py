@@ -7,7 +7,8 @@ import pytest
 
 from app.core.errors import BusyError, IncompatibleBackboneError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
-from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest, GenerateResponse
+from app.rpc.generation import GenerateResponse
+from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
 from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio

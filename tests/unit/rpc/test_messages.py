@@ -1,19 +1,39 @@
 import uuid
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
+from app.core.errors import InvalidInputError
+from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest, VectorUse, pack, unpack
 
 VECTOR = {"sha256": "a" * 64, "vector_id": str(uuid.uuid4()), "name": "n", "version": 1}
 
 
 @given(images=st.lists(st.binary(min_size=1, max_size=200), max_size=4))
-def test_image_bytes_survive_the_wire(images: list[bytes]) -> None:
-    request = GenerateRequest(request_id="r", prompt="p", images=tuple(images))
-    assert GenerateRequest.model_validate_json(request.model_dump_json()) == request
+def test_images_travel_as_they_are(images: list[bytes]) -> None:
+    use = VectorUse.model_validate(VECTOR)
+    request = GenerateRequest(request_id="r", prompt="p", images=tuple(images), vectors=(use,))
+    packed = pack(request)
+    assert unpack(packed, GenerateRequest) == request
+    assert all(image in packed for image in images)
+
+
+@given(body=st.binary(max_size=200))
+def test_what_is_no_message_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInputError, match="this worker's version"):
+        unpack(body, GenerateRequest)
+
+
+def test_a_refusal_tells_places_and_no_values() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        unpack(
+            msgpack.packb({"request_id": 5, "prompt": "secret", "images": ["x"]}), GenerateRequest
+        )
+    assert caught.value.details == {"places": ["request_id", "images.0"]}
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +42,7 @@ def test_image_bytes_survive_the_wire(images: list[bytes]) -> None:
         {"max_tokens": 10**9},
         {"max_tokens": 0},
         {"temperature": float("nan")},
-        {"top_p": 0},
+        {"top_p": -0.1},
         {"seed": -1},
         {"stop": ["x"] * 17},
         {"stop": [""]},

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import msgpack
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +26,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
-from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
+from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest, pack
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.preprocessing import SEEN_TOGETHER
 from tests.fakes.backbones import lose_a_hook, tiny_examples
@@ -272,14 +273,16 @@ async def test_malformed_and_oversized_messages_are_refused_without_an_echo(
     client, transport = over_http(backbone, parts)
     await client.aclose()
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
-        malformed = await http.post("/generate", json={"prompt": "a secret", "request_id": 5})
+        strange = msgpack.packb({"prompt": "a secret", "request_id": 5})
+        malformed = await http.post("/generate", content=strange)
         oversized = await http.post("/generate", content=b" " * 200_000)
         nothing = await http.post("/embed", content=b"\xff")
     assert malformed.status_code == 422
     assert malformed.json()["code"] == "invalid-input"
     assert "secret" not in malformed.text
     assert oversized.status_code == 413
-    assert nothing.status_code in {400, 422}
+    assert malformed.json()["details"] == {"places": ["request_id"]}
+    assert (nothing.status_code, nothing.json()["details"]) == (422, {"places": [""]})
 
 
 async def test_a_client_that_leaves_frees_its_row(backbone: Backbone, parts: Parts) -> None:
@@ -303,8 +306,7 @@ async def test_an_unexpected_failure_is_an_answer_and_not_a_traceback(
     client, transport = over_http(backbone, parts)
     await client.aclose()
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
-        body = request_of().model_dump(mode="json")
-        answer = await http.post("/generate", json=body)
+        answer = await http.post("/generate", content=pack(request_of()))
     assert answer.status_code == 500
     assert answer.json()["code"] == "error"
     assert "secret" not in answer.text

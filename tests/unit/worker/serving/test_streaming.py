@@ -6,7 +6,8 @@ import pytest
 
 from app.core.errors import DeadlineExceededError, InvalidImageError, InvalidInputError
 from app.method.backbone.loading import Backbone
-from app.rpc.messages import GenerateDelta, GenerateRequest, GenerateResponse
+from app.rpc.generation import GenerateDelta, GenerateResponse
+from app.rpc.messages import GenerateRequest
 from tests.fakes.serving import ENDLESS, Parts, over_http, request_of
 from tests.fakes.waiting import until
 
