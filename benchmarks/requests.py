@@ -21,8 +21,8 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.steering.injection import ShiftHooks
 from app.method.steering.vectors import InContextVectors
+from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence as Row
 from app.worker.engine.weights import PackedWeights
 from tools.pocket.questions import sample_question
@@ -136,7 +136,7 @@ def row_of(asked: Asked, *, num_tokens: int) -> Row:
     return Row(
         id=f"bench-{next(_numbers)}",
         inputs=dict(asked.inputs),
-        sampling=SamplingParams(max_new_tokens=num_tokens),
+        sampling=SamplingParams(max_tokens=num_tokens),
         shift=asked.shift,
     )
 

@@ -13,7 +13,8 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import TOKEN_KEYS
 from app.method.backbone.vision import encode_images, join_features, takes_precomputed
 from app.method.steering.injection import inject
-from app.worker.engine.sampling import Sampler, SamplingParams, sample
+from app.rpc.generation import SamplingParams
+from app.worker.engine.sampling import Sampler, sample
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.families import tiny_inputs, tiny_model
 from tests.fakes.family_configs import FAMILIES
@@ -85,7 +86,7 @@ class RequestSpec:
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
+            max_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed
         )
 
 
@@ -123,7 +124,7 @@ def sampled_alone(
     with torch.inference_mode(), nullcontext() if shift is None else inject(backbone, shift[None]):
         drawn = model.generate(
             **inputs,
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=sampling.max_tokens,
             do_sample=False,
             logits_processor=LogitsProcessorList([_Draw(sampling)]),
         )

@@ -2,8 +2,8 @@
 
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
+from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 
 
@@ -21,7 +21,7 @@ def greedy(backbone: Backbone, prompts: list[PromptText], **options: int) -> lis
         Sequence(
             id=str(index),
             inputs=encode_prompts(backbone, [prompt]).inputs,
-            sampling=SamplingParams(max_new_tokens=options.get("max_new_tokens", 8)),
+            sampling=SamplingParams(max_tokens=options.get("max_new_tokens", 8)),
         )
         for index, prompt in enumerate(prompts)
     ]

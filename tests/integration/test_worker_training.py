@@ -36,9 +36,9 @@ from app.method.steering.generation import generate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.method.training.progress import TrainingProgress
+from app.rpc.generation import SamplingParams
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from app.worker.training import runner as training_module
 from app.worker.training.runner import Trainer
@@ -234,7 +234,7 @@ async def test_serving_goes_on_beside_a_training_and_is_not_touched_by_it(
 
     def make() -> Sequence:
         return Sequence(
-            id="beside", inputs=inputs, sampling=SamplingParams(max_new_tokens=8), keeps_first=True
+            id="beside", inputs=inputs, sampling=SamplingParams(max_tokens=8), keeps_first=True
         )
 
     beside = await bench.device.generate("beside", make)

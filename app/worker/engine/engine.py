@@ -213,9 +213,9 @@ class Engine:
     ) -> dict[int, TokenScore]:
         """The scores of the tokens of those rows that ask for them, by place."""
         asked = {
-            place: row.sampling.top_logprobs
+            place: row.sampling.logprobs
             for place, row in enumerate(rows)
-            if row.sampling.top_logprobs is not None
+            if row.sampling.logprobs is not None
         }
         if not asked:
             return {}

@@ -14,48 +14,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from app.core.errors import VLibraryError
+from app.rpc.generation import SamplingParams
 
 LEAST_TEMPERATURE: Final = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingParams:
-    """How one sequence picks its tokens and when it ends.
-
-    Attributes:
-        max_new_tokens: At most this many tokens, the end-of-sequence token included.
-        temperature: 0 picks the likeliest token.
-        top_p: Keep the smallest set of tokens with at least this probability.
-        top_k: Keep this many likeliest tokens; 0 keeps all.
-        presence_penalty: Taken off the logit of every token that the answer has.
-        frequency_penalty: The same, once for each time that the answer has it.
-        repetition_penalty: Divides positive and multiplies negative logits of tokens that the
-            prompt or the answer has; 1 changes nothing.
-        seed: Equal seeds draw equal tokens, whatever else runs in the batch.
-        stop: Texts that end the answer and are not part of it.
-        top_logprobs: Tell the probabilities of the tokens taken and of this many likeliest ones;
-            none tells nothing.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    top_logprobs: int | None = None
-
-    @property
-    def has_penalties(self) -> bool:
-        """Whether earlier tokens matter."""
-        return (self.presence_penalty, self.frequency_penalty, self.repetition_penalty) != (0, 0, 1)
-
-    def generator(self) -> torch.Generator | None:
-        """The row's own source of randomness, none when it needs none."""
-        return torch.Generator().manual_seed(self.seed) if self.temperature > 0 else None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -72,11 +33,19 @@ class Sampler:
     sampling: SamplingParams
     prompt_ids: Rows[int] = ()
     answer_ids: Rows[int] = ()
-    generator: torch.Generator | None = field(init=False)
+    generator: torch.Generator | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Gives the row its own source of randomness."""
-        self.generator = self.sampling.generator()
+        # Equal seeds draw equal tokens, whatever else runs in the batch.
+        if self.sampling.temperature > 0:
+            self.generator = torch.Generator().manual_seed(self.sampling.seed)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether earlier tokens matter."""
+        one = self.sampling
+        return (one.presence_penalty, one.frequency_penalty, one.repetition_penalty) != (0, 0, 1)
 
 
 def sample(
@@ -118,7 +87,7 @@ def _penalised(
     logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
 ) -> Float[Tensor, "rows vocab"]:
     """The logits less what earlier tokens cost; as they are where no row has a penalty."""
-    penalised = [place for place, one in enumerate(samplers) if one.sampling.has_penalties]
+    penalised = [place for place, one in enumerate(samplers) if one.has_penalties]
     if not penalised:
         return logits
     places = torch.tensor(penalised, device=logits.device)

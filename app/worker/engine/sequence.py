@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import VLibraryError
+from app.rpc.generation import SamplingParams
 from app.worker.engine.collate import layout_of
 from app.worker.engine.detokenizer import Decode, Detokenizer
-from app.worker.engine.sampling import Sampler, SamplingParams, TokenScore
+from app.worker.engine.sampling import Sampler, TokenScore
 
 Shift = Float[Tensor, "layers 2 hidden"]
 
@@ -145,7 +146,7 @@ class Sequence:
     def _text_so_far(self, decode: Decode) -> Detokenizer | None:
         """None where nobody looks at the text before it is whole."""
         sampling = self.sampling
-        is_scored = sampling.top_logprobs is not None
+        is_scored = sampling.logprobs is not None
         is_watched = self.listener is not None or sampling.stop or is_scored
         if is_watched and self._growing is None:
             self._growing = Detokenizer(decode, stop=self.sampling.stop)
@@ -160,7 +161,7 @@ class Sequence:
             self.scores.append(replace(score, top=tuple(top)))
         if growing is not None and growing.is_stopped:
             self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.sampling.max_new_tokens:
+        elif len(self.token_ids) >= self.sampling.max_tokens:
             self.finish_reason = "length"
 
     def _tell(self, growing: Detokenizer | None) -> None:

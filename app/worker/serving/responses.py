@@ -17,30 +17,20 @@ from app.rpc.generation import (
     GenerateDelta,
     GenerateResponse,
     Receipt,
+    SamplingParams,
     Timings,
     TokenLogprob,
     TokenLogprobs,
     Usage,
 )
 from app.rpc.messages import GenerateRequest
-from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
+from app.worker.engine.sampling import ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 
 
 def sampling_of(request: GenerateRequest, *, max_new_tokens: int) -> SamplingParams:
     """How the request's tokens are picked, at most so many."""
-    return SamplingParams(
-        max_new_tokens=max_new_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        stop=request.stop,
-        top_logprobs=request.logprobs,
-    )
+    return SamplingParams(**{**request.settings(), "max_tokens": max_new_tokens})
 
 
 def response_of(
@@ -97,7 +87,7 @@ def response_of(
             decode_ms=_milliseconds(answered.first, answered.ended),
             total_ms=_milliseconds(began, monotonic()),
         ),
-        max_tokens=answered.sampling.max_new_tokens,
+        max_tokens=answered.sampling.max_tokens,
         notes=notes,
     )
 

@@ -11,7 +11,7 @@ from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import load_backbone
 from app.method.steering.vectors import InContextVectors
-from app.worker.engine.sampling import SamplingParams
+from app.rpc.generation import SamplingParams
 from app.worker.engine.sequence import Sequence
 from app.worker.serving.responses import first_token_divergence
 from tests.fakes.serving import png, request_of, running_parts
@@ -84,7 +84,7 @@ def divergence() -> object:
         Sequence(
             id=name,
             inputs={"input_ids": torch.ones(1, 1, dtype=torch.long)},
-            sampling=SamplingParams(max_new_tokens=1),
+            sampling=SamplingParams(max_tokens=1),
         )
         for name in ("steered", "plain")
     ]

@@ -19,9 +19,9 @@ from app.core.errors import (
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.generation import generate
+from app.rpc.generation import SamplingParams
 from app.worker.device import DeviceThread, Turn, _Order
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from tests.fakes.waiting import until
 
@@ -45,7 +45,7 @@ def _maker(backbone: Backbone, name: str, *, max_new_tokens: int = 6) -> Callabl
         return Sequence(
             id=name,
             inputs=encode_prompts(backbone, [prompt]).inputs,
-            sampling=SamplingParams(max_new_tokens=max_new_tokens),
+            sampling=SamplingParams(max_tokens=max_new_tokens),
         )
 
     return make

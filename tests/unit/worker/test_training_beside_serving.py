@@ -12,9 +12,9 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
+from app.rpc.generation import SamplingParams
 from app.worker.device import DeviceThread, Turn
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import tiny_examples
 from tests.fakes.waiting import until
@@ -32,7 +32,7 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
         id=name,
         inputs=encode_prompts(backbone, [prompt]).inputs,
         # A token that was taken once is always taken again.
-        sampling=SamplingParams(max_new_tokens=80, presence_penalty=-2.0),
+        sampling=SamplingParams(max_tokens=80, presence_penalty=-2.0),
         listener=lambda _: on_token(),
     )
 

@@ -18,8 +18,8 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.steering.generation import generate
 from app.method.steering.injection import inject
+from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import lose_a_hook, tiny_examples
 from tests.fakes.sequences import greedy, run
@@ -67,7 +67,7 @@ def test_a_mixed_batch_equals_each_request_alone(backbone: Backbone, engine: Eng
             inputs=(
                 cache.encode([prompt]) if index % 2 else encode_prompts(backbone, [prompt])
             ).inputs,
-            sampling=SamplingParams(max_new_tokens=length),
+            sampling=SamplingParams(max_tokens=length),
             shift=shift,
             keeps_first=True,
         )
@@ -104,7 +104,7 @@ def test_sampled_rows_do_not_depend_on_their_neighbours(backbone: Backbone, engi
                 id=str(index),
                 inputs=encode_prompts(backbone, [prompt]).inputs,
                 sampling=SamplingParams(
-                    max_new_tokens=10, temperature=1.2, top_p=0.95, top_k=50, seed=index
+                    max_tokens=10, temperature=1.2, top_p=0.95, top_k=50, seed=index
                 ),
                 shift=_shift(backbone, index) if index % 2 else None,
             )

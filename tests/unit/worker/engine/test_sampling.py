@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from app.core.errors import VLibraryError
-from app.worker.engine.sampling import Sampler, SamplingParams, sample, score_tokens
+from app.rpc.generation import SamplingParams
+from app.worker.engine.sampling import Sampler, sample, score_tokens
 
 VOCAB = 40
 
@@ -27,7 +28,7 @@ def _draws(logits: torch.Tensor, sampling: SamplingParams, *, count: int) -> lis
 
 def test_greedy_rows_take_the_likeliest_token() -> None:
     logits = _logits(rows=5, seed=0)
-    greedy = Sampler(sampling=SamplingParams(max_new_tokens=1))
+    greedy = Sampler(sampling=SamplingParams(max_tokens=1))
     assert sample(logits, [greedy] * 5) == logits.argmax(-1).tolist()
 
 
@@ -35,8 +36,8 @@ def test_greedy_rows_take_the_likeliest_token() -> None:
 @settings(max_examples=25)
 def test_a_seeded_row_draws_the_same_whoever_runs_beside_it(seed: int, neighbours: int) -> None:
     logits = _logits(rows=neighbours + 1, seed=1)
-    drawn = SamplingParams(max_new_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
-    other = SamplingParams(max_new_tokens=1, temperature=1.5, seed=seed + 1)
+    drawn = SamplingParams(max_tokens=1, temperature=0.8, top_p=0.9, top_k=20, seed=seed)
+    other = SamplingParams(max_tokens=1, temperature=1.5, seed=seed + 1)
     samplings = [other] * neighbours + [drawn]
     together = sample(logits, [Sampler(sampling=one) for one in samplings])
     alone = sample(logits[-1:], [Sampler(sampling=drawn)])
@@ -45,21 +46,19 @@ def test_a_seeded_row_draws_the_same_whoever_runs_beside_it(seed: int, neighbour
 
 def test_top_k_keeps_the_k_likeliest_tokens() -> None:
     logits = _logits(rows=1, seed=2)
-    drawn = _draws(logits, SamplingParams(max_new_tokens=1, temperature=5.0, top_k=3), count=200)
+    drawn = _draws(logits, SamplingParams(max_tokens=1, temperature=5.0, top_k=3), count=200)
     assert set(drawn) == set(logits[0].topk(3).indices.tolist())
 
 
 def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
     probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
-    nucleus = SamplingParams(max_new_tokens=1, temperature=1.0, top_p=0.7)
+    nucleus = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.7)
     assert set(_draws(probabilities.log(), nucleus, count=200)) == {0, 1}
 
 
 def test_draws_follow_the_distribution() -> None:
     probabilities = torch.tensor([[0.7, 0.2, 0.1]])
-    drawn = _draws(
-        probabilities.log(), SamplingParams(max_new_tokens=1, temperature=1.0), count=2000
-    )
+    drawn = _draws(probabilities.log(), SamplingParams(max_tokens=1, temperature=1.0), count=2000)
     for token, probability in enumerate(probabilities[0].tolist()):
         # Five standard deviations of a binomial count.
         spread = 5 * (probability * (1 - probability) / 2000) ** 0.5
@@ -68,14 +67,14 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_a_tiny_temperature_is_greedy_and_not_an_error() -> None:
     logits = _logits(rows=1, seed=3) * 1e4
-    drawn = _draws(logits, SamplingParams(max_new_tokens=1, temperature=1e-300), count=3)
+    drawn = _draws(logits, SamplingParams(max_tokens=1, temperature=1e-300), count=3)
     assert drawn == [int(logits.argmax())] * 3
 
 
 def _sampled(
     logits: torch.Tensor, *, answer: list[int], prompt: list[int], **penalties: float
 ) -> int:
-    sampling = SamplingParams(max_new_tokens=1, **penalties)  # type: ignore[arg-type]  # numbers all
+    sampling = SamplingParams(max_tokens=1, **penalties)
     sampler = Sampler(sampling=sampling, prompt_ids=prompt, answer_ids=answer)
     return _token(logits, sampler)
 
@@ -125,10 +124,10 @@ def test_rows_are_read_back_once_whatever_their_settings(monkeypatch: pytest.Mon
     for name in ("tolist", "item", "__int__", "__index__", "__bool__"):
         counted(name)
     mixed = [
-        SamplingParams(max_new_tokens=1),
-        SamplingParams(max_new_tokens=1, temperature=0.7, top_k=3),
-        SamplingParams(max_new_tokens=1, temperature=1.2, top_p=0.8, presence_penalty=1.0),
-        SamplingParams(max_new_tokens=1, repetition_penalty=1.3),
+        SamplingParams(max_tokens=1),
+        SamplingParams(max_tokens=1, temperature=0.7, top_k=3),
+        SamplingParams(max_tokens=1, temperature=1.2, top_p=0.8, presence_penalty=1.0),
+        SamplingParams(max_tokens=1, repetition_penalty=1.3),
     ]
     samplers = [Sampler(sampling=one, prompt_ids=[1], answer_ids=[2]) for one in mixed]
     sample(_logits(rows=4, seed=8), samplers)
@@ -141,7 +140,7 @@ def test_a_row_gets_alone_what_it_gets_among_others(seed: int, data: st.DataObje
     rows = data.draw(st.integers(2, 6))
     chosen = [
         SamplingParams(
-            max_new_tokens=1,
+            max_tokens=1,
             temperature=data.draw(st.sampled_from([0.0, 0.5, 1.5])),
             top_k=data.draw(st.sampled_from([0, 1, 4, 100])),
             top_p=data.draw(st.sampled_from([1.0, 0.9, 0.2])),
@@ -164,8 +163,8 @@ def test_a_row_gets_alone_what_it_gets_among_others(seed: int, data: st.DataObje
 def test_a_row_without_numbers_fails_alone() -> None:
     logits = _logits(rows=3, seed=5)
     logits[1, 7] = torch.nan
-    drawn = SamplingParams(max_new_tokens=1, temperature=1.0)
-    for sampling in (SamplingParams(max_new_tokens=1), drawn):
+    drawn = SamplingParams(max_tokens=1, temperature=1.0)
+    for sampling in (SamplingParams(max_tokens=1), drawn):
         first, second, third = sample(logits, [Sampler(sampling=sampling) for _ in range(3)])
         assert isinstance(first, int)
         assert isinstance(second, VLibraryError)
@@ -176,6 +175,3 @@ def test_the_least_repetition_penalty_and_tokens_beyond_the_head_are_no_error() 
     logits = _logits(rows=1, seed=6)
     picked = _sampled(logits, answer=[3], prompt=[VOCAB + 5], repetition_penalty=0.01)
     assert 0 <= picked < VOCAB
-    sampling = SamplingParams(max_new_tokens=1, temperature=1.0, repetition_penalty=1e-39)
-    (result,) = sample(logits, [Sampler(sampling=sampling, answer_ids=[3])])
-    assert isinstance(result, int | Exception)

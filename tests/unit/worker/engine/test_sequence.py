@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.worker.engine.sampling import SamplingParams, ScoredToken, TokenScore
+from app.rpc.generation import SamplingParams
+from app.worker.engine.sampling import ScoredToken, TokenScore
 from app.worker.engine.sequence import Increment, Sequence
 
 END = 0
@@ -17,7 +18,7 @@ def _answered(letters: str, *, stop: tuple[str, ...] = (), max_new_tokens: int =
     sequence = Sequence(
         id="one",
         inputs={"input_ids": torch.ones((1, 3), dtype=torch.long)},
-        sampling=SamplingParams(max_new_tokens=max_new_tokens, stop=stop),
+        sampling=SamplingParams(max_tokens=max_new_tokens, stop=stop),
     )
     for token_id in [*map(ord, letters), END]:
         if not sequence.is_finished:
@@ -78,7 +79,7 @@ def test_scores_cover_the_text_that_is_shown_and_no_more(letters: str, stop: lis
         sequence = Sequence(
             id="one",
             inputs={"input_ids": torch.ones((1, 3), dtype=torch.long)},
-            sampling=SamplingParams(max_new_tokens=1000, stop=tuple(stop), top_logprobs=1),
+            sampling=SamplingParams(max_tokens=1000, stop=tuple(stop), logprobs=1),
             listener=listener,
         )
         for token_id in [*map(ord, letters), END]:

@@ -13,9 +13,9 @@ import torch
 from app.core.errors import BusyError, InvalidInputError, NotFoundError
 from app.core.metrics import MEDIA_TYPE, expose
 from app.method.backbone.loading import Backbone
+from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
 from app.worker.device import Turn
-from app.worker.engine.sampling import SamplingParams
 from app.worker.engine.sequence import Sequence
 from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
 from app.worker.serving.server import create_app
@@ -28,7 +28,7 @@ def _sequence(**changes: object) -> Sequence:
     sequence = Sequence(
         id="one",
         inputs={"input_ids": torch.ones((1, 7), dtype=torch.long)},
-        sampling=SamplingParams(max_new_tokens=5),
+        sampling=SamplingParams(max_tokens=5),
     )
     for name, value in changes.items():
         setattr(sequence, name, value)
