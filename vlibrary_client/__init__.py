@@ -25,7 +25,7 @@ from vlibrary_client.answers import (
     TokenLogprobs,
     Usage,
 )
-from vlibrary_client.arguments import Demonstrations, VectorUse
+from vlibrary_client.arguments import Demonstrations, SteerOptions, VectorUse
 from vlibrary_client.async_client import AsyncClient
 from vlibrary_client.client import Client
 from vlibrary_client.errors import (
@@ -116,6 +116,7 @@ __all__ = [
     "Receipt",
     "RequestTimeoutError",
     "Retrieval",
+    "SteerOptions",
     "SteeringError",
     "Timings",
     "TokenLogprob",

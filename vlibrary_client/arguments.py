@@ -41,14 +41,41 @@ VectorChoice: TypeAlias = VectorRef | VectorUse | Sequence[VectorRef | VectorUse
 
 
 class SteerOptions(TypedDict, total=False):
-    """What `client.steer.stream` takes; described at `client.steer.generate`."""
+    """What `client.steer.generate` and `stream` take beside the prompt.
+
+    What is not given is as the server has it, which is in brackets.
+
+    Attributes:
+        images: Pillow images, encoded bytes, paths or `data:` URLs.
+        backbone: The name or fingerprint of the backbone that answers; needed where several are
+            served and no vector tells.
+        vector: What steers: a reference or result, a `VectorUse`, several of them, `"auto"` to
+            retrieve one (the answer is unsteered when none fits), or `None`.
+        strength: The factor of every vector that names none itself (1).
+        demonstrations: Items of a data set to put before the question.
+        instruction: A text before everything else.
+        max_tokens: The most tokens to generate (32).
+        fits_context: Lower `max_tokens` to what there is room for instead of refusing (False).
+        temperature: 0 takes the most probable token every time (0).
+        top_p: Sample from the smallest set of tokens with this probability (1).
+        top_k: Sample from this many tokens; 0 for all (0).
+        presence_penalty: Taken from the logits of tokens that were written (0).
+        frequency_penalty: Taken from them once for every time a token was written (0).
+        repetition_penalty: Above 1, repeated tokens become less probable (1).
+        logprobs: Report every token's log-probability, and so many of the likeliest others.
+        seed: Of the sampling (0).
+        stop: Texts that end the answer.
+        baseline: Also answer without any vector, to compare (False).
+    """
 
     images: Sequence[ImageSource]
+    backbone: str | None
     vector: VectorChoice
     strength: float
     demonstrations: Demonstrations | None
     instruction: str | None
     max_tokens: int
+    fits_context: bool
     temperature: float
     top_p: float
     top_k: int

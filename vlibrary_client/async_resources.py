@@ -12,12 +12,9 @@ from vlibrary_client.answer_streams import AsyncAnswerStream
 from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
     DatasetRef,
-    Demonstrations,
     SteerOptions,
-    VectorChoice,
     VectorRef,
 )
-from vlibrary_client.images import ImageSource
 from vlibrary_client.transport import AsyncTransport
 from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
 from vlibrary_client.uploads import DatasetSource, parquet_file
@@ -143,46 +140,12 @@ class AsyncSteering:
         self,
         prompt: str,
         *,
-        images: Sequence[ImageSource] = (),
-        vector: VectorChoice = None,
-        strength: float = 1.0,
-        demonstrations: Demonstrations | None = None,
-        instruction: str | None = None,
-        max_tokens: int = 32,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        repetition_penalty: float = 1.0,
-        logprobs: int | None = None,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        baseline: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - the same spelling as the sync client
+        **options: Unpack[SteerOptions],
     ) -> Answer:
         """As `Steering.generate`."""
-        call = await asyncio.to_thread(
-            queries.generate,
-            prompt,
-            images=images,
-            vector=vector,
-            strength=strength,
-            demonstrations=demonstrations,
-            instruction=instruction,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            repetition_penalty=repetition_penalty,
-            logprobs=logprobs,
-            seed=seed,
-            stop=stop,
-            baseline=baseline,
-            timeout_seconds=timeout,
-        )
+        # Images may be files.
+        call = await asyncio.to_thread(queries.generate, prompt, options, timeout_seconds=timeout)
         return await self._transport.send(call)
 
     def stream(

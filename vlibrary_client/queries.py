@@ -1,6 +1,6 @@
 """The requests that ask the backbone or the index, as values; no I/O but reading image files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -74,60 +74,44 @@ def _demonstrations_json(demonstrations: Demonstrations | None) -> dict[str, Any
 
 
 def generate(
-    prompt: str,
-    *,
-    images: Sequence[ImageSource] = (),
-    vector: VectorChoice = None,
-    strength: float = 1.0,
-    demonstrations: Demonstrations | None = None,
-    instruction: str | None = None,
-    max_tokens: int = 32,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    presence_penalty: float = 0.0,
-    frequency_penalty: float = 0.0,
-    repetition_penalty: float = 1.0,
-    logprobs: int | None = None,
-    seed: int = 0,
-    stop: Sequence[str] = (),
-    baseline: bool = False,
-    timeout_seconds: float | None = None,
+    prompt: str, options: SteerOptions, *, timeout_seconds: float | None = None
 ) -> Call[Answer]:
-    """Answers a prompt, steered by the vectors chosen."""
+    """Answers a prompt, steered by the vectors chosen.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    unknown = sorted(set(options) - set(SteerOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"there is no option {', '.join(unknown)}")
+    body: dict[str, Any] = {"prompt": prompt, **options}
+    for name, convert in _CONVERTED.items():
+        if name in body:
+            body[name] = convert(body[name])
     return Call(
         method="POST",
         path="/steer/generate",
         read=_READ_ANSWER,
         is_repeatable=True,
-        body={
-            "prompt": prompt,
-            "images": [image_text(image) for image in images],
-            "vector": _vector_json(vector),
-            "strength": strength,
-            "demonstrations": _demonstrations_json(demonstrations),
-            "instruction": instruction,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "presence_penalty": presence_penalty,
-            "frequency_penalty": frequency_penalty,
-            "repetition_penalty": repetition_penalty,
-            "logprobs": logprobs,
-            "seed": seed,
-            "stop": list(stop),
-            "baseline": baseline,
-        },
+        body=body,
         timeout_seconds=timeout_seconds,
     )
+
+
+# Options that look otherwise on the wire.
+_CONVERTED: Mapping[str, Callable[[Any], Any]] = {
+    "images": lambda images: [image_text(image) for image in images],
+    "vector": _vector_json,
+    "demonstrations": _demonstrations_json,
+    "stop": list,
+}
 
 
 def stream(
     prompt: str, options: SteerOptions, *, timeout_seconds: float | None = None
 ) -> Call[Answer]:
     """As `generate`, with the answer as events; the timeout is for the silence between two."""
-    call = generate(prompt, timeout_seconds=timeout_seconds, **options)
+    call = generate(prompt, options, timeout_seconds=timeout_seconds)
     body = {**(call.body or {}), "stream": True}
     return replace(call, body=body, headers={"accept": "text/event-stream"})
 

@@ -9,12 +9,9 @@ from vlibrary_client.answer_streams import AnswerStream
 from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
     DatasetRef,
-    Demonstrations,
     SteerOptions,
-    VectorChoice,
     VectorRef,
 )
-from vlibrary_client.images import ImageSource
 from vlibrary_client.transport import SyncTransport
 from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
 from vlibrary_client.uploads import DatasetSource, parquet_file
@@ -200,49 +197,14 @@ class Steering:
         self._transport = transport
 
     def generate(
-        self,
-        prompt: str,
-        *,
-        images: Sequence[ImageSource] = (),
-        vector: VectorChoice = None,
-        strength: float = 1.0,
-        demonstrations: Demonstrations | None = None,
-        instruction: str | None = None,
-        max_tokens: int = 32,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        repetition_penalty: float = 1.0,
-        logprobs: int | None = None,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        baseline: bool = False,
-        timeout: float | None = None,
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
     ) -> Answer:
         """The answer to a prompt.
 
         Args:
             prompt: The question.
-            images: Pillow images, encoded bytes, paths or `data:` URLs.
-            vector: What steers: a reference or result, a `VectorUse`, several of them, `"auto"`
-                to retrieve one (the answer is unsteered when none fits), or `None`.
-            strength: The factor of every vector that names none itself.
-            demonstrations: Items of a data set to put before the question.
-            instruction: A text before everything else.
-            max_tokens: The most tokens to generate.
-            temperature: 0 takes the most probable token every time.
-            top_p: Sample from the smallest set of tokens with this probability.
-            top_k: Sample from this many tokens; 0 for all.
-            presence_penalty: Taken from the logits of tokens that were written.
-            frequency_penalty: Taken from them once for every time a token was written.
-            repetition_penalty: Above 1, repeated tokens become less probable.
-            logprobs: Report every token's log-probability, and so many of the likeliest others.
-            seed: Of the sampling.
-            stop: Texts that end the answer.
-            baseline: Also answer without any vector, to compare.
             timeout: How long to wait, in seconds.
+            **options: Images, vectors and settings; see `SteerOptions`.
 
         Raises:
             NotFoundError: There is no such vector.
@@ -250,27 +212,7 @@ class Steering:
             SteeringError: The vector could not be shown to have been applied.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        call = queries.generate(
-            prompt,
-            images=images,
-            vector=vector,
-            strength=strength,
-            demonstrations=demonstrations,
-            instruction=instruction,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            repetition_penalty=repetition_penalty,
-            logprobs=logprobs,
-            seed=seed,
-            stop=stop,
-            baseline=baseline,
-            timeout_seconds=timeout,
-        )
-        return self._transport.send(call)
+        return self._transport.send(queries.generate(prompt, options, timeout_seconds=timeout))
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]

@@ -3,6 +3,7 @@
 Fields that a newer server adds are ignored, so an older client keeps working.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -18,10 +19,21 @@ FINAL_STATES: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
-    """One page of a listing; `next_cursor` fetches the next one and is `None` on the last."""
+    """One page of a listing, which iterates over its items.
+
+    `next_cursor` fetches the next page and is `None` on the last.
+    """
 
     items: tuple[T, ...]
     next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        """The items of this page."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        """How many items this page has."""
+        return len(self.items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,6 +222,37 @@ def test_a_result_steers_as_exactly_its_version() -> None:
     }
 
 
+def test_only_what_was_asked_for_is_sent() -> None:
+    server = ScriptedServer([httpx.Response(200, json=answer_json()) for _ in range(2)])
+    with Client(transport=server.transport) as client:
+        client.steer.generate("q")
+        assert server.json() == {"prompt": "q"}
+        client.steer.generate("q", top_k=3, stop=("x",), backbone="pocket", vector=None)
+    assert server.json() == {
+        "prompt": "q",
+        "top_k": 3,
+        "stop": ["x"],
+        "backbone": "pocket",
+        "vector": None,
+    }
+
+
+def test_an_option_that_does_not_exist_is_refused_before_anything_is_sent() -> None:
+    server = ScriptedServer([])
+    with Client(transport=server.transport) as client, pytest.raises(TypeError, match="temprature"):
+        client.steer.generate("q", temprature=1.0)  # type: ignore[call-arg]  # that is the point
+    assert server.requests == []
+
+
+def test_a_page_is_its_items() -> None:
+    page = {"items": [vector_json(version=2), vector_json(version=1)], "next_cursor": None}
+    server = ScriptedServer([httpx.Response(200, json=page)])
+    with Client(transport=server.transport) as client:
+        found = client.vectors.list()
+    assert [vector.version for vector in found] == [2, 1]
+    assert len(found) == 2
+
+
 def test_listing_goes_on_to_the_last_page() -> None:
     server = ScriptedServer(
         [
