@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StringConstraints
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
-from app.api.schemas.fields import refuse_unstorable
 from app.core.access import MAX_NAME_CHARACTERS, SCOPES, Scope
+from app.rpc.generation import refuse_unstorable
 
 KeyName = Annotated[
     str,

@@ -9,9 +9,10 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import ResponseBody
-from app.api.schemas.fields import Prompt, TopLogprobs
+from app.api.schemas.fields import Prompt
 from app.api.schemas.openai import AnyTokenCount, SamplingFields
 from app.api.schemas.openai_answers import CompletionUsageBody, SteeringFacts
+from app.rpc.generation import TopLogprobs
 
 
 def _as_one(value: object) -> object:

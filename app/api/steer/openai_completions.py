@@ -11,10 +11,10 @@ from app.api.schemas.openai_completions import (
     TextCompletionBody,
     TextLogprobsBody,
 )
-from app.api.schemas.steering import DeltaBody, SteerBody, TokenLogprobsBody
+from app.api.schemas.steering import SteerBody
 from app.api.steer.openai_chat import DONE, usage_of
 from app.api.steer.streaming import ChoiceItem
-from app.rpc.messages import GenerateDelta
+from app.rpc.generation import GenerateDelta, TokenLogprobs
 
 
 @dataclass(kw_only=True)
@@ -64,7 +64,7 @@ class TextCompletion:
         if isinstance(piece, GenerateDelta):
             offset = self.lengths.get(place, 0)
             self.lengths[place] = offset + len(piece.text)
-            found = _logprobs(DeltaBody.model_validate(piece).logprobs, offset=offset)
+            found = _logprobs(piece.logprobs, offset=offset)
             yield _event(
                 self._body((TextChoiceBody(index=place, text=piece.text, logprobs=found),))
             )
@@ -100,7 +100,7 @@ def _event(body: TextCompletionBody) -> bytes:
     return format_sse_event(data_str=body.model_dump_json())
 
 
-def _logprobs(found: Sequence[TokenLogprobsBody] | None, *, offset: int) -> TextLogprobsBody | None:
+def _logprobs(found: Sequence[TokenLogprobs] | None, *, offset: int) -> TextLogprobsBody | None:
     if found is None:
         return None
     offsets = []

@@ -24,7 +24,7 @@ from app.api.schemas.openai_responses import (
 )
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.streaming import ChoiceItem
-from app.rpc.messages import GenerateDelta
+from app.rpc.generation import GenerateDelta
 
 
 def messages_of(body: ResponsesRequest) -> tuple[ChatMessage, ...]:
