@@ -59,6 +59,7 @@ class SteerOptions(TypedDict, total=False):
         temperature: 0 takes the most probable token every time (0).
         top_p: Sample from the smallest set of tokens with this probability (1).
         top_k: Sample from this many tokens; 0 for all (0).
+        min_p: Leave out tokens with less than this share of the likeliest one's probability (0).
         presence_penalty: Taken from the logits of tokens that were written (0).
         frequency_penalty: Taken from them once for every time a token was written (0).
         repetition_penalty: Above 1, repeated tokens become less probable (1).
@@ -79,6 +80,7 @@ class SteerOptions(TypedDict, total=False):
     temperature: float
     top_p: float
     top_k: int
+    min_p: float
     presence_penalty: float
     frequency_penalty: float
     repetition_penalty: float

@@ -58,6 +58,17 @@ TopP: TypeAlias = Annotated[
 TopK: TypeAlias = Annotated[
     int, Field(ge=0, le=1_000_000, strict=True, description="0 samples from all tokens.")
 ]
+MinP: TypeAlias = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        strict=True,
+        description="Leaves out tokens with less than this share of the likeliest one's "
+        "probability.",
+    ),
+]
 Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
 RepetitionPenalty: TypeAlias = Annotated[
     float,
@@ -89,6 +100,7 @@ class SamplingParams(Message):
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     top_k: TopK = 0
+    min_p: MinP = 0.0
     presence_penalty: Annotated[
         Penalty, Field(description="Taken from the logits of tokens that were written.")
     ] = 0.0

@@ -16,6 +16,7 @@ from app.api.schemas.messages import LenientBody, Messages, PartText
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.rpc.generation import (
     MAX_STOPS,
+    MinP,
     Penalty,
     RepetitionPenalty,
     StopText,
@@ -70,6 +71,7 @@ class ChatSteering(RequestBody):
     baseline: Flag = False
     demonstrations: DemonstrationsChoice | None = None
     top_k: TopK = 0
+    min_p: MinP = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
 
 
@@ -89,6 +91,7 @@ class SamplingFields(LenientBody):
     top_k: Annotated[
         TopK | None, BeforeValidator(_unless_off, json_schema_input_type=TopK | None)
     ] = None
+    min_p: MinP | None = None
     repetition_penalty: RepetitionPenalty | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES, strict=True)] | None = None
     stream: Flag | None = None

@@ -1,9 +1,10 @@
 """The next token of every row: greedy, or drawn with the row's own settings and seed.
 
-Source: the order penalties, temperature, top-k, top-p is that of `transformers.generation`;
+Source: the order penalties, temperature, top-k, top-p, min-p is that of `transformers.generation`;
 presence and frequency penalties are defined in OpenAI's reference of chat completions.
 """
 
+import math
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
@@ -165,6 +166,12 @@ def _truncated(
         which = torch.tensor(places, device=scores.device)
         nucleus = _nucleus(scores[which], [settings[place].top_p for place in places])
         scores = scores.index_copy(0, which, nucleus)
+    if any(one.min_p for one in settings):
+        # The likeliest token's score is 0 here, so a share of its probability is a difference.
+        shares = _column(
+            [math.log(one.min_p) if one.min_p else -math.inf for one in settings], scores
+        )
+        scores = scores.masked_fill(scores < shares, -torch.inf)
     return scores
 
 

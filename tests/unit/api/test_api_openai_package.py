@@ -87,7 +87,9 @@ def test_settings_and_parts_reach_the_worker(client: openai.OpenAI, worker: Fake
         metadata={"a": "b"},
         store=False,
         response_format={"type": "text"},
-        extra_body={"vlibrary": {"top_k": 5, "repetition_penalty": 1.5, "baseline": True}},
+        extra_body={
+            "vlibrary": {"top_k": 5, "repetition_penalty": 1.5, "min_p": 0.1, "baseline": True}
+        },
     )
     (asked,) = worker.generated
     assert asked.prompt == "What colour\nis it?"
@@ -100,6 +102,7 @@ def test_settings_and_parts_reach_the_worker(client: openai.OpenAI, worker: Fake
     assert (asked.presence_penalty, asked.frequency_penalty) == (0.25, -0.25)
     assert (asked.seed, asked.stop) == (2**63 - 1, ("\n", "."))
     assert (asked.top_k, asked.repetition_penalty, asked.baseline) == (5, 1.5, True)
+    assert asked.min_p == 0.1
 
 
 def test_what_is_not_given_is_as_openai_has_it(client: openai.OpenAI, worker: FakeWorker) -> None:

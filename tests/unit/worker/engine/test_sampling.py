@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import RepetitionPenaltyLogitsProcessor
+from transformers import LogitsProcessor, MinPLogitsWarper, RepetitionPenaltyLogitsProcessor
 
 from app.core.errors import VLibraryError
 from app.rpc.generation import SamplingParams
@@ -54,6 +54,27 @@ def test_top_p_keeps_the_smallest_set_with_that_mass() -> None:
     probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
     nucleus = SamplingParams(max_tokens=1, temperature=1.0, top_p=0.7)
     assert set(_draws(probabilities.log(), nucleus, count=200)) == {0, 1}
+
+
+@pytest.mark.parametrize("temperature", [1.5, 3.0])
+def test_min_p_keeps_what_transformers_keeps(temperature: float) -> None:
+    logits = _logits(rows=1, seed=7)
+    scaled = logits / temperature
+    warper: LogitsProcessor = MinPLogitsWarper(0.2)
+    kept = warper(torch.LongTensor([[0]]), torch.FloatTensor(scaled)).isfinite()
+    sampling = SamplingParams(max_tokens=1, temperature=temperature, min_p=0.2)
+    wanted = set(kept[0].nonzero()[:, 0].tolist())
+    assert 1 < len(wanted) < VOCAB
+    assert set(_draws(logits, sampling, count=400)) == wanted
+
+
+def test_the_largest_min_p_is_greedy_and_rows_without_one_are_left_alone() -> None:
+    logits = _logits(rows=2, seed=8)
+    strict = SamplingParams(max_tokens=1, temperature=1.0, min_p=1.0)
+    free = SamplingParams(max_tokens=1, temperature=1.0, seed=5)
+    first, second = sample(logits, [Sampler(sampling=strict), Sampler(sampling=free)])
+    assert first == int(logits[0].argmax())
+    assert second == _token(logits[1:], Sampler(sampling=free))
 
 
 def test_draws_follow_the_distribution() -> None:
