@@ -4,15 +4,12 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
 from app.core.logs import get_logger
 from app.library.attempts import requeue_stalled
-from app.library.database import run_transaction
 
 CHORES_PER_STALL: Final = 4
 ABANDONED_SECONDS: Final = 24 * 3600.0
@@ -38,15 +35,13 @@ async def maintain(services: Services) -> None:
 async def requeue_stalled_jobs(services: Services) -> None:
     """Queues jobs again whose worker fell silent."""
     settings = services.settings
-
-    async def work(session: AsyncSession) -> list[UUID]:
-        return await requeue_stalled(
+    async with services.sessions.begin() as session:
+        queued = await requeue_stalled(
             session,
             older_than_seconds=settings.job_stalled_seconds,
             max_attempts=settings.job_max_attempts,
         )
-
-    for job_id in await run_transaction(services.sessions, work):
+    for job_id in queued:
         log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
 
 

@@ -16,7 +16,6 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
-from app.library.database import run_transaction
 from app.library.jobs import count_jobs
 
 DATABASE_TIMEOUT_SECONDS: Final = 1.0
@@ -106,7 +105,8 @@ async def _jobs(services: Services) -> tuple[Metric, ...]:
     """The training jobs by state; nothing while the database does not answer."""
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
-            counts = await run_transaction(services.sessions, count_jobs)
+            async with services.sessions.begin() as session:
+                counts = await count_jobs(session)
     except (SQLAlchemyError, OSError) as error:
         log.warning("jobs cannot be counted", reason=type(error).__name__)
         return ()

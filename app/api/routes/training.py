@@ -6,7 +6,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
@@ -15,7 +14,6 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
 from app.api.schemas.training import JobBody, State, TrainRequest
 from app.core.errors import InvalidInputError
-from app.library.database import run_transaction
 from app.library.datasets import get_dataset
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.records import JobRecord
@@ -54,10 +52,9 @@ async def start(
 ) -> JobBody:
     """Queues the training of the next version of a name."""
     config = checked_config(body)
-
-    async def work(session: AsyncSession) -> JobRecord:
+    async with services.sessions.begin() as session:
         dataset = await get_dataset(session, body.dataset)
-        return await enqueue_training(
+        record = await enqueue_training(
             session,
             name=body.name,
             dataset_id=dataset.id,
@@ -66,8 +63,6 @@ async def start(
             tags=body.tags,
             idempotency_key=idempotency_key,
         )
-
-    record = await run_transaction(services.sessions, work)
     response.headers["location"] = f"/train/{record.id}"
     return JobBody.of(record)
 
@@ -94,13 +89,10 @@ async def list_page(
     cursor: Cursor | None = None,
 ) -> PageBody[JobBody]:
     """Lists jobs, newest first."""
-
-    async def work(session: AsyncSession) -> PageBody[JobBody]:
+    async with services.sessions.begin() as session:
         page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
         items = tuple(JobBody.of(record) for record in page.items)
         return PageBody[JobBody](items=items, next_cursor=page.next_cursor)
-
-    return await run_transaction(services.sessions, work)
 
 
 async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
@@ -109,11 +101,8 @@ async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
     Raises:
         NotFoundError: There is none.
     """
-
-    async def work(session: AsyncSession) -> JobRecord:
+    async with services.sessions.begin() as session:
         return await get_job(session, job_id)
-
-    return await run_transaction(services.sessions, work)
 
 
 @router.get("/train/{job_id}", responses=problems(404))
@@ -125,11 +114,8 @@ async def get_one(job_id: UUID, services: ServicesOf) -> JobBody:
 @router.post("/train/{job_id}/cancel", responses=problems(404, 409))
 async def cancel(job_id: UUID, services: ServicesOf) -> JobBody:
     """Asks a job to stop; doing so again is harmless, doing so too late is a conflict."""
-
-    async def work(session: AsyncSession) -> JobRecord:
-        return await request_cancel(session, job_id)
-
-    return JobBody.of(await run_transaction(services.sessions, work))
+    async with services.sessions.begin() as session:
+        return JobBody.of(await request_cancel(session, job_id))
 
 
 def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:

@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import caller_of
@@ -29,9 +28,7 @@ from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
 from app.library.backbones import get_backbone
 from app.library.blobs import get_blob
-from app.library.database import run_transaction
 from app.library.evaluations import list_evaluations
-from app.library.records import VectorRecord
 from app.library.vectors import (
     create_vector,
     delete_vector,
@@ -63,8 +60,7 @@ async def list_page(
     cursor: Cursor | None = None,
 ) -> PageBody[VectorBody]:
     """Lists vectors that match every filter, newest first."""
-
-    async def work(session: AsyncSession) -> PageBody[VectorBody]:
+    async with services.sessions.begin() as session:
         page = await list_vectors(
             session,
             name=name,
@@ -75,8 +71,6 @@ async def list_page(
             cursor=cursor,
         )
         return PageBody[VectorBody].model_validate(page)
-
-    return await run_transaction(services.sessions, work)
 
 
 @router.post(
@@ -106,12 +100,9 @@ async def import_file(
             )
         digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
-
-        async def work(session: AsyncSession) -> tuple[VectorRecord, bool]:
+        async with services.sessions.begin() as session:
             same = await find_same(session, name=name, sha256=digest)
-            if same is not None:
-                return same, False
-            record = await create_vector(
+            record = same or await create_vector(
                 session,
                 name=name,
                 blob=blob,
@@ -124,10 +115,7 @@ async def import_file(
                 description=description,
                 tags=tags,
             )
-            return record, True
-
-        record, is_new = await run_transaction(services.sessions, work)
-    if not is_new:
+    if same is not None:
         response.status_code = 200
     response.headers["location"] = f"/vectors/{record.id}"
     return VectorBody.model_validate(record)
@@ -135,12 +123,9 @@ async def import_file(
 
 async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
     """The backbone that is served now or was seen before."""
-
-    async def work(session: AsyncSession) -> BackboneDescription:
-        return await get_backbone(session, fingerprint)
-
     try:
-        return await run_transaction(services.sessions, work)
+        async with services.sessions.begin() as session:
+            return await get_backbone(session, fingerprint)
     except NotFoundError:
         return backbone_for([fingerprint], await services.serving.now()).backbone
 
@@ -153,15 +138,12 @@ def _number(text: str | None) -> int:
 @router.get("/vectors/{ref}", responses=problems(404))
 async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
     """Describes one version, with all that was measured of it."""
-
-    async def work(session: AsyncSession) -> VectorDetailBody:
+    async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
         measured = await list_evaluations(session, record.id)
         evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
         body = VectorBody.model_validate(record)
         return VectorDetailBody(**dict(body), evaluations=evaluations)
-
-    return await run_transaction(services.sessions, work)
 
 
 @router.get(
@@ -172,12 +154,9 @@ async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
 )
 async def get_file(ref: Ref, services: ServicesOf) -> Response:
     """Sends the stored file; its SHA-256 is the ETag."""
-
-    async def work(session: AsyncSession) -> tuple[VectorRecord, bytes]:
+    async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
-        return record, await get_blob(session, record.id)
-
-    record, blob = await run_transaction(services.sessions, work)
+        blob = await get_blob(session, record.id)
     headers = {
         "etag": f'"{record.sha256}"',
         "content-disposition": f'attachment; filename="{record.name}-{record.version}.safetensors"',
@@ -188,29 +167,24 @@ async def get_file(ref: Ref, services: ServicesOf) -> Response:
 @router.patch("/vectors/{ref}", responses=problems(404))
 async def change(ref: Ref, body: VectorPatch, services: ServicesOf) -> VectorBody:
     """Changes what is said about a version; the numbers never change."""
-
-    async def work(session: AsyncSession) -> VectorRecord:
+    async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
-        return await update_vector(
+        changed = await update_vector(
             session,
             record.id,
             description=body.description,
             tags=body.tags,
             status=body.status,
         )
-
-    return VectorBody.model_validate(await run_transaction(services.sessions, work))
+    return VectorBody.model_validate(changed)
 
 
 @router.delete("/vectors/{ref}", status_code=204, responses=problems(404, 409))
 async def delete(ref: Ref, services: ServicesOf) -> None:
     """Takes a version out of the library, unless an alias points at it."""
-
-    async def work(session: AsyncSession) -> None:
+    async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
         await delete_vector(session, record.id)
-
-    await run_transaction(services.sessions, work)
 
 
 @router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409))
@@ -222,8 +196,7 @@ async def put_alias(
     services: ServicesOf,
 ) -> AliasBody:
     """Points an alias at a version, if it still points where the caller believes."""
-
-    async def work(session: AsyncSession) -> AliasBody:
+    async with services.sessions.begin() as session:
         record = await set_alias(
             session,
             name,
@@ -232,5 +205,3 @@ async def put_alias(
             expected_version=body.expected_version,
         )
         return AliasBody.model_validate(record)
-
-    return await run_transaction(services.sessions, work)

@@ -7,16 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app.api.dependencies import Services
 from app.api.schemas.openai_answers import ModelBody
 from app.api.steer.vector_selection import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference
-from app.library.database import run_transaction
-from app.library.pages import Page
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector, list_vectors
 
@@ -83,12 +79,11 @@ async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescri
 
 async def _backbones_of(services: Services, references: Sequence[str]) -> set[str]:
     """The fingerprints of the backbones that the vectors were made for."""
-
-    async def work(session: AsyncSession) -> set[str]:
+    if not references:
+        return set()
+    async with services.sessions.begin() as session:
         records = [await get_vector(session, VectorReference.parse(ref)) for ref in references]
-        return {record.backbone.fingerprint for record in records}
-
-    return await run_transaction(services.sessions, work) if references else set()
+    return {record.backbone.fingerprint for record in records}
 
 
 def _checked_reference(text: str) -> str:
@@ -128,12 +123,9 @@ async def existing_model(
     backbones, reference = await _named(services, name)
     if reference is None or reference == AUTO:
         return backbones[0], None
-
-    async def work(session: AsyncSession) -> VectorRecord:
-        return await get_vector(session, VectorReference.parse(reference))
-
     try:
-        record = await run_transaction(services.sessions, work)
+        async with services.sessions.begin() as session:
+            record = await get_vector(session, VectorReference.parse(reference))
     except NotFoundError as error:
         raise _no_model() from error
     fitting = (one for one in backbones if one.fingerprint == record.backbone.fingerprint)
@@ -149,17 +141,14 @@ async def ready_vectors(
     """The vectors that are ready for the backbone, newest first and at most 10,000."""
     cursor: str | None = None
     for _ in range(MAX_LISTED_VECTORS // PAGE):
-
-        async def work(session: AsyncSession, cursor: str | None = cursor) -> Page[VectorRecord]:
-            return await list_vectors(
+        async with services.sessions.begin() as session:
+            page = await list_vectors(
                 session,
                 backbone=backbone.fingerprint,
                 status="ready",
                 limit=PAGE,
                 cursor=cursor,
             )
-
-        page = await run_transaction(services.sessions, work)
         for record in page.items:
             yield record
         cursor = page.next_cursor

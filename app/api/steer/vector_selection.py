@@ -10,7 +10,6 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
 from app.api.schemas.openai import ChatSteering
@@ -22,7 +21,6 @@ from app.api.schemas.steering import (
 )
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import VectorReference
-from app.library.database import run_transaction
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
 from app.library.retrieval import RetrievalResult
@@ -152,11 +150,12 @@ async def find_vectors(
         NotFoundError: There is no such vector.
         InvalidInputError: A reference is malformed, or two name the same vector.
     """
-
-    async def work(session: AsyncSession) -> list[VectorRecord]:
-        return [await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices]
-
-    records = await run_transaction(services.sessions, work) if choices else []
+    if not choices:
+        return []
+    async with services.sessions.begin() as session:
+        records = [
+            await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices
+        ]
     if len({record.id for record in records}) < len(records):
         raise InvalidInputError("The same vector is asked for twice; give it one strength")
     return [
@@ -236,8 +235,7 @@ async def find_demonstrations(
     """
     if choice is None:
         return None
-
-    async def work(session: AsyncSession) -> DemonstrationsUse:
+    async with services.sessions.begin() as session:
         record = await get_dataset(session, choice.dataset)
         return DemonstrationsUse(
             dataset_id=record.id,
@@ -246,5 +244,3 @@ async def find_demonstrations(
             selection=choice.selection,
             seed=choice.seed,
         )
-
-    return await run_transaction(services.sessions, work)
