@@ -41,7 +41,6 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "length_penalty": (1,),
     "logit_bias": (),
     "logits_processors": (),
-    "min_p": (0,),
     "min_tokens": (0,),
     "modalities": (["text"],),
     "moderation": (),
