@@ -26,7 +26,13 @@ class RetrieveRequest(RequestBody):
     k: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
     backbone: BackboneRef | None = None
     min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
-    include_collapsed: Annotated[bool, Field(strict=True)] = False
+    include_collapsed: Annotated[
+        bool,
+        Field(
+            strict=True,
+            description="Also find vectors that are not `ready`: unproven, ineffective, collapsed.",
+        ),
+    ] = False
 
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:
