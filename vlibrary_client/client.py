@@ -137,7 +137,7 @@ class Client:
             k: How many vectors at most.
             backbone: The fingerprint they must belong to; the serving one by default.
             min_epoch: Wait until the index has seen this change.
-            include_collapsed: Also find vectors that are not `ready`: unproven, ineffective, collapsed.
+            include_collapsed: Also find those that are unproven, ineffective or collapsed.
 
         Raises:
             InvalidInputError: Neither an image, a text nor an embedding is given.
