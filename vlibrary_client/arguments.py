@@ -35,6 +35,7 @@ class Demonstrations:
     shots: int = 16
     selection: Selection = "random"
     seed: int = 0
+    split: str | None = None
 
 
 VectorChoice: TypeAlias = VectorRef | VectorUse | Sequence[VectorRef | VectorUse] | None

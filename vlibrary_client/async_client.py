@@ -70,6 +70,7 @@ class AsyncClient:
         name: str,
         dataset: DatasetRef,
         *,
+        split: str | None = None,
         shots: int = 16,
         description: str = "",
         tags: Sequence[str] = (),
@@ -77,7 +78,13 @@ class AsyncClient:
     ) -> AsyncJob:
         """As `Client.train`."""
         call = requests.train(
-            name, dataset, shots=shots, description=description, tags=tags, config=config
+            name,
+            dataset,
+            split=split,
+            shots=shots,
+            description=description,
+            tags=tags,
+            config=config,
         )
         return AsyncJob(record=await self._transport.send(call), transport=self._transport)
 

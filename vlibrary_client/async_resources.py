@@ -1,7 +1,7 @@
 """The async client's parts: data sets, vectors, steering; documented at their sync twins."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from vlibrary_client.arguments import (
     SteerOptions,
     VectorRef,
 )
+from vlibrary_client.layouts.sources import DatasetSource
 from vlibrary_client.transport import AsyncTransport
 from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
-from vlibrary_client.uploads import DatasetSource, parquet_file
+from vlibrary_client.uploads import parquet_file
 
 
 class AsyncDatasets:
@@ -26,11 +27,23 @@ class AsyncDatasets:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def upload(self, source: DatasetSource, *, name: str, description: str = "") -> Dataset:
+    async def upload(
+        self,
+        source: DatasetSource,
+        *,
+        name: str,
+        description: str = "",
+        columns: Mapping[str, str] | None = None,
+        skip_bad: bool = False,
+        text_only: bool = False,
+    ) -> Dataset:
         """As `Datasets.upload`."""
         with ExitStack() as stack:
-            path = await asyncio.to_thread(stack.enter_context, parquet_file(source))
-            call = requests.upload_dataset(path, name=name, description=description)
+            packed = parquet_file(source, columns=columns, skip_bad=skip_bad)
+            path = await asyncio.to_thread(stack.enter_context, packed)
+            call = requests.upload_dataset(
+                path, name=name, description=description, skip_bad=skip_bad, text_only=text_only
+            )
             return await self._transport.send(call)
 
     async def get(self, dataset: DatasetRef) -> Dataset:

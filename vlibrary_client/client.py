@@ -72,6 +72,7 @@ class Client:
         name: str,
         dataset: DatasetRef,
         *,
+        split: str | None = None,
         shots: int = 16,
         description: str = "",
         tags: Sequence[str] = (),
@@ -82,6 +83,7 @@ class Client:
         Args:
             name: What the vector will be called.
             dataset: A data set, its id or its name.
+            split: Which part of the data set; not needed where one is called train.
             shots: How many demonstrations the vector shall stand for.
             description: What the vector is for.
             tags: Words to find it by.
@@ -92,7 +94,13 @@ class Client:
             InvalidInputError: A setting is unknown or out of bounds.
         """
         call = requests.train(
-            name, dataset, shots=shots, description=description, tags=tags, config=config
+            name,
+            dataset,
+            split=split,
+            shots=shots,
+            description=description,
+            tags=tags,
+            config=config,
         )
         return Job(record=self._transport.send(call), transport=self._transport)
 

@@ -51,14 +51,26 @@ def _segment(text: str) -> str:
     return quote(text, safe="@")
 
 
-def upload_dataset(path: Path, *, name: str, description: str = "") -> Call[Dataset]:
-    """Stores the Parquet file at `path`; the same bytes again are the same data set."""
+def upload_dataset(
+    path: Path,
+    *,
+    name: str,
+    description: str = "",
+    skip_bad: bool = False,
+    text_only: bool = False,
+) -> Call[Dataset]:
+    """Stores the data set at `path`; the same items again are the same data set."""
     return Call(
         method="POST",
         path="/datasets",
         read=_READ_DATASET,
         is_repeatable=True,
-        query=_present(name=name, description=description or None),
+        query=_present(
+            name=name,
+            description=description or None,
+            skip_bad="true" if skip_bad else None,
+            text_only="true" if text_only else None,
+        ),
         content=path,
         headers={"content-type": PARQUET},
         timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
@@ -86,6 +98,7 @@ def train(
     name: str,
     dataset: DatasetRef,
     *,
+    split: str | None = None,
     shots: int = 16,
     description: str = "",
     tags: Sequence[str] = (),
@@ -100,6 +113,7 @@ def train(
         body={
             "name": name,
             "dataset": dataset_text(dataset),
+            **_present(split=split),
             "shots": shots,
             "config": dict(config or {}),
             "description": description,

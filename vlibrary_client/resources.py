@@ -1,6 +1,6 @@
 """The sync client's parts: data sets, vectors, steering."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -12,9 +12,10 @@ from vlibrary_client.arguments import (
     SteerOptions,
     VectorRef,
 )
+from vlibrary_client.layouts.sources import DatasetSource
 from vlibrary_client.transport import SyncTransport
 from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
-from vlibrary_client.uploads import DatasetSource, parquet_file
+from vlibrary_client.uploads import parquet_file
 
 
 class Datasets:
@@ -23,21 +24,41 @@ class Datasets:
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
-    def upload(self, source: DatasetSource, *, name: str, description: str = "") -> Dataset:
-        """Stores a folder, a JSONL or Parquet file, or an iterable of items as a data set.
+    def upload(
+        self,
+        source: DatasetSource,
+        *,
+        name: str,
+        description: str = "",
+        columns: Mapping[str, str] | None = None,
+        skip_bad: bool = False,
+        text_only: bool = False,
+    ) -> Dataset:
+        """Stores a folder, a file, or an iterable of items as a data set.
 
-        A folder has a `metadata.jsonl` beside its images, with lines such as
+        Every layout of `vlibrary_client.layouts` is understood. A folder usually has a
+        `metadata.jsonl` beside its images, with lines such as
         `{"file_name": "a.png", "question": "What colour?", "answer": "red"}` (or `answers`, a
         list). Items of an iterable are mappings with `image` (a Pillow image, encoded bytes or a
-        path), `question`, and `answer` or `answers`. Uploading the same data again finds the
-        same data set.
+        path), `question`, and `answer` or `answers`. Uploading the same items again finds the
+        same data set. `report` of what comes back tells what was found.
+
+        Args:
+            source: What is to be stored.
+            name: What it will be called.
+            description: Text for people.
+            columns: Which of the source's columns is which, such as `{"question": "problem"}`.
+            skip_bad: Leave out rows that cannot be used, rather than refuse the source.
+            text_only: Take rows without a picture as items of text alone.
 
         Raises:
             InvalidDatasetError: The source cannot be read, or the server refuses its content.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        with parquet_file(source) as path:
-            call = requests.upload_dataset(path, name=name, description=description)
+        with parquet_file(source, columns=columns, skip_bad=skip_bad) as path:
+            call = requests.upload_dataset(
+                path, name=name, description=description, skip_bad=skip_bad, text_only=text_only
+            )
             return self._transport.send(call)
 
     def get(self, dataset: DatasetRef) -> Dataset:

@@ -37,6 +37,37 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row of a data set that cannot be used."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetReport:
+    """What the server found in a data set.
+
+    Attributes:
+        layout: What was recognised.
+        num_text_only: Items without a picture.
+        num_answers: Different answers.
+        splits: Items by the split they name; empty when none does.
+        num_skipped: Rows that were left out.
+        bad_rows: The first rows that cannot be used.
+        notes: What else somebody who trains on it may want to know.
+    """
+
+    layout: str = ""
+    num_text_only: int = 0
+    num_answers: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+    num_skipped: int = 0
+    bad_rows: tuple[BadRow, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A stored data set. The same bytes are the same data set, whatever name they came under."""
 
@@ -48,6 +79,7 @@ class Dataset:
     num_images: int
     created: datetime
     description: str = ""
+    report: DatasetReport = field(default_factory=DatasetReport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
+from app.cli.datasets import datasets
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
@@ -65,6 +66,7 @@ def build() -> typer.Typer:
     for name, command in COMMANDS.items():
         cli.command(name)(command)
     cli.add_typer(keys)
+    cli.add_typer(datasets)
     return cli
 
 

@@ -8,12 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.local_datasets import load_local, read_map
+
 CONDITIONS: Final = ("zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv")
 _BALANCED_SHOTS: Final = 8
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="easy-vqa, a .jsonl or .parquet file, a folder.")],
+    dataset: Annotated[
+        str, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
+    ],
     *,
     vector: Annotated[Path | None, typer.Option(help="File of an M2IV to measure.")] = None,
     support: Annotated[
@@ -25,6 +29,10 @@ def evaluate(
     ] = None,
     backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
+    column_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
+    ] = None,
     support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
     shots: Annotated[int, typer.Option(min=1, max=64)] = 16,
@@ -40,13 +48,15 @@ def evaluate(
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.runner import evaluate as run
-    from app.method.evaluation.tasks.loading import load_examples
 
     wanted = _wanted(condition, has_vector=vector is not None)
-    examples = load_examples(dataset, split=split, limit=limit, seed=seed)
+    columns = read_map(column_map)
+    examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
     pool = []
     if set(wanted) - {"zero-shot", "m2iv"}:
-        pool = load_examples(support or dataset, split=support_split, seed=seed)
+        pool = load_local(
+            support or dataset, split=support_split, limit=None, seed=seed, columns=columns
+        )
     loaded = load_backbone(backbone, device=device)
     cache = FeatureCache(loaded)
     console = Console(stderr=True)

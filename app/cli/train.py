@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from app.cli.local_datasets import load_local, read_map
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -14,11 +15,25 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: Annotated[str, typer.Argument(help="easy-vqa, a .jsonl or .parquet file, a folder.")],
+    dataset: Annotated[
+        str, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
+    ],
     *,
     output: Annotated[Path, typer.Option(help="Where the vector's file goes.")],
     backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
-    split: Annotated[str, typer.Option(help="Part to train on.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
+    ] = None,
+    column_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
+    ] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items taken.")] = None,
     shots: Annotated[int, typer.Option(min=1, max=64, help="The teacher's demonstrations.")] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -34,14 +49,21 @@ def train(
 ) -> None:
     """Train a vector file from examples, with a progress bar; Ctrl-C keeps the checkpoint."""
     from app.method.backbone.loading import load_backbone
-    from app.method.evaluation.tasks.loading import load_examples
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import encode_result
     from vlibrary_client.progress import progress_reporter
 
     config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
-    examples = load_examples(dataset, split=split, limit=limit, seed=seed)
+    examples = load_local(
+        dataset,
+        split=split,
+        limit=limit,
+        seed=seed,
+        columns=read_map(column_map),
+        skip_bad=skip_bad,
+        text_only=text_only,
+    )
     loaded = load_backbone(backbone, device=device)
     with progress_reporter(progress=True, title=output.stem) as report:
         result = run(

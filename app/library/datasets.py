@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, cast
 
@@ -14,50 +14,62 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import ConflictError, InvalidDatasetError, NotFoundError
+from app.core.errors import JSON, ConflictError, InvalidDatasetError, NotFoundError
 from app.core.identifiers import check_description, check_name, new_id
+from app.core.pictures import PictureLimits
 from app.library.audit import write_audit
 from app.library.database import FRESH
+from app.library.dataset_conversion import ConversionOptions, DatasetReport
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
 
-CHECK_SCRIPT: Final = Path(__file__).with_name("parquet_check.py")
-CHECK_TIMEOUT_SECONDS: Final = 900.0
+CHECK_SCRIPT: Final = ("-m", "app.library.dataset_check")
+CHECK_TIMEOUT_SECONDS: Final = 3600.0
 CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class DatasetSummary:
-    """What a data set's file holds.
-
-    Attributes:
-        num_items: Questions.
-        num_images: Different images.
-    """
-
-    num_items: int
-    num_images: int
-
-
-async def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES) -> DatasetSummary:
-    """The counts of a file in the Hugging Face image layout, after every row was looked at.
+async def convert_upload(
+    path: Path,
+    target: Path,
+    *,
+    limits: PictureLimits,
+    options: ConversionOptions | None = None,
+    columns: Mapping[str, str] | None = None,
+    memory_bytes: int = CHECK_MEMORY_BYTES,
+) -> DatasetReport:
+    """What a file of any known layout holds, written to `target` in the one layout that is stored.
 
     Another process reads the file within limits of memory and time. It ends with whoever awaits
     this, be that cancelled or killed.
 
     Args:
-        path: A file with the columns image {bytes, path}, question, and answer or answers.
+        path: The file.
+        target: Where the Parquet file goes.
+        limits: What a picture may be.
+        options: What is done about rows that are not as wanted.
+        columns: Which of the file's columns is which, where names differ.
         memory_bytes: What reading it may take.
 
     Raises:
-        InvalidDatasetError: It is anything else, or exceeds a limit.
+        InvalidDatasetError: It is no data set, has rows that cannot be used, or exceeds a limit.
     """
-    command = [sys.executable, "-I", str(CHECK_SCRIPT), str(path), str(memory_bytes)]
+    order = {
+        "source": str(path),
+        "target": str(target),
+        "columns": dict(columns or {}),
+        "limits": asdict(limits),
+        "options": asdict(options or ConversionOptions()),
+    }
+    command = [sys.executable, "-I", *CHECK_SCRIPT, json.dumps(order), str(memory_bytes)]
     process = await asyncio.create_subprocess_exec(
         *command,
-        # Arrow's other allocators reserve address space that would count against the limit.
-        env={"LC_ALL": "C.UTF-8", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+        env={
+            "LC_ALL": "C.UTF-8",
+            # Arrow's other allocators reserve address space that would count against the limit.
+            "ARROW_DEFAULT_MEMORY_POOL": "system",
+            "TMPDIR": str(target.parent),
+        },
         # Never written to: it closes when this process ends.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -78,8 +90,8 @@ async def validate_parquet(path: Path, *, memory_bytes: int = CHECK_MEMORY_BYTES
         raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
     verdict = json.loads(output)
     if reason := verdict.get("refused"):
-        raise InvalidDatasetError(f"Not a data set: {reason}")
-    return DatasetSummary(verdict["num_items"], verdict["num_images"])
+        raise InvalidDatasetError(reason, details=verdict["details"])
+    return DatasetReport(**verdict["report"])
 
 
 def _record(row: DatasetRow, *, name: str | None = None) -> DatasetRecord:
@@ -93,6 +105,7 @@ def _record(row: DatasetRow, *, name: str | None = None) -> DatasetRecord:
         format=row.format,
         storage_key=row.storage_key,
         description=row.description,
+        report=dict(row.report),
         created=row.created,
     )
 
@@ -108,6 +121,7 @@ async def create_dataset(
     storage_key: str,
     format: str = "parquet",  # noqa: A002 - the word of the data model
     description: str = "",
+    report: Mapping[str, JSON] | None = None,
 ) -> DatasetRecord:
     """The data set with this content, stored if it is new, and now called by this name.
 
@@ -116,11 +130,12 @@ async def create_dataset(
         name: New, or known and moved here.
         sha256: Digest of the file.
         size_bytes: Length of the file.
-        num_items: From `validate_parquet`.
-        num_images: From `validate_parquet`.
+        num_items: From `convert_upload`.
+        num_images: From `convert_upload`.
         storage_key: Where the object store has the file.
         format: How the file is written.
         description: Kept from the first time when the content is known.
+        report: Kept from the first time likewise.
 
     Raises:
         InvalidInputError: The name or text is malformed.
@@ -137,6 +152,7 @@ async def create_dataset(
             format=format,
             storage_key=storage_key,
             description=check_description(description),
+            report=dict(report or {}),
         )
         # A data set that was deleted comes back when its content does.
         .on_conflict_do_update(

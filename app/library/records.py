@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -132,6 +133,7 @@ class DatasetRecord:
         format: Such as `parquet`.
         storage_key: Where the object store has it.
         description: Text for people.
+        report: What was found when it was first stored, in JSON values; empty for older ones.
         created: When it was first stored.
     """
 
@@ -144,7 +146,13 @@ class DatasetRecord:
     format: str
     storage_key: str
     description: str
+    report: Mapping[str, Any]
     created: dt.datetime
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Items by the split they name; empty where none does."""
+        return dict(self.report.get("splits", {}))
 
 
 @dataclass(frozen=True, kw_only=True)

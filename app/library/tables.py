@@ -175,6 +175,7 @@ class DatasetRow(Table):
     format: Mapped[str]
     storage_key: Mapped[str]
     description: Mapped[str]
+    report: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
     deleted: Mapped[dt.datetime | None]
 

@@ -82,6 +82,7 @@ class DemonstrationsUse(Message):
     shots: int = Field(ge=1, le=64)
     selection: Literal["random", "nearest"] = "random"
     seed: Seed = 0
+    split: str | None = Field(default=None, max_length=500)
 
 
 class Turn(Message):

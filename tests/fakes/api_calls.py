@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -23,8 +24,15 @@ def parquet(folder: Path, *, items: int = 3) -> bytes:
     return (folder / "made.parquet").read_bytes()
 
 
-async def upload(http: httpx.AsyncClient, content: bytes, *, name: str = "d") -> httpx.Response:
-    return await http.post("/datasets", params={"name": name}, content=content, headers=OCTETS)
+async def upload(
+    http: httpx.AsyncClient,
+    content: bytes,
+    *,
+    name: str = "d",
+    **choices: Any,  # noqa: ANN401 - query parameters
+) -> httpx.Response:
+    params = {"name": name, **choices}
+    return await http.post("/datasets", params=params, content=content, headers=OCTETS)
 
 
 async def train(http: httpx.AsyncClient, **body: object) -> httpx.Response:

@@ -5,11 +5,13 @@ The size limit itself stands on the router, where FastAPI enforces it while the 
 
 import asyncio
 import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +78,23 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[Rece
         yield ReceivedFile(path=Path(file.name), sha256=digest.hexdigest(), size_bytes=size_bytes)
     finally:
         await asyncio.to_thread(file.close)
+
+
+@asynccontextmanager
+async def scratch(folder: Path) -> AsyncIterator[Path]:
+    """A folder for what is made of a body, gone after the block with all that is in it."""
+    made = await asyncio.to_thread(partial(tempfile.mkdtemp, dir=folder))
+    try:
+        yield Path(made)
+    finally:
+        await asyncio.to_thread(partial(shutil.rmtree, made, ignore_errors=True))
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """SHA-256 and length of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, file.tell()
 
 
 def _open_temporary(folder: Path) -> "tempfile._TemporaryFileWrapper[bytes]":

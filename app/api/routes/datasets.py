@@ -1,5 +1,7 @@
-"""Routes of data sets: Parquet files addressed by their content."""
+"""Routes of data sets: files of items, addressed by their content."""
 
+import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -12,34 +14,52 @@ from app.api.http.uploads import (
     LONGEST_SECONDS,
     OCTET_STREAM,
     PARQUET,
+    digest_of,
     file_body,
     received_file,
     require_media_type,
+    scratch,
 )
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
-from app.api.schemas.fields import Cursor, Description, Limit, Name, Reference
+from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
+from app.core.pictures import PictureLimits
+from app.library.dataset_conversion import ConversionOptions
 from app.library.datasets import (
-    DatasetSummary,
+    convert_upload,
     create_dataset,
     delete_dataset,
     drop_file_of_deleted,
     find_by_sha256,
     get_dataset,
     list_datasets,
-    validate_parquet,
 )
 from app.library.storage import dataset_key
 
 router = APIRouter(tags=["datasets"])
 
 
+MEDIA_TYPES = (
+    PARQUET,
+    OCTET_STREAM,
+    "application/vnd.apache.arrow.file",
+    "application/vnd.apache.arrow.stream",
+    "application/jsonl",
+    "application/x-ndjson",
+    "application/json",
+    "application/x-tar",
+    "application/gzip",
+    "application/zip",
+    "text/csv",
+)
+
+
 @router.post(
     "/datasets",
     status_code=201,
     responses=problems(413, 415, 429, 504)
-    | {200: {"description": "The same bytes were stored before", "model": DatasetBody}},
-    openapi_extra=file_body(PARQUET, OCTET_STREAM),
+    | {200: {"description": "The same items were stored before", "model": DatasetBody}},
+    openapi_extra=file_body(*MEDIA_TYPES),
 )
 async def upload(
     request: Request,
@@ -48,42 +68,67 @@ async def upload(
     *,
     name: Name,
     description: Annotated[Description, Query()] = "",
+    columns: Annotated[
+        list[ColumnPair],
+        Query(
+            alias="map",
+            max_length=10,
+            description="Which column is which, as `question=COLUMN`, where names differ.",
+        ),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    skip_bad: Annotated[
+        bool, Query(description="Leave out rows that cannot be used, and tell how many.")
+    ] = False,
+    text_only: Annotated[
+        bool, Query(description="Take rows without a picture as items of text alone.")
+    ] = False,
 ) -> DatasetBody:
-    """Stores a Parquet file with the columns image{bytes, path}, question, answer or answers."""
-    require_media_type(request, PARQUET, OCTET_STREAM)
+    """Stores a data set: Parquet, Arrow, JSON lines, CSV, a WebDataset tar or a packed folder.
+
+    Every row is read and every picture decoded; the reply tells what was found.
+    """
+    require_media_type(request, *MEDIA_TYPES)
     folder = services.settings.data_dir / "uploads"
     with services.uploads.place(caller=caller_of(request)):
-        async with received_file(request, folder=folder) as file:
-            async with services.sessions() as session:
-                known = await find_by_sha256(session, file.sha256)
-            summary = (
-                DatasetSummary(known.num_items, known.num_images)
-                if known is not None
-                else await run_until_disconnect(
-                    validate_parquet(file.path), request=request, seconds=LONGEST_SECONDS
-                )
+        async with received_file(request, folder=folder) as file, scratch(folder) as scratch_dir:
+            target = scratch_dir / "dataset.parquet"
+            report = await run_until_disconnect(
+                convert_upload(
+                    file.path,
+                    target,
+                    limits=PictureLimits.of(services.settings),
+                    options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
+                    columns=dict(pair.split("=", 1) for pair in columns),
+                ),
+                request=request,
+                seconds=LONGEST_SECONDS,
             )
-            key = dataset_key(file.sha256)
+            sha256, size_bytes = await asyncio.to_thread(digest_of, target)
+            async with services.sessions() as session:
+                known = await find_by_sha256(session, sha256)
+            key = dataset_key(sha256)
             # Before the row, so that no row ever names a missing file.
-            await services.store.put_file(key, file.path)
+            await services.store.put_file(key, target)
             async with services.sessions.begin() as session:
                 record = await create_dataset(
                     session,
                     name=name,
-                    sha256=file.sha256,
-                    size_bytes=file.size_bytes,
-                    num_items=summary.num_items,
-                    num_images=summary.num_images,
+                    sha256=sha256,
+                    size_bytes=size_bytes,
+                    num_items=report.num_items,
+                    num_images=report.num_images,
                     storage_key=key,
                     description=description,
+                    report=report.as_json(),
                 )
             if not await services.store.exists(record.storage_key):
                 # The same content was deleted meanwhile; now that its row is back, nobody does.
-                await services.store.put_file(record.storage_key, file.path)
+                await services.store.put_file(record.storage_key, target)
     if known is not None:
         response.status_code = 200
     response.headers["location"] = f"/datasets/{record.id}"
-    return DatasetBody.model_validate(record)
+    # What was left out of this upload, also where the rest of it is known.
+    return DatasetBody.model_validate(replace(record, report=report.as_json()))
 
 
 @router.get("/datasets", responses=problems())

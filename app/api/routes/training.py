@@ -14,6 +14,7 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
 from app.api.schemas.training import JobBody, State, TrainRequest
 from app.core.errors import InvalidInputError
+from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.records import JobRecord
@@ -54,11 +55,12 @@ async def start(
     config = checked_config(body)
     async with services.sessions.begin() as session:
         dataset = await get_dataset(session, body.dataset)
+        split = choose_split(dataset.splits, body.split)
         record = await enqueue_training(
             session,
             name=body.name,
             dataset_id=dataset.id,
-            config=config,
+            config=config if split is None else {**config, "split": split},
             description=body.description,
             tags=body.tags,
             idempotency_key=idempotency_key,

@@ -45,6 +45,18 @@ Prompt: TypeAlias = Annotated[
 Reference: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_REFERENCE_CHARACTERS), SAFE
 ]
+ColumnPair: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[a-z_]+=.+$", max_length=300), _SAFE
+]
+SplitName: TypeAlias = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=500),
+    _SAFE,
+    Field(
+        description="Which part of the data set, in any case; needed where it has several and none "
+        "of them is called train."
+    ),
+]
 BackboneRef: TypeAlias = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_BACKBONE_CHARACTERS),

@@ -13,6 +13,7 @@ from app.api.schemas.fields import (
     ImageText,
     Prompt,
     Reference,
+    SplitName,
 )
 from app.api.schemas.messages import Messages
 from app.rpc.generation import AppliedVector, GenerateResponse, SamplingParams, Seed, Strength
@@ -47,6 +48,7 @@ class DemonstrationsChoice(RequestBody):
     shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
     selection: Literal["random", "nearest"] = "random"
     seed: Seed = 0
+    split: SplitName | None = None
 
 
 class SteerRequest(SamplingParams):

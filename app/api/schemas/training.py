@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
-from app.api.schemas.fields import Description, Name, Reference, Tag
+from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
 from app.api.schemas.vectors import Status
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord
@@ -31,6 +31,7 @@ class TrainRequest(RequestBody):
 
     name: Name
     dataset: Annotated[Reference, Field(description="The id or the name of a data set.")]
+    split: SplitName | None = None
     shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
     config: Annotated[
         dict[ConfigName, ConfigFlag | ConfigCount | ConfigNumber | ConfigText | None],

@@ -21,6 +21,7 @@ from app.api.schemas.steering import (
 )
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import VectorReference
+from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
 from app.library.retrieval import RetrievalResult
@@ -232,6 +233,7 @@ async def find_demonstrations(
 
     Raises:
         NotFoundError: There is no such data set.
+        InvalidDatasetError: It is not told which of its splits is meant.
     """
     if choice is None:
         return None
@@ -243,4 +245,5 @@ async def find_demonstrations(
             shots=choice.shots,
             selection=choice.selection,
             seed=choice.seed,
+            split=choose_split(record.splits, choice.split),
         )

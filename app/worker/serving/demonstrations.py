@@ -79,7 +79,7 @@ class DatasetPools:
         self._features = features
         self._max_pools = max_pools
         self._max_items = max_items
-        self._pools: OrderedDict[str, asyncio.Task[Pool]] = OrderedDict()
+        self._pools: OrderedDict[tuple[str, str | None], asyncio.Task[Pool]] = OrderedDict()
 
     async def choose(
         self, use: DemonstrationsUse, *, question: str, images: Sequence[Picture]
@@ -91,7 +91,7 @@ class DatasetPools:
             InvalidDatasetError: It is no dataset.
             InvalidInputError: It has fewer usable items than asked for.
         """
-        pool = await self._pool(use.storage_key)
+        pool = await self._pool(use.storage_key, use.split)
         asked = {await asyncio.to_thread(shown_digest, image) for image in images}
         usable = [index for index, digest in enumerate(pool.pictures) if digest not in asked]
         if len(usable) < use.shots:
@@ -106,21 +106,24 @@ class DatasetPools:
             chosen = nearest_context(similarities[usable], shots=use.shots)
         return tuple(pool.examples[usable[place]] for place in chosen)
 
-    async def _pool(self, key: str) -> Pool:
-        loading = self._pools.get(key)
+    async def _pool(self, key: str, split: str | None) -> Pool:
+        place = (key, split)
+        loading = self._pools.get(place)
         if loading is None or (loading.done() and loading.exception() is not None):
-            loading = asyncio.create_task(self._load(key))
-            self._pools[key] = loading
-        self._pools.move_to_end(key)
+            loading = asyncio.create_task(self._load(key, split))
+            self._pools[place] = loading
+        self._pools.move_to_end(place)
         while len(self._pools) > self._max_pools:
             self._pools.popitem(last=False)
         return await asyncio.shield(loading)
 
-    async def _load(self, key: str) -> Pool:
+    async def _load(self, key: str, split: str | None) -> Pool:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "dataset.parquet"
             await self._objects.get_file(key, path)
-            examples = await asyncio.to_thread(load_examples, str(path), limit=self._max_items)
+            examples = await asyncio.to_thread(
+                load_examples, str(path), split=split, limit=self._max_items
+            )
         pictures = await asyncio.to_thread(
             lambda: tuple(
                 "" if example.image is None else shown_digest(example.image) for example in examples

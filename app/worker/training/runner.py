@@ -203,10 +203,12 @@ class Trainer:
             require_same_backbone(
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
-        config = TrainingConfig.from_dict(job.config)
+        # Which items are learnt from is no setting of how.
+        settings = {name: value for name, value in job.config.items() if name != "split"}
+        config = TrainingConfig.from_dict(settings)
         async with self._sessions() as session:
             dataset = await get_dataset(session, job.dataset_id)
-        examples = await self._examples(dataset)
+        examples = await self._examples(dataset, split=job.config.get("split"))
 
         def work(turn: Turn) -> TrainingResult:
             def on_step(progress: TrainingProgress) -> None:
@@ -226,11 +228,11 @@ class Trainer:
         result = await self._device.run_long(work)
         return _Work(dataset=dataset, config=config, result=result)
 
-    async def _examples(self, dataset: DatasetRecord) -> Sequence[Example]:
+    async def _examples(self, dataset: DatasetRecord, *, split: str | None) -> Sequence[Example]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "dataset.parquet"
             await self._objects.get_file(dataset.storage_key, path)
-            return await asyncio.to_thread(load_examples, str(path))
+            return await asyncio.to_thread(load_examples, str(path), split=split)
 
     async def _store(self, attempt: _Attempt, work: _Work) -> None:
         async def store(session: AsyncSession) -> None:

@@ -1,14 +1,19 @@
+import base64
 import hashlib
+import io
+import json
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 from app.core.settings import Settings
 from app.library.storage import ObjectStore, dataset_key
-from tests.fakes.api_calls import OCTETS, parquet, upload
+from tests.fakes.api_calls import OCTETS, parquet, png, upload
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +30,48 @@ class TestDatasets:
         assert first.headers["location"] == f"/datasets/{first.json()['id']}"
         body = first.json()
         assert (body["num_items"], body["num_images"]) == (3, 1)
-        assert body["sha256"] == hashlib.sha256(content).hexdigest()
         stored = await ObjectStore(settings.objects_url).get_bytes(dataset_key(body["sha256"]))
-        assert stored == content
+        assert body["sha256"] == hashlib.sha256(stored).hexdigest()
+        assert body["size_bytes"] == len(stored)
+        wanted = pq.read_table(io.BytesIO(content)).column("question").to_pylist()
+        assert pq.read_table(io.BytesIO(stored)).column("question").to_pylist() == wanted
         assert not list((settings.data_dir / "uploads").iterdir())
         by_name = await http.get("/datasets/second")
         by_id = await http.get(f"/datasets/{body['id']}")
         assert by_name.json()["id"] == by_id.json()["id"] == body["id"]
+
+    async def test_the_reply_tells_what_was_found_and_left_out(
+        self, http: httpx.AsyncClient
+    ) -> None:
+        picture = base64.b64encode(png()).decode()
+        lines = [
+            {"image": f"data:image/png;base64,{picture}", "problem": "q", "solution": answer}
+            for answer in ("a", "b", " ")
+        ]
+        content = "\n".join(json.dumps({**line, "split": "test"}) for line in lines).encode()
+        choices: dict[str, Any] = {"map": ["question=problem", "answer=solution"]}
+        refused = await upload(http, content, **choices)
+        assert "file line 3: its answer is empty" in refused.json()["detail"]
+        assert refused.json()["details"]["num_bad"] == 1
+        made = await upload(http, content, **choices, skip_bad=True)
+        assert made.status_code == 201
+        report = {
+            "layout": "JSON lines",
+            "num_text_only": 0,
+            "num_answers": 2,
+            "splits": {"test": 2},
+            "num_skipped": 1,
+            "bad_rows": [{"place": "file line 3", "reason": "its answer is empty"}],
+            "notes": [],
+        }
+        assert made.json()["report"] == report
+        assert (await http.get(f"/datasets/{made.json()['id']}")).json()["report"] == report
+        asked = {"name": "v", "dataset": made.json()["id"], "split": "dev"}
+        response = await http.post("/train", json=asked)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid-dataset")
+        assert "wanted dev, found test (2)" in response.json()["detail"]
+        job = (await http.post("/train", json={**asked, "split": None})).json()
+        assert job["config"]["split"] == "test"
 
     async def test_what_is_no_data_set_is_refused(self, http: httpx.AsyncClient) -> None:
         for content, status, code in (

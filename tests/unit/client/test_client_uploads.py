@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -12,7 +13,8 @@ from PIL import Image
 from vlibrary_client import InvalidDatasetError, InvalidImageError
 from vlibrary_client import uploads as uploads_module
 from vlibrary_client.images import image_bytes, image_text
-from vlibrary_client.uploads import METADATA_FILE, DatasetSource, parquet_file, write_parquet
+from vlibrary_client.layouts.sources import DatasetSource
+from vlibrary_client.uploads import METADATA_FILE, parquet_file, write_parquet
 
 
 def picture(mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -44,38 +46,58 @@ GOOD = {"file_name": "a.png", "question": "What colour?", "answer": "red"}
 
 
 def test_a_folder_becomes_the_image_layout(tmp_path: Path) -> None:
-    second = {"file_name": "in/b.png", "question": "¿Qué?", "answers": ["rojo", "red"]}
+    second = {
+        "file_name": "in/b.png",
+        "question": "¿Qué?",
+        "answers": ["rojo", "red"],
+        "id": "two",
+        "image_id": "b",
+        "split": "test",
+    }
     rows = read(folder(tmp_path, GOOD, "", second))
+    nothing = {"id": None, "image_id": None, "split": None, "_problem": None}
     assert rows == [
         {
             "image": {"bytes": png(), "path": "a.png"},
             "question": "What colour?",
             "answers": ["red"],
+            **nothing,
+            "_place": "metadata.jsonl line 1",
         },
         {
             "image": {"bytes": png(9), "path": "in/b.png"},
             "question": "¿Qué?",
             "answers": ["rojo", "red"],
+            **nothing,
+            "id": "two",
+            "image_id": "b",
+            "split": "test",
+            "_place": "metadata.jsonl line 3",
         },
     ]
+
+
+def test_bad_lines_are_packed_with_their_reasons_on_demand(tmp_path: Path) -> None:
+    source = folder(tmp_path, GOOD, "{", {**GOOD, "answer": " "})
+    with pytest.raises(InvalidDatasetError, match=r"2 of 3 rows cannot be used: .* line 2: "):
+        write_parquet(source, tmp_path / "d.parquet")
+    assert write_parquet(source, tmp_path / "d.parquet", skip_bad=True) == 1
+    rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
+    assert [row["_problem"] for row in rows] == [None, "not a JSON object", "its answer is empty"]
+
+
+def test_a_parquet_file_with_other_names_is_packed(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    rows = [{"image": png(), "problem": "q?", "solution": "a"}]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with parquet_file(path, columns={"question": "problem", "answer": "solution"}) as found:
+        assert [row["question"] for row in pq.read_table(found).to_pylist()] == ["q?"]
 
 
 def test_a_jsonl_file_reads_images_beside_it(tmp_path: Path) -> None:
     path = folder(tmp_path) / "items.jsonl"
     path.write_text(json.dumps({"image": "a.png", "question": "q", "answer": "x"}))
     assert [row["image"]["path"] for row in read(path)] == ["a.png"]
-
-
-def test_items_are_told_apart_by_their_pictures() -> None:
-    items: list[dict[str, Any]] = [
-        {"image": picture(), "question": "q1", "answer": "x"},
-        {"image": picture(), "question": "q2", "answer": "x"},
-        {"image": picture(side=9), "question": "q1", "answer": "x"},
-        {"image": png(), "question": "q1", "answer": "x", "image_id": "mine"},
-    ]
-    paths = [row["image"]["path"] for row in read(items)]
-    assert paths[0] == paths[1] != paths[2]
-    assert paths[3] == "mine"
 
 
 def test_a_parquet_file_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -115,16 +137,15 @@ def test_large_images_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("{", "line 1: not a JSON object"),
         ("[1]", "line 1: not a JSON object"),
-        ({"question": "q", "answer": "a"}, "wanted the image's file_name"),
         ({**GOOD, "file_name": "missing.png"}, "cannot read the image file"),
         ({**GOOD, "file_name": "../secret.png"}, "outside of the folder"),
         ({**GOOD, "file_name": "/etc/hostname"}, "outside of the folder"),
-        ({**GOOD, "question": " "}, "wanted a question"),
+        ({**GOOD, "question": " "}, "its question is empty"),
         ({**GOOD, "question": 3}, "wanted a question"),
-        ({**GOOD, "question": "\ud800"}, "wanted a question"),
+        ({**GOOD, "question": "\ud800"}, "no Unicode text"),
         ({**GOOD, "answer": None}, "wanted an answer"),
-        ({**GOOD, "answers": []}, "wanted an answer"),
-        ({**GOOD, "answers": ["a", ""]}, "an answer is empty"),
+        ({"file_name": "a.png", "question": "q", "answers": []}, "wanted an answer"),
+        ({**GOOD, "answers": ["a", ""]}, "its answer is empty"),
     ],
 )
 def test_an_unusable_line_is_named(
@@ -141,8 +162,8 @@ def test_an_unusable_line_is_named(
     [
         ([], "no items"),
         ([3], "item 0: wanted a mapping"),
-        ([{"question": "q"}], "item 0: wanted a mapping"),
-        ([{"image": 3, "question": "q", "answer": "a"}], "item 0: wanted an image"),
+        ([{"question": "q"}], "item 0: wanted an answer"),
+        ([{"image": 3, "question": "q", "answer": "a"}], "item 0: wanted its image"),
     ],
 )
 def test_an_unusable_item_is_named(items: list[dict[str, object]], message: str) -> None:
@@ -150,7 +171,7 @@ def test_an_unusable_item_is_named(items: list[dict[str, object]], message: str)
         read(items)
 
 
-@pytest.mark.parametrize("name", ["missing.parquet", "missing.jsonl", "missing", "."])
+@pytest.mark.parametrize("name", ["missing.parquet", "missing.jsonl", "missing"])
 def test_a_source_that_is_missing_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidDatasetError, match="does not exist"):
         read(tmp_path / name)

@@ -1,9 +1,12 @@
-"""Parquet in the Hugging Face image layout: `image{bytes, path}`, `question`, `answer(s)`.
+"""Data sets as they are stored: Parquet in the Hugging Face image layout.
 
-Knows that layout; optional columns are `id`, `image_id` and `split`.
+The columns are `image{bytes, path}`, `question`, `answers` (or `answer`), and, where the set was
+written by this library, `id`, `image_id`, `split`, `_place` and `pixels`. Every row was checked
+when the set was stored. Pictures stay encoded, in a file of their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,37 +14,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.core.errors import InvalidDatasetError
-from app.core.pictures import PictureFile
+from app.core.pictures import Picture, PictureFile
+from app.core.pixels import PIXELS_VERSION
+from app.core.splits import TRAIN, choose_split
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.records import make_example, sample_places
+from app.method.evaluation.tasks.records import sample_places
 
-_COLUMNS: Final = ("image", "question", "answer", "answers", "id", "image_id", "split")
-_BATCH_ROWS: Final = 256
+_COLUMNS: Final = (
+    *("image", "question", "answer", "answers"),
+    *("id", "image_id", "split", "_place", "pixels"),
+)
+_BATCH_ROWS: Final = 16
+_PIXELS_KEY: Final = b"vlibrary.pixels"
 
 
-def load_parquet(
-    paths: Sequence[Path], *, split: str, limit: int | None, seed: int
-) -> list[Example]:
-    """Items of one or several files, read as one; rows that name another split are left out.
+def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int) -> list[Example]:
+    """Items of a stored data set.
 
     Args:
-        paths: Files of the same layout.
-        split: Wanted where rows name one.
+        path: The file.
+        split: Which part; None takes the one to train on, or the only one.
         limit: The most items, chosen at random; None takes all.
         seed: Of the choice.
 
     Raises:
-        InvalidDatasetError: A file is no Parquet of this layout, or a field is missing.
-        InvalidImageError: A picture cannot be read.
+        InvalidDatasetError: The file is no stored data set, or it has no such split.
     """
     try:
-        wanted = set(sample_places(_count(paths, split), limit=limit, seed=seed))
-        pictures = PictureFile()
-        return [
-            _example(row, place, pictures)
-            for place, row in enumerate(_rows(paths, split, _COLUMNS))
-            if place in wanted
-        ]
+        with pq.ParquetFile(path) as file:
+            rows = _places(file, split)
+            chosen = [rows[place] for place in sample_places(len(rows), limit=limit, seed=seed)]
+            return list(_examples(file, frozenset(chosen)))
     except (pa.ArrowException, OSError) as error:
         raise InvalidDatasetError(
             "The data set cannot be read: wanted Parquet with image, question and answer columns",
@@ -49,26 +52,69 @@ def load_parquet(
         ) from error
 
 
-def _count(paths: Sequence[Path], split: str) -> int:
-    return sum(1 for _ in _rows(paths, split, ("split", "question")))
+def _places(file: pq.ParquetFile, wanted: str | None) -> list[int]:
+    """Numbers of the rows of a split."""
+    count = file.metadata.num_rows
+    if "split" not in file.schema_arrow.names:
+        return list(range(count))
+    names = file.read(columns=["split"]).column("split").to_pylist()
+    named = Counter(name for name in names if name)
+    if named and None in names:
+        named[TRAIN] += names.count(None)
+    chosen = choose_split(named, wanted)
+    if chosen is None:
+        return list(range(count))
+    return [place for place, name in enumerate(names) if (name or TRAIN) == chosen]
 
 
-def _rows(paths: Sequence[Path], split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            known = [name for name in file.schema_arrow.names if name in columns]
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=known):
-                rows: list[dict[str, Any]] = batch.to_pylist()
-                yield from (row for row in rows if (row.get("split") or split) == split)
+def _examples(file: pq.ParquetFile, wanted: frozenset[int]) -> Iterator[Example]:
+    pictures = PictureFile()
+    schema = file.schema_arrow
+    known = [name for name in schema.names if name in _COLUMNS]
+    is_current = (schema.metadata or {}).get(_PIXELS_KEY) == str(PIXELS_VERSION).encode()
+    place = 0
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=known, use_threads=False):
+        places = range(place, place + len(batch))
+        place += len(batch)
+        if wanted.isdisjoint(places):
+            continue
+        for number, row in zip(places, batch.to_pylist(), strict=True):
+            if number in wanted:
+                if not is_current:
+                    row["pixels"] = None
+                yield _example(row, number, pictures)
 
 
-def _example(row: dict[str, Any], place: int, pictures: PictureFile) -> Example:
+def _example(row: dict[str, Any], number: int, pictures: PictureFile) -> Example:
+    place = row.get("_place") or f"row {number}"
+    picture = _picture(row, pictures)
+    unseen = f"item {number}" if picture is None else picture.pixel_digest or picture.digest
+    return Example(
+        image=picture,
+        question=_text(row.get("question"), place=place),
+        answers=_answers(row, place=place),
+        image_id=str(row.get("image_id") or unseen),
+        id=str(row.get("id") or place),
+    )
+
+
+def _picture(row: dict[str, Any], pictures: PictureFile) -> Picture | None:
     image = row.get("image")
     data = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(data, bytes):
+    return pictures.add(data, pixel_digest=row.get("pixels")) if data else None
+
+
+def _text(value: object, *, place: str) -> str:
+    if not isinstance(value, str):
         raise InvalidDatasetError(
-            f"Row {place}: wanted the bytes of an image, found {type(data).__name__}"
+            f"{place}: wanted a question as text, found {type(value).__name__}"
         )
-    picture = pictures.add(data)
-    known = {key: value for key, value in row.items() if value is not None}
-    return make_example(known, item=f"row-{place}", image=picture, image_id=picture.digest)
+    return value
+
+
+def _answers(row: dict[str, Any], *, place: str) -> tuple[str, ...]:
+    found = row.get("answers") or row.get("answer")
+    answers = (found,) if isinstance(found, str) else tuple(found or ())
+    if not answers or not all(isinstance(answer, str) for answer in answers):
+        raise InvalidDatasetError(f"{place}: wanted answers as text, found {type(found).__name__}")
+    return answers

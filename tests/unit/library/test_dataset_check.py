@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from app.core.errors import InvalidDatasetError
-from app.library import datasets, parquet_check
-from app.library.datasets import DatasetSummary, validate_parquet
-from app.library.parquet_check import RefusalError, check
+from app.core.pictures import PictureLimits
+from app.library import dataset_conversion, datasets
+from app.library.dataset_check import verdict_on
+from app.library.dataset_conversion import DatasetReport
+from app.library.datasets import convert_upload
 from tests.fakes.waiting import until, wait_until
 
 SLOW = """
@@ -24,6 +27,9 @@ import os, pathlib, time
 pathlib.Path({path!r}).write_text(str(os.getpid()))
 time.sleep(600)
 """
+LIMITS = PictureLimits(
+    max_bytes=10 << 20, max_pixels=20_000_000, min_side=8, max_side=8192, max_aspect=20
+)
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -58,22 +64,111 @@ def write(
     return path
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(RefusalError) as caught:
-        check(path)
-    return str(caught.value)
-
-
-def test_a_good_file_is_counted_in_a_process_of_its_own(tmp_path: Path) -> None:
-    assert asyncio.run(validate_parquet(write(tmp_path, rows(5)))) == DatasetSummary(
-        num_items=5, num_images=2
+def verdict(path: Path, **options: bool) -> dict[str, Any]:
+    return verdict_on(
+        {
+            "source": str(path),
+            "target": str(path.with_name("stored.parquet")),
+            "columns": {},
+            "limits": asdict(LIMITS),
+            "options": options,
+        }
     )
+
+
+def check(path: Path, **options: bool) -> dict[str, Any]:
+    found = verdict(path, **options)
+    assert "report" in found, found
+    report: dict[str, Any] = found["report"]
+    return report
+
+
+def counts(path: Path) -> tuple[int, int]:
+    report = check(path)
+    return report["num_items"], report["num_images"]
+
+
+def refused(path: Path) -> str:
+    return str(verdict(path)["refused"])
+
+
+def convert(path: Path, **options: Any) -> DatasetReport:  # noqa: ANN401 - passed on
+    target = path.with_name("stored.parquet")
+    return asyncio.run(convert_upload(path, target, limits=LIMITS, **options))
+
+
+def test_a_good_file_is_converted_in_a_process_of_its_own(tmp_path: Path) -> None:
+    report = convert(write(tmp_path, rows(5)))
+    assert (report.layout, report.num_items, report.num_images) == ("Parquet", 5, 2)
+    assert (report.num_answers, report.splits, report.num_skipped) == (5, {}, 0)
+    stored = pq.read_table(tmp_path / "stored.parquet").to_pylist()
+    assert [row["question"] for row in stored] == [row["question"] for row in rows(5)]
+    assert [row["_place"] for row in stored] == [f"row {number}" for number in range(5)]
+    assert stored[0]["image"]["bytes"] == picture(0)
+    assert stored[0]["pixels"] == stored[2]["pixels"] != stored[1]["pixels"]
+    assert stored[0]["image_id"] == stored[2]["image_id"] != stored[1]["image_id"]
+
+
+def test_equal_items_make_equal_files(tmp_path: Path) -> None:
+    convert(write(tmp_path, rows(5)))
+    first = (tmp_path / "stored.parquet").read_bytes()
+    convert(write(tmp_path, rows(5), compression="gzip"))
+    assert (tmp_path / "stored.parquet").read_bytes() == first
+
+
+def test_bad_rows_are_counted_and_named_and_left_out_on_demand(tmp_path: Path) -> None:
+    items = rows(40)
+    items[7]["answer"] = " "
+    items[30]["image"] = {"bytes": picture()[:-30], "path": None}
+    path = write(tmp_path, items)
+    message = refused(path)
+    assert "2 of 40 rows cannot be used: row 7: its answer is empty; row 30: " in message
+    assert "skip_bad" in message
+    report = check(path, skip_bad=True)
+    assert (report["num_items"], report["num_skipped"]) == (38, 2)
+    assert [row["place"] for row in report["bad_rows"]] == ["row 7", "row 30"]
+    assert "damaged" in report["bad_rows"][1]["reason"]
+
+
+@pytest.mark.parametrize(
+    "empty", [None, {"bytes": None, "path": None}, {"bytes": b"", "path": "x"}]
+)
+def test_rows_without_a_picture_are_refused_left_out_or_taken(
+    tmp_path: Path, empty: dict[str, Any] | None
+) -> None:
+    items = rows(10)
+    for place in (2, 3, 9):
+        items[place]["image"] = empty
+    path = write(tmp_path, items)
+    assert "3 of 10 rows have no picture, the first is row 2" in refused(path)
+    taken = check(path, text_only=True)
+    assert (taken["num_items"], taken["num_text_only"], taken["num_skipped"]) == (10, 3, 0)
+    left_out = check(path, skip_bad=True)
+    assert (left_out["num_items"], left_out["num_text_only"], left_out["num_skipped"]) == (7, 0, 3)
+
+
+def test_splits_are_counted_and_rows_without_one_are_to_train_on(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [("image", IMAGE)] + [(name, pa.string()) for name in ("question", "answer", "split")]
+    )
+    splits = ["test", None, "train", "", "test"]
+    items = [{**row, "split": split} for row, split in zip(rows(5), splits, strict=True)]
+    assert check(write(tmp_path, items, schema))["splits"] == {"test": 2, "train": 3}
+
+
+def test_a_picture_is_one_picture_whatever_it_is_called(tmp_path: Path) -> None:
+    path = write(tmp_path, rows(4))
+    ids = pa.array(["a", "b", "c", None])
+    pq.write_table(pq.read_table(path).append_column("image_id", ids), path)
+    check(path)
+    stored = pq.read_table(tmp_path / "stored.parquet").to_pylist()
+    assert [row["image_id"] for row in stored] == ["a", "b", "a", "b"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_each_image_format_is_accepted(tmp_path: Path, kind: str) -> None:
     items = [{**rows(1)[0], "image": {"bytes": picture(kind=kind), "path": None}}]
-    assert check(write(tmp_path, items)) == {"num_items": 1, "num_images": 1}
+    assert counts(write(tmp_path, items)) == (1, 1)
 
 
 def test_several_answers_and_foreign_columns_are_accepted(tmp_path: Path) -> None:
@@ -86,7 +181,7 @@ def test_several_answers_and_foreign_columns_are_accepted(tmp_path: Path) -> Non
         ]
     )
     items = [{"image": {"bytes": picture()}, "question": "q", "answers": ["a", "b"], "note": 1}]
-    assert check(write(tmp_path, items, schema)) == {"num_items": 1, "num_images": 1}
+    assert counts(write(tmp_path, items, schema)) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +190,8 @@ def test_several_answers_and_foreign_columns_are_accepted(tmp_path: Path) -> Non
         ("id", pa.array(["a", "x" * 201]), "row 1: its id has more than 200"),
         ("image_id", pa.array([" ", None]), "row 0: its image_id is empty"),
         ("split", pa.array([None, "a\0"]), "row 1: its split has a NUL"),
-        ("split", pa.array([1, 2]), "the column split is no string"),
-        ("id", pa.array([1.5, 2.5]), "the column id is no string or integer"),
-        ("image_id", pa.array([["a"], ["b"]]), "the column image_id is no string or integer"),
+        ("id", pa.array([1.5, 2.5]), "wanted id as text or a whole number, found float"),
+        ("image_id", pa.array([["a"], ["b"]]), "wanted image_id as text or a whole number"),
     ],
 )
 def test_labels_have_bounds_as_texts_have(
@@ -123,22 +217,24 @@ def test_a_refusal_comes_back_from_the_process(tmp_path: Path) -> None:
     items = rows(3)
     items[2]["question"] = " "
     with pytest.raises(InvalidDatasetError, match="row 2: its question is empty"):
-        asyncio.run(validate_parquet(write(tmp_path, items)))
+        convert(write(tmp_path, items))
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"question": None}, "question is empty"),
+        ({"question": None}, "wanted a question of text"),
+        ({"question": " "}, "question is empty"),
         ({"question": "x" * 4001}, "question has more"),
         ({"question": "a\0"}, "NUL"),
-        ({"answer": None}, "answer is empty"),
+        ({"answer": None}, "wanted an answer"),
         ({"answer": "x" * 1001}, "answer has more"),
-        ({"image": None}, "no bytes"),
-        ({"image": {"bytes": b"", "path": "/etc/passwd"}}, "no bytes"),
-        ({"image": {"bytes": b"<svg/>", "path": None}}, "none of"),
-        ({"image": {"bytes": picture(kind="GIF"), "path": None}}, "none of"),
-        ({"image": {"bytes": picture(kind="TIFF"), "path": None}}, "none of"),
+        ({"image": {"bytes": None, "path": "/etc/passwd"}}, "a path alone is never followed"),
+        ({"image": {"bytes": b"<svg >", "path": None}}, "found SVG"),
+        ({"image": {"bytes": picture(kind="GIF"), "path": None}}, "found GIF"),
+        ({"image": {"bytes": picture(kind="TIFF"), "path": None}}, "found TIFF"),
+        ({"image": {"bytes": picture(size=(7, 7)), "path": None}}, "sides have 8 to"),
+        ({"image": {"bytes": picture(size=(400, 10)), "path": None}}, "as long as wide"),
         ({"image": {"bytes": picture(size=(5001, 4000)), "path": None}}, "pixels"),
         ({"image": {"bytes": bytes(11 * 1024 * 1024), "path": None}}, "bytes"),
     ],
@@ -148,7 +244,7 @@ def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], reason: str)
     items[1].update(change)
     message = refused(write(tmp_path, items))
     assert reason in message
-    assert message.startswith("row ")
+    assert "1 of 3 rows cannot be used: row 1: " in message
 
 
 def test_a_decompression_bomb_is_refused_unopened(tmp_path: Path) -> None:
@@ -161,34 +257,17 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("names", "found"),
     [
-        ([("question", pa.string()), ("answer", pa.string())], "wanted the columns"),
-        ([("image", IMAGE), ("question", pa.string())], "wanted the columns"),
-        ([("image", pa.binary()), ("question", pa.string()), ("answer", pa.string())], "image"),
-        ([("image", IMAGE), ("question", pa.int64()), ("answer", pa.string())], "question"),
-        ([("image", IMAGE), ("question", pa.string()), ("answers", pa.string())], "answers"),
-        (
-            [
-                ("image", pa.struct([("bytes", pa.binary()), ("url", pa.string())])),
-                ("question", pa.string()),
-                ("answer", pa.string()),
-            ],
-            "image",
-        ),
-        (
-            [("image", IMAGE), ("question", pa.string()), ("answer", pa.string())]
-            + [(f"extra{number}", pa.int64()) for number in range(70)],
-            "columns",
-        ),
+        (["question", "image"], "found the columns question, image"),
+        (["problem", "solution", "image"], "found the columns problem, solution, image"),
+        (["question", "answer", *(f"x{number}" for number in range(520))], "512 columns"),
     ],
 )
-def test_other_columns_are_refused(
-    tmp_path: Path, fields: list[tuple[str, pa.DataType]], reason: str
-) -> None:
+def test_other_columns_are_refused_and_listed(tmp_path: Path, names: list[str], found: str) -> None:
     path = tmp_path / "data.parquet"
-    pq.write_table(pa.schema(fields).empty_table(), path)
-    assert reason in refused(path)
+    pq.write_table(pa.schema([(name, pa.string()) for name in names]).empty_table(), path)
+    assert found in refused(path)
 
 
 def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
@@ -200,11 +279,11 @@ def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    assert "rows" in refused(write(tmp_path, []))
+    assert "no items" in refused(write(tmp_path, []))
 
 
 def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_check, "MAX_ITEMS", 3)
+    monkeypatch.setattr(dataset_conversion, "MAX_ITEMS", 3)
     assert "rows" in refused(write(tmp_path, rows(4)))
 
 
@@ -236,10 +315,8 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
         damaged = bytearray(data)
         damaged[position] ^= 0xFF
         path.write_bytes(damaged)
-        try:
-            verdicts.append(str(check(path)["num_items"]))
-        except RefusalError as error:
-            verdicts.append(str(error))
+        found = verdict(path)
+        verdicts.append(found.get("refused") or str(found["report"]["num_items"]))
     assert any("damaged" in verdict for verdict in verdicts)
 
 
@@ -262,7 +339,7 @@ def test_a_small_file_that_unfolds_without_end_is_refused_within_its_memory(tmp_
     pq.write_table(table, path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 20_000
     with pytest.raises(InvalidDatasetError, match="memory"):
-        asyncio.run(validate_parquet(path, memory_bytes=100_000_000))
+        convert(path, memory_bytes=100_000_000)
 
 
 def test_a_reader_that_crashes_is_a_refusal(
@@ -270,9 +347,9 @@ def test_a_reader_that_crashes_is_a_refusal(
 ) -> None:
     script = tmp_path / "crash.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", (str(script),))
     with pytest.raises(InvalidDatasetError, match="limits"):
-        asyncio.run(validate_parquet(write(tmp_path, rows())))
+        convert(write(tmp_path, rows()))
 
 
 def test_a_file_that_takes_for_ever_is_refused(
@@ -280,10 +357,10 @@ def test_a_file_that_takes_for_ever_is_refused(
 ) -> None:
     script = tmp_path / "slow.py"
     script.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", (str(script),))
     monkeypatch.setattr(datasets, "CHECK_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(InvalidDatasetError, match="too long"):
-        asyncio.run(validate_parquet(write(tmp_path, rows())))
+        convert(write(tmp_path, rows()))
 
 
 @pytest.mark.anyio
@@ -292,8 +369,10 @@ async def test_the_reader_ends_with_who_waits_for_it(
 ) -> None:
     script, started = tmp_path / "slow.py", tmp_path / "pid"
     script.write_text(SLOW.format(path=str(started)))
-    monkeypatch.setattr(datasets, "CHECK_SCRIPT", script)
-    waiting = asyncio.create_task(validate_parquet(write(tmp_path, rows())))
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", (str(script),))
+    waiting = asyncio.create_task(
+        convert_upload(write(tmp_path, rows()), tmp_path / "stored.parquet", limits=LIMITS)
+    )
     await until(lambda: started.exists() and bool(started.read_text()))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -308,8 +387,12 @@ def test_the_reader_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     script = (
         "import asyncio, sys, pathlib\n"
-        "from app.library.datasets import validate_parquet\n"
-        "asyncio.run(validate_parquet(pathlib.Path(sys.argv[1])))\n"
+        "from app.core.pictures import PictureLimits\n"
+        "from app.core.settings import Settings\n"
+        "from app.library.datasets import convert_upload\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "limits = PictureLimits.of(Settings())\n"
+        "asyncio.run(convert_upload(path, path.with_name('out'), limits=limits))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(fifo)])  # noqa: S603 - our own
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")

@@ -1,0 +1,79 @@
+"""Local data sets for commands that need no server: converted as an upload is, then read."""
+
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from app.library.dataset_conversion import DatasetReport
+    from app.method.backbone.examples import Example
+
+
+def read_map(pairs: list[str] | None) -> dict[str, str]:
+    """Which column is which, from texts such as `question=problem`.
+
+    Raises:
+        InvalidInputError: A text is no such pair.
+    """
+    columns = {}
+    for pair in pairs or ():
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column):
+            raise InvalidInputError(f"Cannot read the map: wanted question=COLUMN, found {pair}")
+        columns[name] = column
+    return columns
+
+
+def convert_local(
+    source: str,
+    target: Path,
+    *,
+    columns: Mapping[str, str],
+    skip_bad: bool = False,
+    text_only: bool = False,
+) -> "DatasetReport":
+    """What a local source holds, written to `target` as it would be stored.
+
+    Raises:
+        InvalidDatasetError: It is no data set, or has rows that cannot be used.
+    """
+    from app.core.pictures import PictureLimits
+    from app.core.settings import Settings
+    from app.library.dataset_conversion import ConversionOptions, convert
+    from vlibrary_client.layouts.sources import open_source
+
+    return convert(
+        partial(open_source, source, columns=columns),
+        target,
+        limits=PictureLimits.of(Settings()),
+        options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
+    )
+
+
+def load_local(
+    source: str,
+    *,
+    split: str | None,
+    limit: int | None,
+    seed: int,
+    columns: Mapping[str, str],
+    skip_bad: bool = False,
+    text_only: bool = False,
+) -> "list[Example]":
+    """The items of a local source; see `load_examples` and `convert_local`.
+
+    Raises:
+        InvalidDatasetError: It is no data set, has rows that cannot be used, or no such split.
+    """
+    from app.method.evaluation.tasks.loading import load_examples
+
+    if source == "easy-vqa":
+        return load_examples(source, split=split, limit=limit, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
+        target = Path(folder) / "dataset.parquet"
+        convert_local(source, target, columns=columns, skip_bad=skip_bad, text_only=text_only)
+        return load_examples(str(target), split=split, limit=limit, seed=seed)

@@ -1,0 +1,34 @@
+from collections.abc import Mapping
+
+import pytest
+
+from app.core.errors import InvalidDatasetError
+from app.core.splits import choose_split
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted", "chosen"),
+    [
+        ({}, None, None),
+        ({}, "test", None),
+        ({"train": 3, "test": 2}, None, "train"),
+        ({"Train": 3, "test": 2}, None, "Train"),
+        ({"training": 3, "test": 2}, None, "training"),
+        ({"validation": 3}, None, "validation"),
+        ({"train": 3, "test": 2}, "TEST", "test"),
+        ({"Test": 3, "test": 2}, "test", "test"),
+    ],
+)
+def test_the_split_that_is_meant(
+    splits: Mapping[str, int], wanted: str | None, chosen: str | None
+) -> None:
+    assert choose_split(splits, wanted) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [(None, "wanted one by its name, found validation"), ("dev", "wanted dev, found validation")],
+)
+def test_what_is_not_clear_is_refused_with_what_there_is(wanted: str | None, message: str) -> None:
+    with pytest.raises(InvalidDatasetError, match=message):
+        choose_split({"validation": 3, "test": 2}, wanted)

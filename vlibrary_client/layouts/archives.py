@@ -1,0 +1,181 @@
+"""Archives: WebDataset tars, read as a stream, and packed folders, unpacked within limits."""
+
+import gzip
+import json
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vlibrary_client.errors import InvalidDatasetError
+from vlibrary_client.layouts.items import Record
+from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES
+
+MAX_MEMBERS = 2_000_000
+MAX_UNPACKED_BYTES = 4 << 30
+MAX_TEXT_BYTES = 1 << 20
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_PICTURES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic"}
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+)
+_BLOCK_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def holds_folder(path: Path) -> bool:
+    """Whether the archive has a file that lists its pictures.
+
+    Raises:
+        InvalidDatasetError: It is damaged or has too many members.
+    """
+    try:
+        return any(PurePosixPath(name).name in METADATA_NAMES for name, _, _ in _members(path))
+    except _DAMAGED as error:
+        raise InvalidDatasetError("the archive is damaged or cut short") from error
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The archive's plain files as a folder that is gone afterwards.
+
+    Raises:
+        InvalidDatasetError: A name leads out of the archive, it is damaged, or unfolds to too much.
+    """
+    with tempfile.TemporaryDirectory(prefix="vlibrary-") as text:
+        folder = Path(text)
+        left = MAX_UNPACKED_BYTES
+        try:
+            for name, size, stream in _members(path):
+                inner = PurePosixPath(name)
+                if inner.is_absolute() or ".." in inner.parts:
+                    raise InvalidDatasetError("a name in the archive leads out of it")
+                left -= size
+                target = folder / inner
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    _copy(stream, file, most=size, is_enough=left >= 0)
+        except _DAMAGED as error:
+            raise InvalidDatasetError("the archive is damaged or cut short") from error
+        yield folder
+
+
+def _copy(stream: Any, file: Any, *, most: int, is_enough: bool) -> None:  # noqa: ANN401
+    if not is_enough:
+        raise InvalidDatasetError(f"the archive unfolds to more than {MAX_UNPACKED_BYTES} bytes")
+    written = 0
+    while block := stream.read(_BLOCK_BYTES):
+        written += len(block)
+        if written > most:
+            raise InvalidDatasetError("a file in the archive is larger than it says")
+        file.write(block)
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """Name, size and stream of every plain file; links and devices are left out."""
+    found_here = _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
+    for number, found in enumerate(found_here):
+        if number >= MAX_MEMBERS:
+            raise InvalidDatasetError(f"the archive has more than {MAX_MEMBERS} members")
+        yield found
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, int, Any]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                with archive.open(info) as stream:
+                    yield info.filename, info.file_size, stream
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:
+    with path.open("rb") as file:
+        is_packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    with gzip.open(path) if is_packed else path.open("rb") as file:
+        stream = _Remembering(file)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                if member.isreg():
+                    yield member.name, member.size, archive.extractfile(member)
+                # The list of members would grow with the archive.
+                archive.members = []
+            if not stream.ends_at(archive.offset):
+                raise tarfile.ReadError("cut short")
+
+
+class _Remembering:
+    """A stream that knows whether a tar file has its end: tarfile takes any end for it."""
+
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 - any binary file
+        self._file = file
+        self._num_bytes = 0
+        self._latest = b""
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(size)
+        self._num_bytes += len(data)
+        self._latest = (self._latest + data)[-2 * tarfile.RECORDSIZE :]
+        return data
+
+    def ends_at(self, offset: int) -> bool:
+        start = offset - (self._num_bytes - len(self._latest))
+        return self._latest[start : start + tarfile.BLOCKSIZE] == bytes(tarfile.BLOCKSIZE)
+
+
+def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
+    """The samples of a WebDataset tar: members that share their name up to the first dot.
+
+    A `.json` member holds fields; other members of text are a field each, named by their ending.
+
+    Raises:
+        InvalidDatasetError: It is damaged or cut short.
+    """
+    key = None
+    fields: dict[str, Any] = {}
+    problem: str | None = None
+    try:
+        for member, size, stream in _members(path):
+            folder, _, base = member.rpartition("/")
+            stem, _, ending = base.partition(".")
+            if not stem or not ending:
+                continue
+            current = f"{folder}/{stem}" if folder else stem
+            if key is not None and current != key:
+                yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
+                fields, problem = {}, None
+            key = current
+            problem = _add(fields, ending.lower(), size=size, stream=stream) or problem
+    except _DAMAGED as error:
+        raise InvalidDatasetError(f"{name}: the archive is damaged or cut short") from error
+    if key is not None:
+        yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
+
+
+def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str | None:  # noqa: ANN401
+    kind = ending.rpartition(".")[2]
+    is_picture = kind in _PICTURES
+    if size > (MAX_PICTURE_BYTES if is_picture else MAX_TEXT_BYTES):
+        return f"its .{ending} is too large"
+    data = stream.read()
+    if is_picture:
+        fields["images"] = [*fields.get("images", []), data]
+        return None
+    try:
+        if kind == "json":
+            value = json.loads(data)
+            if not isinstance(value, dict):
+                return "its .json is no object"
+            fields.update(value)
+        else:
+            fields.setdefault(ending.partition(".")[0], data.decode())
+    except (ValueError, RecursionError):
+        return f"its .{ending} cannot be read" if kind == "json" else None
+    return None

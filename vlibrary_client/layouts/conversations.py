@@ -1,0 +1,123 @@
+"""Conversations of data sets: LLaVA and ShareGPT `conversations`, OpenAI `messages`.
+
+Every question of the user with the answer after it becomes an item of its own about the picture.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlibrary_client.layouts.items import UnusableError
+
+CONVERSATIONS = ("conversations", "messages")
+PLACEHOLDER = "<image>"
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """A conversation.
+
+    Attributes:
+        asked: Questions with their answers.
+        images: Pictures that stand in the turns themselves.
+        shows_picture: Whether the first question stands beside a picture.
+    """
+
+    asked: tuple[tuple[str, str], ...]
+    images: tuple[Any, ...]
+    shows_picture: bool
+
+
+def read_turns(value: object, *, name: str) -> Turns:
+    """The questions and answers of a conversation.
+
+    Raises:
+        UnusableError: It is no conversation of questions and answers about one picture. A turn is
+            never dropped and a picture never moved: a system turn, and a picture between texts or
+            after the first question, are refused.
+    """
+    if not isinstance(value, list) or not value:
+        raise UnusableError(f"its {name} is no list of turns")
+    turns = [_turn(turn, name=name) for turn in value]
+    roles = [role for role, _, _ in turns]
+    if "system" in roles:
+        raise UnusableError(
+            f"its {name} has a system turn; leave it out and train with it as the instruction"
+        )
+    if roles != ["user", "assistant"] * (len(turns) // 2) or not roles:
+        raise UnusableError(
+            f"its {name} does not alternate from a user's turn to an assistant's, "
+            f"found {', '.join(roles[:6])}"
+        )
+    if any(has_picture for _, _, has_picture in turns[1:]):
+        raise UnusableError(f"its {name} shows a picture after the first question")
+    images = tuple(image for turn in value for image in _inline(turn))
+    texts = [text for _, text, _ in turns]
+    asked = tuple(zip(texts[::2], texts[1::2], strict=True))
+    return Turns(asked=asked, images=images, shows_picture=turns[0][2])
+
+
+def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:
+    if not isinstance(turn, Mapping):
+        raise UnusableError(f"its {name} has a turn that is no mapping")
+    role = _ROLES.get(str(turn.get("role") or turn.get("from")).lower())
+    if role is None:
+        raise UnusableError(
+            f"its {name} has an unknown role: wanted user and assistant, or human and gpt"
+        )
+    content = turn.get("content", turn.get("value"))
+    pieces = _pieces(content, name=name)
+    marks = [index for index, piece in enumerate(pieces) if piece is None]
+    if len(marks) > 1:
+        raise UnusableError(f"its {name} shows {len(marks)} pictures in a turn, wanted one")
+    if marks and 0 < marks[0] < len(pieces) - 1:
+        raise UnusableError(f"its {name} shows a picture inside a text, wanted it before or after")
+    texts = [piece for piece in pieces if piece is not None]
+    return role, "\n".join(texts).strip(), bool(marks)
+
+
+def _pieces(content: object, *, name: str) -> list[str | None]:
+    """Texts, with None for a picture."""
+    if isinstance(content, str):
+        return _split(content)
+    if not isinstance(content, list):
+        raise UnusableError(f"its {name} has a turn without content")
+    pieces: list[str | None] = []
+    for part in content:
+        if isinstance(part, Mapping) and part.get("type") in {"image", "image_url"}:
+            pieces.append(None)
+        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            pieces += _split(part["text"])
+        else:
+            raise UnusableError(f"its {name} has a part that is neither text nor image")
+    return pieces
+
+
+def _split(text: str) -> list[str | None]:
+    pieces: list[str | None] = []
+    for index, piece in enumerate(text.split(PLACEHOLDER)):
+        if index:
+            pieces.append(None)
+        if piece.strip():
+            pieces.append(piece.strip("\n") if PLACEHOLDER in text else piece)
+    return pieces
+
+
+def _inline(turn: Mapping[str, Any]) -> list[Any]:
+    content = turn.get("content")
+    found = []
+    for part in content if isinstance(content, list) else ():
+        if part.get("type") == "image_url":
+            url = part.get("image_url")
+            found.append(url.get("url") if isinstance(url, Mapping) else url)
+        elif part.get("type") == "image":
+            found.append(part.get("image") or part.get("path") or part.get("url"))
+    return [image for image in found if image is not None]

@@ -1,0 +1,209 @@
+"""From the fields of a record to questions, answers and names. One rule for every format."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from vlibrary_client.errors import InvalidDatasetError
+from vlibrary_client.layouts.conversations import CONVERSATIONS, read_turns
+from vlibrary_client.layouts.items import (
+    COLUMNS,
+    BadItem,
+    ColumnMap,
+    Found,
+    Item,
+    Record,
+    UnusableError,
+)
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures
+
+MAX_QUESTION_CHARACTERS = 4000
+MAX_ANSWER_CHARACTERS = 1000
+MAX_ANSWERS = 64
+MAX_NAME_CHARACTERS = 200
+ANSWER_COLUMNS = ("answers", "answer", "multiple_choice_answer")
+CHOICE_COLUMN = "correct_choice_idx"
+# Of rows that were packed from another source.
+PLACE_COLUMN = "_place"
+PROBLEM_COLUMN = "_problem"
+_ID_COLUMNS = ("id", "question_id")
+USED_COLUMNS = frozenset(
+    {
+        *PICTURE_COLUMNS,
+        *CONVERSATIONS,
+        *ANSWER_COLUMNS,
+        *_ID_COLUMNS,
+        "question",
+        "choices",
+        CHOICE_COLUMN,
+        "image_id",
+        "split",
+        PLACE_COLUMN,
+        PROBLEM_COLUMN,
+    }
+)
+
+
+def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
+    """Returns when records with these columns can be items.
+
+    Raises:
+        InvalidDatasetError: They cannot, or a mapped column is missing; the columns found are told.
+    """
+    unknown = sorted(set(columns) - set(COLUMNS))
+    if unknown:
+        raise InvalidDatasetError(
+            f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
+        )
+    missing = sorted(set(columns.values()) - set(names))
+    present = (set(names) - set(columns.values())) | set(columns)
+    if missing:
+        problem = f"there is no column {', '.join(missing)}"
+    elif set(CONVERSATIONS) & present or (
+        "question" in present and {*ANSWER_COLUMNS, CHOICE_COLUMN} & present
+    ):
+        return
+    else:
+        problem = (
+            "wanted a question with an answer or answers, conversations, or messages; a map such "
+            "as question=COLUMN tells which column is which"
+        )
+    raise InvalidDatasetError(f"{problem}; found the columns {_listed(names)}")
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    shown = ", ".join(str(name)[:40] for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
+
+
+def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Iterator[Found]:
+    """The items of a record: one, or one for every question of a conversation."""
+    fields = {**record.fields}
+    if columns:
+        taken = {name: fields.get(column) for name, column in columns.items()}
+        for name in {*columns.values()} - {*columns}:
+            fields.pop(name, None)
+        if "answer" in taken:
+            fields.pop("answers", None)
+        fields.update(taken)
+    place = str(fields.get(PLACE_COLUMN) or record.place)
+    try:
+        _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
+        yield from _items(fields, place=place, split=record.split, pictures=pictures)
+    except UnusableError as error:
+        yield BadItem(place=place, reason=str(error))
+
+
+def _require_fields(problem: object) -> None:
+    if problem:
+        raise UnusableError(str(problem))
+
+
+def _items(
+    fields: Mapping[str, Any], *, place: str, split: str | None, pictures: Pictures
+) -> list[Item]:
+    name = next((name for name in CONVERSATIONS if fields.get(name) is not None), None)
+    if name is None:
+        asked = [(_question(fields), _answers(fields))]
+        inline: list[Any] = []
+        is_shown = False
+    else:
+        turns = read_turns(fields[name], name=name)
+        inline = list(turns.images)
+        is_shown = turns.shows_picture
+        asked = [(question, (answer,)) for question, answer in turns.asked]
+    image, image_name = pictures.read(fields, inline=inline)
+    if is_shown and image is None:
+        raise UnusableError(f"its {name} shows a picture that is not there")
+    given = _name(fields, "image_id")
+    item_id = next(filter(None, (_name(fields, column) for column in _ID_COLUMNS)), None)
+    own_split = _name(fields, "split")
+    return [
+        Item(
+            place=place if len(asked) == 1 else f"{place}, question {number}",
+            question=_checked(question, "question", most=MAX_QUESTION_CHARACTERS),
+            answers=tuple(
+                _checked(answer, "answer", most=MAX_ANSWER_CHARACTERS) for answer in answers
+            ),
+            image=image,
+            image_name=image_name,
+            id=item_id if item_id is None or len(asked) == 1 else f"{item_id}-{number}",
+            image_id=given,
+            split=own_split or split,
+        )
+        for number, (question, answers) in enumerate(asked, start=1)
+    ]
+
+
+def _question(fields: Mapping[str, Any]) -> str:
+    question = fields.get("question")
+    if isinstance(question, str):
+        return question
+    if question is None and not any(fields.get(column) for column in ANSWER_COLUMNS):
+        raise UnusableError(
+            "wanted a question with an answer or answers, conversations, or messages, "
+            f"found {_listed([str(name) for name in fields])}"
+        )
+    raise UnusableError(f"wanted a question of text, found {_kind(question)}")
+
+
+def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    choices = fields.get("choices")
+    place = fields.get(CHOICE_COLUMN)
+    if place is None and isinstance(choices, list):
+        # Sets of multiple choice name the place of the answer, not the answer.
+        place = fields.get("answer") if _is_whole(fields.get("answer")) else None
+    if place is not None:
+        if not isinstance(choices, list) or not _is_whole(place) or not 0 <= place < len(choices):
+            raise UnusableError("its answer is no place in its choices")
+        return (_text(choices[place]),)
+    given = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
+    if given is None:
+        raise UnusableError("wanted an answer, or a list of answers, found none")
+    answers = given if isinstance(given, list | tuple) else [given]
+    if len(answers) > MAX_ANSWERS:
+        raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
+    return tuple(_text(answer) for answer in answers)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(value: object) -> str:
+    """An answer as text; numbers and truth values are written as people write them."""
+    if isinstance(value, Mapping):
+        value = value.get("answer")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value == value:  # noqa: PLR0124 - NaN is no answer
+        return str(int(value)) if value.is_integer() else repr(value)
+    raise UnusableError(f"wanted an answer of text, found {_kind(value)}")
+
+
+def _checked(text: str, what: str, *, most: int) -> str:
+    if not text.strip():
+        raise UnusableError(f"its {what} is empty")
+    if len(text) > most:
+        raise UnusableError(f"its {what} has more than {most} characters")
+    if "\0" in text:
+        raise UnusableError(f"its {what} has a NUL")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UnusableError(f"its {what} is no Unicode text")
+    return text
+
+
+def _name(fields: Mapping[str, Any], column: str) -> str | None:
+    value = fields.get(column)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UnusableError(f"wanted {column} as text or a whole number, found {_kind(value)}")
+    return _checked(str(value), column, most=MAX_NAME_CHARACTERS)
+
+
+def _kind(value: object) -> str:
+    return "none" if value is None else type(value).__name__

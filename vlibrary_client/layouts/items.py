@@ -1,0 +1,80 @@
+"""What every reader makes of a source: items that can be used, and those that cannot."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+COLUMNS = ("image", "question", "answer", "answers", "id", "image_id", "split")
+
+ColumnMap: TypeAlias = Mapping[str, str]
+"""Which column of the source is which of `COLUMNS`, where the names differ."""
+
+
+class UnusableError(Exception):
+    """Why one record is no item; the text goes to the user behind the record's place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A question with its answers, and usually a picture.
+
+    Attributes:
+        place: Where it stands in its source: `row 7`, `metadata.jsonl line 8`.
+        question: What is asked.
+        answers: At least one.
+        image: The encoded picture; None for an item of text alone.
+        image_name: What the source calls the picture.
+        id: What the source calls the item.
+        image_id: Equal for items that show one picture, where the source says so.
+        split: The part of the source it belongs to, where the source says so.
+    """
+
+    place: str
+    question: str
+    answers: tuple[str, ...]
+    image: bytes | None = None
+    image_name: str | None = None
+    id: str | None = None
+    image_id: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadItem:
+    """A record that is no item."""
+
+    place: str
+    reason: str
+
+
+Found: TypeAlias = Item | BadItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The fields of one record as a format holds them.
+
+    Attributes:
+        place: Where it stands.
+        fields: By column; empty when `problem` says why it cannot be read.
+        split: What the file or folder it lies in is called, if that names a split.
+        problem: Why there are no fields.
+    """
+
+    place: str
+    fields: Mapping[str, Any]
+    split: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source that has been recognised.
+
+    Attributes:
+        layout: What it is, for people.
+        found: Its items in order, read as they are taken.
+    """
+
+    layout: str
+    found: Iterator[Found]

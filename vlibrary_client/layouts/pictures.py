@@ -1,0 +1,155 @@
+"""The picture of a record: in it, beside it on the disk, or none. Nothing is fetched or decoded."""
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vlibrary_client.errors import InvalidImageError
+from vlibrary_client.images import image_bytes
+from vlibrary_client.layouts.items import UnusableError
+
+PICTURE_COLUMNS = ("image", "images", "file_name", "image_path")
+MAX_PICTURE_BYTES = 64 << 20
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
+class Pictures:
+    """Finds the pictures of a source's records.
+
+    Args:
+        folder: Paths count from here.
+        root: No path leads out of it. None, as for uploads, follows no path at all.
+    """
+
+    def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:
+        self._folder = folder
+        self._root = None if folder is None else (root or folder).resolve()
+        self._listings: dict[Path, dict[str, str]] = {}
+
+    def read(
+        self, fields: Mapping[str, Any], *, inline: Sequence[Any] = ()
+    ) -> tuple[bytes | None, str | None]:
+        """The encoded picture of a record and what it is called, or twice None.
+
+        Raises:
+            UnusableError: There are several, or it cannot be read.
+        """
+        given: list[tuple[str, Any]] = [("content", value) for value in inline]
+        for column in PICTURE_COLUMNS:
+            value = fields.get(column)
+            values = value if isinstance(value, list | tuple) else [value]
+            given += [(column, one) for one in values if one is not None]
+        if len(given) > 1:
+            names = " and ".join(dict.fromkeys(name for name, _ in given))
+            raise UnusableError(f"it has {len(given)} pictures in {names}, wanted one")
+        return self._read(given[0][1]) if given else (None, None)
+
+    def _read(self, value: object) -> tuple[bytes | None, str | None]:
+        if isinstance(value, bytes):
+            return value or None, None
+        if isinstance(value, Image.Image):
+            return _encoded(value), None
+        if isinstance(value, Mapping):
+            return self._of_struct(value)
+        if isinstance(value, Path):
+            return self._of_path(value), value.name
+        if isinstance(value, str):
+            return self._of_text(value)
+        raise UnusableError(
+            f"wanted its image as bytes, a path or a data URL, found {type(value).__name__}"
+        )
+
+    def _of_struct(self, value: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
+        data, path = value.get("bytes"), value.get("path")
+        name = path if isinstance(path, str) and path else None
+        if isinstance(data, bytes):
+            return data or None, name
+        if data is not None:
+            raise UnusableError("its image has bytes that are none")
+        return (None, None) if name is None else (self._of_text(name)[0], name)
+
+    def _of_text(self, text: str) -> tuple[bytes | None, str | None]:
+        if not text:
+            return None, None
+        if text[:5].lower() == "data:":
+            return _of_data_url(text), None
+        if _ADDRESS.match(text):
+            raise UnusableError("its image is an address, and nothing is fetched")
+        return self._of_path(text), text.replace("\\", "/")
+
+    def _of_path(self, name: str | Path) -> bytes:
+        if self._folder is None or self._root is None:
+            raise UnusableError("its image has no bytes; a path alone is never followed")
+        path = self._found(self._folder, str(name))
+        try:
+            if not path.resolve().is_relative_to(self._root):
+                raise UnusableError("its image lies outside of the folder")
+            if path.stat().st_size > MAX_PICTURE_BYTES:
+                raise UnusableError(f"its image has more than {MAX_PICTURE_BYTES} bytes")
+            return path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no path"
+            shown = str(name)[:200].encode(errors="replace").decode()
+            raise UnusableError(f"cannot read the image file {shown}: {reason}") from error
+
+    def _found(self, folder: Path, name: str) -> Path:
+        """The path as it is written, or as another system would have written it."""
+        for text in dict.fromkeys((name, name.replace("\\", "/"))):
+            path = folder / text
+            if _exists(path):
+                return path
+            if (other := self._otherwise_composed(path)) is not None:
+                return other
+        return folder / name
+
+    def _otherwise_composed(self, path: Path) -> Path | None:
+        # Systems differ in how they write letters with accents.
+        for form in ("NFC", "NFD"):
+            other = Path(unicodedata.normalize(form, str(path)))
+            if _exists(other):
+                return other
+        parent = path.parent
+        if parent not in self._listings:
+            self._listings[parent] = _listing(parent)
+        name = self._listings[parent].get(unicodedata.normalize("NFC", path.name))
+        return None if name is None else parent / name
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _listing(folder: Path) -> dict[str, str]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (OSError, ValueError):
+        return {}
+    return {unicodedata.normalize("NFC", name): name for name in names}
+
+
+def _of_data_url(text: str) -> bytes:
+    match = _DATA_URL.match(text)
+    if match is None:
+        raise UnusableError("its image is no data URL of base64")
+    payload = "".join(text[match.end() :].split())
+    try:
+        return base64.b64decode(payload, validate=True)
+    except binascii.Error as error:
+        raise UnusableError("its image is no data URL of base64") from error
+
+
+def _encoded(image: Image.Image) -> bytes:
+    try:
+        return image_bytes(image)
+    except InvalidImageError as error:
+        raise UnusableError(error.message) from error

@@ -1,0 +1,192 @@
+"""Recognises what a source is, and opens it."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vlibrary_client.errors import InvalidDatasetError
+from vlibrary_client.layouts.archives import METADATA_NAMES, holds_folder, samples, unpacked
+from vlibrary_client.layouts.fields import read_items
+from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
+from vlibrary_client.layouts.pictures import Pictures
+from vlibrary_client.layouts.tables import arrow_rows, parquet_rows
+from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
+from vlibrary_client.layouts.vqa import pair_records, question_pairs
+
+DatasetSource: TypeAlias = str | PathLike[str] | Iterable[Mapping[str, Any]]
+
+_SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
+_HEAD_BYTES = 4096
+_TAR_MAGIC = slice(257, 262)
+# In the order in which a folder is searched; a folder is one kind only.
+_KINDS = {
+    ".parquet": "Parquet",
+    ".arrow": "Arrow",
+    ".tar": "WebDataset",
+    ".jsonl": "JSON lines",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".tsv": "CSV",
+}
+_ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow", ".tgz": ".tar"}
+
+
+def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> Source:
+    """The items of a folder, a file, or an iterable of mappings.
+
+    Args:
+        source: What is to be read.
+        columns: Which of the source's columns is which, where names differ.
+
+    Raises:
+        InvalidDatasetError: It is missing, or no layout that is known. Reading the items may raise
+            it as well, when a file turns out to be damaged.
+    """
+    columns = columns or {}
+    if not isinstance(source, str | PathLike):
+        records = _given_records(source)
+        pictures = Pictures(Path.cwd(), root=Path("/"))
+        return Source(layout="items", found=_items(records, columns=columns, pictures=pictures))
+    path = Path(source)
+    if not path.exists():
+        raise InvalidDatasetError(f"{path.name} does not exist")
+    if path.is_dir():
+        return _open_folder(path, columns)
+    return _open_file(path, columns, pictures=Pictures(path.parent))
+
+
+def open_upload(path: Path, *, columns: ColumnMap | None = None) -> Source:
+    """As `open_source` for one file from elsewhere: told by its content, and no path is followed.
+
+    Raises:
+        InvalidDatasetError: It is no layout that is known.
+    """
+    return _open_file(path, columns or {}, pictures=Pictures(), is_named=False)
+
+
+def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures) -> Iterator[Found]:
+    for record in records:
+        yield from read_items(record, columns=columns, pictures=pictures)
+
+
+def _given_records(source: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    for index, item in enumerate(source):
+        place = f"item {index}"
+        if isinstance(item, Mapping):
+            yield Record(place=place, fields=item)
+        else:
+            yield Record(
+                place=place, fields={}, problem="wanted a mapping with question and answer"
+            )
+
+
+def _open_file(
+    path: Path, columns: ColumnMap, *, pictures: Pictures, is_named: bool = True
+) -> Source:
+    suffix = path.suffix.lower() if is_named else ""
+    kind = _kind(path, suffix)
+    if kind == ".tar" and holds_folder(path):
+        return Source(layout="packed folder", found=_unpacked_items(path, columns))
+    name: str | None = path.name if is_named else "file"
+    if kind in {".parquet", ".arrow"}:
+        # One table numbers its rows; files are named where there are several.
+        name = None
+    records = _reader(kind, columns)(path, name=name, split=None)
+    found = _items(records, columns=columns, pictures=pictures)
+    return Source(layout=_KINDS[kind], found=found)
+
+
+def _unpacked_items(path: Path, columns: ColumnMap) -> Iterator[Found]:
+    with unpacked(path) as folder:
+        yield from _open_folder(folder, columns).found
+
+
+def _kind(path: Path, suffix: str) -> str:
+    """The ending that a file should have, by its content where that tells."""
+    suffix = _ALIASES.get(suffix, suffix)
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(b"PAR1") or suffix == ".parquet":
+        return ".parquet"
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or suffix == ".arrow":
+        return ".arrow"
+    if head[_TAR_MAGIC] == b"ustar" or head.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        return ".tar"
+    if suffix in _KINDS:
+        return suffix
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith((b"{", b"[")):
+        return ".jsonl" if text.startswith(b"{") else ".json"
+    if b"," in text.partition(b"\n")[0] and b"\0" not in text:
+        return ".csv"
+    raise InvalidDatasetError(
+        "no layout that is known: wanted Parquet, Arrow, JSON lines, a JSON array, CSV, a "
+        f"WebDataset tar or a packed folder, found {suffix or 'another file'}"
+    )
+
+
+def _reader(kind: str, columns: ColumnMap) -> Callable[..., Iterator[Record]]:
+    readers: dict[str, Callable[..., Iterator[Record]]] = {
+        ".parquet": partial(parquet_rows, columns=columns),
+        ".arrow": partial(arrow_rows, columns=columns),
+        ".tar": samples,
+        ".jsonl": json_lines,
+        ".json": json_array,
+        ".csv": csv_rows,
+        ".tsv": csv_rows,
+    }
+    return readers[kind]
+
+
+def _open_folder(root: Path, columns: ColumnMap) -> Source:
+    listed = sorted(path for name in METADATA_NAMES for path in root.rglob(name))
+    if listed:
+        return Source(layout="image folder", found=_folder_items(root, listed, columns))
+    if pairs := question_pairs(root):
+        return Source(
+            layout="VQA questions and annotations", found=_pair_items(root, pairs, columns)
+        )
+    for suffix, kind in _KINDS.items():
+        endings = {suffix, *(old for old, new in _ALIASES.items() if new == suffix)}
+        files = sorted(p for p in root.rglob("*") if p.suffix.lower() in endings and _is_data(p))
+        if files:
+            layout = f"folder of {kind}"
+            return Source(layout=layout, found=_folder_items(root, files, columns))
+    raise InvalidDatasetError(
+        f"no data set in the folder {root.name}: wanted {', '.join(METADATA_NAMES)} beside "
+        f"pictures, or files of {', '.join(_KINDS)}"
+    )
+
+
+def _is_data(path: Path) -> bool:
+    # Hugging Face keeps intermediate results and notes beside the data.
+    is_note = path.name in {"dataset_info.json", "dataset_dict.json", "state.json"}
+    return not (is_note or path.name.startswith(("cache-", ".")))
+
+
+def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
+    for path in files:
+        relative = path.relative_to(root)
+        kind = _ALIASES.get(path.suffix.lower(), path.suffix.lower())
+        records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
+        pictures = Pictures(path.parent, root=root)
+        yield from _items(records, columns=columns, pictures=pictures)
+
+
+def _pair_items(root: Path, pairs: list[tuple[Path, Path]], columns: ColumnMap) -> Iterator[Found]:
+    for questions, annotations in pairs:
+        split = _split_of(annotations.relative_to(root))
+        records = pair_records(questions, annotations, root=root, split=split)
+        yield from _items(records, columns=columns, pictures=Pictures(root))
+
+
+def _split_of(relative: Path) -> str | None:
+    """The split that a file's name, or else the folder it lies in, speaks of."""
+    for part in (relative.stem, *reversed(relative.parts[:-1])):
+        for word in re.split(r"[^a-z0-9]+", part.lower()):
+            if match := _SPLIT.fullmatch(word):
+                return match.group(1)
+    return None
