@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak pocket pocket2 clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ proxies: $(STAMP) ## Streams behind nginx and Caddy of Debian's packages, which 
 	@mkdir -p build/proxies
 	cd build/proxies && apt-get download nginx caddy && for package in *.deb; do dpkg-deb -x $$package .; done
 	$(BIN)/pytest -m proxies tests/proxies
+
+cases: $(STAMP) ## What people really bring, against a fresh service
+	$(BIN)/pytest -m cases tests/cases
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s
