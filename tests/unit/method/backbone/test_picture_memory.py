@@ -1,0 +1,57 @@
+"""No data set is ever held decoded, however large its pictures are."""
+
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+from app.core.pictures import Picture, PictureFile
+from app.method.backbone.features import FeatureCache
+from tests.fakes.backbones import tiny_backbone
+
+WIDTH, HEIGHT, COUNT = 5000, 4000, 24
+MOST_BYTES = 500 << 20
+
+
+def large_pictures() -> list[Picture]:
+    """Pictures of one colour each: some 20 kB encoded, 60 MB decoded."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 3, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress((b"\0" + bytes(WIDTH)) * HEIGHT))
+    end = chunk(b"IEND", b"")
+    file = PictureFile()
+    return [
+        file.add(b"\x89PNG\r\n\x1a\n" + head + chunk(b"PLTE", bytes([shade] * 3)) + rows + end)
+        for shade in range(COUNT)
+    ]
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_features_of_large_pictures_need_the_memory_of_a_few() -> None:
+    cache = FeatureCache(tiny_backbone())
+    pictures = large_pictures()
+    cache.prepare(pictures[:1])
+    before, highest, is_over = resident_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.01):
+            highest.append(resident_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        cache.prepare(pictures)
+    finally:
+        is_over.set()
+        watcher.join()
+    assert COUNT * WIDTH * HEIGHT * 3 > 2 * MOST_BYTES
+    assert max(highest) - before < MOST_BYTES
+    assert all(cache.knows(picture) for picture in pictures)
