@@ -46,12 +46,12 @@ Reference: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_REFERENCE_CHARACTERS), SAFE
 ]
 ColumnPair: TypeAlias = Annotated[
-    str, StringConstraints(pattern=r"^[a-z_]+=.+$", max_length=300), _SAFE
+    str, StringConstraints(pattern=r"^[a-z_]+=.+$", max_length=300), SAFE
 ]
 SplitName: TypeAlias = Annotated[
     str,
     StringConstraints(min_length=1, max_length=500),
-    _SAFE,
+    SAFE,
     Field(
         description="Which part of the data set, in any case; needed where it has several and none "
         "of them is called train."
