@@ -5,12 +5,16 @@ writable, secrets as files. A Postgres of this machine stands in for its image. 
 builds the images first.
 """
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
+import socket
+import socketserver
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +23,7 @@ import psycopg
 import pytest
 
 from app.cli.serve import free_port
-from app.library.database import conninfo, database_url
+from app.library.database import conninfo
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client, VLibraryError
@@ -110,24 +114,56 @@ class Machine:
                 process.terminate()
 
 
+class _Forward(socketserver.BaseRequestHandler):
+    """Carries a connection to the socket of Postgres, which listens on nothing else."""
+
+    path: str
+
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as there:
+            there.connect(self.path)
+            back = threading.Thread(target=_carry, args=(there, self.request), daemon=True)
+            back.start()
+            _carry(self.request, there)
+            back.join()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def forwarded(path: Path) -> Iterator[int]:
+    """The port of this machine that leads to a socket."""
+    handler = type("Handler", (_Forward,), {"path": str(path)})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        serving.join()
+
+
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="vlibrary-images-", dir="/tmp"))
     folder.chmod(0o711)
     with EmbeddedPostgres(folder / "postgres") as postgres:
-        port = free_port("127.0.0.1", wanted=0)
-        url = database_url(postgres.url)
-        with psycopg.connect(conninfo(url), autocommit=True) as connection:
-            connection.execute(f"ALTER ROLE \"{url.username}\" PASSWORD '{PASSWORD}'")
-            connection.execute("ALTER SYSTEM SET listen_addresses = '127.0.0.1'")
-            connection.execute(f"ALTER SYSTEM SET port = {port}")
-            connection.execute("ALTER SYSTEM SET password_encryption = 'scram-sha-256'")
-        (hba,) = (folder / "postgres").rglob("pg_hba.conf")
-        hba.write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        postgres.stop()
-        postgres.start()
-        database = f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
-        yield Machine(folder, database=database)
+        with psycopg.connect(conninfo(postgres.url), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE library LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
+            connection.execute("CREATE DATABASE library OWNER library")
+            (hba,) = connection.execute("SHOW hba_file").fetchone() or ("",)
+            rules = Path(hba).read_text()
+            Path(hba).write_text(f"local all library scram-sha-256\n{rules}")
+            connection.execute("SELECT pg_reload_conf()")
+            (sockets,) = connection.execute("SHOW unix_socket_directories").fetchone() or ("",)
+            (number,) = connection.execute("SHOW port").fetchone() or ("",)
+        with forwarded(Path(sockets.split(",")[0].strip()) / f".s.PGSQL.{number}") as port:
+            yield Machine(folder, database=f"postgresql://library@127.0.0.1:{port}/library")
     shutil.rmtree(folder)
 
 
