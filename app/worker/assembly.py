@@ -23,9 +23,10 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
+from app.worker.serving.dose_limit import DoseLimit
 from app.worker.serving.gauges import register_worker_metrics
 from app.worker.serving.metrics import Metrics
-from app.worker.serving.preprocessing import DoseLimit, Reader
+from app.worker.serving.preprocessing import Reader
 from app.worker.serving.service import Limits, Serving
 from app.worker.serving.vector_cache import Fetch, VectorCache
 

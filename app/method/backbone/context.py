@@ -21,6 +21,6 @@ def check_length(backbone: Backbone, num_tokens: int, *, num_new_tokens: int = 0
     asked = f" and {num_new_tokens} asked for" if num_new_tokens else ""
     raise ContextOverflowError(
         f"The prompt is too long: wanted at most {limit} tokens of context, found {num_tokens} "
-        f"of the prompt{asked}",
+        f"of the prompt{asked}; fewer shots or turns, or shorter texts, would fit",
         details={"context": limit, "prompt": num_tokens, "asked": num_new_tokens},
     )

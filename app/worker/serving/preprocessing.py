@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from jaxtyping import Float
-from torch import Tensor
-
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
 from app.core.logs import get_logger
 from app.core.pictures import Picture, PictureLimits, check_picture
@@ -30,7 +27,6 @@ from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
-from app.method.steering.dose import dose_of
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
@@ -40,46 +36,10 @@ from app.worker.serving.demonstrations import DatasetPools
 NUM_THREADS: Final = 2
 # Running rows wait for one pass of the vision tower at most.
 SEEN_TOGETHER: Final = 16
-# The same shift's dose differs a little between devices and files.
-_ROUNDING: Final = 1.01
 
 Result = TypeVar("Result")
-Shift = Float[Tensor, "layers 2 hidden"]
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DoseLimit:
-    """How strongly a shift may act.
-
-    Attributes:
-        norms: Usual length of the residual stream behind each layer.
-        highest: Largest ratio of a shift's length to that which is applied.
-    """
-
-    norms: Float[Tensor, " layers"]
-    highest: float
-
-    def check(self, shift: Shift, *, highest: float | None = None) -> float:
-        """The dose of a shift.
-
-        Args:
-            shift: Strengths included.
-            highest: What its own vector bears, in place of what everybody may ask for.
-
-        Raises:
-            InvalidInputError: It is too high.
-        """
-        dose = dose_of(shift, self.norms)
-        most = self.highest if highest is None else highest
-        if dose <= most * _ROUNDING:
-            return dose
-        raise InvalidInputError(
-            f"The vectors act too strongly: wanted a dose of at most {most:.3g}, "
-            f"found {dose:.3g}; lower the strength",
-            details={"wanted": most, "found": dose},
-        )
 
 
 def turns_of(request: GenerateRequest, images: Sequence[Picture]) -> tuple[Turn, ...]:

@@ -26,8 +26,9 @@ from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Increment, Listener, Sequence
+from app.worker.serving.dose_limit import DoseLimit, Shift
 from app.worker.serving.metrics import Metrics, RequestTracker
-from app.worker.serving.preprocessing import DoseLimit, PreparedPrompt, Reader, Shift
+from app.worker.serving.preprocessing import PreparedPrompt, Reader
 from app.worker.serving.responses import delta_of, response_of, sampling_of
 from app.worker.serving.vector_cache import VectorCache
 
@@ -167,10 +168,11 @@ class Serving:
             InvalidInputError: One acts more strongly than its training bore, or they do together.
         """
         cache, check = self._vector_cache, self._limits.dose.check
-        for part in parts:
-            check(cache.combined([part]), highest=cache.highest_dose(part[0]))
+        for slot, strength in parts:
+            shift = cache.combined([(slot, strength)])
+            check(shift, highest=cache.highest_dose(slot), strength=strength)
         shift = cache.combined(parts)
-        return shift, check(shift)
+        return shift, check(shift, strength=parts[0][1] if len(parts) == 1 else None)
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.

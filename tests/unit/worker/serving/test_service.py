@@ -342,7 +342,7 @@ async def test_a_vector_acts_no_more_strongly_than_its_training_bore(
         both = [parts.use(0, 1.4), parts.use(1, 0.01)]
         await parts.serving.generate(request_of(vectors=both))
         for wild in ([parts.use(0, 2.0)], [parts.use(0, -2.0)], [parts.use(0, 2.0), both[1]]):
-            with pytest.raises(InvalidInputError, match="lower the strength"):
+            with pytest.raises(InvalidInputError, match="the largest strength is"):
                 await parts.serving.generate(request_of(vectors=wild))
 
 
