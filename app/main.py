@@ -95,6 +95,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         retriever=Retriever(
             sessions,
             margin=settings.retrieval_margin,
+            prefer=settings.retrieval_prefer,
             poll_seconds=settings.retrieval_poll_seconds,
         ),
         workers=workers,

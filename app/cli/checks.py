@@ -18,9 +18,10 @@ from app.core.settings import Settings
 from app.library.blobs import get_blob
 from app.library.database import Sessions
 from app.library.datasets import list_datasets
+from app.library.epochs import current_epochs, find_space
 from app.library.index import Snapshot
 from app.library.jobs import list_jobs
-from app.library.keys import current_epochs, find_space, load_keys
+from app.library.keys import load_keys
 from app.library.migrate import current_revision, newest_revision
 from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord
@@ -137,7 +138,7 @@ async def check_keys(sessions: Sessions) -> str:
     async with sessions() as session:
         spaces = await current_epochs(session)
         for space, epoch in spaces.items():
-            _, dimension = await find_space(session, space) or (epoch, 0)
+            state = await find_space(session, space)
             keys = await load_keys(session, space)
             owners = [entry.vector_id for entry in keys]
             orphans = set(owners) - set(await get_vectors(session, owners))
@@ -146,7 +147,12 @@ async def check_keys(sessions: Sessions) -> str:
                     f"Keys without a vector in {space}: {_some(map(str, sorted(orphans)))}"
                 )
             await asyncio.to_thread(
-                Snapshot.build, space, epoch=epoch, dimension=dimension, keys=keys
+                Snapshot.build,
+                space,
+                epoch=epoch,
+                dimension=0 if state is None else state.dimension,
+                image_width=None if state is None else state.image_width,
+                keys=keys,
             )
             num_vectors += len(owners)
     return f"index made of {num_vectors} vectors in {len(spaces)} spaces"

@@ -189,6 +189,11 @@ class Settings(BaseSettings):
     retrieval_margin: float = Field(
         default=0.0, ge=0, le=2, description="Least lead of the best vector over the second."
     )
+    retrieval_prefer: str = Field(
+        default="preferred",
+        min_length=1,
+        description="Tag or alias of the vectors that `auto` takes among some for one task.",
+    )
     retrieval_poll_seconds: float = Field(default=1.0, gt=0)
     database_pool_size: Count = 10
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"

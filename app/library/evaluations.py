@@ -1,7 +1,7 @@
 """Measurements of stored vectors beside their opponents."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -92,3 +92,20 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
         .order_by(EvaluationRow.id.desc())
     )
     return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+
+
+async def held_out_gains(
+    session: AsyncSession, vector_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, float]:
+    """Accuracy above zero-shot by the newest measurement of each that has both."""
+    query = (
+        select(
+            EvaluationRow.vector_id,
+            (EvaluationRow.accuracy - EvaluationRow.zero_shot).label("gain"),
+        )
+        .where(EvaluationRow.vector_id.in_(vector_ids), EvaluationRow.zero_shot.is_not(None))
+        .order_by(EvaluationRow.id)
+    )
+    # Ids grow with time, so the newest comes last.
+    found = (await session.execute(query)).all()
+    return {row.vector_id: float(row.gain) for row in found}

@@ -6,24 +6,25 @@ with the old, which goes on reading the part it knows. Knows no SQL and no vecto
 """
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Self, TypeAlias
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Self, cast
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from app.core.errors import InvalidInputError
+from app.library.key_table import KeyTable, RowBlock, Rows, make_block
 from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
+from app.library.parts import cannot_tell_apart, lead_threshold, parts_of
+from app.library.records import VectorStatus
 
 MAX_DEAD_SHARE: Final = 0.25
-# Spare memory of a fresh copy, which is not touched before it is used.
-GROWTH: Final = 1.5
-LEAST_SPARE_ROWS: Final = 1024
 TIE: Final = 1e-6
-
-Rows: TypeAlias = npt.NDArray[np.int64]
+# What a task's pictures must lead over is judged on at most so many rows of other tasks.
+MAX_WORLD_ROWS: Final = 4096
+MAX_ACCEPTED: Final = 64
 
 # Searches already run side by side, one thread each.
 faiss.omp_set_num_threads(1)
@@ -31,93 +32,24 @@ faiss.omp_set_num_threads(1)
 
 @dataclass(frozen=True)
 class Hit:
-    """One set of vectors with its best similarity to the query, and its own threshold."""
+    """One set of vectors with its similarity to the query.
+
+    Attributes:
+        vector_id: Which.
+        name: Shared by all versions.
+        score: Cosine with the nearest key; of the part of the query that fits least, where rows
+            have a picture's part and a question's.
+        threshold: What `score` has to reach.
+        similarity: What ranks it: the mean cosine over the query's parts.
+        is_accepted: Whether the query counts as its task.
+    """
 
     vector_id: uuid.UUID
     name: str
     score: float
     threshold: float
-
-
-@dataclass(eq=False)
-class _Block:
-    """Rows that are written once, one after the other.
-
-    Attributes:
-        rows: `[capacity, dimension]`.
-        used: How many are written.
-    """
-
-    rows: Float32Array
-    used: int
-
-
-def _block(parts: Sequence[Float32Array]) -> _Block:
-    rows = np.concatenate(parts)
-    capacity = int(len(rows) * GROWTH) + LEAST_SPARE_ROWS
-    block = _Block(np.empty((capacity, rows.shape[1]), dtype=np.float32), used=len(rows))
-    block.rows[: len(rows)] = rows
-    return block
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """One line for each set of vectors; its keys are the rows from `starts` to before `stops`.
-
-    What a search is narrowed by are numbers: comparing texts would take longer than the search.
-    """
-
-    vector_ids: npt.NDArray[np.object_]
-    names: npt.NDArray[np.object_]
-    backbones: npt.NDArray[np.int32]
-    statuses: npt.NDArray[np.int32]
-    thresholds: npt.NDArray[np.float64]
-    starts: Rows
-    stops: Rows
-
-    @classmethod
-    def of(cls, keys: Sequence[VectorKeys], *, codes: dict[str, int], first_row: int) -> Self:
-        """The lines of these keys; texts that have no code yet get one."""
-
-        def coded(texts: Iterable[str]) -> npt.NDArray[np.int32]:
-            return np.array([codes.setdefault(text, len(codes)) for text in texts], dtype=np.int32)
-
-        lengths = np.array([len(item.embeddings) for item in keys], dtype=np.int64)
-        stops = first_row + np.cumsum(lengths)
-        return cls(
-            np.array([item.vector_id for item in keys], dtype=object),
-            np.array([item.name for item in keys], dtype=object),
-            coded(item.backbone_fingerprint for item in keys),
-            coded(item.status for item in keys),
-            np.array([item.threshold for item in keys], dtype=np.float64),
-            stops - lengths,
-            stops,
-        )
-
-    def __len__(self) -> int:
-        return len(self.vector_ids)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that belong to a line."""
-        return int((self.stops - self.starts).sum())
-
-    def without(self, gone: Collection[uuid.UUID]) -> Self:
-        kept = np.array([one not in gone for one in self.vector_ids], dtype=bool)
-        return self._each(lambda column: column[kept])
-
-    def joined(self, other: Self) -> Self:
-        columns = (getattr(other, one.name) for one in fields(self))
-        return self._each(lambda column: np.concatenate([column, next(columns)]))
-
-    def packed(self) -> Self:
-        """The same when the rows lie one after the other from 0 on."""
-        lengths = self.stops - self.starts
-        stops = np.cumsum(lengths)
-        return replace(self, starts=stops - lengths, stops=stops)
-
-    def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Self:
-        return type(self)(*(change(getattr(self, one.name)) for one in fields(self)))
+    similarity: float
+    is_accepted: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,18 +60,30 @@ class Snapshot:
         space: Identity of the encoder.
         epoch: Every change up to this one is in it.
         dimension: Length of a key.
+        image_width: Numbers of a key that belong to the picture, or None for keys of one part.
     """
 
     space: str
     epoch: int
     dimension: int
-    _block: _Block = field(repr=False)
+    image_width: int | None
+    _block: RowBlock = field(repr=False)
     _num_rows: int
-    _table: _Table = field(repr=False)
+    _table: KeyTable = field(repr=False)
     _codes: dict[str, int] = field(repr=False)
+    # Least leads by line and by what it is held against: of this state of the library alone.
+    _leads: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def build(cls, space: str, *, epoch: int, dimension: int, keys: Sequence[VectorKeys]) -> Self:
+    def build(
+        cls,
+        space: str,
+        *,
+        epoch: int,
+        dimension: int,
+        keys: Sequence[VectorKeys],
+        image_width: int | None = None,
+    ) -> Self:
         """A snapshot of exactly these keys.
 
         Args:
@@ -147,12 +91,13 @@ class Snapshot:
             epoch: What they are the state of.
             dimension: Length of a key.
             keys: One item for each set of vectors.
+            image_width: Numbers of a key that belong to the picture, or None for keys of one part.
         """
         parts = [np.empty((0, dimension), dtype=np.float32), *(item.embeddings for item in keys)]
-        block = _block(parts)
+        block = make_block(parts)
         codes: dict[str, int] = {}
-        table = _Table.of(keys, codes=codes, first_row=0)
-        return cls(space, epoch, dimension, block, block.used, table, codes)
+        table = KeyTable.of(keys, codes=codes, first_row=0)
+        return cls(space, epoch, dimension, image_width, block, block.used, table, codes)
 
     @property
     def num_vectors(self) -> int:
@@ -178,7 +123,7 @@ class Snapshot:
         """
         kept = self._table.without(changed)
         codes = dict(self._codes)
-        table = kept.joined(_Table.of(keys, codes=codes, first_row=self._num_rows))
+        table = kept.joined(KeyTable.of(keys, codes=codes, first_row=self._num_rows))
         fresh = [item.embeddings for item in keys]
         end = self._num_rows + sum(map(len, fresh))
         # Rows beyond ours are those of another successor.
@@ -186,12 +131,20 @@ class Snapshot:
         if not has_room or table.num_rows < (1 - MAX_DEAD_SHARE) * end:
             rows = self._block.rows
             old = [rows[start:stop] for start, stop in zip(kept.starts, kept.stops, strict=True)]
-            block, table = _block([rows[:0], *old, *fresh]), table.packed()
+            block, table = make_block([rows[:0], *old, *fresh]), table.packed()
         else:
             block = self._block
             block.rows[self._num_rows : end] = np.concatenate([block.rows[:0], *fresh])
             block.used = end
-        return Snapshot(self.space, epoch, self.dimension, block, block.used, table, codes)
+        return replace(
+            self,
+            epoch=epoch,
+            _block=block,
+            _num_rows=block.used,
+            _table=table,
+            _codes=codes,
+            _leads={},
+        )
 
     def search(
         self,
@@ -203,8 +156,8 @@ class Snapshot:
     ) -> list[Hit]:
         """The `k` fitting sets of vectors nearest to the query, best first; exact.
 
-        The score of a set of vectors is the largest cosine similarity over its keys. Of equal ones
-        the newer comes first.
+        The score of a set of vectors is the largest cosine similarity over its keys. Those that
+        accept the query come first, at most 64 of them; of equal ones the newer comes first.
 
         Args:
             query: `[dimension]`, of any length but zero.
@@ -224,21 +177,93 @@ class Snapshot:
         fitting = np.flatnonzero(is_made_for_it & np.isin(table.statuses, wanted))
         if not len(fitting):
             return []
-        scores = self._similarities(unit, fitting)
+        asked = parts_of(unit, image_width=self.image_width)
+        cosines = {name: self._similarities(part, fitting) for name, part in asked.items()}
+        limits = {
+            name: (table.text_thresholds if name == "text" else table.thresholds)[fitting]
+            for name in asked
+        }
+        slacks = np.stack([cosines[name] - limits[name] for name in asked])
+        is_accepted = slacks.min(0) >= 0
+        similarities = np.stack(list(cosines.values())).astype(np.float64).mean(0)
         # Two trainings on the same data have the same keys, but for the last bits of a sum; then
         # the newer one is meant, and ids grow with time.
-        steps = np.rint(scores.astype(np.float64) / TIE)
+        steps = np.rint(similarities / TIE)
+        passed = np.flatnonzero(is_accepted)
+        passed = passed[np.argsort(-steps[passed], kind="stable")][:MAX_ACCEPTED]
+        is_accepted = np.zeros(len(fitting), dtype=bool)
+        is_accepted[passed] = True
+        if "image" in cosines:
+            is_accepted[passed] = self._have_lead(passed, cosines["image"], fitting)
         least = np.partition(steps, -k)[-k] if k < len(steps) else -np.inf
+        weakest = slacks.argmin(0)
+        names = list(asked)
         hits = [
-            (-steps[place], self._hit(fitting[place], float(scores[place])))
-            for place in np.flatnonzero(steps >= least)
+            Hit(
+                table.vector_ids[fitting[place]],
+                table.names[fitting[place]],
+                float(cosines[names[weakest[place]]][place]),
+                float(limits[names[weakest[place]]][place]),
+                float(similarities[place]),
+                bool(is_accepted[place]),
+            )
+            for place in np.flatnonzero((steps >= least) | is_accepted)
         ]
-        hits.sort(key=lambda ranked: (ranked[0], -ranked[1].vector_id.int))
-        return [hit for _, hit in hits[:k]]
+        ranks = {hit.vector_id: np.rint(hit.similarity / TIE) for hit in hits}
+        hits.sort(key=lambda hit: (not hit.is_accepted, -ranks[hit.vector_id], -hit.vector_id.int))
+        return hits[:k]
 
-    def _hit(self, line: np.int64, score: float) -> Hit:
+    def cannot_tell_apart(self, one: uuid.UUID, other: uuid.UUID, *, query: FloatArray) -> bool:
+        """Whether two sets of vectors stand for one task, as far as such a query can show."""
+        unit = unit_rows(np.atleast_2d(query))[0]
+        asked = list(parts_of(unit, image_width=self.image_width))
+        return cannot_tell_apart(
+            self.keys_of(one), self.keys_of(other), image_width=self.image_width, asked=asked
+        )
+
+    def keys_of(self, vector_id: uuid.UUID) -> VectorKeys:
+        """The keys of one set of vectors, which must be here."""
         table = self._table
-        return Hit(table.vector_ids[line], table.names[line], score, float(table.thresholds[line]))
+        line = int(np.flatnonzero(table.vector_ids == vector_id)[0])
+        texts = {code: text for text, code in self._codes.items()}
+        return VectorKeys(
+            vector_id=vector_id,
+            name=table.names[line],
+            backbone_fingerprint=texts[int(table.backbones[line])],
+            status=cast("VectorStatus", texts[int(table.statuses[line])]),
+            embeddings=self._rows_of([line]),
+            threshold=float(table.thresholds[line]),
+            text_threshold=None if self.image_width is None else float(table.text_thresholds[line]),
+        )
+
+    def _rows_of(self, lines: Iterable[int]) -> Float32Array:
+        rows, table = self._block.rows, self._table
+        return np.concatenate([rows[table.starts[one] : table.stops[one]] for one in lines])
+
+    def _have_lead(
+        self, places: Rows, cosines: Float32Array, fitting: Rows
+    ) -> npt.NDArray[np.bool_]:
+        """Which of these places lead over other names by as much as their own pictures do."""
+        table = self._table
+        codes = table.name_codes[fitting]
+        lengths = (table.stops - table.starts)[fitting]
+        stride = max(1, -(-int(lengths.sum()) // MAX_WORLD_ROWS))
+        world = np.arange(0, len(fitting), stride)
+        found = np.ones(len(places), dtype=bool)
+        for number, place in enumerate(places):
+            others = world[codes[world] != codes[place]]
+            if not len(others):
+                continue
+            line = int(fitting[place])
+            key = (line, hash(fitting[others].tobytes()))
+            if key not in self._leads:
+                self._leads[key] = lead_threshold(
+                    self._rows_of([line]),
+                    self._rows_of(fitting[others]),
+                    image_width=cast("int", self.image_width),
+                )
+            found[number] = cosines[place] - cosines[others].max() >= self._leads[key]
+        return found
 
     def _similarities(self, query: Float32Array, fitting: Rows) -> Float32Array:
         """`[fitting]`: the largest similarity over the keys of each."""

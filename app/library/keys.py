@@ -1,31 +1,30 @@
-"""Task embeddings of stored vectors, and the epochs that tell an index what has changed.
+"""Task embeddings of stored vectors.
 
 Every change to a space's keys, or to what a search is narrowed by, raises the space's epoch in the
-same transaction. The epoch's row lock is held until the commit, so epochs become visible in order
-and none is ever missed; a serial number would not promise that.
+same transaction.
 """
 
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, NotFoundError
+from app.library.epochs import Operation, raise_epoch
 from app.library.records import VectorStatus
-from app.library.tables import IndexChangeRow, IndexEpochRow, KeyRow, VectorRow
+from app.library.tables import IndexEpochRow, KeyRow, VectorRow
 
-MAX_EXEMPLARS: Final = 16
+MAX_EXEMPLARS: Final = 64
 MAX_DIMENSION: Final = 16_384
 MAX_SPACE_CHARACTERS: Final = 200
 DTYPE: Final = np.dtype("<f4")
+PART_TOLERANCE: Final = 1e-3
 
-Operation: TypeAlias = Literal["put", "remove"]
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -39,8 +38,10 @@ class VectorKeys:
         name: Of the vectors, shared by all their versions.
         backbone_fingerprint: What the vectors were made for.
         status: Of the vectors.
-        embeddings: `[keys, dimension]` float32, rows of length 1, the centroid first.
-        threshold: Least similarity at which a query counts as this task.
+        embeddings: `[keys, dimension]` float32, rows of length 1, a centroid first.
+        threshold: Least similarity at which a query counts as this task; of its picture, in a space
+            whose rows have a picture's part and a question's.
+        text_threshold: The same of its question; None in a space of one part.
     """
 
     vector_id: uuid.UUID
@@ -49,6 +50,7 @@ class VectorKeys:
     status: VectorStatus
     embeddings: Float32Array
     threshold: float
+    text_threshold: float | None = None
 
 
 def unit_rows(embeddings: FloatArray) -> Float32Array:
@@ -72,25 +74,6 @@ def unit_rows(embeddings: FloatArray) -> Float32Array:
     return unit
 
 
-async def _raise_epoch(
-    session: AsyncSession, *, space: str, dimension: int, vector_id: uuid.UUID, operation: Operation
-) -> int:
-    statement = (
-        insert(IndexEpochRow)
-        .values(space=space, epoch=1, dimension=dimension)
-        .on_conflict_do_update(
-            index_elements=[IndexEpochRow.space], set_={"epoch": IndexEpochRow.epoch + 1}
-        )
-        .returning(IndexEpochRow.epoch, IndexEpochRow.dimension)
-    )
-    epoch, found = (await session.execute(statement)).one()
-    if found != dimension:
-        raise InvalidInputError(f"Space {space} wants dimension {found}, found {dimension}")
-    session.add(IndexChangeRow(space=space, epoch=epoch, vector_id=vector_id, operation=operation))
-    await session.flush()
-    return int(epoch)
-
-
 async def _require_live(session: AsyncSession, vector_id: uuid.UUID) -> None:
     # The lock makes a delete wait, so that a deleted vector cannot gain keys.
     query = select(VectorRow.deleted).where(VectorRow.id == vector_id)
@@ -104,9 +87,11 @@ async def add_keys(
     *,
     vector_id: uuid.UUID,
     space: str,
-    centroid: FloatArray,
     exemplars: FloatArray,
     threshold: float,
+    centroid: FloatArray | None = None,
+    text_threshold: float | None = None,
+    image_width: int | None = None,
 ) -> int:
     """Puts the keys of one set of vectors in the place of any it had in this space.
 
@@ -114,9 +99,13 @@ async def add_keys(
         session: An open session; the space stays locked until it commits.
         vector_id: Whose keys.
         space: Identity of the encoder; spaces never mix.
-        centroid: `[dimension]`.
-        exemplars: `[n, dimension]` with n <= 16; may be empty.
+        exemplars: `[n, dimension]` with n <= 64; may be empty when there is a centroid.
         threshold: Least similarity at which a query counts as this task, from -1 to 1.
+        centroid: `[dimension]`; one key more.
+        text_threshold: Least similarity of the question, in a space of two parts; `threshold` is
+            that of the picture then.
+        image_width: Numbers of a row that belong to the picture; the others are the question's.
+            None when rows have one part.
 
     Returns:
         The space's new epoch.
@@ -127,18 +116,28 @@ async def add_keys(
     """
     if not 0 < len(space) <= MAX_SPACE_CHARACTERS or not space.isprintable():
         raise InvalidInputError(f"A space has 1 to {MAX_SPACE_CHARACTERS} printable characters")
-    if not -1 <= threshold <= 1:
-        raise InvalidInputError(f"A threshold is between -1 and 1, found {threshold}")
+    for value in (threshold, 0.0 if text_threshold is None else text_threshold):
+        if not -1 <= value <= 1:
+            raise InvalidInputError(f"A threshold is between -1 and 1, found {value}")
     if len(exemplars) > MAX_EXEMPLARS:
         raise InvalidInputError(f"At most {MAX_EXEMPLARS} exemplars, found {len(exemplars)}")
-    parts = [np.atleast_2d(centroid), exemplars] if len(exemplars) else [np.atleast_2d(centroid)]
+    parts = [
+        np.atleast_2d(part) for part in (centroid, exemplars) if part is not None and len(part)
+    ]
+    if not parts:
+        raise InvalidInputError("Wanted a centroid or an exemplar, found none")
     try:
         rows = unit_rows(np.concatenate(parts))
     except ValueError:
         raise InvalidInputError("Centroid and exemplars differ in dimension") from None
+    _check_parts(rows, image_width=image_width, text_threshold=text_threshold)
     await _require_live(session, vector_id)
-    epoch = await _raise_epoch(
-        session, space=space, dimension=rows.shape[1], vector_id=vector_id, operation="put"
+    epoch = await raise_epoch(
+        session,
+        space=space,
+        shape=(rows.shape[1], image_width),
+        vector_id=vector_id,
+        operation="put",
     )
     old = delete(KeyRow).where(KeyRow.space == space, KeyRow.vector_id == vector_id)
     await session.execute(old)
@@ -146,14 +145,31 @@ async def add_keys(
         KeyRow(
             vector_id=vector_id,
             space=space,
-            kind="exemplar" if position else "centroid",
+            kind="exemplar" if position or centroid is None else "centroid",
             embedding=row.astype(DTYPE).tobytes(),
             threshold=float(threshold),
+            text_threshold=text_threshold,
         )
         for position, row in enumerate(rows)
     )
     await session.flush()
     return epoch
+
+
+def _check_parts(
+    rows: Float32Array, *, image_width: int | None, text_threshold: float | None
+) -> None:
+    if (image_width is None) != (text_threshold is None):
+        raise InvalidInputError("A text threshold and a picture's width go together")
+    if image_width is None:
+        return
+    if not 0 < image_width < rows.shape[1]:
+        raise InvalidInputError(
+            f"A picture's part has 1 to {rows.shape[1] - 1} numbers, found {image_width}"
+        )
+    lengths = np.linalg.norm(rows[:, :image_width], axis=1)
+    if not np.allclose(lengths, np.sqrt(0.5), atol=PART_TOLERANCE):
+        raise InvalidInputError("A key's picture and question parts differ in length")
 
 
 async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[str, int]:
@@ -181,43 +197,18 @@ async def _raise_epochs(
 ) -> dict[str, int]:
     """Raises the epoch of every space in which the vectors have keys, in one order for all."""
     query = (
-        select(KeyRow.space, IndexEpochRow.dimension)
+        select(KeyRow.space, IndexEpochRow.dimension, IndexEpochRow.image_width)
         .join(IndexEpochRow, IndexEpochRow.space == KeyRow.space)
         .where(KeyRow.vector_id == vector_id)
         .distinct()
         .order_by(KeyRow.space)
     )
     return {
-        space: await _raise_epoch(
-            session, space=space, dimension=dimension, vector_id=vector_id, operation=operation
+        space: await raise_epoch(
+            session, space=space, shape=(width, image), vector_id=vector_id, operation=operation
         )
-        for space, dimension in (await session.execute(query)).all()
+        for space, width, image in (await session.execute(query)).all()
     }
-
-
-async def current_epochs(session: AsyncSession) -> dict[str, int]:
-    """The epoch of every space."""
-    query = select(IndexEpochRow.space, IndexEpochRow.epoch)
-    return {row.space: row.epoch for row in await session.execute(query)}
-
-
-async def find_space(session: AsyncSession, space: str) -> tuple[int, int] | None:
-    """Epoch and dimension of a space, or None when nothing was ever put there."""
-    query = select(IndexEpochRow.epoch, IndexEpochRow.dimension)
-    found = (await session.execute(query.where(IndexEpochRow.space == space))).one_or_none()
-    return None if found is None else (found.epoch, found.dimension)
-
-
-async def changed_vectors(
-    session: AsyncSession, space: str, *, after: int, until: int
-) -> set[uuid.UUID]:
-    """The vectors whose keys changed in the epochs `after < epoch <= until`."""
-    query = select(IndexChangeRow.vector_id).where(
-        IndexChangeRow.space == space,
-        IndexChangeRow.epoch > after,
-        IndexChangeRow.epoch <= until,
-    )
-    return set(await session.scalars(query))
 
 
 async def load_keys(
@@ -225,7 +216,7 @@ async def load_keys(
 ) -> list[VectorKeys]:
     """The keys of the given vectors, or of all, as they are now."""
     query = (
-        select(KeyRow.vector_id, KeyRow.embedding, KeyRow.threshold)
+        select(KeyRow.vector_id, KeyRow.embedding, KeyRow.threshold, KeyRow.text_threshold)
         .where(KeyRow.space == space)
         .order_by(KeyRow.vector_id, KeyRow.id)
     )
@@ -236,9 +227,9 @@ async def load_keys(
         wanted = list(vector_ids)
         query = query.where(KeyRow.vector_id.in_(wanted))
         owners = owners.where(VectorRow.id.in_(wanted))
-    grouped: dict[uuid.UUID, tuple[list[bytes], float]] = {}
-    for vector_id, embedding, threshold in await session.execute(query):
-        grouped.setdefault(vector_id, ([], threshold))[0].append(embedding)
+    grouped: dict[uuid.UUID, tuple[list[bytes], float, float | None]] = {}
+    for vector_id, embedding, threshold, text in await session.execute(query):
+        grouped.setdefault(vector_id, ([], threshold, text))[0].append(embedding)
     # Not joined above: each key would carry the same text again.
     return [
         VectorKeys(
@@ -248,6 +239,7 @@ async def load_keys(
             status=cast("VectorStatus", row.status),
             embeddings=_matrix(grouped[row.id][0]),
             threshold=grouped[row.id][1],
+            text_threshold=grouped[row.id][2],
         )
         for row in await session.execute(owners.order_by(VectorRow.id))
         if row.id in grouped

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,21 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.logs import get_logger
 from app.library.database import Sessions
-from app.library.index import Hit, Snapshot
-from app.library.keys import (
-    FloatArray,
-    changed_vectors,
-    current_epochs,
-    find_space,
-    load_keys,
-    unit_rows,
-)
+from app.library.epochs import SpaceState, changed_vectors, current_epochs, find_space
+from app.library.evaluations import held_out_gains
+from app.library.index import MAX_ACCEPTED, Hit, Snapshot
+from app.library.keys import FloatArray, load_keys, unit_rows
 from app.library.records import VectorRecord
 from app.library.vectors import get_vectors
+from app.library.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
 
 MAX_K: Final = 100
 
-AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small"]
 Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
@@ -76,6 +71,7 @@ class Retriever:
     Args:
         sessions: Where sessions come from.
         margin: Least lead of the best vectors over those of any other name.
+        prefer: Tag or alias that says which of several vectors for the same questions is meant.
         poll_seconds: How often the background task looks.
         num_threads: Searches and updates that may compute at once.
     """
@@ -85,11 +81,13 @@ class Retriever:
         sessions: Sessions,
         *,
         margin: float = 0.0,
+        prefer: str = "preferred",
         poll_seconds: float = 1.0,
         num_threads: int = 2,
     ) -> None:
         self._sessions = sessions
         self._margin = margin
+        self._prefer = prefer
         self._poll_seconds = poll_seconds
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="retrieval")
         self._snapshots: dict[str, Snapshot] = {}
@@ -148,11 +146,12 @@ class Retriever:
             backbone_fingerprint=backbone_fingerprint,
             statuses=("ready", *unshown) if include_collapsed else ("ready",),
             # The lead over another name may have to look past many versions of one name.
-            k=sys.maxsize if self._margin else k,
+            k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
         )
         snapshot = self._snapshots.get(space)
         hits = await self._compute(partial(search, snapshot))
-        records, epoch = await self._describe(space, hits[:k])
+        num_told = max(k, NEIGHBOURS + sum(hit.is_accepted for hit in hits))
+        records, epoch = await self._describe(space, hits[:num_told])
         if min_epoch is not None and epoch < min_epoch:
             raise UnavailableError(
                 f"Wanted the keys of epoch {min_epoch}, found {epoch}", retry_after_seconds=1.0
@@ -160,18 +159,45 @@ class Retriever:
         if epoch > (0 if snapshot is None else snapshot.epoch):
             snapshot = await self._advance(space, until=epoch)
             hits = await self._compute(partial(search, snapshot))
-            records, _ = await self._describe(space, hits[:k])
+            num_told = max(k, NEIGHBOURS + sum(hit.is_accepted for hit in hits))
+            records, _ = await self._describe(space, hits[:num_told])
         # What was deleted since is not told any more.
-        gone = {hit.vector_id for hit in hits[:k]} - set(records)
+        gone = {hit.vector_id for hit in hits[:num_told]} - set(records)
         hits = [hit for hit in hits if hit.vector_id not in gone]
-        reason = _reason_to_abstain(hits, margin=self._margin)
+        verdict = await self._judge(hits, records, snapshot=snapshot, query=embedding)
+        told = [hit for hit in verdict.hits if hit.vector_id in records][:k]
         return RetrievalResult(
-            matches=tuple(
-                Match(records[hit.vector_id], hit.score, hit.threshold) for hit in hits[:k]
-            ),
-            abstained=reason is not None,
-            reason=reason,
+            matches=tuple(Match(records[hit.vector_id], hit.score, hit.threshold) for hit in told),
+            abstained=verdict.reason is not None,
+            reason=verdict.reason,
             epoch=0 if snapshot is None else snapshot.epoch,
+        )
+
+    async def _judge(
+        self,
+        hits: Sequence[Hit],
+        records: Mapping[uuid.UUID, VectorRecord],
+        *,
+        snapshot: Snapshot | None,
+        query: FloatArray,
+    ) -> Verdict:
+        accepted = [hit for hit in hits if hit.is_accepted]
+        gains: Mapping[uuid.UUID, float] = {}
+        if len(accepted) > 1:
+            async with self._sessions() as session:
+                gains = await held_out_gains(session, [hit.vector_id for hit in accepted])
+        return await self._compute(
+            partial(
+                choose,
+                hits,
+                records,
+                gains=gains,
+                margin=self._margin,
+                prefer=self._prefer,
+                is_same_task=lambda one, other: (
+                    snapshot is not None and snapshot.cannot_tell_apart(one, other, query=query)
+                ),
+            )
         )
 
     async def _compute(self, work: Callable[[], Answer]) -> Answer:
@@ -188,7 +214,7 @@ class Retriever:
             records = await get_vectors(session, ids) if ids else {}
             # Behind them, so that with the snapshot's epoch they are of the snapshot's state.
             found = await find_space(session, space)
-        return records, 0 if found is None else found[0]
+        return records, 0 if found is None else found.epoch
 
     async def _advance(self, space: str, *, until: int) -> Snapshot:
         """A snapshot of at least this epoch, made from the one at hand where there is one."""
@@ -198,16 +224,23 @@ class Retriever:
                 return old
             async with self._sessions() as session:
                 await _read_one_state(session)
-                epoch, dimension = await find_space(session, space) or (until, 0)
+                state = await find_space(session, space) or SpaceState(until, 0, None)
                 if old is None:
                     keys = await load_keys(session, space)
                     build = partial(
-                        Snapshot.build, space, epoch=epoch, dimension=dimension, keys=keys
+                        Snapshot.build,
+                        space,
+                        epoch=state.epoch,
+                        dimension=state.dimension,
+                        image_width=state.image_width,
+                        keys=keys,
                     )
                 else:
-                    changed = await changed_vectors(session, space, after=old.epoch, until=epoch)
+                    changed = await changed_vectors(
+                        session, space, after=old.epoch, until=state.epoch
+                    )
                     keys = await load_keys(session, space, vector_ids=changed)
-                    build = partial(old.update, epoch=epoch, changed=changed, keys=keys)
+                    build = partial(old.update, epoch=state.epoch, changed=changed, keys=keys)
             self._snapshots[space] = new = await self._compute(build)
             return new
 
@@ -243,15 +276,3 @@ def _search(
 async def _read_one_state(session: AsyncSession) -> None:
     """Makes all reads of the session's transaction see the database as of one moment."""
     await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-
-
-def _reason_to_abstain(hits: Sequence[Hit], *, margin: float) -> AbstainReason | None:
-    if not hits:
-        return "no-vectors"
-    best = hits[0]
-    if best.score < best.threshold:
-        return "below-threshold"
-    others = (hit.score for hit in hits if hit.name != best.name)
-    if best.score - max(others, default=-1.0) < margin:
-        return "margin-too-small"
-    return None

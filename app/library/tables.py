@@ -257,6 +257,7 @@ class KeyRow(Table):
     kind: Mapped[str]
     embedding: Mapped[bytes]
     threshold: Mapped[float]
+    text_threshold: Mapped[float | None]
 
 
 class IndexEpochRow(Table):
@@ -267,6 +268,7 @@ class IndexEpochRow(Table):
     space: Mapped[str] = mapped_column(primary_key=True)
     epoch: Mapped[int] = mapped_column(BigInteger)
     dimension: Mapped[int]
+    image_width: Mapped[int | None]
 
 
 class IndexChangeRow(Table):

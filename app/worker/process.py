@@ -25,8 +25,8 @@ from app.core.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
-from app.method.backbone.embedding import space_id
 from app.method.backbone.loading import Backbone, load_backbone
+from app.method.keys.encoder import space_id
 from app.rpc.messages import HealthResponse
 from app.worker.assembly import serving_parts
 from app.worker.serving.server import create_app

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
-from app.method.backbone.embedding import space_id
 from app.method.backbone.loading import Backbone
+from app.method.keys.encoder import space_id
 from app.rpc.messages import HealthResponse
 from app.worker.assembly import serving_parts
 from app.worker.device import DeviceThread

@@ -16,8 +16,8 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.core.vector_file import decode_vector_file
 from app.library.storage import ObjectStore
-from app.method.backbone.embedding import space_id
 from app.method.backbone.loading import Backbone
+from app.method.keys.encoder import space_id
 from app.method.steering.vectors import InContextVectors
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest, HealthResponse

@@ -27,11 +27,11 @@ from app.library.queue import dequeue, is_waiting
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.vectors import get_vector, list_vectors
-from app.method.backbone.embedding import space_id
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.evaluation.tasks.loading import load_examples
+from app.method.keys.encoder import space_id
 from app.method.steering.generation import generate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train

@@ -1,10 +1,9 @@
-"""Where a picture and a question lie in the space in which vectors are found again.
+"""How near items lie to one another: which demonstrations are nearest, which queries differ.
 
-Knows features and keys; knows no index and no threshold policy beyond its calibration.
+Knows features; knows no task. Vectors are found by other rows: see `app.method.keys`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -16,35 +15,10 @@ from torch.nn import functional
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.chat import as_plain_text
-from app.method.backbone.clusters import k_means
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.randomness import generator_for
 
-MAX_EXEMPLARS: Final = 16
-_CALIBRATION_PERCENTILE: Final = 5
 _MOST_CENTRE_ROWS: Final = 4096
-_VERSION: Final = 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskKey:
-    """Where a task lies.
-
-    Attributes:
-        centroid: Spherical mean of the task's features.
-        exemplars: Centres of its groups, at most 16, each of length 1.
-        threshold: Similarity to the nearest key that all but 5 % of the task's items reach.
-    """
-
-    centroid: Float32[np.ndarray, " width"]
-    exemplars: Float32[np.ndarray, "exemplars width"]
-    threshold: float
-
-
-def space_id(backbone: Backbone) -> str:
-    """Names the space; embeddings of different spaces must never be compared."""
-    return f"backbone-{backbone.description.fingerprint[:16]}-v{_VERSION}"
 
 
 def _question_features(
@@ -98,50 +72,3 @@ def embed(
     image_half = functional.normalize(cache.summaries(images), dim=-1)
     rows = functional.normalize(torch.cat([image_half, question_half], dim=-1), dim=-1)
     return rows.numpy().astype(np.float32)
-
-
-def _normalized(rows: Float32[np.ndarray, "... width"]) -> Float32[np.ndarray, "... width"]:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled: Float32[np.ndarray, "... width"] = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
-    return scaled
-
-
-def similarity_to_key(
-    rows: Float32[np.ndarray, "items width"], key: TaskKey
-) -> Float32[np.ndarray, " items"]:
-    """Cosine of each row with the nearest of the key's centroid and exemplars."""
-    keys = np.concatenate([key.centroid[None], key.exemplars])
-    best: Float32[np.ndarray, " items"] = (rows @ keys.T).max(1)
-    return best
-
-
-def build_task_key(
-    rows: Float32[np.ndarray, "items width"],
-    *,
-    seed: int = 0,
-    calibration: Float32[np.ndarray, "others width"] | None = None,
-) -> TaskKey:
-    """The key of the task that these items belong to.
-
-    Args:
-        rows: Embeddings of the query set, at least one.
-        seed: Of the grouping into exemplars.
-        calibration: Embeddings of items of the task that are not among `rows`; the threshold is
-            read off them, which tells better what an unseen item reaches.
-
-    Raises:
-        InvalidInputError: There is no item.
-    """
-    if not len(rows):
-        raise InvalidInputError("No key without items: wanted at least one, found none")
-    count = min(MAX_EXEMPLARS, len(rows))
-    centres = k_means(rows, count, generator=generator_for(seed, "exemplars"))
-    key = TaskKey(centroid=_normalized(rows.mean(0)), exemplars=_normalized(centres), threshold=0.0)
-    measured = rows if calibration is None or not len(calibration) else calibration
-    threshold = calibrated_threshold(similarity_to_key(measured, key))
-    return TaskKey(centroid=key.centroid, exemplars=key.exemplars, threshold=threshold)
-
-
-def calibrated_threshold(similarities: Float32[np.ndarray, " items"]) -> float:
-    """The similarity that all but 5 % of a task's items reach."""
-    return float(np.percentile(similarities, _CALIBRATION_PERCENTILE))

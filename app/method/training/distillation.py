@@ -5,7 +5,7 @@ student's, and where examples come from is the caller's affair.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,16 +13,13 @@ import torch
 from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError, OutOfDeviceMemoryError
-from app.method.backbone.embedding import (
-    TaskKey,
-    build_task_key,
-    calibrated_threshold,
-    embed,
-    similarity_to_key,
-)
+from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.backbone.randomness import generator_for
+from app.method.keys.encoder import KeyEncoder
+from app.method.keys.task_key import TaskKey, build_task_key
 from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.vectors import InContextVectors
 from app.method.training.checkpoints import CheckpointStore, decode_checkpoint
@@ -45,6 +42,7 @@ _CHOSEN: Final = (
     "vector_learning_rate",
 )
 _EMBEDDED_TOGETHER: Final = 256
+_MOST_KEY_ITEMS: Final = 1000
 
 __all__ = [
     "HeldOutReport",
@@ -158,6 +156,7 @@ def train(
         strengths = calibrate(run, shifts)
         report = compare(run, shifts * strengths.best)
         dose = dose_of(sets[0].shift(strengths.best), residual_norms(backbone))
+        key = _key(run, examples)
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(
             "The accelerator has no room for this training: wanted a smaller token_budget or "
@@ -170,7 +169,7 @@ def train(
         losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in course.losses],
         held_out=report,
         verdict=UNMEASURED if report is None else report.verdict,
-        key=_task_key(run),
+        key=key,
         dose=dose,
         max_dose=dose * strengths.highest / strengths.best,
         recipe={**recipe, "steps": course.best_step or course.step, "strength": strengths.best},
@@ -202,6 +201,21 @@ def _embed_all(
     return np.concatenate(rows)
 
 
+def _key(run: Run, examples: Sequence[Example]) -> TaskKey:
+    """Where the task lies, of all its items or of as many as tell enough."""
+    seed = run.config.seed
+    chosen = generator_for(seed, "key").permutation(len(examples))[:_MOST_KEY_ITEMS]
+    encoder = KeyEncoder(run.backbone, run.features)
+    encoder.prepare(on_family=run.reporter.pause)
+    rows = []
+    for start in range(0, len(chosen), _EMBEDDED_TOGETHER):
+        some = [examples[place] for place in chosen[start : start + _EMBEDDED_TOGETHER]]
+        images = [example.image for example in some]
+        rows.append(encoder.encode(images, [example.question for example in some]))
+        run.reporter.pause()
+    return build_task_key(np.concatenate(rows), image_width=encoder.image_width, seed=seed)
+
+
 def _teach(run: Run) -> TeacherCache:
     run.reporter.begin("teacher", len(run.plan.lessons))
 
@@ -221,21 +235,3 @@ def _teach(run: Run) -> TeacherCache:
         instruction=run.config.instruction,
         on_batch=on_batch,
     )
-
-
-def _task_key(run: Run) -> TaskKey:
-    """The key of all queries; its threshold from items that formed no part of the key they met."""
-    split, rows, seed = run.plan.split, run.rows, run.config.seed
-    if run.plan.num_sets == 1:
-        calibration = rows[list(split.held_out or split.support)]
-        return build_task_key(rows[list(split.queries)], seed=seed, calibration=calibration)
-    similarities = []
-    for fold in range(1, run.plan.num_sets):
-        inside = [
-            item for item, own in zip(split.queries, run.plan.folds, strict=True) if own == fold
-        ]
-        others = [item for item in split.queries if item not in set(inside)]
-        key = build_task_key(rows[others], seed=seed)
-        similarities.append(similarity_to_key(rows[inside], key))
-    whole = build_task_key(rows[list(split.queries)], seed=seed)
-    return replace(whole, threshold=calibrated_threshold(np.concatenate(similarities)))

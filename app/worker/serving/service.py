@@ -19,9 +19,9 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.method.backbone.context import check_length
-from app.method.backbone.embedding import embed, space_id
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.keys.encoder import KeyEncoder
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
@@ -80,6 +80,7 @@ class Serving:
         self._vector_cache = vector_cache
         self._reader = reader
         self._features = features
+        self._keys = KeyEncoder(backbone, features)
         self._limits = limits
         self._num_requests = 0
         self._is_draining = False
@@ -187,12 +188,12 @@ class Serving:
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (
-                    embed(self._backbone, images, list(request.questions), features=self._features),
+                    self._keys.encode(images, list(request.questions)),
                     self._num_tokens(request.questions),
                 )
             )
         return EmbedResponse(
-            space=space_id(self._backbone),
+            space=self._keys.space,
             dim=rows.shape[1],
             embeddings=rows.tolist(),
             num_tokens=num_tokens,

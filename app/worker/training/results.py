@@ -1,6 +1,7 @@
 """Where tensors become records: a training's result with its job's success, or nothing at all."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -12,10 +13,11 @@ from app.core.version import software_version
 from app.library.attempts import finish_job
 from app.library.evaluations import add_evaluation
 from app.library.keys import add_keys
+from app.library.overlaps import find_overlaps
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.vectors import create_vector
-from app.method.backbone.embedding import space_id
 from app.method.backbone.loading import Backbone
+from app.method.keys.encoder import space_id
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult
 
@@ -85,16 +87,21 @@ async def store_result(
         description=job.description,
         tags=job.tags,
     )
-    await _store_measurement(session, vector=vector, dataset=dataset, result=result)
     await add_keys(
         session,
         vector_id=vector.id,
         space=space_id(backbone),
-        centroid=result.key.centroid,
         exemplars=result.key.exemplars,
         threshold=result.key.threshold,
+        text_threshold=result.key.text_threshold,
+        image_width=result.key.image_width,
     )
-    await finish_job(session, job.id, token, vector_id=vector.id, report=report_of(result))
+    overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
+    await _store_measurement(
+        session, vector=vector, dataset=dataset, result=result, overlaps=overlaps
+    )
+    report = {**report_of(result), "overlaps": list(overlaps)}
+    await finish_job(session, job.id, token, vector_id=vector.id, report=report)
     return vector
 
 
@@ -119,7 +126,12 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
 
 
 async def _store_measurement(
-    session: AsyncSession, *, vector: VectorRecord, dataset: DatasetRecord, result: TrainingResult
+    session: AsyncSession,
+    *,
+    vector: VectorRecord,
+    dataset: DatasetRecord,
+    result: TrainingResult,
+    overlaps: Sequence[str],
 ) -> None:
     report = result.held_out
     if report is None:
@@ -127,6 +139,7 @@ async def _store_measurement(
     details = {
         **report_of(result),
         "train_seconds": round(result.seconds, 3),
+        "overlaps": list(overlaps),
         "last_losses": result.losses[-1] if result.losses else {},
     }
     accuracy = {name: one.accuracy for name, one in report.conditions.items()}

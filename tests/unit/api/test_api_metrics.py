@@ -16,7 +16,8 @@ from app.api.http.metrics import Metrics
 from app.api.routes.scraping import _families, merge
 from app.core.settings import Settings
 from app.library.database import make_engine
-from app.library.retrieval import AbstainReason, RetrievalResult
+from app.library.retrieval import RetrievalResult
+from app.library.verdicts import AbstainReason
 from app.main import make_services
 from app.rpc.client import MAX_METRICS_BYTES, WorkerClient
 from tests.fakes.exposition import parse_metrics

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError
 from app.core.identifiers import new_id
-from app.library import index
+from app.library import key_table
 from app.library.index import Hit, Snapshot
 from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from app.library.records import VectorStatus
@@ -50,10 +50,12 @@ def build(keys: list[VectorKeys], *, epoch: int = 1) -> Snapshot:
 
 def scan(keys: list[VectorKeys], query: Float32Array, *, k: int) -> list[uuid.UUID]:
     unit = query / np.linalg.norm(query)
-    return [
-        item.vector_id
-        for item in sorted(keys, key=lambda item: -float((item.embeddings @ unit).max()))
-    ][:k]
+
+    def rank(item: VectorKeys) -> tuple[bool, float]:
+        score = float((item.embeddings @ unit).max())
+        return score < item.threshold, -score
+
+    return [item.vector_id for item in sorted(keys, key=rank)][:k]
 
 
 def look(
@@ -83,7 +85,7 @@ def test_any_history_of_updates_equals_a_plain_scan(
     rng = np.random.default_rng(seed)
     live = some_keys(rng, count=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "LEAST_SPARE_ROWS", spare)
+        patch.setattr(key_table, "LEAST_SPARE_ROWS", spare)
         snapshot = build(live)
         for epoch, (added, removed) in enumerate(steps, start=2):
             fresh = some_keys(rng, count=added, rows=2)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from app.core.errors import InvalidInputError
-from app.method.backbone.embedding import build_task_key, embed, similarity_to_key, space_id
+from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(12)
 IMAGES = [example.image for example in EXAMPLES]
@@ -50,36 +50,3 @@ def test_nothing_to_embed_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError):
         embed(backbone, images, questions)
-
-
-def test_the_space_follows_the_backbone(backbone: Backbone) -> None:
-    assert space_id(backbone) == space_id(tiny_backbone())
-    assert space_id(backbone) != space_id(tiny_backbone(seed=1))
-
-
-def test_a_key_knows_its_task_from_another() -> None:
-    generator = np.random.default_rng(0)
-
-    def task(centre: int, count: int) -> np.ndarray:
-        rows = generator.normal(size=(count, 32)) * 0.1
-        rows[:, centre] += 1.0
-        found: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-        return found
-
-    own, unseen, other = task(0, 200), task(0, 200), task(5, 200)
-    key = build_task_key(own, calibration=unseen[:100])
-    assert key.exemplars.shape == (16, 32)
-    assert np.linalg.norm(key.exemplars, axis=1) == pytest.approx(1.0, abs=1e-5)
-    assert np.linalg.norm(key.centroid) == pytest.approx(1.0, abs=1e-5)
-    reached = similarity_to_key(unseen[100:], key) >= key.threshold
-    assert 0.85 < reached.mean() <= 1.0
-    assert not (similarity_to_key(other, key) >= key.threshold).any()
-
-
-def test_a_key_of_few_items_has_as_many_exemplars() -> None:
-    rows = np.eye(4, dtype=np.float32)[:3]
-    key = build_task_key(rows)
-    assert key.exemplars.shape == (3, 4)
-    assert key.threshold == pytest.approx(1.0)
-    with pytest.raises(InvalidInputError, match="at least one"):
-        build_task_key(rows[:0])

@@ -222,8 +222,9 @@ def test_the_provenance_tells_roles_and_draws(result: TrainingResult) -> None:
 
 
 def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
-    assert result.key.centroid.shape == result.key.exemplars.shape[1:]
-    assert 0 < result.key.threshold <= 1.0
+    assert 0 < result.key.image_width < result.key.exemplars.shape[1]
+    assert -1.0 <= result.key.threshold <= 1.0
+    assert 0 < result.key.text_threshold <= 1.0
     assert result.held_out is not None
     assert result.held_out.items == len(result.provenance["held_out"])
     assert 0.0 <= result.teacher_accuracy <= 1.0

@@ -21,10 +21,11 @@ from app.core.errors import (
 )
 from app.core.pictures import Picture
 from app.library.storage import ObjectStore
-from app.method.backbone.embedding import embed, space_id
+from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
+from app.method.keys.encoder import KeyEncoder
 from app.method.steering.generation import generate
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest, pack
 from app.worker.serving.demonstrations import DatasetPools
@@ -238,9 +239,10 @@ async def test_embeddings_are_those_of_the_method(backbone: Backbone, parts: Par
     request = EmbedRequest(images=(png(), None), questions=("what color?", "which?"))
     answer = await parts.serving.embed(request)
     image = Picture.of(png())
-    wanted = embed(backbone, [image, None], ["what color?", "which?"])
+    keys = KeyEncoder(backbone)
+    wanted = keys.encode([image, None], ["what color?", "which?"])
     np.testing.assert_allclose(np.array(answer.embeddings), wanted, atol=1e-6)
-    assert (answer.space, answer.dim) == (space_id(backbone), wanted.shape[1])
+    assert (answer.space, answer.dim) == (keys.space, wanted.shape[1])
 
 
 async def test_the_client_gets_answers_and_errors_over_http(

@@ -1,0 +1,110 @@
+"""The memory of an index: rows of keys, and a line for each set of vectors.
+
+Knows no search.
+"""
+
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from app.library.keys import Float32Array, VectorKeys
+
+# Spare memory of a fresh copy, which is not touched before it is used.
+GROWTH: Final = 1.5
+LEAST_SPARE_ROWS: Final = 1024
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class RowBlock:
+    """Rows that are written once, one after the other.
+
+    Attributes:
+        rows: `[capacity, dimension]`.
+        used: How many are written.
+    """
+
+    rows: Float32Array
+    used: int
+
+
+def make_block(parts: Sequence[Float32Array]) -> RowBlock:
+    """A copy of these rows with room for more."""
+    rows = np.concatenate(parts)
+    capacity = int(len(rows) * GROWTH) + LEAST_SPARE_ROWS
+    block = RowBlock(np.empty((capacity, rows.shape[1]), dtype=np.float32), used=len(rows))
+    block.rows[: len(rows)] = rows
+    return block
+
+
+@dataclass(frozen=True, eq=False)
+class KeyTable:
+    """One line for each set of vectors; its keys are the rows from `starts` to before `stops`.
+
+    What a search is narrowed by are numbers: comparing texts would take longer than the search.
+    """
+
+    vector_ids: npt.NDArray[np.object_]
+    names: npt.NDArray[np.object_]
+    name_codes: npt.NDArray[np.int32]
+    backbones: npt.NDArray[np.int32]
+    statuses: npt.NDArray[np.int32]
+    thresholds: npt.NDArray[np.float64]
+    text_thresholds: npt.NDArray[np.float64]
+    starts: Rows
+    stops: Rows
+
+    @classmethod
+    def of(cls, keys: Sequence[VectorKeys], *, codes: dict[str, int], first_row: int) -> Self:
+        """The lines of these keys; texts that have no code yet get one."""
+
+        def coded(texts: Iterable[str]) -> npt.NDArray[np.int32]:
+            return np.array([codes.setdefault(text, len(codes)) for text in texts], dtype=np.int32)
+
+        lengths = np.array([len(item.embeddings) for item in keys], dtype=np.int64)
+        stops = first_row + np.cumsum(lengths)
+        return cls(
+            np.array([item.vector_id for item in keys], dtype=object),
+            np.array([item.name for item in keys], dtype=object),
+            # No name has a colon, and no state or fingerprint begins with one.
+            coded(f":{item.name}" for item in keys),
+            coded(item.backbone_fingerprint for item in keys),
+            coded(item.status for item in keys),
+            np.array([item.threshold for item in keys], dtype=np.float64),
+            np.array([item.text_threshold or 0.0 for item in keys], dtype=np.float64),
+            stops - lengths,
+            stops,
+        )
+
+    def __len__(self) -> int:
+        """How many sets of vectors there are."""
+        return len(self.vector_ids)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that belong to a line."""
+        return int((self.stops - self.starts).sum())
+
+    def without(self, gone: Collection[uuid.UUID]) -> Self:
+        """The same without the lines of these."""
+        kept = np.array([one not in gone for one in self.vector_ids], dtype=bool)
+        return self._each(lambda column: column[kept])
+
+    def joined(self, other: Self) -> Self:
+        """The lines of both."""
+        columns = (getattr(other, one.name) for one in fields(self))
+        return self._each(lambda column: np.concatenate([column, next(columns)]))
+
+    def packed(self) -> Self:
+        """The same when the rows lie one after the other from 0 on."""
+        lengths = self.stops - self.starts
+        stops = np.cumsum(lengths)
+        return replace(self, starts=stops - lengths, stops=stops)
+
+    def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Self:
+        return type(self)(*(change(getattr(self, one.name)) for one in fields(self)))

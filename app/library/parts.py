@@ -1,0 +1,100 @@
+"""Rows of two parts, a picture's and a question's: how near, whose own, and whether told apart.
+
+Knows rows and thresholds; knows no index and no SQL.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.library.keys import Float32Array, VectorKeys
+
+# Of a task's own pictures, so many are given up because they lie nearer to another task.
+LEAD_REFUSALS: Final = 0.03
+# Two tasks of which each takes this share of the other's items for its own cannot be told apart.
+OVERLAP_SHARE: Final = 0.5
+_LEAST_LENGTH: Final = 1e-6
+_SLACK: Final = 1e-5
+
+
+def parts_of(query: Float32Array, *, image_width: int | None) -> dict[str, Float32Array]:
+    """What of a query is to be compared, each `[dimension]` and zero outside its part.
+
+    A key times one of them is the cosine of that part; with rows of one part, of the whole row.
+
+    Args:
+        query: `[dimension]` of length 1.
+        image_width: Numbers that belong to the picture, or None for rows of one part.
+    """
+    if image_width is None:
+        return {"row": query}
+    found = {}
+    for name, part in (("image", slice(0, image_width)), ("text", slice(image_width, None))):
+        length = float(np.linalg.norm(query[part]))
+        if length > _LEAST_LENGTH:
+            alone = np.zeros_like(query)
+            # The parts of a key have the length sqrt(1/2).
+            alone[part] = query[part] * (np.sqrt(2.0) / length)
+            found[name] = alone
+    return found
+
+
+def lead_threshold(own: Float32Array, others: Float32Array, *, image_width: int) -> float:
+    """The least lead that pictures of a task have over the nearest of other tasks.
+
+    Each of the task's pictures is held against the rest of them, as an unseen one would be. It is
+    negative where other tasks have the same pictures.
+
+    Args:
+        own: `[keys, dimension]` of the task.
+        others: `[rows, dimension]` of tasks of other names.
+        image_width: Numbers of a row that belong to the picture.
+    """
+    if len(own) < 2 or not len(others):  # noqa: PLR2004 - nothing to hold it against
+        return -np.inf
+    pictures = own[:, :image_width]
+    among = 2.0 * pictures @ pictures.T
+    np.fill_diagonal(among, -1.0)
+    leads = np.sort(among.max(1) - (2.0 * pictures @ others[:, :image_width].T).max(1))
+    return float(leads[max(0, int(LEAD_REFUSALS * (len(leads) + 1)) - 1)]) - _SLACK
+
+
+def accepts(
+    keys: VectorKeys, rows: Float32Array, *, image_width: int | None, asked: Iterable[str]
+) -> npt.NDArray[np.bool_]:
+    """`[rows]`: which keys of another task the thresholds of this one let through.
+
+    Args:
+        keys: Of the one.
+        rows: `[rows, dimension]`, keys of the other.
+        image_width: Numbers of a row that belong to the picture, or None for rows of one part.
+        asked: The parts that a query has.
+    """
+    if image_width is None:
+        is_near = (keys.embeddings @ rows.T).max(0) >= keys.threshold
+        return np.asarray(is_near, dtype=bool)
+    limits = {"image": keys.threshold, "text": keys.text_threshold or 0.0}
+    bounds = {"image": slice(0, image_width), "text": slice(image_width, None)}
+    is_near = np.ones(len(rows), dtype=bool)
+    for name in asked:
+        part = bounds[name]
+        nearest = 2.0 * (keys.embeddings[:, part] @ rows[:, part].T).max(0)
+        is_near &= nearest >= limits[name]
+    return is_near
+
+
+def cannot_tell_apart(
+    one: VectorKeys,
+    other: VectorKeys,
+    *,
+    image_width: int | None,
+    asked: Sequence[str] = ("image", "text"),
+) -> bool:
+    """Whether each of two tasks takes most of the other's items for its own."""
+    return all(
+        accepts(judge, judged.embeddings, image_width=image_width, asked=asked).mean()
+        >= OVERLAP_SHARE
+        for judge, judged in ((one, other), (other, one))
+    )

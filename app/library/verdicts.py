@@ -1,0 +1,98 @@
+"""Which of the vectors that accept a query is meant, or why none is.
+
+Knows hits and records; knows no keys and no SQL.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from app.library.index import Hit
+from app.library.records import VectorRecord
+
+# Scores as near as this are equal: how well the vectors do decides then.
+TIE: Final = 0.02
+# So many that do not accept a query are still asked whether they are of the same task.
+NEIGHBOURS: Final = 8
+
+AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small", "ambiguous"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Hits, the chosen first, and why none of them is to be applied if so."""
+
+    hits: tuple[Hit, ...]
+    reason: AbstainReason | None
+
+
+def choose(
+    hits: Sequence[Hit],
+    records: Mapping[uuid.UUID, VectorRecord],
+    *,
+    gains: Mapping[uuid.UUID, float],
+    margin: float,
+    prefer: str,
+    is_same_task: Callable[[uuid.UUID, uuid.UUID], bool],
+) -> Verdict:
+    """The hit to apply, or the reason to abstain.
+
+    Every hit that accepts the query is a candidate. Versions of one name do not compete: the one
+    that is preferred, else does best, else is newest stands for the name. Names that no key can
+    tell apart need a preference: exactly one of them with the tag or alias.
+
+    Args:
+        hits: Best first, those that accept the query before all others.
+        records: Of the hits.
+        gains: Accuracy above zero-shot on held-out items, where it was measured.
+        margin: Least lead in similarity over hits of any other name, accepted or not.
+        prefer: The tag or alias.
+        is_same_task: Whether two sets of vectors cannot be told apart by such a query.
+    """
+    accepted = [hit for hit in hits if hit.is_accepted]
+    if not accepted:
+        return Verdict(tuple(hits), "below-threshold" if hits else "no-vectors")
+
+    def quality(hit: Hit) -> tuple[bool, float, int]:
+        record = records[hit.vector_id]
+        is_preferred = prefer in record.tags or prefer in record.aliases
+        return is_preferred, gains.get(hit.vector_id, 0.0), hit.vector_id.int
+
+    nearest = _nearest_by_name(accepted)
+    best = accepted[0]
+    # One of two tasks that look the same may miss its own threshold by chance.
+    others = [hit for hit in hits if not hit.is_accepted and hit.vector_id in records]
+    near = [*accepted, *others[:NEIGHBOURS]]
+    same = [
+        name
+        for name, hit in _nearest_by_name(near).items()
+        if name == best.name or is_same_task(best.vector_id, hit.vector_id)
+    ]
+    if len(same) > 1:
+        pool = [hit for hit in near if hit.name in same and quality(hit)[0]]
+        if len({hit.name for hit in pool}) != 1:
+            return Verdict(tuple(hits), "ambiguous")
+    else:
+        equal = [name for name, hit in nearest.items() if best.similarity - hit.similarity <= TIE]
+        stand_ins = [
+            max((hit for hit in accepted if hit.name == name), key=quality) for name in equal
+        ]
+        top = max(quality(hit)[:2] for hit in stand_ins)
+        name = next(hit.name for hit in stand_ins if quality(hit)[:2] == top)
+        pool = [hit for hit in accepted if hit.name == name]
+    chosen = max(pool, key=quality)
+    ordered = (chosen, *(hit for hit in hits if hit.vector_id != chosen.vector_id))
+    rivals = (hit.similarity for hit in hits if hit.name not in {chosen.name, *same})
+    lead = max(hit.similarity for hit in near if hit.name == chosen.name) - max(
+        rivals, default=-1.0
+    )
+    return Verdict(ordered, "margin-too-small" if margin and lead < margin else None)
+
+
+def _nearest_by_name(hits: Sequence[Hit]) -> dict[str, Hit]:
+    """The first hit of each name, in the order of the hits."""
+    found: dict[str, Hit] = {}
+    for hit in hits:
+        found.setdefault(hit.name, hit)
+    return found

@@ -1,0 +1,135 @@
+"""Pictures and questions as rows in the space in which vectors are found again.
+
+Knows a backbone's features and what pictures and questions look like; knows no task and no
+threshold.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+
+from app.core.errors import InvalidInputError
+from app.core.pictures import Picture
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.keys.appearance import appearance
+from app.method.keys.background import background_families
+from app.method.keys.whitening import Whitening, fit_whitening
+from app.method.keys.wording import WIDTH, wording
+
+VERSION: Final = 2
+
+
+def space_id(backbone: Backbone) -> str:
+    """Names the space; rows of different spaces must never be compared."""
+    return f"backbone-{backbone.description.fingerprint[:16]}-v{VERSION}"
+
+
+class KeyEncoder:
+    """Makes rows; use it from one thread. The first picture waits for the background.
+
+    A row is `[image part | question part]`. The image part is what the backbone's vision tower
+    makes of the picture (its mean visual token) beside the picture's appearance, each whitened
+    against a background of pictures that mean nothing and of equal weight. The question part is
+    its words. Both parts have the same length, and the row has length 1; a missing part is zero.
+
+    Args:
+        backbone: Whose vision tower is used.
+        features: Vision features computed before, to be reused.
+    """
+
+    def __init__(self, backbone: Backbone, features: FeatureCache | None = None) -> None:
+        self._backbone = backbone
+        self._features = features or FeatureCache(backbone)
+        self._views: tuple[Whitening, Whitening] | None = None
+
+    @property
+    def space(self) -> str:
+        """The identity of the rows' space."""
+        return space_id(self._backbone)
+
+    @torch.inference_mode()
+    def encode(
+        self, images: Sequence[Picture | None], questions: Sequence[str | None]
+    ) -> Float32[np.ndarray, "items width"]:
+        """One row an item.
+
+        Args:
+            images: A picture or None for each item.
+            questions: A question or None for each item.
+
+        Raises:
+            InvalidInputError: The lists differ in length, or an item has neither.
+            InvalidImageError: A picture is damaged.
+        """
+        if len(images) != len(questions):
+            raise InvalidInputError(
+                f"Wanted as many images as questions, found {len(images)} and {len(questions)}"
+            )
+        asked = [(text or "").strip() for text in questions]
+        if any(image is None and not text for image, text in zip(images, asked, strict=True)):
+            raise InvalidInputError(
+                "Nothing to embed: wanted an image or a question, found neither"
+            )
+        words = np.stack([wording(text) for text in asked]) if asked else _none()
+        rows = np.concatenate([self._image_part(images), _unit(words)], axis=1)
+        return _unit(rows).astype(np.float32)
+
+    def prepare(self, *, on_family: Callable[[], None] | None = None) -> None:
+        """Looks at the background, once.
+
+        Args:
+            on_family: Called between any two passes through the backbone.
+        """
+        if self._views is None:
+            self._views = _fit(self._backbone, on_family=on_family)
+
+    @property
+    def image_width(self) -> int:
+        """Numbers of a row that belong to the picture."""
+        tower, look = self._whitenings()
+        return int(tower.axes.shape[1] + look.axes.shape[1])
+
+    def _image_part(self, images: Sequence[Picture | None]) -> Float64[np.ndarray, "items width"]:
+        places = [place for place, image in enumerate(images) if image is not None]
+        part = np.zeros((len(images), self.image_width))
+        if places:
+            shown = [image for image in images if image is not None]
+            looks = np.stack([appearance(self._features.pixels.get(one)) for one in shown])
+            towers = self._features.summaries(shown).numpy()
+            tower, look = self._whitenings()
+            part[places] = _unit(np.concatenate([tower.apply(towers), look.apply(looks)], axis=1))
+        return part
+
+    def _whitenings(self) -> tuple[Whitening, Whitening]:
+        self.prepare()
+        assert self._views is not None  # noqa: S101 - just prepared
+        return self._views
+
+
+def _fit(
+    backbone: Backbone, *, on_family: Callable[[], None] | None
+) -> tuple[Whitening, Whitening]:
+    families = background_families()
+    # Not in the cache of those who work: they would lose what they need.
+    cache = FeatureCache(backbone)
+    towers = []
+    for family in families:
+        towers.append(cache.summaries([Picture.of(image) for image in family]).numpy())
+        if on_family is not None:
+            on_family()
+    looks = [np.stack([appearance(image) for image in family]) for family in families]
+    return fit_whitening(towers), fit_whitening(looks)
+
+
+def _none() -> Float64[np.ndarray, "items width"]:
+    return np.zeros((0, WIDTH))
+
+
+def _unit(rows: Float64[np.ndarray, "items width"]) -> Float64[np.ndarray, "items width"]:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: Float64[np.ndarray, "items width"] = rows / np.maximum(norms, 1e-12)
+    return scaled

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from app.core.identifiers import new_id
+from app.library.index import Hit, Snapshot
+from app.library.keys import Float32Array, VectorKeys
+from app.library.parts import cannot_tell_apart, lead_threshold
+from tests.fakes.vectors import FINGERPRINT
+
+WIDTH = 16
+
+
+def place(kind: int, *, seed: int, count: int, spread: float) -> Float32Array:
+    rng = np.random.default_rng([seed, kind])
+    rows = rng.normal(size=(count, WIDTH)) * spread
+    rows[:, kind] += 1.0
+    half: Float32Array = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return half
+
+
+def rows_of(image: int, text: int, *, seed: int = 0, count: int = 40) -> Float32Array:
+    parts = [
+        place(image, seed=seed, count=count, spread=0.1),
+        place(text, seed=seed + 100, count=count, spread=0.0),
+    ]
+    rows: Float32Array = (np.concatenate(parts, axis=1) * 0.5**0.5).astype(np.float32)
+    return rows
+
+
+def task(image: int, text: int, *, name: str, seed: int = 0, threshold: float = 0.8) -> VectorKeys:
+    return VectorKeys(
+        vector_id=new_id(),
+        name=name,
+        backbone_fingerprint=FINGERPRINT,
+        status="ready",
+        embeddings=rows_of(image, text, seed=seed),
+        threshold=threshold,
+        text_threshold=0.9,
+    )
+
+
+def build(*keys: VectorKeys) -> Snapshot:
+    return Snapshot.build("space", epoch=1, dimension=2 * WIDTH, image_width=WIDTH, keys=keys)
+
+
+def ask(snapshot: Snapshot, query: Float32Array) -> list[Hit]:
+    return snapshot.search(
+        query, backbone_fingerprint=FINGERPRINT, statuses=("ready",), k=len(query)
+    )
+
+
+def accepted(snapshot: Snapshot, query: Float32Array) -> list[str]:
+    return [hit.name for hit in ask(snapshot, query) if hit.is_accepted]
+
+
+def test_a_fitting_picture_makes_up_for_no_foreign_question() -> None:
+    snapshot = build(task(0, 0, name="colour"))
+    assert accepted(snapshot, rows_of(0, 0, seed=5)[0]) == ["colour"]
+    assert accepted(snapshot, rows_of(0, 1, seed=5)[0]) == []
+    assert accepted(snapshot, rows_of(1, 0, seed=5)[0]) == []
+
+
+def test_the_score_is_that_of_the_part_that_fits_least() -> None:
+    snapshot = build(task(0, 0, name="colour"))
+    (hit,) = ask(snapshot, rows_of(0, 1, seed=5)[0])
+    assert hit.score == pytest.approx(0.0, abs=1e-5)
+    assert hit.threshold == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("part", [slice(0, WIDTH), slice(WIDTH, None)])
+def test_a_query_of_one_part_is_held_against_its_own_threshold(part: slice) -> None:
+    snapshot = build(task(0, 0, name="colour"))
+    for image, text, names in ((0, 0, ["colour"]), (1, 1, [])):
+        query = rows_of(image, text, seed=5)[0]
+        query[part] = 0
+        assert accepted(snapshot, query) == names
+
+
+def test_those_that_accept_come_before_nearer_ones_that_do_not() -> None:
+    strict = task(0, 0, name="strict", threshold=0.99999)
+    snapshot = build(strict, task(0, 0, name="loose", seed=9, threshold=0.5))
+    hits = ask(snapshot, rows_of(0, 0, seed=5)[0])
+    assert [(hit.name, hit.is_accepted) for hit in hits] == [("loose", True), ("strict", False)]
+
+
+def test_a_task_that_joins_the_library_takes_its_pictures_from_a_neighbour() -> None:
+    loose = task(0, 0, name="loose", threshold=0.0)
+    query = rows_of(1, 0, seed=5)[0]
+    alone = build(loose)
+    assert accepted(alone, query) == ["loose"]
+    joined = alone.update(epoch=2, changed=set(), keys=[task(1, 3, name="neighbour")])
+    assert accepted(joined, query) == []
+    assert accepted(joined, rows_of(0, 0, seed=5)[0]) == ["loose"]
+
+
+def test_versions_of_a_name_need_no_lead_over_each_other() -> None:
+    versions = [task(0, 0, name="colour", seed=seed) for seed in range(3)]
+    snapshot = build(*versions)
+    assert accepted(snapshot, rows_of(0, 0, seed=0)[0]) == ["colour"] * 3
+
+
+def test_other_tasks_with_the_same_pictures_take_none_away() -> None:
+    own, others = rows_of(0, 0), rows_of(0, 1, seed=1)
+    assert lead_threshold(own, others, image_width=WIDTH) < 0
+    assert lead_threshold(own, rows_of(1, 1), image_width=WIDTH) > 0.5
+    assert lead_threshold(own[:1], others, image_width=WIDTH) == -np.inf
+
+
+def test_only_tasks_with_the_same_pictures_and_questions_cannot_be_told_apart() -> None:
+    one = task(0, 0, name="english")
+    same, other = task(0, 0, name="spanish", seed=1), task(0, 1, name="shape", seed=2)
+    assert cannot_tell_apart(one, same, image_width=WIDTH)
+    assert not cannot_tell_apart(one, other, image_width=WIDTH)
+    assert cannot_tell_apart(one, other, image_width=WIDTH, asked=["image"])
