@@ -48,7 +48,7 @@ class Sequence:
         shift: What is added at every site; none leaves the row unsteered.
         deadline: Monotonic time in seconds at which the sequence fails.
         keeps_first: Whether to keep the distribution of the first token.
-        listener: Told of every token at once, on the device thread.
+        listener: Told of what can be shown, as soon as it can be, on the device thread.
         token_ids: The answer so far, without the token that ends the turn.
         scores: One a token of the text, when the sampling asks for them.
         text: The answer without control tokens and the space before it, set when it is finished.
