@@ -22,7 +22,7 @@ from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.sequence import Sequence
 
 Result = TypeVar("Result")
-Turn = Callable[[], None]
+YieldDevice = Callable[[], None]
 
 RETRY_AFTER_SECONDS: Final = 5.0
 
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Order:
+class _Task:
     """Something to do on the thread, and who waits for it."""
 
     run: Callable[[], None]
@@ -56,8 +56,8 @@ class DeviceThread:
         self._engine = engine
         self._training_share = training_share
         self._on_broken = on_broken
-        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
-        self._long_work: deque[_Order] = deque()
+        self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self._background: deque[_Task] = deque()
         self._results: dict[str, Future[Sequence]] = {}
         self._gate = threading.Lock()
         self._is_open = False
@@ -102,7 +102,7 @@ class DeviceThread:
             OutOfDeviceMemoryError: The device had no room for it.
         """
         future: Future[Result] = Future()
-        self._put(_Order(run=lambda: self._settle(future, work), waiting=future))
+        self._put(_Task(run=lambda: self._settle(future, work), waiting=future))
         return await asyncio.wrap_future(future)
 
     async def generate(self, sequence_id: str, make: Callable[[], Sequence]) -> Sequence:
@@ -118,21 +118,21 @@ class DeviceThread:
             VLibraryError: The sequence failed; the others go on.
         """
         future: Future[Sequence] = Future()
-        self._put(_Order(run=lambda: self._begin(make, future), waiting=future))
+        self._put(_Task(run=lambda: self._begin(make, future), waiting=future))
         try:
             finished = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            self._orders.put(_Order(run=lambda: self._forget(sequence_id)))
+            self._tasks.put(_Task(run=lambda: self._forget(sequence_id)))
             raise
         if finished.error is not None:
             raise finished.error
         return finished
 
-    async def run_long(self, work: Callable[[Turn], Result]) -> Result:
+    async def run_background(self, work: Callable[[YieldDevice], Result]) -> Result:
         """What `work` returns, run on the device thread beside the serving.
 
         Args:
-            work: Must call the turn it is given between its own steps, and only while the
+            work: Must call the function it is given between its own steps, and only while the
                 backbone carries none of its hooks; sequences and calls run inside of that call.
 
         Raises:
@@ -142,30 +142,30 @@ class DeviceThread:
 
         def begin() -> None:
             self._turn_began = monotonic()
-            self._settle(future, lambda: work(self._take_turn))
+            self._settle(future, lambda: work(self._yield_device))
 
-        order = _Order(run=begin, waiting=future)
-        self._put(_Order(run=lambda: self._long_work.append(order), waiting=future))
+        task = _Task(run=begin, waiting=future)
+        self._put(_Task(run=lambda: self._background.append(task), waiting=future))
         return await asyncio.wrap_future(future)
 
-    def _put(self, order: _Order) -> None:
+    def _put(self, task: _Task) -> None:
         with self._gate:
             if not self._is_open:
                 raise _shut_down()
-            self._orders.put(order)
+            self._tasks.put(task)
 
     def _close(self) -> None:
         with self._gate:
             self._is_open = False
-        self._orders.put(_Order(run=lambda: None))
+        self._tasks.put(_Task(run=lambda: None))
 
     def _run(self) -> None:
         try:
             while self._is_open:
-                self._take_orders(block=not (self._engine.has_work or self._long_work))
+                self._run_tasks(block=not (self._engine.has_work or self._background))
                 self._step()
-                if self._long_work:
-                    self._long_work.popleft().run()
+                if self._background:
+                    self._background.popleft().run()
         except Exception:
             log.exception("device broken", action="device.broken")
             if self._on_broken is not None:
@@ -174,22 +174,22 @@ class DeviceThread:
             self._close()
             self._fail_the_rest()
 
-    def _take_orders(self, *, block: bool) -> None:
+    def _run_tasks(self, *, block: bool) -> None:
         if block:
-            self._orders.get().run()
-        while not self._orders.empty():
-            self._orders.get().run()
+            self._tasks.get().run()
+        while not self._tasks.empty():
+            self._tasks.get().run()
 
-    def _take_turn(self) -> None:
+    def _yield_device(self) -> None:
         """Serve as long as the share allows; at least one step, so that serving never stops."""
         worked = monotonic() - self._turn_began
         self._seconds["training"] += worked
         until = monotonic() + worked * (1 - self._training_share) / self._training_share
         with self._engine.serving():
-            self._take_orders(block=False)
+            self._run_tasks(block=False)
             while self._is_open and self._engine.has_work:
                 self._step()
-                self._take_orders(block=False)
+                self._run_tasks(block=False)
                 if monotonic() >= until:
                     break
         self._turn_began = monotonic()
@@ -212,7 +212,7 @@ class DeviceThread:
             sequence = make()
             self._engine.add(sequence)
         except Exception as error:
-            future.set_exception(_told(error))
+            future.set_exception(_public_error(error))
             if is_fatal(error):
                 raise
         else:
@@ -228,16 +228,16 @@ class DeviceThread:
         try:
             result = work()
         except Exception as error:
-            future.set_exception(_told(error))
+            future.set_exception(_public_error(error))
             if is_fatal(error):
                 raise
         else:
             future.set_result(result)
 
     def _fail_the_rest(self) -> None:
-        waiting = [order.waiting for order in self._long_work]
-        while not self._orders.empty():
-            waiting.append(self._orders.get().waiting)
+        waiting = [task.waiting for task in self._background]
+        while not self._tasks.empty():
+            waiting.append(self._tasks.get().waiting)
         for future in waiting:
             # Whoever waits may cancel at any moment; from here on it cannot.
             if future is not None and future.set_running_or_notify_cancel():
@@ -254,7 +254,7 @@ def _lost() -> UnavailableError:
     )
 
 
-def _told(error: Exception) -> VLibraryError:
+def _public_error(error: Exception) -> VLibraryError:
     found = library_error(error)
     if found is not error:
         log.warning("work failed", action="device.fail", exc_info=error)

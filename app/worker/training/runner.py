@@ -44,7 +44,7 @@ from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingProgress, TrainingResult, train
-from app.worker.device import DeviceThread, Turn
+from app.worker.device import DeviceThread, YieldDevice
 from app.worker.training.checkpoints import ObjectCheckpoints
 from app.worker.training.results import store_result
 
@@ -210,7 +210,7 @@ class Trainer:
             dataset = await get_dataset(session, job.dataset_id)
         examples = await self._examples(dataset, split=job.config.get("split"))
 
-        def work(turn: Turn) -> TrainingResult:
+        def work(yield_device: YieldDevice) -> TrainingResult:
             def on_step(progress: TrainingProgress) -> None:
                 attempt.progress = progress
 
@@ -220,12 +220,12 @@ class Trainer:
                 # Answers wait for one pass at most.
                 replace(config, token_budget=min(config.token_budget, self._pass_tokens)),
                 on_step=on_step,
-                on_pass=turn,
+                on_pass=yield_device,
                 checkpoint=checkpoints,
                 should_stop=attempt.stop.is_set,
             )
 
-        result = await self._device.run_long(work)
+        result = await self._device.run_background(work)
         return _Work(dataset=dataset, config=config, result=result)
 
     async def _examples(self, dataset: DatasetRecord, *, split: str | None) -> Sequence[Example]:

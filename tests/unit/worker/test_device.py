@@ -20,7 +20,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.generation import generate
 from app.rpc.generation import SamplingParams
-from app.worker.device import DeviceThread, Turn, _Order
+from app.worker.device import DeviceThread, YieldDevice, _Task
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from tests.fakes.waiting import until
@@ -115,15 +115,15 @@ async def test_long_work_and_sequences_share_the_device(
     turns = 0
     is_over = threading.Event()
 
-    def work(turn: Turn) -> str:
+    def work(yield_device: YieldDevice) -> str:
         nonlocal turns
         while not is_over.is_set():
             time.sleep(0.002)
-            turn()
+            yield_device()
             turns += 1
         return "done"
 
-    working = asyncio.create_task(device.run_long(work))
+    working = asyncio.create_task(device.run_background(work))
     finished = await asyncio.gather(
         *(device.generate(name, _maker(backbone, name)) for name in ("a", "b"))
     )
@@ -142,17 +142,17 @@ async def test_long_work_gets_its_share_while_sequences_keep_coming(
     worked = 0.0
     is_over = threading.Event()
 
-    def work(turn: Turn) -> float:
+    def work(yield_device: YieldDevice) -> float:
         nonlocal worked
         began = time.monotonic()
         while not is_over.is_set():
             step_began = time.monotonic()
             time.sleep(0.01)
             worked += time.monotonic() - step_began
-            turn()
+            yield_device()
         return time.monotonic() - began
 
-    working = asyncio.create_task(device.run_long(work))
+    working = asyncio.create_task(device.run_background(work))
     tasks = [
         device.generate(str(index), _maker(backbone, str(index), max_new_tokens=40))
         for index in range(8)
@@ -217,7 +217,7 @@ async def test_a_call_cancelled_while_the_device_ends_leaves_no_other_without_an
     device = DeviceThread(engine)
     futures: list[Future[None]] = [_Cancelled(), Future()]
     for future in futures:
-        device._orders.put(_Order(run=lambda: None, waiting=future))
+        device._tasks.put(_Task(run=lambda: None, waiting=future))
     device._fail_the_rest()
     assert isinstance(futures[1].exception(timeout=0), WorkerUnavailableError)
     engine.close()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
 from app.rpc.generation import SamplingParams
-from app.worker.device import DeviceThread, Turn
+from app.worker.device import DeviceThread, YieldDevice
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from tests.fakes.backbones import tiny_examples
@@ -28,13 +29,21 @@ CONFIG = TrainingConfig(
 
 def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Sequence:
     prompt = build_prompt(backbone, "what color?", ())
-    return Sequence(
+    sequence = Sequence(
         id=name,
         inputs=encode_prompts(backbone, [prompt]).inputs,
         # A token that was taken once is always taken again.
         sampling=SamplingParams(max_tokens=80, presence_penalty=-2.0),
-        listener=lambda _: on_token(),
     )
+    append = sequence.append
+
+    def noted(*args: Any, **options: Any) -> None:  # noqa: ANN401 - as they come
+        append(*args, **options)
+        on_token()
+
+    # A listener is told of what can be shown, which may be later.
+    sequence.append = noted  # type: ignore[method-assign]
+    return sequence
 
 
 async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Backbone) -> None:
@@ -52,13 +61,13 @@ async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Bac
             make = partial(_sequence, backbone, name, lambda: course.append("token"))
             await device.generate(name, make)
 
-    def work(turn: Turn) -> TrainingResult:
-        return train(backbone, tiny_examples(40), CONFIG, on_pass=turn)
+    def work(yield_device: YieldDevice) -> TrainingResult:
+        return train(backbone, tiny_examples(40), CONFIG, on_pass=yield_device)
 
     answering = asyncio.create_task(answer_on())
     await until(lambda: "token" in course)
     began = len(course)
-    result = await device.run_long(work)
+    result = await device.run_background(work)
     ended = len(course)
     answering.cancel()
     counting.remove()
@@ -87,8 +96,8 @@ async def test_a_training_that_is_shared_ends_with_the_vectors_of_one_that_is_no
         )
         for place in range(3)
     ]
-    shared = await device.run_long(
-        lambda turn: train(backbone, tiny_examples(40), CONFIG, on_pass=turn)
+    shared = await device.run_background(
+        lambda yield_device: train(backbone, tiny_examples(40), CONFIG, on_pass=yield_device)
     )
     await asyncio.gather(*answers)
     await asyncio.to_thread(device.stop)
