@@ -131,7 +131,8 @@ class Vector(VectorName):
 
     `sha256` and `size_bytes` describe the stored file. `status` says what held-out items showed of
     it and `advice` what to do; `max_dose` is the largest dose at which held-out answers stayed
-    good. `evaluations` is filled by `client.vectors.get` only.
+    good. `evaluations` is filled by `client.vectors.get` only, `notes` (what the file lacks) by
+    `client.vectors.upload` only.
     """
 
     sha256: str
@@ -154,6 +155,7 @@ class Vector(VectorName):
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

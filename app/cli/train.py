@@ -74,7 +74,7 @@ def train(
             checkpoint=None if checkpoint is None else FileCheckpoint(checkpoint),
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(encode_result(loaded, result))
+    output.write_bytes(encode_result(loaded, result, config=config, dataset=dataset))
     _show(result, output, as_json=as_json)
 
 

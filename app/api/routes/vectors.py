@@ -1,7 +1,6 @@
 """Routes of the library of vectors."""
 
 import asyncio
-import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -16,6 +15,7 @@ from app.api.schemas.vectors import (
     AliasBody,
     AliasPut,
     EvaluationBody,
+    ImportedVectorBody,
     Status,
     VectorBody,
     VectorDetailBody,
@@ -24,13 +24,14 @@ from app.api.schemas.vectors import (
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
+from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
 from app.library.backbones import get_backbone
 from app.library.blobs import get_blob
 from app.library.evaluations import list_evaluations
+from app.library.imports import import_vector
 from app.library.vectors import (
-    create_vector,
     delete_vector,
     find_same,
     get_vector,
@@ -41,7 +42,10 @@ from app.rpc.backbones import backbone_for
 
 MEDIA_TYPES: Final = (OCTET_STREAM, "application/x-safetensors")
 
-_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+WITHOUT_KEY: Final = (
+    "The file has no key, so `auto` does not find this vector; ask for it by its name, or train it "
+    "again to get one"
+)
 
 router = APIRouter(tags=["vectors"])
 
@@ -77,7 +81,7 @@ async def list_page(
     "/vectors",
     status_code=201,
     responses=problems(409, 413, 415, 429, 504)
-    | {200: {"description": "The name has this file already", "model": VectorBody}},
+    | {200: {"description": "The name has this file already", "model": ImportedVectorBody}},
     openapi_extra=file_body(*MEDIA_TYPES),
 )
 async def import_file(
@@ -88,8 +92,11 @@ async def import_file(
     name: Name,
     description: Annotated[Description, Query()] = "",
     tags: Annotated[tuple[Tag, ...], Query(max_length=MAX_TAGS)] = (),
-) -> VectorBody:
-    """Imports an M2IV file as the next version of a name; the same file again changes nothing."""
+) -> ImportedVectorBody:
+    """Imports an M2IV file as the next version of a name; the same file again changes nothing.
+
+    Keys, measurements and provenance that the file carries come with it.
+    """
     require_media_type(request, *MEDIA_TYPES)
     with services.uploads.place(caller=caller_of(request)):
         blob = await read_body(request)
@@ -98,27 +105,26 @@ async def import_file(
             raise InvalidVectorFileError(
                 "The vectors would have no effect: all that they add is zero"
             )
+        card = await asyncio.to_thread(read_card, metadata)
         digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
         async with services.sessions.begin() as session:
             same = await find_same(session, name=name, sha256=digest)
-            record = same or await create_vector(
+            record = same or await import_vector(
                 session,
                 name=name,
                 blob=blob,
+                metadata=metadata,
+                card=card,
                 backbone=backbone,
-                method=metadata["method"][:100],
-                shots=_number(metadata.get("shots")),
-                hyper_parameters={},
-                seed=_number(metadata.get("seed")),
-                library_versions={"created_by": metadata["created_by"][:200]},
                 description=description,
                 tags=tags,
             )
     if same is not None:
         response.status_code = 200
     response.headers["location"] = f"/vectors/{record.id}"
-    return VectorBody.model_validate(record)
+    notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
+    return ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
 
 
 async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
@@ -128,11 +134,6 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
             return await get_backbone(session, fingerprint)
     except NotFoundError:
         return backbone_for([fingerprint], await services.serving.now()).backbone
-
-
-def _number(text: str | None) -> int:
-    """What an imported file says of itself is a hint, never a reason to refuse it."""
-    return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
 
 
 @router.get("/vectors/{ref}", responses=problems(404))

@@ -77,6 +77,14 @@ class VectorBody(ResponseBody):
         return ADVICE[self.status]
 
 
+class ImportedVectorBody(VectorBody):
+    """A version that came as a file."""
+
+    notes: tuple[str, ...] = Field(
+        default=(), description="What the file lacks, such as the key that `auto` finds it by."
+    )
+
+
 class VectorDetailBody(VectorBody):
     """One stored version with all that was measured of it."""
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.states import advice_on
+from app.core.vector_card import EvaluationCard, KeyCard, VectorCard
 from app.core.vector_file import encode_vector_file
 from app.core.version import software_version
 from app.library.attempts import finish_job
@@ -27,8 +28,42 @@ SCORER: Final = "exact-answer"
 _PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy")
 
 
-def encode_result(backbone: Backbone, result: TrainingResult) -> bytes:
-    """The vector file of a training."""
+def encode_result(
+    backbone: Backbone,
+    result: TrainingResult,
+    *,
+    config: TrainingConfig,
+    dataset: str,
+    dataset_sha256: str | None = None,
+) -> bytes:
+    """The vector file of a training, with all that another library needs to find it.
+
+    Args:
+        backbone: What was trained on.
+        result: What came of it.
+        config: The settings.
+        dataset: Name of the data set.
+        dataset_sha256: Its digest, where it has one.
+    """
+    key = result.key
+    card = VectorCard(
+        status=result.verdict.status,
+        shots=config.shots,
+        seed=config.seed,
+        dose=result.dose,
+        max_dose=result.max_dose,
+        dataset_sha256=dataset_sha256,
+        hyper_parameters=config.to_dict(),
+        library_versions=software(),
+        key=KeyCard.of(
+            key.exemplars,
+            space=space_id(backbone),
+            threshold=key.threshold,
+            text_threshold=key.text_threshold,
+            image_width=key.image_width,
+        ),
+        evaluations=_measured(result, dataset=dataset),
+    )
     return encode_vector_file(
         result.vectors.to_tensors(),
         metadata={
@@ -38,6 +73,7 @@ def encode_result(backbone: Backbone, result: TrainingResult) -> bytes:
             "dose": f"{result.dose:.6g}",
             "max_dose": f"{result.max_dose:.6g}",
             "labels": str(len({*result.provenance["queries"], *result.provenance["support"]})),
+            **card.to_metadata(),
         },
     )
 
@@ -49,6 +85,28 @@ def software() -> dict[str, str]:
         "vlibrary": software_version(),
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def _measured(result: TrainingResult, *, dataset: str) -> tuple[EvaluationCard, ...]:
+    report = result.held_out
+    if report is None:
+        return ()
+    accuracy = {name: one.accuracy for name, one in report.conditions.items()}
+    own = report.conditions["m2iv"]
+    return (
+        EvaluationCard(
+            dataset=dataset[:200],
+            split=SPLIT,
+            scorer=SCORER,
+            items=report.items,
+            accuracy=own.accuracy,
+            low=own.low,
+            high=own.high,
+            zero_shot=accuracy["zero_shot"],
+            icl=accuracy["icl"],
+            knn_icl=accuracy["knn_icl"],
+        ),
+    )
 
 
 async def store_result(
@@ -72,7 +130,9 @@ async def store_result(
     vector = await create_vector(
         session,
         name=job.name,
-        blob=encode_result(backbone, result),
+        blob=encode_result(
+            backbone, result, config=config, dataset=dataset.name, dataset_sha256=dataset.sha256
+        ),
         backbone=backbone.description,
         method=METHOD,
         shots=config.shots,

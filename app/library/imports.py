@@ -1,0 +1,94 @@
+"""A vector file from elsewhere becomes a version here, with all that it says of itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.backbones import BackboneDescription
+from app.core.errors import InvalidVectorFileError
+from app.core.vector_card import KeyCard, VectorCard
+from app.library.evaluations import add_evaluation
+from app.library.keys import add_keys
+from app.library.records import VectorRecord
+from app.library.vectors import create_vector
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_FINGERPRINT_IN_SPACE: Final = 16
+
+
+async def import_vector(
+    session: AsyncSession,
+    *,
+    name: str,
+    blob: bytes,
+    metadata: Mapping[str, str],
+    card: VectorCard | None,
+    backbone: BackboneDescription,
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> VectorRecord:
+    """The next version of a name, with the file's keys, measurements and provenance.
+
+    Args:
+        session: An open session.
+        name: Of the vectors.
+        blob: The whole file.
+        metadata: Of the file, as it was read.
+        card: What the file says of itself; None when it says nothing, and then `auto` never finds
+            the vectors.
+        backbone: What the vectors are made for.
+        description: Text for people.
+        tags: For filters.
+
+    Raises:
+        InvalidVectorFileError: The keys are for another backbone.
+    """
+    told = card or VectorCard(
+        status="ready", shots=_number(metadata.get("shots")), seed=_number(metadata.get("seed"))
+    )
+    record = await create_vector(
+        session,
+        name=name,
+        blob=blob,
+        backbone=backbone,
+        method=metadata["method"][:100],
+        shots=told.shots,
+        dataset_sha256=told.dataset_sha256,
+        hyper_parameters=told.hyper_parameters,
+        seed=told.seed,
+        library_versions={"created_by": metadata["created_by"][:200], **told.library_versions},
+        status=told.status,
+        dose=told.dose,
+        max_dose=told.max_dose,
+        description=description,
+        tags=tags,
+    )
+    for measured in told.evaluations:
+        await add_evaluation(session, vector_id=record.id, **measured.model_dump())
+    if told.key is not None:
+        await _add_key(session, record=record, key=told.key)
+    return record
+
+
+async def _add_key(session: AsyncSession, *, record: VectorRecord, key: KeyCard) -> None:
+    wanted = f"backbone-{record.backbone.fingerprint[:_FINGERPRINT_IN_SPACE]}-"
+    if not key.space.startswith(wanted):
+        raise InvalidVectorFileError(
+            f"Not a vector file: wanted keys of a space {wanted}..., found {key.space}"
+        )
+    await add_keys(
+        session,
+        vector_id=record.id,
+        space=key.space,
+        exemplars=key.matrix(),
+        threshold=key.threshold,
+        text_threshold=key.text_threshold,
+        image_width=key.image_width,
+    )
+
+
+def _number(text: str | None) -> int:
+    """What an imported file says of itself is a hint, never a reason to refuse it."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else 0

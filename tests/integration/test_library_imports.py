@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import InvalidVectorFileError
+from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
+from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.library.evaluations import list_evaluations
+from app.library.imports import import_vector
+from app.library.overlaps import find_overlaps
+from app.library.records import VectorRecord
+from app.library.retrieval import Retriever
+from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
+
+pytestmark = pytest.mark.anyio
+Sessions = async_sessionmaker[AsyncSession]
+SPACE = f"backbone-{FINGERPRINT[:16]}-v2"
+WIDTH = 4
+
+
+def rows_of(image: int, text: int, *, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((12, 2 * WIDTH))
+    rows[:, :WIDTH] = rng.normal(size=(12, WIDTH)) * 0.1
+    rows[:, image] += 1
+    rows[:, :WIDTH] /= np.linalg.norm(rows[:, :WIDTH], axis=1, keepdims=True)
+    rows[:, WIDTH + text] = 1
+    halves: np.ndarray = (rows * 0.5**0.5).astype(np.float32)
+    return halves
+
+
+def card(*, image: int = 0, text: int = 0, space: str = SPACE, seed: int = 0) -> VectorCard:
+    key = KeyCard.of(
+        rows_of(image, text, seed=seed),
+        space=space,
+        threshold=0.8,
+        text_threshold=0.9,
+        image_width=WIDTH,
+    )
+    measured = EvaluationCard(
+        dataset="parts",
+        split="held-out",
+        scorer="exact-answer",
+        items=40,
+        accuracy=0.9,
+        low=0.8,
+        high=0.95,
+        zero_shot=0.5,
+    )
+    return VectorCard(
+        status="ready",
+        shots=8,
+        seed=5,
+        hyper_parameters={"epochs": 2},
+        library_versions={"torch": "2"},
+        key=key,
+        evaluations=(measured,),
+    )
+
+
+def file_with(told: VectorCard | None) -> bytes:
+    tensors, metadata = decode_vector_file(make_vector_file(0, backbone=make_description()))
+    return encode_vector_file(
+        tensors, metadata={**metadata, **(told.to_metadata() if told else {})}
+    )
+
+
+async def take(session: AsyncSession, name: str, blob: bytes) -> VectorRecord:
+    _, metadata = decode_vector_file(blob)
+    record = await import_vector(
+        session,
+        name=name,
+        blob=blob,
+        metadata=metadata,
+        card=read_card(metadata),
+        backbone=make_description(),
+    )
+    await session.commit()
+    return record
+
+
+async def names(sessions: Sessions, query: np.ndarray) -> tuple[list[str], str | None]:
+    retriever = Retriever(sessions)
+    await retriever.start()
+    found = await retriever.search(query, space=SPACE, backbone_fingerprint=FINGERPRINT)
+    await retriever.stop()
+    return [match.vector.name for match in found.matches], found.reason
+
+
+async def test_a_file_brings_its_key_its_measurements_and_where_it_comes_from(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    record = await take(session, "parts", file_with(card()))
+    assert (record.status, record.shots, record.seed) == ("ready", 8, 5)
+    assert record.hyper_parameters == {"epochs": 2}
+    assert record.library_versions["torch"] == "2"
+    (measured,) = await list_evaluations(session, record.id)
+    assert (measured.items, measured.accuracy, measured.zero_shot) == (40, 0.9, 0.5)
+    assert await names(sessions, rows_of(0, 0, seed=7)[0]) == (["parts"], None)
+    assert (await names(sessions, rows_of(0, 1, seed=7)[0]))[1] == "below-threshold"
+
+
+async def test_a_file_without_a_card_is_kept_and_never_found(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    record = await take(session, "old", file_with(None))
+    assert record.hyper_parameters == {}
+    assert await names(sessions, rows_of(0, 0)[0]) == ([], "no-vectors")
+
+
+async def test_keys_for_another_backbone_are_refused(session: AsyncSession) -> None:
+    with pytest.raises(InvalidVectorFileError, match="wanted keys of a space"):
+        await take(session, "parts", file_with(card(space="backbone-0000-v2")))
+
+
+async def test_a_task_with_the_same_pictures_and_questions_is_an_overlap(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    first = await take(session, "english", file_with(card()))
+    second = await take(session, "spanish", file_with(card(seed=1)))
+    await take(session, "shape", file_with(card(text=1)))
+    assert await find_overlaps(session, vector_id=first.id, space=SPACE) == ["spanish"]
+    assert await find_overlaps(session, vector_id=second.id, space=SPACE) == ["english"]
+    assert (await names(sessions, rows_of(0, 0, seed=7)[0]))[1] == "ambiguous"
