@@ -9,7 +9,6 @@ set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-$top/build/images}
 suite=${SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 base=localhost/vlibrary-base:$suite
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
 storage="--root $out/storage --runroot $out/run"
@@ -22,7 +21,7 @@ mkdir -p "$out"
 
 if [ ! -e "$out/base/etc/debian_version" ]; then
     rm -rf "$out/base"
-    debootstrap --variant=minbase "$suite" "$out/base" "$mirror"
+    debootstrap --variant=minbase "$suite" "$out/base" ${MIRROR:+"$MIRROR"}
 fi
 container=$(buildah $storage from scratch)
 buildah $storage add --quiet "$container" "$out/base" /
