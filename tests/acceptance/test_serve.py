@@ -92,9 +92,9 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
 
 
 def test_a_worker_killed_in_mid_training_resumes_and_finishes(installation: Installation) -> None:
-    epochs = 1000
+    epochs = 400
     config = {**CONFIG, "epochs": epochs, "batch_size": 8, "evaluate_every": epochs}
-    config["max_steps"] = config["min_steps"] = epochs
+    config |= {"max_steps": epochs, "min_steps": epochs, "vector_learning_rate": 1e-3}
     with installation.start() as client:
         dataset = client.datasets.upload(_items(), name="colours")
         job = client.train("colours", dataset, checkpoint_every=1, **config)
@@ -151,9 +151,9 @@ def test_the_openai_package_streams_a_steered_answer(installation: Installation)
     ]
     with openai.OpenAI(base_url=f"{installation.url}/v1", api_key="none") as ai:
         names = [model.id for model in ai.models.list()]
-        (steered,) = (name for name in names if name.endswith(":colours@1"))
         asked: Any = {
-            "model": steered,
+            # Whether it is listed hangs on what held-out items say; by name it is always there.
+            "model": f"{names[0]}:colours@1",
             "messages": [{"role": "user", "content": content}],
             "max_tokens": 8,
             "temperature": 0,
