@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from app.core.errors import VLibraryError
 from app.core.pictures import PictureLimits
-from app.library.dataset_conversion import ConversionOptions, convert
+from app.library.dataset_conversion import convert
+from app.library.dataset_reports import ConversionOptions
 from vlibrary_client.layouts.sources import open_upload
 
 CPU_SECONDS: Final = 3600

@@ -6,18 +6,19 @@ was, so that trainings, demonstrations and evaluations read one layout and meet 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.errors import JSON, InvalidDatasetError, InvalidImageError
+from app.core.errors import InvalidDatasetError, InvalidImageError
 from app.core.pictures import PictureLimits, check_picture
 from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
+from app.library.dataset_reports import ConversionOptions, DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.fields import PLACE_COLUMN
 from vlibrary_client.layouts.items import BadItem, Item, Source
@@ -42,50 +43,6 @@ SCHEMA: Final = pa.schema(
     ],
     metadata={PIXELS_KEY: str(PIXELS_VERSION)},
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionOptions:
-    """What is done about rows that are not as wanted.
-
-    Attributes:
-        skip_bad: Leave out rows that cannot be used, rather than refuse the data set.
-        text_only: Take rows without a picture as items of text alone.
-    """
-
-    skip_bad: bool = False
-    text_only: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetReport:
-    """What a data set was found to be.
-
-    Attributes:
-        layout: What was recognised.
-        num_items: Rows that are kept.
-        num_images: Different pictures, by what they show.
-        num_text_only: Items without a picture.
-        num_answers: Different answers.
-        splits: Items by the split they name; empty when none does.
-        num_skipped: Rows that are left out.
-        bad_rows: The first rows that cannot be used: their places and why.
-        notes: What else somebody who trains on it may want to know.
-    """
-
-    layout: str
-    num_items: int
-    num_images: int
-    num_text_only: int
-    num_answers: int
-    splits: Mapping[str, int]
-    num_skipped: int = 0
-    bad_rows: tuple[Mapping[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, JSON]:
-        """The report in JSON values."""
-        return {**asdict(self), "bad_rows": [dict(row) for row in self.bad_rows]}
 
 
 @dataclass(kw_only=True)

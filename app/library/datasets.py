@@ -19,7 +19,7 @@ from app.core.identifiers import check_description, check_name, new_id
 from app.core.pictures import PictureLimits
 from app.library.audit import write_audit
 from app.library.database import FRESH
-from app.library.dataset_conversion import ConversionOptions, DatasetReport
+from app.library.dataset_reports import ConversionOptions, DatasetReport
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow

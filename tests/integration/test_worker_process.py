@@ -70,7 +70,7 @@ def settings(database: str, tmp_path: Path) -> Settings:
             "database_url": database,
             "data_dir": tmp_path,
             "worker_role": "both",
-            "drain_timeout_seconds": 10,
+            "drain_timeout_seconds": 60,
         }
     )
 
@@ -139,7 +139,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
         async with sessions() as session:
             vector = await get_vector(session, VectorReference.parse("colours"))
         use = VectorUse(
-            sha256=vector.sha256, vector_id=vector.id, name="colours", version=1, strength=3.0
+            sha256=vector.sha256, vector_id=vector.id, name="colours", version=1, strength=2.0
         )
         answer = await client.generate(_request(vectors=[use], baseline=True))
         assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0

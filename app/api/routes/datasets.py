@@ -24,7 +24,7 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
 from app.core.pictures import PictureLimits
-from app.library.dataset_conversion import ConversionOptions
+from app.library.dataset_reports import ConversionOptions
 from app.library.datasets import (
     convert_upload,
     create_dataset,

@@ -163,7 +163,7 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert found[0].content == whole.content
 
 
-def test_a_part_of_a_character_has_no_bytes(
+def test_a_part_of_a_character_has_the_bytes_of_what_is_shown(
     client: openai.OpenAI, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = worker._answer
@@ -179,7 +179,7 @@ def test_a_part_of_a_character_has_no_bytes(
     assert logprobs is not None
     assert logprobs.content is not None
     (token,) = logprobs.content
-    assert (token.token, token.bytes) == ("\ufffd", None)
+    assert (token.token, token.bytes) == ("\ufffd", list("\ufffd".encode()))
     assert [other.bytes for other in token.top_logprobs] == [None, list("é".encode())]
 
 

@@ -18,7 +18,7 @@ from app.core.errors import InvalidDatasetError
 from app.core.pictures import PictureLimits
 from app.library import dataset_conversion, datasets
 from app.library.dataset_check import verdict_on
-from app.library.dataset_conversion import DatasetReport
+from app.library.dataset_reports import DatasetReport
 from app.library.datasets import convert_upload
 from tests.fakes.waiting import until, wait_until
 

@@ -120,7 +120,7 @@ def test_views_differ_and_repeat_from_their_seed(bank: Bank) -> None:
 
 
 def test_the_tower_gets_what_the_processor_makes() -> None:
-    assert normalise(torch.tensor([[[[0, 255]]] * 3], dtype=torch.uint8))[0, 0, 0].tolist() == [
+    assert normalise(torch.tensor([[[[0, 255]] * 2] * 3], dtype=torch.uint8))[0, 0, 0].tolist() == [
         -1,
         1,
     ]

@@ -10,7 +10,7 @@ import uvicorn
 
 from app.core.metrics import expose
 from app.method.backbone.loading import Backbone
-from app.rpc.messages import GenerateRequest
+from app.rpc.messages import PACKED, GenerateRequest, pack
 from app.worker.serving.server import create_app
 from tests.fakes.exposition import parse_metrics
 from tests.fakes.gated_worker import GatedWorker, gated_worker
@@ -53,10 +53,10 @@ async def _ask(port: int, path: str) -> asyncio.StreamWriter:
         temperature=2.0,
         presence_penalty=-2.0,
     )
-    body = request.model_dump_json().encode()
+    body = pack(request)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        f"POST {path} HTTP/1.1\r\nhost: worker\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: worker\r\ncontent-type: {PACKED}\r\n"
         f"content-length: {len(body)}\r\n\r\n".encode()
         + body
     )
