@@ -20,7 +20,7 @@ from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs
 from app.core.settings import Settings, revealed
-from app.core.tracing import Tracing, make_tracing
+from app.core.tracing.telemetry import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
-from app.cli.demo import passing_folder, running_service
-from app.cli.serve import CODE_FOLDER, free_port
+from app.cli.demo.command import passing_folder, running_service
+from app.cli.processes.serve import CODE_FOLDER, free_port
 from app.core.settings import Settings, child_environment
 from app.postgres.server import EmbeddedPostgres
 from benchmarks.harness import bar

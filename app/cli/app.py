@@ -12,13 +12,13 @@ import typer
 
 from app.cli.api import api
 from app.cli.datasets import datasets
-from app.cli.demo import demo
+from app.cli.demo.command import demo
 from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
 from app.cli.migrate import migrate
-from app.cli.serve import serve
+from app.cli.processes.serve import serve
 from app.cli.train import train
 from app.cli.worker import worker
 from app.core.errors import VLibraryError

@@ -17,7 +17,7 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.core.propagation import TraceIds
+from app.core.tracing.propagation import TraceIds
 from app.rpc.decoding import (
     NotTakenError,
     error_of,

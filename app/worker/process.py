@@ -21,7 +21,7 @@ from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings, revealed
 from app.core.threads import on_passing_thread
-from app.core.tracing import make_tracing
+from app.core.tracing.telemetry import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore

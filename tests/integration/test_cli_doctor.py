@@ -23,7 +23,7 @@ from app.cli.checks import (
     database_checks,
     examine,
 )
-from app.cli.serve import own_database, running_database
+from app.cli.processes.serve import own_database, running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.attempts import claim_job
@@ -223,7 +223,7 @@ def test_our_own_database_is_started_again_when_it_was_killed(folder: Path) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EmbeddedPostgres, "start", remember)
-        patch.setattr("app.cli.serve.DATABASE_CHECK_SECONDS", 0.0)
+        patch.setattr("app.cli.processes.serve.DATABASE_CHECK_SECONDS", 0.0)
         with own_database(settings) as database:
             first = servers[0].pid
             assert first is not None

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
-from app.core.tracing import telemetry
+from app.core.tracing.telemetry import telemetry
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import (
     EmbedRequest,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.demo import passing_folder, require_writable, running_service
+from app.cli.demo.command import passing_folder, require_writable, running_service
 from app.core.errors import ConfigurationError, UnavailableError
 from app.core.settings import own_environment
 from tests.fakes.installation import descendants, is_alive, processes_about

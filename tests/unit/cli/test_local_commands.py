@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
-from app.cli.demo_report import write_report
+from app.cli.demo.report import write_report
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from tools.pocket.questions import sample_question

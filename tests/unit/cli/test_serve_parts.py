@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from app.cli.api import bound_listener
-from app.cli.serve import (
+from app.cli.processes.serve import (
     CODE_FOLDER,
     Signals,
     free_port,
@@ -22,7 +22,7 @@ from app.cli.serve import (
     running_database,
     worker_listener,
 )
-from app.cli.supervisor import Program
+from app.cli.processes.supervisor import Program
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.supervisor import Program, Supervisor
+from app.cli.processes.supervisor import Program, Supervisor
 from app.core.errors import UnavailableError
 from app.core.settings import child_environment
 from tests.fakes.waiting import SECONDS, wait_until
@@ -123,7 +123,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     parent = f"""
 import sys, time
-from app.cli.supervisor import Program, Supervisor
+from app.cli.processes.supervisor import Program, Supervisor
 from app.core.settings import child_environment
 running = Supervisor()
 command = (sys.executable, "-I", "-S", "-c", {SLEEPER + "time.sleep(60)"!r}, {str(marker)!r})

@@ -19,13 +19,13 @@ import typer
 
 from app.cli.keys import require_a_key
 from app.cli.options import read_settings
-from app.cli.supervisor import Program, Supervisor
+from app.cli.processes.supervisor import Program, Supervisor
 from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs, get_logger
 from app.core.settings import Settings, child_environment, revealed
 
 # `python -m app` looks there first, so no other folder called `app` can take our place.
-CODE_FOLDER: Final = Path(__file__).resolve().parents[2]
+CODE_FOLDER: Final = Path(__file__).resolve().parents[3]
 INTERRUPTED: Final = 130
 READY_TIMEOUT_SECONDS: Final = 900.0
 PROBE_TIMEOUT_SECONDS: Final = 2.0

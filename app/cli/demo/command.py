@@ -50,7 +50,7 @@ def demo(
     ] = None,
 ) -> None:
     """Train an M2IV on easy-VQA, find it, steer with it, and compare it with demonstrations."""
-    from app.cli.demo_report import write_report
+    from app.cli.demo.report import write_report
     from vlibrary_client import Client
 
     require_extras()
@@ -107,7 +107,7 @@ def passing_folder() -> Iterator[Path]:
 
 def run_demo(client: "Client", *, num_items: int, num_questions: int) -> dict[str, Any]:
     """Everything the demo shows, as the content of `demo.json` plus what the report prints."""
-    from app.cli.demo_comparison import compare
+    from app.cli.demo.comparison import compare
     from app.method.evaluation.tasks.loading import load_examples
 
     training = load_examples(NAME, split="train", limit=num_items, seed=SEED)
@@ -203,7 +203,7 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
     Raises:
         UnavailableError: The service ended before the block; its log was printed.
     """
-    from app.cli.serve import CODE_FOLDER, free_port
+    from app.cli.processes.serve import CODE_FOLDER, free_port
     from app.core.settings import own_environment
 
     port = free_port("127.0.0.1", wanted=0)

@@ -1,0 +1,1 @@
+"""`vlibrary demo`: one vector trained, stored, found and applied, and what came of it."""

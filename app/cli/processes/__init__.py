@@ -1,0 +1,1 @@
+"""`vlibrary serve`: the processes that it starts, watches and ends."""
