@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 .PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 clean deploy-check image-test
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
