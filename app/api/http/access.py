@@ -14,7 +14,6 @@ from fastapi import HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
@@ -24,7 +23,7 @@ from app.api.http.problems import problem_response
 from app.core.access import AccessKey, Scope, Token, read_token
 from app.core.actors import acting
 from app.library.access_keys import find_access_key
-from app.library.database import Sessions, run_transaction
+from app.library.database import Sessions
 
 # What a probe or a browser's first look needs; nothing that anybody stored is told there.
 PUBLIC_PATHS: Final = frozenset({"/", "/livez", "/openapi.json", "/readyz"})
@@ -57,11 +56,8 @@ class KeyRing:
         known = self._found.get(token.id)
         if known is not None and known[0] > self._clock() and token.is_of(known[1]):
             return _if_valid(known[2])
-
-        async def work(session: AsyncSession) -> AccessKey | None:
-            return await find_access_key(session, token)
-
-        key = await run_transaction(self._sessions, work)
+        async with self._sessions.begin() as session:
+            key = await find_access_key(session, token)
         self._found[token.id] = (self._clock() + REMEMBERED_SECONDS, token.digest, key)
         self._found.move_to_end(token.id)
         if len(self._found) > MAX_REMEMBERED:

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import ServicesOf
 from app.api.http.problems import problems
@@ -18,7 +17,6 @@ from app.api.schemas.access import (
 from app.api.schemas.fields import Limit, Reference
 from app.library.access_keys import create_access_key, list_access_keys, revoke_access_key
 from app.library.audit import list_audit
-from app.library.database import run_transaction
 
 MAX_AUDIT_ID = 2**63 - 1
 
@@ -28,26 +26,19 @@ router = APIRouter(tags=["access"])
 @router.post("/keys", status_code=201, responses=problems(413))
 async def create(body: KeyRequest, services: ServicesOf) -> NewKeyBody:
     """Makes a key; its text is in this answer and never shown again."""
-
-    async def work(session: AsyncSession) -> NewKeyBody:
+    async with services.sessions.begin() as session:
         key, token = await create_access_key(
             session, name=body.name, scopes=body.scopes, valid_days=body.valid_days
         )
-        known = KeyBody.model_validate(key).model_dump()
-        return NewKeyBody(**known, key=token.text)
-
-    return await run_transaction(services.sessions, work)
+    return NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
 
 
 @router.get("/keys", responses=problems())
 async def list_all(services: ServicesOf) -> KeysBody:
     """Lists every key that was ever made, newest first."""
-
-    async def work(session: AsyncSession) -> KeysBody:
+    async with services.sessions.begin() as session:
         keys = await list_access_keys(session)
-        return KeysBody(items=tuple(KeyBody.model_validate(key) for key in keys))
-
-    return await run_transaction(services.sessions, work)
+    return KeysBody(items=tuple(map(KeyBody.model_validate, keys)))
 
 
 @router.delete("/keys/{key_id}", responses=problems(404))
@@ -55,11 +46,8 @@ async def revoke(
     key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")], services: ServicesOf
 ) -> KeyBody:
     """Revokes a key: within five seconds it opens nothing any more."""
-
-    async def work(session: AsyncSession) -> KeyBody:
+    async with services.sessions.begin() as session:
         return KeyBody.model_validate(await revoke_access_key(session, key_id))
-
-    return await run_transaction(services.sessions, work)
 
 
 @router.get("/audit", responses=problems())
@@ -72,14 +60,11 @@ async def list_deeds(
     limit: Limit = 50,
 ) -> AuditPageBody:
     """Lists who did what and when, oldest first; it outlives what it tells of."""
-
-    async def work(session: AsyncSession) -> AuditPageBody:
+    async with services.sessions.begin() as session:
         deeds = await list_audit(
             session, subject=subject, action=action, after=after, limit=limit + 1
         )
-        return AuditPageBody(
-            items=tuple(AuditBody.model_validate(deed) for deed in deeds[:limit]),
-            next_after=deeds[limit - 1].id if len(deeds) > limit else None,
-        )
-
-    return await run_transaction(services.sessions, work)
+    return AuditPageBody(
+        items=tuple(map(AuditBody.model_validate, deeds[:limit])),
+        next_after=deeds[limit - 1].id if len(deeds) > limit else None,
+    )
