@@ -16,7 +16,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from app.cli.demo.command import passing_folder, running_service, wait_ready
+from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from app.core.errors import UnavailableError
 from app.core.settings import Settings
 from app.core.vector_file import VectorTensors, encode_vector_file

@@ -8,9 +8,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
-from app.cli.demo.command import passing_folder, running_service
-from app.cli.processes.serve import CODE_FOLDER, free_port
-from app.core.settings import Settings, child_environment
+from app.cli.processes.environments import child_environment
+from app.cli.processes.ports import free_port
+from app.cli.processes.serve import CODE_FOLDER
+from app.cli.processes.temporary import passing_folder, running_service
+from app.core.settings import Settings
 from app.postgres.server import EmbeddedPostgres
 from benchmarks.harness import bar
 from benchmarks.service import seconds_until_ready, settings_for

@@ -1,11 +1,10 @@
-"""Every setting of a process, read once from `VLIBRARY_*`; the only reader of the environment.
+"""Every setting of a process, read once from `VLIBRARY_*`.
 
 The defaults run everything on one laptop: a bundled backbone, an own Postgres, local files.
 """
 
 import ipaddress
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -29,19 +28,6 @@ ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
 OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
 MAX_POLICY_VECTORS: Final = 8
 MAX_POLICY_STRENGTH: Final = 10.0
-# Settings that belong to one running service, and would harm or hide another one.
-_OF_ONE_SERVICE: Final = (
-    "data_dir",
-    "database_url",
-    "object_store",
-    "host",
-    "port",
-    "workers",
-    "worker_host",
-    "worker_port",
-    "worker_role",
-    "policy_vectors",
-)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -298,31 +284,3 @@ def is_loopback(host: str) -> bool:
 def revealed(secret: SecretStr | None) -> str | None:
     """The text of a secret, where there is one."""
     return None if secret is None else secret.get_secret_value()
-
-
-def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment for a child process, with settings replaced.
-
-    Args:
-        overrides: Values by field name of `Settings`, such as `{"port": "8000"}`.
-
-    Returns:
-        Every variable of this process and `VLIBRARY_<FIELD>` for each override.
-    """
-    names = {f"VLIBRARY_{field.upper()}": value for field, value in overrides.items()}
-    return {**os.environ, **names}
-
-
-def own_environment(overrides: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child that is to be a service of its own.
-
-    Args:
-        overrides: Values by field name of `Settings`.
-
-    Returns:
-        As `child_environment`, without what would lead the child to another service's database,
-        workers, files or port.
-    """
-    elsewhere = {"DATABASE_URL", *(f"VLIBRARY_{field.upper()}" for field in _OF_ONE_SERVICE)}
-    kept = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    return {**kept, **{f"VLIBRARY_{field.upper()}": value for field, value in overrides.items()}}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.demo.command import passing_folder, running_service, wait_ready
+from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from vlibrary_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]

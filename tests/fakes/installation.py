@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.core.settings import child_environment
+from app.cli.processes.environments import child_environment
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client
 

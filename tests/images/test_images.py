@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.cli.processes.serve import free_port
+from app.cli.processes.ports import free_port
 from app.library.database import conninfo
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.waiting import wait_until

@@ -1,29 +1,20 @@
 """`vlibrary demo`: the main job on real data, through the service's REST interface alone."""
 
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.core.errors import ConfigurationError, UnavailableError
+from app.cli.processes.temporary import passing_folder, running_service, wait_ready
+from app.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from app.method.backbone.examples import Example
     from vlibrary_client import Client, Dataset, Job
 
-READY_TIMEOUT_SECONDS: Final = 300.0
-CHILD_POLL_SECONDS: Final = 0.1
-SHOWN_LOG_CHARACTERS: Final = 4000
-END_SIGNAL: Final = signal.SIGUSR1
 TRAINING_TIMEOUT_SECONDS: Final = 1800.0
 NAME: Final = "easy-vqa"
 NUM_TRAINING_ITEMS: Final = 3000
@@ -94,15 +85,6 @@ def require_writable(folder: Path) -> None:
             f"cannot write to {folder.resolve()}: {error.strerror or error}; "
             "choose another folder with --output"
         ) from error
-
-
-@contextmanager
-def passing_folder() -> Iterator[Path]:
-    """A folder that goes with the block; Postgres under its own account may pass through it."""
-    with tempfile.TemporaryDirectory(prefix="vlibrary-demo-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        yield folder
 
 
 def run_demo(client: "Client", *, num_items: int, num_questions: int) -> dict[str, Any]:
@@ -187,98 +169,3 @@ def unrelated_image() -> Any:  # noqa: ANN401 - Pillow is imported only when nee
 
     pixels = np.random.default_rng(SEED).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
-
-
-@contextmanager
-def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of a service of its own, ended with the block.
-
-    Whatever the block is doing is ended too when the service ends first.
-
-    Args:
-        data_dir: Folder of all its state.
-        settings: Values of its settings by name, beside those of this process's environment that
-            do not tell where other services are.
-
-    Raises:
-        UnavailableError: The service ended before the block; its log was printed.
-    """
-    from app.cli.processes.serve import CODE_FOLDER, free_port
-    from app.core.settings import own_environment
-
-    port = free_port("127.0.0.1", wanted=0)
-    log = data_dir / "serve.log"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    options = ["--port", str(port), "--data-dir", str(data_dir.resolve())]
-    command = [sys.executable, "-m", "app", "serve", *options]
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(  # noqa: S603 - our own
-            command,
-            stdout=file,
-            stderr=file,
-            env=own_environment(settings or {}),
-            cwd=CODE_FOLDER,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            with _ended_with(process):
-                yield f"http://127.0.0.1:{port}"
-        except UnavailableError:
-            print(f"The last lines of {log}:", file=sys.stderr)
-            print(log.read_text(errors="replace")[-SHOWN_LOG_CHARACTERS:], file=sys.stderr)
-            raise
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Runs the block in the main thread, and raises in it as soon as the process ends.
-
-    Raises:
-        UnavailableError: The process ended.
-    """
-    is_over = threading.Event()
-    main = threading.main_thread().ident
-
-    def watch() -> None:
-        while not is_over.wait(CHILD_POLL_SECONDS):
-            if process.poll() is not None and main is not None:
-                # A signal, because only that gets through to whatever the block waits for.
-                signal.pthread_kill(main, END_SIGNAL)
-                return
-
-    def end(*_: object) -> None:
-        if not is_over.is_set():
-            raise UnavailableError(f"the service ended with status {process.returncode}")
-
-    before = signal.signal(END_SIGNAL, end)
-    watcher = threading.Thread(target=watch, name="watch the service", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watcher.join()
-        signal.signal(END_SIGNAL, before)
-
-
-def wait_ready(client: "Client") -> None:
-    """Returns when the service can take requests.
-
-    Raises:
-        ConfigurationError: It did not come up in time.
-    """
-    from vlibrary_client import VLibraryError
-
-    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if client.ready().status == "ready":
-                return
-        except VLibraryError:
-            pass
-        time.sleep(0.5)
-    raise ConfigurationError(f"the service was not ready after {READY_TIMEOUT_SECONDS:.0f} s")

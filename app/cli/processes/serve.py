@@ -19,10 +19,11 @@ import typer
 
 from app.cli.keys import require_a_key
 from app.cli.options import read_settings
+from app.cli.processes.environments import child_environment
+from app.cli.processes.ports import bound, require_free_port, url_of
 from app.cli.processes.supervisor import Program, Supervisor
-from app.core.errors import ConfigurationError
 from app.core.logs import configure_logs, get_logger
-from app.core.settings import Settings, child_environment, revealed
+from app.core.settings import Settings, revealed
 
 # `python -m app` looks there first, so no other folder called `app` can take our place.
 CODE_FOLDER: Final = Path(__file__).resolve().parents[3]
@@ -172,7 +173,7 @@ def worker_listener(settings: Settings) -> Iterator[socket.socket]:
     is_set = "worker_port" in settings.model_fields_set
     if is_set:
         require_free_port(settings.worker_host, settings.worker_port, option="VLIBRARY_WORKER_PORT")
-    with _bound(settings.worker_host, settings.worker_port if is_set else 0) as listener:
+    with bound(settings.worker_host, settings.worker_port if is_set else 0) as listener:
         yield listener
 
 
@@ -202,7 +203,7 @@ def programs(
     workers = settings.workers
     if listener is not None:
         port, descriptor = int(listener.getsockname()[1]), listener.fileno()
-        workers = (_url(settings.worker_host, port),)
+        workers = (url_of(settings.worker_host, port),)
         yield Program(
             name="worker",
             command=(*_command("worker"), "--listen-fd", str(descriptor)),
@@ -227,56 +228,6 @@ def programs(
     )
 
 
-def require_free_port(host: str, port: int, *, option: str = "--port or VLIBRARY_PORT") -> None:
-    """Return when the port can be listened on.
-
-    Args:
-        host: An address of this machine.
-        port: Which port.
-        option: How another one is chosen.
-
-    Raises:
-        ConfigurationError: Something else listens there, or the address is not ours.
-    """
-    try:
-        _listen_once(host, port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; "
-            f"choose another with {option}",
-            details={"host": host, "port": port},
-        ) from error
-
-
-def free_port(host: str, *, wanted: int) -> int:
-    """The wanted port when it is free, otherwise any free one."""
-    try:
-        return _listen_once(host, wanted)
-    except OSError:
-        return _listen_once(host, 0)
-
-
-def _listen_once(host: str, port: int) -> int:
-    with _bound(host, port) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _command(name: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "app", name)
 
@@ -299,6 +250,6 @@ def _probe(host: str, port: int, path: str) -> Callable[[], bool]:
 
 def print_banner(settings: Settings) -> None:
     """Say where everything is."""
-    print(f"VLibrary is ready at {_url(settings.host, settings.port)}", flush=True)
+    print(f"VLibrary is ready at {url_of(settings.host, settings.port)}", flush=True)
     print(f"  backbone {settings.backbone}, data in {settings.data_dir}", flush=True)
     print("  Ctrl-C ends it", flush=True)

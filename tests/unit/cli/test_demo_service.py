@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.demo.command import passing_folder, require_writable, running_service
+from app.cli.demo.command import require_writable
+from app.cli.processes.environments import own_environment
+from app.cli.processes.temporary import passing_folder, running_service
 from app.core.errors import ConfigurationError, UnavailableError
-from app.core.settings import own_environment
 from tests.fakes.installation import descendants, is_alive, processes_about
 from tests.fakes.waiting import wait_until
 

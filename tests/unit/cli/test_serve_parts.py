@@ -12,13 +12,12 @@ import pytest
 import uvicorn
 
 from app.cli.api import bound_listener
+from app.cli.processes.ports import free_port, require_free_port
 from app.cli.processes.serve import (
     CODE_FOLDER,
     Signals,
-    free_port,
     print_banner,
     programs,
-    require_free_port,
     running_database,
     worker_listener,
 )

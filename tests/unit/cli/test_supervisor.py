@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.processes.environments import child_environment
 from app.cli.processes.supervisor import Program, Supervisor
 from app.core.errors import UnavailableError
-from app.core.settings import child_environment
 from tests.fakes.waiting import SECONDS, wait_until
 
 SLEEPER = "import time, pathlib, sys, os; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); "
@@ -124,7 +124,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = f"""
 import sys, time
 from app.cli.processes.supervisor import Program, Supervisor
-from app.core.settings import child_environment
+from app.cli.processes.environments import child_environment
 running = Supervisor()
 command = (sys.executable, "-I", "-S", "-c", {SLEEPER + "time.sleep(60)"!r}, {str(marker)!r})
 running.start(Program(name="child", command=command, environment=child_environment({{}}),

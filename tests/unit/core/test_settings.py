@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from app.cli.processes.environments import child_environment
 from app.core import version
-from app.core.settings import ROOT_DATA_DIR, Settings, child_environment, default_data_dir
+from app.core.settings import ROOT_DATA_DIR, Settings, default_data_dir
 from app.core.version import UNKNOWN, software_version
 
 
