@@ -19,6 +19,7 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
+from app.rpc.generation import GenerateResponse
 from app.rpc.messages import GenerateRequest, VectorUse
 from app.worker.assembly import serving_parts
 from app.worker.device import DeviceThread
@@ -188,7 +189,7 @@ class _Asking:
 
     async def _ask(self, digest: str, *, number: int) -> float:
         """Milliseconds until the first token of one request."""
-        answer = await self._serving.generate(
+        pieces = self._serving.generate(
             GenerateRequest(
                 request_id=str(uuid4()),
                 prompt=QUESTION,
@@ -197,6 +198,9 @@ class _Asking:
                 max_tokens=ANSWER_TOKENS,
             )
         )
+        answer = await anext(pieces)
+        if not isinstance(answer, GenerateResponse):
+            raise TypeError("the answer was to come whole")
         return answer.timings.queue_ms + answer.timings.prefill_ms
 
 

@@ -6,13 +6,12 @@ Knows the wire of `app.rpc.messages` and nothing of what a worker does with it.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
 
 from app.core.errors import (
     BusyError,
-    DeadlineExceededError,
     UnavailableError,
     VLibraryError,
     WorkerUnavailableError,
@@ -28,7 +27,7 @@ from app.rpc.decoding import (
     read_line,
     unavailable,
 )
-from app.rpc.generation import GenerateDelta, GenerateResponse, Message
+from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import (
     PACKED,
     EmbedRequest,
@@ -40,12 +39,9 @@ from app.rpc.messages import (
 from app.rpc.pool import WorkerPool, WorkerState
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-DEADLINE_SLACK_SECONDS = 5.0
 METRICS_TIMEOUT_SECONDS = 1.0
 # Some ten times what a worker shows.
 MAX_METRICS_BYTES = 256 * 1024
-
-Answer = TypeVar("Answer", bound=Message)
 
 
 class WorkerClient:
@@ -56,7 +52,6 @@ class WorkerClient:
     Args:
         urls: base URLs of workers, `http://host:port`.
         secret: what workers know the api by.
-        embed_timeout_seconds: how long an embedding may take.
         transport: replaces the network, for tests.
     """
 
@@ -65,10 +60,8 @@ class WorkerClient:
         urls: Sequence[str],
         *,
         secret: str | None = None,
-        embed_timeout_seconds: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._embed_timeout_seconds = embed_timeout_seconds
         self._http = httpx.AsyncClient(
             transport=transport,
             headers={} if secret is None else {"authorization": f"Bearer {secret}"},
@@ -91,33 +84,6 @@ class WorkerClient:
         await self._pool.aclose()
         await self._http.aclose()
 
-    async def generate(
-        self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
-    ) -> GenerateResponse:
-        """Answer one prompt on the least loaded worker.
-
-        Cancelling the awaiting task closes the connection, upon which the worker drops the row.
-
-        Args:
-            request: what to answer.
-            backbone_fingerprint: refuse workers with another backbone.
-
-        Raises:
-            WorkerUnavailableError: no worker answers.
-            IncompatibleBackboneError: workers answer, none has the asked backbone.
-            DeadlineExceededError: the answer did not come in time.
-            VLibraryError: whatever the worker reported, by its code.
-        """
-        timeout = request.deadline_seconds + DEADLINE_SLACK_SECONDS
-        body = pack(request)
-        return await self._post(
-            "/generate",
-            body,
-            answer=GenerateResponse,
-            backbone_fingerprint=backbone_fingerprint,
-            timeout_seconds=timeout,
-        )
-
     async def embed(
         self, request: EmbedRequest, *, backbone_fingerprint: str | None = None
     ) -> EmbedResponse:
@@ -128,13 +94,11 @@ class WorkerClient:
             IncompatibleBackboneError: workers answer, none has the asked backbone.
             VLibraryError: whatever the worker reported, by its code.
         """
-        return await self._post(
-            "/embed",
-            pack(request),
-            answer=EmbedResponse,
-            backbone_fingerprint=backbone_fingerprint,
-            timeout_seconds=self._embed_timeout_seconds,
-        )
+        async with self._sent(
+            "/embed", pack(request), backbone_fingerprint=backbone_fingerprint
+        ) as response:
+            await response.aread()
+            return read_answer(response, EmbedResponse)
 
     async def health(self) -> tuple[HealthResponse, ...]:
         """Ask every worker now; those that do not answer are left out."""
@@ -149,24 +113,24 @@ class WorkerClient:
         texts = await asyncio.gather(*(self._metrics_of(worker) for worker in self._pool.all))
         return {worker.url: text for worker, text in zip(self._pool.all, texts, strict=True)}
 
-    async def stream(
+    async def generate(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
     ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
-        """The deltas of an answer as they come, and the answer in full at the end.
+        """The answer in full, after its deltas as they come where the request streams.
 
         Closing the generator closes the connection, upon which the worker drops the row.
+
+        Args:
+            request: What to answer.
+            backbone_fingerprint: Refuse workers with another backbone.
 
         Raises:
             WorkerUnavailableError: No worker answers, or the one that did went away.
             IncompatibleBackboneError: Workers answer, none has the asked backbone.
-            DeadlineExceededError: The answer did not come in time.
             VLibraryError: Whatever the worker reported, by its code.
         """
         async with self._sent(
-            "/generate/stream",
-            pack(request),
-            backbone_fingerprint=backbone_fingerprint,
-            timeout_seconds=request.deadline_seconds + DEADLINE_SLACK_SECONDS,
+            "/generate", pack(request), backbone_fingerprint=backbone_fingerprint
         ) as response:
             if not response.is_success:
                 await response.aread()
@@ -183,27 +147,9 @@ class WorkerClient:
                         return
         raise unavailable("the worker ended the answer before its end")
 
-    async def _post(
-        self,
-        path: str,
-        body: bytes,
-        *,
-        answer: type[Answer],
-        backbone_fingerprint: str | None,
-        timeout_seconds: float,
-    ) -> Answer:
-        async with self._sent(
-            path,
-            body,
-            backbone_fingerprint=backbone_fingerprint,
-            timeout_seconds=timeout_seconds,
-        ) as response:
-            await response.aread()
-            return read_answer(response, answer)
-
     @asynccontextmanager
     async def _sent(
-        self, path: str, body: bytes, *, backbone_fingerprint: str | None, timeout_seconds: float
+        self, path: str, body: bytes, *, backbone_fingerprint: str | None
     ) -> AsyncIterator[httpx.Response]:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
         refused: dict[str, UnavailableError] = {}
@@ -211,9 +157,7 @@ class WorkerClient:
             worker = await self._choose_after(refused, backbone_fingerprint)
             is_answering = False
             try:
-                async with self._opened(
-                    worker, path, body, timeout_seconds=timeout_seconds
-                ) as response:
+                async with self._opened(worker, path, body) as response:
                     is_answering = True
                     yield response
                     return
@@ -243,7 +187,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _opened(
-        self, worker: WorkerState, path: str, body: bytes, *, timeout_seconds: float
+        self, worker: WorkerState, path: str, body: bytes
     ) -> AsyncIterator[httpx.Response]:
         """The worker's response, still unread.
 
@@ -259,16 +203,13 @@ class WorkerClient:
                 worker.url + path,
                 content=body,
                 headers=headers,
-                timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+                # Whoever asks has a deadline, and tells the worker of it.
+                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS),
             ) as response:
                 await raise_if_refused(response)
                 yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotTakenError(unavailable("the connection to the worker broke")) from error
-        except httpx.TimeoutException as error:
-            raise DeadlineExceededError(
-                f"the worker did not answer within {timeout_seconds:g} s"
-            ) from error
         except httpx.HTTPError as error:
             worker.health = None
             raise unavailable("the connection to the worker broke") from error

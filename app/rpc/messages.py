@@ -100,8 +100,8 @@ class GenerateRequest(SamplingParams):
 
     With `turns` these are the prompt: the last is the user's, whose text is `prompt` as well, and
     `images` are the pictures of all of them. A raw prompt is continued as it stands, without the
-    chat template. Where `fits_context`, an answer that cannot be as long
-    as `max_tokens` is made shorter instead of refused.
+    chat template. Where `fits_context`, an answer that cannot be as long as `max_tokens` is made
+    shorter instead of refused. With `stream`, deltas come before the answer.
     """
 
     request_id: str = Field(min_length=1, max_length=128)
@@ -115,6 +115,7 @@ class GenerateRequest(SamplingParams):
     fits_context: bool = False
     deadline_seconds: float = Field(default=120.0, gt=0.0, le=3600.0, allow_inf_nan=False)
     baseline: bool = False
+    stream: bool = False
 
 
 class EmbedRequest(Message):
@@ -162,7 +163,7 @@ class ErrorBody(Message):
 
 
 class StreamLine(Message):
-    """One line of a streamed answer: some deltas, then the answer in full, or an error."""
+    """One line of an answer: some deltas, then the answer in full, or an error."""
 
     delta: GenerateDelta | None = None
     answer: GenerateResponse | None = None

@@ -38,6 +38,7 @@ from app.rpc.messages import (
 URL = "http://worker"
 SPACE = "fake-space"
 DIMENSION = 16
+LINES = "application/x-ndjson"
 
 
 def backbone(digit: str = "a", *, num_layers: int = 2, hidden_size: int = 8) -> BackboneDescription:
@@ -90,7 +91,6 @@ class FakeWorker:
         app = FastAPI()
         app.add_api_route("/health", self.health, methods=["GET"], response_model=None)
         app.add_api_route("/generate", self.generate, methods=["POST"], response_model=None)
-        app.add_api_route("/generate/stream", self.stream, methods=["POST"], response_model=None)
         app.add_api_route("/embed", self.embed, methods=["POST"], response_model=None)
         return app
 
@@ -132,17 +132,12 @@ class FakeWorker:
         self.generated.append(request)
         if (error := self._error()) is not None:
             return error
+        if request.stream:
+            return StreamingResponse(self._lines(request), media_type=LINES)
         async with self._place():
             if self.is_stuck:
                 await self.released.wait()
-        return Response(self._answer(request).model_dump_json(), media_type="application/json")
-
-    async def stream(self, http_request: Request) -> Response:
-        request = unpack(await http_request.body(), GenerateRequest)
-        self.generated.append(request)
-        if (error := self._error()) is not None:
-            return error
-        return StreamingResponse(self._lines(request), media_type="application/x-ndjson")
+        return Response(_line(StreamLine(answer=self._answer(request))), media_type=LINES)
 
     async def _lines(self, request: GenerateRequest) -> AsyncIterator[bytes]:
         answer = self._answer(request)

@@ -16,6 +16,7 @@ from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
 from app.worker.process import running_worker
+from tests.fakes.answers import answer_of
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.exposition import parse_metrics
 
@@ -51,7 +52,7 @@ async def _client(settings: Settings, backbone: Backbone) -> AsyncIterator[Worke
 
 async def test_a_worker_shows_its_metrics(settings: Settings, backbone: Backbone) -> None:
     async with _client(settings, backbone) as client:
-        await client.generate(REQUEST)
+        await answer_of(client, REQUEST)
         (text,) = (await client.metrics()).values()
     assert text is not None
     shown = parse_metrics(text)
@@ -89,7 +90,7 @@ async def test_traces_are_sent_to_the_collector_by_the_end(
         endpoint = f"http://127.0.0.1:{collector.server_port}"
         traced = settings.model_copy(update={"otlp_endpoint": endpoint})
         async with _client(traced, backbone) as client:
-            await client.generate(REQUEST)
+            await answer_of(client, REQUEST)
         collector.shutdown()
     ((path, _),) = collector.received
     assert path == "/v1/traces"

@@ -35,6 +35,7 @@ from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
 from app.worker.process import Worker, running_worker, serve_until_ended
+from tests.fakes.answers import answer_of
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.parquet import write_parquet
 from tests.fakes.waiting import SECONDS, until
@@ -141,7 +142,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
         use = VectorUse(
             sha256=vector.sha256, vector_id=vector.id, name="colours", version=1, strength=2.0
         )
-        answer = await client.generate(_request(vectors=[use], baseline=True))
+        answer = await answer_of(client, _request(vectors=[use], baseline=True))
         assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0
         assert answer.receipt.vectors[0].sha256 == vector.sha256
         found = await client.embed(EmbedRequest(images=(None,), questions=("which?",)))
@@ -151,7 +152,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
         assert (health.status, health.role, health.running) == ("ready", "both", 0)
         unknown = use.model_copy(update={"sha256": "0" * 64})
         with pytest.raises(NotFoundError):
-            await client.generate(_request(vectors=[unknown]))
+            await answer_of(client, _request(vectors=[unknown]))
 
 
 async def test_leaving_gives_the_job_at_hand_back_with_its_checkpoint(
@@ -173,7 +174,7 @@ async def test_a_worker_that_only_serves_takes_no_job(
     job_id = await _enqueue(settings, sessions, CONFIG)
     serving = settings.model_copy(update={"worker_role": "serve"})
     async with _client(serving, backbone) as (_, client):
-        await client.generate(_request())
+        await answer_of(client, _request())
         async with sessions() as session:
             assert (await get_job(session, job_id)).state == "queued"
 
@@ -185,7 +186,7 @@ async def test_a_draining_worker_says_so(settings: Settings, backbone: Backbone)
         (health,) = await client.health()
         assert health.status == "draining"
         with pytest.raises(WorkerUnavailableError):
-            await client.generate(_request())
+            await answer_of(client, _request())
 
 
 async def test_a_worker_needs_a_database(settings: Settings, backbone: Backbone) -> None:
@@ -216,7 +217,7 @@ async def test_sigterm_lets_running_requests_finish_and_ends_the_worker(
 ) -> None:
     async with _served(settings, backbone) as (serving, client):
         running = asyncio.create_task(
-            client.generate(_request(max_tokens=200, presence_penalty=-2.0))
+            answer_of(client, _request(max_tokens=200, presence_penalty=-2.0))
         )
         async with asyncio.timeout(SECONDS):
             while not any(one.running for one in await client.health()):  # noqa: ASYNC110 - likewise
@@ -236,7 +237,7 @@ async def test_a_lost_device_ends_the_worker_for_its_supervisor(
     async with _served(settings, backbone) as (serving, client):
         handle = backbone.model.register_forward_pre_hook(lose)
         with pytest.raises(UnavailableError, match="was lost"):
-            await client.generate(_request())
+            await answer_of(client, _request())
         handle.remove()
         assert await asyncio.wait_for(serving, SECONDS) is True
         await until(serving.done)

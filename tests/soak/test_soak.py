@@ -22,9 +22,8 @@ from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
-from app.rpc.generation import GenerateResponse
-from app.rpc.messages import GenerateRequest
 from app.worker.assembly import ServingParts, serving_parts
+from tests.fakes.answers import answer_of
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.serving import HIGHEST_DOSE, png, request_of
 from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals
@@ -114,8 +113,8 @@ class Crowd:
             stop=["a"] if draw.random() < 0.1 else [],
         )
         is_streamed, leaves = draw.random() < 0.5, draw.random() < CANCELLED_SHARE
-        asking = self._stream(request) if is_streamed else self._parts.serving.generate(request)
-        task = asyncio.ensure_future(asking)
+        request = request.model_copy(update={"stream": is_streamed})
+        task = asyncio.ensure_future(answer_of(self._parts.serving, request))
         if leaves:
             await asyncio.sleep(draw.random() * 0.02)
             self.num_cancelled += task.cancel()
@@ -125,11 +124,6 @@ class Crowd:
         expected = self._parts.device.num_sites if request.vectors else 0
         assert answer.receipt.sites_hit == expected
         self.num_answered += 1
-
-    async def _stream(self, request: GenerateRequest) -> GenerateResponse:
-        *_, answer = [part async for part in self._parts.serving.stream(request)]
-        assert isinstance(answer, GenerateResponse)
-        return answer
 
     async def ask_all(self, numbers: range) -> None:
         gate = asyncio.Semaphore(CONCURRENT)

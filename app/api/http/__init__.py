@@ -1,1 +1,1 @@
-"""What every route shares: admission, cancellation, errors, uploads."""
+"""What every route shares: access, admission, errors, uploads."""

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.http.openai_errors import is_openai_route, wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
+from app.core.cancellation import ClientGoneError
 from app.core.errors import UnavailableError, VLibraryError
 from app.core.logs import get_logger
 
@@ -68,10 +69,6 @@ _MAX_FIELD_PROBLEMS: Final = 20
 _MAX_LOCATION_CHARACTERS: Final = 200
 
 log = get_logger(__name__)
-
-
-class ClientGoneError(Exception):
-    """The client hung up, so that no answer can reach it."""
 
 
 def status_of(error: VLibraryError) -> int:

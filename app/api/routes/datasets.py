@@ -8,7 +8,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
-from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import problems
 from app.api.http.uploads import (
     LONGEST_SECONDS,
@@ -23,6 +22,7 @@ from app.api.http.uploads import (
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
+from app.core.cancellation import run_until_disconnect
 from app.core.pictures import PictureLimits
 from app.library.dataset_reports import ConversionOptions
 from app.library.datasets import (
@@ -100,7 +100,7 @@ async def upload(
                     options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
                     columns=dict(pair.split("=", 1) for pair in columns),
                 ),
-                request=request,
+                receive=request.receive,
                 seconds=LONGEST_SECONDS,
             )
             sha256, size_bytes = await asyncio.to_thread(digest_of, target)

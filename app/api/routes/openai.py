@@ -4,6 +4,7 @@ Source: the API reference of OpenAI, and the `openai` package as its executable 
 """
 
 import base64
+import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -12,7 +13,6 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.cancellation import run_until_disconnect
 from app.api.http.openai_errors import openai_problems
 from app.api.http.problems import request_id_of
 from app.api.schemas.openai import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
@@ -25,8 +25,7 @@ from app.api.schemas.openai_answers import (
     ModelBody,
     ModelsBody,
 )
-from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
-from app.api.steer.generation import answer_whole
+from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.openai_chat import Completion
 from app.api.steer.openai_models import (
@@ -38,9 +37,9 @@ from app.api.steer.openai_models import (
     served_backbones,
 )
 from app.api.steer.openai_requests import steer_request
-from app.api.steer.streaming import start_answer
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.api.steer.vector_selection import listed_choices
+from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
 from app.rpc.messages import EmbedRequest
 
@@ -64,27 +63,25 @@ async def complete(
     model = await named_model(services, body.model, references=references)
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, model=model, max_tokens_limit=limit)
-    backbone = model.backbone.fingerprint
-    options, count = body.stream_options, body.n or 1
-    completion = Completion(
-        request_id_of(request),
+    backbone, count, options = model.backbone.fingerprint, body.n or 1, body.stream_options
+    writer = Completion(
+        id=f"chatcmpl-{request_id_of(request)}",
+        created=int(time.time()),
         model=body.model,
-        fingerprint=backbone,
+        fingerprint=f"fp_{backbone[:16]}",
         includes_usage=bool(options and options.include_usage),
         ignored=ignored,
         count=count,
     )
-    if asked.stream:
-        started = await start_answer(
-            asked, services=services, request=request, backbone=backbone, count=count
-        )
-        events = answer_events(started, request=request, render=completion.events, error_event=None)
-        return AnswerStream(started, events)
-    plan, answers = await answer_whole(
-        asked, services=services, request=request, backbone=backbone, count=count
+    return await make_response(
+        asked,
+        writer,
+        services=services,
+        request=request,
+        response=response,
+        backbone=backbone,
+        count=count,
     )
-    response.headers.update(plan.headers())
-    return completion.whole(answers)
 
 
 @admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
@@ -92,7 +89,7 @@ async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf)
     """Embeds texts, images or both in the space in which vectors are found."""
     return await run_until_disconnect(
         _embeddings(body, services=services),
-        request=request,
+        receive=request.receive,
         seconds=services.settings.request_timeout_seconds,
     )
 

@@ -14,13 +14,11 @@ from app.api.http.problems import request_id_of
 from app.api.schemas.openai_completions import CompletionRequest, TextCompletionBody
 from app.api.schemas.openai_responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
-from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
-from app.api.steer.generation import answer_whole
+from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.openai_completions import TextCompletion
 from app.api.steer.openai_models import named_model
 from app.api.steer.openai_requests import sampling_fields
 from app.api.steer.openai_responses import ResponseWriter, messages_of
-from app.api.steer.streaming import start_answer
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.api.steer.vector_selection import listed_choices
 from app.core.errors import InvalidInputError
@@ -51,17 +49,15 @@ async def continue_text(
         ignored=ignored,
         count=count,
     )
-    if asked.stream:
-        started = await start_answer(
-            asked, services=services, request=request, backbone=backbone, count=count
-        )
-        events = answer_events(started, request=request, render=writer.events, error_event=None)
-        return AnswerStream(started, events)
-    plan, answers = await answer_whole(
-        asked, services=services, request=request, backbone=backbone, count=count
+    return await make_response(
+        asked,
+        writer,
+        services=services,
+        request=request,
+        response=response,
+        backbone=backbone,
+        count=count,
     )
-    response.headers.update(plan.headers())
-    return writer.whole(answers)
 
 
 @router.post("/v1/responses", response_model=ResponseObjectBody, responses=EVENTS | PROBLEMS)
@@ -88,12 +84,11 @@ async def respond(
         max_output_tokens=body.max_output_tokens,
         ignored=ignored,
     )
-    if asked.stream:
-        started = await start_answer(asked, services=services, request=request, backbone=backbone)
-        events = answer_events(started, request=request, render=writer.events, error_event="error")
-        return AnswerStream(started, events)
-    plan, (answer,) = await answer_whole(
-        asked, services=services, request=request, backbone=backbone
+    return await make_response(
+        asked,
+        writer,
+        services=services,
+        request=request,
+        response=response,
+        backbone=backbone,
     )
-    response.headers.update(plan.headers())
-    return writer.whole(answer)

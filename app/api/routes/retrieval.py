@@ -5,11 +5,11 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.cancellation import run_until_disconnect
 from app.api.http.problems import problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.vector_selection import Embedding, embed_query
+from app.core.cancellation import run_until_disconnect
 from app.rpc.backbones import backbone_for, fingerprint_of
 
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
@@ -20,7 +20,7 @@ async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf
     """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
     return await run_until_disconnect(
         _retrieve(body, services=services),
-        request=request,
+        receive=request.receive,
         seconds=services.settings.request_timeout_seconds,
     )
 

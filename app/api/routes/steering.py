@@ -1,6 +1,6 @@
 """The route of steered answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.sse import format_sse_event
@@ -9,9 +9,8 @@ from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
 from app.api.schemas.steering import SteerBody, SteerRequest
-from app.api.steer.event_streams import EVENTS, AnswerStream, answer_events
-from app.api.steer.generation import answer_whole
-from app.api.steer.streaming import ChoiceItem, start_answer
+from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
+from app.api.steer.streaming import ChoiceItem
 from app.api.steer.unknown_fields import settle_unknown_fields
 
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
@@ -28,18 +27,19 @@ async def generate(
     """Answers a prompt, steered by stored vectors, and proves that they were applied."""
     for message in body.messages or ():
         settle_unknown_fields(message, unknown="refuse")
-    if body.stream:
-        started = await start_answer(body, services=services, request=request)
-        events = answer_events(started, request=request, render=_events_of, error_event="error")
-        return AnswerStream(started, events)
-    plan, (answer,) = await answer_whole(body, services=services, request=request)
-    response.headers.update(plan.headers())
-    return answer
+    return await make_response(
+        body, _Writer(), services=services, request=request, response=response
+    )
 
 
-def _events_of(item: ChoiceItem) -> Iterator[bytes]:
-    piece = item.piece
-    if isinstance(piece, SteerBody):
-        yield format_sse_event(event="answer", data_str=piece.model_dump_json())
-    else:
-        yield format_sse_event(event="delta", data_str=piece.model_dump_json())
+class _Writer:
+    """Writes an answer as it is."""
+
+    error_event = "error"
+
+    def whole(self, answers: Sequence[SteerBody]) -> SteerBody:
+        return answers[0]
+
+    def events(self, item: ChoiceItem) -> Iterator[bytes]:
+        kind = "answer" if isinstance(item.piece, SteerBody) else "delta"
+        yield format_sse_event(event=kind, data_str=item.piece.model_dump_json())

@@ -1,17 +1,23 @@
-"""Responses that are server-sent events about one answer; knows no shape of an event."""
+"""From a started answer to its response, whole or as server-sent events.
+
+Knows no shape of a body and none of an event: a writer does.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.errors import ClientGoneError, error_content
-from app.api.steer.streaming import ChoiceItem, StartedAnswer
+from app.api.dependencies import Services
+from app.api.http.errors import error_content
+from app.api.schemas.steering import SteerBody, SteerRequest
+from app.api.steer.streaming import ChoiceItem, StartedAnswer, start_answer
+from app.core.cancellation import ClientGoneError
 from app.core.logs import get_logger
 
 SEND_SLACK_SECONDS: Final = 30.0
@@ -23,7 +29,61 @@ UNTOUCHED: Final = {
     "content-encoding": "identity",
 }
 
+Body_co = TypeVar("Body_co", covariant=True)
+
 log = get_logger(__name__)
+
+
+class AnswerWriter(Protocol[Body_co]):
+    """Writes answers to one request in the words of one API; a stream takes one item at a time."""
+
+    @property
+    def error_event(self) -> str | None:
+        """The kind of event that tells of an error; None where events have no kinds."""
+
+    def whole(self, answers: Sequence[SteerBody]) -> Body_co:
+        """The body of all answers."""
+
+    def events(self, item: ChoiceItem) -> Iterator[bytes]:
+        """The events of an item; all of them are given, in order."""
+
+
+async def make_response(
+    asked: SteerRequest,
+    writer: AnswerWriter[Body_co],
+    *,
+    services: Services,
+    request: Request,
+    response: Response,
+    backbone: str | None = None,
+    count: int = 1,
+) -> "Body_co | AnswerStream":
+    """The answers as they were asked for: a stream, or a body made of the ends of all streams.
+
+    Args:
+        asked: What is asked.
+        writer: Puts it into words.
+        services: Who answers.
+        request: Whose client is watched.
+        response: Takes the headers of a body.
+        backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
+        count: How many answers.
+
+    Raises:
+        VLibraryError: It cannot be answered: see `start_answer`.
+    """
+    started = await start_answer(
+        asked, services=services, request=request, backbone=backbone, count=count
+    )
+    if asked.stream:
+        return AnswerStream(started, answer_events(started, request=request, writer=writer))
+    answers: dict[int, SteerBody] = {}
+    async with aclosing(started.source), aclosing(started.items) as items:
+        async for item in items:
+            if item is not None and isinstance(item.piece, SteerBody):
+                answers[item.place] = item.piece
+    response.headers.update(started.headers)
+    return writer.whole([answers[place] for place in range(count)])
 
 
 class AnswerStream(EventSourceResponse):
@@ -59,19 +119,14 @@ EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream
 
 
 async def answer_events(
-    started: StartedAnswer,
-    *,
-    request: Request,
-    render: Callable[[ChoiceItem], Iterator[bytes]],
-    error_event: str | None,
+    started: StartedAnswer, *, request: Request, writer: AnswerWriter[object]
 ) -> AsyncGenerator[bytes, None]:
     """The events of an answer's items, a comment in long pauses, and an event for an error.
 
     Args:
         started: The answer.
         request: Whose answer it is.
-        render: The events of an item.
-        error_event: The kind of event that tells of an error.
+        writer: Makes events of items.
     """
     items = started.items
     async with aclosing(items):
@@ -80,10 +135,10 @@ async def answer_events(
                 if item is None:
                     yield KEEPALIVE_COMMENT
                 else:
-                    for event in render(item):
+                    for event in writer.events(item):
                         yield event
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
             content = error_content(request, error)
-            yield format_sse_event(event=error_event, data_str=content.decode())
+            yield format_sse_event(event=writer.error_event, data_str=content.decode())

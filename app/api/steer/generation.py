@@ -4,16 +4,11 @@ Both APIs that generate answer through here, whole or piece by piece. Knows no r
 of an event.
 """
 
-import asyncio
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from typing import Final
 
-from fastapi import Request
-
 from app.api.dependencies import Services
-from app.api.http.cancellation import run_until_disconnect
-from app.api.http.problems import request_id_of
 from app.api.schemas.steering import AppliedBody, BackboneNameBody, SteerBody, SteerRequest
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import ImageLimits, read_images
@@ -27,6 +22,7 @@ from app.rpc.generation import MAX_SEED, GenerateResponse
 from app.rpc.messages import GenerateRequest
 
 MAX_DEADLINE_SECONDS: Final = 3600.0
+LEAST_DEADLINE_SECONDS: Final = 0.001
 VECTOR_HEADER: Final = "x-vlibrary-vector"
 
 
@@ -56,52 +52,22 @@ class Plan:
         )
 
 
-async def answer_whole(
+async def make_plan(
     body: SteerRequest,
     *,
     services: Services,
-    request: Request,
-    backbone: str | None = None,
-    count: int = 1,
-) -> tuple[Plan, Sequence[SteerBody]]:
-    """The complete answers, and the plan that they follow.
+    request_id: str,
+    backbone: str | None,
+    deadline: float,
+) -> Plan:
+    """Looks up everything that the request names.
 
     Args:
         body: What is asked.
         services: Who answers.
-        request: Whose client is watched.
+        request_id: Of the request.
         backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
-        count: How many answers, each drawn with a seed of its own.
-
-    Raises:
-        DeadlineExceededError: The time is over.
-        SteeringError: Vectors could not be shown to have been applied.
-        VLibraryError: It cannot be answered.
-    """
-
-    async def work() -> tuple[Plan, Sequence[SteerBody]]:
-        plan = await make_plan(
-            body, services=services, request_id=request_id_of(request), backbone=backbone
-        )
-        fingerprint = plan.backbone.fingerprint
-        async with asyncio.TaskGroup() as group:
-            answers = [
-                group.create_task(services.workers.generate(one, backbone_fingerprint=fingerprint))
-                for one in plan.requests(count)
-            ]
-        return plan, [proven_answer(plan, answer.result()) for answer in answers]
-
-    try:
-        seconds = services.settings.request_timeout_seconds
-        return await run_until_disconnect(work(), request=request, seconds=seconds)
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-
-
-async def make_plan(
-    body: SteerRequest, *, services: Services, request_id: str, backbone: str | None
-) -> Plan:
-    """Looks up everything that the request names.
+        deadline: When the answer must be complete, on the clock of `time.monotonic`.
 
     Raises:
         VLibraryError: Something is missing, malformed or does not fit together.
@@ -128,10 +94,16 @@ async def make_plan(
         demonstrations=await find_demonstrations(services, body.demonstrations),
         instruction=body.instruction,
         fits_context=body.fits_context,
-        deadline_seconds=min(services.settings.request_timeout_seconds, MAX_DEADLINE_SECONDS),
+        deadline_seconds=_seconds_until(deadline),
+        stream=body.stream,
         baseline=body.baseline,
     )
     return Plan(request=request, choice=choice, backbone=served)
+
+
+def _seconds_until(deadline: float) -> float:
+    """The time that a worker has, within what may be said to it."""
+    return min(max(deadline - time.monotonic(), LEAST_DEADLINE_SECONDS), MAX_DEADLINE_SECONDS)
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:

@@ -1,8 +1,8 @@
 """From answers of this api to chat completions in OpenAI's words; knows no route and no worker."""
 
-import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
 from fastapi.sse import format_sse_event
 
@@ -25,41 +25,37 @@ from app.rpc.generation import GenerateDelta, TokenLogprobs
 DONE: Final = format_sse_event(data_str="[DONE]")
 
 
+@dataclass(kw_only=True)
 class Completion:
     """Writes the answers to one request in OpenAI's words, whole or in chunks.
 
-    Args:
-        request_id: Of the request.
+    Attributes:
+        id: Of the completion.
+        created: Seconds since the epoch.
         model: As the caller called it.
         fingerprint: Of the backbone that answers.
         includes_usage: Whether a stream ends with a chunk about tokens.
         ignored: Places of the request that were not looked at.
         count: How many answers there will be.
+        begun: Places of those that have begun.
+        ended: Those that are complete.
     """
 
-    def __init__(
-        self,
-        request_id: str,
-        *,
-        model: str,
-        fingerprint: str,
-        includes_usage: bool = False,
-        ignored: Sequence[str] = (),
-        count: int = 1,
-    ) -> None:
-        self._id = f"chatcmpl-{request_id}"
-        self._created = int(time.time())
-        self._model = model
-        self._fingerprint = f"fp_{fingerprint[:16]}"
-        self._includes_usage = includes_usage
-        self._ignored = tuple(ignored)
-        self._count = count
-        self._begun: set[int] = set()
-        self._ended: list[SteerBody] = []
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+    includes_usage: bool = False
+    ignored: tuple[str, ...] = ()
+    count: int = 1
+    begun: set[int] = field(default_factory=set)
+    ended: list[SteerBody] = field(default_factory=list)
+    # Its events have no kinds.
+    error_event: ClassVar[None] = None
 
     def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
         """The answers in full."""
-        facts = [SteeringFacts.of(answer, ignored=self._ignored) for answer in answers]
+        facts = [SteeringFacts.of(answer, ignored=self.ignored) for answer in answers]
         choices = tuple(
             ChoiceBody(
                 index=place,
@@ -71,10 +67,10 @@ class Completion:
             for place, answer in enumerate(answers)
         )
         return ChatCompletionBody(
-            id=self._id,
-            created=self._created,
-            model=self._model,
-            system_fingerprint=self._fingerprint,
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            system_fingerprint=self.fingerprint,
             choices=choices,
             usage=usage_of(answers),
             vlibrary=facts[0],
@@ -83,8 +79,8 @@ class Completion:
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
         place, piece = item.place, item.piece
-        if place not in self._begun:
-            self._begun.add(place)
+        if place not in self.begun:
+            self.begun.add(place)
             role = DeltaMessageBody(role="assistant", content="")
             yield self._event(choices=(DeltaChoiceBody(index=place, delta=role),))
         if isinstance(piece, GenerateDelta):
@@ -93,15 +89,15 @@ class Completion:
             choice = DeltaChoiceBody(index=place, delta=delta, logprobs=taken)
             yield self._event(choices=(choice,))
             return
-        self._ended.append(piece)
+        self.ended.append(piece)
         end = DeltaChoiceBody(
             index=place, delta=DeltaMessageBody(), finish_reason=piece.finish_reason
         )
-        yield self._event(choices=(end,), vlibrary=SteeringFacts.of(piece, ignored=self._ignored))
-        if len(self._ended) < self._count:
+        yield self._event(choices=(end,), vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
+        if len(self.ended) < self.count:
             return
-        if self._includes_usage:
-            yield self._event(choices=(), usage=usage_of(self._ended))
+        if self.includes_usage:
+            yield self._event(choices=(), usage=usage_of(self.ended))
         yield DONE
 
     def _event(
@@ -112,10 +108,10 @@ class Completion:
         vlibrary: SteeringFacts | None = None,
     ) -> bytes:
         chunk = ChatCompletionChunkBody(
-            id=self._id,
-            created=self._created,
-            model=self._model,
-            system_fingerprint=self._fingerprint,
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            system_fingerprint=self.fingerprint,
             choices=choices,
             usage=usage,
             vlibrary=vlibrary,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from fastapi.sse import format_sse_event
 
@@ -42,6 +43,8 @@ class TextCompletion:
     count: int = 1
     lengths: dict[int, int] = field(default_factory=dict)
     ended: list[SteerBody] = field(default_factory=list)
+    # Its events have no kinds.
+    error_event: ClassVar[None] = None
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""

@@ -4,9 +4,9 @@ Knows no route and no worker. Nothing is stored: a conversation is sent whole wi
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi.sse import format_sse_event
 
@@ -71,9 +71,11 @@ class ResponseWriter:
     ignored: tuple[str, ...] = ()
     number: int = 0
     text: str = ""
+    error_event: ClassVar[str] = "error"
 
-    def whole(self, answer: SteerBody) -> ResponseObjectBody:
-        """The answer in full."""
+    def whole(self, answers: Sequence[SteerBody]) -> ResponseObjectBody:
+        """The answer in full; there is one."""
+        (answer,) = answers
         status: Status = "completed" if answer.finish_reason == "stop" else "incomplete"
         usage = ResponseUsageBody(
             input_tokens=answer.usage.prompt_tokens,
@@ -101,7 +103,7 @@ class ResponseWriter:
             return
         yield self._part("response.output_text.done", text=piece.text, logprobs=[])
         yield self._part("response.content_part.done", part=_text_part(piece.text))
-        body = self.whole(piece)
+        body = self.whole([piece])
         done = body.output[0].model_dump(mode="json")
         yield self._event("response.output_item.done", output_index=0, item=done)
         kind = "response.completed" if body.status == "completed" else "response.incomplete"

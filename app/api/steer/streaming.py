@@ -1,21 +1,24 @@
-"""Answers piece by piece, from what a caller asks to what a stream is made of.
+"""Answers piece by piece, from what a caller asks to what a response is made of.
 
 Knows no route and no shape of an event.
 """
 
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
+import anyio
 from fastapi import Request
 
 from app.api.dependencies import Services
-from app.api.http.cancellation import iterate_until_disconnect, merged
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.generation import Plan, make_plan, proven_answer
+from app.core.cancellation import Send, run_until_disconnect, sent_by
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import GenerateRequest
 
@@ -60,18 +63,52 @@ async def start_answer(
     backbone: str | None = None,
     count: int = 1,
 ) -> StartedAnswer:
-    """The answer once its first piece is there, or has been waited for long: see `answer_whole`.
+    """The answer once its first piece is there, or has been waited for long.
 
     What fails before does so here. Proxies take a connection for dead on which nothing is said, so
-    the response of whoever waits longer begins without a piece.
+    the response of whoever waits longer for a stream begins without a piece.
+
+    Args:
+        body: What is asked.
+        services: Who answers.
+        request: Whose client is watched.
+        backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
+        count: How many answers, each drawn with a seed of its own.
+
+    Raises:
+        DeadlineExceededError: The time is over.
+        SteeringError: Vectors could not be shown to have been applied.
+        VLibraryError: It cannot be answered.
     """
     settings = services.settings
-    deadline = time.monotonic() + settings.request_timeout_seconds
-    source = iterate_until_disconnect(
-        _plan_and_items(body, services=services, request=request, backbone=backbone, count=count),
-        request=request,
-        deadline=deadline,
-        silence_seconds=PROMPTNESS * settings.early_stream_seconds,
+    seconds = settings.request_timeout_seconds
+    deadline = time.monotonic() + seconds
+
+    async def answer(send: Send[Plan | ChoiceItem]) -> None:
+        plan = await make_plan(
+            body,
+            services=services,
+            request_id=request_id_of(request),
+            backbone=backbone,
+            deadline=deadline,
+        )
+        await send(plan)
+        first, *others = [
+            partial(_send_pieces, plan, one, services, place=place, send=send)
+            for place, one in enumerate(plan.requests(count))
+        ]
+        async with anyio.create_task_group() as group:
+            for other in others:
+                group.start_soon(other)
+            # In this task: what ends it reaches the worker without a detour.
+            await first()
+
+    async def watched(send: Send[Plan | ChoiceItem]) -> None:
+        await run_until_disconnect(answer(send), receive=request.receive, seconds=seconds)
+
+    source = sent_by(
+        watched,
+        silence_seconds=PROMPTNESS * settings.early_stream_seconds if body.stream else math.inf,
     )
     headers: dict[str, str] = {}
     first = await anext(source)
@@ -82,31 +119,19 @@ async def start_answer(
     return StartedAnswer(headers=headers, items=items, source=source, deadline=deadline)
 
 
-async def _plan_and_items(
-    body: SteerRequest, *, services: Services, request: Request, backbone: str | None, count: int
-) -> AsyncGenerator[Plan | ChoiceItem, None]:
-    plan = await make_plan(
-        body, services=services, request_id=request_id_of(request), backbone=backbone
-    )
-    yield plan
-    first, *others = [_pieces(plan, one, services=services) for one in plan.requests(count)]
-    if others:
-        async with aclosing(merged([first, *others])) as pieces:
-            async for place, piece in pieces:
-                yield ChoiceItem(place=place, piece=piece)
-        return
-    async with aclosing(first):
-        async for piece in first:
-            yield ChoiceItem(place=0, piece=piece)
-
-
-async def _pieces(
-    plan: Plan, request: GenerateRequest, *, services: Services
-) -> AsyncGenerator[StreamItem, None]:
-    pieces = services.workers.stream(request, backbone_fingerprint=plan.backbone.fingerprint)
+async def _send_pieces(
+    plan: Plan,
+    request: GenerateRequest,
+    services: Services,
+    *,
+    place: int,
+    send: Send[Plan | ChoiceItem],
+) -> None:
+    pieces = services.workers.generate(request, backbone_fingerprint=plan.backbone.fingerprint)
     async with aclosing(pieces):
         async for piece in pieces:
-            yield proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
+            shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
+            await send(ChoiceItem(place=place, piece=shown))
 
 
 async def _items(

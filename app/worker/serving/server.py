@@ -1,15 +1,15 @@
-"""The worker's internal HTTP: generate, stream, embed, health. For the api only; knows no users."""
+"""The worker's internal HTTP: generate, embed, health. For the api only; knows no users."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Final, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
 
+from app.core.cancellation import ClientGoneError, run_until_disconnect
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
@@ -29,8 +29,6 @@ from app.worker.serving.service import Serving
 
 CLIENT_GONE: Final = 499
 LINES: Final = "application/x-ndjson"
-
-Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
 
@@ -59,6 +57,7 @@ def create_app(
         telemetry=telemetry(tracing),
         middleware=[] if secret is None else [Middleware(OnlyTheApi, secret=secret)],
     )
+    app.add_exception_handler(ClientGoneError, _left)
     app.add_exception_handler(VLibraryError, _failed)
     app.add_exception_handler(Exception, _failed)
 
@@ -70,33 +69,30 @@ def create_app(
     async def report_metrics() -> Response:
         return Response(expose(serving.metrics.registry.collect()), media_type=MEDIA_TYPE)
 
-    @app.post("/generate", response_model=GenerateResponse)
-    async def generate(request: Request) -> object:
+    @app.post("/generate", response_model=None)
+    async def generate(request: Request) -> StreamingResponse:
         body = unpack(await request.body(), GenerateRequest)
-        return await _unless_gone(request, serving.generate(body))
-
-    @app.post("/generate/stream", response_model=None)
-    async def stream(request: Request) -> Response:
-        body = unpack(await request.body(), GenerateRequest)
-        parts = serving.stream(body)
+        parts = serving.generate(body)
         # What is refused before the first token has its own status.
-        first = await _unless_gone(request, anext(parts))
-        if isinstance(first, Response):
-            return first
+        first = await run_until_disconnect(_first(parts), receive=request.receive)
         return StreamingResponse(_lines(first, parts), media_type=LINES)
 
-    @app.post("/embed", response_model=EmbedResponse)
-    async def embed(request: Request) -> object:
+    @app.post("/embed")
+    async def embed(request: Request) -> EmbedResponse:
         body = unpack(await request.body(), EmbedRequest)
-        return await _unless_gone(request, serving.embed(body))
+        return await run_until_disconnect(serving.embed(body), receive=request.receive)
 
     return app
 
 
-async def _lines(
-    first: GenerateDelta | GenerateResponse,
-    others: AsyncGenerator[GenerateDelta | GenerateResponse, None],
-) -> AsyncIterator[bytes]:
+Part: TypeAlias = GenerateDelta | GenerateResponse
+
+
+async def _first(parts: AsyncGenerator[Part, None]) -> Part:
+    return await anext(parts)
+
+
+async def _lines(first: Part, others: AsyncGenerator[Part, None]) -> AsyncIterator[bytes]:
     """The parts of an answer as lines; an error is the last one."""
     async with aclosing(others):
         yield _line(first)
@@ -107,29 +103,10 @@ async def _lines(
             yield _line(_body_of(_public_error(error)))
 
 
-def _line(part: GenerateDelta | GenerateResponse | ErrorBody) -> bytes:
+def _line(part: Part | ErrorBody) -> bytes:
     name = {GenerateDelta: "delta", GenerateResponse: "answer", ErrorBody: "error"}[type(part)]
     line = StreamLine.model_validate({name: part})
     return line.model_dump_json(exclude_none=True).encode() + b"\n"
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer | Response:
-    """What `work` returns; it is cancelled when the client leaves, which frees its rows."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_until_gone(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        return Response(status_code=CLIENT_GONE)
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-
-
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _body_of(error: VLibraryError) -> ErrorBody:
@@ -165,3 +142,8 @@ async def _failed(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         _body_of(public_error).model_dump(mode="json"), status_code=_status_of(public_error)
     )
+
+
+async def _left(_request: Request, _error: Exception) -> Response:
+    """Nobody reads this; it only ends the request in good order."""
+    return Response(status_code=CLIENT_GONE)

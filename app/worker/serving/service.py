@@ -99,8 +99,12 @@ class Serving:
         """Take no further requests; those that are here get their answers."""
         self._is_draining = True
 
-    async def generate(self, request: GenerateRequest) -> GenerateResponse:
-        """The answer. Cancelling the awaiting task frees the request's rows.
+    async def generate(
+        self, request: GenerateRequest
+    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+        """The answer in full, after its deltas where the request streams.
+
+        Closing it, or cancelling the awaiting task, frees the request's rows.
 
         Raises:
             BusyError: Every place is taken.
@@ -109,16 +113,9 @@ class Serving:
             InvalidInputError: The request can never be answered as it is.
             SteeringError: The vectors could not be applied in full.
         """
-        return await self._answer(request, listener=None)
-
-    async def stream(
-        self, request: GenerateRequest
-    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
-        """The answer as it grows, and in full at the end. Closing it frees the request's rows.
-
-        Raises:
-            VLibraryError: What `generate` raises, before or after some deltas.
-        """
+        if not request.stream:
+            yield await self._answer(request, listener=None)
+            return
         loop = asyncio.get_running_loop()
         increments: asyncio.Queue[Increment | None] = asyncio.Queue()
         answering = asyncio.create_task(

@@ -17,12 +17,12 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from app.api.http.errors import (
     CODE_OF_STATUS,
     STATUS_OF_CODE,
-    ClientGoneError,
     error_handlers,
     status_of,
 )
 from app.api.http.middleware import ProblemShim, RequestIds
 from app.core import errors as core_errors
+from app.core.cancellation import ClientGoneError
 from app.core.errors import (
     BusyError,
     DeadlineExceededError,

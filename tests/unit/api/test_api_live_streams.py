@@ -113,7 +113,7 @@ def test_of_a_client_that_reads_nothing_no_connection_is_left(
     monkeypatch.setitem(services.__dict__, "settings", hurried)
     monkeypatch.setattr("app.api.steer.event_streams.SEND_SLACK_SECONDS", 0.2)
     monkeypatch.setattr(
-        "app.api.routes.steering._events_of", lambda _: itertools.repeat(b"x" * 2**16)
+        "app.api.routes.steering._Writer.events", lambda *_: itertools.repeat(b"x" * 2**16)
     )
     content = b'{"prompt": "q", "stream": true}'
     head = f"POST /steer/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}"

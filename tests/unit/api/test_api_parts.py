@@ -1,7 +1,4 @@
 import asyncio
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,6 @@ from starlette.types import Message
 
 from app.api.http import uploads as uploading
 from app.api.http.admission import Admission
-from app.api.http.cancellation import iterate_until_disconnect, run_until_disconnect
-from app.api.http.errors import ClientGoneError
 from app.api.http.uploads import read_body, received_file, require_media_type
 from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import ChosenVector
@@ -22,7 +17,6 @@ from app.core.errors import (
     DeadlineExceededError,
     IncompatibleBackboneError,
     InvalidInputError,
-    NotFoundError,
     SteeringError,
     WorkerUnavailableError,
 )
@@ -69,145 +63,6 @@ def request_with(*messages: Message, content_type: str = "") -> Request:
 
 def piece(data: bytes, *, more: bool = True) -> Message:
     return {"type": "http.request", "body": data, "more_body": more}
-
-
-@pytest.mark.anyio
-class TestRunUntilDisconnect:
-    async def test_a_result_is_returned(self) -> None:
-        async def work() -> int:
-            return 3
-
-        assert await run_until_disconnect(work(), request=request_with(), seconds=5) == 3
-
-    async def test_an_error_of_the_work_is_raised(self) -> None:
-        async def work() -> None:
-            raise NotFoundError("x")
-
-        with pytest.raises(NotFoundError):
-            await run_until_disconnect(work(), request=request_with(), seconds=5)
-
-    @pytest.mark.parametrize(
-        ("messages", "error"),
-        [
-            ((), DeadlineExceededError),
-            ((piece(b"late"), {"type": "http.disconnect"}), ClientGoneError),
-        ],
-    )
-    async def test_whoever_ends_the_race_the_work_has_ended_too(
-        self, messages: tuple[Message, ...], error: type[Exception]
-    ) -> None:
-        ended: list[str] = []
-
-        async def work() -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.append("work")
-
-        before = asyncio.all_tasks()
-        with pytest.raises(error):
-            await run_until_disconnect(work(), request=request_with(*messages), seconds=0.05)
-        assert ended == ["work"]
-        assert asyncio.all_tasks() == before
-
-    async def test_cancelling_the_race_cancels_the_work(self) -> None:
-        ended: list[str] = []
-
-        async def work() -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.append("work")
-
-        task = asyncio.create_task(run_until_disconnect(work(), request=request_with(), seconds=60))
-        await asyncio.sleep(0.02)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ended == ["work"]
-
-
-@pytest.mark.anyio
-class TestIterateUntilDisconnect:
-    @staticmethod
-    async def count(ended: list[str], *, pause_after: int = 99) -> AsyncGenerator[int, None]:
-        try:
-            for number in range(3):
-                if number == pause_after:
-                    await asyncio.sleep(60)
-                yield number
-        finally:
-            ended.append("work")
-
-    @staticmethod
-    def race(
-        items: AsyncGenerator[int, None],
-        *messages: Message,
-        seconds: float = 60,
-        silence_seconds: float = 15,
-    ) -> AsyncGenerator[int | None, None]:
-        return iterate_until_disconnect(
-            items,
-            request=request_with(*messages),
-            deadline=time.monotonic() + seconds,
-            silence_seconds=silence_seconds,
-        )
-
-    async def test_all_items_come(self) -> None:
-        ended: list[str] = []
-        before = asyncio.all_tasks()
-        assert [item async for item in self.race(self.count(ended))] == [0, 1, 2]
-        assert ended == ["work"]
-        assert asyncio.all_tasks() == before
-
-    async def test_silence_is_told(self) -> None:
-        racing = self.race(self.count([], pause_after=1), silence_seconds=0.02)
-        async with aclosing(racing):
-            assert [await anext(racing) for _ in range(3)] == [0, None, None]
-
-    @pytest.mark.parametrize(
-        ("messages", "error"),
-        [((), DeadlineExceededError), (({"type": "http.disconnect"},), ClientGoneError)],
-    )
-    async def test_whoever_ends_the_race_the_work_has_ended_too(
-        self, messages: tuple[Message, ...], error: type[Exception]
-    ) -> None:
-        ended: list[str] = []
-        before = asyncio.all_tasks()
-        items = self.count(ended, pause_after=1)
-        with pytest.raises(error):
-            assert [item async for item in self.race(items, *messages, seconds=0.1)] == []
-        assert ended == ["work"]
-        assert asyncio.all_tasks() == before
-
-    async def test_an_error_of_the_work_is_raised(self) -> None:
-        async def work() -> AsyncGenerator[int, None]:
-            yield 1
-            raise NotFoundError("x")
-
-        racing = self.race(work())
-        assert await anext(racing) == 1
-        with pytest.raises(NotFoundError):
-            await anext(racing)
-
-    async def test_closing_the_race_ends_the_work(self) -> None:
-        ended: list[str] = []
-        before = asyncio.all_tasks()
-        racing = self.race(self.count(ended))
-        assert await anext(racing) == 0
-        await racing.aclose()
-        assert ended == ["work"]
-        assert asyncio.all_tasks() == before
-
-    async def test_cancelling_whoever_waits_ends_the_work(self) -> None:
-        ended: list[str] = []
-        racing = self.race(self.count(ended, pause_after=0))
-        task = asyncio.ensure_future(anext(racing))
-        await asyncio.sleep(0.02)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ended == ["work"]
 
 
 @pytest.mark.anyio

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -30,6 +31,18 @@ async def test_the_deadline_ends_the_request_and_the_work(
     response = await steer(http)
     assert (response.status_code, response.json()["code"]) == (504, "deadline-exceeded")
     assert (worker.num_cancelled, worker.running) == (len(worker.generated), 0)
+
+
+async def test_a_worker_is_told_of_the_time_that_is_left(
+    http: httpx.AsyncClient, worker: FakeWorker, services: Services
+) -> None:
+    began = time.monotonic()
+    for stream in (False, True):
+        assert (await steer(http, stream=stream)).status_code == 200
+    limit = services.settings.request_timeout_seconds
+    spent = time.monotonic() - began
+    assert all(limit - spent < one.deadline_seconds < limit for one in worker.generated)
+    assert [one.stream for one in worker.generated] == [False, True]
 
 
 SCOPE = {

@@ -144,10 +144,10 @@ async def test_an_unproven_answer_is_an_error_and_not_an_answer(
 async def test_a_crash_in_the_stream_tells_the_log_and_not_the_caller(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(_piece: object) -> None:
+    def crash(_writer: object, _item: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("app.api.routes.steering._events_of", crash)
+    monkeypatch.setattr("app.api.routes.steering._Writer.events", crash)
     response = await stream(http)
     ((kind, problem),) = events_in(response.content)
     assert (kind, problem["code"]) == ("error", "internal")

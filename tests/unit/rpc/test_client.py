@@ -9,7 +9,6 @@ import pytest
 
 from app.core.errors import (
     BusyError,
-    DeadlineExceededError,
     IncompatibleBackboneError,
     InvalidImageError,
     WorkerUnavailableError,
@@ -17,6 +16,7 @@ from app.core.errors import (
 from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
 from app.rpc.pool import HEALTH_TIMEOUT_SECONDS
+from tests.fakes.answers import answer_of
 from tests.fakes.waiting import until
 from tests.fakes.worker import FakeWorker, backbone
 
@@ -74,7 +74,7 @@ async def test_images_and_vectors_arrive_as_they_were_sent(workers: dict[str, Fa
         vectors=[{"sha256": "a" * 64, "vector_id": uuid.uuid4(), "name": "n", "version": 2}],
     )
     async with _client({"one": workers["one"]}) as client:
-        answer = await client.generate(request)
+        answer = await answer_of(client, request)
     assert workers["one"].generated == [request]
     assert answer.receipt.vectors[0].sha256 == "a" * 64
 
@@ -90,7 +90,7 @@ async def test_embeddings_come_back_row_by_row(workers: dict[str, FakeWorker]) -
 async def test_the_least_loaded_worker_is_asked(workers: dict[str, FakeWorker]) -> None:
     workers["one"].running = 5
     async with _client(workers) as client:
-        await client.generate(_request())
+        await answer_of(client, _request())
     assert [len(workers[name].generated) for name in ("one", "two")] == [0, 1]
 
 
@@ -101,7 +101,7 @@ async def test_requests_in_flight_count_before_the_workers_say_so(
         worker.is_stuck = True
     async with _client(workers) as client:
         asking = [
-            asyncio.create_task(client.generate(_request(request_id=str(n)))) for n in range(6)
+            asyncio.create_task(answer_of(client, _request(request_id=str(n)))) for n in range(6)
         ]
         await until(lambda: sum(len(one.generated) for one in workers.values()) == 6)
         for worker in workers.values():
@@ -114,7 +114,7 @@ async def test_health_is_asked_once_for_many_requests(workers: dict[str, FakeWor
     network = _Network(workers)
     async with WorkerClient(["http://one", "http://two"], transport=network) as client:
         for _ in range(5):
-            await client.generate(_request())
+            await answer_of(client, _request())
     assert network.num_health == 2
 
 
@@ -124,10 +124,10 @@ async def test_only_workers_with_the_asked_backbone_are_asked() -> None:
         "two": FakeWorker(description=backbone("b"), running=9),
     }
     async with _client(workers) as client:
-        await client.generate(_request(), backbone_fingerprint="b" * 64)
+        await answer_of(client, _request(), fingerprint="b" * 64)
         assert len(workers["two"].generated) == 1
         with pytest.raises(IncompatibleBackboneError) as caught:
-            await client.generate(_request(), backbone_fingerprint="c" * 64)
+            await answer_of(client, _request(), fingerprint="c" * 64)
     assert caught.value.details == {"wanted": "c" * 64, "found": ["a" * 64, "b" * 64]}
 
 
@@ -135,26 +135,26 @@ async def test_draining_and_training_workers_are_not_asked() -> None:
     workers = {"one": FakeWorker(status="draining"), "two": FakeWorker(role="train")}
     async with _client(workers) as client:
         with pytest.raises(WorkerUnavailableError):
-            await client.generate(_request())
+            await answer_of(client, _request())
         assert len(await client.health()) == 2
 
 
 async def test_an_unreachable_worker_is_passed_over(workers: dict[str, FakeWorker]) -> None:
     async with _client(workers, "gone") as client:
         assert len(await client.health()) == 2
-        await client.generate(_request())
+        await answer_of(client, _request())
         # It goes away after it was last seen in good health.
         asked, other = ("one", "two") if workers["one"].generated else ("two", "one")
         workers[other].running = 50
         workers[asked].is_down = True
-        await client.generate(_request())
+        await answer_of(client, _request())
     assert len(workers[other].generated) == 1
 
 
 async def test_without_any_worker_it_says_so_and_when_to_try_again() -> None:
     async with _client({}, "gone") as client:
         with pytest.raises(WorkerUnavailableError) as caught:
-            await client.generate(_request())
+            await answer_of(client, _request())
     assert caught.value.retry_after_seconds is not None
 
 
@@ -164,10 +164,10 @@ async def test_a_worker_that_comes_back_is_found(
     workers["one"].is_down = True
     async with _client({"one": workers["one"]}) as client:
         with pytest.raises(WorkerUnavailableError):
-            await client.generate(_request())
+            await answer_of(client, _request())
         workers["one"].is_down = False
         monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
-        await client.generate(_request())
+        await answer_of(client, _request())
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ async def test_errors_keep_their_class_and_details(code: str, kind: type[Excepti
     body = ErrorBody(code=code, message="no", details={"place": 1}, retry_after_seconds=7.5)
     async with _client({"one": FakeWorker(error=body)}) as client:
         with pytest.raises(kind) as caught:
-            await client.generate(_request())
+            await answer_of(client, _request())
     assert caught.value.args == ("no",)
     if isinstance(caught.value, BusyError):
         assert caught.value.details["place"] == 1
@@ -187,7 +187,7 @@ async def test_errors_keep_their_class_and_details(code: str, kind: type[Excepti
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (httpx.ReadTimeout("slow"), DeadlineExceededError),
+        (httpx.ReadError("cut"), WorkerUnavailableError),
         (httpx.RemoteProtocolError("gone"), WorkerUnavailableError),
         (httpx.Response(502, text="<html>"), WorkerUnavailableError),
         (httpx.Response(200, json={"text": "half"}), WorkerUnavailableError),
@@ -198,14 +198,14 @@ async def test_whatever_breaks_becomes_a_library_error(
 ) -> None:
     async with WorkerClient(["http://one"], transport=_Broken(answer)) as client:
         with pytest.raises(kind):
-            await client.generate(_request())
+            await answer_of(client, _request())
 
 
 async def test_cancelling_closes_the_request_at_the_worker(workers: dict[str, FakeWorker]) -> None:
     worker = workers["one"]
     worker.is_stuck = True
     async with _client({"one": worker}) as client:
-        asking = asyncio.create_task(client.generate(_request()))
+        asking = asyncio.create_task(answer_of(client, _request()))
         await until(lambda: worker.running == 1)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

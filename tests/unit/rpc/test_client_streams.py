@@ -47,7 +47,7 @@ async def _one_by_one(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 async def _streamed(chunks: Iterable[bytes]) -> list[GenerateDelta | GenerateResponse]:
     async with WorkerClient(["http://one"], transport=_Streaming(chunks)) as client:
-        return [part async for part in client.stream(REQUEST)]
+        return [part async for part in client.generate(REQUEST)]
 
 
 def _logprobs() -> tuple[TokenLogprobs, ...]:

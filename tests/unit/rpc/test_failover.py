@@ -9,6 +9,7 @@ from app.core.errors import BusyError, IncompatibleBackboneError, WorkerUnavaila
 from app.rpc.client import WorkerClient
 from app.rpc.generation import GenerateResponse
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
+from tests.fakes.answers import answer_of
 from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
@@ -41,11 +42,11 @@ def _leaving() -> ErrorBody:
 
 
 async def _generate(client: WorkerClient, fingerprint: str | None = None) -> GenerateResponse:
-    return await client.generate(REQUEST, backbone_fingerprint=fingerprint)
+    return await answer_of(client, REQUEST, fingerprint=fingerprint)
 
 
 async def _stream(client: WorkerClient) -> object:
-    parts: AsyncIterator[object] = client.stream(REQUEST)
+    parts: AsyncIterator[object] = client.generate(REQUEST.model_copy(update={"stream": True}))
     return [part async for part in parts][-1]
 
 

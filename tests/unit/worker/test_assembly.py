@@ -14,6 +14,7 @@ from app.method.steering.vectors import InContextVectors
 from app.rpc.generation import SamplingParams
 from app.worker.engine.sequence import Sequence
 from app.worker.serving.responses import first_token_divergence
+from tests.fakes.answers import answer_of
 from tests.fakes.serving import png, request_of, running_parts
 from tests.fakes.waiting import until, wait_until
 
@@ -66,7 +67,7 @@ def test_only_the_device_thread_has_helpers_that_compute(
             request = request_of(
                 vectors=[parts.use(0)], images=[png(side=64)], max_tokens=2, baseline=True
             )
-            answer = await parts.serving.generate(request)
+            answer = await answer_of(parts.serving, request)
             assert answer.receipt.sites_hit == parts.device.num_sites
             await until(lambda: num_helpers() == helpers + three_threads - 1, seconds=10)
 

@@ -10,7 +10,7 @@ import uvicorn
 
 from app.core.metrics import expose
 from app.method.backbone.loading import Backbone
-from app.rpc.messages import PACKED, GenerateRequest, pack
+from app.rpc.messages import GenerateRequest, pack
 from app.worker.serving.server import create_app
 from tests.fakes.exposition import parse_metrics
 from tests.fakes.gated_worker import GatedWorker, gated_worker
@@ -18,7 +18,7 @@ from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
-ANSWERING = pytest.mark.parametrize("path", ["/generate", "/generate/stream"])
+ANSWERING = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
 
 class _Server(uvicorn.Server):
@@ -44,7 +44,7 @@ async def _served(backbone: Backbone, *, max_rows: int) -> AsyncIterator[tuple[G
             await running
 
 
-async def _ask(port: int, path: str) -> asyncio.StreamWriter:
+async def _ask(port: int, *, stream: bool) -> asyncio.StreamWriter:
     """The connection of a client that has sent a request for a long answer."""
     request = GenerateRequest(
         request_id=uuid.uuid4().hex,
@@ -52,11 +52,12 @@ async def _ask(port: int, path: str) -> asyncio.StreamWriter:
         max_tokens=800,
         temperature=2.0,
         presence_penalty=-2.0,
+        stream=stream,
     )
     body = pack(request)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        f"POST {path} HTTP/1.1\r\nhost: worker\r\ncontent-type: {PACKED}\r\n"
+        "POST /generate HTTP/1.1\r\nhost: worker\r\ncontent-type: {PACKED}\r\n"
         f"content-length: {len(body)}\r\n\r\n".encode()
         + body
     )
@@ -84,11 +85,11 @@ def _cancelled(worker: GatedWorker, stage: str) -> float:
 
 @ANSWERING
 async def test_a_client_that_leaves_frees_its_row_within_one_step(
-    backbone: Backbone, path: str
+    backbone: Backbone, *, stream: bool
 ) -> None:
     async with _served(backbone, max_rows=2) as (worker, port):
         worker.gate.is_shut = True
-        client = await _ask(port, path)
+        client = await _ask(port, stream=stream)
         await worker.gate.take(5)
         assert worker.device.num_running == 1
         await _leave(client)
@@ -103,12 +104,14 @@ async def test_a_client_that_leaves_frees_its_row_within_one_step(
 
 
 @ANSWERING
-async def test_the_next_step_gives_the_free_row_to_who_waits(backbone: Backbone, path: str) -> None:
+async def test_the_next_step_gives_the_free_row_to_who_waits(
+    backbone: Backbone, *, stream: bool
+) -> None:
     async with _served(backbone, max_rows=2) as (worker, port):
         worker.gate.is_shut = True
-        leaving = await _ask(port, path)
+        leaving = await _ask(port, stream=stream)
         await worker.gate.take(3)
-        others = [await _ask(port, path) for _ in range(2)]
+        others = [await _ask(port, stream=stream) for _ in range(2)]
         await _take_until_one_waits(worker, running=2)
         await _leave(leaving)
         await until(lambda: worker.serving.num_requests == 2)
@@ -121,12 +124,12 @@ async def test_the_next_step_gives_the_free_row_to_who_waits(backbone: Backbone,
 
 
 @ANSWERING
-async def test_who_leaves_the_queue_never_gets_a_row(backbone: Backbone, path: str) -> None:
+async def test_who_leaves_the_queue_never_gets_a_row(backbone: Backbone, *, stream: bool) -> None:
     async with _served(backbone, max_rows=1) as (worker, port):
         worker.gate.is_shut = True
-        running = await _ask(port, path)
+        running = await _ask(port, stream=stream)
         await worker.gate.take(3)
-        waiting = await _ask(port, path)
+        waiting = await _ask(port, stream=stream)
         await _take_until_one_waits(worker, running=1)
         await _leave(waiting)
         await until(lambda: worker.serving.num_requests == 1)

@@ -1,6 +1,7 @@
 """Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -30,6 +31,7 @@ from app.method.steering.generation import generate
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest, pack
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.preprocessing import SEEN_TOGETHER
+from tests.fakes.answers import answer_of
 from tests.fakes.backbones import lose_a_hook, tiny_examples
 from tests.fakes.serving import DATASET, ENDLESS, Parts, over_http, png, request_of, running_parts
 from tests.fakes.waiting import until
@@ -40,7 +42,7 @@ pytestmark = pytest.mark.anyio
 async def test_an_unsteered_answer_is_that_of_the_backbone(
     backbone: Backbone, parts: Parts
 ) -> None:
-    answer = await parts.serving.generate(request_of(images=[png()]))
+    answer = await answer_of(parts.serving, request_of(images=[png()]))
     image = Picture.of(png())
     alone = generate(backbone, [build_prompt(backbone, "what color?", image)], max_new_tokens=8)[0]
     assert (answer.text, answer.token_ids) == (alone.text, alone.token_ids)
@@ -54,7 +56,7 @@ async def test_vectors_steer_and_the_receipt_says_so(backbone: Backbone, parts: 
     request = request_of(
         images=[png()], vectors=[parts.use(0, 1.5), parts.use(1, -0.5)], baseline=True
     )
-    answer = await parts.serving.generate(request)
+    answer = await answer_of(parts.serving, request)
     prompt = build_prompt(backbone, "what color?", Picture.of(png()))
     shift = (
         parts.files.shift(parts.files.digests[0]) * 1.5
@@ -75,8 +77,8 @@ async def test_vectors_steer_and_the_receipt_says_so(backbone: Backbone, parts: 
 
 
 async def test_strength_zero_and_no_vector_answer_like_the_baseline(parts: Parts) -> None:
-    at_zero = await parts.serving.generate(request_of(vectors=[parts.use(0, 0.0)], baseline=True))
-    without = await parts.serving.generate(request_of(baseline=True))
+    at_zero = await answer_of(parts.serving, request_of(vectors=[parts.use(0, 0.0)], baseline=True))
+    without = await answer_of(parts.serving, request_of(baseline=True))
     for answer in (at_zero, without):
         assert answer.baseline is not None
         assert answer.token_ids == answer.baseline.token_ids
@@ -95,9 +97,9 @@ async def test_many_requests_at_once_do_not_mix(parts: Parts) -> None:
         )
         for index in range(12)
     ]
-    together = await asyncio.gather(*(parts.serving.generate(one) for one in requests))
+    together = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
     for request, answer in zip(requests, together, strict=True):
-        alone = await parts.serving.generate(request)
+        alone = await answer_of(parts.serving, request)
         assert answer.token_ids == alone.token_ids
         assert answer.receipt == alone.receipt
 
@@ -118,8 +120,8 @@ async def test_demonstrations_and_an_instruction_come_before_the_query(
     use = request_of(demonstrations={**DATASET, "shots": 3, "seed": 5}).demonstrations
     assert use is not None
     examples = await parts.pools.choose(use, question="what color?", images=[])
-    answer = await parts.serving.generate(
-        request_of(demonstrations=use, instruction="Answer with one word.")
+    answer = await answer_of(
+        parts.serving, request_of(demonstrations=use, instruction="Answer with one word.")
     )
     prompt = build_prompt(
         backbone,
@@ -183,7 +185,7 @@ async def test_datasets_take_turns_in_memory_and_a_missing_one_is_reported(
         assert len(pools._pools) == 1
     missing = {**DATASET, "storage_key": "datasets/none.parquet", "shots": 1}
     with pytest.raises(NotFoundError):
-        await parts.serving.generate(request_of(demonstrations=missing))
+        await answer_of(parts.serving, request_of(demonstrations=missing))
 
 
 async def test_what_can_never_be_answered_is_refused(parts: Parts) -> None:
@@ -196,7 +198,7 @@ async def test_what_can_never_be_answered_is_refused(parts: Parts) -> None:
         ({"vectors": [{**parts.use(0), "sha256": "0" * 64}]}, NotFoundError),
     ):
         with pytest.raises(kind):
-            await parts.serving.generate(request_of(**changes))
+            await answer_of(parts.serving, request_of(**changes))
     assert parts.serving.num_requests == 0
 
 
@@ -205,13 +207,13 @@ async def test_a_steered_request_that_is_not_steered_in_full_fails(
 ) -> None:
     lose_a_hook(backbone)
     with pytest.raises(SteeringError):
-        await parts.serving.generate(request_of(vectors=[parts.use(0)], baseline=True))
-    assert (await parts.serving.generate(request_of())).text is not None
+        await answer_of(parts.serving, request_of(vectors=[parts.use(0)], baseline=True))
+    assert (await answer_of(parts.serving, request_of())).text is not None
 
 
 async def test_a_deadline_ends_a_request_and_frees_its_row(parts: Parts) -> None:
     with pytest.raises(DeadlineExceededError):
-        await parts.serving.generate(request_of(**ENDLESS, deadline_seconds=0.05))
+        await answer_of(parts.serving, request_of(**ENDLESS, deadline_seconds=0.05))
     await until(lambda: parts.device.num_running == 0)
     assert parts.serving.num_requests == 0
 
@@ -219,7 +221,7 @@ async def test_a_deadline_ends_a_request_and_frees_its_row(parts: Parts) -> None
 async def test_a_full_worker_says_so(backbone: Backbone, objects: ObjectStore) -> None:
     async with running_parts(backbone, objects, max_requests=2) as parts:
         outcomes = await asyncio.gather(
-            *(parts.serving.generate(request_of()) for _ in range(5)), return_exceptions=True
+            *(answer_of(parts.serving, request_of()) for _ in range(5)), return_exceptions=True
         )
     busy = [one for one in outcomes if isinstance(one, BusyError)]
     assert len(busy) == 3
@@ -227,11 +229,11 @@ async def test_a_full_worker_says_so(backbone: Backbone, objects: ObjectStore) -
 
 
 async def test_a_draining_worker_finishes_and_takes_nothing_new(parts: Parts) -> None:
-    running = asyncio.create_task(parts.serving.generate(request_of(max_tokens=20)))
+    running = asyncio.create_task(answer_of(parts.serving, request_of(max_tokens=20)))
     await until(lambda: parts.serving.num_requests == 1)
     parts.serving.drain()
     with pytest.raises(WorkerUnavailableError):
-        await parts.serving.generate(request_of())
+        await answer_of(parts.serving, request_of())
     assert (await running).finish_reason in {"stop", "length"}
 
 
@@ -251,21 +253,19 @@ async def test_the_client_gets_answers_and_errors_over_http(
     client, _ = over_http(backbone, parts)
     async with client:
         request = request_of(images=[png()], vectors=[parts.use(0)], baseline=True)
-        remote = await client.generate(
-            request, backbone_fingerprint=backbone.description.fingerprint
-        )
-        direct = await parts.serving.generate(request)
+        remote = await answer_of(client, request, fingerprint=backbone.description.fingerprint)
+        direct = await answer_of(parts.serving, request)
         assert remote.token_ids == direct.token_ids
         assert remote.receipt == direct.receipt
         found = await client.embed(EmbedRequest(images=(None,), questions=("which?",)))
         assert found.dim == len(found.embeddings[0])
         with pytest.raises(InvalidImageError):
-            await client.generate(request_of(images=[b"no image"]))
+            await answer_of(client, request_of(images=[b"no image"]))
         with pytest.raises(DeadlineExceededError):
-            await client.generate(request_of(**ENDLESS, deadline_seconds=0.03))
+            await answer_of(client, request_of(**ENDLESS, deadline_seconds=0.03))
         parts.serving.drain()
         with pytest.raises(WorkerUnavailableError) as caught:
-            await client.generate(request_of())
+            await answer_of(client, request_of())
         assert caught.value.retry_after_seconds is not None
 
 
@@ -290,7 +290,7 @@ async def test_malformed_and_oversized_messages_are_refused_without_an_echo(
 async def test_a_client_that_leaves_frees_its_row(backbone: Backbone, parts: Parts) -> None:
     client, _ = over_http(backbone, parts)
     async with client:
-        asking = asyncio.create_task(client.generate(request_of(**ENDLESS)))
+        asking = asyncio.create_task(answer_of(client, request_of(**ENDLESS)))
         await until(lambda: parts.device.num_running == 1)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
@@ -301,8 +301,9 @@ async def test_a_client_that_leaves_frees_its_row(backbone: Backbone, parts: Par
 async def test_an_unexpected_failure_is_an_answer_and_not_a_traceback(
     backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_request: GenerateRequest) -> None:
+    async def fail(_request: GenerateRequest) -> AsyncIterator[object]:
         raise ZeroDivisionError("a secret")
+        yield
 
     monkeypatch.setattr(parts.serving, "generate", fail)
     client, transport = over_http(backbone, parts)
@@ -319,33 +320,33 @@ async def test_steering_beyond_the_highest_dose_is_refused(
 ) -> None:
     async with running_parts(backbone, objects, highest_dose=1e-3) as parts:
         with pytest.raises(InvalidInputError, match="wanted a dose of at most"):
-            await parts.serving.generate(request_of(vectors=[parts.use(0)]))
-        weak = await parts.serving.generate(request_of(vectors=[parts.use(0, 1e-6)]))
+            await answer_of(parts.serving, request_of(vectors=[parts.use(0)]))
+        weak = await answer_of(parts.serving, request_of(vectors=[parts.use(0, 1e-6)]))
         assert weak.receipt.dose is not None
         assert 0 < weak.receipt.dose <= 1e-3
-        assert (await parts.serving.generate(request_of())).receipt.dose is None
+        assert (await answer_of(parts.serving, request_of())).receipt.dose is None
         # Opposite strengths cancel, so it is the sum that counts.
         both = [parts.use(0, 1.0), parts.use(0, -1.0)]
-        assert (await parts.serving.generate(request_of(vectors=both))).receipt.dose == 0.0
+        assert (await answer_of(parts.serving, request_of(vectors=both))).receipt.dose == 0.0
 
 
 async def test_a_vector_acts_no_more_strongly_than_its_training_bore(
     backbone: Backbone, objects: ObjectStore
 ) -> None:
     async with running_parts(backbone, objects, highest_dose=1e3) as parts:
-        dose = (await parts.serving.generate(request_of(vectors=[parts.use(0)]))).receipt.dose
+        dose = (await answer_of(parts.serving, request_of(vectors=[parts.use(0)]))).receipt.dose
         assert dose is not None
     async with running_parts(
         backbone, objects, highest_dose=1e3, metadata={"max_dose": f"{1.5 * dose:.6g}"}
     ) as parts:
-        allowed = await parts.serving.generate(request_of(vectors=[parts.use(0, -1.5)]))
+        allowed = await answer_of(parts.serving, request_of(vectors=[parts.use(0, -1.5)]))
         assert allowed.receipt.dose == pytest.approx(1.5 * dose, rel=1e-3)
         # A sum may act more strongly than its parts, but no part than it bears.
         both = [parts.use(0, 1.4), parts.use(1, 0.01)]
-        await parts.serving.generate(request_of(vectors=both))
+        await answer_of(parts.serving, request_of(vectors=both))
         for wild in ([parts.use(0, 2.0)], [parts.use(0, -2.0)], [parts.use(0, 2.0), both[1]]):
             with pytest.raises(InvalidInputError, match="the largest strength is"):
-                await parts.serving.generate(request_of(vectors=wild))
+                await answer_of(parts.serving, request_of(vectors=wild))
 
 
 async def test_pictures_of_requests_that_come_together_are_seen_together(
@@ -355,7 +356,7 @@ async def test_pictures_of_requests_that_come_together_are_seen_together(
     model: Any = backbone.model
     counting = model.model.vision_model.register_forward_hook(lambda *_: passes.append(1))
     requests = [request_of(images=[png((shade, 0, 0))]) for shade in range(100, 108)]
-    answers = await asyncio.gather(*map(parts.serving.generate, requests))
+    answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
     counting.remove()
     assert len(answers) == 8
     assert len(passes) < 8
@@ -363,7 +364,7 @@ async def test_pictures_of_requests_that_come_together_are_seen_together(
 
 async def test_requests_of_one_id_do_not_meet(parts: Parts) -> None:
     request = request_of(vectors=[parts.use(0)], baseline=True, request_id="mine")
-    first, second = await asyncio.gather(*(parts.serving.generate(request) for _ in range(2)))
+    first, second = await asyncio.gather(*(answer_of(parts.serving, request) for _ in range(2)))
     assert first.token_ids == second.token_ids
     assert first.baseline == second.baseline
 
@@ -380,7 +381,7 @@ async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
     counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
     async with running_parts(backbone, objects, max_requests=64) as parts:
         requests = [request_of(images=[png((shade, 9, 0))]) for shade in range(60)]
-        answers = await asyncio.gather(*map(parts.serving.generate, requests))
+        answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
     counting.remove()
     assert len(answers) == 60
     assert 1 < max(sizes) <= SEEN_TOGETHER
@@ -410,7 +411,7 @@ async def test_a_steered_image_request_is_one_task_of_the_device_thread(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its vector is on the device from here on.
-    await parts.serving.generate(request_of(vectors=[parts.use(0)]))
+    await answer_of(parts.serving, request_of(vectors=[parts.use(0)]))
     tasks: list[object] = []
     put = parts.device._put
 
@@ -419,5 +420,5 @@ async def test_a_steered_image_request_is_one_task_of_the_device_thread(
         put(order)
 
     monkeypatch.setattr(parts.device, "_put", counted)
-    await parts.serving.generate(request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
+    await answer_of(parts.serving, request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
     assert len(tasks) == 1

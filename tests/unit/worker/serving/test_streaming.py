@@ -8,6 +8,7 @@ from app.core.errors import DeadlineExceededError, InvalidImageError, InvalidInp
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import GenerateRequest
+from tests.fakes.answers import answer_of
 from tests.fakes.serving import ENDLESS, Parts, over_http, request_of
 from tests.fakes.waiting import until
 
@@ -21,7 +22,8 @@ async def _exhaust(parts: AsyncIterator[object]) -> None:
 
 async def _streamed(parts: Parts, request: GenerateRequest) -> list[GenerateDelta]:
     """The deltas of an answer, which are compared with the answer at their end."""
-    *deltas, answer = [part async for part in parts.serving.stream(request)]
+    request = request.model_copy(update={"stream": True})
+    *deltas, answer = [part async for part in parts.serving.generate(request)]
     assert isinstance(answer, GenerateResponse)
     shown = [delta for delta in deltas if isinstance(delta, GenerateDelta)]
     assert len(shown) == len(deltas) > 1
@@ -35,7 +37,7 @@ async def _streamed(parts: Parts, request: GenerateRequest) -> list[GenerateDelt
 async def test_a_streamed_answer_is_the_whole_answer(parts: Parts) -> None:
     request = request_of(vectors=[parts.use(0, 2.0)], max_tokens=9, logprobs=2, baseline=True)
     deltas = await _streamed(parts, request)
-    whole = await parts.serving.generate(request.model_copy(update={"request_id": "other"}))
+    whole = await answer_of(parts.serving, request.model_copy(update={"request_id": "other"}))
     assert sum((delta.token_ids for delta in deltas), ()) == whole.token_ids
     assert whole.logprobs is not None
     assert [one.token_id for one in whole.logprobs] == list(whole.token_ids)
@@ -45,19 +47,19 @@ async def test_a_streamed_answer_is_the_whole_answer(parts: Parts) -> None:
 
 
 async def test_a_stream_that_fails_says_so_in_its_course(parts: Parts) -> None:
-    stream = parts.serving.stream(request_of(**ENDLESS))
+    stream = parts.serving.generate(request_of(**ENDLESS, stream=True))
     assert isinstance(await anext(stream), GenerateDelta)
     for sequence in parts.engine._sequences.values():
         sequence.deadline = 0.0
     with pytest.raises(DeadlineExceededError):
         await _exhaust(stream)
     with pytest.raises(InvalidInputError):
-        await anext(parts.serving.stream(request_of(max_tokens=901)))
+        await anext(parts.serving.generate(request_of(max_tokens=901, stream=True)))
     await until(lambda: parts.device.num_running == 0)
 
 
 async def test_closing_a_stream_frees_its_row_within_one_step(parts: Parts) -> None:
-    stream = parts.serving.stream(request_of(**ENDLESS))
+    stream = parts.serving.generate(request_of(**ENDLESS, stream=True))
     await anext(stream)
     assert parts.engine.num_running == 1
     await stream.aclose()
@@ -70,12 +72,14 @@ async def test_closing_a_stream_frees_its_row_within_one_step(parts: Parts) -> N
 async def test_streams_go_over_http(parts: Parts, backbone: Backbone) -> None:
     client, _ = over_http(backbone, parts)
     async with client:
-        request = request_of(vectors=[parts.use(1)], max_tokens=7)
-        *deltas, answer = [part async for part in client.stream(request)]
+        request = request_of(vectors=[parts.use(1)], max_tokens=7, stream=True)
+        *deltas, answer = [part async for part in client.generate(request)]
         assert isinstance(answer, GenerateResponse)
         assert "".join(part.text for part in deltas) == answer.text
         assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0
         with pytest.raises(InvalidImageError):
-            await anext(client.stream(request_of(images=[b"no image"])))
+            await anext(client.generate(request_of(images=[b"no image"])))
         with pytest.raises(DeadlineExceededError):
-            await _exhaust(client.stream(request_of(**ENDLESS, deadline_seconds=0.3)))
+            await _exhaust(
+                client.generate(request_of(**ENDLESS, deadline_seconds=0.3, stream=True))
+            )

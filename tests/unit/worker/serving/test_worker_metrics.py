@@ -20,6 +20,7 @@ from app.worker.engine.sequence import Sequence
 from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
+from tests.fakes.answers import answer_of
 from tests.fakes.exposition import parse_metrics
 from tests.fakes.gated_worker import GatedWorker, gated_worker
 
@@ -129,10 +130,10 @@ def _request(**changes: object) -> GenerateRequest:
 async def test_a_worker_shows_all_of_its_metrics(backbone: Backbone) -> None:
     async with gated_worker(backbone) as worker, _http(worker) as http:
         uses = [worker.files.use(0), worker.files.use(1)]
-        answers = [await worker.serving.generate(_request(vectors=uses[:1])) for _ in range(2)]
-        answers.append(await worker.serving.generate(_request(vectors=uses, baseline=True)))
+        answers = [await answer_of(worker.serving, _request(vectors=uses[:1])) for _ in range(2)]
+        answers.append(await answer_of(worker.serving, _request(vectors=uses, baseline=True)))
         with pytest.raises(InvalidInputError):
-            await worker.serving.generate(_request(prompt=" "))
+            await answer_of(worker.serving, _request(prompt=" "))
         shown = await _scraped(http)
     usages = [answer.usage for answer in answers]
     usages += [answer.baseline.usage for answer in answers if answer.baseline is not None]
@@ -161,7 +162,8 @@ async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) ->
         worker.gate.is_shut = True
         use = worker.files.use(0)
         asking = [
-            asyncio.create_task(worker.serving.generate(_request(vectors=[use]))) for _ in range(3)
+            asyncio.create_task(answer_of(worker.serving, _request(vectors=[use])))
+            for _ in range(3)
         ]
         await worker.gate.take(1)
         shown = await _scraped(http)
