@@ -26,8 +26,7 @@ from vlibrary_client.answers import (
     Usage,
 )
 from vlibrary_client.arguments import Demonstrations, SteerOptions, VectorUse
-from vlibrary_client.async_client import AsyncClient
-from vlibrary_client.client import Client
+from vlibrary_client.client import AsyncClient, Client
 from vlibrary_client.errors import (
     BusyError,
     ConfigurationError,

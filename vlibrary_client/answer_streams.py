@@ -6,21 +6,19 @@ repeated.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
+from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
-from vlibrary_client.calls import Call
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
-from vlibrary_client.replies import Reply, error_from_reply
-from vlibrary_client.streaming import EventDecoder, ServerSentEvent
-from vlibrary_client.transport import AsyncTransport, SyncTransport, Tries
+from vlibrary_client.wire.replies import Call, Reply, error_from_reply
+from vlibrary_client.wire.retrying import Tries
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
-# The answer is one event, and the log-probabilities of thousands of tokens may be in it.
-MAX_ANSWER_BYTES: Final = 32 << 20
 _UNKNOWN_STATUS: Final = 500
 
 _ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
@@ -70,7 +68,6 @@ class _Reader:
     """What was read of a stream."""
 
     def __init__(self) -> None:
-        self._decoder = EventDecoder(max_bytes=MAX_ANSWER_BYTES)
         self._answer: Answer | None = None
 
     @property
@@ -84,14 +81,13 @@ class _Reader:
             raise VLibraryError("the answer is not complete: read the stream to its end first")
         return self._answer
 
-    def _take(self, chunk: bytes) -> Iterator[Delta]:
-        """The deltas that the chunk completes; after the answer nothing is read."""
-        for piece in map(read_answer_event, self._decoder.feed(chunk)):
-            if isinstance(piece, Answer):
-                self._answer = piece
-                return
-            if piece is not None:
-                yield piece
+    def _take(self, event: ServerSentEvent) -> Delta | None:
+        """The delta of an event; the answer is kept, other events say nothing."""
+        piece = read_answer_event(event)
+        if isinstance(piece, Answer):
+            self._answer = piece
+            return None
+        return piece
 
 
 class AnswerStream(_Reader):
@@ -134,10 +130,11 @@ class AnswerStream(_Reader):
         has_begun = False
         while True:
             try:
-                with transport.stream(call) as chunks:
+                with transport.events(call) as events:
                     has_begun = True
-                    for chunk in chunks:
-                        yield from self._take(chunk)
+                    for delta in map(self._take, events):
+                        if delta is not None:
+                            yield delta
                         if self._answer is not None:
                             return
                 raise _broken()
@@ -189,10 +186,11 @@ class AsyncAnswerStream(_Reader):
         has_begun = False
         while True:
             try:
-                async with transport.stream(call) as chunks:
+                async with transport.events(call) as events:
                     has_begun = True
-                    async for chunk in chunks:
-                        for delta in self._take(chunk):
+                    async for event in events:
+                        delta = self._take(event)
+                        if delta is not None:
                             yield delta
                         if self._answer is not None:
                             return

@@ -1,27 +1,172 @@
-"""The sync client of a VLibrary server.
+"""The clients of a VLibrary server; the async one has the same methods, to be awaited.
 
 with Client() as client:
-    dataset = client.datasets.upload("pictures/", name="colours")
-    job = client.train("colours", dataset, shots=16).wait(progress=True)
-    answer = client.steer.generate("What colour?", images=["a.png"], vector=job.vector)
+dataset = client.datasets.upload("pictures/", name="colours")
+job = client.train("colours", dataset, shots=16).wait(progress=True)
+answer = client.steer.generate("What colour?", images=["a.png"], vector=job.vector)
+
+async with AsyncClient() as client:
+answer = await client.steer.generate("What colour?", images=["a.png"], vector="auto")
 """
 
-from collections.abc import Sequence
-from typing import Any, Self
-from uuid import UUID
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Self, Unpack
 
 import httpx
 
 from vlibrary_client import queries, requests
-from vlibrary_client.arguments import DatasetRef
-from vlibrary_client.images import ImageSource
-from vlibrary_client.jobs import Job
-from vlibrary_client.resources import Datasets, Steering, Vectors
-from vlibrary_client.retrying import RetryPolicy
-from vlibrary_client.transport import Connection, SyncTransport
-from vlibrary_client.types import JobState, Page, Readiness, Retrieval
+from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
+from vlibrary_client.arguments import SteerOptions
+from vlibrary_client.jobs import AsyncJob, Job
+from vlibrary_client.requests import VectorFilters
+from vlibrary_client.types import JobRecord, Page, Vector
+from vlibrary_client.wire.connection import Connection
+from vlibrary_client.wire.endpoints import awaitable, awaitable_as, blocking, blocking_as
+from vlibrary_client.wire.retrying import RetryPolicy
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 DEFAULT_TIMEOUT_SECONDS = 150.0
+
+
+class Datasets:
+    """Data sets on the server."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    upload = blocking(requests.upload_dataset)
+    get = blocking(requests.get_dataset)
+    delete = blocking(requests.delete_dataset)
+    list = blocking(requests.list_datasets)
+
+
+class AsyncDatasets:
+    """Data sets on the server."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    upload = awaitable(requests.upload_dataset)
+    get = awaitable(requests.get_dataset)
+    delete = awaitable(requests.delete_dataset)
+    list = awaitable(requests.list_datasets)
+
+
+class Vectors:
+    """The library of vectors."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    get = blocking(requests.get_vector)
+    list = blocking(requests.list_vectors)
+    download = blocking(requests.download_vector)
+    upload = blocking(requests.upload_vector)
+    update = blocking(requests.update_vector)
+    delete = blocking(requests.delete_vector)
+    set_alias = blocking(requests.set_alias)
+
+    def iterate(self, **filters: Unpack[VectorFilters]) -> Iterator[Vector]:
+        """Every vector that matches the filters, fetched page by page.
+
+        Raises:
+            VLibraryError: The server refuses, or cannot be reached.
+        """
+        page = self.list(**filters)
+        yield from page
+        while page.next_cursor is not None:
+            page = self.list(cursor=page.next_cursor, **filters)
+            yield from page
+
+
+class AsyncVectors:
+    """The library of vectors."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    get = awaitable(requests.get_vector)
+    list = awaitable(requests.list_vectors)
+    download = awaitable(requests.download_vector)
+    upload = awaitable(requests.upload_vector)
+    update = awaitable(requests.update_vector)
+    delete = awaitable(requests.delete_vector)
+    set_alias = awaitable(requests.set_alias)
+
+    async def iterate(self, **filters: Unpack[VectorFilters]) -> AsyncIterator[Vector]:
+        """As `Vectors.iterate`."""
+        cursor: str | None = None
+        while True:
+            page = await self.list(cursor=cursor, **filters)
+            for vector in page:
+                yield vector
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+class Steering:
+    """Answers of the backbone, steered by vectors."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    generate = blocking(queries.generate)
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
+    ) -> AnswerStream:
+        """The answer to a prompt as it comes.
+
+        The request is sent with the first step of the iteration, which raises what `generate`
+        would; what goes wrong later is raised by the step that it hits.
+
+            with client.steer.stream("What colour?", vector="colours") as stream:
+                for delta in stream:
+                    print(delta.text, end="")
+            print(stream.answer.applied)
+
+        Args:
+            prompt: The question.
+            timeout: The longest silence of the server, in seconds.
+            **options: As for `generate`.
+        """
+        return AnswerStream(self._transport, queries.stream(prompt, timeout=timeout, **options))
+
+
+class AsyncSteering:
+    """Answers of the backbone, steered by vectors."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    generate = awaitable(queries.generate)
+
+    def stream(
+        self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
+    ) -> AsyncAnswerStream:
+        """As `Steering.stream`."""
+        make_call = partial(queries.stream, prompt, timeout=timeout, **options)
+        return AsyncAnswerStream(self._transport, make_call)
+
+
+def _job(record: JobRecord, transport: SyncTransport) -> Job:
+    return Job(record=record, transport=transport)
+
+
+def _jobs(page: Page[JobRecord], transport: SyncTransport) -> Page[Job]:
+    items = tuple(_job(record, transport) for record in page)
+    return Page(items=items, next_cursor=page.next_cursor)
+
+
+def _async_job(record: JobRecord, transport: AsyncTransport) -> AsyncJob:
+    return AsyncJob(record=record, transport=transport)
+
+
+def _async_jobs(page: Page[JobRecord], transport: AsyncTransport) -> Page[AsyncJob]:
+    items = tuple(_async_job(record, transport) for record in page)
+    return Page(items=items, next_cursor=page.next_cursor)
 
 
 class Client:
@@ -67,104 +212,58 @@ class Client:
         """Closes the connections."""
         self._transport.close()
 
-    def train(
+    train = blocking_as(_job, queries.train)
+    job = blocking_as(_job, queries.get_job)
+    jobs = blocking_as(_jobs, queries.list_jobs)
+    retrieve = blocking(queries.retrieve)
+    ready = blocking(queries.ready)
+
+
+class AsyncClient:
+    """As `Client`; use it in an `async with` block, or `aclose` it.
+
+    Args:
+        base_url: As for `Client`.
+        api_key: As for `Client`.
+        timeout: As for `Client`.
+        max_retries: As for `Client`.
+        transport: Replaces the network, for tests.
+    """
+
+    def __init__(
         self,
-        name: str,
-        dataset: DatasetRef,
+        base_url: str | None = None,
         *,
-        split: str | None = None,
-        shots: int = 16,
-        description: str = "",
-        tags: Sequence[str] = (),
-        **config: Any,  # noqa: ANN401 - the server checks names and bounds
-    ) -> Job:
-        """Queues the training of the next version of `name`.
-
-        Args:
-            name: What the vector will be called.
-            dataset: A data set, its id or its name.
-            split: Which part of the data set; not needed where one is called train.
-            shots: How many demonstrations the vector shall stand for.
-            description: What the vector is for.
-            tags: Words to find it by.
-            **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
-
-        Raises:
-            NotFoundError: There is no such data set.
-            InvalidInputError: A setting is unknown or out of bounds.
-        """
-        call = requests.train(
-            name,
-            dataset,
-            split=split,
-            shots=shots,
-            description=description,
-            tags=tags,
-            config=config,
+        api_key: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        max_retries: int = 4,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        connection = Connection(
+            base_url=base_url,
+            api_key=api_key,
+            timeout_seconds=timeout,
+            policy=RetryPolicy(max_retries=max_retries),
         )
-        return Job(record=self._transport.send(call), transport=self._transport)
+        self._transport = AsyncTransport(connection, transport=transport)
+        self.datasets = AsyncDatasets(self._transport)
+        self.vectors = AsyncVectors(self._transport)
+        self.steer = AsyncSteering(self._transport)
 
-    def job(self, job_id: UUID | str) -> Job:
-        """A training job by id.
+    async def __aenter__(self) -> Self:
+        """Returns the client itself."""
+        return self
 
-        Raises:
-            NotFoundError: There is none.
-        """
-        record = self._transport.send(requests.get_job(UUID(str(job_id))))
-        return Job(record=record, transport=self._transport)
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the connections."""
+        await self.aclose()
 
-    def jobs(
-        self, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page[Job]:
-        """One page of the training jobs, newest first.
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._transport.aclose()
 
-        Raises:
-            VLibraryError: The server refuses, or cannot be reached.
-        """
-        page = self._transport.send(requests.list_jobs(state=state, limit=limit, cursor=cursor))
-        jobs = tuple(Job(record=record, transport=self._transport) for record in page.items)
-        return Page(items=jobs, next_cursor=page.next_cursor)
-
-    def retrieve(
-        self,
-        *,
-        image: ImageSource | None = None,
-        text: str | None = None,
-        embedding: Sequence[float] | None = None,
-        k: int = 5,
-        backbone: str | None = None,
-        min_epoch: int | None = None,
-        include_collapsed: bool = False,
-    ) -> Retrieval:
-        """Vectors that fit a query, best first; it abstains when none fits.
-
-        Args:
-            image: The query's image.
-            text: The query's question.
-            embedding: A ready embedding of the query instead of the two.
-            k: How many vectors at most.
-            backbone: The fingerprint they must belong to; the serving one by default.
-            min_epoch: Wait until the index has seen this change.
-            include_collapsed: Also find those that are unproven, ineffective or collapsed.
-
-        Raises:
-            InvalidInputError: Neither an image, a text nor an embedding is given.
-        """
-        call = queries.retrieve(
-            image=image,
-            text=text,
-            embedding=embedding,
-            k=k,
-            backbone=backbone,
-            min_epoch=min_epoch,
-            include_collapsed=include_collapsed,
-        )
-        return self._transport.send(call)
-
-    def ready(self) -> Readiness:
-        """Whether the service can take requests, part by part.
-
-        Raises:
-            ConnectionFailedError: It does not answer at all.
-        """
-        return self._transport.send(queries.ready())
+    train = awaitable_as(_async_job, queries.train)
+    job = awaitable_as(_async_job, queries.get_job)
+    jobs = awaitable_as(_async_jobs, queries.list_jobs)
+    retrieve = awaitable(queries.retrieve)
+    ready = awaitable(queries.ready)

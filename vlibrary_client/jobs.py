@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from vlibrary_client import requests
+from vlibrary_client import queries
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
-from vlibrary_client.progress import OnProgress, progress_reporter
-from vlibrary_client.reports import print_report
-from vlibrary_client.streaming import async_job_events, job_events
-from vlibrary_client.transport import AsyncTransport, SyncTransport
+from vlibrary_client.job_events import async_job_events, job_events
+from vlibrary_client.reports import OnProgress, print_report, progress_reporter
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ class Job(_Handle):
         Raises:
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=self.transport.send(requests.get_job(self.id)))
+        return replace(self, record=self.transport.send(queries.get_job(self.id)))
 
     def cancel(self) -> "Job":
         """Asks the job to stop; it does so at its next step.
@@ -113,7 +112,7 @@ class Job(_Handle):
             ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=self.transport.send(requests.cancel_job(self.id)))
+        return replace(self, record=self.transport.send(queries.cancel_job(self.id)))
 
     def events(self, *, after: int = 0) -> Generator[JobEvent, None, None]:
         """What happens to the job, from its beginning or after event number `after`.
@@ -168,7 +167,7 @@ class AsyncJob(_Handle):
         Raises:
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=await self.transport.send(requests.get_job(self.id)))
+        return replace(self, record=await self.transport.send(queries.get_job(self.id)))
 
     async def cancel(self) -> "AsyncJob":
         """Asks the job to stop; it does so at its next step.
@@ -177,7 +176,7 @@ class AsyncJob(_Handle):
             ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=await self.transport.send(requests.cancel_job(self.id)))
+        return replace(self, record=await self.transport.send(queries.cancel_job(self.id)))
 
     def events(self, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """What happens to the job, from its beginning or after event number `after`.

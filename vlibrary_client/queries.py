@@ -1,12 +1,17 @@
-"""The requests that ask the backbone or the index, as values; no I/O but reading image files."""
+"""Requests that make the backbone work, to train, to find, to answer, as values.
 
+Nothing is sent here, and no file read but images. As in `requests`, methods are made of these.
+"""
+
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Unpack
 from uuid import UUID
 
 from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
+    DatasetRef,
     Demonstrations,
     SteerOptions,
     VectorChoice,
@@ -14,14 +19,92 @@ from vlibrary_client.arguments import (
     dataset_text,
     vector_text,
 )
-from vlibrary_client.calls import Call
 from vlibrary_client.images import ImageSource, image_text
-from vlibrary_client.replies import json_reader
-from vlibrary_client.types import Readiness, Retrieval, VectorName
+from vlibrary_client.types import JobRecord, JobState, Page, Readiness, Retrieval, VectorName
+from vlibrary_client.wire.replies import Call, json_reader
 
 _READ_ANSWER = json_reader(Answer)
+_READ_JOB = json_reader(JobRecord)
+_READ_JOBS = json_reader(Page[JobRecord])
 _READ_READINESS = json_reader(Readiness)
 _READ_RETRIEVAL = json_reader(Retrieval)
+
+
+def train(
+    name: str,
+    dataset: DatasetRef,
+    *,
+    split: str | None = None,
+    shots: int = 16,
+    description: str = "",
+    tags: Sequence[str] = (),
+    **config: Any,  # noqa: ANN401 - the server checks names and bounds
+) -> Call[JobRecord]:
+    """Queues the training of the next version of `name`.
+
+    Args:
+        name: What the vector will be called.
+        dataset: A data set, its id or its name.
+        split: Which part of the data set; not needed where one is called train.
+        shots: How many demonstrations the vector shall stand for.
+        description: What the vector is for.
+        tags: Words to find it by.
+        **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
+
+    Raises:
+        NotFoundError: There is no such data set.
+        InvalidInputError: A setting is unknown or out of bounds.
+    """
+    return Call(
+        method="POST",
+        path="/train",
+        read=_READ_JOB,
+        is_repeatable=True,
+        body={
+            "name": name,
+            "dataset": dataset_text(dataset),
+            **({} if split is None else {"split": split}),
+            "shots": shots,
+            "config": config,
+            "description": description,
+            "tags": list(tags),
+        },
+        # Makes a repeated send harmless.
+        headers={"idempotency-key": str(uuid.uuid4())},
+    )
+
+
+def get_job(job_id: UUID | str) -> Call[JobRecord]:
+    """A training job by id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    path = f"/train/{UUID(str(job_id))}"
+    return Call(method="GET", path=path, read=_READ_JOB, is_repeatable=True)
+
+
+def list_jobs(
+    *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+) -> Call[Page[JobRecord]]:
+    """One page of the training jobs, newest first.
+
+    Raises:
+        VLibraryError: The server refuses, or cannot be reached.
+    """
+    query = {"state": state, "limit": limit, "cursor": cursor}
+    return Call(
+        method="GET",
+        path="/train",
+        read=_READ_JOBS,
+        is_repeatable=True,
+        query={name: value for name, value in query.items() if value is not None},
+    )
+
+
+def cancel_job(job_id: UUID) -> Call[JobRecord]:
+    """Asks a job to stop; too late is a conflict."""
+    return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
 
 
 def retrieve(
@@ -34,7 +117,20 @@ def retrieve(
     min_epoch: int | None = None,
     include_collapsed: bool = False,
 ) -> Call[Retrieval]:
-    """Looks for vectors that fit an image, a text, both, or a ready embedding."""
+    """Vectors that fit a query, best first; it abstains when none fits.
+
+    Args:
+        image: The query's image.
+        text: The query's question.
+        embedding: A ready embedding of the query instead of the two.
+        k: How many vectors at most.
+        backbone: The fingerprint they must belong to; the serving one by default.
+        min_epoch: Wait until the index has seen this change.
+        include_collapsed: Also find those that are unproven, ineffective or collapsed.
+
+    Raises:
+        InvalidInputError: Neither an image, a text nor an embedding is given.
+    """
     return Call(
         method="POST",
         path="/retrieve",
@@ -65,21 +161,25 @@ def _vector_json(vector: VectorChoice) -> Any:  # noqa: ANN401 - JSON of one of 
 def _demonstrations_json(demonstrations: Demonstrations | None) -> dict[str, Any] | None:
     if demonstrations is None:
         return None
-    return {
-        "dataset": dataset_text(demonstrations.dataset),
-        "shots": demonstrations.shots,
-        "selection": demonstrations.selection,
-        "seed": demonstrations.seed,
-    }
+    return {**asdict(demonstrations), "dataset": dataset_text(demonstrations.dataset)}
 
 
 def generate(
-    prompt: str, options: SteerOptions, *, timeout_seconds: float | None = None
+    prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
 ) -> Call[Answer]:
-    """Answers a prompt, steered by the vectors chosen.
+    """The answer to a prompt.
+
+    Args:
+        prompt: The question.
+        timeout: How long to wait, in seconds.
+        **options: Images, vectors and settings; see `SteerOptions`.
 
     Raises:
+        NotFoundError: There is no such vector.
+        IncompatibleBackboneError: The vector belongs to another backbone.
+        SteeringError: The vector could not be shown to have been applied.
         TypeError: There is no such option.
+        VLibraryError: The server refuses, or cannot be reached.
     """
     unknown = sorted(set(options) - set(SteerOptions.__annotations__))
     if unknown:
@@ -94,7 +194,7 @@ def generate(
         read=_READ_ANSWER,
         is_repeatable=True,
         body=body,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=timeout,
     )
 
 
@@ -108,16 +208,20 @@ _CONVERTED: Mapping[str, Callable[[Any], Any]] = {
 
 
 def stream(
-    prompt: str, options: SteerOptions, *, timeout_seconds: float | None = None
+    prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
 ) -> Call[Answer]:
     """As `generate`, with the answer as events; the timeout is for the silence between two."""
-    call = generate(prompt, options, timeout_seconds=timeout_seconds)
+    call = generate(prompt, timeout=timeout, **options)
     body = {**(call.body or {}), "stream": True}
     return replace(call, body=body, headers={"accept": "text/event-stream"})
 
 
 def ready() -> Call[Readiness]:
-    """Whether the service can take requests; an unready service is an answer, not an error."""
+    """Whether the service can take requests, part by part; being unready is no error.
+
+    Raises:
+        ConnectionFailedError: It does not answer at all.
+    """
     return Call(
         method="GET",
         path="/readyz",

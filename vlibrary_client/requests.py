@@ -1,14 +1,12 @@
-"""Every request of the api as a value; no I/O.
+"""Requests about what is stored, data sets and vectors, as values; nothing is sent here.
 
-The sync and the async client send the same `Call`s, so they cannot differ in what they ask.
+The methods of the sync and the async client are made of these functions, documentation included.
 """
 
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
-from uuid import UUID
 
 from vlibrary_client.arguments import (
     DatasetRef,
@@ -16,17 +14,16 @@ from vlibrary_client.arguments import (
     dataset_text,
     vector_text,
 )
-from vlibrary_client.calls import Call
-from vlibrary_client.replies import json_reader, read_bytes, read_nothing
+from vlibrary_client.layouts.packing import parquet_file
+from vlibrary_client.layouts.sources import DatasetSource
 from vlibrary_client.types import (
     Alias,
     Dataset,
-    JobRecord,
-    JobState,
     Page,
     Vector,
     VectorStatus,
 )
+from vlibrary_client.wire.replies import Call, Reply, json_reader, read_bytes, read_nothing
 
 OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -37,8 +34,6 @@ UPLOAD_TIMEOUT_SECONDS = 960.0
 _READ_ALIAS = json_reader(Alias)
 _READ_DATASET = json_reader(Dataset)
 _READ_DATASETS = json_reader(Page[Dataset])
-_READ_JOB = json_reader(JobRecord)
-_READ_JOBS = json_reader(Page[JobRecord])
 _READ_VECTOR = json_reader(Vector)
 _READ_VECTORS = json_reader(Page[Vector])
 
@@ -52,14 +47,35 @@ def _segment(text: str) -> str:
 
 
 def upload_dataset(
-    path: Path,
+    source: DatasetSource,
     *,
     name: str,
     description: str = "",
+    columns: Mapping[str, str] | None = None,
     skip_bad: bool = False,
     text_only: bool = False,
 ) -> Call[Dataset]:
-    """Stores the data set at `path`; the same items again are the same data set."""
+    """Stores a folder, a file, or an iterable of items as a data set.
+
+    Every layout of `vlibrary_client.layouts` is understood. A folder usually has a
+    `metadata.jsonl` beside its images, with lines such as
+    `{"file_name": "a.png", "question": "What colour?", "answer": "red"}` (or `answers`, a
+    list). Items of an iterable are mappings with `image` (a Pillow image, encoded bytes or a
+    path), `question`, and `answer` or `answers`. Uploading the same items again finds the
+    same data set. `report` of what comes back tells what was found.
+
+    Args:
+        source: What is to be stored.
+        name: What it will be called.
+        description: Text for people.
+        columns: Which of the source's columns is which, such as `{"question": "problem"}`.
+        skip_bad: Leave out rows that cannot be used, rather than refuse the source.
+        text_only: Take rows without a picture as items of text alone.
+
+    Raises:
+        InvalidDatasetError: The source cannot be read, or the server refuses its content.
+        VLibraryError: The server refuses, or cannot be reached.
+    """
     return Call(
         method="POST",
         path="/datasets",
@@ -71,14 +87,18 @@ def upload_dataset(
             skip_bad="true" if skip_bad else None,
             text_only="true" if text_only else None,
         ),
-        content=path,
+        packing=parquet_file(source, columns=columns, skip_bad=skip_bad),
         headers={"content-type": PARQUET},
         timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
     )
 
 
 def get_dataset(dataset: DatasetRef) -> Call[Dataset]:
-    """One data set by id or name."""
+    """One data set by id or name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
     path = f"/datasets/{_segment(dataset_text(dataset))}"
     return Call(method="GET", path=path, read=_READ_DATASET, is_repeatable=True)
 
@@ -94,95 +114,76 @@ def list_datasets(*, limit: int = 50, cursor: str | None = None) -> Call[Page[Da
     )
 
 
-def train(
-    name: str,
-    dataset: DatasetRef,
-    *,
-    split: str | None = None,
-    shots: int = 16,
-    description: str = "",
-    tags: Sequence[str] = (),
-    config: Mapping[str, Any] | None = None,
-) -> Call[JobRecord]:
-    """Queues a training job; the key in its headers makes a repeated send harmless."""
-    return Call(
-        method="POST",
-        path="/train",
-        read=_READ_JOB,
-        is_repeatable=True,
-        body={
-            "name": name,
-            "dataset": dataset_text(dataset),
-            **_present(split=split),
-            "shots": shots,
-            "config": dict(config or {}),
-            "description": description,
-            "tags": list(tags),
-        },
-        headers={"idempotency-key": str(uuid.uuid4())},
-    )
+def delete_dataset(dataset: DatasetRef) -> Call[None]:
+    """Deletes a data set and its file; vectors that were trained on it stay.
 
-
-def get_job(job_id: UUID) -> Call[JobRecord]:
-    """One training job."""
-    return Call(method="GET", path=f"/train/{job_id}", read=_READ_JOB, is_repeatable=True)
-
-
-def list_jobs(
-    *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
-) -> Call[Page[JobRecord]]:
-    """One page of the training jobs, newest first."""
-    return Call(
-        method="GET",
-        path="/train",
-        read=_READ_JOBS,
-        is_repeatable=True,
-        query=_present(state=state, limit=limit, cursor=cursor),
-    )
-
-
-def cancel_job(job_id: UUID) -> Call[JobRecord]:
-    """Asks a job to stop; too late is a conflict."""
-    return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
+    Raises:
+        NotFoundError: There is none.
+        ConflictError: A training that has not ended needs it.
+    """
+    path = get_dataset(dataset).path
+    return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
 
 
 def get_vector(ref: VectorRef) -> Call[Vector]:
-    """One version of a vector, with its evaluations."""
+    """One version by id, `name` (the latest), `name@version` or `name@alias`.
+
+    Raises:
+        NotFoundError: There is none.
+    """
     path = f"/vectors/{_segment(vector_text(ref))}"
     return Call(method="GET", path=path, read=_READ_VECTOR, is_repeatable=True)
 
 
+class VectorFilters(TypedDict, total=False):
+    """What vectors are listed; all of what is given must hold."""
+
+    name: str | None
+    tag: str | None
+    backbone: str | None
+    status: VectorStatus | None
+
+
 def list_vectors(
-    *,
-    name: str | None = None,
-    tag: str | None = None,
-    backbone: str | None = None,
-    status: VectorStatus | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
+    *, limit: int = 50, cursor: str | None = None, **filters: Unpack[VectorFilters]
 ) -> Call[Page[Vector]]:
-    """One page of the vectors, newest first, that match every filter given."""
+    """One page of the vectors that match every filter given, newest first."""
     return Call(
         method="GET",
         path="/vectors",
         read=_READ_VECTORS,
         is_repeatable=True,
-        query=_present(
-            name=name, tag=tag, backbone=backbone, status=status, limit=limit, cursor=cursor
-        ),
+        query=_present(**filters, limit=limit, cursor=cursor),
     )
 
 
-def download_vector(ref: VectorRef) -> Call[bytes]:
-    """The stored file, checked against the digest that the server announces."""
+def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
+    """The vector's file, checked against its digest; also written to `to` when given.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        CorruptDataError: The bytes are not those that were stored.
+    """
+
+    def read(reply: Reply) -> bytes:
+        content = read_bytes(reply)
+        if to is not None:
+            to.write_bytes(content)
+        return content
+
     path = f"/vectors/{_segment(vector_text(ref))}/file"
-    return Call(method="GET", path=path, read=read_bytes, is_repeatable=True)
+    return Call(method="GET", path=path, read=read, is_repeatable=True)
 
 
 def upload_vector(
     content: bytes | Path, *, name: str, description: str = "", tags: Sequence[str] = ()
 ) -> Call[Vector]:
-    """Imports an M2IV file as the next version of `name`."""
+    """Imports an M2IV file as the next version of `name`.
+
+    Raises:
+        InvalidVectorFileError: The bytes are no M2IV file.
+        IncompatibleBackboneError: No backbone that the server knows made it.
+    """
     return Call(
         method="POST",
         path="/vectors",
@@ -201,7 +202,11 @@ def update_vector(
     tags: Sequence[str] | None = None,
     status: VectorStatus | None = None,
 ) -> Call[Vector]:
-    """Changes what is said about a version; what is not given stays."""
+    """Changes what is said about a version; what is not given stays.
+
+    Raises:
+        NotFoundError: There is no such vector.
+    """
     return Call(
         method="PATCH",
         path=f"/vectors/{_segment(vector_text(ref))}",
@@ -213,14 +218,13 @@ def update_vector(
     )
 
 
-def delete_dataset(dataset: DatasetRef) -> Call[None]:
-    """Takes a data set and its file out of the library."""
-    path = get_dataset(dataset).path
-    return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
-
-
 def delete_vector(ref: VectorRef) -> Call[None]:
-    """Takes a version out of the library."""
+    """Takes a version out of the library.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        ConflictError: An alias other than `latest` points at it.
+    """
     path = f"/vectors/{_segment(vector_text(ref))}"
     return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
 
@@ -228,7 +232,19 @@ def delete_vector(ref: VectorRef) -> Call[None]:
 def set_alias(
     name: str, alias: str, version: int, *, expected_version: int | None = None
 ) -> Call[Alias]:
-    """Points an alias at a version, if it still points where the caller believes."""
+    """Points `name@alias` at a version.
+
+    Args:
+        name: The vector's name.
+        alias: The movable name, such as `prod`.
+        version: Where it shall point.
+        expected_version: Where it must point now for the change to happen; 0 means that it
+            must not exist yet.
+
+    Raises:
+        ConflictError: It points elsewhere.
+        NotFoundError: There is no such version.
+    """
     return Call(
         method="PUT",
         path=f"/vectors/{_segment(name)}/aliases/{_segment(alias)}",

@@ -52,7 +52,7 @@ def train(
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import encode_result
-    from vlibrary_client.progress import progress_reporter
+    from vlibrary_client.reports import progress_reporter
 
     config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
     examples = load_local(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from vlibrary_client.uploads import write_parquet
+from vlibrary_client.layouts.packing import write_parquet
 
 OCTETS = {"content-type": "application/octet-stream"}
 

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
+from httpx_sse import EventSource
+
 from app.rpc.client import WorkerClient
 from tests.fakes.live_server import serving
 from tests.fakes.worker import FakeWorker
-from vlibrary_client.streaming import EventDecoder
 
 
 def events_in(body: bytes) -> list[tuple[str, Any]]:
     """Kinds and contents of a body's events; text that is no JSON stays text."""
-    return [(event.event, _content(event.data)) for event in EventDecoder().feed(body)]
+    sent = httpx.Response(200, content=body, headers={"content-type": "text/event-stream"})
+    events = EventSource(sent).iter_sse()
+    return [(event.event, _content(event.data)) for event in events if event.data]
 
 
 def _content(data: str) -> Any:  # noqa: ANN401 - any JSON

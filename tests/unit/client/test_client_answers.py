@@ -22,7 +22,7 @@ from vlibrary_client import (
     WorkerUnavailableError,
 )
 from vlibrary_client.arguments import SteerOptions
-from vlibrary_client.transport import AsyncTransport, SyncTransport
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 pytestmark = pytest.mark.anyio
 

@@ -34,9 +34,9 @@ def test_the_client_alone_is_a_distribution_without_the_server(tmp_path: Path) -
         }
     packages = {name.partition("/")[0] for name in names if "dist-info" not in name}
     assert packages == {"vlibrary_client"}
-    modules = {path.name for path in (ROOT / "vlibrary_client").glob("*.py")}
-    assert {f"vlibrary_client/{name}" for name in modules | {"py.typed"}} <= set(names)
-    assert required == {"httpx", "pillow", "pyarrow", "pydantic", "rich"}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vlibrary_client").rglob("*.py")}
+    assert modules | {"vlibrary_client/py.typed"} <= set(names)
+    assert required == {"httpx", "httpx-sse", "pillow", "pyarrow", "pydantic", "rich"}
     assert not required & SERVER_ONLY
 
 

@@ -17,13 +17,14 @@ from vlibrary_client import (
     VLibraryError,
     WaitTimeoutError,
 )
-from vlibrary_client.progress import OnProgress, progress_reporter
+from vlibrary_client.reports import OnProgress, progress_reporter
 
 PROGRESS = (
     b'id: 2\nevent: progress\ndata: {"phase": "student", "step": 3, "num_steps": 9, '
     b'"losses": {"total": 0.5}, "held_out_accuracy": 0.75}\n\n'
 )
 DONE = b'id: 3\nevent: state\ndata: {"state": "succeeded"}\n\n'
+EVENTS = {"content-type": "text/event-stream"}
 BOTH = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
@@ -40,7 +41,7 @@ class JobServer:
     def answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/events"):
             self.heard = True
-            return httpx.Response(200, stream=Pieces(PROGRESS, DONE))
+            return httpx.Response(200, stream=Pieces(PROGRESS, DONE), headers=EVENTS)
         if request.url.path.endswith("/cancel"):
             self.cancelled = True
         state = self.end if self.heard else "running"
@@ -125,7 +126,7 @@ def silent_server() -> ScriptedServer:
         silence = request.extensions["timeout"]["read"]
         if silence < 1:
             raise httpx.ReadTimeout("silence")
-        return httpx.Response(200, stream=Pieces(b": ping\n\n"))
+        return httpx.Response(200, stream=Pieces(b": ping\n\n"), headers=EVENTS)
 
     return ScriptedServer([answer])
 

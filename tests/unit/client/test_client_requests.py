@@ -27,8 +27,14 @@ from vlibrary_client import (
     VectorUse,
 )
 from vlibrary_client.arguments import VectorChoice
-from vlibrary_client.async_resources import AsyncDatasets, AsyncSteering, AsyncVectors
-from vlibrary_client.resources import Datasets, Steering, Vectors
+from vlibrary_client.client import (
+    AsyncDatasets,
+    AsyncSteering,
+    AsyncVectors,
+    Datasets,
+    Steering,
+    Vectors,
+)
 
 VECTORS_PAGE = {"items": [vector_json()], "next_cursor": None}
 RETRIEVAL = {
@@ -211,7 +217,9 @@ def test_a_result_steers_as_exactly_its_version() -> None:
         vector = client.vectors.get("colours")
         dataset = client.datasets.get("colours")
         client.steer.generate(
-            "q", vector=vector, demonstrations=Demonstrations(dataset=dataset, shots=4)
+            "q",
+            vector=vector,
+            demonstrations=Demonstrations(dataset=dataset, shots=4, split="validation"),
         )
     assert server.json()["vector"] == VECTOR_ID
     assert server.json()["demonstrations"] == {
@@ -219,6 +227,7 @@ def test_a_result_steers_as_exactly_its_version() -> None:
         "shots": 4,
         "selection": "random",
         "seed": 0,
+        "split": "validation",
     }
 
 

@@ -24,9 +24,9 @@ from vlibrary_client import (
     UnavailableError,
     VLibraryError,
 )
-from vlibrary_client.replies import Reply
-from vlibrary_client.retrying import RetryPolicy
-from vlibrary_client.transport import AsyncTransport, SyncTransport
+from vlibrary_client.wire.replies import Reply
+from vlibrary_client.wire.retrying import RetryPolicy
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
 @pytest.fixture

@@ -1,28 +1,25 @@
 import itertools
 import json
+import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
+from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.scripted_server import JOB_ID, Pieces, Scripted, ScriptedServer, job_json, problem
-from vlibrary_client import AsyncClient, Client, ConnectionFailedError, InvalidResponseError
-from vlibrary_client.errors import NotFoundError
-from vlibrary_client.streaming import (
-    MAX_EVENT_BYTES,
-    MAX_SILENT_RECONNECTS,
-    EventDecoder,
-    ServerSentEvent,
-    read_job_event,
+from vlibrary_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailedError,
+    InvalidResponseError,
+    WaitTimeoutError,
 )
-from vlibrary_client.transport import AsyncTransport, SyncTransport
-
-STREAM = b': hi\r\nid: 7\nevent: progress\r\ndata: {"a":\rdata: 1}\n\nid: 8\ndata:x\n\n\n'
-EVENTS = [
-    ServerSentEvent(id="7", event="progress", data='{"a":\n1}'),
-    ServerSentEvent(id="8", event="message", data="x"),
-]
+from vlibrary_client.errors import NotFoundError
+from vlibrary_client.job_events import MAX_SILENT_RECONNECTS, read_job_event
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
 @pytest.fixture(autouse=True)
@@ -32,29 +29,6 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(SyncTransport, "sleep", lambda _self, _seconds: None)
     monkeypatch.setattr(AsyncTransport, "sleep", at_once)
-
-
-@given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=8))
-def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> None:
-    decoder = EventDecoder()
-    edges = [0, *sorted(cuts), len(STREAM)]
-    found = [
-        event
-        for start, end in itertools.pairwise(edges)
-        for event in decoder.feed(STREAM[start:end])
-    ]
-    assert found == EVENTS
-
-
-def test_only_the_three_line_ends_of_the_standard_end_a_line() -> None:
-    (event,) = EventDecoder().feed("data: a\u2028b\x0bc\n\n".encode())
-    assert event.data == "a\u2028b\x0bc"
-
-
-def test_an_endless_event_is_refused() -> None:
-    decoder = EventDecoder()
-    with pytest.raises(InvalidResponseError, match="larger than"):
-        decoder.feed(b"data: " + b"x" * (MAX_EVENT_BYTES + 1))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +83,46 @@ async def collect(answers: list[Scripted], *, kind: str) -> tuple[list[int], Scr
 
 
 BOTH = pytest.mark.parametrize("kind", ["sync", "async"])
+# All three line ends of the standard, one that only Unicode calls so, and a comment behind an id.
+SENT = (
+    b': hi\r\nid: 1\nevent: progress\r\ndata: {"phase": "a\xe2\x80\xa8b",\rdata: "step": 1, '
+    b'"num_steps": 9}\n\n: ping\n\nid:2\r\nevent:state\r\ndata:{"state": "failed"}\r\n\r\n'
+)
+
+
+@given(cuts=st.lists(st.integers(0, len(SENT)), max_size=8))
+def test_events_do_not_depend_on_where_the_bytes_are_cut(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(SENT)]
+    pieces = [SENT[start:end] for start, end in itertools.pairwise(edges)]
+    server = ScriptedServer([job(), stream(*pieces)])
+    with Client(transport=server.transport) as client:
+        first, last = client.job(JOB_ID).events()
+    assert first.progress is not None
+    assert (first.sequence, first.progress.phase) == (1, "a\u2028b")
+    assert (last.sequence, last.state) == (2, "failed")
+
+
+def test_pings_do_not_keep_one_waiting_beyond_the_deadline() -> None:
+    def pings() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.005)
+            yield b": ping\n\n"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return job()
+        return httpx.Response(200, content=pings(), headers={"content-type": "text/event-stream"})
+
+    transport = ScriptedServer([answer]).transport
+    with Client(transport=transport) as client, pytest.raises(WaitTimeoutError):
+        client.job(JOB_ID).wait(timeout=0.05)
+
+
+@BOTH
+@pytest.mark.anyio
+async def test_an_answer_that_is_no_stream_of_events_is_refused(kind: str) -> None:
+    with pytest.raises(InvalidResponseError, match="text/event-stream"):
+        await collect([httpx.Response(200, text="<html>")], kind=kind)
 
 
 @BOTH

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from vlibrary_client import InvalidDatasetError, InvalidImageError
-from vlibrary_client import uploads as uploads_module
 from vlibrary_client.images import image_bytes, image_text
+from vlibrary_client.layouts import packing
+from vlibrary_client.layouts.packing import METADATA_FILE, parquet_file, write_parquet
 from vlibrary_client.layouts.sources import DatasetSource
-from vlibrary_client.uploads import METADATA_FILE, parquet_file, write_parquet
 
 
 def picture(mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -117,7 +117,7 @@ def test_the_temporary_file_goes_away() -> None:
 def test_many_items_are_written_in_small_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads_module, "BATCH_ITEMS", 10)
+    monkeypatch.setattr(packing, "BATCH_ITEMS", 10)
     items = ({"image": png(), "question": f"q{i}", "answer": "a"} for i in range(25))
     assert write_parquet(items, tmp_path / "d.parquet") == 25
     file = pq.ParquetFile(tmp_path / "d.parquet")
@@ -126,7 +126,7 @@ def test_many_items_are_written_in_small_groups(
 
 
 def test_large_images_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads_module, "BATCH_BYTES", 2 * len(png()))
+    monkeypatch.setattr(packing, "BATCH_BYTES", 2 * len(png()))
     items = [{"image": png(), "question": f"q{i}", "answer": "a"} for i in range(3)]
     write_parquet(items, tmp_path / "d.parquet")
     assert pq.ParquetFile(tmp_path / "d.parquet").num_row_groups == 2

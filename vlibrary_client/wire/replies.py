@@ -1,10 +1,12 @@
-"""Reads answers of a VLibrary server: results, files, and errors as exceptions; no I/O."""
+"""What a request is and how its answer is read: results, files, errors as exceptions; no I/O."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -58,6 +60,31 @@ class Reply:
         except (KeyError, ValueError):
             return None
         return seconds if 0 <= seconds < float("inf") else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One request and the reader of its answer.
+
+    Attributes:
+        is_repeatable: Sending it twice has the effect of sending it once.
+        content: A body of raw bytes, or the file that holds them.
+        packing: Makes the file of `content` for as long as the call takes.
+        timeout_seconds: How long the answer may take; `None` for the client's default.
+        answer_statuses: Statuses of 400 and above that carry a result and no error.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Reply], T]
+    is_repeatable: bool
+    query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    content: bytes | Path | None = None
+    packing: AbstractContextManager[Path] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float | None = None
+    answer_statuses: frozenset[int] = frozenset()
 
 
 def read_json(reply: Reply, adapter: TypeAdapter[T]) -> T:

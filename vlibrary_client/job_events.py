@@ -1,21 +1,17 @@
-"""Server-sent events: a decoder of the wire format, and job events that survive lost connections.
-
-Source: the event stream format of the HTML standard, section 9.2.6. Lines end at LF, CR LF or CR
-only; other line separators of Unicode are ordinary text.
-"""
+"""The events of a training job, across lost connections."""
 
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
-from vlibrary_client import requests
-from vlibrary_client.calls import Call
+from vlibrary_client import queries
 from vlibrary_client.errors import (
     ConnectionFailedError,
     InvalidResponseError,
@@ -23,87 +19,16 @@ from vlibrary_client.errors import (
     UnavailableError,
     VLibraryError,
 )
-from vlibrary_client.replies import read_nothing
-from vlibrary_client.transport import STREAM_SILENCE_SECONDS, AsyncTransport, SyncTransport
 from vlibrary_client.types import FINAL_STATES, JobEvent, JobState, Progress
+from vlibrary_client.wire.replies import Call, read_nothing
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
-MAX_EVENT_BYTES = 1 << 20
+STREAM_SILENCE_SECONDS = 60.0
 MAX_SILENT_RECONNECTS = 30
 RECONNECT_DELAY_SECONDS = 1.0
 
 _PROGRESS: TypeAdapter[Progress] = TypeAdapter(Progress)
 _STATE: TypeAdapter[JobState] = TypeAdapter(JobState)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSentEvent:
-    """One dispatched event; `id` is the last id seen up to it."""
-
-    data: str
-    event: str = "message"
-    id: str = ""
-
-
-@dataclass(slots=True)
-class EventDecoder:
-    """Turns chunks of bytes, cut anywhere, into events."""
-
-    max_bytes: int = MAX_EVENT_BYTES
-    _buffer: bytearray = field(default_factory=bytearray)
-    _data: list[str] = field(default_factory=list)
-    _event: str = ""
-    _id: str = ""
-
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events that the chunk completes.
-
-        Raises:
-            InvalidResponseError: An event is larger than `max_bytes`.
-        """
-        self._buffer += chunk
-        events = [event for line in self._lines() if (event := self._take(line)) is not None]
-        if len(self._buffer) + sum(map(len, self._data)) > self.max_bytes:
-            raise InvalidResponseError(f"an event is larger than {self.max_bytes} bytes")
-        return events
-
-    def _lines(self) -> Iterator[str]:
-        while (end := self._line_end()) is not None:
-            text_end, next_start = end
-            line = bytes(self._buffer[:text_end])
-            del self._buffer[:next_start]
-            yield line.decode("utf-8", errors="replace")
-
-    def _line_end(self) -> tuple[int, int] | None:
-        ends = [index for mark in b"\r\n" if (index := self._buffer.find(mark)) >= 0]
-        if not ends:
-            return None
-        end = min(ends)
-        if self._buffer[end] != ord("\r"):
-            return end, end + 1
-        if end + 1 == len(self._buffer):
-            # The LF of a CR LF may be in the next chunk.
-            return None
-        return end, end + 2 if self._buffer[end + 1] == ord("\n") else end + 1
-
-    def _take(self, line: str) -> ServerSentEvent | None:
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "data":
-            self._data.append(value)
-        elif name == "event":
-            self._event = value
-        elif name == "id" and "\0" not in value:
-            self._id = value
-        return None
-
-    def _dispatch(self) -> ServerSentEvent | None:
-        data, event = self._data, self._event
-        self._data, self._event = [], ""
-        if not data:
-            return None
-        return ServerSentEvent(data="\n".join(data), event=event or "message", id=self._id)
 
 
 def read_job_event(event: ServerSentEvent) -> JobEvent:
@@ -147,14 +72,18 @@ class _Position:
             timeout_seconds=silence_seconds,
         )
 
-    def take(self, events: list[ServerSentEvent]) -> Iterator[JobEvent]:
-        for event in map(read_job_event, events):
-            if event.sequence <= self.last_id:
-                continue
-            self.last_id = event.sequence
-            self.silent_reconnects = 0
-            self.is_final = event.state in FINAL_STATES
-            yield event
+    def take(self, sent: ServerSentEvent) -> JobEvent | None:
+        """The event, unless it says nothing or is known already."""
+        # Comments end with an empty line, which is an event without data once there was an id.
+        if not sent.data:
+            return None
+        event = read_job_event(sent)
+        if event.sequence <= self.last_id:
+            return None
+        self.last_id = event.sequence
+        self.silent_reconnects = 0
+        self.is_final = event.state in FINAL_STATES
+        return event
 
     def lose(self, error: VLibraryError | None) -> None:
         """Counts a connection that ended; raises when too many did without any event."""
@@ -189,18 +118,17 @@ def job_events(
     position = _Position(job_id=job_id, last_id=after)
     while (left := deadline - time.monotonic()) > 0:
         error: VLibraryError | None = None
-        decoder = EventDecoder()
-        silence = min(left, STREAM_SILENCE_SECONDS)
+        call = position.call(silence_seconds=min(left, STREAM_SILENCE_SECONDS))
         try:
-            with transport.stream(position.call(silence_seconds=silence)) as chunks:
-                for chunk in chunks:
-                    yield from position.take(decoder.feed(chunk))
-                    if position.is_final or time.monotonic() > deadline:
+            with transport.events(call, deadline=deadline) as sent:
+                for event in filter(None, map(position.take, sent)):
+                    yield event
+                    if position.is_final:
                         return
         except _TRANSIENT as caught:
             error = caught
         position.lose(error)
-        if position.may_be_over(error) and transport.send(requests.get_job(job_id)).is_final:
+        if position.may_be_over(error) and transport.send(queries.get_job(job_id)).is_final:
             return
         transport.sleep(min(RECONNECT_DELAY_SECONDS, max(0.0, deadline - time.monotonic())))
 
@@ -218,11 +146,11 @@ async def async_job_events(
     position = _Position(job_id=job_id, last_id=after)
     while True:
         error: VLibraryError | None = None
-        decoder = EventDecoder()
         try:
-            async with transport.stream(position.call()) as chunks:
-                async for chunk in chunks:
-                    for event in position.take(decoder.feed(chunk)):
+            async with transport.events(position.call()) as sent:
+                async for one in sent:
+                    event = position.take(one)
+                    if event is not None:
                         yield event
                     if position.is_final:
                         return
@@ -230,7 +158,7 @@ async def async_job_events(
             error = caught
         position.lose(error)
         if position.may_be_over(error):
-            job = await transport.send(requests.get_job(job_id))
+            job = await transport.send(queries.get_job(job_id))
             if job.is_final:
                 return
         await transport.sleep(RECONNECT_DELAY_SECONDS)

@@ -1,11 +1,16 @@
-"""When a failed request is worth sending again, and how long to wait first; no I/O, no clock."""
+"""When a failed call is worth sending again, and how long to wait first; no I/O, no clock."""
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
 
 from vlibrary_client.errors import VLibraryError
+from vlibrary_client.wire.replies import Call
 
 RETRYABLE_STATUSES = frozenset({429, 503})
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +54,37 @@ class RetryPolicy:
     def _backoff(self, attempt: int) -> float:
         longest = min(self.first_delay_seconds * (1 << attempt), self.max_delay_seconds)
         return longest * self.randomness.uniform(0.5, 1.0)
+
+
+def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
+    """Whether sending again can neither do anything twice nor wait a whole timeout again."""
+    if isinstance(error, _UNSENT):
+        return True
+    return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
+
+
+class Tries:
+    """The tries of one call, which failed so far.
+
+    Args:
+        call: What is tried.
+        policy: How often, and after what.
+    """
+
+    def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
+        self._call = call
+        self._policy = policy
+        self._attempt = -1
+
+    def delay_after(self, error: VLibraryError) -> float | None:
+        """Seconds to wait before the next try after this one failed, or `None` to give up."""
+        self._attempt += 1
+        # Only the loss itself tells whether anything was sent.
+        loss = error.__cause__
+        if isinstance(loss, httpx.RequestError):
+            return self._policy.delay_after_loss(
+                attempt=self._attempt, is_harmless=_is_harmless(self._call, loss)
+            )
+        return self._policy.delay_after_refusal(
+            error, attempt=self._attempt, is_repeatable=self._call.is_repeatable
+        )

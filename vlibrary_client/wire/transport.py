@@ -1,48 +1,31 @@
 """Sends `Call`s over HTTP, retries what is harmless to repeat, and raises the library's errors."""
 
 import asyncio
-import ipaddress
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from vlibrary_client import environment
-from vlibrary_client.calls import Call
 from vlibrary_client.errors import (
     ConnectionFailedError,
+    InvalidResponseError,
     RequestTimeoutError,
     VLibraryError,
 )
-from vlibrary_client.replies import Reply, error_from_reply
-from vlibrary_client.retrying import RetryPolicy
+from vlibrary_client.wire.connection import Connection, timeout_of
+from vlibrary_client.wire.replies import Call, Reply, error_from_reply
+from vlibrary_client.wire.retrying import Tries
 
 T = TypeVar("T")
 
 CHUNK_BYTES = 1 << 20
-CONNECT_TIMEOUT_SECONDS = 5.0
 STREAM_SILENCE_SECONDS = 60.0
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
-    return headers if api_key is None else {**headers, "authorization": f"Bearer {api_key}"}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
 
 
 def _options(call: Call[Any]) -> dict[str, Any]:
@@ -55,7 +38,7 @@ def _options(call: Call[Any]) -> dict[str, Any]:
     if call.body is not None:
         options["json"] = dict(call.body)
     if call.timeout_seconds is not None:
-        options["timeout"] = _timeout(call.timeout_seconds)
+        options["timeout"] = timeout_of(call.timeout_seconds)
     return options
 
 
@@ -77,6 +60,10 @@ def _loss(error: httpx.RequestError) -> VLibraryError:
     return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
 
 
+def _no_events(error: SSEError) -> InvalidResponseError:
+    return InvalidResponseError(f"wanted a stream of events: {error}")
+
+
 def _server_of(error: httpx.RequestError) -> str:
     """The address that was tried; neither its path nor an account in it, which may be secret."""
     try:
@@ -87,38 +74,14 @@ def _server_of(error: httpx.RequestError) -> str:
     return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"
 
 
-def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
-    """Whether sending again can neither do anything twice nor wait a whole timeout again."""
-    if isinstance(error, _UNSENT):
-        return True
-    return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
-
-
-class Tries:
-    """The tries of one call, which failed so far.
-
-    Args:
-        call: What is tried.
-        policy: How often, and after what.
-    """
-
-    def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
-        self._call = call
-        self._policy = policy
-        self._attempt = -1
-
-    def delay_after(self, error: VLibraryError) -> float | None:
-        """Seconds to wait before the next try after this one failed, or `None` to give up."""
-        self._attempt += 1
-        # Only the loss itself tells whether anything was sent.
-        loss = error.__cause__
-        if isinstance(loss, httpx.RequestError):
-            return self._policy.delay_after_loss(
-                attempt=self._attempt, is_harmless=_is_harmless(self._call, loss)
-            )
-        return self._policy.delay_after_refusal(
-            error, attempt=self._attempt, is_repeatable=self._call.is_repeatable
-        )
+@contextmanager
+def _packed(call: Call[T]) -> Iterator[Call[T]]:
+    """The call with the file that is to be sent, for as long as there is one."""
+    if call.packing is None:
+        yield call
+        return
+    with call.packing as path:
+        yield replace(call, content=path, packing=None)
 
 
 @contextmanager
@@ -147,33 +110,22 @@ def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
         options["content"] = call.content
 
 
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """How to reach a server, for either kind of transport.
+class _Bounded(httpx.SyncByteStream):
+    """The bytes of a response until a deadline, however often a server says that it is there."""
 
-    Attributes:
-        base_url: Where it is; None asks the environment.
-        api_key: What to send as the bearer token; None asks the environment.
-        timeout_seconds: How long an answer may take.
-        policy: When to try again.
-    """
+    def __init__(self, response: httpx.Response, *, deadline: float) -> None:
+        self._response = response
+        self._stream = response.stream
+        self._deadline = deadline
 
-    base_url: str | None
-    api_key: str | None
-    timeout_seconds: float
-    policy: RetryPolicy
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:  # type: ignore[union-attr]  # of a sync client
+            yield chunk
+            if time.monotonic() > self._deadline:
+                raise httpx.ReadTimeout("the time is over", request=self._response.request)
 
-    def http_options(self) -> dict[str, Any]:
-        """What both kinds of httpx clients are made with."""
-        url = environment.server_url(self.base_url)
-        return {
-            "base_url": url,
-            "headers": _headers(environment.api_key(self.api_key)),
-            "timeout": _timeout(self.timeout_seconds),
-            "follow_redirects": False,
-            # A proxy cannot reach this machine's own addresses, whatever the environment says.
-            "trust_env": not _is_loopback(httpx.URL(url).host),
-        }
+    def close(self) -> None:
+        self._stream.close()  # type: ignore[union-attr]  # of a sync client
 
 
 class SyncTransport:
@@ -199,15 +151,16 @@ class SyncTransport:
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        tries = Tries(call, policy=self.policy)
-        while True:
-            try:
-                return _result(call, self._send_once(call))
-            except VLibraryError as error:
-                delay = tries.delay_after(error)
-                if delay is None:
-                    raise
-            self.sleep(delay)
+        with _packed(call) as whole:
+            tries = Tries(whole, policy=self.policy)
+            while True:
+                try:
+                    return _result(whole, self._send_once(whole))
+                except VLibraryError as error:
+                    delay = tries.delay_after(error)
+                    if delay is None:
+                        raise
+                self.sleep(delay)
 
     def _send_once(self, call: Call[Any]) -> Reply:
         try:
@@ -217,8 +170,14 @@ class SyncTransport:
             raise _loss(error) from error
 
     @contextmanager
-    def stream(self, call: Call[Any]) -> Iterator[Iterator[bytes]]:
-        """The answer's body as it arrives; lost after the call's timeout without a byte.
+    def events(
+        self, call: Call[Any], *, deadline: float = math.inf
+    ) -> Iterator[Iterator[ServerSentEvent]]:
+        """The answer's events as they arrive; lost after the call's timeout without a byte.
+
+        Args:
+            call: What is asked.
+            deadline: When to stop listening, on the clock of `time.monotonic`.
 
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
@@ -228,7 +187,10 @@ class SyncTransport:
                 if not response.is_success:
                     response.read()
                     raise error_from_reply(_reply(response))
-                yield response.iter_bytes()
+                response.stream = _Bounded(response, deadline=deadline)
+                yield EventSource(response).iter_sse()
+        except SSEError as error:
+            raise _no_events(error) from None
         except httpx.RequestError as error:
             raise _loss(error) from error
 
@@ -256,15 +218,19 @@ class AsyncTransport:
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        tries = Tries(call, policy=self.policy)
-        while True:
-            try:
-                return _result(call, await self._send_once(call))
-            except VLibraryError as error:
-                delay = tries.delay_after(error)
-                if delay is None:
-                    raise
-            await self.sleep(delay)
+        with ExitStack() as stack:
+            # Files are packed, read and written in other threads.
+            whole = await asyncio.to_thread(stack.enter_context, _packed(call))
+            tries = Tries(whole, policy=self.policy)
+            while True:
+                try:
+                    reply = await self._send_once(whole)
+                    return await asyncio.to_thread(_result, whole, reply)
+                except VLibraryError as error:
+                    delay = tries.delay_after(error)
+                    if delay is None:
+                        raise
+                await self.sleep(delay)
 
     async def _send_once(self, call: Call[Any]) -> Reply:
         options = _options(call)
@@ -275,8 +241,8 @@ class AsyncTransport:
             raise _loss(error) from error
 
     @asynccontextmanager
-    async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The answer's body as it arrives; lost after the call's timeout without a byte.
+    async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+        """The answer's events as they arrive; lost after the call's timeout without a byte.
 
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
@@ -286,6 +252,9 @@ class AsyncTransport:
                 if not response.is_success:
                     await response.aread()
                     raise error_from_reply(_reply(response))
-                yield response.aiter_bytes()
+                async with aclosing(EventSource(response).aiter_sse()) as events:
+                    yield events
+        except SSEError as error:
+            raise _no_events(error) from None
         except httpx.RequestError as error:
             raise _loss(error) from error
