@@ -3,7 +3,6 @@
 Knows the wire of `app.rpc.messages` and nothing of what a worker does with it.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Self
@@ -23,7 +22,6 @@ from app.rpc.decoding import (
     lines_of,
     raise_if_refused,
     read_answer,
-    read_at_most,
     read_line,
     unavailable,
 )
@@ -39,9 +37,6 @@ from app.rpc.messages import (
 from app.rpc.pool import WorkerPool, WorkerState
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-METRICS_TIMEOUT_SECONDS = 1.0
-# Some ten times what a worker shows.
-MAX_METRICS_BYTES = 256 * 1024
 
 
 class WorkerClient:
@@ -107,11 +102,6 @@ class WorkerClient:
     async def serving(self) -> tuple[HealthResponse, ...]:
         """The workers that are ready to serve, as of about a second ago; possibly none."""
         return await self._pool.serving()
-
-    async def metrics(self) -> Mapping[str, str | None]:
-        """The text of every worker's metrics by its URL; none where it gives no usable answer."""
-        texts = await asyncio.gather(*(self._metrics_of(worker) for worker in self._pool.all))
-        return {worker.url: text for worker, text in zip(self._pool.all, texts, strict=True)}
 
     async def generate(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
@@ -215,18 +205,3 @@ class WorkerClient:
             raise unavailable("the connection to the worker broke") from error
         finally:
             worker.in_flight -= 1
-
-    async def _metrics_of(self, worker: WorkerState) -> str | None:
-        # The size of what is compressed is known too late.
-        headers = {"accept-encoding": "identity"}
-        try:
-            async with (
-                asyncio.timeout(METRICS_TIMEOUT_SECONDS),
-                self._http.stream("GET", worker.url + "/metrics", headers=headers) as response,
-            ):
-                if not response.is_success or "content-encoding" in response.headers:
-                    return None
-                text = await read_at_most(MAX_METRICS_BYTES, response)
-        except (httpx.HTTPError, TimeoutError):
-            return None
-        return None if text is None else text.decode("utf-8", errors="replace")

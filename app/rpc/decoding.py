@@ -73,16 +73,6 @@ def read_answer(response: httpx.Response, answer: type[Answer]) -> Answer:
     raise error_of(body)
 
 
-async def read_at_most(num_bytes: int, response: httpx.Response) -> bytes | None:
-    """The body; none when it is longer."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > num_bytes:
-            return None
-    return bytes(body)
-
-
 async def lines_of(
     response: httpx.Response, *, max_bytes: int = MAX_LINE_BYTES
 ) -> AsyncGenerator[bytes, None]:

@@ -43,19 +43,28 @@ def settings(database: str, tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def _client(settings: Settings, backbone: Backbone) -> AsyncIterator[WorkerClient]:
+async def _transport(settings: Settings, backbone: Backbone) -> AsyncIterator[httpx.ASGITransport]:
     async with running_worker(settings, backbone, on_broken=lambda: None) as worker:
-        transport = httpx.ASGITransport(app=worker.app)
-        async with WorkerClient(["http://worker"], transport=transport) as client:
-            yield client
+        yield httpx.ASGITransport(app=worker.app)
+
+
+@asynccontextmanager
+async def _client(settings: Settings, backbone: Backbone) -> AsyncIterator[WorkerClient]:
+    async with (
+        _transport(settings, backbone) as transport,
+        WorkerClient(["http://worker"], transport=transport) as client,
+    ):
+        yield client
 
 
 async def test_a_worker_shows_its_metrics(settings: Settings, backbone: Backbone) -> None:
-    async with _client(settings, backbone) as client:
+    async with (
+        _transport(settings, backbone) as transport,
+        WorkerClient(["http://worker"], transport=transport) as client,
+        httpx.AsyncClient(base_url="http://worker", transport=transport) as http,
+    ):
         await answer_of(client, REQUEST)
-        (text,) = (await client.metrics()).values()
-    assert text is not None
-    shown = parse_metrics(text)
+        shown = parse_metrics((await http.get("/metrics")).text)
     assert shown["vlibrary_e2e_request_latency_seconds_count"] == 1
     assert shown["vlibrary_vector_bank_slots"] == settings.bank_slots
     assert shown["vlibrary_num_requests_running"] == 0
