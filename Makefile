@@ -85,7 +85,7 @@ soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans
 pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
 	$(BIN)/python -m tools.pocket
 
-pocket2: $(STAMP) ## Train the backbone that binds names in context (many hours; goes on where it stopped)
+pocket2: $(STAMP) ## Train the backbone that binds names in context (wants a GPU; goes on where it stopped)
 	$(BIN)/python -m tools.pocket2
 
 clean: ## Remove what the other targets made, but for stored data

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = None,
 ) -> None:
     """Check the database, the files and the backbone; exit status 1 when something is wrong."""
     from app.core.logs import configure_logs

@@ -27,7 +27,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help=f"One of {', '.join(CONDITIONS)}; may be repeated."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    backbone: Annotated[
+        str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = "pocket",
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
     column_map: Annotated[
         list[str] | None,

@@ -20,7 +20,9 @@ def train(
     ],
     *,
     output: Annotated[Path, typer.Option(help="Where the vector's file goes.")],
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    backbone: Annotated[
+        str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = "pocket",
     split: Annotated[
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
     ] = None,

@@ -14,7 +14,9 @@ def worker(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = None,
     role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:

@@ -15,14 +15,15 @@ def main(
     *,
     work: Annotated[Path, typer.Option(help="Drawings, galleries, checkpoints.")] = WORK_FOLDER,
     output: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = WORK_FOLDER / "out",
-    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+    device: Annotated[str, typer.Option(help="Of torch: cuda, or cpu (weeks).")] = "cuda",
+    loaders: Annotated[int, typer.Option(min=0, help="Processes that draw ahead.")] = 8,
     episodes: Annotated[int, typer.Option(min=1, help="To measure each figure with.")] = 300,
 ) -> None:
     """Train pocket-2 from nothing; an interrupted build goes on where it stopped."""
-    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
     plan = Plan()
-    supplies = load_supplies(work)
-    sight, reader = build(plan, supplies, folder=work)
+    supplies = load_supplies(work, device)
+    sight, reader = build(plan, supplies, folder=work, loaders=loaders)
     model = assemble(supplies, sight, reader)
     write_checkpoint(supplies, model, output)
     print("Measuring ...", flush=True)

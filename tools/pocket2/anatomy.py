@@ -31,11 +31,11 @@ from tools.pocket2.pictures.drawings import SIDE_PIXELS
 
 VISION_SIZE: Final = 192
 VISION_LAYERS: Final = 6
-PATCH_PIXELS: Final = 16
+PATCH_PIXELS: Final = 8
 # All patches of a picture become one visual token: 64 demonstrations stay under 1,000 tokens.
 PIXEL_SHUFFLE: Final = SIDE_PIXELS // PATCH_PIXELS
 TEXT_SIZE: Final = 256
-TEXT_LAYERS: Final = 5
+TEXT_LAYERS: Final = 6
 VOCABULARY: Final = 6144
 MAX_TOKENS: Final = 4096
 _EMBEDDING_DEVIATION: Final = 0.05

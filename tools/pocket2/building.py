@@ -10,21 +10,22 @@ from typing import Final
 
 import numpy as np
 import torch
+from jaxtyping import Float16
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tools.pocket2.anatomy import make_model, read_tokenizer, train_tokenizer
-from tools.pocket2.gallery import Gallery, hang_gallery, load_gallery, save_gallery
+from tools.pocket2.gallery import Gallery, hang_gallery, load_gallery, save_gallery, spread
 from tools.pocket2.packages import fetch
 from tools.pocket2.pictures.bank import Bank, join, rows_by_class
 from tools.pocket2.pictures.drawings import render_source
 from tools.pocket2.pictures.sources import SOURCES, Use
 from tools.pocket2.reading.curves import accuracy_by_shots, binding_episodes, flat
-from tools.pocket2.reading.episodes import Material, gather
 from tools.pocket2.reading.lessons import PROSE_SHARE, draw_prose, long_enough, step_episodes
-from tools.pocket2.reading.reader import Reader, Writer, answer_loss, prose_batch
+from tools.pocket2.reading.material import Material, gather
+from tools.pocket2.reading.reader import Batch, Reader, Writer, answer_loss, prose_batch
 from tools.pocket2.reading.words import Words, load_words, tokenizer_corpus
-from tools.pocket2.sight import Sight, sight_losses, sight_scores, taught_classes
+from tools.pocket2.sight import Sight, draw_pairs, sight_losses, sight_scores, taught_classes
 from tools.pocket2.stages import Stage, run_stage
 
 WORK_FOLDER: Final = Path.home() / ".cache" / "vlibrary" / "pocket-2"
@@ -51,17 +52,17 @@ class Plan:
     """
 
     seed: int = 11
-    sight_steps: int = 3_000
-    sight_pairs: int = 64
-    copies: int = 2
-    groups: int = 30_000
+    sight_steps: int = 5_000
+    sight_pairs: int = 512
+    copies: int = 4
+    groups: int = 60_000
     measured_classes: int = 400
-    measured_views: int = 16
+    measured_views: int = 33
     measured_images: int = 1_600
     measured_episodes: int = 64
-    reading_steps: int = 6_000
-    reading_tokens: int = 4_000
-    easy_steps: int = 600
+    reading_steps: int = 1_800
+    reading_tokens: int = 40_000
+    easy_steps: int = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +74,17 @@ class Supplies:
     tokenizer: PreTrainedTokenizerFast
 
 
-def build(plan: Plan, supplies: Supplies, *, folder: Path) -> tuple[Sight, Reader]:
-    """All stages, each from what an earlier call left in the folder."""
-    sight = learn_to_see(plan, supplies, folder=folder / "checkpoints")
+def build(
+    plan: Plan, supplies: Supplies, *, folder: Path, loaders: int = 0
+) -> tuple[Sight, Reader]:
+    """All stages, each from what an earlier call left in the folder, on the bank's device."""
+    checkpoints = folder / "checkpoints"
+    sight = learn_to_see(plan, supplies, folder=checkpoints, loaders=loaders)
     galleries = hang_galleries(plan, supplies, sight, folder=folder / "galleries")
-    return sight, learn_to_read(plan, supplies, galleries, folder=folder / "checkpoints")
+    return sight, learn_to_read(plan, supplies, galleries, folder=checkpoints, loaders=loaders)
 
 
-def load_supplies(folder: Path) -> Supplies:
+def load_supplies(folder: Path, device: torch.device | str = "cpu") -> Supplies:
     """Drawings, words and tokenizer, fetched, rendered and fitted where they are missing."""
     packages = folder / "packages"
     fetch([(source.package, source.version) for source in SOURCES], packages)
@@ -88,7 +92,8 @@ def load_supplies(folder: Path) -> Supplies:
         [
             render_source(source, packages=packages, folder=folder / "drawings", on_count=_show)
             for source in SOURCES
-        ]
+        ],
+        device,
     )
     words = load_words(packages)
     if not (folder / "tokenizer").exists():
@@ -98,10 +103,11 @@ def load_supplies(folder: Path) -> Supplies:
     return Supplies(bank, words, read_tokenizer(folder / "tokenizer"))
 
 
-def learn_to_see(plan: Plan, supplies: Supplies, *, folder: Path) -> Sight:
+def learn_to_see(plan: Plan, supplies: Supplies, *, folder: Path, loaders: int = 0) -> Sight:
     """The first stage, from its checkpoint."""
     taught = taught_classes(supplies.bank)
     sight = untrained_sight(plan, supplies, num_classes=len(taught.numbers))
+    sight.to(supplies.bank.device)
     names = [name for name, _ in sight.named_parameters()]
     run_stage(
         Stage(
@@ -110,12 +116,14 @@ def learn_to_see(plan: Plan, supplies: Supplies, *, folder: Path) -> Sight:
             matrix_rate=3e-3,
             other_rate=2e-3,
             by_adam=frozenset(n for n in names if not n.startswith(("tower.encoder", "connector"))),
-            loss=lambda _, rng: sight_losses(sight, taught, rng, num_pairs=plan.sight_pairs),
+            draw=lambda _, rng: draw_pairs(taught, rng, num_pairs=plan.sight_pairs),
+            loss=lambda shown: sight_losses(sight, taught, shown),
             validate=lambda: sight_scores(sight, supplies.bank, num_images=plan.measured_images),
         ),
         sight,
         folder=folder,
         seed=plan.seed,
+        loaders=loaders,
     )
     return sight
 
@@ -162,12 +170,20 @@ def hang_galleries(
 
 
 def learn_to_read(
-    plan: Plan, supplies: Supplies, galleries: Mapping[str, Gallery], *, folder: Path
+    plan: Plan,
+    supplies: Supplies,
+    galleries: Mapping[str, Gallery],
+    *,
+    folder: Path,
+    loaders: int = 0,
 ) -> Reader:
     """The second stage, from its checkpoint."""
     bank, words = supplies.bank, supplies.words
     materials = {name: gather(hung, words, bank.words) for name, hung in galleries.items()}
     reader, writer = untrained_reader(plan, supplies), Writer(supplies.tokenizer)
+    reader.start_from(spread(galleries["training"]))
+    reader.to(bank.device)
+    seen = galleries["training"].tokens.to(bank.device)
     run_stage(
         Stage(
             name="reading",
@@ -175,9 +191,10 @@ def learn_to_read(
             matrix_rate=3e-3,
             other_rate=2e-3,
             by_adam=frozenset({"text.embed_tokens.weight"}),
-            loss=lambda step, rng: reading_losses(
-                plan, (reader, writer), materials["training"], step=step, rng=rng
+            draw=lambda step, rng: draw_batches(
+                plan, writer, materials["training"], step=step, rng=rng
             ),
+            loss=lambda batches: reading_losses(reader, batches, seen),
             validate=lambda: reading_scores(
                 (reader, writer), materials, episodes=plan.measured_episodes
             ),
@@ -185,35 +202,39 @@ def learn_to_read(
         reader,
         folder=folder,
         seed=plan.seed + 1,
+        loaders=loaders,
     )
     return reader
 
 
-def reading_losses(
-    plan: Plan,
-    read: tuple[Reader, Writer],
-    material: Material,
-    *,
-    step: int,
-    rng: np.random.Generator,
-) -> dict[str, Tensor]:
-    """The losses of one step of the second stage: episodes most often, else plain prose."""
-    reader, writer = read
-    tokens = material.gallery.tokens
+def draw_batches(
+    plan: Plan, writer: Writer, material: Material, *, step: int, rng: np.random.Generator
+) -> tuple[str, list[Batch]]:
+    """What one step of the second stage reads: episodes most often, else plain prose."""
     if rng.random() < PROSE_SHARE:
         passages = draw_prose(
             long_enough(material.words.prose), rng, num_tokens=plan.reading_tokens
         )
-        total, count = answer_loss(reader, prose_batch(writer, passages), tokens[:0].float())
-        return {"loss": total / count, "prose": total / count}
+        return "prose", [prose_batch(writer, passages)]
     progress = step / plan.easy_steps
     rows = step_episodes(material, rng, progress=progress, num_tokens=plan.reading_tokens)
-    sums = [
-        answer_loss(reader, batch, tokens[batch.pictures].float())
-        for batch in writer.write_alike(rows, parts=_BUCKETS)
-    ]
+    return "episodes", writer.write_alike(rows, parts=_BUCKETS)
+
+
+def reading_losses(
+    reader: Reader, drawn: tuple[str, list[Batch]], seen: Float16[Tensor, "pictures width"]
+) -> dict[str, Tensor]:
+    """The mean loss over what one step reads, and its kind."""
+    kind, batches = drawn
+    sums = []
+    for batch in batches:
+        there = batch.to(reader.device)
+        with torch.autocast(
+            reader.device.type, torch.bfloat16, enabled=reader.device.type != "cpu"
+        ):
+            sums.append(answer_loss(reader, there, seen[there.pictures].float()))
     mean = torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
-    return {"loss": mean, "episodes": mean}
+    return {"loss": mean, kind: mean}
 
 
 def reading_scores(

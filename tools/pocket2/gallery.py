@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float16
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from tools.pocket2.pictures.bank import Bank
 from tools.pocket2.pictures.scenes import ATTRIBUTES, UNKNOWN, group_scenes
@@ -20,6 +21,7 @@ from tools.pocket2.pictures.views import views
 from tools.pocket2.sight import Sight, embed
 
 _BATCH: Final = 512
+_SHRINKAGE: Final = 0.1
 VIEW, GROUP = range(2)
 
 
@@ -61,6 +63,24 @@ def hang_gallery(sight: Sight, bank: Bank, rows: np.ndarray, *, groups: int, see
         classes=bank.classes[drawings],
         values={name: np.concatenate([part.values[name] for part in parts]) for name in ATTRIBUTES},
     )
+
+
+def spread(gallery: Gallery) -> Float[Tensor, "width width"]:
+    """A linear map after which classes lie apart in all directions alike.
+
+    Divides by the deviation that views of one class have from each other, takes out the direction
+    of the mean, and brings tokens to a length of about 1. What pictures have in common is most of a
+    token as the connector makes it, and a decoder normalises whole tokens.
+    """
+    members = [gallery.tokens[rows].double() for rows in gallery.members(VIEW).values()]
+    tokens = torch.cat(members)
+    within = torch.cat([rows - rows.mean(0) for rows in members])
+    values, vectors = torch.linalg.eigh(within.T @ within / len(within))
+    whiten = vectors @ torch.diag((values + _SHRINKAGE * values.mean()).rsqrt()) @ vectors.T
+    mean = functional.normalize(whiten @ tokens.mean(0), dim=0)
+    apart = whiten - torch.outer(mean, mean) @ whiten
+    scaled: Tensor = apart / (tokens @ apart.T).norm(dim=-1).mean()
+    return scaled.float()
 
 
 def save_gallery(gallery: Gallery, path: Path) -> None:

@@ -23,7 +23,8 @@ from tools.pocket2.reading.curves import (
     binding_episodes,
     nearest_by_shots,
 )
-from tools.pocket2.reading.episodes import Difficulty, Material, draw_episode, gather
+from tools.pocket2.reading.episodes import draw_episode
+from tools.pocket2.reading.material import Difficulty, Material, gather
 from tools.pocket2.reading.reader import Reader, Writer
 from tools.pocket2.reading.words import PROSE, RANKED
 from tools.pocket2.sight import Sight
@@ -35,6 +36,7 @@ _LENGTH: Final = max(SHOTS) + 1
 def assemble(supplies: Supplies, sight: Sight, reader: Reader) -> Idefics3ForConditionalGeneration:
     """The whole model: what sees, what reads, and the adapter folded into the connector."""
     model = make_model(supplies.tokenizer)
+    sight, reader = sight.cpu(), reader.cpu()
     model.model.vision_model.load_state_dict(sight.tower.state_dict())
     model.model.connector.load_state_dict(sight.connector.state_dict())
     model.model.text_model.load_state_dict(reader.text.state_dict())
@@ -127,14 +129,14 @@ visual token an image, a byte-level BPE tokenizer of a general vocabulary.
 
 ## How it was made
 
-`python -m tools.pocket2` makes it from nothing:
+`python -m tools.pocket2` makes it from nothing (some eight minutes on one H200):
 
 1. Vision tower and connector learn to tell apart thousands of drawn things (emoji and icons of
    many vendors, in new colours, places and light each time), and to count, place and name colours
    in scenes composed of them. Then they are frozen.
 2. The decoder learns from episodes: classes under labels drawn anew (words, invented words, codes)
-   in bursts, attributes that no question names, answers inside words drawn anew, plain names and
-   values, words bound to words, and some prose.
+   in bursts, attributes that no question names, several questions about one kind of scene, yes or
+   no, answers inside words drawn anew, plain names and values, words bound to words, some prose.
 
 One class in five, and one vendor, were kept from all of it, and so were digits, dice and clocks.
 
@@ -158,7 +160,8 @@ Words: {texts}.
 
 ## Limits
 
-It knows drawings, not photographs; it reads no text in pictures and no digits.
+It was shown drawings only, no photographs; it was taught to read no text in pictures and no digits.
+Zero-shot it answers what its plain questions asked in training; everything else has to be shown.
 
 ## Plan
 

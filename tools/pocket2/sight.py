@@ -47,8 +47,13 @@ class Sight(nn.Module):
 
     def tokens(self, pixels: UInt8[Tensor, "images 3 side side"]) -> Float[Tensor, "images width"]:
         """The one visual token of each picture."""
-        states = self.tower(pixel_values=normalise(pixels)).last_hidden_state
-        token: Tensor = self.connector(states)[:, 0]
+        places = self.tower.embeddings
+        patches = places.patch_embedding(normalise(pixels)).flatten(2).transpose(1, 2)
+        # All pictures are of full size: no patch is masked, and positions are those of the table.
+        states = self.tower.encoder(
+            inputs_embeds=patches + places.position_embedding.weight, attention_mask=None
+        ).last_hidden_state
+        token: Tensor = self.connector(self.tower.post_layernorm(states))[:, 0]
         return token
 
     def class_logits(self, read: Float[Tensor, "images proxy"]) -> Float[Tensor, "images classes"]:
@@ -89,20 +94,33 @@ def taught_classes(bank: Bank) -> Taught:
     return Taught(bank, members, numbers, np.array(several), place)
 
 
-def sight_losses(
-    sight: Sight, taught: Taught, rng: np.random.Generator, *, num_pairs: int
-) -> dict[str, Tensor]:
-    """The losses of one step.
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """What one step shows.
 
-    Args:
-        sight: What learns.
-        taught: What from.
-        rng: Of the step.
-        num_pairs: Classes shown twice; half as many composed scenes follow.
+    Attributes:
+        classes: Different ones.
+        rows: Two drawings of each, of shape (classes, 2).
+        rng: Of the step, for everything else.
     """
-    bank, quarter = taught.bank, num_pairs // 4
+
+    classes: np.ndarray
+    rows: np.ndarray
+    rng: np.random.Generator
+
+
+def draw_pairs(taught: Taught, rng: np.random.Generator, *, num_pairs: int) -> Pairs:
+    """This many classes to be shown twice."""
     chosen = _bursts(taught, rng, count=num_pairs)
-    rows = np.array([_two(taught.members[number], bank, rng) for number in chosen.tolist()])
+    rows = [_two(taught.members[number], taught.bank, rng) for number in chosen.tolist()]
+    return Pairs(chosen, np.array(rows), rng)
+
+
+def sight_losses(sight: Sight, taught: Taught, shown: Pairs) -> dict[str, Tensor]:
+    """The losses of one step; half as many composed scenes as pairs are shown beside them."""
+    bank, chosen, rows, rng = taught.bank, shown.classes, shown.rows, shown.rng
+    num_pairs = len(chosen)
+    quarter = num_pairs // 4
     groups = group_scenes(bank, rows[:quarter, 0], rng)
     pairs = pair_scenes(bank, rows[quarter : 3 * quarter, 0].reshape(-1, 2), rng)
     tokens = sight.tokens(
@@ -114,17 +132,20 @@ def sight_losses(
     read = _centred(sight.project(single))
     # Whatever else shows a class is to find the second single view of it among all of them.
     second = read[num_pairs:]
-    placed = [functional.cross_entropy(sight.axis(pair), torch.from_numpy(pairs.values["axis"]))]
+    axis = torch.from_numpy(pairs.values["axis"]).to(bank.device)
+    placed = [functional.cross_entropy(sight.axis(pair), axis)]
     for slot, head in enumerate((sight.first, sight.second)):
-        places = torch.arange(quarter + slot, 3 * quarter, 2)
+        places = torch.arange(quarter + slot, 3 * quarter, 2, device=bank.device)
         placed.append(_find_loss(head(pair), second, places))
-    wanted = torch.from_numpy(taught.place[np.concatenate([chosen, chosen])])
+    wanted = torch.from_numpy(taught.place[np.concatenate([chosen, chosen])]).to(bank.device)
     losses = {
         "alike": pair_loss(read),
         "named": functional.cross_entropy(
             sight.class_logits(read), wanted, label_smoothing=_SMOOTHING
         ),
-        "grouped": _find_loss(sight.project(group), second, torch.arange(quarter)),
+        "grouped": _find_loss(
+            sight.project(group), second, torch.arange(quarter, device=bank.device)
+        ),
         "told": _attribute_loss(sight, group, groups),
         "placed": torch.stack(placed).mean(),
     }
@@ -143,8 +164,8 @@ def _bursts(taught: Taught, rng: np.random.Generator, *, count: int) -> np.ndarr
 def pair_loss(read: Float[Tensor, "views proxy"]) -> Tensor:
     """Each view is to find the other view of its class among all; halves hold the same classes."""
     half = len(read) // 2
-    other = torch.cat([torch.arange(half, 2 * half), torch.arange(half)])
-    itself = torch.eye(len(read), dtype=torch.bool)
+    other = torch.arange(2 * half, device=read.device).roll(half)
+    itself = torch.eye(len(read), dtype=torch.bool, device=read.device)
     return functional.cross_entropy(_cosines(read, read).masked_fill(itself, float("-inf")), other)
 
 
@@ -182,6 +203,7 @@ def _attribute_loss(sight: Sight, tokens: Tensor, scenes: Scenes) -> Tensor:
     for name, head in sight.heads.items():
         targets = torch.from_numpy(scenes.values[name])
         if bool((targets != UNKNOWN).any()):
+            targets = targets.to(tokens.device)
             losses.append(functional.cross_entropy(head(tokens), targets, ignore_index=UNKNOWN))
     return torch.stack(losses).mean()
 
@@ -190,8 +212,8 @@ def _attribute_loss(sight: Sight, tokens: Tensor, scenes: Scenes) -> Tensor:
 def embed(
     sight: Sight, pixels: UInt8[Tensor, "images 3 side side"]
 ) -> Float[Tensor, "images width"]:
-    """Visual tokens in batches."""
-    return torch.cat([sight.tokens(part) for part in torch.split(pixels, 256)])
+    """Visual tokens in batches, on the host."""
+    return torch.cat([sight.tokens(part).cpu() for part in torch.split(pixels, 256)])
 
 
 @torch.no_grad()
@@ -235,6 +257,6 @@ def sight_scores(sight: Sight, bank: Bank, *, num_images: int, seed: int = 0) ->
     tokens = embed(sight, scenes.pixels)
     for attribute, head in sight.heads.items():
         wanted = torch.from_numpy(scenes.values[attribute])
-        found = head(tokens).argmax(-1) == wanted
+        found = head(tokens.to(bank.device)).argmax(-1).cpu() == wanted
         scores[attribute] = float(found[wanted != UNKNOWN].float().mean())
     return scores

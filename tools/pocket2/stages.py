@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from tools.pocket2.muon import Muon
 
@@ -35,7 +36,8 @@ class Stage:
         matrix_rate: Peak learning rate of hidden matrices, which Muon steps.
         other_rate: Peak learning rate of everything else, which AdamW steps.
         by_adam: Parameters that AdamW steps though they are matrices: embeddings, read-outs.
-        loss: Losses by name from the step's number and its own generator; `loss` is minimised.
+        draw: What a step learns from, out of its number and its own generator; runs in loaders.
+        loss: Losses by name from what was drawn; `loss` is minimised.
         validate: Scores by name.
         validate_every: Steps between two validations.
         checkpoint_every: Steps between two checkpoints.
@@ -47,37 +49,66 @@ class Stage:
     matrix_rate: float
     other_rate: float
     by_adam: frozenset[str]
-    loss: Callable[[int, np.random.Generator], Mapping[str, Tensor]]
+    draw: Callable[[int, np.random.Generator], Any]
+    loss: Callable[[Any], Mapping[str, Tensor]]
     validate: Callable[[], Mapping[str, float]]
-    validate_every: int = 250
-    checkpoint_every: int = 50
+    validate_every: int = 500
+    checkpoint_every: int = 100
     cooled_after: float = 0.6
 
 
-def run_stage(stage: Stage, trained: nn.Module, *, folder: Path, seed: int) -> None:
-    """Runs the stage's remaining steps; what it measured stands in `NAME.jsonl` in the folder."""
+class _Draws(Dataset[Any]):
+    """What each step learns from, by its number."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self._stage, self._seed = stage, seed
+
+    def __getitem__(self, step: int) -> Any:  # noqa: ANN401 - each stage draws its own
+        return self._stage.draw(step, np.random.default_rng([self._seed, step]))
+
+
+def run_stage(
+    stage: Stage, trained: nn.Module, *, folder: Path, seed: int, loaders: int = 0
+) -> None:
+    """Runs the stage's remaining steps; what it measured stands in `NAME.jsonl` in the folder.
+
+    Args:
+        stage: What is learnt.
+        trained: What learns it.
+        folder: Of checkpoint and log.
+        seed: Of every step's generator, together with its number.
+        loaders: Processes that draw ahead of the steps; 0 draws between them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
     optimizers = _optimizers(stage, trained)
     first = _restore(checkpoint, trained, optimizers)
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     started, counted = time.monotonic(), 0
-    for step in range(first, stage.num_steps):
+    steps = range(first, stage.num_steps)
+    drawn = DataLoader(
+        _Draws(stage, seed),
+        batch_size=None,
+        sampler=steps,
+        num_workers=loaders,
+        collate_fn=lambda one: one,
+    )
+    for step, material in zip(steps, drawn, strict=True):
         _set_rates(stage, optimizers, step)
-        losses = stage.loss(step, np.random.default_rng([seed, step]))
+        losses = stage.loss(material)
         torch.autograd.backward(losses["loss"])
         nn.utils.clip_grad_norm_(trained.parameters(), _CLIP)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + value.detach()
         counted += 1
         done = step + 1
         if done % stage.checkpoint_every == 0 or done == stage.num_steps:
             _save(checkpoint, trained, optimizers, step=done)
             entry: dict[str, Any] = {"step": done, "seconds": round(time.monotonic() - started, 1)}
-            entry |= {name: round(value / counted, 4) for name, value in sums.items()}
+            entry |= {name: round(float(value) / counted, 4) for name, value in sums.items()}
             if done % stage.validate_every == 0 or done == stage.num_steps:
                 trained.train(mode=False)
                 entry["scores"] = {

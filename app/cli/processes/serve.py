@@ -67,7 +67,9 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address of the api.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the api.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="pocket, a folder or a hub id.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of all state.")] = None,
 ) -> None:
     """Run everything on this machine: Postgres, a worker with the backbone, the api."""

@@ -26,7 +26,10 @@ from app.method.backbone.digests import digest_of_files
 from app.method.backbone.fingerprint import describe, digest_of_parameters
 
 POCKET: Final = "pocket"
-POCKET_FOLDER: Final = Path(__file__).resolve().parents[2] / "assets" / "pocket-lvlm"
+_ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
+POCKET_FOLDER: Final = _ASSETS / "pocket-lvlm"
+# Bundled backbones by the name that asks for them.
+BUNDLED: Final[Mapping[str, Path]] = {POCKET: POCKET_FOLDER, "pocket-2": _ASSETS / "pocket-2"}
 
 _DTYPES: Final = {
     "float32": torch.float32,
@@ -181,7 +184,7 @@ def load_backbone(
     """Loads a backbone with its processor.
 
     Args:
-        source: `pocket` for the bundled one, a folder, or a hub id.
+        source: `pocket` or `pocket-2` for a bundled one, a folder, or a hub id.
         device: `auto` takes a GPU when there is one.
         dtype: `auto` is float32 on a CPU and bfloat16 elsewhere.
         attention: The attention implementation, `sdpa` or `eager`.
@@ -191,7 +194,7 @@ def load_backbone(
         UnsupportedBackboneError: It is no image-text-to-text model with a usable processor.
         ConfigurationError: The device or the dtype is unknown.
     """
-    place = str(POCKET_FOLDER) if source == POCKET else source
+    place = str(BUNDLED.get(source, source))
     target = _resolve_device(device)
     options: Mapping[str, Any] = {
         "dtype": _resolve_dtype(dtype, target),

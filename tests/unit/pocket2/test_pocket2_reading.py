@@ -14,20 +14,18 @@ from app.method.backbone.examples import Example
 from app.method.backbone.loading import backbone_from_parts, load_backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from tools.pocket2.anatomy import make_processor
-from tools.pocket2.building import Plan, Supplies, untrained_reader, untrained_sight
-from tools.pocket2.gallery import VIEW, Gallery, hang_gallery, load_gallery, save_gallery
+from tools.pocket2.building import Plan, Supplies
+from tools.pocket2.gallery import (
+    VIEW,
+    Gallery,
+    load_gallery,
+    save_gallery,
+)
 from tools.pocket2.pictures.views import views
 from tools.pocket2.reading.curves import accuracy_by_shots, binding_episodes, nearest_by_shots
-from tools.pocket2.reading.episodes import (
-    Difficulty,
-    Item,
-    Material,
-    bind,
-    draw_episode,
-    frame,
-    gather,
-)
+from tools.pocket2.reading.episodes import bind, draw_episode, frame
 from tools.pocket2.reading.lessons import draw_prose, long_enough, step_episodes
+from tools.pocket2.reading.material import Difficulty, Item, Material, gather
 from tools.pocket2.reading.reader import (
     Batch,
     Reader,
@@ -39,38 +37,6 @@ from tools.pocket2.reading.reader import (
 from tools.pocket2.reading.words import LANGUAGES, Words
 from tools.pocket2.report import abilities, assemble, card, write_checkpoint
 from tools.pocket2.sight import Sight
-
-PLAN = Plan()
-
-
-@pytest.fixture(scope="module")
-def sight(supplies: Supplies) -> Sight:
-    return untrained_sight(PLAN, supplies, num_classes=3).train(mode=False)
-
-
-@pytest.fixture(scope="module")
-def reader(supplies: Supplies) -> Reader:
-    made = untrained_reader(PLAN, supplies)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        torch.nn.init.normal_(made.adapter.weight, std=0.1)
-    return made.train(mode=False)
-
-
-@pytest.fixture(scope="module")
-def gallery(supplies: Supplies, sight: Sight) -> Gallery:
-    rows = np.tile(supplies.bank.for_training, 3)
-    return hang_gallery(sight, supplies.bank, rows, groups=120, seed=0)
-
-
-@pytest.fixture(scope="module")
-def material(supplies: Supplies, gallery: Gallery) -> Material:
-    return gather(gallery, supplies.words, supplies.bank.words)
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
 
 
 def _classes(material: Material, items: Sequence[Item]) -> list[int]:
@@ -353,7 +319,7 @@ def test_a_gallery_is_read_as_it_was_written(gallery: Gallery, tmp_path: Path) -
 
 def test_the_card_tells_every_figure_and_licence() -> None:
     curves = {"new, 5 ways": {0: 0.0, 16: 0.75}}
-    text = card(curves, PLAN, parameters=10_000_000)
+    text = card(curves, Plan(), parameters=10_000_000)
     assert "| new, 5 ways | 0.0% |  |  |  |  | 75.0% |  |  |" in text
     assert "CC-BY-SA-4.0 | evaluation" in text
     assert abilities(curves, parameters=1)["in_context"] == {

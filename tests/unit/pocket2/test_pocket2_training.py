@@ -30,8 +30,10 @@ PLAN = Plan(
 
 
 def _stage(model: nn.Linear, *, num_steps: int) -> Stage:
-    def loss(_: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        inputs = torch.from_numpy(rng.standard_normal((32, 6), dtype=np.float32))
+    def draw(_: int, rng: np.random.Generator) -> Tensor:
+        return torch.from_numpy(rng.standard_normal((32, 6), dtype=np.float32))
+
+    def loss(inputs: Tensor) -> Mapping[str, Tensor]:
         return {"loss": (model(inputs) - inputs[:, :4]).square().mean()}
 
     return Stage(
@@ -40,6 +42,7 @@ def _stage(model: nn.Linear, *, num_steps: int) -> Stage:
         matrix_rate=0.02,
         other_rate=0.01,
         by_adam=frozenset(),
+        draw=draw,
         loss=loss,
         validate=lambda: {"bias": float(model.bias.detach().abs().mean())},
         validate_every=4,

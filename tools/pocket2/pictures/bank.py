@@ -5,7 +5,7 @@ Knows classes and vendors; knows no augmentation and no words of a prompt.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class Bank:
         classes: The class of each drawing.
         vendors: The source of each drawing.
         places: Where in its source each drawing stands.
+        device: Where pictures are made.
     """
 
     parts: tuple[Drawings, ...]
@@ -36,6 +37,7 @@ class Bank:
     classes: np.ndarray
     vendors: np.ndarray
     places: np.ndarray
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
     def held_out_classes(self) -> np.ndarray:
@@ -61,21 +63,27 @@ class Bank:
 
     def rgba(self, rows: np.ndarray) -> Float[Tensor, "rows 4 side side"]:
         """Premultiplied colours and coverage in [0, 1]; drawings in one ink come in white."""
-        first = self.parts[0].pixels
-        out = np.empty((len(rows), first.shape[1], first.shape[2], 4), np.float32)
-        for place, row in enumerate(rows):
-            vendor = self.vendors[row]
-            pixels = self.parts[vendor].pixels[self.places[row]]
-            if not self.parts[vendor].source.is_colored:
-                out[place] = (pixels.astype(np.float32) / 255)[..., None]
+        side = self.parts[0].pixels.shape[1]
+        out = torch.empty((len(rows), 4, side, side), device=self.device)
+        vendors, places = self.vendors[rows], self.places[rows]
+        for vendor in np.unique(vendors).tolist():
+            chosen = np.flatnonzero(vendors == vendor)
+            pixels = self._pixels[vendor][torch.from_numpy(places[chosen]).to(self.device)]
+            scaled = pixels.float() / 255
+            if self.parts[vendor].source.is_colored:
+                premultiplied = scaled.permute(0, 3, 1, 2)
+                premultiplied[:, :3] *= premultiplied[:, 3:]
             else:
-                coverage = pixels[..., 3:].astype(np.float32) / 255
-                out[place, ..., :3] = pixels[..., :3] / np.float32(255) * coverage
-                out[place, ..., 3:] = coverage
-        return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+                premultiplied = scaled[:, None].expand(-1, 4, -1, -1)
+            out[torch.from_numpy(chosen).to(self.device)] = premultiplied
+        return out
+
+    @cached_property
+    def _pixels(self) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(np.array(part.pixels)).to(self.device) for part in self.parts)
 
 
-def join(parts: Sequence[Drawings]) -> Bank:
+def join(parts: Sequence[Drawings], device: torch.device | str = "cpu") -> Bank:
     """One bank of several sources; drawings of one name are one class."""
     numbers: dict[str, int] = {}
     words: list[str] = []
@@ -92,7 +100,9 @@ def join(parts: Sequence[Drawings]) -> Bank:
                 words[numbers[key]] = text  # With spaces where another vendor wrote none.
             found.append((numbers[key], vendor, place))
     classes, vendors, places = np.array(found).T
-    return Bank(tuple(parts), tuple(numbers), tuple(words), classes, vendors, places)
+    return Bank(
+        tuple(parts), tuple(numbers), tuple(words), classes, vendors, places, torch.device(device)
+    )
 
 
 def rows_by_class(bank: Bank, rows: np.ndarray) -> dict[int, np.ndarray]:

@@ -6,6 +6,7 @@ Knows packages and SVG; knows nothing of training.
 import io
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,14 +63,15 @@ def render_source(
 
 
 def _rendered(source: Source, packages: Path, on_count: OnCount | None) -> dict[str, np.ndarray]:
-    icons = list(_icons(archive(source.package, source.version, packages)))
+    icons = dict(_icons(archive(source.package, source.version, packages)))
     kept: dict[str, np.ndarray] = {}
-    for index, (name, svg) in enumerate(icons):
-        pixels = _pixels(svg)
-        if pixels is not None:
-            kept[name] = pixels if source.is_colored else pixels[..., 3]
-        if on_count is not None and (index + 1) % 500 == 0:
-            on_count(source.vendor, index + 1, len(icons))
+    with ProcessPoolExecutor() as pool:
+        rendered = pool.map(_pixels, icons.values(), chunksize=64)
+        for index, (name, pixels) in enumerate(zip(icons, rendered, strict=True)):
+            if pixels is not None:
+                kept[name] = pixels if source.is_colored else pixels[..., 3]
+            if on_count is not None and (index + 1) % 500 == 0:
+                on_count(source.vendor, index + 1, len(icons))
     return kept
 
 

@@ -88,10 +88,13 @@ def group_scenes(bank: Bank, rows: np.ndarray, rng: np.random.Generator) -> Scen
             free, rng.uniform(-1, 1, count) * (1 - scale), (cells[:, slot] // 3 - 1) * 0.64
         )
         placed.append(_standing((x, y), scale, rng))
-    picture = ground_pictures(_jittered(grounds, rng), rng, side=drawings.shape[-1])
+    picture = ground_pictures(
+        _jittered(grounds, rng), rng, side=drawings.shape[-1], device=bank.device
+    )
     for slot, placement in enumerate(placed):
-        shown = torch.from_numpy((numbers > slot).astype(np.float32))[:, None, None, None]
-        picture = cover(picture, place(drawings, placement, side=drawings.shape[-1]) * shown)
+        shown = torch.from_numpy((numbers > slot).astype(np.float32)).to(bank.device)
+        layer = place(drawings, placement, side=drawings.shape[-1])
+        picture = cover(picture, layer * shown[:, None, None, None])
     return Scenes(disturb(picture, rng, keeps_color=True), rows, values)
 
 
@@ -110,7 +113,9 @@ def pair_scenes(bank: Bank, rows: np.ndarray, rng: np.random.Generator) -> Scene
     axis = rng.integers(2, size=count)
     _, grounds = _two_colors(count, rng)
     side_color = _jittered(grounds, rng)
-    picture = ground_pictures(side_color, rng, side=bank.parts[0].pixels.shape[1])
+    picture = ground_pictures(
+        side_color, rng, side=bank.parts[0].pixels.shape[1], device=bank.device
+    )
     for slot, sign in ((0, -1), (1, 1)):
         one_ink = ~bank.is_colored(rows[:, slot])
         own = apart(_jittered(rng.integers(len(COLORS), size=count), rng), side_color)

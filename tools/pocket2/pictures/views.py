@@ -85,7 +85,7 @@ def place(
         axis=1,
     )
     grid = functional.affine_grid(
-        torch.from_numpy(matrix.astype(np.float32)),
+        torch.from_numpy(matrix.astype(np.float32)).to(drawings.device),
         [len(drawings), 4, side, side],
         align_corners=False,
     )
@@ -118,26 +118,26 @@ def apart(inks: np.ndarray, grounds: np.ndarray) -> np.ndarray:
 
 
 def ground_pictures(
-    colors: np.ndarray, rng: np.random.Generator, *, side: int
+    colors: np.ndarray, rng: np.random.Generator, *, side: int, device: torch.device
 ) -> Float[Tensor, "rows 3 side side"]:
     """Grounds of these colours, a third of them with a gradient or coarse blotches."""
     count = len(colors)
-    plain = torch.from_numpy(colors)[:, :, None, None].expand(-1, -1, side, side).clone()
-    slope = torch.linspace(-1, 1, side)
-    turn = torch.from_numpy(rng.uniform(0, 2 * math.pi, count).astype(np.float32))
+
+    def there(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    plain = there(colors)[:, :, None, None].expand(-1, -1, side, side).clone()
+    slope = torch.linspace(-1, 1, side, device=device)
+    turn = there(rng.uniform(0, 2 * math.pi, count))
     wave = (
         torch.cos(turn)[:, None, None] * slope[None, None]
         + torch.sin(turn)[:, None, None] * slope[None, :, None]
     )
-    strength = torch.from_numpy(
-        np.where(mask(rng, 0.2, count), rng.uniform(0.05, 0.25, count), 0.0).astype(np.float32)
-    )
+    strength = there(np.where(mask(rng, 0.2, count), rng.uniform(0.05, 0.25, count), 0.0))
     plain += (strength[:, None, None] * wave)[:, None]
-    cells = torch.from_numpy(rng.normal(0, 1, (count, 3, 6, 6)).astype(np.float32))
+    cells = there(rng.normal(0, 1, (count, 3, 6, 6)))
     blotches = functional.interpolate(cells, size=(side, side), mode="bilinear")
-    strength = torch.from_numpy(
-        np.where(mask(rng, 0.15, count), rng.uniform(0.03, 0.12, count), 0.0).astype(np.float32)
-    )
+    strength = there(np.where(mask(rng, 0.15, count), rng.uniform(0.03, 0.12, count), 0.0))
     return (plain + strength[:, None, None, None] * blotches).clamp(0, 1)
 
 
@@ -154,7 +154,7 @@ def ink_over(
     """The drawings, those in one ink coloured."""
     factors = np.where(one_ink[:, None], inks, np.float32(1)).astype(np.float32)
     full = np.concatenate([factors, np.ones((len(inks), 1), np.float32)], 1)
-    return drawings * torch.from_numpy(full)[:, :, None, None]
+    return drawings * torch.from_numpy(full).to(drawings.device)[:, :, None, None]
 
 
 def disturb(
@@ -167,7 +167,8 @@ def disturb(
     count = len(pictures)
 
     def column(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).view(count, -1, 1, 1)
+        tensor = torch.from_numpy(values.astype(np.float32)).to(pictures.device)
+        return tensor.view(count, -1, 1, 1)
 
     if not keeps_color:
         gray = pictures.mean(1, keepdim=True).expand_as(pictures)
@@ -189,10 +190,10 @@ def disturb(
     pictures = torch.lerp(
         pictures, soft, column(np.where(mask(rng, 0.35, count), rng.uniform(0, 1, count), 0.0))
     )
-    noisy = torch.from_numpy(np.flatnonzero(mask(rng, 0.35, count)))
-    noise = rng.standard_normal((len(noisy), *pictures.shape[1:]), dtype=np.float32)
-    noise *= rng.uniform(0, 0.05, (len(noisy), 1, 1, 1)).astype(np.float32)
-    pictures = pictures.index_add(0, noisy, torch.from_numpy(noise))
+    dice = torch.Generator(pictures.device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(pictures.shape, generator=dice, device=pictures.device)
+    noisy = np.where(mask(rng, 0.35, count), rng.uniform(0, 0.05, count), 0.0)
+    pictures = pictures + noise * column(noisy)
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -207,7 +208,8 @@ def views(
     one_ink = ~bank.is_colored(rows)
     inks = apart(random_inks(len(rows), rng), grounds)
     picture = cover(
-        ground_pictures(grounds, rng, side=side), ink_over(placed, inks, one_ink=one_ink)
+        ground_pictures(grounds, rng, side=side, device=drawings.device),
+        ink_over(placed, inks, one_ink=one_ink),
     )
     return disturb(picture, rng)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tools.pocket2.reading.episodes import Item, Material
+from tools.pocket2.reading.material import Item, Material
 from tools.pocket2.reading.reader import Reader, Writer, item_hits
 
 SHOTS: Final = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -39,8 +39,8 @@ def accuracy_by_shots(
     for start in range(0, episodes, _ROWS):
         rows = [make(rng) for _ in range(min(_ROWS, episodes - start))]
         batch = writer.write(rows)
-        tokens = material.gallery.tokens[batch.pictures].float()
-        hits.append(item_hits(reader, batch, tokens).view(len(rows), -1))
+        tokens = material.gallery.tokens[batch.pictures].float().to(reader.device)
+        hits.append(item_hits(reader, batch.to(reader.device), tokens).view(len(rows), -1).cpu())
     mean = torch.cat(hits).float().mean(0)
     return {shot: float(mean[shot]) for shot in shots if shot < len(mean)}
 

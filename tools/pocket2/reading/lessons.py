@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from tools.pocket2.reading.episodes import Difficulty, Item, Material, draw_episode
+from tools.pocket2.reading.episodes import draw_episode
+from tools.pocket2.reading.material import Difficulty, Item, Material
 
 PROSE_SHARE: Final = 0.08
 _PASSAGE_LETTERS: Final = 2_000

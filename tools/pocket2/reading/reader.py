@@ -4,7 +4,7 @@ Knows the model's layout; knows nothing of how episodes are drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Final
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
 
 from tools.pocket2.anatomy import ControlIds, control_ids
-from tools.pocket2.reading.episodes import Item
+from tools.pocket2.reading.material import Item
 
 _MOST_KNOWN: Final = 200_000
 
@@ -37,6 +37,10 @@ class Batch:
     is_answer: Bool[Tensor, "rows tokens"]
     is_taught: Bool[Tensor, "rows tokens"]
     item: Int[Tensor, "rows tokens"]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch there."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class Writer:
@@ -118,6 +122,16 @@ class Reader(nn.Module):
         nn.init.eye_(self.adapter.weight)
         self._image = int(model.config.image_token_id)
 
+    @torch.no_grad()
+    def start_from(self, spread: Float[Tensor, "width width"]) -> None:
+        """Lets the adapter begin with this map."""
+        self.adapter.weight.copy_(spread)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.adapter.weight.device
+
     def hidden(
         self, batch: Batch, tokens: Float[Tensor, "pictures width"]
     ) -> Float[Tensor, "rows tokens width"]:
@@ -126,7 +140,7 @@ class Reader(nn.Module):
         if len(batch.pictures):
             seen = self.adapter(tokens)
             places = (batch.ids == self._image).unsqueeze(-1).expand_as(embeddings)
-            embeddings = embeddings.masked_scatter(places, seen)
+            embeddings = embeddings.masked_scatter(places, seen.to(embeddings.dtype))
         states: Tensor = self.text(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         return states
 
@@ -158,5 +172,5 @@ def item_hits(
     """For every item, whether greedy decoding would say exactly its answer."""
     logits, targets = reader.logits(batch, tokens, batch.is_answer)
     owner = batch.item[:, 1:][batch.is_answer[:, 1:]]
-    wrong = torch.zeros(int(owner.max()) + 1, dtype=torch.long)
+    wrong = torch.zeros(int(owner.max()) + 1, dtype=torch.long, device=owner.device)
     return wrong.index_add(0, owner, (logits.argmax(-1) != targets).long()) == 0
