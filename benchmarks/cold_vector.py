@@ -4,8 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from benchmarks.backbones import load
-from benchmarks.coldness import cold_figures
+from benchmarks.figures.coldness import cold_figures
 from benchmarks.harness import (
     POCKET,
     RANDOM,
@@ -15,11 +14,10 @@ from benchmarks.harness import (
     Dtype,
     Rounds,
     Rows,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
+from benchmarks.setting.backbones import load
 
 TIMED: Final = (
     "time to first token as the answer tells it (queue_ms + prefill_ms, so with decoding the image "
@@ -50,14 +48,15 @@ def cold_vector(
         loaded = load(name, device=device, dtype=dtype)
         return cold_figures(loaded, num_rows=rows, num_requests=requests, num_rounds=rounds)
 
-    show(
-        {
-            **for_backbones(backbone or [POCKET, RANDOM], measure),
-            **machine_conditions(
-                "cold_vector", rows=rows, requests=requests, rounds=rounds, timed=TIMED
-            ),
-        },
+    report(
+        "cold_vector",
+        measure,
+        backbones=backbone or [POCKET, RANDOM],
         as_json=as_json,
+        rows=rows,
+        requests=requests,
+        rounds=rounds,
+        timed=TIMED,
     )
 
 

@@ -4,9 +4,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from benchmarks.backbones import load
-from benchmarks.batching import batching_figures
-from benchmarks.cancelling import cancel_figures
+from benchmarks.figures.batching import batching_figures
+from benchmarks.figures.cancelling import cancel_figures
 from benchmarks.harness import (
     POCKET,
     RANDOM,
@@ -17,11 +16,10 @@ from benchmarks.harness import (
     Rounds,
     Rows,
     Tokens,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
+from benchmarks.setting.backbones import load
 
 TIMED: Final = (
     "from prepared inputs (images decoded, prompts encoded) to the answers' texts, on both sides: "
@@ -53,14 +51,16 @@ def engine(
         batching = batching_figures(loaded, num_rows=rows, num_tokens=tokens, rounds=rounds)
         return {**batching, **cancel_figures(loaded, num_rows=rows, num_cancels=cancels)}
 
-    show(
-        {
-            **for_backbones(backbone or [POCKET, RANDOM], measure),
-            **machine_conditions(
-                "engine", rows=rows, tokens=tokens, rounds=rounds, cancels=cancels, timed=TIMED
-            ),
-        },
+    report(
+        "engine",
+        measure,
+        backbones=backbone or [POCKET, RANDOM],
         as_json=as_json,
+        rows=rows,
+        tokens=tokens,
+        rounds=rounds,
+        cancels=cancels,
+        timed=TIMED,
     )
 
 

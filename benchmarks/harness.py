@@ -158,15 +158,26 @@ def bar(count: int, what: str) -> Iterable[int]:
     return track(range(count), description=what, console=Console(stderr=True), transient=True)
 
 
-def for_backbones(names: Sequence[str], measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the first backbone, and those of each other in an object of its own.
+def report(
+    script: str,
+    measure: Callable[[str], dict[str, Any]],
+    *,
+    backbones: Sequence[str],
+    as_json: bool,
+    **conditions: object,
+) -> None:
+    """Measures and shows: the figures of the first backbone, the others' in objects of their own.
 
     Args:
-        names: As given on the command line.
-        measure: The figures of one of them.
+        script: The module that is run.
+        measure: The figures of one backbone.
+        backbones: As given on the command line.
+        as_json: Whether to print one JSON object.
+        **conditions: What has to be known of the run besides.
     """
-    first, *others = names
-    return {**measure(first), **{key_of(name): measure(name) for name in others}}
+    first, *others = backbones
+    figures = {**measure(first), **{key_of(name): measure(name) for name in others}}
+    show({**figures, **machine_conditions(script, **conditions)}, as_json=as_json)
 
 
 def key_of(name: str) -> str:

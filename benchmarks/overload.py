@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from benchmarks.crowding import overload_figures
+from benchmarks.figures.crowding import overload_figures
 from benchmarks.harness import (
     POCKET,
     RANDOM,
@@ -12,10 +12,8 @@ from benchmarks.harness import (
     Backbones,
     Rounds,
     Rows,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
 
 TIMED: Final = (
@@ -56,14 +54,15 @@ def overload(
         )
 
     conditions = {"rows": rows, "waiting": waiting, "times": times, "seconds": seconds}
-    show(
-        {
-            **for_backbones(backbone or [POCKET, RANDOM], measure),
-            **machine_conditions(
-                "overload", **conditions, rounds=rounds, tokens=tokens, timed=TIMED
-            ),
-        },
+    report(
+        "overload",
+        measure,
+        backbones=backbone or [POCKET, RANDOM],
         as_json=as_json,
+        **conditions,
+        rounds=rounds,
+        tokens=tokens,
+        timed=TIMED,
     )
 
 

@@ -7,10 +7,9 @@ import typer
 
 from app.core.errors import ConfigurationError
 from app.core.threads import on_passing_thread
-from benchmarks.adapters import adapter_figures
-from benchmarks.backbones import load
-from benchmarks.batching import batching_figures
-from benchmarks.continuous import continuous_figures
+from benchmarks.figures.adapters import adapter_figures
+from benchmarks.figures.batching import batching_figures
+from benchmarks.figures.continuous import continuous_figures
 from benchmarks.harness import (
     POCKET,
     RANDOM,
@@ -21,16 +20,15 @@ from benchmarks.harness import (
     Rounds,
     Rows,
     Tokens,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
+from benchmarks.setting.backbones import load
 
 TIMED: Final = (
-    "P3 as in `bench engine`; P4 from token ids to the tokens of all answers, both sides warm, "
-    "each with the number of threads that suits it; adapters and shifts: one decode step of a bare "
-    "loop on the text decoder"
+    "P3 as in `benchmarks.engine`; P4 from token ids to the tokens of all answers, both sides "
+    "warm, each with the number of threads that suits it; adapters and shifts: one decode step of "
+    "a bare loop on the text decoder"
 )
 
 
@@ -72,21 +70,24 @@ def peers(
         }
 
     conditions = {"rows": rows, "tokens": tokens, "rounds": rounds, "blocks": blocks}
-    show(
-        {
-            **for_backbones(backbone or [POCKET, RANDOM], measure),
-            **machine_conditions("peers", **conditions, steps=steps, rank=rank, timed=TIMED),
-        },
+    report(
+        "peers",
+        measure,
+        backbones=backbone or [POCKET, RANDOM],
         as_json=as_json,
+        **conditions,
+        steps=steps,
+        rank=rank,
+        timed=TIMED,
     )
 
 
 def _require_peft() -> None:
     if find_spec("peft") is None:
         raise ConfigurationError(
-            "bench peers compares with PEFT, which is not installed: pip install 'vlibrary[bench]' "
-            "(from a checkout: pip install --constraint requirements/constraints.txt "
-            "--editable '.[bench]')"
+            "This benchmark compares with PEFT, which is not installed: "
+            "pip install 'vlibrary[bench]' (from a checkout: "
+            "pip install --constraint requirements/constraints.txt --editable '.[bench]')"
         )
 
 

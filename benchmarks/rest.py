@@ -4,18 +4,16 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from benchmarks.figures.overhead import overhead_figures
+from benchmarks.figures.starting import start_figures
 from benchmarks.harness import (
     POCKET,
     AsJson,
     Backbones,
     Rounds,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
-from benchmarks.overhead import overhead_figures
-from benchmarks.starting import start_figures
 
 TIMED: Final = (
     "P8 from sending a request on an open connection to its answer, minus prefill and decode as "
@@ -46,14 +44,16 @@ def rest(
         )
         return {**overhead, **(start_figures(name, num_rounds=starts) if starts else {})}
 
-    show(
-        {
-            **for_backbones(backbone or [POCKET], measure),
-            **machine_conditions(
-                "rest", requests=requests, rounds=rounds, starts=starts, tokens=tokens, timed=TIMED
-            ),
-        },
+    report(
+        "rest",
+        measure,
+        backbones=backbone or [POCKET],
         as_json=as_json,
+        requests=requests,
+        rounds=rounds,
+        starts=starts,
+        tokens=tokens,
+        timed=TIMED,
     )
 
 

@@ -18,7 +18,7 @@ from app.library.migrate import upgrade
 from app.library.retrieval import Retriever
 from app.postgres.server import EmbeddedPostgres
 from benchmarks.harness import AsJson, bar, interleave, machine_conditions, percentile, run, show
-from benchmarks.stored_keys import (
+from benchmarks.setting.stored_keys import (
     COMMON,
     DIMENSION,
     KEYS_PER_VECTOR,

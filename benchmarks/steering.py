@@ -4,9 +4,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from benchmarks.backbones import load
-from benchmarks.decoding import step_figures
-from benchmarks.distinct import distinct_figures
+from benchmarks.figures.decoding import step_figures
+from benchmarks.figures.distinct import distinct_figures
 from benchmarks.harness import (
     POCKET,
     RANDOM,
@@ -17,11 +16,10 @@ from benchmarks.harness import (
     Rounds,
     Rows,
     Tokens,
-    for_backbones,
-    machine_conditions,
+    report,
     run,
-    show,
 )
+from benchmarks.setting.backbones import load
 
 TIMED: Final = (
     "P1 from prepared inputs (images decoded, prompts encoded) and stored vectors to the answers' "
@@ -59,12 +57,14 @@ def steering(
         }
 
     conditions = {"rows": rows, "tokens": tokens, "rounds": rounds, "blocks": blocks}
-    show(
-        {
-            **for_backbones(backbone or [POCKET, RANDOM], measure),
-            **machine_conditions("steering", **conditions, steps=steps, timed=TIMED),
-        },
+    report(
+        "steering",
+        measure,
+        backbones=backbone or [POCKET, RANDOM],
         as_json=as_json,
+        **conditions,
+        steps=steps,
+        timed=TIMED,
     )
 
 

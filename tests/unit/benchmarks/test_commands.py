@@ -11,11 +11,11 @@ from app.core.errors import ConfigurationError, VLibraryError
 from app.core.vector_file import decode_vector_file
 from app.method.backbone.loading import Backbone
 from benchmarks import cold_vector, engine, overload, peers, prompts, rest, retrieval, steering
-from benchmarks.adapters import adapter_figures
-from benchmarks.backbones import load, without_end
-from benchmarks.cancelling import cancel_figures
-from benchmarks.continuous import continuous_figures
-from benchmarks.requests import (
+from benchmarks.figures.adapters import adapter_figures
+from benchmarks.figures.cancelling import cancel_figures
+from benchmarks.figures.continuous import continuous_figures
+from benchmarks.setting.backbones import load, without_end
+from benchmarks.setting.requests import (
     from_features,
     from_pixels,
     image_prompts,
@@ -25,7 +25,7 @@ from benchmarks.requests import (
     running_engine,
     through_engine,
 )
-from benchmarks.service import bodies, vector_file
+from benchmarks.setting.service import bodies, vector_file
 from tests.fakes.backbones import tiny_backbone
 
 CONDITIONS = {"script", "rows", "clock", "processor", "threads", "torch", "transformers"}

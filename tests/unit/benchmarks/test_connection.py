@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from benchmarks.connection import Connection
+from benchmarks.setting.connection import Connection
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError, VLibraryError
-from benchmarks import coldness, crowding
+from benchmarks.figures import coldness, crowding
+from benchmarks.figures.overhead import parts_of
 from benchmarks.harness import (
-    for_backbones,
     interleave,
     key_of,
     median_ratio,
@@ -22,10 +23,10 @@ from benchmarks.harness import (
     paired_ratios,
     percentile,
     processor_name,
+    report,
     seconds_of,
     spread,
 )
-from benchmarks.overhead import parts_of
 from tests.fakes.live_server import serving
 
 numbers = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=50)
@@ -91,12 +92,22 @@ def test_no_garbage_is_collected_while_the_clock_runs() -> None:
     assert gc.isenabled()
 
 
-def test_other_backbones_get_an_object_of_their_own() -> None:
-    found = for_backbones(["pocket", "random-30m", "org/some.model"], lambda name: {"P1": name})
-    assert found == {
+def test_other_backbones_get_an_object_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    report(
+        "some",
+        lambda name: {"P1": name},
+        backbones=["pocket", "random-30m", "org/some.model"],
+        as_json=True,
+        rows=3,
+    )
+    found = json.loads(capsys.readouterr().out)
+    shown = ("P1", "random_30m", "some_model", "rows", "script")
+    assert {name: found[name] for name in shown} == {
         "P1": "pocket",
         "random_30m": {"P1": "random-30m"},
         "some_model": {"P1": "org/some.model"},
+        "rows": 3,
+        "script": "python -m benchmarks.some",
     }
     assert key_of("/models/my-model/") == "my_model"
 

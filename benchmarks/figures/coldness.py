@@ -26,10 +26,10 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence as Row
 from app.worker.serving.service import Serving
-from benchmarks.backbones import without_end
 from benchmarks.harness import bar, model_conditions, percentile
-from benchmarks.requests import Asked, from_pixels, image_prompts, random_shifts, row_of
-from benchmarks.service import QUESTION, encoded_pictures, vector_file
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import Asked, from_pixels, image_prompts, random_shifts, row_of
+from benchmarks.setting.service import QUESTION, encoded_pictures, vector_file
 
 NUM_SLOTS: Final = 64
 NUM_PICTURES: Final = 8

@@ -17,7 +17,6 @@ from typing import Any
 from app.core.errors import VLibraryError
 from app.method.backbone.loading import Backbone
 from app.worker.engine.engine import Engine
-from benchmarks.backbones import without_end
 from benchmarks.harness import (
     bar,
     interleave,
@@ -27,7 +26,8 @@ from benchmarks.harness import (
     spread,
     without_collection,
 )
-from benchmarks.requests import (
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import (
     Asked,
     Shift,
     from_pixels,

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from benchmarks.abstention_pictures import pictures
+from benchmarks.abstention.pictures import pictures
 
 _SLOT: Final = re.compile(r"\{(\w+)\}")
 

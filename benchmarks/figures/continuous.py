@@ -17,9 +17,9 @@ import transformers as hf
 from app.core.errors import VLibraryError
 from app.core.threads import on_passing_thread
 from app.method.backbone.loading import Backbone
-from benchmarks.backbones import without_end
 from benchmarks.harness import bar, interleave, median_ratio, medians, seconds_of
-from benchmarks.requests import (
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import (
     Answers,
     Asked,
     from_pixels,

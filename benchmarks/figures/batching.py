@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from app.method.backbone.loading import Backbone
-from benchmarks.backbones import without_end
 from benchmarks.harness import bar, interleave, median_ratio, medians, model_conditions, seconds_of
-from benchmarks.requests import (
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import (
     Answers,
     Asked,
     from_features,

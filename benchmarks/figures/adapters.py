@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicCache
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
-from benchmarks.continuous import text_model
+from benchmarks.figures.continuous import text_model
 from benchmarks.harness import (
     bar,
     interleave,
@@ -29,7 +29,7 @@ from benchmarks.harness import (
     spread,
     without_collection,
 )
-from benchmarks.requests import random_shifts
+from benchmarks.setting.requests import random_shifts
 
 PROMPT_TOKENS: Final = 24
 TARGETS: Final = {"attention": ["q_proj", "v_proj"], "all": "all-linear"}

@@ -30,9 +30,8 @@ from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import KeyEncoder
 from app.method.keys.task_key import build_task_key
 from app.postgres.server import EmbeddedPostgres
-from benchmarks.abstention_pictures import SOURCES
-from benchmarks.abstention_tasks import FOREIGN, STORED, Task
-from benchmarks.backbones import load
+from benchmarks.abstention.pictures import SOURCES
+from benchmarks.abstention.tasks import FOREIGN, STORED, Task
 from benchmarks.harness import (
     AsJson,
     Device,
@@ -42,6 +41,7 @@ from benchmarks.harness import (
     run,
     show,
 )
+from benchmarks.setting.backbones import load
 
 QUERIES: Final = 40
 NOTHING: Final = "-"

@@ -15,7 +15,7 @@ from app.cli.processes.temporary import passing_folder, running_service
 from app.core.settings import Settings
 from app.postgres.server import EmbeddedPostgres
 from benchmarks.harness import bar
-from benchmarks.service import seconds_until_ready, settings_for
+from benchmarks.setting.service import seconds_until_ready, settings_for
 
 HOST: Final = "127.0.0.1"
 

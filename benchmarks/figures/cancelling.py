@@ -12,9 +12,9 @@ from app.core.errors import VLibraryError
 from app.method.backbone.loading import Backbone
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence as Row
-from benchmarks.backbones import without_end
 from benchmarks.harness import bar, percentile
-from benchmarks.requests import (
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import (
     Asked,
     from_pixels,
     image_prompts,

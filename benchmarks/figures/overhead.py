@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.harness import bar
-from benchmarks.service import (
+from benchmarks.setting.service import (
     JSON_HEADERS,
     ROUTE,
     bodies,

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from app.method.backbone.loading import Backbone
-from benchmarks.backbones import without_end
 from benchmarks.harness import (
     bar,
     interleave,
@@ -18,7 +17,8 @@ from benchmarks.harness import (
     seconds_of,
     spread,
 )
-from benchmarks.requests import (
+from benchmarks.setting.backbones import without_end
+from benchmarks.setting.requests import (
     STRENGTHS,
     Asked,
     from_pixels,

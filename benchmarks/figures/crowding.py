@@ -18,9 +18,9 @@ from typing import Any, Final
 import httpx
 
 from app.core.errors import VLibraryError
-from benchmarks.connection import Connection
 from benchmarks.harness import bar, median_ratio, percentile
-from benchmarks.service import (
+from benchmarks.setting.connection import Connection
+from benchmarks.setting.service import (
     ROUTE,
     bodies,
     served,

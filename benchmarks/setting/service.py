@@ -20,7 +20,7 @@ from app.cli.processes.temporary import passing_folder, running_service, wait_re
 from app.core.errors import UnavailableError
 from app.core.settings import Settings
 from app.core.vector_file import VectorTensors, encode_vector_file
-from benchmarks.backbones import folder_of
+from benchmarks.setting.backbones import folder_of
 from tools.pocket.world import render_scene, sample_scene
 from vlibrary_client import Client
 

@@ -1,0 +1,1 @@
+"""Whether the right vectors are found, or none: `python -m benchmarks.abstention`."""

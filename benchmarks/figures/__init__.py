@@ -1,0 +1,1 @@
+"""Figures by their ids, one file each; a command shows those that are measured together."""
