@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 suite clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour 
 
 pocket2: $(STAMP) ## Train the backbone that binds names in context (wants a GPU; goes on where it stopped)
 	$(BIN)/python -m tools.pocket2
+
+suite: $(STAMP) ## Fetch third-party pictures and write the suites that `vlibrary evaluate --suite` reads
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo,drawings]'
+	$(BIN)/python -m tools.suite
 
 clean: ## Remove what the other targets made, but for stored data
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png

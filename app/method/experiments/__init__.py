@@ -1,0 +1,1 @@
+"""Suites of tasks, every method on each, and what came of it."""

@@ -1,0 +1,143 @@
+"""A suite: tasks as stored data sets with pictures for training, choosing and testing apart.
+
+Knows the manifest and the files beside it; who made them is told by the manifest.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.core.errors import InvalidDatasetError, NotFoundError
+from app.core.splits import TRAIN
+from app.method.backbone.examples import Example
+from app.method.backbone.randomness import generator_for
+from app.method.evaluation.tasks.parquet import load_parquet
+
+SUITES_FOLDER: Final = Path.home() / ".cache" / "vlibrary" / "suites"
+MANIFEST: Final = "suite.json"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of a suite.
+
+    Attributes:
+        name: What tables call it.
+        file: Its Parquet file, all splits in one.
+        scorer: How its answers are scored.
+        max_new_tokens: The most tokens of an answer.
+        about: What is asked, whose pictures they are and under which licence.
+    """
+
+    name: str
+    file: Path
+    scorer: str
+    max_new_tokens: int
+    about: str
+
+    def load(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Example]:
+        """Items of a split in an order of their own; a smaller limit gives the first of them.
+
+        Args:
+            split: `train`, `validation` or `test`.
+            limit: The most items; None takes all.
+            seed: Of the order.
+        """
+        items = load_parquet(self.file, split=split, limit=None, seed=0)
+        order = generator_for(seed, "suite", split).permutation(len(items))
+        return [items[int(place)] for place in order[:limit]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Tasks that are measured together.
+
+    Attributes:
+        name: What it is called.
+        digest: Of its manifest, which has those of the files.
+        tasks: In the order of the manifest.
+    """
+
+    name: str
+    digest: str
+    tasks: tuple[Task, ...]
+
+    def only(self, names: Sequence[str]) -> tuple[Task, ...]:
+        """The tasks of these names; all of them when no name is given.
+
+        Raises:
+            NotFoundError: There is no such task.
+        """
+        known = {task.name: task for task in self.tasks}
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise NotFoundError(
+                f"No such task: wanted {', '.join(known)}, found {', '.join(unknown)}"
+            )
+        return tuple(known[name] for name in names) or self.tasks
+
+
+def load_suite(name_or_folder: str) -> Suite:
+    """A suite by its name, below the cache folder, or by its own folder.
+
+    Raises:
+        NotFoundError: There is none.
+        InvalidDatasetError: A file is not the one that its manifest tells of.
+    """
+    folder = Path(name_or_folder)
+    if not (folder / MANIFEST).is_file():
+        folder = SUITES_FOLDER / name_or_folder
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise NotFoundError(
+            f"No such suite: wanted a folder with {MANIFEST}, or a name below {SUITES_FOLDER} "
+            f"(`make suite` makes pocket and development there), found {name_or_folder}"
+        )
+    text = manifest.read_bytes()
+    content: dict[str, Any] = json.loads(text)
+    tasks = tuple(_task(folder, entry) for entry in content["tasks"])
+    digest = hashlib.sha256(text).hexdigest()
+    return Suite(name=str(content["name"]), digest=digest, tasks=tasks)
+
+
+def _task(folder: Path, entry: dict[str, Any]) -> Task:
+    file = folder / str(entry["file"])
+    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "no file"
+    if found != entry["digest"]:
+        raise InvalidDatasetError(
+            f"{entry['name']} is not what the suite tells of: wanted {entry['digest']}, "
+            f"found {found}"
+        )
+    return Task(
+        name=str(entry["name"]),
+        file=file,
+        scorer=str(entry["scorer"]),
+        max_new_tokens=int(entry["max_new_tokens"]),
+        about=str(entry["about"]),
+    )
+
+
+def check_splits(task: Task) -> dict[str, int]:
+    """How many items each split has.
+
+    Raises:
+        InvalidDatasetError: A picture is in two of them.
+    """
+    counts: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    for split in (TRAIN, VALIDATION, TEST):
+        items = load_parquet(task.file, split=split, limit=None, seed=0)
+        for item in items:
+            before = seen.setdefault(item.image_id, split)
+            if before != split:
+                raise InvalidDatasetError(
+                    f"{task.name} shows a picture twice: wanted it in one split, found "
+                    f"{item.image_id} in {before} and {split}"
+                )
+        counts[split] = len(items)
+    return counts

@@ -1,0 +1,1 @@
+"""How the suites of tasks are made from third-party pictures."""
