@@ -3,9 +3,10 @@
 Knows examples and similarities; knows no score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,34 +16,40 @@ from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.steering.vectors import InContextVectors
+
+Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
+"""Changes the backbone for a batch within the block."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Condition:
     """How every item of an evaluation is asked.
 
-    Made by `zero_shot`, `n_shot`, `knn` and `steered`.
+    Made by `zero_shot`, `n_shot`, `knn`, `steered` and `adapted`.
 
     Attributes:
-        name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy` or `m2iv`.
+        name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy`, `m2iv`, or that of
+            another change of the backbone.
         shots: Demonstrations before each query.
         support: What demonstrations are chosen from.
         seed: Of random choices.
         vectors: What steers, if anything does.
         strength: Factor over the vectors.
+        applied: What else changes the backbone, if anything does.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
     """
 
-    name: Literal["zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv"]
+    name: str
     shots: int = 0
     support: tuple[Example, ...] = ()
     seed: int = 0
     vectors: InContextVectors | None = None
     strength: float = 1.0
-
+    applied: Applied | None = None
     num_labels: int | None = 0
 
 
@@ -110,6 +117,11 @@ def steered(
 ) -> Condition:
     """No demonstrations, and the backbone shifted by vectors."""
     return Condition(name="m2iv", vectors=vectors, strength=strength, num_labels=num_labels)
+
+
+def adapted(name: str, applied: Applied, *, num_labels: int | None = None) -> Condition:
+    """No demonstrations, and the backbone changed in another way than by vectors."""
+    return Condition(name=name, applied=applied, num_labels=num_labels)
 
 
 def choose_demonstrations(

@@ -5,6 +5,7 @@ Knows prompts, generation and scores; where the items come from is the caller's 
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -186,7 +187,10 @@ def _generate(
     found: dict[int, Generation] = {}
     for batch in token_batches(lengths, token_budget=token_budget, max_rows=_MAX_ROWS):
         encoded = cache.encode([prompts[index] for index in batch])
-        answers = generate_encoded(backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens)
+        with nullcontext() if condition.applied is None else condition.applied(encoded):
+            answers = generate_encoded(
+                backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens
+            )
         found.update(zip(batch, answers, strict=True))
         if on_batch is not None:
             on_batch(len(found), len(examples))

@@ -1,0 +1,1 @@
+"""Ways to change a frozen backbone for a task, and what fitting them shares."""

@@ -1,0 +1,60 @@
+"""What modules write at one token of every row.
+
+Knows modules and positions; knows no method.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from app.method.adaptation.edits import Hidden, edit_inputs, edit_outputs
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
+
+
+@torch.no_grad()
+def outputs_at(
+    backbone: Backbone,
+    batch: EncodedBatch,
+    modules: Sequence[nn.Module],
+    *,
+    places: Int[Tensor, " rows"],
+) -> Float[Tensor, "rows modules width"]:
+    """The output of each module at one token of each row, in float32.
+
+    Args:
+        backbone: Who reads the batch.
+        batch: Prompts, open or with answers.
+        modules: All of one width.
+        places: The token of each row.
+    """
+    kept: list[Tensor] = []
+    with edit_outputs([(module, _keeping(kept, places)) for module in modules]):
+        backbone.model(**batch.inputs, use_cache=False)
+    return torch.stack(kept, dim=1)
+
+
+@torch.no_grad()
+def inputs_at(
+    backbone: Backbone,
+    batch: EncodedBatch,
+    modules: Sequence[nn.Module],
+    *,
+    places: Int[Tensor, " rows"],
+) -> Float[Tensor, "rows modules width"]:
+    """The input of each module at one token of each row; arguments as of `outputs_at`."""
+    kept: list[Tensor] = []
+    with edit_inputs([(module, _keeping(kept, places)) for module in modules]):
+        backbone.model(**batch.inputs, use_cache=False)
+    return torch.stack(kept, dim=1)
+
+
+def _keeping(kept: list[Tensor], places: Int[Tensor, " rows"]) -> Callable[[Hidden], Hidden]:
+    def keep(hidden: Hidden) -> Hidden:
+        rows = torch.arange(len(places), device=hidden.device)
+        kept.append(hidden[rows, places].float())
+        return hidden
+
+    return keep

@@ -1,0 +1,119 @@
+"""Labelled items as batches with their answers, and how well they are answered.
+
+Knows prompts and demonstrations; knows no method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from app.method.adaptation.adapted import Problem
+from app.method.backbone.batching import token_batches
+from app.method.backbone.examples import Example
+from app.method.backbone.prompts import EncodedBatch
+from app.method.backbone.randomness import generator_for
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision_by_token
+from app.method.training.teacher import Lesson, answer_logits, lesson_prompt, rows_right
+
+_MAX_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Rows that go through the backbone together.
+
+    Attributes:
+        places: Which of the items they are.
+        batch: Their prompts.
+    """
+
+    places: list[int]
+    batch: EncodedBatch
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Measured:
+    """How well items are answered; the larger, the better.
+
+    Attributes:
+        num_right: Items whose greedy answer is exactly theirs.
+        gain: Minus the mean cross-entropy of their answers.
+    """
+
+    num_right: int
+    gain: float
+
+
+def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]:
+    """Queries, each once at most, with demonstrations drawn from the other items' pictures.
+
+    Args:
+        problem: Items, shots and seed.
+        count: The most queries.
+        purpose: Tells draws for different ends apart.
+    """
+    items = problem.items
+    order = generator_for(problem.seed, purpose).permutation(len(items))[:count]
+    found = []
+    for place in order.tolist():
+        query = items[place]
+        others = [item for item in items if item.image_id != query.image_id]
+        generator = generator_for(problem.seed, purpose, place)
+        size = min(problem.shots, len(others))
+        chosen = generator.choice(len(others), size=size, replace=False)
+        context = tuple(others[int(index)] for index in chosen)
+        found.append(Lesson(query=query, context=context))
+    return found
+
+
+def plain(items: Sequence[Example]) -> list[Lesson]:
+    """The items without demonstrations."""
+    return [Lesson(query=item, context=()) for item in items]
+
+
+def encode_parts(
+    problem: Problem, asked: Sequence[Lesson], *, with_answers: bool = True
+) -> list[Part]:
+    """The queries in batches that fit the budget.
+
+    Args:
+        problem: Backbone, features and budget.
+        asked: At least one.
+        with_answers: Whether answers are appended; open prompts are padded on the left.
+    """
+    prompts = [lesson_prompt(problem.backbone, one, None) for one in asked]
+    lengths = problem.features.count_tokens(prompts)
+    parts = []
+    for places in token_batches(lengths, token_budget=problem.token_budget, max_rows=_MAX_ROWS):
+        answers = [asked[place].query.answer for place in places] if with_answers else None
+        batch = problem.features.encode([prompts[place] for place in places], answers=answers)
+        parts.append(Part(places=list(places), batch=batch))
+    return parts
+
+
+@torch.no_grad()
+def measure(problem: Problem, parts: Sequence[Part], applied: Applied | None = None) -> Measured:
+    """How well the changed backbone answers, read off one pass over prompts with answers.
+
+    If every answer token is the most likely one where it is due, greedy decoding writes the same.
+
+    Args:
+        problem: Whose backbone is asked.
+        parts: Encoded with answers.
+        applied: The change; None asks the backbone as it is.
+    """
+    num_right, losses, rows = 0, 0.0, 0
+    for part in parts:
+        if applied is None:
+            logits = answer_logits(problem.backbone, part.batch)
+        else:
+            with applied(part.batch):
+                logits = answer_logits(problem.backbone, part.batch)
+        counts = [len(ids) for ids in part.batch.answer_ids]
+        spans = torch.split(supervision_by_token(logits, part.batch.targets), counts)
+        num_right += sum(rows_right(logits, part.batch))
+        losses += sum(float(span.mean()) for span in spans)
+        rows += len(counts)
+    return Measured(num_right=num_right, gain=-losses / max(1, rows))

@@ -1,0 +1,138 @@
+"""Changing what modules give out, or take in, within a block.
+
+Knows modules and tensors; what is changed and why is the caller's affair. Edits return new tensors.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from app.core.errors import UnsupportedBackboneError
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
+from app.method.steering.sites import LayerSites, Layout, find_sites
+
+Hidden: TypeAlias = Float[Tensor, "batch tokens width"]
+Edit: TypeAlias = Callable[[Hidden], Hidden]
+
+
+def adaptable_sites(backbone: Backbone) -> list[LayerSites]:
+    """The sites of every decoder layer, where each branch is the output of a module.
+
+    Raises:
+        UnsupportedBackboneError: A layer scales a branch behind its module.
+    """
+    sites = find_sites(backbone.model)
+    gated = [site.index for site in sites if site.layout is Layout.GATED]
+    if gated:
+        raise UnsupportedBackboneError(
+            f"{type(backbone.model).__name__} cannot be adapted: wanted branches that are added as "
+            f"they are, found gates in layers {gated}"
+        )
+    return sites
+
+
+def output_projections(backbone: Backbone) -> list[nn.Linear]:
+    """The projection behind the heads of every layer's attention.
+
+    Raises:
+        UnsupportedBackboneError: A layer has none by the usual name.
+    """
+    found = []
+    for site in adaptable_sites(backbone):
+        attention = site.layer.get_submodule("self_attn")
+        projection = getattr(attention, "o_proj", None)
+        if not isinstance(projection, nn.Linear):
+            raise UnsupportedBackboneError(
+                f"Heads cannot be told apart: wanted o_proj in {type(attention).__name__}, "
+                "found none"
+            )
+        found.append(projection)
+    return found
+
+
+def head_counts(backbone: Backbone) -> tuple[int, int]:
+    """How many heads a layer has, and the width of each."""
+    config = backbone.model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    return heads, output_projections(backbone)[0].in_features // heads
+
+
+@contextmanager
+def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
+    """Within the block the modules give out what the edits make of their outputs."""
+
+    def hook(edit: Edit) -> Callable[..., object]:
+        def run(_module: nn.Module, _inputs: object, output: Any) -> object:  # noqa: ANN401
+            if isinstance(output, tuple):
+                return (edit(output[0]), *output[1:])
+            return edit(output)
+
+        return run
+
+    handles = [module.register_forward_hook(hook(edit)) for module, edit in edits]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def edit_inputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
+    """Within the block the modules take in what the edits make of their first input."""
+
+    def hook(edit: Edit) -> Callable[..., object]:
+        def run(_module: nn.Module, inputs: tuple[Any, ...]) -> object:
+            return (edit(inputs[0]), *inputs[1:])
+
+        return run
+
+    handles = [module.register_forward_pre_hook(hook(edit)) for module, edit in edits]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def last_prompt_tokens(batch: EncodedBatch) -> Int[Tensor, " rows"]:
+    """Where the last token of each row's prompt stands."""
+    width = int(batch.inputs["input_ids"].shape[1])
+    device = batch.predicts_answer.device
+    if not batch.answer_ids:
+        # Open prompts are padded on the left.
+        return torch.full((len(batch.num_prompt_tokens),), width - 1, device=device)
+    return torch.tensor(batch.num_prompt_tokens, device=device) - 1
+
+
+def last_tokens(batch: EncodedBatch) -> Int[Tensor, " rows"]:
+    """Where each row ends, its answer included."""
+    answers = batch.answer_ids or ((),) * len(batch.num_prompt_tokens)
+    added = torch.tensor([len(ids) for ids in answers], device=batch.predicts_answer.device)
+    return last_prompt_tokens(batch) + added
+
+
+def at_last_prompt_token(batch: EncodedBatch, change: Edit) -> Edit:
+    """An edit of the last prompt token alone, in the pass that reads the prompt.
+
+    Args:
+        batch: The rows that are read; steps of decoding are left as they are.
+        change: Sees the token of every row as `[rows, 1, width]`.
+    """
+    width = int(batch.inputs["input_ids"].shape[1])
+    places = last_prompt_tokens(batch)
+
+    def edit(hidden: Hidden) -> Hidden:
+        if hidden.shape[1] != width:
+            return hidden
+        is_last = torch.arange(width, device=hidden.device) == places[:, None]
+        rows = torch.arange(len(places), device=hidden.device)
+        changed = change(hidden[rows, places][:, None])
+        return torch.where(is_last[..., None], changed.to(hidden.dtype), hidden)
+
+    return edit

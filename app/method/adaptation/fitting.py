@@ -1,0 +1,145 @@
+"""Gradient steps on a few tensors over labelled items, judged by validation items.
+
+Knows when steps happen and which are kept; the change and its loss are the caller's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.answering import Measured, Part, encode_parts, measure, plain
+from app.method.backbone.prompts import EncodedBatch
+from app.method.backbone.randomness import generator_for
+from app.method.evaluation.conditions import Applied
+
+_BATCH_SIZE: Final = 16
+_TRIAL_STEPS: Final = 20
+_CLIP_NORM: Final = 1.0
+_WARM_UP: Final = 10
+_DECAY: Final = 1e-3
+
+Leaves: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe:
+    """What is fitted and how.
+
+    Attributes:
+        start: Makes the tensors to learn by name, the same at every call.
+        applied: The change that given tensors stand for.
+        loss: Of a batch, read within that change: which items it holds, the batch, the tensors.
+        rates: Learning rates to choose from.
+        factors: What the rate of a tensor is multiplied by, where it is not 1.
+        evaluate_every: Steps between looks at the validation items.
+        patience: Looks without anything better that end it.
+    """
+
+    start: Callable[[], Leaves]
+    applied: Callable[[Leaves], Applied]
+    loss: Callable[[Sequence[int], EncodedBatch, Leaves], Float[Tensor, ""]]
+    rates: tuple[float, ...]
+    factors: Mapping[str, float]
+    evaluate_every: int = 20
+    patience: int = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """What came of it.
+
+    Attributes:
+        leaves: The tensors of the best look, without gradients.
+        measured: How they did on the validation items.
+        rate: The learning rate that was chosen.
+        steps: When they were reached; 0 keeps the start.
+    """
+
+    leaves: Leaves
+    measured: Measured
+    rate: float
+    steps: int
+
+
+def fit(problem: Problem, recipe: Recipe) -> Fitted:
+    """The best tensors of the best rate.
+
+    Every rate takes a few steps from the same start, and the one with the lowest validation loss
+    goes on.
+
+    Args:
+        problem: Items to learn from and to choose with.
+        recipe: What and how.
+    """
+    held = encode_parts(problem, plain(problem.validation))
+    rate = recipe.rates[0]
+    if len(recipe.rates) > 1:
+        steps = min(_TRIAL_STEPS, problem.max_steps)
+        trials = [_run(problem, recipe, held, rate=one, num_steps=steps) for one in recipe.rates]
+        rate = max(trials, key=lambda trial: trial.measured.gain).rate
+    return _run(problem, recipe, held, rate=rate, num_steps=problem.max_steps)
+
+
+def _run(
+    problem: Problem, recipe: Recipe, held: Sequence[Part], *, rate: float, num_steps: int
+) -> Fitted:
+    leaves = {name: leaf.requires_grad_() for name, leaf in recipe.start().items()}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [leaf], "lr": rate * recipe.factors.get(name, 1.0)}
+            for name, leaf in leaves.items()
+        ],
+        weight_decay=_DECAY,
+    )
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    best = Fitted(
+        leaves=_copied(leaves),
+        measured=measure(problem, held, recipe.applied(leaves)),
+        rate=rate,
+        steps=0,
+    )
+    num_stale = 0
+    for step in range(num_steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * min(1.0, (step + 1) / _WARM_UP)
+        optimizer.zero_grad(set_to_none=True)
+        for part in _draw(problem, step):
+            with recipe.applied(leaves)(part.batch):
+                loss = recipe.loss(part.places, part.batch, leaves)
+            torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(leaves.values(), _CLIP_NORM)
+        optimizer.step()
+        if (step + 1) % recipe.evaluate_every and step + 1 != num_steps:
+            continue
+        measured = measure(problem, held, recipe.applied(leaves))
+        if measured > best.measured:
+            best = Fitted(leaves=_copied(leaves), measured=measured, rate=rate, steps=step + 1)
+            num_stale = 0
+        else:
+            num_stale += 1
+        if num_stale == recipe.patience:
+            break
+    return best
+
+
+def _draw(problem: Problem, step: int) -> list[Part]:
+    """The items of one step in passes that fit the budget; epochs take each item once."""
+    size = min(_BATCH_SIZE, len(problem.items))
+    per_epoch = len(problem.items) // size
+    epoch, place = divmod(step, per_epoch)
+    order = generator_for(problem.seed, "fit", epoch).permutation(len(problem.items))
+    chosen = [int(item) for item in order[place * size : (place + 1) * size]]
+    asked = plain([problem.items[item] for item in chosen])
+    return [
+        Part(places=[chosen[place] for place in part.places], batch=part.batch)
+        for part in encode_parts(problem, asked)
+    ]
+
+
+def _copied(leaves: Leaves) -> Leaves:
+    return {name: leaf.detach().clone() for name, leaf in leaves.items()}

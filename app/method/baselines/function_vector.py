@@ -1,0 +1,155 @@
+"""Function Vector: what the heads that carry the task write, added to the last token of one layer.
+
+Source: Todd et al. (2024), Function vectors in large language models, arXiv 2310.15213.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.activations import inputs_at
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import Part, draw_contexts, encode_parts, measure, plain
+from app.method.adaptation.edits import (
+    adaptable_sites,
+    at_last_prompt_token,
+    edit_inputs,
+    edit_outputs,
+    head_counts,
+    last_prompt_tokens,
+    output_projections,
+)
+from app.method.backbone.examples import Example
+from app.method.backbone.prompts import EncodedBatch
+from app.method.backbone.randomness import generator_for
+from app.method.evaluation.conditions import Applied
+from app.method.training.teacher import Lesson, answer_logits
+
+_MOST_CONTEXTS: Final = 50
+_CORRUPTED: Final = 16
+_NUM_HEADS: Final = 10
+
+
+def fit(problem: Problem) -> Adaptation:
+    """The sum of what the ten strongest heads write on average, at the layer chosen on validation.
+
+    A head is as strong as its mean output raises the probability of the right first answer token
+    when it is put into prompts whose demonstrations have each other's answers.
+    """
+    means = mean_heads(problem)
+    effects = indirect_effects(problem, means)
+    layers, heads = effects.shape
+    strongest = effects.flatten().topk(min(_NUM_HEADS, layers * heads)).indices.tolist()
+    vector = sum_of_heads(problem, means, [divmod(index, heads) for index in strongest])
+    held = encode_parts(problem, plain(problem.validation))
+    scores = [measure(problem, held, _adding(problem, vector, layer)) for layer in range(layers)]
+    layer = max(range(layers), key=lambda index: scores[index])
+    return Adaptation(
+        kind="last-token",
+        num_parameters=int(vector.numel()),
+        applied=_adding(problem, vector, layer),
+        notes={"layer": layer, "shots": problem.shots},
+    )
+
+
+def mean_heads(problem: Problem) -> Float[Tensor, "layers heads width"]:
+    """What every head gives out at the last prompt token, over prompts with demonstrations."""
+    heads, width = head_counts(problem.backbone)
+    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="function-vector")
+    projections = output_projections(problem.backbone)
+    found = [
+        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
+        for part in encode_parts(problem, asked, with_answers=False)
+    ]
+    mean: Tensor = torch.cat(found).mean(0)
+    return mean.reshape(len(projections), heads, width)
+
+
+@torch.no_grad()
+def indirect_effects(
+    problem: Problem, means: Float[Tensor, "layers heads width"]
+) -> Float[Tensor, "layers heads"]:
+    """How much each head's mean output raises the right first token's probability."""
+    asked = draw_contexts(problem, count=_CORRUPTED, purpose="corrupted")
+    parts = encode_parts(problem, [_corrupted(problem, one) for one in asked])
+    before = torch.cat([_first_token(problem, part) for part in parts])
+    layers, heads = means.shape[:2]
+    effects = torch.zeros(layers, heads)
+    for layer in range(layers):
+        for head in range(heads):
+            after = []
+            for part in parts:
+                with _patched(problem, means, (layer, head))(part.batch):
+                    after.append(_first_token(problem, part))
+            effects[layer, head] = (torch.cat(after) - before).mean()
+    return effects
+
+
+def sum_of_heads(
+    problem: Problem, means: Float[Tensor, "layers heads width"], chosen: list[tuple[int, int]]
+) -> Float[Tensor, " hidden"]:
+    """What the chosen heads (layer, head) write into the residual stream, together."""
+    projections = output_projections(problem.backbone)
+    width = means.shape[-1]
+    written = [
+        projections[layer].weight[:, head * width : (head + 1) * width].float() @ means[layer, head]
+        for layer, head in chosen
+    ]
+    return torch.stack(written).sum(0).detach()
+
+
+def _corrupted(problem: Problem, asked: Lesson) -> Lesson:
+    """The same demonstrations with their answers in another order."""
+    generator = generator_for(problem.seed, "shuffle", asked.query.id)
+    answers = generator.permutation([item.answer for item in asked.context]).tolist()
+    context = tuple(
+        Example(
+            image=item.image,
+            question=item.question,
+            answers=(answer,),
+            image_id=item.image_id,
+            id=item.id,
+        )
+        for item, answer in zip(asked.context, answers, strict=True)
+    )
+    return Lesson(query=asked.query, context=context)
+
+
+def _first_token(problem: Problem, part: Part) -> Float[Tensor, " rows"]:
+    """The probability of each row's first answer token."""
+    shares = answer_logits(problem.backbone, part.batch).float().softmax(-1)
+    counts = [len(ids) for ids in part.batch.answer_ids]
+    firsts = torch.tensor([0, *counts[:-1]], device=shares.device).cumsum(0)
+    return shares[firsts, part.batch.targets[firsts]]
+
+
+def _patched(
+    problem: Problem, means: Float[Tensor, "layers heads width"], place: tuple[int, int]
+) -> Applied:
+    layer, head = place
+    projection = output_projections(problem.backbone)[layer]
+    width = means.shape[-1]
+    which = slice(head * width, (head + 1) * width)
+
+    def change(hidden: Float[Tensor, "rows 1 inner"]) -> Float[Tensor, "rows 1 inner"]:
+        changed = hidden.clone()
+        changed[..., which] = means[layer, head].to(hidden.dtype)
+        return changed
+
+    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
+        return edit_inputs([(projection, at_last_prompt_token(batch, change))])
+
+    return applied
+
+
+def _adding(problem: Problem, vector: Float[Tensor, " hidden"], layer: int) -> Applied:
+    module = adaptable_sites(problem.backbone)[layer].layer
+
+    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
+        edit = at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype))
+        return edit_outputs([(module, edit)])
+
+    return applied

@@ -1,0 +1,125 @@
+"""I2CL: each branch mixed with its mean over single demonstrations, by two scalars a branch.
+
+Source: Li et al. (2024), Implicit in-context learning, arXiv 2405.14660.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.activations import outputs_at
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import encode_parts, plain
+from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
+from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision
+from app.method.training.teacher import answer_logits
+
+_RATES: Final = (1e-2,)
+_NOISE: Final = 1e-3
+_FIRST_SHARE: Final = 0.1
+
+
+def fit(problem: Problem) -> Adaptation:
+    """The context vectors of all items with calibrated scalars, four a layer."""
+    context = context_vectors(problem)
+    generator = torch.Generator().manual_seed(problem.seed)
+
+    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        return supervision(answer_logits(problem.backbone, batch), batch.targets)
+
+    def start() -> Leaves:
+        shape = context.shape[:2]
+        device = problem.backbone.device
+        return {
+            "context": torch.full(shape, _FIRST_SHARE, device=device),
+            "own": torch.ones(shape, device=device),
+        }
+
+    recipe = Recipe(
+        start=start,
+        applied=lambda leaves: _mixing(problem, context, leaves, generator=generator),
+        loss=loss,
+        rates=_RATES,
+        factors={},
+    )
+    found = fit_leaves(problem, recipe)
+    return Adaptation(
+        kind="scaled-context",
+        num_parameters=int(context.numel() + 2 * context.shape[0] * context.shape[1]),
+        applied=_mixing(problem, context, found.leaves, generator=generator),
+        notes={"steps": found.steps},
+    )
+
+
+def context_vectors(problem: Problem) -> Float[Tensor, "layers 2 hidden"]:
+    """What attention and MLP write at the end of one demonstration, the mean over all items."""
+    sites = adaptable_sites(problem.backbone)
+    modules = [module for site in sites for module in (site.attention, site.mlp)]
+    found = [
+        outputs_at(problem.backbone, part.batch, modules, places=last_tokens(part.batch))
+        for part in encode_parts(problem, plain(problem.items))
+    ]
+    mean: Tensor = torch.cat(found).mean(0)
+    return mean.reshape(len(sites), 2, -1)
+
+
+def _mixing(
+    problem: Problem,
+    context: Float[Tensor, "layers 2 hidden"],
+    leaves: Leaves,
+    *,
+    generator: torch.Generator,
+) -> Applied:
+    sites = adaptable_sites(problem.backbone)
+    # Noise belongs to the calibration alone.
+    noise = _NOISE if leaves["own"].requires_grad else 0.0
+    edits = []
+    for site in sites:
+        for branch, module in enumerate((site.attention, site.mlp)):
+            scalars = (leaves["own"][site.index, branch], leaves["context"][site.index, branch])
+            edits.append(
+                (
+                    module,
+                    mix(context[site.index, branch], scalars, noise=noise, generator=generator),
+                )
+            )
+
+    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
+        return edit_outputs(edits)
+
+    return applied
+
+
+def mix(
+    context: Float[Tensor, " hidden"],
+    scalars: tuple[Float[Tensor, ""], Float[Tensor, ""]],
+    *,
+    noise: float,
+    generator: torch.Generator,
+) -> Edit:
+    """The output times its own scalar plus the context times the other, with noise while it learns.
+
+    Args:
+        context: Of the branch.
+        scalars: Of the output itself and of the context.
+        noise: Deviation of what is added while gradients flow.
+        generator: Of the noise, on the CPU.
+    """
+    own, share = scalars
+
+    def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        mixed = own * hidden + share * context.to(hidden.dtype)
+        if noise and torch.is_grad_enabled():
+            drawn = torch.randn(hidden.shape, generator=generator).to(hidden)
+            mixed = mixed + noise * drawn
+        return mixed.to(hidden.dtype)
+
+    return edit

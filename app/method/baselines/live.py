@@ -1,0 +1,105 @@
+"""LIVE: a learned vector and weight a layer, added to the layer's output, its length kept.
+
+Source: Peng et al. (2024), Learnable in-context vector, arXiv 2406.13185.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import draw_contexts
+from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs
+from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import mimicry, supervision
+from app.method.training.teacher import TeacherCache, answer_logits, compute_teacher
+
+_RATES: Final = (1e-2, 3e-2, 1e-1)
+_SUPERVISION_WEIGHT: Final = 0.5
+_DEVIATION: Final = 0.01
+_FIRST_WEIGHT: Final = 0.1
+_TOP_K: Final = 256
+_MAX_ROWS: Final = 64
+
+
+def fit(problem: Problem) -> Adaptation:
+    """Vectors that follow the answers given with demonstrations, and half as much the true ones."""
+    teacher, place_of = _teach(problem)
+    backbone = problem.backbone
+
+    def start() -> Leaves:
+        generator = torch.Generator().manual_seed(problem.seed)
+        shape = (backbone.num_layers, backbone.hidden_size)
+        vectors = torch.randn(shape, generator=generator) * _DEVIATION
+        weights = torch.full((backbone.num_layers,), _FIRST_WEIGHT)
+        return {"vectors": vectors.to(backbone.device), "weights": weights.to(backbone.device)}
+
+    def loss(places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        logits = answer_logits(backbone, batch)
+        wanted = teacher.rows([place_of[place] for place in places])
+        near = mimicry(logits, wanted)
+        return near + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
+
+    recipe = Recipe(
+        start=start,
+        applied=lambda leaves: _shifting(problem, leaves),
+        loss=loss,
+        rates=_RATES,
+        factors={},
+    )
+    found = fit_leaves(problem, recipe)
+    return Adaptation(
+        kind="normed-shift",
+        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
+        applied=_shifting(problem, found.leaves),
+        notes={"rate": found.rate, "steps": found.steps, "teacher_accuracy": teacher.accuracy},
+    )
+
+
+def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
+    """What is answered with demonstrations, and which of its rows belongs to which item."""
+    asked = draw_contexts(problem, count=len(problem.items), purpose="live")
+    teacher = compute_teacher(
+        problem.backbone,
+        asked,
+        features=problem.features,
+        temperature=1.0,
+        top_k=_TOP_K,
+        token_budget=problem.token_budget,
+        max_rows=_MAX_ROWS,
+    )
+    rows = {id(one.query): row for row, one in enumerate(asked)}
+    places = {place: rows[id(item)] for place, item in enumerate(problem.items)}
+    return teacher.on(problem.backbone.device), places
+
+
+def _shifting(problem: Problem, leaves: Leaves) -> Applied:
+    edits = [
+        (site.layer, shift(leaves["vectors"][site.index] * leaves["weights"][site.index]))
+        for site in adaptable_sites(problem.backbone)
+    ]
+
+    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
+        return edit_outputs(edits)
+
+    return applied
+
+
+def shift(vector: Float[Tensor, " hidden"]) -> Edit:
+    """Adds the vector to every token and gives the token its length back."""
+
+    def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        wide = hidden.float()
+        moved = wide + vector
+        length = wide.norm(dim=-1, keepdim=True)
+        kept: Tensor = moved * length / moved.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return kept.to(hidden.dtype)
+
+    return edit

@@ -1,0 +1,107 @@
+"""LoRA on the text decoder's queries and values, through PEFT.
+
+Source: Hu et al. (2022), LoRA, arXiv 2106.09685; https://github.com/huggingface/peft.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Final, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from app.core.errors import ConfigurationError
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.steering.sites import find_decoder
+from app.method.training.losses import supervision
+from app.method.training.teacher import answer_logits
+
+RANK: Final = 8
+_TARGETS: Final = ("q_proj", "v_proj")
+_RATES: Final = (2e-3, 1e-2)
+
+
+def fit(problem: Problem) -> Adaptation:
+    """Adapters of rank 8 that are trained on the true answers.
+
+    Raises:
+        ConfigurationError: PEFT is not installed.
+    """
+    backbone = problem.backbone
+
+    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        return supervision(answer_logits(backbone, batch), batch.targets)
+
+    recipe = Recipe(
+        start=lambda: fresh_adapters(backbone, seed=problem.seed),
+        applied=lambda leaves: _adapting(backbone, leaves),
+        loss=loss,
+        rates=_RATES,
+        factors={},
+    )
+    found = fit_leaves(problem, recipe)
+    return Adaptation(
+        kind="low-rank",
+        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
+        applied=_adapting(backbone, found.leaves),
+        notes={"rate": found.rate, "steps": found.steps, "rank": RANK},
+    )
+
+
+def fresh_adapters(backbone: Backbone, *, seed: int) -> Leaves:
+    """Adapters as PEFT starts them, by name."""
+    with torch.random.fork_rng(), _wrapped(backbone) as wrapped:
+        torch.manual_seed(seed)
+        for module in wrapped.modules():
+            if hasattr(module, "reset_lora_parameters"):
+                cast("Any", module).reset_lora_parameters("default", init_lora_weights=True)
+        return {name: leaf.detach().clone() for name, leaf in _adapters(wrapped).items()}
+
+
+def _adapting(backbone: Backbone, leaves: Leaves) -> Applied:
+    @contextmanager
+    def applied(_batch: EncodedBatch) -> Iterator[None]:
+        with _wrapped(backbone) as wrapped:
+            for name, leaf in leaves.items():
+                owner_name, _, own = name.rpartition(".")
+                owner = wrapped.get_submodule(owner_name)
+                # Not parameters any more: the very tensors, so that gradients reach them.
+                del owner._parameters[own]  # noqa: SLF001 - torch has no public way
+                setattr(owner, own, leaf)
+            yield
+
+    return applied
+
+
+@contextmanager
+def _wrapped(backbone: Backbone) -> Iterator[nn.Module]:
+    """The decoder with adapters in it, taken out again at the end."""
+    try:
+        peft: Any = import_module("peft")
+    except ImportError as error:
+        raise ConfigurationError(
+            "LoRA cannot be trained: wanted the package peft, found none"
+        ) from error
+    decoder = find_decoder(backbone.model)
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(_TARGETS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = peft.LoraModel(decoder, config, "default")
+    wrapped.train(mode=False)
+    try:
+        yield wrapped
+    finally:
+        wrapped.unload()
+        decoder.requires_grad_(requires_grad=False)
+
+
+def _adapters(wrapped: nn.Module) -> dict[str, Tensor]:
+    return {name: leaf for name, leaf in wrapped.named_parameters() if "lora_" in name}

@@ -1,0 +1,103 @@
+"""MimIC: a vector of every head behind a gate that the query and its keys decide.
+
+Source: Jiang et al. (2025), Mimic in-context learning for multimodal tasks, arXiv 2504.08851.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import draw_contexts, encode_parts
+from app.method.adaptation.attention import attend_gated, attend_with
+from app.method.adaptation.edits import adaptable_sites, edit_outputs, head_counts
+from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision
+from app.method.training.teacher import answer_logits
+
+_RATES: Final = (1e-2, 3e-2, 1e-1)
+_SUPERVISION_WEIGHT: Final = 0.5
+_DEVIATION: Final = 0.01
+
+
+def fit(problem: Problem) -> Adaptation:
+    """Gated vectors that make every MLP write what it writes with demonstrations.
+
+    States are compared where answer tokens are predicted.
+    """
+    wanted = teacher_states(problem)
+    backbone = problem.backbone
+    heads, width = head_counts(backbone)
+    shape = (backbone.num_layers, heads, width)
+
+    def start() -> Leaves:
+        generator = torch.Generator().manual_seed(problem.seed)
+        noise = [torch.randn(shape, generator=generator) * _DEVIATION for _ in range(2)]
+        found = {"vectors": noise[0], "gates": noise[1], "biases": torch.zeros(shape[:2])}
+        return {name: leaf.to(backbone.device) for name, leaf in found.items()}
+
+    def loss(places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        logits, states = answer_states(problem, batch)
+        far = (states - torch.cat([wanted[place] for place in places], dim=1)).square().mean()
+        return far + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
+
+    recipe = Recipe(
+        start=start,
+        applied=lambda leaves: _gating(problem, leaves),
+        loss=loss,
+        rates=_RATES,
+        factors={},
+    )
+    found = fit_leaves(problem, recipe)
+    return Adaptation(
+        kind="gated-heads",
+        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
+        applied=_gating(problem, found.leaves),
+        notes={"rate": found.rate, "steps": found.steps},
+    )
+
+
+@torch.no_grad()
+def teacher_states(problem: Problem) -> dict[int, Float[Tensor, "layers answers hidden"]]:
+    """What MLPs write with demonstrations, by item, where its answer tokens are predicted."""
+    asked = draw_contexts(problem, count=len(problem.items), purpose="mimic")
+    place_of = {id(item): place for place, item in enumerate(problem.items)}
+    found = {}
+    for part in encode_parts(problem, asked):
+        _, states = answer_states(problem, part.batch)
+        counts = [len(ids) for ids in part.batch.answer_ids]
+        for row, own in zip(part.places, torch.split(states, counts, dim=1), strict=True):
+            found[place_of[id(asked[row].query)]] = own
+    return found
+
+
+def answer_states(
+    problem: Problem, batch: EncodedBatch
+) -> tuple[Float[Tensor, "answers vocab"], Float[Tensor, "layers answers hidden"]]:
+    """The logits of answer tokens, and what every MLP writes where they are predicted."""
+    kept: list[Tensor] = []
+
+    def keep(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        kept.append(hidden[batch.predicts_answer].float())
+        return hidden
+
+    modules = [site.mlp for site in adaptable_sites(problem.backbone)]
+    with edit_outputs([(module, keep) for module in modules]):
+        logits = answer_logits(problem.backbone, batch)
+    return logits, torch.stack(kept)
+
+
+def _gating(problem: Problem, leaves: Leaves) -> Applied:
+    attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])
+
+    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
+        return attend_with(problem.backbone, attend)
+
+    return applied

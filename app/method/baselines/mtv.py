@@ -1,0 +1,147 @@
+"""MTV: what chosen heads give out in context takes its place at the last token of the prompt.
+
+Source: Huang et al. (2024), Multimodal task vectors, arXiv 2406.15334.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from app.method.adaptation.activations import inputs_at
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import Part, draw_contexts, encode_parts, measure, plain
+from app.method.adaptation.edits import (
+    Edit,
+    at_last_prompt_token,
+    edit_inputs,
+    head_counts,
+    last_prompt_tokens,
+    output_projections,
+)
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision_by_token
+from app.method.training.teacher import answer_logits
+
+_MOST_CONTEXTS: Final = 100
+_STEPS: Final = 60
+_RATE: Final = 0.1
+_QUERIES: Final = 16
+_SAMPLES: Final = 4
+_CANDIDATES: Final = 8
+
+Heads = Bool[Tensor, "layers heads"]
+
+
+def fit(problem: Problem) -> Adaptation:
+    """The heads that REINFORCE finds, of several draws of its policy the best on validation."""
+    means = mean_heads(problem)
+    policy = choose_policy(problem, means)
+    held = encode_parts(problem, plain(problem.validation))
+    candidates = [policy > 0, *_sample(policy, _CANDIDATES, seed=problem.seed)]
+    scores = [measure(problem, held, replacing(problem, means, one)) for one in candidates]
+    chosen = candidates[max(range(len(candidates)), key=lambda index: scores[index])]
+    return Adaptation(
+        kind="last-token",
+        num_parameters=int(chosen.sum()) * means.shape[-1],
+        applied=replacing(problem, means, chosen),
+        notes={"heads": int(chosen.sum()), "shots": problem.shots},
+    )
+
+
+def mean_heads(problem: Problem) -> Float[Tensor, "layers heads width"]:
+    """What every head gives out at the last prompt token, over prompts with demonstrations."""
+    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="mtv")
+    projections = output_projections(problem.backbone)
+    found = [
+        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
+        for part in encode_parts(problem, asked, with_answers=False)
+    ]
+    mean: Tensor = torch.cat(found).mean(0)
+    return mean.reshape(len(projections), *head_counts(problem.backbone))
+
+
+def choose_policy(
+    problem: Problem, means: Float[Tensor, "layers heads width"]
+) -> Float[Tensor, "layers heads"]:
+    """Log odds that a head is replaced, learned from the loss of labelled items.
+
+    A draw's reward is minus the cross-entropy of the answers, against the mean of its step's draws.
+    """
+    policy = torch.zeros(means.shape[:2], requires_grad=True)
+    optimizer = torch.optim.Adam([policy], lr=_RATE)
+    parts = encode_parts(problem, plain(problem.items[:_QUERIES]))
+    for step in range(min(_STEPS, problem.max_steps)):
+        drawn = _sample(policy, _SAMPLES, seed=problem.seed * _STEPS + step)
+        rewards = torch.tensor(
+            [_reward(problem, parts, means=means, heads=heads) for heads in drawn]
+        )
+        chances = [
+            -functional.binary_cross_entropy_with_logits(policy, heads.float(), reduction="sum")
+            for heads in drawn
+        ]
+        optimizer.zero_grad()
+        loss = -((rewards - rewards.mean()) * torch.stack(chances)).mean()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return policy.detach()
+
+
+def _sample(policy: Float[Tensor, "layers heads"], count: int, *, seed: int) -> list[Heads]:
+    generator = torch.Generator().manual_seed(seed)
+    chances = policy.detach().sigmoid()
+    return [torch.bernoulli(chances, generator=generator).bool() for _ in range(count)]
+
+
+@torch.no_grad()
+def _reward(
+    problem: Problem,
+    parts: list[Part],
+    *,
+    means: Float[Tensor, "layers heads width"],
+    heads: Heads,
+) -> float:
+    losses = []
+    for part in parts:
+        with replacing(problem, means, heads)(part.batch):
+            logits = answer_logits(problem.backbone, part.batch)
+        losses.append(supervision_by_token(logits, part.batch.targets))
+    return -float(torch.cat(losses).mean())
+
+
+def replacing(
+    problem: Problem, means: Float[Tensor, "layers heads width"], heads: Heads
+) -> Applied:
+    """Puts the means of these heads in their places, in prefill only.
+
+    Args:
+        problem: Whose backbone.
+        means: Of every head.
+        heads: Which are replaced.
+    """
+    projections = output_projections(problem.backbone)
+
+    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
+        edits = [
+            (projections[layer], at_last_prompt_token(batch, put(means[layer], heads[layer])))
+            for layer in range(len(projections))
+            if heads[layer].any()
+        ]
+        return edit_inputs(edits)
+
+    return applied
+
+
+def put(means: Float[Tensor, "heads width"], heads: Bool[Tensor, " heads"]) -> Edit:
+    """Replaces the slices of some heads of a projection's input."""
+    chosen = heads.repeat_interleave(means.shape[-1])
+
+    def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        wanted = means.flatten().to(hidden.dtype)
+        return torch.where(chosen.to(hidden.device), wanted, hidden)
+
+    return edit

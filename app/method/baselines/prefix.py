@@ -1,0 +1,70 @@
+"""Prefix tuning: learned keys and values in every layer that all tokens attend to.
+
+Source: Li and Liang (2021), Prefix-tuning, arXiv 2101.00190, without its reparametrisation, as PEFT
+has it by default.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.attention import attend_virtually, attend_with
+from app.method.adaptation.edits import head_counts
+from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision
+from app.method.training.teacher import answer_logits
+
+NUM_VIRTUAL: Final = 16
+_RATES: Final = (1e-2, 5e-2)
+_DEVIATION: Final = 0.1
+
+
+def fit(problem: Problem) -> Adaptation:
+    """Sixteen virtual keys and values a layer, trained on the true answers."""
+    backbone = problem.backbone
+    config = backbone.model.config.get_text_config()
+    heads, width = head_counts(backbone)
+    kept = int(getattr(config, "num_key_value_heads", None) or heads)
+    shape = (backbone.num_layers, kept, NUM_VIRTUAL, width)
+
+    def start() -> Leaves:
+        generator = torch.Generator().manual_seed(problem.seed)
+        return {
+            name: (torch.randn(shape, generator=generator) * _DEVIATION).to(backbone.device)
+            for name in ("keys", "values")
+        }
+
+    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        return supervision(answer_logits(backbone, batch), batch.targets)
+
+    recipe = Recipe(
+        start=start,
+        applied=lambda leaves: _attending(problem, leaves),
+        loss=loss,
+        rates=_RATES,
+        factors={},
+    )
+    found = fit_leaves(problem, recipe)
+    return Adaptation(
+        kind="virtual-keys",
+        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
+        applied=_attending(problem, found.leaves),
+        notes={"rate": found.rate, "steps": found.steps, "virtual": NUM_VIRTUAL},
+    )
+
+
+def _attending(problem: Problem, leaves: Leaves) -> Applied:
+    attend = attend_virtually(leaves["keys"], leaves["values"])
+
+    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
+        return attend_with(problem.backbone, attend)
+
+    return applied

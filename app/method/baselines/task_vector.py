@@ -1,0 +1,65 @@
+"""Task Vector: what the last token is in context takes its place without context.
+
+Source: Hendel et al. (2023), In-context learning creates task vectors, arXiv 2310.15916.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.method.adaptation.activations import outputs_at
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.answering import draw_contexts, encode_parts, measure, plain
+from app.method.adaptation.edits import (
+    adaptable_sites,
+    at_last_prompt_token,
+    edit_outputs,
+    last_prompt_tokens,
+)
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+
+_MOST_CONTEXTS: Final = 50
+
+
+def fit(problem: Problem) -> Adaptation:
+    """The mean state of the last prompt token behind the layer that validation items do best with.
+
+    The state replaces the one that the prompt alone would have there, in prefill only.
+    """
+    states = mean_states(problem)
+    held = encode_parts(problem, plain(problem.validation))
+    scores = [
+        measure(problem, held, _replacing(problem, states, layer)) for layer in range(len(states))
+    ]
+    layer = max(range(len(states)), key=lambda index: scores[index])
+    return Adaptation(
+        kind="last-token",
+        num_parameters=int(states.shape[1]),
+        applied=_replacing(problem, states, layer),
+        notes={"layer": layer, "shots": problem.shots},
+    )
+
+
+def mean_states(problem: Problem) -> Float[Tensor, "layers hidden"]:
+    """The state behind every layer at the last prompt token, over prompts with demonstrations."""
+    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="task-vector")
+    layers = [site.layer for site in adaptable_sites(problem.backbone)]
+    found = [
+        outputs_at(problem.backbone, part.batch, layers, places=last_prompt_tokens(part.batch))
+        for part in encode_parts(problem, asked, with_answers=False)
+    ]
+    return torch.cat(found).mean(0)
+
+
+def _replacing(problem: Problem, states: Float[Tensor, "layers hidden"], layer: int) -> Applied:
+    module = adaptable_sites(problem.backbone)[layer].layer
+
+    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
+        edit = at_last_prompt_token(batch, states[layer].expand_as)
+        return edit_outputs([(module, edit)])
+
+    return applied

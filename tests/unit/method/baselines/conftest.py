@@ -1,0 +1,10 @@
+import pytest
+
+from app.method.adaptation.adapted import Problem
+from app.method.backbone.loading import Backbone
+from tests.fakes.problems import tiny_problem
+
+
+@pytest.fixture
+def problem(backbone: Backbone) -> Problem:
+    return tiny_problem(backbone)
