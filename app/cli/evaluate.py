@@ -9,16 +9,37 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.local_datasets import load_local, read_map
+from app.cli.suite import SuiteOptions
+from app.cli.suite import run as run_suite
 
 CONDITIONS: Final = ("zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv")
 _BALANCED_SHOTS: Final = 8
+_MOST_SHOTS: Final = 64
 
 
 def evaluate(
     dataset: Annotated[
-        str, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
-    ],
+        str | None, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
+    ] = None,
     *,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Measure every task of a suite instead: its name or folder."),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Of a suite: all, or names with commas between.")
+    ] = "all",
+    items: Annotated[
+        str, typer.Option(help="Of a suite: labelled items to learn from, with commas between.")
+    ] = "100",
+    seeds: Annotated[int, typer.Option(min=1, help="Of a suite: draws of the items.")] = 3,
+    questions: Annotated[int, typer.Option(min=1, help="Of a suite: test items a task.")] = 200,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Of a suite: a task of it; may be repeated.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Of a suite: where cells are kept; a run goes on from them.")
+    ] = Path("evaluations"),
     vector: Annotated[Path | None, typer.Option(help="File of an M2IV to measure.")] = None,
     support: Annotated[
         str | None, typer.Option(help="Where demonstrations come from: a data set as above.")
@@ -37,7 +58,13 @@ def evaluate(
     ] = None,
     support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
-    shots: Annotated[int, typer.Option(min=1, max=64)] = 16,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Demonstrations [16]; of a suite, those to choose from, with commas between "
+            "[4,8,16,32]."
+        ),
+    ] = None,
     strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
     scorer: Annotated[str, typer.Option(help="exact-match, vqa or vqa-normalized.")] = (
         "exact-match"
@@ -46,7 +73,22 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items."""
+    """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items.
+
+    With --suite every method is measured on every task of a suite, each cell kept in a file.
+    """
+    if suite is not None:
+        run_suite(
+            SuiteOptions(
+                suite=suite, backbone=backbone, device=device, methods=methods, items=items,
+                seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
+                tasks=tuple(task or ()), output=output,
+            ),
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    if dataset is None:
+        raise typer.BadParameter("wanted a data set, or --suite", param_hint="DATASET")
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.runner import evaluate as run
@@ -73,13 +115,22 @@ def evaluate(
                     pool=pool,
                     vector=vector,
                     backbone=loaded,
-                    options={"shots": shots, "seed": seed, "strength": strength},
+                    options={"shots": _shots(shots), "seed": seed, "strength": strength},
                 ),
                 scorer=scorer,
                 features=cache,
             )
     rows = {name: _figures(report) for name, report in reports.items()}
     print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
+
+
+def _shots(text: str | None) -> int:
+    found = text or "16"
+    if not found.isdecimal() or not 1 <= int(found) <= _MOST_SHOTS:
+        raise typer.BadParameter(
+            f"wanted a whole number from 1 to {_MOST_SHOTS}, found {found}", param_hint="--shots"
+        )
+    return int(found)
 
 
 def _wanted(given: list[str] | None, *, has_vector: bool) -> tuple[str, ...]:

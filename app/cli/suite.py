@@ -1,0 +1,131 @@
+"""`vlibrary evaluate --suite`: every method on every task, resumable, in one table."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_COLUMNS: Final = (
+    "method", "accuracy", "95 % interval", "parameters", "train s", "tokens", "ms / question",
+    "collapsed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """What the command line says of a run over a suite; lists are comma-separated."""
+
+    suite: str
+    backbone: str
+    device: str
+    methods: str
+    items: str
+    seeds: int
+    shots: str
+    questions: int
+    tasks: tuple[str, ...]
+    output: Path
+
+
+def run(options: SuiteOptions, *, as_json: bool) -> None:
+    """Measures what is missing, and prints the tables of everything that was asked for."""
+    from app.method.backbone.loading import load_backbone
+    from app.method.experiments.methods import DEFAULTS
+    from app.method.experiments.runner import Plan, run_folder, run_suite
+    from app.method.experiments.suite import load_suite
+    from app.method.experiments.summary import summarize
+
+    names = DEFAULTS if options.methods == "all" else tuple(options.methods.split(","))
+    plan = Plan(
+        methods=names,
+        items=_numbers(options.items, "--items"),
+        seeds=options.seeds,
+        questions=options.questions,
+        shots=_numbers(options.shots, "--shots"),
+        tasks=options.tasks,
+    )
+    suite = load_suite(options.suite)
+    backbone = load_backbone(options.backbone, device=options.device)
+    folder = run_folder(options.output, suite=suite, backbone=backbone, plan=plan)
+    with _progress() as progress:
+        bar = progress.add_task("cells", total=None)
+        began = time.monotonic()
+
+        def on_cell(done: int, total: int, result: Any) -> None:  # noqa: ANN401
+            shown = f"{result.task} {result.method} {result.accuracy:.1%}"
+            progress.update(bar, completed=done, total=total, description=shown)
+
+        results = list(run_suite(backbone, suite, plan, folder=folder, on_cell=on_cell))
+    report: dict[str, Any] = {
+        "suite": suite.name,
+        "suite_digest": suite.digest,
+        "backbone": backbone.name,
+        "fingerprint": backbone.description.fingerprint,
+        "questions": plan.questions,
+        "validation": plan.validation,
+        "seeds": plan.seeds,
+        "shots": list(plan.shots),
+        "tasks": [task.name for task in suite.only(plan.tasks)],
+        "command": _command(options),
+        "seconds": round(time.monotonic() - began, 1),
+        "folder": str(folder),
+        "items": summarize(results),
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    for size, table in report["items"].items():
+        Console().print(_table(size, table))
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(
+            f"wanted whole numbers with commas between, found {text}", param_hint=option
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _command(options: SuiteOptions) -> str:
+    tasks = "".join(f" --task {task}" for task in options.tasks)
+    return (
+        f"vlibrary evaluate --suite {options.suite} --backbone {options.backbone} "
+        f"--methods {options.methods} --items {options.items} --shots {options.shots} "
+        f"--seeds {options.seeds} --questions {options.questions}{tasks} --json"
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _table(size: str, table: dict[str, Any]) -> Table:
+    shown = Table(title=f"{len(table['tasks'])} tasks, {size} labelled items")
+    for heading in _COLUMNS:
+        shown.add_column(heading, justify="left" if heading == "method" else "right")
+    for method, row in sorted(table["methods"].items(), key=lambda pair: -pair[1]["mean"]):
+        shown.add_row(
+            method,
+            f"{row['mean']:.1%}",
+            f"{row['low']:.1%} - {row['high']:.1%}",
+            f"{row['parameters']:,.0f}",
+            f"{row['train_seconds']:.1f}",
+            f"{row['prompt_tokens']:.0f}",
+            f"{row['ms_per_query']:.1f}",
+            str(len(row["collapsed"])) if row["collapsed"] else "",
+        )
+    return shown

@@ -1,0 +1,176 @@
+"""Every method by its name in the tables, as a condition that test items are asked under.
+
+Knows names and how each method is fitted; knows neither files nor tables.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from app.core.errors import JSON, InvalidInputError
+from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.baselines import (
+    function_vector,
+    i2cl,
+    icv,
+    live,
+    lora,
+    mimic,
+    mtv,
+    prefix,
+    prompt,
+    task_vector,
+)
+from app.method.evaluation.conditions import (
+    Condition,
+    adapted,
+    nearest_copy,
+    steered,
+    zero_shot,
+)
+from app.method.experiments.trial import KINDS, Trial
+from app.method.training.configuration import TrainingConfig
+from app.method.training.distillation import train
+
+FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
+    "task_vector": task_vector.fit,
+    "function_vector": function_vector.fit,
+    "icv": icv.fit,
+    "i2cl": i2cl.fit,
+    "live": live.fit,
+    "mtv": mtv.fit,
+    "mimic": mimic.fit,
+    "lora": lora.fit,
+    "prefix": prefix.fit,
+    "prompt": prompt.fit,
+}
+M2IV: Final = "m2iv"
+SUPERVISION_ONLY: Final = "supervision_only"
+WORD_TABLE: Final = "word_table"
+_SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
+_MOST_SHOTS: Final = 16
+
+DEFAULTS: Final = (
+    *("zero_shot", "icl_16", "icl_best", "icl_best_16", "knn_icl_16", "nearest_copy"),
+    *(WORD_TABLE, *FITTED, SUPERVISION_ONLY, M2IV),
+)
+
+ALONE: Final = frozenset({"zero_shot"})
+"""Methods that no labelled item and no seed can change."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A method ready to be asked.
+
+    Attributes:
+        condition: How.
+        seconds: Wall time of getting ready.
+        parameters: Numbers that are kept for it.
+        notes: What was chosen, in JSON values.
+        kind: What is done to the backbone.
+    """
+
+    condition: Condition
+    seconds: float = 0.0
+    parameters: int = 0
+    notes: dict[str, JSON] = field(default_factory=dict)
+    kind: str = "none"
+
+
+_Prepare: TypeAlias = Callable[[Trial], Prepared]
+
+
+def find_method(name: str) -> _Prepare:
+    """What gets a method ready.
+
+    Args:
+        name: A name of `DEFAULTS`; `icl_N`, `icl_balanced_N` or `knn_icl_N`; `icl_best_N` with at
+            most N demonstrations; `m2iv` or `supervision_only`, with training settings behind
+            colons: `m2iv:branches=attention:shots=8`.
+
+    Raises:
+        InvalidInputError: There is no such method.
+    """
+    head, *settings = name.split(":")
+    if head in {M2IV, SUPERVISION_ONLY}:
+        config = _config(head, settings)
+        return lambda trial: _trained(trial, config)
+    kind, _, count = head.rpartition("_")
+    if kind in {*KINDS, "icl_best"} and count.isdecimal() and not settings:
+        if kind == "icl_best":
+            return lambda trial: _best_in_context(trial, int(count))
+        return lambda trial: Prepared(condition=trial.in_context(kind, int(count)))
+    plain: dict[str, _Prepare] = {
+        "zero_shot": lambda _trial: Prepared(condition=zero_shot()),
+        "nearest_copy": lambda trial: Prepared(condition=nearest_copy(trial.items)),
+        "icl_best": lambda trial: _best_in_context(trial, max(trial.shots)),
+        # The zero-shot answers are what its table translates.
+        WORD_TABLE: lambda _trial: Prepared(condition=replace(zero_shot(), name=WORD_TABLE)),
+        **{known: _fitting(known) for known in FITTED},
+    }
+    if name not in plain:
+        raise InvalidInputError(
+            f"Unknown method: wanted one of {', '.join(DEFAULTS)}, icl_N, icl_balanced_N, "
+            f"knn_icl_N, icl_best_N or m2iv:SETTING=VALUE, found {name}"
+        )
+    return plain[name]
+
+
+def _config(head: str, settings: list[str]) -> TrainingConfig:
+    base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
+    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    if len(given) != len(settings):
+        raise InvalidInputError(
+            f"Settings of {head} read NAME=VALUE behind colons, found {':'.join(settings)}"
+        )
+    kinds = {name: type(value) for name, value in base.to_dict().items()}
+    values: dict[str, JSON] = {}
+    for name, text in given.items():
+        kind = kinds.get(name, str)
+        values[name] = kind(text) if kind in {int, float, str} else text
+    return TrainingConfig.from_dict({**base.to_dict(), **values})
+
+
+def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
+    settings = replace(config, seed=trial.seed)
+    result = train(trial.backbone, trial.items, settings, features=trial.features)
+    vectors = result.vectors
+    return Prepared(
+        condition=steered(vectors, num_labels=len(trial.items)),
+        seconds=result.seconds,
+        parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
+        notes={
+            **result.recipe,
+            "status": result.verdict.status,
+            "teacher_accuracy": result.teacher_accuracy,
+            "norms": vectors.norms(),
+        },
+        kind="shift",
+    )
+
+
+def _fitting(name: str) -> _Prepare:
+    def prepare(trial: Trial) -> Prepared:
+        began = time.monotonic()
+        found = FITTED[name](trial.problem(shots=min(_MOST_SHOTS, len(trial.items) - 1)))
+        return Prepared(
+            condition=adapted(name, found.applied, num_labels=len(trial.items)),
+            seconds=time.monotonic() - began,
+            parameters=found.num_parameters,
+            notes=found.notes,
+            kind=found.kind,
+        )
+
+    return prepare
+
+
+def _best_in_context(trial: Trial, most: int) -> Prepared:
+    began = time.monotonic()
+    kind, shots = trial.best_in_context(most)
+    return Prepared(
+        condition=trial.in_context(kind, shots),
+        seconds=time.monotonic() - began,
+        notes={"kind": kind, "shots": shots},
+    )

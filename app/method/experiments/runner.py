@@ -1,0 +1,206 @@
+"""All cells of a plan, each kept in a file of its own, so that a run goes on where it stopped.
+
+Knows the order of cells and where they lie; what a cell is measured by is the methods' affair.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.core.errors import InvalidInputError
+from app.core.splits import TRAIN
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.experiments.cells import CellResult, measure_cell, read_cell, write_cell
+from app.method.experiments.methods import ALONE, find_method
+from app.method.experiments.suite import TEST, VALIDATION, Suite, Task
+from app.method.experiments.trial import Trial
+
+PROTOCOL: Final = 1
+"""Version of docs/protocol.md that cells are measured by; files of another one are not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        methods: Names.
+        items: Numbers of labelled items.
+        seeds: How many draws of them.
+        questions: Test items a task at most.
+        validation: Validation items a task at most.
+        shots: Numbers of demonstrations that the best one is chosen from.
+        tasks: Names; all of the suite when empty.
+    """
+
+    methods: tuple[str, ...]
+    items: tuple[int, ...] = (100,)
+    seeds: int = 3
+    questions: int = 200
+    validation: int = 100
+    shots: tuple[int, ...] = (4, 8, 16, 32)
+    tasks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be measured.
+
+        Raises:
+            InvalidInputError: A number is too small, or a method is unknown.
+        """
+        for method in self.methods:
+            find_method(method)
+        if min(self.items) < 8 or self.seeds < 1 or not self.shots or min(self.shots) < 1:  # noqa: PLR2004 - fewer items cannot be split
+            raise InvalidInputError(
+                f"Wanted at least 8 items, one seed and one shot, found items {list(self.items)}, "
+                f"{self.seeds} seeds and shots {list(self.shots)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellKey:
+    """Which cell is meant; attributes as of `CellResult`."""
+
+    task: str
+    method: str
+    items: int
+    seed: int
+
+    @property
+    def file(self) -> Path:
+        """Its file within a run's folder."""
+        name = self.method.replace(":", ",")
+        return Path(self.task) / f"{name}-{self.items}-{self.seed}.json"
+
+
+def cells_of(plan: Plan, tasks: Sequence[Task]) -> list[CellKey]:
+    """All cells, task after task, so that pictures are read once.
+
+    Args:
+        plan: Methods, items and seeds.
+        tasks: Of the suite.
+    """
+    found: dict[CellKey, None] = {}
+    for task in tasks:
+        for items in plan.items:
+            for seed in range(plan.seeds):
+                for method in plan.methods:
+                    is_alone = method in ALONE
+                    key = CellKey(
+                        task=task.name,
+                        method=method,
+                        items=0 if is_alone else items,
+                        seed=0 if is_alone else seed,
+                    )
+                    found[key] = None
+    return list(found)
+
+
+def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) -> Path:
+    """Where the cells lie that may be compared with each other.
+
+    Args:
+        output: The folder of all runs.
+        suite: Whose tasks.
+        backbone: Who answers.
+        plan: Its numbers of questions, validation items and shots count; its methods do not.
+    """
+    identity = (
+        f"{PROTOCOL} {suite.digest} {backbone.description.fingerprint} {plan.questions} "
+        f"{plan.validation} {plan.shots}"
+    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    name = Path(backbone.name).name or backbone.name
+    return output / f"{suite.name}-{name}-{digest}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Loaded:
+    """The items of one task."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    trials: dict[tuple[int, int], Trial] = field(default_factory=dict)
+
+
+def run_suite(
+    backbone: Backbone,
+    suite: Suite,
+    plan: Plan,
+    *,
+    folder: Path,
+    on_cell: Callable[[int, int, CellResult], None] | None = None,
+) -> Iterator[CellResult]:
+    """The results of all cells; what lies in the folder is not measured again.
+
+    Args:
+        backbone: Who answers.
+        suite: Whose tasks.
+        plan: What is measured.
+        folder: Of the run, from `run_folder`.
+        on_cell: Called after each cell with how many are done, how many there are, and its result.
+
+    Raises:
+        NotFoundError: The suite has no such task.
+        CorruptDataError: A stored picture is damaged.
+    """
+    tasks = suite.only(plan.tasks)
+    keys = cells_of(plan, tasks)
+    by_name = {task.name: task for task in tasks}
+    features = FeatureCache(backbone)
+    loaded: dict[str, _Loaded] = {}
+    for done, key in enumerate(keys, start=1):
+        path = folder / key.file
+        if path.is_file():
+            result = read_cell(path)
+        else:
+            if key.task not in loaded:
+                loaded = {key.task: _load(by_name[key.task], plan)}
+            trial = _trial(
+                loaded[key.task], key, task=by_name[key.task], backbone=backbone,
+                features=features, plan=plan,
+            )  # fmt: skip
+            result = measure_cell(trial, key.method)
+            result = CellResult(**{**vars(result), "items": key.items, "seed": key.seed})
+            write_cell(result, path)
+        if on_cell is not None:
+            on_cell(done, len(keys), result)
+        yield result
+
+
+def _load(task: Task, plan: Plan) -> _Loaded:
+    return _Loaded(
+        train=task.load(TRAIN),
+        validation=task.load(VALIDATION, limit=plan.validation),
+        test=task.load(TEST, limit=plan.questions),
+    )
+
+
+def _trial(
+    loaded: _Loaded,
+    key: CellKey,
+    *,
+    task: Task,
+    backbone: Backbone,
+    features: FeatureCache,
+    plan: Plan,
+) -> Trial:
+    """The trial of a cell; cells of the same items and seed share what they measured."""
+    which = (key.items, key.seed)
+    if which not in loaded.trials:
+        train = task.load(TRAIN, limit=key.items, seed=1 + key.seed) if key.items else loaded.train
+        loaded.trials[which] = Trial(
+            backbone=backbone,
+            features=features,
+            task=task,
+            items=train,
+            validation=loaded.validation,
+            test=loaded.test,
+            seed=key.seed,
+            shots=plan.shots,
+        )
+    return loaded.trials[which]

@@ -1,0 +1,175 @@
+"""Tables of many cells: means, paired intervals, costs, and which methods collapse.
+
+Knows scores; knows no backbone. Intervals resample seeds and test items of every task, the same for
+all methods, so that differences are paired.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float
+
+from app.core.errors import InvalidInputError
+from app.method.experiments.cells import CellResult
+from app.method.experiments.methods import ALONE, M2IV, SUPERVISION_ONLY
+
+ZERO_SHOT: Final = "zero_shot"
+REPLICATES: Final = 2000
+_BOUNDS: Final = (2.5, 97.5)
+_COSTS: Final = ("parameters", "train_seconds", "prompt_tokens", "ms_per_query")
+_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Resampled:
+    """One number of labelled items.
+
+    Attributes:
+        means: By task and method, `[replicates]`; the first entry is the plain mean.
+        cells: By task and method.
+    """
+
+    means: Mapping[str, Mapping[str, Float[np.ndarray, " replicates"]]]
+    cells: Mapping[str, Mapping[str, Sequence[CellResult]]]
+
+
+def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]:
+    """The tables of a run, by number of labelled items.
+
+    Args:
+        results: At least one cell.
+        seed: Of the resampling.
+
+    Returns:
+        For each number of items: `average`, `methods`, `tasks`, `gains` of M2IV over each other
+        method, and `mimicry_share`, the part of M2IV's gain over zero-shot that supervision alone
+        does not reach.
+
+    Raises:
+        InvalidInputError: There is no cell.
+    """
+    if not results:
+        raise InvalidInputError("Nothing to summarize: wanted measured cells, found none")
+    sizes = sorted({result.items for result in results if result.method not in ALONE}) or [0]
+    return {str(size): _table(results, size=size, seed=seed) for size in sizes}
+
+
+def _table(results: Sequence[CellResult], *, size: int, seed: int) -> dict[str, Any]:
+    chosen = [one for one in results if one.items == size or one.method in ALONE]
+    sampled = _resample(chosen, seed=seed)
+    tasks = list(sampled.means)
+    everywhere = [
+        method
+        for method in dict.fromkeys(one.method for one in chosen)
+        if all(method in sampled.means[task] for task in tasks)
+    ]
+    averages = {
+        method: np.mean([sampled.means[task][method] for task in tasks], axis=0)
+        for method in everywhere
+    }
+    table: dict[str, Any] = {
+        "average": {method: round(float(found[0]), _DIGITS) for method, found in averages.items()},
+        "methods": {
+            method: {**_interval(found), **_costs(sampled, method)}
+            for method, found in averages.items()
+        },
+        "tasks": {task: _task(sampled, task) for task in tasks},
+    }
+    if M2IV in averages:
+        table["gains"] = {
+            method: _interval(averages[M2IV] - found)
+            for method, found in averages.items()
+            if method != M2IV
+        }
+        table["mimicry_share"] = _mimicry_share(averages)
+    return table
+
+
+def _resample(cells: Sequence[CellResult], *, seed: int) -> _Resampled:
+    grouped: dict[str, dict[str, list[CellResult]]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.task, {}).setdefault(cell.method, []).append(cell)
+    rng = np.random.default_rng(seed)
+    means: dict[str, dict[str, np.ndarray]] = {}
+    for task, methods in grouped.items():
+        scores = {
+            method: np.array([cell.scores for cell in sorted(found, key=lambda cell: cell.seed)])
+            for method, found in methods.items()
+            if all(cell.scores for cell in found)
+        }
+        if not scores:
+            continue
+        seeds = max(len(rows) for rows in scores.values())
+        questions = next(iter(scores.values())).shape[1]
+        weights = (_weights(rng, seeds), _weights(rng, questions))
+        means[task] = {
+            # What no seed changes counts the same under every seed.
+            method: _weighted(
+                np.broadcast_to(rows, (seeds, questions)) if len(rows) == 1 else rows, weights
+            )
+            for method, rows in scores.items()
+            if len(rows) in {1, seeds}
+        }
+    return _Resampled(means=means, cells=grouped)
+
+
+def _weights(rng: np.random.Generator, count: int) -> Float[np.ndarray, "replicates count"]:
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=REPLICATES) / count
+    return np.concatenate([np.full((1, count), 1 / count), drawn])
+
+
+def _weighted(
+    scores: Float[np.ndarray, "seeds questions"], weights: tuple[np.ndarray, np.ndarray]
+) -> Float[np.ndarray, " replicates"]:
+    found: np.ndarray = np.einsum("rs,sq,rq->r", weights[0], scores, weights[1], optimize=True)
+    return found
+
+
+def _interval(found: Float[np.ndarray, " replicates"]) -> dict[str, float]:
+    low, high = np.percentile(found[1:], _BOUNDS)
+    return {
+        "mean": round(float(found[0]), _DIGITS),
+        "low": round(float(low), _DIGITS),
+        "high": round(float(high), _DIGITS),
+    }
+
+
+def _costs(sampled: _Resampled, method: str) -> dict[str, Any]:
+    cells = [cell for methods in sampled.cells.values() for cell in methods.get(method, [])]
+    costs = {name: round(float(np.mean([getattr(c, name) for c in cells])), 2) for name in _COSTS}
+    collapsed = [task for task in sampled.means if _is_collapsed(sampled, task, method)]
+    return {**costs, "kind": cells[0].kind, "collapsed": collapsed}
+
+
+def _is_collapsed(sampled: _Resampled, task: str, method: str) -> bool:
+    """Whether a method is below zero-shot by more than chance."""
+    means = sampled.means[task]
+    if ZERO_SHOT not in means or method == ZERO_SHOT:
+        return False
+    return _interval(means[method] - means[ZERO_SHOT])["high"] < 0
+
+
+def _task(sampled: _Resampled, task: str) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for method, cells in sampled.cells[task].items():
+        if method not in sampled.means[task]:
+            refused = next((cell.refused for cell in cells if cell.refused), None)
+            rows[method] = {"refused": refused or "not measured with every seed"}
+            continue
+        each = [round(cell.accuracy, _DIGITS) for cell in cells]
+        is_collapsed = _is_collapsed(sampled, task, method)
+        rows[method] = {
+            **_interval(sampled.means[task][method]), "each": each, "collapsed": is_collapsed
+        }  # fmt: skip
+    return rows
+
+
+def _mimicry_share(averages: Mapping[str, np.ndarray]) -> float | None:
+    if SUPERVISION_ONLY not in averages or ZERO_SHOT not in averages:
+        return None
+    gain = float(averages[M2IV][0] - averages[ZERO_SHOT][0])
+    if gain <= 0:
+        return None
+    return round(float(averages[M2IV][0] - averages[SUPERVISION_ONLY][0]) / gain, _DIGITS)

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.app import build
+from app.core.errors import InvalidInputError, NotFoundError
+from tests.fakes.suites import tiny_suite
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build(), ["evaluate", *arguments])
+
+
+def asked(folder: Path, *others: str) -> Result:
+    return run(
+        "--suite", str(folder), "--items", "8", "--seeds", "1", "--questions", "4",
+        "--shots", "1,2", "--output", str(folder / "out"), *others,
+    )  # fmt: skip
+
+
+def test_a_suite_gives_one_report_that_a_second_run_reads_back(tmp_path: Path) -> None:
+    tiny_suite(tmp_path, "one", "two")
+    methods = ("--methods", "zero_shot,icl_best,nearest_copy", "--json")
+    first, second = (asked(tmp_path, *methods) for _ in range(2))
+    assert first.exit_code == 0, first.output
+    reports = [json.loads(result.stdout) for result in (first, second)]
+    assert reports[0]["items"] == reports[1]["items"]
+    average = reports[0]["items"]["8"]["average"]
+    assert set(average) == {"zero_shot", "icl_best", "nearest_copy"}
+    assert reports[0]["tasks"] == ["one", "two"]
+    assert "--methods zero_shot,icl_best,nearest_copy" in reports[0]["command"]
+    assert len(list(Path(reports[0]["folder"]).rglob("*.json"))) == 6
+
+
+def test_a_suite_prints_a_table_of_one_task(tmp_path: Path) -> None:
+    tiny_suite(tmp_path, "one", "two")
+    found = asked(tmp_path, "--methods", "zero_shot,nearest_copy", "--task", "two")
+    assert "1 tasks, 8 labelled items" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--items", "many"), "wanted whole numbers with commas between, found many"),
+        (("--methods", "magic"), "found magic"),
+        (("--task", "three"), "wanted one, found three"),
+    ],
+)
+def test_what_a_suite_cannot_do_is_said(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    found = asked(tiny_suite(tmp_path, "one"), "--methods", "zero_shot", *arguments)
+    assert found.exit_code != 0
+    said = found.output + str(found.exception)
+    assert message in " ".join(said.replace("│", " ").split())
+    assert found.exception is None or isinstance(
+        found.exception, (SystemExit, InvalidInputError, NotFoundError)
+    )
+
+
+def test_without_a_suite_a_data_set_and_whole_shots_are_wanted() -> None:
+    assert "wanted a data set, or --suite" in run().output
+    assert "wanted a whole number from 1 to 64, found 4,8" in " ".join(
+        run("easy-vqa", "--limit", "2", "--shots", "4,8").output.replace("│", " ").split()
+    )

@@ -1,0 +1,188 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
+from app.method.adaptation.answering import measure
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.baselines import word_table
+from app.method.evaluation.conditions import zero_shot
+from app.method.evaluation.runner import evaluate
+from app.method.experiments import cells as cells_module
+from app.method.experiments.cells import CellResult, measure_cell, read_cell
+from app.method.experiments.methods import DEFAULTS, find_method
+from app.method.experiments.runner import Plan, cells_of, run_folder, run_suite
+from app.method.experiments.suite import Suite, load_suite
+from app.method.experiments.trial import Trial
+from tests.fakes.suites import tiny_suite
+
+CHEAP = ("zero_shot", "icl_2", "nearest_copy", "word_table")
+PLAN = Plan(methods=CHEAP, items=(8,), seeds=2, questions=6, validation=4, shots=(1, 2))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return load_suite(str(tiny_suite(tmp_path / "suite", "one", "two")))
+
+
+def trial_of(backbone: Backbone, suite: Suite) -> Trial:
+    task = suite.tasks[0]
+    return Trial(
+        backbone=backbone,
+        features=FeatureCache(backbone),
+        task=task,
+        items=task.load("train", limit=8, seed=1),
+        validation=task.load("validation", limit=4),
+        test=task.load("test", limit=6),
+        seed=0,
+        shots=(1, 2),
+    )
+
+
+def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
+    backbone: Backbone, suite: Suite, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    whole = list(run_suite(backbone, suite, PLAN, folder=tmp_path / "other"))
+    first = run_suite(backbone, suite, PLAN, folder=folder)
+    begun = list(islice(first, 5))
+    measured: list[str] = []
+    measure_one = cells_module.measure_cell
+
+    def counting(trial: Trial, method: str) -> CellResult:
+        measured.append(method)
+        return measure_one(trial, method)
+
+    monkeypatch.setattr("app.method.experiments.runner.measure_cell", counting)
+    told: list[tuple[int, int]] = []
+    done = list(
+        run_suite(
+            backbone,
+            suite,
+            PLAN,
+            folder=folder,
+            on_cell=lambda n, total, _: told.append((n, total)),
+        )
+    )
+    assert len(measured) == len(done) - len(begun)
+    assert told[-1] == (len(done), len(done)) == (14, 14)
+    assert [cell.scores for cell in done] == [cell.scores for cell in whole]
+
+
+def test_cells_keep_the_items_that_were_asked_for_and_zero_shot_has_one(suite: Suite) -> None:
+    keys = cells_of(replace(PLAN, items=(8, 12)), suite.tasks)
+    assert [key.items for key in keys if key.method == "zero_shot"] == [0, 0]
+    assert sum(key.method == "icl_2" for key in keys) == 2 * 2 * 2
+    assert len({key.file for key in keys}) == len(keys)
+
+
+def test_runs_that_cannot_be_compared_lie_apart(
+    backbone: Backbone, suite: Suite, tmp_path: Path
+) -> None:
+    def place(plan: Plan) -> Path:
+        return run_folder(tmp_path, suite=suite, backbone=backbone, plan=plan)
+
+    assert place(PLAN) == place(replace(PLAN, methods=("m2iv",), seeds=1, items=(100,)))
+    assert place(PLAN) != place(replace(PLAN, questions=5))
+    assert place(PLAN) != place(replace(PLAN, shots=(1,)))
+
+
+def test_more_items_are_the_fewer_ones_and_others(suite: Suite) -> None:
+    task = suite.tasks[0]
+    few, many = (task.load("train", limit=limit, seed=2) for limit in (4, 9))
+    assert [item.id for item in many[:4]] == [item.id for item in few]
+    assert [item.id for item in task.load("train", limit=4, seed=3)] != [item.id for item in few]
+
+
+def test_the_best_shots_are_those_that_validation_likes_best(
+    backbone: Backbone, suite: Suite
+) -> None:
+    trial = trial_of(backbone, suite)
+    kind, shots = trial.best_in_context(2)
+    scores = {
+        (k, n): trial.validate(k, n) for k in ("icl", "icl_balanced", "knn_icl") for n in (1, 2)
+    }
+    assert scores[kind, shots] == max(score for score in scores.values() if score is not None)
+    assert trial.best_in_context(1)[1] == 1
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_does_not_end_the_run(
+    backbone: Backbone, suite: Suite
+) -> None:
+    trial = trial_of(backbone, suite)
+    long = [replace(item, question="word " * 900) for item in trial.items]
+    found = measure_cell(replace(trial, items=long), "icl_4")
+    assert found.scores == ()
+    assert found.refused is not None
+    assert "too long" in found.refused
+
+
+def test_the_word_table_sees_zero_shot_answers_only(backbone: Backbone, suite: Suite) -> None:
+    trial = trial_of(backbone, suite)
+
+    def said(items: Sequence[Example]) -> list[str]:
+        report = evaluate(backbone, items, condition=zero_shot(), max_new_tokens=4)
+        return [prediction.text for prediction in report.predictions]
+
+    table = word_table.fit(said(trial.items), [item.answer for item in trial.items])
+    wanted = [
+        float(word_table.look_up(table, text).casefold() == item.answer)
+        for text, item in zip(said(trial.test), trial.test, strict=True)
+    ]
+    assert list(measure_cell(trial, "word_table").scores) == wanted
+
+
+@pytest.mark.parametrize("method", ["icv", "m2iv:max_steps=4:trial_steps=0:shots=2"])
+def test_a_fitted_method_is_measured_with_its_costs(
+    backbone: Backbone, suite: Suite, *, tmp_path: Path, method: str
+) -> None:
+    trial = trial_of(backbone, suite)
+    assert measure(trial.problem(), []) is not None
+    found = measure_cell(trial, method)
+    assert len(found.scores) == 6
+    assert found.parameters > 0
+    assert found.train_seconds > 0
+    assert found.kind in {"shift", "direction"}
+    cells_module.write_cell(found, tmp_path / "cell.json")
+    assert json.loads(json.dumps(read_cell(tmp_path / "cell.json").notes)) == found.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("magic", "found magic"),
+        ("icl_many", "found icl_many"),
+        ("m2iv:shots", "NAME=VALUE"),
+        ("m2iv:speed=9", "Unknown training settings: speed"),
+        ("m2iv:shots=0", "shots is out of range"),
+    ],
+)
+def test_an_unknown_method_or_setting_is_refused_at_once(name: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Plan(methods=(name,))
+
+
+def test_every_default_method_is_known() -> None:
+    for name in DEFAULTS:
+        find_method(name)
+
+
+def test_a_file_that_the_manifest_does_not_tell_of_is_refused(tmp_path: Path) -> None:
+    folder = tiny_suite(tmp_path / "suite")
+    with (folder / "squares.parquet").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(InvalidDatasetError, match="squares is not what the suite tells of"):
+        load_suite(str(folder))
+    with pytest.raises(NotFoundError, match="make suite"):
+        load_suite("nowhere")
+
+
+def test_a_task_that_the_suite_lacks_is_refused(suite: Suite) -> None:
+    with pytest.raises(NotFoundError, match="wanted one, two, found three"):
+        suite.only(["three"])
