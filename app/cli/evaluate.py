@@ -37,6 +37,9 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(help="Of a suite: a task of it; may be repeated.")
     ] = None,
+    kept_only: Annotated[
+        bool, typer.Option("--kept-only", help="Of a suite: report what is kept, measure nothing.")
+    ] = False,
     output: Annotated[
         Path, typer.Option(help="Of a suite: where cells are kept; a run goes on from them.")
     ] = Path("evaluations"),
@@ -82,7 +85,7 @@ def evaluate(
             SuiteOptions(
                 suite=suite, backbone=backbone, device=device, methods=methods, items=items,
                 seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
-                tasks=tuple(task or ()), output=output,
+                tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
             ),
             as_json=as_json,
         )  # fmt: skip

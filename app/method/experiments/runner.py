@@ -77,16 +77,16 @@ class CellKey:
 
 
 def cells_of(plan: Plan, tasks: Sequence[Task]) -> list[CellKey]:
-    """All cells, task after task, so that pictures are read once.
+    """All cells, seed after seed, so that a run which is stopped has every task.
 
     Args:
         plan: Methods, items and seeds.
         tasks: Of the suite.
     """
     found: dict[CellKey, None] = {}
-    for task in tasks:
-        for items in plan.items:
-            for seed in range(plan.seeds):
+    for seed in range(plan.seeds):
+        for task in tasks:
+            for items in plan.items:
                 for method in plan.methods:
                     is_alone = method in ALONE
                     key = CellKey(
@@ -115,6 +115,23 @@ def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) ->
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = Path(backbone.name).name or backbone.name
     return output / f"{suite.name}-{name}-{digest}"
+
+
+def kept_cells(suite: Suite, plan: Plan, *, folder: Path) -> list[CellResult]:
+    """The results of the seeds that are whole; where none is, what there is of the first.
+
+    Nothing is measured.
+
+    Args:
+        suite: Whose tasks.
+        plan: What is asked for.
+        folder: Of the run, from `run_folder`.
+    """
+    keys = cells_of(plan, suite.only(plan.tasks))
+    missing = {key.seed for key in keys if not (folder / key.file).is_file()}
+    whole = set(range(plan.seeds)) - missing or {0}
+    paths = [folder / key.file for key in keys if key.seed in whole or key.method in ALONE]
+    return [read_cell(path) for path in paths if path.is_file()]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

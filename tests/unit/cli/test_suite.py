@@ -32,6 +32,8 @@ def test_a_suite_gives_one_report_that_a_second_run_reads_back(tmp_path: Path) -
     assert reports[0]["tasks"] == ["one", "two"]
     assert "--methods zero_shot,icl_best,nearest_copy" in reports[0]["command"]
     assert len(list(Path(reports[0]["folder"]).rglob("*.json"))) == 6
+    kept = json.loads(asked(tmp_path, *methods, "--kept-only", "--seeds", "2").stdout)
+    assert kept["items"]["8"]["average"] == average
 
 
 def test_a_suite_prints_a_table_of_one_task(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from app.method.experiments.cells import CellResult
+from app.method.experiments.summary import summarize
+from tools.results.page import page
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def report(**shares: list[int]) -> dict[str, Any]:
+    cells = [
+        CellResult(
+            task=task,
+            method=method,
+            items=0 if method == "zero_shot" else 100,
+            seed=0,
+            scores=tuple(float(n < share) for n in range(100)),
+        )
+        for method, found in shares.items()
+        for task, share in zip(("first", "second"), found, strict=True)
+    ]
+    return {
+        "backbone": "pocket", "fingerprint": "abc", "suite": "tiny", "suite_digest": "0" * 64,
+        "questions": 100, "seeds": 1, "command": "vlibrary evaluate --suite tiny",
+        "items": summarize(cells),
+    }  # fmt: skip
+
+
+def test_the_first_paragraph_says_who_is_better_than_m2iv() -> None:
+    text = page(report(zero_shot=[0, 0], icl_best_16=[40, 40], lora=[99, 90], m2iv=[60, 60]))
+    first = text.split("\n\n")[1]
+    assert "right in 60.0 %" in first
+    assert "beyond the 95 % interval: `lora`" in first
+    assert "On 2 tasks some other method has a higher mean: `first`, `second`" in first
+    assert "+20.0 points" in text
+    assert "the aim of 3.74 points is reached" in text
+
+
+def test_an_aim_that_is_missed_and_a_task_below_zero_shot_are_said() -> None:
+    text = page(report(zero_shot=[80, 0], icl_best_16=[60, 60], m2iv=[30, 90]))
+    assert "is not reached" in text
+    assert "Tasks on which M2IV is below zero-shot: `first`" in text
+    assert "| first | 80.0 | 60.0* | 30.0* |" in text
+
+
+def test_without_m2iv_the_page_says_so() -> None:
+    assert "M2IV was not measured on every task" in page(report(zero_shot=[1, 2]))
+
+
+def test_the_committed_page_is_made_from_the_committed_figures() -> None:
+    source, target = DOCS / "results.json", DOCS / "results.md"
+    assert source.exists() == target.exists()
+    if source.exists():
+        assert target.read_text() == page(json.loads(source.read_text()))

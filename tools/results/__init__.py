@@ -1,0 +1,1 @@
+"""How `docs/results.md` is written from `docs/results.json`."""

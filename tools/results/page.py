@@ -1,0 +1,155 @@
+"""The page of results: every figure and every sentence is made from what a run printed.
+
+Knows the printed object; knows no backbone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+M2IV: Final = "m2iv"
+_AIM_POINTS: Final = 3.74
+_OPPONENT: Final = "icl_best_16"
+_KEPT: Final = (
+    "zero_shot", "icl_best_16", "nearest_copy", "task_vector", "function_vector", "icv", "i2cl",
+    "live", "mtv", "mimic", "lora", "prefix", "prompt", "supervision_only", M2IV,
+)  # fmt: skip
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The page in Markdown.
+
+    Args:
+        report: What `vlibrary evaluate --suite NAME --json` printed.
+    """
+    tables: Mapping[str, Mapping[str, Any]] = report["items"]
+    main = "100" if "100" in tables else next(iter(tables))
+    lines = ["# Results", "", *_first(tables[main], main), ""]
+    lines += _conditions(report)
+    for size, table in tables.items():
+        lines += ["", f"## With {size} labelled items", "", *_methods(table)]
+        lines += ["", *_gains(table), "", *_tasks(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _points(gain: Mapping[str, float]) -> str:
+    bounds = f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
+    return f"{100 * gain['mean']:+.1f} points ({bounds})"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) if names else "none"
+
+
+def _first(table: Mapping[str, Any], size: str) -> Iterator[str]:
+    """Where M2IV does not win stands before everything else."""
+    average: Mapping[str, float] = table["average"]
+    if M2IV not in average:
+        yield f"M2IV was not measured on every task with {size} labelled items."
+        return
+    gains = table["gains"]
+    ahead = [name for name, gain in gains.items() if gain["high"] < 0]
+    level = [name for name, gain in gains.items() if gain["low"] <= 0 <= gain["high"]]
+    lost = [
+        task
+        for task, rows in table["tasks"].items()
+        if any(
+            row.get("mean", 0.0) > rows[M2IV]["mean"] for name, row in rows.items() if name != M2IV
+        )
+    ]
+    yield (
+        f"With {size} labelled items M2IV is right in {_percent(average[M2IV])} % on average over "
+        f"{len(table['tasks'])} tasks. Better than it, beyond the 95 % interval: {_joined(ahead)}; "
+        f"not told apart from it: {_joined(level)}. On {len(lost)} tasks some other method has a "
+        f"higher mean: {_joined(lost)}."
+    )
+    if _OPPONENT in gains:
+        gain = gains[_OPPONENT]
+        reached = "reached" if 100 * gain["mean"] >= _AIM_POINTS else "not reached"
+        yield ""
+        yield (
+            f"Against the best in-context learning of at most 16 shots: {_points(gain)}; the aim "
+            f"of {_AIM_POINTS} points is {reached}."
+        )
+    collapsed = table["methods"][M2IV]["collapsed"]
+    share = table["mimicry_share"]
+    yield ""
+    yield f"Tasks on which M2IV is below zero-shot: {_joined(collapsed)}. " + (
+        ""
+        if share is None
+        else f"Of its gain over zero-shot {_percent(share)} % is what supervision alone lacks."
+    )
+
+
+def _conditions(report: Mapping[str, Any]) -> list[str]:
+    machine = ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items())
+    told = (
+        f"Backbone `{report['backbone']}` ({report['fingerprint']}), suite `{report['suite']}` "
+        f"({report['suite_digest'][:12]}), {report['questions']} questions a task, "
+        f"{report['seeds']} seeds; how it was measured: [protocol](protocol.md). {machine}"
+    )
+    return [
+        told,
+        "",
+        "```",
+        report["command"],
+        "```",
+    ]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _methods(table: Mapping[str, Any]) -> Iterator[str]:
+    heads = (
+        "method", "accuracy %", "95 %", "parameters", "training s", "prompt tokens", "ms a query",
+        "collapsed on",
+    )  # fmt: skip
+    yield _row(*heads)
+    yield _row("---", *["---:"] * (len(heads) - 1))
+    rows = sorted(table["methods"].items(), key=lambda pair: -pair[1]["mean"])
+    for name, row in rows:
+        yield _row(
+            f"`{name}`",
+            _percent(row["mean"]),
+            f"{_percent(row['low'])} - {_percent(row['high'])}",
+            f"{row['parameters']:,.0f}",
+            f"{row['train_seconds']:.1f}",
+            f"{row['prompt_tokens']:.0f}",
+            f"{row['ms_per_query']:.1f}",
+            str(len(row["collapsed"])),
+        )
+
+
+def _gains(table: Mapping[str, Any]) -> Iterator[str]:
+    gains = table.get("gains", {})
+    if not gains:
+        return
+    yield "M2IV minus each, on the same items and seeds:"
+    yield ""
+    yield _row("method", "points", "95 %")
+    yield _row("---", "---:", "---:")
+    for name, gain in sorted(gains.items(), key=lambda pair: pair[1]["mean"]):
+        bounds = f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
+        yield _row(f"`{name}`", f"{100 * gain['mean']:+.1f}", bounds)
+
+
+def _tasks(table: Mapping[str, Any]) -> Iterator[str]:
+    measured = {name for rows in table["tasks"].values() for name in rows}
+    names = [name for name in _KEPT if name in measured]
+    yield "By task, accuracy in %; an asterisk marks what is below zero-shot:"
+    yield ""
+    yield _row("task", *(f"`{name}`" for name in names))
+    yield _row("---", *["---:"] * len(names))
+    for task, rows in table["tasks"].items():
+        yield _row(task, *(_cell(rows.get(name)) for name in names))
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None or "refused" in row:
+        return "-"
+    return _percent(row["mean"]) + ("*" if row["collapsed"] else "")
