@@ -26,13 +26,14 @@ from app.method.backbone.loading import Backbone
 
 POCKET: Final = "pocket"
 RANDOM: Final = "random-30m"
+LARGE: Final = "random-256m"
 
 Backbones: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--backbone",
-        help="pocket, random-30m, a folder or a hub id; may be repeated. The ids of the first are "
-        "at the top, those of the others in an object of their own.",
+        help="pocket, random-30m, random-256m, a folder or a hub id; may be repeated. The ids of "
+        "the first are at the top, those of the others in an object of their own.",
     ),
 ]
 Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]

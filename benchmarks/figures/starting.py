@@ -1,5 +1,6 @@
 """P13: how long a service takes from nothing to ready, and its api process alone."""
 
+import secrets
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,10 @@ def start_figures(backbone: str, *, num_rounds: int) -> dict[str, Any]:
         for _ in bar(num_rounds, "P13"):
             with passing_folder() as folder:
                 settings = settings_for(
-                    backbone, Path(parent), worker_port=free_port(HOST, wanted=0)
+                    backbone,
+                    Path(parent),
+                    worker_port=free_port(HOST, wanted=0),
+                    worker_secret=secrets.token_urlsafe(32),
                 )
                 for name in ("P13", "P13_again"):
                     began = perf_counter()
@@ -55,6 +59,7 @@ def _api_alone(data_dir: Path, settings: dict[str, str]) -> float:
             "data_dir": str(data_dir),
             "database_url": postgres.url,
             "workers": f"http://{HOST}:{settings['worker_port']}",
+            "worker_secret": settings["worker_secret"],
         }
     )
     command = [sys.executable, "-m", "app", "api", "--host", HOST, "--port", str(port)]

@@ -3,7 +3,8 @@
 Knows how to make them; not what is asked of them.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -14,26 +15,60 @@ from transformers.utils.logging import disable_progress_bar
 
 from app.core.threads import on_passing_thread
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
-from benchmarks.harness import RANDOM
+from benchmarks.harness import LARGE, RANDOM
 
 SCALE: Final = 6.0
 _PROJECTIONS: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
-_TEXT: Final = {
-    "hidden_size": 512,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 9,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 64,
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a random backbone has instead of the pocket's own sizes."""
+
+    text: Mapping[str, int]
+    vision: Mapping[str, int]
+    has_tied_head: bool = True
+
+
+RANDOM_SIZES: Final = {
+    RANDOM: Sizes(
+        text={
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 9,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+        },
+        vision={"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 6},
+    ),
+    # The geometry of SmolVLM-256M. Tokens beyond the pocket's are never asked for.
+    LARGE: Sizes(
+        text={
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "head_dim": 64,
+            "vocab_size": 49_280,
+        },
+        vision={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        },
+        has_tied_head=False,
+    ),
 }
-_VISION: Final = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 6}
 
 
 def load(name: str, *, device: str, dtype: str) -> Backbone:
     """The backbone of that name, on a thread of its own lest it slow down what is measured.
 
     Args:
-        name: `random-30m`, or whatever `load_backbone` takes.
+        name: `random-30m`, `random-256m`, or whatever `load_backbone` takes.
         device: As of `load_backbone`.
         dtype: As of `load_backbone`.
     """
@@ -43,13 +78,13 @@ def load(name: str, *, device: str, dtype: str) -> Backbone:
 
 
 def _load(name: str, *, device: str, dtype: str) -> Backbone:
-    if name != RANDOM:
+    if name not in RANDOM_SIZES:
         return load_backbone(name, device=device, dtype=dtype)
     # The pocket brings the processor, and what the names of device and dtype come to here.
     pocket = load_backbone("pocket", device=device, dtype=dtype)
-    model = _random_model(pocket.model.config)
+    model = _random_model(pocket.model.config, sizes=RANDOM_SIZES[name])
     nn.Module.to(model, device=pocket.device, dtype=pocket.dtype)
-    return backbone_from_parts(model, pocket.processor, name=RANDOM)
+    return backbone_from_parts(model, pocket.processor, name=name)
 
 
 def without_end(backbone: Backbone) -> Backbone:
@@ -58,10 +93,10 @@ def without_end(backbone: Backbone) -> Backbone:
 
 
 def folder_of(name: str, parent: Path) -> str:
-    """What a server can load the backbone by; the random one is written below `parent`."""
-    if name != RANDOM:
+    """What a server can load the backbone by; a random one is written below `parent`."""
+    if name not in RANDOM_SIZES:
         return name
-    folder = parent / RANDOM
+    folder = parent / name
     backbone = load(name, device="cpu", dtype="float32")
     model, processor = cast("Any", backbone.model), cast("Any", backbone.processor)
     model.save_pretrained(folder)
@@ -69,20 +104,21 @@ def folder_of(name: str, parent: Path) -> str:
     return str(folder)
 
 
-def _random_model(config: Any) -> hf.PreTrainedModel:  # noqa: ANN401
-    """The pocket's kind of model with random weights of about thirty million parameters.
+def _random_model(config: Any, *, sizes: Sizes) -> hf.PreTrainedModel:  # noqa: ANN401
+    """The pocket's kind of model with random weights of these sizes.
 
     Projections of attention are scaled up: with its initial weights a random model hardly notices
     positions, and rows that got each other's cache would still answer alike.
     """
-    sizes = config.to_dict()
-    sizes["text_config"] |= _TEXT
-    sizes["vision_config"] |= _VISION
+    described = config.to_dict()
+    described["text_config"] |= sizes.text
+    described["vision_config"] |= sizes.vision
+    described["tie_word_embeddings"] = sizes.has_tied_head
     make: Any = hf.AutoModelForImageTextToText.from_config
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: hf.PreTrainedModel = make(
-            type(config).from_dict(sizes),
+            type(config).from_dict(described),
             attn_implementation=getattr(config, "_attn_implementation", None) or "sdpa",
         )
         with torch.no_grad():

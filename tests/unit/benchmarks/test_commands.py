@@ -10,7 +10,17 @@ from typer.testing import CliRunner, Result
 from app.core.errors import ConfigurationError, VLibraryError
 from app.core.vector_file import decode_vector_file
 from app.method.backbone.loading import Backbone
-from benchmarks import cold_vector, engine, overload, peers, prompts, rest, retrieval, steering
+from benchmarks import (
+    cold_vector,
+    engine,
+    memory,
+    overload,
+    peers,
+    prompts,
+    rest,
+    retrieval,
+    steering,
+)
 from benchmarks.figures.adapters import adapter_figures
 from benchmarks.figures.cancelling import cancel_figures
 from benchmarks.figures.continuous import continuous_figures
@@ -40,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rest": rest.rest,
     "overload": overload.overload,
     "retrieval": retrieval.retrieval,
+    "memory": memory.memory,
 }
 
 
