@@ -26,6 +26,7 @@ from vlibrary_client.answers import (
     Usage,
 )
 from vlibrary_client.arguments import Demonstrations, SteerOptions, VectorUse
+from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.client import AsyncClient, Client
 from vlibrary_client.errors import (
     BusyError,
@@ -54,6 +55,7 @@ from vlibrary_client.errors import (
     WorkerUnavailableError,
 )
 from vlibrary_client.jobs import AsyncJob, Job
+from vlibrary_client.outcomes import Batch, CombinedVector, Compared, Comparison, Outcome, Refusal
 from vlibrary_client.types import (
     Alias,
     Backbone,
@@ -83,8 +85,12 @@ __all__ = [
     "Backbone",
     "BackboneName",
     "Baseline",
+    "Batch",
     "BusyError",
     "Client",
+    "CombinedVector",
+    "Compared",
+    "Comparison",
     "ConfigurationError",
     "ConflictError",
     "ConnectionFailedError",
@@ -109,10 +115,12 @@ __all__ = [
     "Match",
     "NotFoundError",
     "OutOfDeviceMemoryError",
+    "Outcome",
     "Page",
     "Progress",
     "Readiness",
     "Receipt",
+    "Refusal",
     "RequestTimeoutError",
     "Retrieval",
     "SteerOptions",
@@ -126,6 +134,7 @@ __all__ = [
     "Usage",
     "VLibraryError",
     "Vector",
+    "VectorFilters",
     "VectorName",
     "VectorUse",
     "WaitTimeoutError",

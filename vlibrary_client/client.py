@@ -15,11 +15,11 @@ from typing import Self, Unpack
 
 import httpx
 
-from vlibrary_client import queries, requests
+from vlibrary_client import catalogue, queries, requests
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.arguments import SteerOptions
+from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.jobs import AsyncJob, Job
-from vlibrary_client.requests import VectorFilters
 from vlibrary_client.types import JobRecord, Page, Vector
 from vlibrary_client.wire.connection import Connection
 from vlibrary_client.wire.endpoints import awaitable, awaitable_as, blocking, blocking_as
@@ -60,12 +60,21 @@ class Vectors:
         self._transport = transport
 
     get = blocking(requests.get_vector)
-    list = blocking(requests.list_vectors)
+    list = blocking(catalogue.list_vectors)
     download = blocking(requests.download_vector)
     upload = blocking(requests.upload_vector)
     update = blocking(requests.update_vector)
     delete = blocking(requests.delete_vector)
     set_alias = blocking(requests.set_alias)
+    aliases = blocking(catalogue.list_aliases)
+    delete_alias = blocking(catalogue.delete_alias)
+    delete_many = blocking(catalogue.delete_vectors)
+    tag = blocking(catalogue.change_tags)
+    set_status = blocking(catalogue.change_status)
+    prune = blocking(catalogue.prune_versions)
+    compare = blocking(catalogue.compare_vectors)
+    combine = blocking(catalogue.combine_vectors)
+    add_evaluation = blocking(catalogue.add_evaluation)
 
     def iterate(self, **filters: Unpack[VectorFilters]) -> Iterator[Vector]:
         """Every vector that matches the filters, fetched page by page.
@@ -87,12 +96,21 @@ class AsyncVectors:
         self._transport = transport
 
     get = awaitable(requests.get_vector)
-    list = awaitable(requests.list_vectors)
+    list = awaitable(catalogue.list_vectors)
     download = awaitable(requests.download_vector)
     upload = awaitable(requests.upload_vector)
     update = awaitable(requests.update_vector)
     delete = awaitable(requests.delete_vector)
     set_alias = awaitable(requests.set_alias)
+    aliases = awaitable(catalogue.list_aliases)
+    delete_alias = awaitable(catalogue.delete_alias)
+    delete_many = awaitable(catalogue.delete_vectors)
+    tag = awaitable(catalogue.change_tags)
+    set_status = awaitable(catalogue.change_status)
+    prune = awaitable(catalogue.prune_versions)
+    compare = awaitable(catalogue.compare_vectors)
+    combine = awaitable(catalogue.combine_vectors)
+    add_evaluation = awaitable(catalogue.add_evaluation)
 
     async def iterate(self, **filters: Unpack[VectorFilters]) -> AsyncIterator[Vector]:
         """As `Vectors.iterate`."""

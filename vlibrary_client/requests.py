@@ -5,7 +5,7 @@ The methods of the sync and the async client are made of these functions, docume
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 from urllib.parse import quote
 
 from vlibrary_client.arguments import (
@@ -35,14 +35,14 @@ _READ_ALIAS = json_reader(Alias)
 _READ_DATASET = json_reader(Dataset)
 _READ_DATASETS = json_reader(Page[Dataset])
 _READ_VECTOR = json_reader(Vector)
-_READ_VECTORS = json_reader(Page[Vector])
 
 
 def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values of any kind
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
+    """A text as one segment of a path."""
     return quote(text, safe="@")
 
 
@@ -99,7 +99,7 @@ def get_dataset(dataset: DatasetRef) -> Call[Dataset]:
     Raises:
         NotFoundError: There is none.
     """
-    path = f"/datasets/{_segment(dataset_text(dataset))}"
+    path = f"/datasets/{segment(dataset_text(dataset))}"
     return Call(method="GET", path=path, read=_READ_DATASET, is_repeatable=True)
 
 
@@ -131,30 +131,8 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
     Raises:
         NotFoundError: There is none.
     """
-    path = f"/vectors/{_segment(vector_text(ref))}"
+    path = f"/vectors/{segment(vector_text(ref))}"
     return Call(method="GET", path=path, read=_READ_VECTOR, is_repeatable=True)
-
-
-class VectorFilters(TypedDict, total=False):
-    """What vectors are listed; all of what is given must hold."""
-
-    name: str | None
-    tag: str | None
-    backbone: str | None
-    status: VectorStatus | None
-
-
-def list_vectors(
-    *, limit: int = 50, cursor: str | None = None, **filters: Unpack[VectorFilters]
-) -> Call[Page[Vector]]:
-    """One page of the vectors that match every filter given, newest first."""
-    return Call(
-        method="GET",
-        path="/vectors",
-        read=_READ_VECTORS,
-        is_repeatable=True,
-        query=_present(**filters, limit=limit, cursor=cursor),
-    )
 
 
 def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
@@ -171,7 +149,7 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
             to.write_bytes(content)
         return content
 
-    path = f"/vectors/{_segment(vector_text(ref))}/file"
+    path = f"/vectors/{segment(vector_text(ref))}/file"
     return Call(method="GET", path=path, read=read, is_repeatable=True)
 
 
@@ -209,7 +187,7 @@ def update_vector(
     """
     return Call(
         method="PATCH",
-        path=f"/vectors/{_segment(vector_text(ref))}",
+        path=f"/vectors/{segment(vector_text(ref))}",
         read=_READ_VECTOR,
         is_repeatable=True,
         body=_present(
@@ -225,7 +203,7 @@ def delete_vector(ref: VectorRef) -> Call[None]:
         NotFoundError: There is no such vector.
         ConflictError: An alias other than `latest` points at it.
     """
-    path = f"/vectors/{_segment(vector_text(ref))}"
+    path = f"/vectors/{segment(vector_text(ref))}"
     return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
 
 
@@ -247,7 +225,7 @@ def set_alias(
     """
     return Call(
         method="PUT",
-        path=f"/vectors/{_segment(name)}/aliases/{_segment(alias)}",
+        path=f"/vectors/{segment(name)}/aliases/{segment(alias)}",
         read=_READ_ALIAS,
         # With an expected version a repeat would find its own effect and report a conflict.
         is_repeatable=expected_version is None,

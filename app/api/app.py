@@ -21,6 +21,7 @@ from app.api.http.middleware import REQUEST_ID_HEADER, ProblemShim, RequestIds, 
 from app.api.http.problems import Problem
 from app.api.routes import (
     access,
+    catalogue,
     datasets,
     health,
     openai,
@@ -99,6 +100,8 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
     small = MAX_SMALL_BODY_BYTES
     return [
         (datasets.router, settings.max_upload_bytes, NeedsScope(read="read", write="write")),
+        # Before what takes any word for a vector's name.
+        (catalogue.router, small, NeedsScope(read="read", write="write")),
         (vectors.router, MAX_FILE_BYTES, NeedsScope(read="read", write="write")),
         (training.router, small, NeedsScope(read="read", write="train")),
         (retrieval.router, settings.max_body_bytes, NeedsScope(read="read", write="read")),

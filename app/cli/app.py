@@ -17,6 +17,7 @@ from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
+from app.cli.library.vectors import vectors
 from app.cli.migrate import migrate
 from app.cli.processes.serve import serve
 from app.cli.train import train
@@ -67,6 +68,7 @@ def build() -> typer.Typer:
         cli.command(name)(command)
     cli.add_typer(keys)
     cli.add_typer(datasets)
+    cli.add_typer(vectors)
     return cli
 
 

@@ -16,6 +16,7 @@ from app.core.errors import CorruptDataError, NotFoundError, VLibraryError
 from app.core.identifiers import new_id
 from app.core.settings import Settings
 from app.library.blobs import get_blob
+from app.library.catalogue.filters import list_vectors
 from app.library.database import Sessions
 from app.library.datasets import list_datasets
 from app.library.epochs import current_epochs, find_space
@@ -26,7 +27,7 @@ from app.library.migrate import current_revision, newest_revision
 from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore
-from app.library.vectors import get_vectors, list_vectors
+from app.library.vectors import get_vectors
 
 Check: TypeAlias = Callable[[], Awaitable[str]]
 Record = TypeVar("Record")

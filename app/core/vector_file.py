@@ -55,10 +55,7 @@ class VectorTensors:
     @property
     def has_effect(self) -> bool:
         """Whether anything is added at any site."""
-        return bool(
-            (self.attention_vectors * self.attention_weights[:, None]).any()
-            or (self.mlp_vectors * self.mlp_weights[:, None]).any()
-        )
+        return bool(self.shift().any())
 
     @property
     def num_layers(self) -> int:
@@ -69,6 +66,12 @@ class VectorTensors:
     def hidden_size(self) -> int:
         """Width of the residual stream that the tensors fit."""
         return int(self.attention_vectors.shape[1])
+
+    def shift(self) -> Float32Array:
+        """`[layers, 2, hidden]`: what is added at strength 1, attention first."""
+        attention = self.attention_weights[:, None] * self.attention_vectors
+        mlp = self.mlp_weights[:, None] * self.mlp_vectors
+        return np.stack((attention, mlp), axis=1)
 
     def norms(self) -> dict[str, list[float]]:
         """Length of the shift at strength 1, for each branch and layer."""

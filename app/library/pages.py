@@ -10,6 +10,8 @@ from typing import Final, Generic, TypeVar
 from app.core.errors import InvalidInputError
 
 MAX_LIMIT: Final = 200
+_ID_BYTES: Final = 16
+_BINDING_BYTES: Final = 8
 
 Record = TypeVar("Record")
 
@@ -33,30 +35,55 @@ def check_limit(limit: int) -> int:
     return limit
 
 
-def encode_cursor(last: uuid.UUID) -> str:
-    """The cursor that continues behind the record of this id."""
-    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+def encode_cursor(last: uuid.UUID, *, bound_to: bytes = b"") -> str:
+    """The cursor that continues behind the record of this id.
+
+    Args:
+        last: The last record of a page.
+        bound_to: Digest of what the listing was narrowed by.
+    """
+    data = last.bytes + bound_to[:_BINDING_BYTES]
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str) -> uuid.UUID:
+def decode_cursor(cursor: str, *, bound_to: bytes = b"") -> uuid.UUID:
     """The id that a cursor stands for.
 
+    Args:
+        cursor: What `encode_cursor` made.
+        bound_to: As it was given there.
+
     Raises:
-        InvalidInputError: It is none of our cursors.
+        InvalidInputError: It is none of our cursors, or belongs to another listing.
     """
     try:
-        return uuid.UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        found = uuid.UUID(bytes=data[:_ID_BYTES])
     except (binascii.Error, ValueError):
         raise InvalidInputError("The cursor is not one of ours") from None
+    if data[_ID_BYTES:] != bound_to[:_BINDING_BYTES]:
+        raise InvalidInputError(
+            "The cursor belongs to a listing with other filters: give the same filters with every "
+            "page, or begin without a cursor"
+        )
+    return found
 
 
-def make_page(records: Sequence[Record], ids: Sequence[uuid.UUID], *, limit: int) -> Page[Record]:
+def make_page(
+    records: Sequence[Record],
+    ids: Sequence[uuid.UUID],
+    *,
+    limit: int,
+    bound_to: bytes = b"",
+) -> Page[Record]:
     """A page of at most `limit` records out of up to `limit + 1` that were read.
 
     Args:
         records: What was read, newest first.
         ids: Their ids in the same order.
         limit: How many the caller asked for.
+        bound_to: Digest of what the listing was narrowed by.
     """
-    cursor = encode_cursor(ids[limit - 1]) if len(records) > limit else None
+    has_more = len(records) > limit
+    cursor = encode_cursor(ids[limit - 1], bound_to=bound_to) if has_more else None
     return Page(tuple(records[:limit]), cursor)

@@ -30,7 +30,6 @@ from app.library.audit import write_audit
 from app.library.backbones import remember_backbone
 from app.library.database import FRESH
 from app.library.keys import refresh_keys, remove_keys
-from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord, VectorStatus
 from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
@@ -190,46 +189,6 @@ async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorR
     )
     found = await read_vectors(session, query.order_by(VectorRow.version.desc()).limit(1))
     return next(iter(found), None)
-
-
-async def list_vectors(
-    session: AsyncSession,
-    *,
-    name: str | None = None,
-    tag: str | None = None,
-    backbone: str | None = None,
-    status: str | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-) -> Page[VectorRecord]:
-    """Vectors that are not deleted, newest first.
-
-    Args:
-        session: An open session.
-        name: Only the versions of this name.
-        tag: Only those with this tag.
-        backbone: Only those for this fingerprint.
-        status: Only those in this state.
-        limit: At most so many, from 1 to 200.
-        cursor: Where the page before ended.
-
-    Raises:
-        InvalidInputError: The limit, status or cursor is malformed.
-    """
-    query = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
-    if name is not None:
-        query = query.where(VectorRow.name == name)
-    if tag is not None:
-        query = query.where(VectorRow.tags.contains([tag]))
-    if backbone is not None:
-        query = query.where(VectorRow.backbone_fingerprint == backbone)
-    if status is not None:
-        query = query.where(VectorRow.status == _check_status(status))
-    if cursor is not None:
-        query = query.where(VectorRow.id < decode_cursor(cursor))
-    query = query.order_by(VectorRow.id.desc()).limit(check_limit(limit) + 1)
-    records = await read_vectors(session, query)
-    return make_page(records, [record.id for record in records], limit=limit)
 
 
 async def _locked_row(session: AsyncSession, vector_id: uuid.UUID) -> VectorRow:

@@ -20,6 +20,7 @@ from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.audit import list_audit, write_audit
 from app.library.backbones import get_backbone, list_backbones
 from app.library.blobs import get_blob, get_blob_by_sha256
+from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.database import run_transaction
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
@@ -28,7 +29,6 @@ from app.library.vectors import (
     find_same,
     get_vector,
     get_vectors,
-    list_vectors,
     update_vector,
 )
 from tests.fakes.library import store
@@ -147,17 +147,23 @@ async def test_filters_narrow_a_list(session: AsyncSession) -> None:
     a = await store(session, "a", tags=["color"])
     b = await store(session, "b", backbone=other, status="collapsed")
 
-    async def ids(**filters: str) -> list[uuid.UUID]:
-        return [record.id for record in (await list_vectors(session, **filters)).items]  # type: ignore[arg-type]  # only text filters are given
+    async def ids(**filters: Any) -> list[uuid.UUID]:  # noqa: ANN401 - filters of any kind
+        found = await list_vectors(session, VectorFilters(**filters))
+        return [record.id for record in found.items]
 
     assert (
-        await ids(name="a") == await ids(tag="color") == await ids(backbone=FINGERPRINT) == [a.id]
+        await ids(name="a")
+        == await ids(tags=("color",))
+        == await ids(backbone=FINGERPRINT)
+        == [a.id]
     )
     assert await ids(status="collapsed") == await ids(backbone="cd" * 32) == [b.id]
     assert await ids(name="a", status="collapsed") == []
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"status": "?"}])
+@pytest.mark.parametrize(
+    "wrong", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"filters": VectorFilters(status="?")}]
+)
 async def test_a_malformed_question_is_refused(
     session: AsyncSession, wrong: dict[str, Any]
 ) -> None:

@@ -19,6 +19,7 @@ from app.core.logs import configure_logs
 from app.core.vector_file import decode_vector_file
 from app.library.attempts import claim_job, requeue_stalled
 from app.library.blobs import get_blob
+from app.library.catalogue.filters import list_vectors
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
@@ -26,7 +27,7 @@ from app.library.keys import load_keys
 from app.library.queue import dequeue, is_waiting
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
-from app.library.vectors import get_vector, list_vectors
+from app.library.vectors import get_vector
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts

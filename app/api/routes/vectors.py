@@ -10,13 +10,13 @@ from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.http.uploads import OCTET_STREAM, file_body, read_body, require_media_type
 from app.api.schemas.bodies import PageBody
-from app.api.schemas.fields import Cursor, Description, Fingerprint, Limit, Name, Reference, Tag
+from app.api.schemas.catalogue import VectorQuery
+from app.api.schemas.fields import Description, Name, Reference, Tag
 from app.api.schemas.vectors import (
     AliasBody,
     AliasPut,
     EvaluationBody,
     ImportedVectorBody,
-    Status,
     VectorBody,
     VectorDetailBody,
     VectorPatch,
@@ -29,13 +29,13 @@ from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
 from app.library.backbones import get_backbone
 from app.library.blobs import get_blob
+from app.library.catalogue.filters import list_vectors
 from app.library.evaluations import list_evaluations
 from app.library.imports import import_vector
 from app.library.vectors import (
     delete_vector,
     find_same,
     get_vector,
-    list_vectors,
     update_vector,
 )
 from app.rpc.backbones import backbone_for
@@ -54,25 +54,12 @@ Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `n
 
 @router.get("/vectors", responses=problems())
 async def list_page(
-    services: ServicesOf,
-    *,
-    name: Name | None = None,
-    tag: Tag | None = None,
-    backbone: Fingerprint | None = None,
-    status: Status | None = None,
-    limit: Limit = 50,
-    cursor: Cursor | None = None,
+    services: ServicesOf, wanted: Annotated[VectorQuery, Query()]
 ) -> PageBody[VectorBody]:
     """Lists vectors that match every filter, newest first."""
     async with services.sessions.begin() as session:
         page = await list_vectors(
-            session,
-            name=name,
-            tag=tag,
-            backbone=backbone,
-            status=status,
-            limit=limit,
-            cursor=cursor,
+            session, wanted.filters(), limit=wanted.limit, cursor=wanted.cursor
         )
         return PageBody[VectorBody].model_validate(page)
 

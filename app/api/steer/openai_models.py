@@ -13,8 +13,9 @@ from app.api.steer.vector_selection import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference
+from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
-from app.library.vectors import get_vector, list_vectors
+from app.library.vectors import get_vector
 
 SEPARATOR: Final = ":"
 PAGE: Final = 200
@@ -144,8 +145,7 @@ async def ready_vectors(
         async with services.sessions.begin() as session:
             page = await list_vectors(
                 session,
-                backbone=backbone.fingerprint,
-                status="ready",
+                VectorFilters(backbone=backbone.fingerprint, status="ready"),
                 limit=PAGE,
                 cursor=cursor,
             )

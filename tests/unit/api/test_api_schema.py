@@ -14,7 +14,7 @@ from app.api.http.admission import AdmittedRoute
 from app.core.settings import Settings
 
 METHODS = {"get", "put", "post", "patch", "delete"}
-BOUNDED_FORMATS = {"uuid", "binary"}
+BOUNDED_FORMATS = {"uuid", "binary", "date-time"}
 
 
 @pytest.fixture

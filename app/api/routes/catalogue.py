@@ -1,0 +1,159 @@
+"""Routes of the library as a whole: many vectors at once, comparisons, combinations, aliases."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.api.dependencies import ServicesOf
+from app.api.http.problems import problems
+from app.api.schemas.catalogue import (
+    MAX_COMPARED,
+    AliasListBody,
+    BatchBody,
+    BatchRequest,
+    CombinedBody,
+    CombineRequest,
+    ComparedBody,
+    ComparisonBody,
+    EvaluationRequest,
+    MovedAliasBody,
+    OutcomeBody,
+    PrunedBody,
+    PruneRequest,
+    RefusalBody,
+)
+from app.api.schemas.fields import Name, Reference
+from app.api.schemas.vectors import EvaluationBody, VectorBody
+from app.core.errors import NotFoundError
+from app.core.identifiers import VectorReference
+from app.library.aliases import delete_alias, list_aliases
+from app.library.catalogue.batches import (
+    Change,
+    Outcome,
+    bury,
+    change_each,
+    prune_versions,
+    retagged,
+    with_status,
+)
+from app.library.catalogue.combination import combine_vectors
+from app.library.catalogue.comparison import check_distinct, compare_measurements, similarities
+from app.library.evaluations import add_evaluation
+from app.library.vectors import get_vector
+
+NOT_MEASURED: Final = (
+    "The sum was not measured, and sums of vectors of different tasks usually keep neither task; "
+    "measure it beside its best part before it is used"
+)
+
+router = APIRouter(tags=["vectors"])
+
+NamePath = Annotated[Name, Path()]
+Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
+
+
+@router.get("/vectors/compare", responses=problems(404))
+async def compare(
+    services: ServicesOf,
+    *,
+    ref: Annotated[
+        list[Reference],
+        Query(min_length=2, max_length=MAX_COMPARED, description="Which vectors; repeated."),
+    ],
+) -> ComparedBody:
+    """Shows vectors beside each other: what was measured on equal terms, and how alike they are.
+
+    A vector that is itself named `compare` is at `/vectors/compare@latest`.
+    """
+    async with services.sessions.begin() as session:
+        records = [await get_vector(session, VectorReference.parse(text)) for text in ref]
+        check_distinct(records)
+        compared = await compare_measurements(session, [record.id for record in records])
+        return ComparedBody(
+            vectors=tuple(VectorBody.model_validate(record) for record in records),
+            comparisons=tuple(ComparisonBody.model_validate(item) for item in compared),
+            similarity=tuple(map(tuple, await similarities(session, records))),
+        )
+
+
+@router.post("/vectors/batch", responses=problems(413))
+async def batch(body: BatchRequest, services: ServicesOf) -> BatchBody:
+    """Deletes, tags or changes many vectors; a refusal of one leaves the others as they became."""
+    outcomes = await change_each(services.sessions, body.vectors, change=_change(body))
+    items = tuple(map(_outcome, outcomes))
+    return BatchBody(items=items, num_failed=sum(not item.ok for item in items))
+
+
+def _change(body: BatchRequest) -> Change:
+    if body.status is not None:
+        return with_status(body.status)
+    changes = {"delete": bury, "tag": retagged(add=body.tags), "untag": retagged(remove=body.tags)}
+    return changes[body.action]
+
+
+def _outcome(outcome: Outcome) -> OutcomeBody:
+    if outcome.error is not None or outcome.record is None:
+        error = outcome.error or NotFoundError(f"No vectors {outcome.ref}")
+        refusal = RefusalBody(code=error.code, detail=error.message)
+        return OutcomeBody(ref=outcome.ref, ok=False, error=refusal)
+    made = outcome.record
+    return OutcomeBody(ref=outcome.ref, ok=True, id=made.id, name=made.name, version=made.version)
+
+
+@router.post("/vectors/combine", status_code=201, responses=problems(404, 409, 413) | {200: {}})
+async def combine(body: CombineRequest, response: Response, services: ServicesOf) -> CombinedBody:
+    """Stores the weighted sum of vectors as the next version of a name; its parents are recorded.
+
+    The same sum under the same name again changes nothing and is answered with 200.
+    """
+    async with services.sessions.begin() as session:
+        parts = [
+            (await get_vector(session, VectorReference.parse(part.vector)), part.weight)
+            for part in body.parts
+        ]
+        record, is_new = await combine_vectors(
+            session, name=body.name, parts=parts, description=body.description, tags=body.tags
+        )
+        ids = [part.id for part, _ in parts]
+        measured = await compare_measurements(session, ids)
+    best = next((ids[item.best] for item in measured if all(item.results)), None)
+    response.status_code = 201 if is_new else 200
+    response.headers["location"] = f"/vectors/{record.id}"
+    facts: dict[str, Any] = dict(VectorBody.model_validate(record))
+    return CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
+
+
+@router.post("/vectors/{name}/prune", responses=problems(404, 413))
+async def prune(name: NamePath, body: PruneRequest, services: ServicesOf) -> PrunedBody:
+    """Deletes all but the newest versions of a name; what an alias points at stays as well."""
+    async with services.sessions.begin() as session:
+        pruned = await prune_versions(session, name, keep_last=body.keep_last)
+    return PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
+
+
+@router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 413))
+async def measure(ref: Ref, body: EvaluationRequest, services: ServicesOf) -> EvaluationBody:
+    """Attaches a measurement to a version; comparisons and filters look at the newest."""
+    async with services.sessions.begin() as session:
+        record = await get_vector(session, VectorReference.parse(ref))
+        added = await add_evaluation(session, vector_id=record.id, **body.model_dump())
+        return EvaluationBody.model_validate(added)
+
+
+@router.get("/vectors/{name}/aliases", responses=problems(404))
+async def every_alias(name: NamePath, services: ServicesOf) -> AliasListBody:
+    """Lists the aliases of a name, `latest` among them."""
+    async with services.sessions.begin() as session:
+        found = await list_aliases(session, name)
+    if not found:
+        raise NotFoundError(f"No vectors named {name}")
+    return AliasListBody(items=tuple(map(MovedAliasBody.model_validate, found)))
+
+
+@router.delete("/vectors/{name}/aliases/{alias}", status_code=204, responses=problems(404))
+async def remove_alias(
+    name: NamePath, alias: Annotated[Name, Path()], services: ServicesOf
+) -> None:
+    """Takes an alias away; the version that it points at stays."""
+    async with services.sessions.begin() as session:
+        await delete_alias(session, name, alias)

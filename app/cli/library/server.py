@@ -1,0 +1,65 @@
+"""The server that commands talk to, and how its answers are printed."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vlibrary_client import Client
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Where the server is; VLIBRARY_URL, or port 8000 of this machine."),
+]
+Key = Annotated[str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY otherwise.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def connected(url: str | None, key: str | None) -> Iterator["Client"]:
+    """A client of the server; its errors become one line and exit status 1."""
+    from vlibrary_client import Client, VLibraryError
+
+    try:
+        with Client(url, api_key=key) as client:
+            yield client
+    except VLibraryError as error:
+        print(f"vlibrary: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - dataclasses and JSON values
+    """One JSON text on stdout; times and ids as the api writes them."""
+    print(json.dumps(_plain(value), indent=2, default=str))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - as above
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on stdout; texts that others wrote are shown as they are."""
+    from rich.text import Text
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console().print(table)
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it."""
+    return "" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,288 @@
+"""`vlibrary vectors`: find, compare, change and delete what a server's library holds."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.library.server import AsJson, Key, Url, connected, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from vlibrary_client import Batch, Vector
+
+vectors = typer.Typer(
+    name="vectors",
+    help="Find, compare, change, share and delete the vectors of a server.",
+    no_args_is_help=True,
+)
+
+Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
+Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
+
+
+@vectors.command(name="list")
+def list_vectors(
+    *,
+    name: Annotated[str | None, typer.Option(help="Versions of this name.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words of the name, the description or the tags.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Has this tag; may be repeated.")] = None,
+    status: Annotated[str | None, typer.Option(help="ready, unproven, retired ...")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Fingerprint of the backbone.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of the newest measurement.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List vectors that match every filter, newest first."""
+    from itertools import islice
+
+    filters: Any = {
+        "name": name,
+        "text": text,
+        "tag": tag,
+        "status": status,
+        "backbone": backbone,
+        "min_accuracy": min_accuracy,
+    }
+    with connected(url, key) as client:
+        found = list(islice(client.vectors.iterate(**filters), limit))
+    if as_json:
+        print_json({"items": found})
+        return
+    titles = ("vector", "status", "backbone", "aliases", "tags", "created", "description")
+    print_table(titles, map(_line, found))
+
+
+def _line(vector: "Vector") -> tuple[str, ...]:
+    return (
+        vector.ref,
+        vector.status,
+        vector.backbone.name,
+        " ".join(vector.aliases),
+        " ".join(vector.tags),
+        f"{vector.created:%Y-%m-%d %H:%M}",
+        vector.description,
+    )
+
+
+@vectors.command()
+def show(ref: Ref, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Show one version with all that was measured of it."""
+    with connected(url, key) as client:
+        found = client.vectors.get(ref)
+    if as_json:
+        print_json(found)
+        return
+    facts = {
+        "vector": found.ref,
+        "id": found.id,
+        "status": f"{found.status}: {found.advice}",
+        "backbone": f"{found.backbone.name} ({found.backbone.fingerprint})",
+        "file": f"{found.size_bytes} bytes, SHA-256 {found.sha256}",
+        "method": f"{found.method}, {found.shots} shots, seed {found.seed}",
+        "data set": found.dataset_sha256,
+        "job": found.job_id,
+        "parents": " ".join(map(str, found.parents)),
+        "aliases": " ".join(found.aliases),
+        "tags": " ".join(found.tags),
+        "description": found.description,
+    }
+    print_table(("", ""), facts.items())
+    if found.evaluations:
+        print_table(
+            ("data set", "split", "scorer", "items", "accuracy", "zero-shot", "ICL", "kNN-ICL"),
+            (
+                (
+                    item.dataset,
+                    item.split,
+                    item.scorer,
+                    item.items,
+                    f"{percent(item.accuracy)} [{percent(item.low)}, {percent(item.high)}]",
+                    *map(percent, (item.zero_shot, item.icl, item.knn_icl)),
+                )
+                for item in found.evaluations
+            ),
+        )
+
+
+@vectors.command()
+def compare(refs: Refs, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Show two to eight vectors beside each other: what was measured alike, and their cosines."""
+    with connected(url, key) as client:
+        found = client.vectors.compare(refs)
+    if as_json:
+        print_json(found)
+        return
+    names = [vector.ref for vector in found.vectors]
+    for item in found.comparisons:
+        rows = (
+            (name, *(("", "", "") if result is None else _figures(result)), _mark(item, position))
+            for position, (name, result) in enumerate(zip(names, item.results, strict=True))
+        )
+        print_table((f"{item.dataset} {item.split}", "accuracy", "zero-shot", "items", ""), rows)
+    cosines = (
+        (name, *("" if value is None else f"{value:.3f}" for value in row))
+        for name, row in zip(names, found.similarity, strict=True)
+    )
+    print_table(("cosine", *names), cosines)
+
+
+def _figures(result: Any) -> tuple[str, ...]:  # noqa: ANN401 - an Evaluation, not loaded here
+    interval = f"[{percent(result.low)}, {percent(result.high)}]"
+    return f"{percent(result.accuracy)} {interval}", percent(result.zero_shot), str(result.items)
+
+
+def _mark(comparison: Any, position: int) -> str:  # noqa: ANN401 - a Comparison
+    if position != comparison.best:
+        return ""
+    return "best" if comparison.is_clear else "highest, not beyond chance"
+
+
+@vectors.command()
+def combine(
+    name: Annotated[str, typer.Argument(help="What the sum is called.")],
+    parts: Annotated[
+        list[str], typer.Argument(help="Vectors, each REF or REF=WEIGHT; equal weights otherwise.")
+    ],
+    *,
+    description: Annotated[str, typer.Option(help="Text for people.")] = "",
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store the weighted sum of vectors as the next version of a name."""
+    weights = dict(map(_weighted, parts))
+    given = [weight is not None for weight in weights.values()]
+    if any(given) and not all(given):
+        raise typer.BadParameter("give a weight with every vector, or with none")
+    with connected(url, key) as client:
+        # Mappings and sequences of references are no mappings and sequences of texts to mypy.
+        chosen: Any = weights if all(given) else list(weights)
+        made = client.vectors.combine(name, chosen, description=description)
+    if as_json:
+        print_json(made)
+        return
+    print(f"Stored {made.ref}")
+    for note in made.notes:
+        print(f"note: {note}")
+
+
+def _weighted(text: str) -> tuple[str, float | None]:
+    ref, equals, weight = text.partition("=")
+    try:
+        return ref, float(weight) if equals else None
+    except ValueError:
+        raise typer.BadParameter(f"wanted REF=WEIGHT, found {text}") from None
+
+
+@vectors.command()
+def tag(
+    refs: Refs,
+    *,
+    add: Annotated[list[str] | None, typer.Option(help="A tag to give; may be repeated.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(help="A tag to take away; may be repeated.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give vectors tags, or take tags away; all other tags stay."""
+    if not add and not remove:
+        raise typer.BadParameter("give --add or --remove")
+    with connected(url, key) as client:
+        done = [client.vectors.tag(refs, add)] if add else []
+        done += [client.vectors.tag(refs, remove, action="untag")] if remove else []
+    _report(done, "Changed", as_json=as_json)
+
+
+@vectors.command(name="status")
+def set_status(
+    status: Annotated[str, typer.Argument(help="ready, unproven, ineffective, retired ...")],
+    refs: Refs,
+    *,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put vectors into a state; retrieval finds those that are ready."""
+    chosen: Any = status
+    with connected(url, key) as client:
+        done = client.vectors.set_status(refs, chosen)
+    _report([done], "Changed", as_json=as_json)
+
+
+@vectors.command()
+def delete(
+    refs: Refs,
+    *,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete versions; one that an alias points at stays, and the others go all the same."""
+    with connected(url, key) as client:
+        done = client.vectors.delete_many(refs)
+    _report([done], "Deleted", as_json=as_json)
+
+
+def _report(done: "list[Batch]", verb: str, *, as_json: bool) -> None:
+    items = [item for batch in done for item in batch.items]
+    if as_json:
+        print_json({"items": items})
+    for item in items if not as_json else ():
+        text = f"{verb} {item.name}@{item.version}" if item.error is None else item.error.detail
+        print(text if item.ok else f"{item.ref}: {text}")
+    if not all(item.ok for item in items):
+        raise typer.Exit(1)
+
+
+@vectors.command()
+def prune(
+    name: Annotated[str, typer.Argument(help="Whose versions.")],
+    *,
+    keep_last: Annotated[int, typer.Option(min=1, help="How many of the newest stay.")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete all but the newest versions of a name; what an alias points at stays as well."""
+    with connected(url, key) as client:
+        gone = client.vectors.prune(name, keep_last=keep_last).items
+    if as_json:
+        print_json({"items": gone})
+        return
+    print(f"Deleted {len(gone)} versions" + "".join(f"\n  {vector.ref}" for vector in gone))
+
+
+@vectors.command()
+def alias(
+    name: Annotated[str, typer.Argument(help="Whose versions.")],
+    alias: Annotated[str | None, typer.Argument(help="Such as prod; lists all without.")] = None,
+    *,
+    version: Annotated[int | None, typer.Option(min=1, help="Where it shall point.")] = None,
+    expected: Annotated[
+        int | None, typer.Option(min=0, help="Where it must point now; 0 for nowhere.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Take it away.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the aliases of a name, point one at a version, or take it away."""
+    if (alias is None) != (version is None and not delete) or (delete and version is not None):
+        raise typer.BadParameter("give an alias with either --version or --delete, or none")
+    with connected(url, key) as client:
+        if alias is not None and delete:
+            client.vectors.delete_alias(name, alias)
+        elif alias is not None and version is not None:
+            client.vectors.set_alias(name, alias, version, expected_version=expected)
+        found = client.vectors.aliases(name).items
+    if as_json:
+        print_json({"items": found})
+    else:
+        print_table(("alias", "version"), ((item.alias, item.version) for item in found))

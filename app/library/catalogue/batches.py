@@ -1,0 +1,119 @@
+"""One change to many vectors: each in a transaction of its own, so one refusal stops no other."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import InvalidInputError, VLibraryError
+from app.core.identifiers import LATEST, VectorReference, check_name
+from app.library.aliases import lock_name
+from app.library.database import Sessions, run_transaction
+from app.library.records import VectorRecord, VectorStatus
+from app.library.tables import VectorRow
+from app.library.vector_rows import VECTOR_ROWS, read_vectors
+from app.library.vectors import delete_vector, get_vector, update_vector
+
+Change: TypeAlias = Callable[[AsyncSession, VectorRecord], Awaitable[VectorRecord]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one of many.
+
+    Attributes:
+        ref: As the caller wrote it.
+        record: The vectors after the change; before it, when they were deleted.
+        error: Why nothing was changed, if so.
+    """
+
+    ref: str
+    record: VectorRecord | None = None
+    error: VLibraryError | None = None
+
+
+async def change_each(sessions: Sessions, refs: Sequence[str], *, change: Change) -> list[Outcome]:
+    """What became of each, in the order given; a refusal is an outcome and raises nothing.
+
+    Args:
+        sessions: Of the database; every reference has its own transaction.
+        refs: Names, names with a version or alias, or ids.
+        change: What is done to each.
+    """
+    return [await _change_one(sessions, ref, change) for ref in dict.fromkeys(refs)]
+
+
+async def _change_one(sessions: Sessions, ref: str, change: Change) -> Outcome:
+    async def work(session: AsyncSession) -> VectorRecord:
+        return await change(session, await get_vector(session, VectorReference.parse(ref)))
+
+    try:
+        return Outcome(ref=ref, record=await run_transaction(sessions, work))
+    except VLibraryError as error:
+        return Outcome(ref=ref, error=error)
+
+
+async def bury(session: AsyncSession, record: VectorRecord) -> VectorRecord:
+    """Deletes the vectors, as `delete_vector`."""
+    await delete_vector(session, record.id)
+    return record
+
+
+def retagged(*, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Change:
+    """A change of tags that leaves all others as they are."""
+
+    async def change(session: AsyncSession, record: VectorRecord) -> VectorRecord:
+        # Another change of the tags waits, so that none is lost.
+        await lock_name(session, record.name)
+        current = await get_vector(session, VectorReference(id=record.id))
+        tags = (set(current.tags) | set(add)) - set(remove)
+        return await update_vector(session, record.id, tags=tags)
+
+    return change
+
+
+def with_status(status: VectorStatus) -> Change:
+    """A change of the status."""
+
+    async def change(session: AsyncSession, record: VectorRecord) -> VectorRecord:
+        return await update_vector(session, record.id, status=status)
+
+    return change
+
+
+async def prune_versions(
+    session: AsyncSession, name: str, *, keep_last: int
+) -> tuple[VectorRecord, ...]:
+    """Deletes all but the newest versions of a name; what an alias points at stays as well.
+
+    Args:
+        session: An open session; the name stays locked until it commits.
+        name: Whose versions.
+        keep_last: How many of the newest stay, at least 1.
+
+    Returns:
+        The versions that were deleted, newest first.
+
+    Raises:
+        InvalidInputError: The name is malformed, or nothing would be kept.
+        NotFoundError: Nothing was ever stored under the name.
+    """
+    if keep_last < 1:
+        raise InvalidInputError(f"Wanted at least 1 version to keep, found {keep_last}")
+    await lock_name(session, check_name(name))
+    newest = (
+        select(VectorRow.id)
+        .where(VectorRow.name == name, VectorRow.deleted.is_(None))
+        .order_by(VectorRow.version.desc())
+    )
+    kept = list(await session.scalars(newest.limit(keep_last)))
+    query = VECTOR_ROWS.where(
+        VectorRow.name == name, VectorRow.deleted.is_(None), VectorRow.id.not_in(kept)
+    ).order_by(VectorRow.version.desc())
+    older = await read_vectors(session, query)
+    pruned = tuple(record for record in older if not set(record.aliases) - {LATEST})
+    for record in pruned:
+        await delete_vector(session, record.id)
+    return pruned

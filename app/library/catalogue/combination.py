@@ -1,0 +1,127 @@
+"""A weighted sum of stored vectors, stored as the next version of a name with its parents."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
+from app.core.identifiers import sha256_hex
+from app.core.vector_card import VectorCard
+from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
+from app.library.blobs import get_blob
+from app.library.catalogue.comparison import check_distinct
+from app.library.records import VectorRecord
+from app.library.vectors import create_vector, find_same
+
+METHOD = "m2iv-sum"
+
+
+def weighted_sum(parts: Sequence[VectorTensors], *, weights: Sequence[float]) -> VectorTensors:
+    """The sum of the parts' shifts as vectors with weights of 1.
+
+    Args:
+        parts: At least one, of equal shapes.
+        weights: One finite number a part.
+    """
+    total = np.zeros((parts[0].num_layers, 2, parts[0].hidden_size))
+    for part, weight in zip(parts, weights, strict=True):
+        total += weight * part.shift().astype(np.float64)
+    summed = total.astype(np.float32)
+    ones = np.ones(len(summed), dtype=np.float32)
+    return VectorTensors(
+        attention_vectors=summed[:, 0].copy(),
+        mlp_vectors=summed[:, 1].copy(),
+        attention_weights=ones,
+        mlp_weights=ones.copy(),
+    )
+
+
+async def combine_vectors(
+    session: AsyncSession,
+    *,
+    name: str,
+    parts: Sequence[tuple[VectorRecord, float]],
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> tuple[VectorRecord, bool]:
+    """The sum of stored vectors, and whether it is new; the same sum again changes nothing.
+
+    Nothing was measured of it, so it is `unproven`, and `auto` does not find it.
+
+    Args:
+        session: An open session.
+        name: What the sum is called.
+        parts: Two or more different vectors for one backbone, each with its weight.
+        description: Text for people.
+        tags: For filters.
+
+    Raises:
+        InvalidInputError: There are too few parts, one is given twice, or a weight is 0.
+        IncompatibleBackboneError: The parts were made for different backbones.
+        InvalidVectorFileError: The sum is too long for a vector file.
+        CorruptDataError: A stored file has changed.
+    """
+    records = [record for record, _ in parts]
+    weights = [weight for _, weight in parts]
+    if len(parts) < 2:  # noqa: PLR2004 - a sum has two parts
+        raise InvalidInputError(f"Wanted at least 2 vectors to combine, found {len(parts)}")
+    check_distinct(records)
+    if not all(weights):
+        raise InvalidInputError("A weight of 0 leaves its vector out: name only what counts")
+    found = sorted({record.backbone.fingerprint for record in records})
+    if len(found) > 1:
+        raise IncompatibleBackboneError(
+            "Vectors of different backbones cannot be combined", details={"found": found}
+        )
+    blobs = [await get_blob(session, record.id) for record in records]
+    blob = await asyncio.to_thread(_summed_file, blobs, records, weights)
+    same = await find_same(session, name=name, sha256=sha256_hex(blob))
+    if same is not None:
+        return same, False
+    made = await create_vector(
+        session,
+        name=name,
+        blob=blob,
+        backbone=records[0].backbone,
+        method=METHOD,
+        shots=sum(record.shots for record in records),
+        hyper_parameters=_settings(records, weights),
+        seed=records[0].seed,
+        library_versions=records[0].library_versions,
+        parents=[record.id for record in records],
+        status="unproven",
+        description=description,
+        tags=tags,
+    )
+    return made, True
+
+
+def _settings(records: Sequence[VectorRecord], weights: Sequence[float]) -> dict[str, JSON]:
+    return {
+        "parts": [
+            {"vector": f"{record.name}@{record.version}", "sha256": record.sha256, "weight": weight}
+            for record, weight in zip(records, weights, strict=True)
+        ]
+    }
+
+
+def _summed_file(
+    blobs: Sequence[bytes], records: Sequence[VectorRecord], weights: Sequence[float]
+) -> bytes:
+    tensors = weighted_sum([decode_vector_file(blob)[0] for blob in blobs], weights=weights)
+    if not tensors.has_effect:
+        raise InvalidInputError("The vectors cancel each other: their sum adds nothing")
+    card = VectorCard(
+        status="unproven",
+        shots=sum(record.shots for record in records),
+        seed=records[0].seed,
+        hyper_parameters=_settings(records, weights),
+    )
+    metadata = {
+        "method": METHOD,
+        "backbone": records[0].backbone.fingerprint,
+        **card.to_metadata(),
+    }
+    return encode_vector_file(tensors, metadata=metadata)

@@ -1,0 +1,147 @@
+"""Which vectors are listed: typed filters that combine, and pages that belong to them."""
+
+import datetime as dt
+import hashlib
+import uuid
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import InvalidInputError
+from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.records import VectorRecord
+from app.library.tables import VECTOR_STATES, AliasRow, EvaluationRow, VectorRow
+from app.library.vector_rows import VECTOR_ROWS, read_vectors
+
+MAX_WORDS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorFilters:
+    """What a listed vector must be; all that is given must hold.
+
+    Attributes:
+        name: A version of this name.
+        text: Words of which each, in any case, occurs in the name, the description or a tag.
+        tags: Has every one of them.
+        alias: An alias of this name points at it.
+        backbone: Made for this fingerprint.
+        status: In this state.
+        method: Made by this method.
+        dataset_sha256: Trained on the data set of this digest.
+        job_id: Made by this job.
+        parent: Combined from this one.
+        created_after: Stored at or after this moment.
+        created_before: Stored before it.
+        min_accuracy: Its newest measurement has at least this share of right answers.
+        min_gain: Its newest measurement beside zero-shot is at least so far above it.
+    """
+
+    name: str | None = None
+    text: str | None = None
+    tags: tuple[str, ...] = ()
+    alias: str | None = None
+    backbone: str | None = None
+    status: str | None = None
+    method: str | None = None
+    dataset_sha256: str | None = None
+    job_id: uuid.UUID | None = None
+    parent: uuid.UUID | None = None
+    created_after: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+    min_accuracy: float | None = None
+    min_gain: float | None = None
+
+    def digest(self) -> bytes:
+        """The same for equal filters; what a cursor is bound to."""
+        given = asdict(replace(self, tags=tuple(sorted(set(self.tags)))))
+        return hashlib.sha256(repr(sorted(given.items())).encode()).digest()
+
+
+def _conditions(filters: VectorFilters) -> list[ColumnElement[bool]]:
+    if filters.status is not None and filters.status not in VECTOR_STATES:
+        raise InvalidInputError(f"A status is one of {', '.join(VECTOR_STATES)}")
+    equal = {
+        VectorRow.name: filters.name,
+        VectorRow.backbone_fingerprint: filters.backbone,
+        VectorRow.status: filters.status,
+        VectorRow.method: filters.method,
+        VectorRow.dataset_sha256: filters.dataset_sha256,
+        VectorRow.job_id: filters.job_id,
+    }
+    wanted = [column == value for column, value in equal.items() if value is not None]
+    if filters.tags:
+        wanted.append(VectorRow.tags.contains(list(filters.tags)))
+    if filters.parent is not None:
+        wanted.append(VectorRow.parents.contains([filters.parent]))
+    if filters.created_after is not None:
+        wanted.append(VectorRow.created >= filters.created_after)
+    if filters.created_before is not None:
+        wanted.append(VectorRow.created < filters.created_before)
+    if filters.alias is not None:
+        called = select(AliasRow.vector_id).where(AliasRow.alias == filters.alias)
+        wanted.append(VectorRow.id.in_(called))
+    return [*wanted, *_of_text(filters.text), *_of_measurements(filters)]
+
+
+def _of_text(text: str | None) -> list[ColumnElement[bool]]:
+    words = [] if text is None else text.split()
+    if len(words) > MAX_WORDS:
+        raise InvalidInputError(f"At most {MAX_WORDS} words are searched, found {len(words)}")
+    tags = func.array_to_string(VectorRow.tags, "\n")
+    places = (VectorRow.name, VectorRow.description, tags)
+    return [or_(*(place.icontains(word, autoescape=True) for place in places)) for word in words]
+
+
+def _of_measurements(filters: VectorFilters) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = []
+    if filters.min_accuracy is not None:
+        wanted.append(_newest(EvaluationRow.accuracy) >= filters.min_accuracy)
+    if filters.min_gain is not None:
+        gain = EvaluationRow.accuracy - EvaluationRow.zero_shot
+        wanted.append(_newest(gain) >= filters.min_gain)
+    return wanted
+
+
+def _newest(value: SQLColumnExpression[float]) -> ScalarSelect[float]:
+    """The value in a vector's newest measurement that has one."""
+    return (
+        select(value)
+        .where(EvaluationRow.vector_id == VectorRow.id, value.is_not(None))
+        .order_by(EvaluationRow.id.desc())
+        .limit(1)
+        .correlate(VectorRow)
+        .scalar_subquery()
+    )
+
+
+async def list_vectors(
+    session: AsyncSession,
+    filters: VectorFilters | None = None,
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[VectorRecord]:
+    """Vectors that are not deleted, newest first.
+
+    Args:
+        session: An open session.
+        filters: What they must be; None takes all.
+        limit: At most so many, from 1 to 200.
+        cursor: Where the page before ended; of a listing with the same filters.
+
+    Raises:
+        InvalidInputError: The limit, a filter or the cursor is malformed, or the cursor belongs to
+            other filters.
+    """
+    filters = filters or VectorFilters()
+    query = VECTOR_ROWS.where(VectorRow.deleted.is_(None), *_conditions(filters))
+    bound_to = filters.digest()
+    if cursor is not None:
+        query = query.where(VectorRow.id < decode_cursor(cursor, bound_to=bound_to))
+    query = query.order_by(VectorRow.id.desc()).limit(check_limit(limit) + 1)
+    records = await read_vectors(session, query)
+    ids = [record.id for record in records]
+    return make_page(records, ids, limit=limit, bound_to=bound_to)

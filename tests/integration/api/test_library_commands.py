@@ -1,0 +1,123 @@
+"""The commands of the library, and the SDK that they are made of, against a running api."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from typer.testing import CliRunner
+
+from app.cli.app import build
+from app.core.settings import Settings
+from app.library.database import make_engine, session_factory
+from app.main import create_app
+from tests.fakes.live_server import serving
+from tests.fakes.training import store_vector
+from tests.fakes.worker import FakeWorker
+from vlibrary_client import Client, ConflictError, InvalidInputError
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def live_api(settings: Settings, worker: FakeWorker) -> FastAPI:
+    return create_app(settings, workers=worker.client())
+
+
+@pytest.fixture
+def url(live_api: FastAPI, worker: FakeWorker, database: str) -> Iterator[str]:
+    async def store() -> None:
+        engine = make_engine(database)
+        for seed, name in enumerate(["gears", "gears", "colours"]):
+            await store_vector(session_factory(engine), worker.description, name=name, seed=seed)
+        await engine.dispose()
+
+    with serving(live_api) as address:
+        asyncio.run(store())
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=120.0, max_retries=0) as opened:
+        yield opened
+
+
+def call(url: str, *arguments: str, code: int = 0) -> str:
+    result = runner.invoke(build(), ["vectors", *arguments, "--url", url])
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def refs(output: str) -> list[str]:
+    # The api of this process may log beside it.
+    found, _ = json.JSONDecoder().raw_decode(output, output.index("{\n"))
+    return [f"{item['name']}@{item['version']}" for item in found["items"]]
+
+
+def test_vectors_are_found_tagged_and_deleted(url: str) -> None:
+    assert refs(call(url, "list", "--json")) == ["colours@1", "gears@2", "gears@1"]
+    assert refs(call(url, "list", "--json", "--text", "GEAR", "--limit", "1")) == ["gears@2"]
+    assert "gears@2" in call(url, "list", "--name", "gears")
+    call(url, "tag", "gears@1", "colours", "--add", "new", "--remove", "stored")
+    tagged = refs(call(url, "list", "--json", "--tag", "new"))
+    assert tagged == ["colours@1", "gears@1"]
+    call(url, "status", "retired", "gears@1")
+    assert '"status": "retired"' in call(url, "show", "gears@1", "--json")
+    call(url, "alias", "gears", "prod", "--version", "1", "--expected", "0")
+    output = call(url, "delete", "gears@1", "gears@2", code=1)
+    assert "gears@1: gears@1 is still called prod" in output
+    assert "Deleted gears@2" in output
+    call(url, "alias", "gears", "prod", "--delete")
+    call(url, "delete", "gears@1")
+    assert refs(call(url, "list", "--json")) == ["colours@1"]
+
+
+def test_vectors_are_compared_combined_and_pruned(url: str, client: Client) -> None:
+    for ref, accuracy in (("gears", 0.9), ("colours", 0.6)):
+        client.vectors.add_evaluation(
+            ref,
+            dataset="easy-vqa",
+            split="test",
+            scorer="exact-match",
+            items=50,
+            accuracy=accuracy,
+            interval=(accuracy - 0.1, accuracy + 0.1),
+        )
+    assert "best" in call(url, "compare", "gears", "colours")
+    assert "90.0 %" in call(url, "show", "gears")
+    output = call(url, "combine", "sum", "gears=0.5", "colours=-1")
+    assert "Stored sum@1" in output
+    made = client.vectors.combine("sum", {"gears": 0.5, "colours": -1.0})
+    assert (made.version, made.best_part) == (1, client.vectors.get("gears").id)
+    mean = client.vectors.combine("mean", ["gears", "colours"])
+    weights = [part["weight"] for part in mean.hyper_parameters["parts"]]
+    assert weights == [0.5, 0.5]
+    call(url, "combine", "sum", "gears=0.5", "colours", code=2)
+    assert "gears@1" in call(url, "prune", "gears", "--keep-last", "1")
+    assert [vector.ref for vector in client.vectors.iterate(name="gears")] == ["gears@2"]
+
+
+def test_the_sdk_pages_through_filtered_vectors(client: Client) -> None:
+    page = client.vectors.list(limit=1, tag=["stored"], text="gears")
+    assert [vector.ref for vector in page] == ["gears@2"]
+    rest = client.vectors.list(cursor=page.next_cursor, tag=["stored"], text="gears")
+    assert [vector.ref for vector in rest] == ["gears@1"]
+    with pytest.raises(InvalidInputError, match="other filters"):
+        client.vectors.list(cursor=page.next_cursor, text="gears")
+    moment = client.vectors.get("gears@2").created
+    later = client.vectors.list(created_after=moment, min_accuracy=None)
+    assert [vector.ref for vector in later] == ["colours@1", "gears@2"]
+    client.vectors.set_alias("gears", "prod", 1)
+    assert [alias.alias for alias in client.vectors.aliases("gears")] == ["latest", "prod"]
+    with pytest.raises(ConflictError):
+        client.vectors.delete("gears@1")
+
+
+def test_a_server_that_is_away_is_named_in_one_line() -> None:
+    result = runner.invoke(build(), ["vectors", "list", "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("vlibrary: ")
+    assert "http://127.0.0.1:9" in line
