@@ -15,8 +15,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.openai_errors import openai_problems
 from app.api.http.problems import request_id_of
-from app.api.schemas.openai import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
-from app.api.schemas.openai_answers import (
+from app.api.schemas.openai.answers import (
     ChatCompletionBody,
     EmbeddingBody,
     EmbeddingsBody,
@@ -25,10 +24,11 @@ from app.api.schemas.openai_answers import (
     ModelBody,
     ModelsBody,
 )
+from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.images import ImageLimits, read_images
-from app.api.steer.openai_chat import Completion
-from app.api.steer.openai_models import (
+from app.api.steer.openai.chat import Completion
+from app.api.steer.openai.models import (
     existing_model,
     model_body,
     model_name,
@@ -36,7 +36,7 @@ from app.api.steer.openai_models import (
     ready_vectors,
     served_backbones,
 )
-from app.api.steer.openai_requests import steer_request
+from app.api.steer.openai.requests import steer_request
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.api.steer.vector_selection import listed_choices
 from app.core.cancellation import run_until_disconnect

@@ -11,14 +11,14 @@ from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.openai_errors import openai_problems
 from app.api.http.problems import request_id_of
-from app.api.schemas.openai_completions import CompletionRequest, TextCompletionBody
-from app.api.schemas.openai_responses import ResponseObjectBody, ResponsesRequest
+from app.api.schemas.openai.completions import CompletionRequest, TextCompletionBody
+from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
-from app.api.steer.openai_completions import TextCompletion
-from app.api.steer.openai_models import named_model
-from app.api.steer.openai_requests import sampling_fields
-from app.api.steer.openai_responses import ResponseWriter, messages_of
+from app.api.steer.openai.completions import TextCompletion
+from app.api.steer.openai.models import named_model
+from app.api.steer.openai.requests import sampling_fields
+from app.api.steer.openai.responses import ResponseWriter, messages_of
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.api.steer.vector_selection import listed_choices
 from app.core.errors import InvalidInputError

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.api.dependencies import Services
-from app.api.schemas.openai import ChatSteering
+from app.api.schemas.openai.requests import ChatSteering
 from app.api.schemas.steering import (
     AutoRetrievalBody,
     DemonstrationsChoice,

@@ -139,7 +139,7 @@ async def test_ready_vectors_are_models(
     sessions: Sessions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.api.steer.openai_models.PAGE", 2)
+    monkeypatch.setattr("app.api.steer.openai.models.PAGE", 2)
     for seed in range(5):
         await store_vector(sessions, worker.description, seed=seed)
     await store_vector(sessions, backbone("b"), name="other")
@@ -149,7 +149,7 @@ async def test_ready_vectors_are_models(
     assert found[1].created > 0
     one = await client.models.retrieve(f"{MODEL}:colours@3")
     assert (one.id, one.created) == (versions[2], found[3].created)
-    monkeypatch.setattr("app.api.steer.openai_models.MAX_LISTED_VECTORS", 4)
+    monkeypatch.setattr("app.api.steer.openai.models.MAX_LISTED_VECTORS", 4)
     assert len([model async for model in client.models.list()]) == 5
 
 

@@ -3,9 +3,9 @@
 import secrets
 from typing import Any, Final
 
-from app.api.schemas.openai import ChatRequest, ChatSteering, SamplingFields
+from app.api.schemas.openai.requests import ChatRequest, ChatSteering, SamplingFields
 from app.api.schemas.steering import STRENGTH_OF_NOTHING, SteerRequest
-from app.api.steer.openai_models import NamedModel
+from app.api.steer.openai.models import NamedModel
 from app.core.errors import InvalidInputError
 from app.rpc.generation import MAX_TOKENS, SamplingParams
 

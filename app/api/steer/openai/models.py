@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.api.dependencies import Services
-from app.api.schemas.openai_answers import ModelBody
+from app.api.schemas.openai.answers import ModelBody
 from app.api.steer.vector_selection import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError

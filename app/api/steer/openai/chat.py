@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from fastapi.sse import format_sse_event
 
-from app.api.schemas.openai_answers import (
+from app.api.schemas.openai.answers import (
     AnswerMessageBody,
     ChatCompletionBody,
     ChatCompletionChunkBody,

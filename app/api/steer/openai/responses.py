@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from fastapi.sse import format_sse_event
 
 from app.api.schemas.messages import ChatMessage
-from app.api.schemas.openai_answers import SteeringFacts
-from app.api.schemas.openai_responses import (
+from app.api.schemas.openai.answers import SteeringFacts
+from app.api.schemas.openai.responses import (
     IncompleteBody,
     InputItem,
     OutputMessageBody,

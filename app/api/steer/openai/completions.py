@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from fastapi.sse import format_sse_event
 
-from app.api.schemas.openai_answers import CompletionUsageBody, SteeringFacts
-from app.api.schemas.openai_completions import (
+from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts
+from app.api.schemas.openai.completions import (
     TextChoiceBody,
     TextCompletionBody,
     TextLogprobsBody,
 )
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai_chat import DONE, usage_of
+from app.api.steer.openai.chat import DONE, usage_of
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
 

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import ResponseBody
 from app.api.schemas.fields import Prompt
-from app.api.schemas.openai import AnyTokenCount, SamplingFields
-from app.api.schemas.openai_answers import CompletionUsageBody, SteeringFacts
+from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts
+from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 from app.rpc.generation import TopLogprobs
 
 

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from app.api.schemas.bodies import ResponseBody
 from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, Prompt
 from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, LenientBody, PartText
-from app.api.schemas.openai import AnyTokenCount, SamplingFields
-from app.api.schemas.openai_answers import SteeringFacts
+from app.api.schemas.openai.answers import SteeringFacts
+from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 
 MESSAGE: Final = "message"
 

@@ -1,0 +1,1 @@
+"""Bodies of the routes below `/v1`, in OpenAI's words."""

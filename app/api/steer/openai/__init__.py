@@ -1,0 +1,1 @@
+"""Between OpenAI's words and those of this api."""
