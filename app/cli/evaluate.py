@@ -19,7 +19,11 @@ _MOST_SHOTS: Final = 64
 
 def evaluate(
     dataset: Annotated[
-        str | None, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
+        str | None,
+        typer.Argument(
+            help="easy-vqa, a folder or file of any known layout, or a benchmark in its official "
+            "files: gqa:FOLDER, vqav2, okvqa, vizwiz, aokvqa-mc, aokvqa-da, cvqa."
+        ),
     ] = None,
     *,
     suite: Annotated[
@@ -69,9 +73,10 @@ def evaluate(
         ),
     ] = None,
     strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
-    scorer: Annotated[str, typer.Option(help="exact-match, vqa or vqa-normalized.")] = (
-        "exact-match"
-    ),
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="How answers are scored [that of the benchmark, else exact-match]."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -120,11 +125,18 @@ def evaluate(
                     backbone=loaded,
                     options={"shots": _shots(shots), "seed": seed, "strength": strength},
                 ),
-                scorer=scorer,
+                scorer=scorer or _usual_scorer(dataset),
                 features=cache,
             )
     rows = {name: _figures(report) for name, report in reports.items()}
     print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
+
+
+def _usual_scorer(dataset: str) -> str:
+    from app.method.evaluation.tasks.loading import find_official
+
+    official = find_official(dataset)
+    return "exact-match" if official is None else official[0].scorer
 
 
 def _shots(text: str | None) -> int:

@@ -70,9 +70,9 @@ def load_local(
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or no such split.
     """
-    from app.method.evaluation.tasks.loading import load_examples
+    from app.method.evaluation.tasks.loading import find_official, load_examples
 
-    if source == "easy-vqa":
+    if source == "easy-vqa" or find_official(source) is not None:
         return load_examples(source, split=split, limit=limit, seed=seed)
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from snowballstemmer import stemmer
+
 from app.core.errors import InvalidInputError
 
 Scorer: TypeAlias = Callable[[str, Sequence[str]], float]
@@ -160,10 +162,79 @@ def vqa_accuracy_normalized(prediction: str, answers: Sequence[str]) -> float:
     return _leave_one_out(normalize_vqa(prediction), [normalize_vqa(answer) for answer in answers])
 
 
+_STEM: Final = stemmer("english")
+
+
+def okvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The VQA score with every word stemmed, since the answers of OK-VQA are.
+
+    The stemmer is Porter's second; the answers are stemmed by it once more, so that what another
+    stemmer made of them still meets the prediction.
+
+    Source: Marino et al. (2019), OK-VQA, arXiv 1906.00067.
+    """
+
+    def stemmed(text: str) -> str:
+        return " ".join(_STEM.stemWords(normalize_vqa(text).split()))
+
+    return _leave_one_out(stemmed(prediction), [stemmed(answer) for answer in answers])
+
+
+def aokvqa_direct(prediction: str, answers: Sequence[str]) -> float:
+    """A third for every direct answer that is the same, at most 1; nobody is left out.
+
+    Source: https://github.com/allenai/aokvqa.
+    """
+    matches = sum(answer.strip().lower() == prediction.strip().lower() for answer in answers)
+    return min(1.0, matches / _ANNOTATORS_NEEDED)
+
+
+def gqa_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the prediction is the answer, up to case and space around it.
+
+    Source: Hudson and Manning (2019), GQA, arXiv 1902.09506.
+    """
+    return float(prediction.strip().lower() in {answer.strip().lower() for answer in answers})
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the first line's end, or where there is none up to the first full stop."""
+    found = text.strip()
+    end = found.find("\n")
+    if end <= 0:
+        end = found.find(".")
+    return found[:end] if end > 0 else found
+
+
+def vl_icl_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the first sentence of the prediction is the answer, up to case.
+
+    Source: https://github.com/ys-zong/VL-ICL.
+    """
+    said = _first_sentence(prediction).lower()
+    return float(said in {answer.lower() for answer in answers})
+
+
+def vl_icl_number(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the first number in the first sentence is the answer; signs are not read.
+
+    So a negative answer can never be right, as in the official evaluation.
+
+    Source: https://github.com/ys-zong/VL-ICL.
+    """
+    found = re.search(r"\d+", _first_sentence(prediction))
+    return float((found.group() if found else "") in set(answers))
+
+
 SCORERS: Final[dict[str, Scorer]] = {
     "exact-match": exact_match,
     "vqa": vqa_accuracy,
     "vqa-normalized": vqa_accuracy_normalized,
+    "okvqa": okvqa_accuracy,
+    "aokvqa-direct": aokvqa_direct,
+    "gqa": gqa_match,
+    "vl-icl": vl_icl_match,
+    "vl-icl-number": vl_icl_number,
 }
 
 

@@ -1,15 +1,57 @@
 """Finding the reader for what the caller points at.
 
-Knows two kinds: easy-VQA, and data sets as they are stored. Other layouts are converted first.
+Knows easy-VQA, the official layouts of seven benchmarks, and data sets as they are stored. Other
+layouts are converted first.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.splits import TRAIN
 from app.method.backbone.examples import Example
+from app.method.evaluation.tasks.aokvqa import load_aokvqa_da, load_aokvqa_mc
+from app.method.evaluation.tasks.cvqa import load_cvqa
 from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
+from app.method.evaluation.tasks.gqa import load_gqa
 from app.method.evaluation.tasks.parquet import load_parquet
+from app.method.evaluation.tasks.vizwiz import load_vizwiz
+from app.method.evaluation.tasks.vqa import load_okvqa, load_vqav2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Official:
+    """A benchmark in the files that its makers publish.
+
+    Attributes:
+        load: Items of a split from a folder.
+        scorer: The metric that its results are told in.
+        fit_split: The part to learn from where none is named.
+    """
+
+    load: Callable[..., list[Example]]
+    scorer: str
+    fit_split: str = TRAIN
+
+
+OFFICIAL: Final = {
+    "vqav2": Official(load=load_vqav2, scorer="vqa"),
+    "okvqa": Official(load=load_okvqa, scorer="okvqa"),
+    "vizwiz": Official(load=load_vizwiz, scorer="vqa"),
+    "gqa": Official(load=load_gqa, scorer="gqa", fit_split="train_balanced"),
+    "aokvqa-mc": Official(load=load_aokvqa_mc, scorer="exact-match"),
+    "aokvqa-da": Official(load=load_aokvqa_da, scorer="aokvqa-direct"),
+    "cvqa": Official(load=load_cvqa, scorer="exact-match", fit_split="support"),
+}
+"""By the name before the colon in `gqa:/data/gqa`."""
+
+
+def find_official(spec: str) -> tuple[Official, Path] | None:
+    """The benchmark and the folder that a text such as `gqa:/data/gqa` means, if it means one."""
+    name, colon, folder = spec.partition(":")
+    return (OFFICIAL[name], Path(folder)) if colon and name in OFFICIAL else None
 
 
 def load_examples(
@@ -18,17 +60,21 @@ def load_examples(
     """The items of a data set.
 
     Args:
-        spec: `easy-vqa`, or the file of a stored data set.
+        spec: `easy-vqa`, `NAME:FOLDER` with a name of `OFFICIAL`, or the file of a stored data set.
         split: Which part of it; None takes the one to train on, or the only one.
         limit: The most items, chosen at random; None takes all.
         seed: Of the choice.
 
     Raises:
-        NotFoundError: There is no such file.
+        NotFoundError: There is no such file, or a picture is missing.
         InvalidDatasetError: It is no data set, or has no such split.
     """
     if spec == "easy-vqa":
         return load_easy_vqa(split=split or TRAIN, limit=limit, seed=seed)
+    official = find_official(spec)
+    if official is not None:
+        known, folder = official
+        return known.load(folder, split=split or known.fit_split, limit=limit, seed=seed)
     path = Path(spec)
     if not path.is_file():
         raise NotFoundError("No such data set: wanted easy-vqa or a file")

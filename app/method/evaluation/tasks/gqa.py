@@ -1,0 +1,35 @@
+"""GQA: an object from question ids to questions, pictures of Visual Genome.
+
+Official names: `SPLIT_questions.json`, where a split is `testdev_balanced`, `val_balanced` and so
+on, and pictures `images/IMAGEID.jpg`; an `imageId` is a number or begins with `n`.
+
+Source: https://cs.stanford.edu/people/dorarad/gqa.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from app.method.backbone.examples import Example
+from app.method.evaluation.tasks.official import Reader, read_json, read_some
+
+
+def load_gqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
+    """Items of a split.
+
+    Raises:
+        NotFoundError: A file or a picture is missing.
+        InvalidDatasetError: A file has another layout, or no answers.
+    """
+    questions = read_json(folder / f"{split}_questions.json", kind=dict)
+    reader = Reader(folder)
+
+    def make(entry: tuple[str, dict[str, Any]]) -> Example:
+        name, fields = entry
+        return reader.item(
+            picture=f"images/{fields['imageId']}.jpg",
+            question=fields["question"],
+            answers=[fields["answer"]],
+            name=name,
+        )
+
+    return read_some(list(questions.items()), make, limit=limit, seed=seed)

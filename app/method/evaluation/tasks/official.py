@@ -1,0 +1,104 @@
+"""What readers of official layouts share: JSON files, pictures by name, one item at a time.
+
+Knows files; knows no data set.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import InvalidDatasetError, NotFoundError
+from app.core.pictures import PictureFile
+from app.method.backbone.examples import Example
+from app.method.evaluation.tasks.records import sample_places
+
+
+def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
+    """What the file holds.
+
+    Args:
+        path: The file.
+        kind: Whether a list or an object is wanted.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidDatasetError: It is no JSON of that kind.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"The data set lacks a file: wanted {path.name}, found none") from error
+    except ValueError as error:
+        raise InvalidDatasetError(f"{path.name} is no JSON") from error
+    if not isinstance(found, kind):
+        raise InvalidDatasetError(
+            f"{path.name} has another layout: wanted a {kind.__name__}, found a "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+class Reader:
+    """Turns entries into items; pictures stay encoded, in a file of their own.
+
+    Args:
+        folder: Of the pictures.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pictures = PictureFile()
+
+    def item(self, *, picture: str, question: str, answers: Sequence[str], name: str) -> Example:
+        """One item.
+
+        Args:
+            picture: Path of its picture below the folder.
+            question: What is asked.
+            answers: What is accepted.
+            name: Of the item.
+
+        Raises:
+            NotFoundError: There is no such picture.
+            InvalidDatasetError: There is no question or no answer.
+        """
+        path = self._folder / picture
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"The data set lacks a picture: wanted {picture}, found none"
+            ) from error
+        return Example(
+            image=self._pictures.add(data, pixel_digest=None),
+            question=question,
+            answers=tuple(answers),
+            image_id=picture,
+            id=name,
+        )
+
+
+def read_some(
+    entries: Sequence[Any], make: Callable[[Any], Example], *, limit: int | None, seed: int
+) -> list[Example]:
+    """Items of all entries, or of as many as are wanted, chosen at random.
+
+    Args:
+        entries: Of the data set.
+        make: One item from one entry.
+        limit: The most items; None takes all.
+        seed: Of the choice.
+
+    Raises:
+        InvalidDatasetError: An entry lacks a field.
+    """
+    found = []
+    for place in sample_places(len(entries), limit=limit, seed=seed):
+        try:
+            found.append(make(entries[place]))
+        except (KeyError, TypeError, IndexError) as error:
+            raise InvalidDatasetError(
+                f"Entry {place} has another layout: {type(error).__name__} {error}"
+            ) from error
+    return found

@@ -1,0 +1,36 @@
+"""VizWiz-VQA: one list with question, picture and ten answers each.
+
+Official names: `SPLIT.json` (or `Annotations/SPLIT.json`) and pictures `SPLIT/VizWiz_val_*.jpg`. Of
+questions that cannot be answered the answers say `unanswerable` or `unsuitable`; they count.
+
+Source: https://vizwiz.org/tasks-and-datasets/vqa.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from app.method.backbone.examples import Example
+from app.method.evaluation.tasks.official import Reader, read_json, read_some
+
+
+def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
+    """Items of `train` or `val`; the answers of `test` are not public.
+
+    Raises:
+        NotFoundError: A file or a picture is missing.
+        InvalidDatasetError: A file has another layout, or no answers.
+    """
+    beside = folder / "Annotations" / f"{split}.json"
+    path = beside if beside.is_file() else folder / f"{split}.json"
+    reader = Reader(folder)
+
+    def make(entry: dict[str, Any]) -> Example:
+        name = str(entry["image"])
+        return reader.item(
+            picture=f"{split}/{name}",
+            question=entry["question"],
+            answers=[answer["answer"] for answer in entry["answers"]],
+            name=name,
+        )
+
+    return read_some(read_json(path, kind=list), make, limit=limit, seed=seed)

@@ -1,0 +1,53 @@
+"""VQAv2 and OK-VQA: questions in one file, ten answers each in another, pictures of COCO 2014.
+
+Official names: `v2_OpenEnded_mscoco_SPLIT2014_questions.json` and
+`v2_mscoco_SPLIT2014_annotations.json` (OK-VQA without `v2_`), pictures
+`SPLIT2014/COCO_SPLIT2014_000000000042.jpg`. OK-VQA's `answer` is stemmed, `raw_answer` is not.
+
+Source: https://visualqa.org and https://okvqa.allenai.org.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from app.method.backbone.examples import Example
+from app.method.evaluation.tasks.official import Reader, read_json, read_some
+
+
+def load_vqav2(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
+    """Items of VQAv2's `train` or `val`.
+
+    Raises:
+        NotFoundError: A file or a picture is missing.
+        InvalidDatasetError: A file has another layout.
+    """
+    return _load(folder, split=split, prefix="v2_", limit=limit, seed=seed)
+
+
+def load_okvqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
+    """Items of OK-VQA's `train` or `val`; their answers are the stemmed ones.
+
+    Raises:
+        NotFoundError: A file or a picture is missing.
+        InvalidDatasetError: A file has another layout.
+    """
+    return _load(folder, split=split, prefix="", limit=limit, seed=seed)
+
+
+def _load(folder: Path, *, split: str, prefix: str, limit: int | None, seed: int) -> list[Example]:
+    stem = f"mscoco_{split}2014"
+    questions = read_json(folder / f"{prefix}OpenEnded_{stem}_questions.json", kind=dict)
+    annotations = read_json(folder / f"{prefix}{stem}_annotations.json", kind=dict)
+    # The two files need not be in one order.
+    asked = {entry["question_id"]: entry["question"] for entry in questions["questions"]}
+    reader = Reader(folder)
+
+    def make(entry: dict[str, Any]) -> Example:
+        return reader.item(
+            picture=f"{split}2014/COCO_{split}2014_{int(entry['image_id']):012}.jpg",
+            question=asked[entry["question_id"]],
+            answers=[answer["answer"] for answer in entry["answers"]],
+            name=str(entry["question_id"]),
+        )
+
+    return read_some(annotations["annotations"], make, limit=limit, seed=seed)
