@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.core.errors import ConflictError, DeadlineExceededError, VLibraryError
+from app.core.errors import ConflictError, VLibraryError
 from app.core.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
@@ -141,7 +141,6 @@ class Engine:
             return self._step()
 
     def _step(self) -> list[Sequence]:
-        self._expire()
         finished = self._collect()
         for group in self._runner.groups:
             self._decode(group)
@@ -150,12 +149,6 @@ class Engine:
         if chosen:
             self._prefill([self._sequences[sequence_id] for sequence_id in chosen])
         return finished + self._collect()
-
-    def _expire(self) -> None:
-        now = monotonic()
-        for sequence in self._sequences.values():
-            if now > sequence.deadline:
-                sequence.error = DeadlineExceededError("The answer was not ready in time")
 
     def _decode(self, rows: Rows[Sequence]) -> None:
         try:

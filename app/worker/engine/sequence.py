@@ -46,7 +46,6 @@ class Sequence:
         inputs: The backbone's keyword arguments for this prompt alone: a batch of one, no padding.
         sampling: How tokens are picked and when it ends.
         shift: What is added at every site; none leaves the row unsteered.
-        deadline: Monotonic time in seconds at which the sequence fails.
         keeps_first: Whether to keep the distribution of the first token.
         listener: Told of what can be shown, as soon as it can be, on the device thread.
         token_ids: The answer so far, without the token that ends the turn.
@@ -65,7 +64,6 @@ class Sequence:
     inputs: Mapping[str, Any]
     sampling: SamplingParams
     shift: Shift | None = None
-    deadline: float = float("inf")
     keeps_first: bool = False
     listener: Listener | None = None
 

@@ -258,7 +258,6 @@ class Serving:
                 inputs=batch.inputs,
                 sampling=sampling_of(request, max_new_tokens=max_new_tokens),
                 shift=shift,
-                deadline=passage.arrived + request.deadline_seconds,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
             )

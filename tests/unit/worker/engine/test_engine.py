@@ -9,7 +9,6 @@ from torch import Tensor
 
 from app.core.errors import (
     ConflictError,
-    DeadlineExceededError,
     SteeringError,
 )
 from app.core.pictures import Picture
@@ -162,17 +161,6 @@ def test_no_more_rows_run_than_allowed_and_newcomers_join(backbone: Backbone) ->
             tuple(sequence.token_ids) == generate(backbone, [prompt], max_new_tokens=4)[0].token_ids
         )
     engine.close()
-
-
-def test_a_passed_deadline_fails_that_sequence_only(backbone: Backbone, engine: Engine) -> None:
-    sequences = greedy(backbone, [build_prompt(backbone, "what color?", ())] * 2)
-    engine.add(sequences[0])
-    engine.add(sequences[1])
-    engine.step()
-    sequences[0].deadline = 0.0
-    run(engine, [])
-    assert isinstance(sequences[0].error, DeadlineExceededError)
-    assert sequences[1].error is None
 
 
 def test_a_sequence_is_added_once(backbone: Backbone, engine: Engine) -> None:

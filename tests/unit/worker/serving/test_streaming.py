@@ -50,7 +50,7 @@ async def test_a_stream_that_fails_says_so_in_its_course(parts: Parts) -> None:
     stream = parts.serving.generate(request_of(**ENDLESS, stream=True))
     assert isinstance(await anext(stream), GenerateDelta)
     for sequence in parts.engine._sequences.values():
-        sequence.deadline = 0.0
+        sequence.error = DeadlineExceededError("late")
     with pytest.raises(DeadlineExceededError):
         await _exhaust(stream)
     with pytest.raises(InvalidInputError):
