@@ -6,7 +6,7 @@ with the old, which goes on reading the part it knows. Knows no SQL and no vecto
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Self, cast
 
@@ -17,13 +17,12 @@ import numpy.typing as npt
 from app.core.errors import InvalidInputError
 from app.library.key_table import KeyTable, RowBlock, Rows, make_block
 from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
-from app.library.parts import cannot_tell_apart, lead_threshold, parts_of
+from app.library.leads import LEAD_REFUSALS, Leads, nearest_of_each
+from app.library.parts import cannot_tell_apart, parts_of
 from app.library.records import VectorStatus
 
 MAX_DEAD_SHARE: Final = 0.25
 TIE: Final = 1e-6
-# What a task's pictures must lead over is judged on at most so many rows of other tasks.
-MAX_WORLD_ROWS: Final = 4096
 MAX_ACCEPTED: Final = 64
 
 # Searches already run side by side, one thread each.
@@ -71,8 +70,7 @@ class Snapshot:
     _num_rows: int
     _table: KeyTable = field(repr=False)
     _codes: dict[str, int] = field(repr=False)
-    # Least leads by line and by what it is held against: of this state of the library alone.
-    _leads: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
+    _leads: Leads = field(repr=False)
 
     @classmethod
     def build(
@@ -83,6 +81,7 @@ class Snapshot:
         dimension: int,
         keys: Sequence[VectorKeys],
         image_width: int | None = None,
+        lead_refusals: float = LEAD_REFUSALS,
     ) -> Self:
         """A snapshot of exactly these keys.
 
@@ -92,12 +91,15 @@ class Snapshot:
             dimension: Length of a key.
             keys: One item for each set of vectors.
             image_width: Numbers of a key that belong to the picture, or None for keys of one part.
+            lead_refusals: The share of a task's pictures that may lie nearer to another task whose
+                pictures differ.
         """
         parts = [np.empty((0, dimension), dtype=np.float32), *(item.embeddings for item in keys)]
         block = make_block(parts)
         codes: dict[str, int] = {}
         table = KeyTable.of(keys, codes=codes, first_row=0)
-        return cls(space, epoch, dimension, image_width, block, block.used, table, codes)
+        leads = Leads(image_width or 0, refusals=lead_refusals)
+        return cls(space, epoch, dimension, image_width, block, block.used, table, codes, leads)
 
     @property
     def num_vectors(self) -> int:
@@ -143,7 +145,7 @@ class Snapshot:
             _num_rows=block.used,
             _table=table,
             _codes=codes,
-            _leads={},
+            _leads=self._leads.fresh(),
         )
 
     def search(
@@ -221,6 +223,10 @@ class Snapshot:
             self.keys_of(one), self.keys_of(other), image_width=self.image_width, asked=asked
         )
 
+    def __contains__(self, vector_id: uuid.UUID) -> bool:
+        """Whether it holds keys of these vectors."""
+        return vector_id in self._table.vector_ids
+
     def keys_of(self, vector_id: uuid.UUID) -> VectorKeys:
         """The keys of one set of vectors, which must be here."""
         table = self._table
@@ -231,39 +237,34 @@ class Snapshot:
             name=table.names[line],
             backbone_fingerprint=texts[int(table.backbones[line])],
             status=cast("VectorStatus", texts[int(table.statuses[line])]),
-            embeddings=self._rows_of([line]),
+            embeddings=self._rows_of(line),
             threshold=float(table.thresholds[line]),
             text_threshold=None if self.image_width is None else float(table.text_thresholds[line]),
         )
 
-    def _rows_of(self, lines: Iterable[int]) -> Float32Array:
-        rows, table = self._block.rows, self._table
-        return np.concatenate([rows[table.starts[one] : table.stops[one]] for one in lines])
+    def _rows_of(self, line: int) -> Float32Array:
+        return self._block.rows[self._table.starts[line] : self._table.stops[line]]
 
     def _have_lead(
         self, places: Rows, cosines: Float32Array, fitting: Rows
     ) -> npt.NDArray[np.bool_]:
-        """Which of these places lead over other names by as much as their own pictures do."""
-        table = self._table
-        codes = table.name_codes[fitting]
-        lengths = (table.stops - table.starts)[fitting]
-        stride = max(1, -(-int(lengths.sum()) // MAX_WORLD_ROWS))
-        world = np.arange(0, len(fitting), stride)
-        found = np.ones(len(places), dtype=bool)
-        for number, place in enumerate(places):
-            others = world[codes[world] != codes[place]]
-            if not len(others):
-                continue
-            line = int(fitting[place])
-            key = (line, hash(fitting[others].tobytes()))
-            if key not in self._leads:
-                self._leads[key] = lead_threshold(
-                    self._rows_of([line]),
-                    self._rows_of(fitting[others]),
-                    image_width=cast("int", self.image_width),
+        """Which of these places lead over the other names whose pictures differ from theirs."""
+        codes = self._table.name_codes[fitting]
+        rivals = nearest_of_each(codes, cosines) if len(places) else []
+        return np.array(
+            [
+                all(
+                    cosines[place] - cosines[rival]
+                    >= self._leads.least(
+                        int(fitting[place]), int(fitting[rival]), rows=self._rows_of
+                    )
+                    for rival in rivals
+                    if codes[rival] != codes[place]
                 )
-            found[number] = cosines[place] - cosines[others].max() >= self._leads[key]
-        return found
+                for place in places
+            ],
+            dtype=bool,
+        )
 
     def _similarities(self, query: Float32Array, fitting: Rows) -> Float32Array:
         """`[fitting]`: the largest similarity over the keys of each."""

@@ -11,12 +11,9 @@ import numpy.typing as npt
 
 from app.library.keys import Float32Array, VectorKeys
 
-# Of a task's own pictures, so many are given up because they lie nearer to another task.
-LEAD_REFUSALS: Final = 0.03
 # Two tasks of which each takes this share of the other's items for its own cannot be told apart.
 OVERLAP_SHARE: Final = 0.5
 _LEAST_LENGTH: Final = 1e-6
-_SLACK: Final = 1e-5
 
 
 def parts_of(query: Float32Array, *, image_width: int | None) -> dict[str, Float32Array]:
@@ -39,26 +36,6 @@ def parts_of(query: Float32Array, *, image_width: int | None) -> dict[str, Float
             alone[part] = query[part] * (np.sqrt(2.0) / length)
             found[name] = alone
     return found
-
-
-def lead_threshold(own: Float32Array, others: Float32Array, *, image_width: int) -> float:
-    """The least lead that pictures of a task have over the nearest of other tasks.
-
-    Each of the task's pictures is held against the rest of them, as an unseen one would be. It is
-    negative where other tasks have the same pictures.
-
-    Args:
-        own: `[keys, dimension]` of the task.
-        others: `[rows, dimension]` of tasks of other names.
-        image_width: Numbers of a row that belong to the picture.
-    """
-    if len(own) < 2 or not len(others):  # noqa: PLR2004 - nothing to hold it against
-        return -np.inf
-    pictures = own[:, :image_width]
-    among = 2.0 * pictures @ pictures.T
-    np.fill_diagonal(among, -1.0)
-    leads = np.sort(among.max(1) - (2.0 * pictures @ others[:, :image_width].T).max(1))
-    return float(leads[max(0, int(LEAD_REFUSALS * (len(leads) + 1)) - 1)]) - _SLACK
 
 
 def accepts(

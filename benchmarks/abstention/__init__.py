@@ -1,1 +1,1 @@
-"""Whether the right vectors are found, or none: `python -m benchmarks.abstention`."""
+"""Whether the right vectors are found, or none: tasks, their pictures, and the figures."""

@@ -5,25 +5,21 @@ Every pool gives as many different pictures as are asked for, the same ones each
 
 import math
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageFilter
 
-from app.core.errors import ConfigurationError
 from app.core.pixels import decode
 from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
+from benchmarks.abstention.aside_pictures import DRAWN
+from benchmarks.abstention.drawing import SIDE, Draw, Generator, canvas, colour, font, package
 
-SIDE: Final = 64
 COLOURS: Final = ("red", "green", "blue", "orange", "purple", "black", "brown", "teal")
 GLYPHS: Final = "☀☂☃☎♞♫✈✂♥★♣♠⚓⚡☯☮✿❄♛⚙✎☁☘⌛"
 WORDS: Final = ("open", "sale", "stop", "exit", "lunch", "north", "taxi", "news", "gate", "milk")
-
-Generator = np.random.Generator
-Draw = Callable[[Generator], Image.Image]
 
 
 def pictures(pool: str, count: int, *, seed: int) -> list[Image.Image]:
@@ -44,31 +40,6 @@ def _drawn(draw: Draw) -> Callable[[int, Generator], list[Image.Image]]:
     return lambda count, rng: [draw(rng) for _ in range(count)]
 
 
-def _colour(rng: Generator, *, least: int = 0, most: int = 256) -> tuple[int, int, int]:
-    red, green, blue = rng.integers(least, most, 3)
-    return int(red), int(green), int(blue)
-
-
-def _canvas(rng: Generator) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (SIDE, SIDE), _colour(rng, least=200))
-    return image, ImageDraw.Draw(image)
-
-
-def _package(name: str) -> Any:  # noqa: ANN401 - packages without types
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"The pictures of this benchmark need the package {name.partition('.')[0]}; "
-            'install "vlibrary[bench,demo]"'
-        ) from error
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    folder = Path(_package("matplotlib").get_data_path())
-    return ImageFont.truetype(str(folder / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
 def _shapes(count: int, rng: Generator) -> list[Image.Image]:
     found: dict[str, Image.Image] = {}
     for example in load_easy_vqa(split="train", limit=3 * count, seed=int(rng.integers(2**31))):
@@ -78,7 +49,7 @@ def _shapes(count: int, rng: Generator) -> list[Image.Image]:
 
 
 def _digits(count: int, rng: Generator) -> list[Image.Image]:
-    scans = _package("sklearn.datasets").load_digits().images
+    scans = package("sklearn.datasets").load_digits().images
     return [
         Image.fromarray((scan * 15.9).astype(np.uint8)).resize((SIDE, SIDE)).convert("RGB")
         for scan in scans[rng.permutation(len(scans))[:count]]
@@ -86,7 +57,7 @@ def _digits(count: int, rng: Generator) -> list[Image.Image]:
 
 
 def _photographs() -> list[Image.Image]:
-    datasets, matplotlib = _package("sklearn.datasets"), _package("matplotlib")
+    datasets, matplotlib = package("sklearn.datasets"), package("matplotlib")
     shipped = [Image.fromarray(one) for one in datasets.load_sample_images().images]
     portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     return [*shipped, Image.open(portrait).convert("RGB")]
@@ -109,37 +80,37 @@ def _crops(which: tuple[int, ...]) -> Callable[[int, Generator], list[Image.Imag
 
 
 def _symbol(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
+    image, draw = canvas(rng)
     glyph = GLYPHS[int(rng.integers(len(GLYPHS)))]
     size = int(rng.integers(36, 58))
     place = (SIDE // 2 + int(rng.integers(-6, 7)), SIDE // 2 + int(rng.integers(-6, 7)))
-    draw.text(place, glyph, fill=_colour(rng, most=160), font=_font(size), anchor="mm")
+    draw.text(place, glyph, fill=colour(rng, most=160), font=font(size), anchor="mm")
     return image
 
 
 def _bars(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
+    image, draw = canvas(rng)
     count = int(rng.integers(3, 7))
     width = (SIDE - 8) // count
     for place in range(count):
         height = int(rng.integers(6, SIDE - 8))
         left = 5 + place * width
-        draw.rectangle((left, SIDE - 4 - height, left + width - 3, SIDE - 4), fill=_colour(rng))
+        draw.rectangle((left, SIDE - 4 - height, left + width - 3, SIDE - 4), fill=colour(rng))
     draw.line((3, 2, 3, SIDE - 4, SIDE - 2, SIDE - 4), fill="black")
     return image
 
 
 def _curve(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
+    image, draw = canvas(rng)
     points = np.cumsum(rng.normal(0, 6, 12)) + SIDE / 2
     line = [(4 + 5 * place, float(np.clip(y, 3, SIDE - 5))) for place, y in enumerate(points)]
     draw.line((3, 2, 3, SIDE - 4, SIDE - 2, SIDE - 4), fill="black")
-    draw.line(line, fill=_colour(rng, most=180), width=2)
+    draw.line(line, fill=colour(rng, most=180), width=2)
     return image
 
 
 def _smiley(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
+    image, draw = canvas(rng)
     x, y, r = (int(n) for n in (rng.integers(28, 36), rng.integers(28, 36), rng.integers(20, 27)))
     draw.ellipse((x - r, y - r, x + r, y + r), fill=(250, 210, int(rng.integers(60, 120))))
     for eye in (x - r // 3, x + r // 3):
@@ -151,18 +122,18 @@ def _smiley(rng: Generator) -> Image.Image:
 
 
 def _clock(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
+    image, draw = canvas(rng)
     draw.ellipse((6, 6, 58, 58), outline="black", fill="white", width=2)
     for length, hand in ((14, 3), (22, 2)):
         angle = rng.random() * 2 * math.pi
         end = (32 + length * math.cos(angle), 32 + length * math.sin(angle))
-        draw.line((32, 32, *end), fill=_colour(rng, most=120), width=hand)
+        draw.line((32, 32, *end), fill=colour(rng, most=120), width=hand)
     return image
 
 
 def _texture(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
-    step, ink = int(rng.integers(5, 13)), _colour(rng, most=200)
+    image, draw = canvas(rng)
+    step, ink = int(rng.integers(5, 13)), colour(rng, most=200)
     kind = int(rng.integers(3))
     for place in range(0, SIDE, step):
         if kind != 1:
@@ -173,10 +144,10 @@ def _texture(rng: Generator) -> Image.Image:
 
 
 def _sign(rng: Generator) -> Image.Image:
-    image, draw = _canvas(rng)
-    draw.rectangle((3, 16, 60, 48), outline=_colour(rng, most=150), width=2)
+    image, draw = canvas(rng)
+    draw.rectangle((3, 16, 60, 48), outline=colour(rng, most=150), width=2)
     word = WORDS[int(rng.integers(len(WORDS)))]
-    draw.text((32, 32), word, fill=_colour(rng, most=120), font=_font(18), anchor="mm")
+    draw.text((32, 32), word, fill=colour(rng, most=120), font=font(18), anchor="mm")
     return image
 
 
@@ -188,7 +159,7 @@ def _noise(rng: Generator) -> Image.Image:
     elif kind == 1:
         values = rng.normal(128, 50, (SIDE, SIDE, 1)).repeat(3, axis=2)
     elif kind == 2:  # noqa: PLR2004 - kinds are numbered
-        values = np.broadcast_to(np.array(_colour(rng)), (SIDE, SIDE, 3))
+        values = np.broadcast_to(np.array(colour(rng)), (SIDE, SIDE, 3))
     else:
         values = rng.integers(0, 256, (8, 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
     image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
@@ -210,6 +181,7 @@ POOLS: Final[dict[str, Callable[[int, Generator], list[Image.Image]]]] = {
     "textures": _drawn(_texture),
     "signs": _drawn(_sign),
     "noise": _drawn(_noise),
+    **{name: _drawn(draw) for name, draw in DRAWN.items()},
 }
 # Pools that show what others show.
 SOURCES: Final = {"photos": ("temple", "flower", "portrait")}

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
+from PIL import Image
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
@@ -17,10 +18,13 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.keys.appearance import appearance
 from app.method.keys.background import background_families
+from app.method.keys.contours import contours
 from app.method.keys.whitening import Whitening, fit_whitening
 from app.method.keys.wording import WIDTH, wording
 
-VERSION: Final = 2
+VERSION: Final = 3
+# What is looked at beside what the vision tower sees.
+_LOOKS: Final = (appearance, contours)
 
 
 def space_id(backbone: Backbone) -> str:
@@ -32,9 +36,10 @@ class KeyEncoder:
     """Makes rows; use it from one thread. The first picture waits for the background.
 
     A row is `[image part | question part]`. The image part is what the backbone's vision tower
-    makes of the picture (its mean visual token) beside the picture's appearance, each whitened
-    against a background of pictures that mean nothing and of equal weight. The question part is
-    its words. Both parts have the same length, and the row has length 1; a missing part is zero.
+    makes of the picture (its mean visual token) beside the picture's appearance and its contours,
+    each whitened against a background of pictures that mean nothing and of equal weight. The
+    question part is its words. Both parts have the same length, and the row has length 1; a missing
+    part is zero.
 
     Args:
         backbone: Whose vision tower is used.
@@ -44,7 +49,7 @@ class KeyEncoder:
     def __init__(self, backbone: Backbone, features: FeatureCache | None = None) -> None:
         self._backbone = backbone
         self._features = features or FeatureCache(backbone)
-        self._views: tuple[Whitening, Whitening] | None = None
+        self._views: tuple[Whitening, ...] | None = None
 
     @property
     def space(self) -> str:
@@ -88,31 +93,33 @@ class KeyEncoder:
             self._views = _fit(self._backbone, on_family=on_family)
 
     @property
+    def view_widths(self) -> tuple[int, ...]:
+        """Numbers of a row that belong to each way of looking at the picture."""
+        return tuple(view.axes.shape[1] for view in self._whitenings())
+
+    @property
     def image_width(self) -> int:
         """Numbers of a row that belong to the picture."""
-        tower, look = self._whitenings()
-        return int(tower.axes.shape[1] + look.axes.shape[1])
+        return sum(self.view_widths)
 
     def _image_part(self, images: Sequence[Picture | None]) -> Float64[np.ndarray, "items width"]:
         places = [place for place, image in enumerate(images) if image is not None]
         part = np.zeros((len(images), self.image_width))
         if places:
             shown = [image for image in images if image is not None]
-            looks = np.stack([appearance(self._features.pixels.get(one)) for one in shown])
-            towers = self._features.summaries(shown).numpy()
-            tower, look = self._whitenings()
-            part[places] = _unit(np.concatenate([tower.apply(towers), look.apply(looks)], axis=1))
+            pixels = [self._features.pixels.get(one) for one in shown]
+            seen = [self._features.summaries(shown).numpy(), *_looks(pixels)]
+            views = zip(self._whitenings(), seen, strict=True)
+            part[places] = _unit(np.concatenate([view.apply(rows) for view, rows in views], axis=1))
         return part
 
-    def _whitenings(self) -> tuple[Whitening, Whitening]:
+    def _whitenings(self) -> tuple[Whitening, ...]:
         self.prepare()
         assert self._views is not None  # noqa: S101 - just prepared
         return self._views
 
 
-def _fit(
-    backbone: Backbone, *, on_family: Callable[[], None] | None
-) -> tuple[Whitening, Whitening]:
+def _fit(backbone: Backbone, *, on_family: Callable[[], None] | None) -> tuple[Whitening, ...]:
     families = background_families()
     # Not in the cache of those who work: they would lose what they need.
     cache = FeatureCache(backbone)
@@ -121,8 +128,13 @@ def _fit(
         towers.append(cache.summaries([Picture.of(image) for image in family]).numpy())
         if on_family is not None:
             on_family()
-    looks = [np.stack([appearance(image) for image in family]) for family in families]
-    return fit_whitening(towers), fit_whitening(looks)
+    looks = zip(*(_looks(family) for family in families), strict=True)
+    return tuple(fit_whitening(view) for view in (towers, *looks))
+
+
+def _looks(images: Sequence[Image.Image]) -> list[Float64[np.ndarray, "items width"]]:
+    """`[items, width]` for each way of looking at pixels."""
+    return [np.stack([look(image) for image in images]) for look in _LOOKS]
 
 
 def _none() -> Float64[np.ndarray, "items width"]:

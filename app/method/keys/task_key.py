@@ -37,7 +37,11 @@ class TaskKey:
 
 
 def build_task_key(
-    rows: Float32[np.ndarray, "items width"], *, image_width: int, seed: int = 0
+    rows: Float32[np.ndarray, "items width"],
+    *,
+    image_width: int,
+    seed: int = 0,
+    image_refusals: float = IMAGE_REFUSALS,
 ) -> TaskKey:
     """The key of the task that these items belong to.
 
@@ -47,6 +51,7 @@ def build_task_key(
         rows: Of all items, at least one; each has a picture and a question.
         image_width: Numbers of a row that belong to the picture.
         seed: Of the choice of exemplars.
+        image_refusals: The share of a task's pictures that is given up.
 
     Raises:
         InvalidInputError: There is no item.
@@ -61,7 +66,7 @@ def build_task_key(
     return TaskKey(
         exemplars=exemplars,
         image_width=image_width,
-        threshold=_lowest(nearest[0], share=IMAGE_REFUSALS),
+        threshold=_lowest(nearest[0], share=image_refusals),
         text_threshold=_lowest(nearest[1], share=QUESTION_REFUSALS),
     )
 

@@ -4,7 +4,8 @@ import pytest
 from app.core.identifiers import new_id
 from app.library.index import Hit, Snapshot
 from app.library.keys import Float32Array, VectorKeys
-from app.library.parts import cannot_tell_apart, lead_threshold
+from app.library.leads import least_lead, nearest_of_each
+from app.library.parts import cannot_tell_apart
 from tests.fakes.vectors import FINGERPRINT
 
 WIDTH = 16
@@ -99,11 +100,29 @@ def test_versions_of_a_name_need_no_lead_over_each_other() -> None:
     assert accepted(snapshot, rows_of(0, 0, seed=0)[0]) == ["colour"] * 3
 
 
-def test_other_tasks_with_the_same_pictures_take_none_away() -> None:
-    own, others = rows_of(0, 0), rows_of(0, 1, seed=1)
-    assert lead_threshold(own, others, image_width=WIDTH) < 0
-    assert lead_threshold(own, rows_of(1, 1), image_width=WIDTH) > 0.5
-    assert lead_threshold(own[:1], others, image_width=WIDTH) == -np.inf
+def test_a_neighbour_takes_its_pictures_whoever_else_has_the_same_pictures() -> None:
+    loose = task(0, 0, name="loose", threshold=0.0)
+    others = [task(0, 1, name="same pictures", seed=1), task(1, 3, name="neighbour")]
+    snapshot = build(loose, *others)
+    assert accepted(snapshot, rows_of(1, 0, seed=5)[0]) == []
+    assert accepted(snapshot, rows_of(0, 0, seed=5)[0]) == ["loose"]
+
+
+def test_tasks_with_the_same_pictures_take_none_from_each_other() -> None:
+    own, same, other = rows_of(0, 0), rows_of(0, 1, seed=1), rows_of(1, 1)
+    assert least_lead(own, same, image_width=WIDTH) == -np.inf
+    assert -0.5 < least_lead(own, other, image_width=WIDTH) < 0.5
+
+
+def test_a_picture_must_lead_over_the_nearest_of_every_name() -> None:
+    codes = np.array([7, 7, 7, 7, 8, 9, 9], dtype=np.int32)
+    cosines = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.4], dtype=np.float32)
+    assert nearest_of_each(codes, cosines) == [0, 4, 6]
+    assert nearest_of_each(codes, cosines, limit=1) == [0]
+    assert nearest_of_each(codes[:0], cosines[:0]) == []
+    crowd = np.repeat(np.arange(3, dtype=np.int32), 100)
+    far = np.linspace(1, 0, 300, dtype=np.float32)
+    assert nearest_of_each(crowd, far, limit=3) == [0, 100, 200]
 
 
 def test_only_tasks_with_the_same_pictures_and_questions_cannot_be_told_apart() -> None:

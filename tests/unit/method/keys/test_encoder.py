@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.keys.appearance import WIDTH, appearance
 from app.method.keys.background import background_families
+from app.method.keys.contours import WIDTH as CONTOURS
+from app.method.keys.contours import contours
 from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.keys.whitening import MAX_WIDTH, fit_whitening
 from app.method.keys.wording import wording
@@ -91,6 +93,21 @@ def test_appearance_does_not_hang_on_size() -> None:
     assert appearance(small).shape == (WIDTH,)
     assert np.allclose(appearance(small), appearance(large), atol=1e-6)
     assert np.isfinite(appearance(small)).all()
+
+
+def test_contours_tell_a_polygon_from_a_disc_at_any_size() -> None:
+    def drawn(kind: str, side: int) -> Image.Image:
+        image = Image.new("RGB", (side, side), "white")
+        box = (side // 4, side // 4, side - side // 4, side - side // 4)
+        draw = ImageDraw.Draw(image)
+        (draw.rectangle if kind == "box" else draw.ellipse)(box, fill="navy")
+        return image
+
+    box, disc = contours(drawn("box", 64)), contours(drawn("disc", 64))
+    again = contours(drawn("box", 256))
+    assert np.abs(box - again).sum() < 0.5 * np.abs(box - disc).sum()
+    assert np.isfinite(contours(Image.new("RGB", (8, 8), "teal"))).all()
+    assert len(box) == CONTOURS
 
 
 def test_the_background_is_the_same_each_time() -> None:

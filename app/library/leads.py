@@ -1,0 +1,113 @@
+"""By how much pictures of one task lie nearer to it than to another, where the two differ.
+
+A threshold of its own keeps out what looks like no task; the lead keeps out what looks more like
+another task of the library than like this one. Knows rows; knows no SQL and no question.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.library.keys import Float32Array
+
+# Two tasks' pictures differ if all but this share of each lie nearer to their own.
+LEAD_REFUSALS: Final = 0.05
+# A picture must lead over the nearest of so many other names.
+MAX_RIVALS: Final = 64
+_MAX_KNOWN: Final = 2**18
+
+
+def own_similarities(own: Float32Array, *, image_width: int) -> Float32Array:
+    """`[keys]`: each picture's cosine with the nearest other one of the same task.
+
+    Args:
+        own: `[keys, dimension]` of the task.
+        image_width: Numbers of a row that belong to the picture.
+    """
+    pictures = own[:, :image_width]
+    # The parts of a key have the length sqrt(1/2).
+    among = 2.0 * pictures @ pictures.T
+    np.fill_diagonal(among, -1.0)
+    nearest: Float32Array = among.max(1)
+    return nearest
+
+
+def least_lead(
+    one: Float32Array, other: Float32Array, *, image_width: int, refusals: float = LEAD_REFUSALS
+) -> float:
+    """By how much a picture of the one task has to lie nearer to it than to the other.
+
+    Halfway between what nearly all pictures of the one reach and what nearly none of the other
+    do, each held against the rest of its own, as an unseen one would be. `-inf` where that is no
+    gap: such tasks have the same pictures, or too few to tell.
+
+    Args:
+        one: `[keys, dimension]` of the one task.
+        other: `[keys, dimension]` of the other.
+        image_width: Numbers of a row that belong to the picture.
+        refusals: The share of each task's pictures that may lie on the wrong side.
+    """
+    across = 2.0 * one[:, :image_width] @ other[:, :image_width].T
+    own = np.sort(own_similarities(one, image_width=image_width) - across.max(1))
+    foreign = np.sort(across.max(0) - own_similarities(other, image_width=image_width))
+    reached = own[_place(len(own), refusals)]
+    missed = foreign[-1 - _place(len(foreign), refusals)]
+    return float(reached + missed) / 2 if reached > missed else -np.inf
+
+
+def _place(count: int, share: float) -> int:
+    return max(0, int(share * (count + 1)) - 1)
+
+
+def nearest_of_each(
+    codes: npt.NDArray[np.int32], cosines: Float32Array, *, limit: int = MAX_RIVALS + 1
+) -> list[int]:
+    """The places nearest to a query, best first, one of each name and at most so many.
+
+    Args:
+        codes: `[places]`, equal for one name.
+        cosines: `[places]`.
+        limit: At most so many.
+    """
+    count = len(codes)
+    size = min(4 * limit, count)
+    while size:
+        places = np.argpartition(-cosines, size - 1)[:size]
+        places = places[np.argsort(-cosines[places], kind="stable")]
+        _, first = np.unique(codes[places], return_index=True)
+        if len(first) >= limit or size == count:
+            return [int(place) for place in places[np.sort(first)][:limit]]
+        size = min(4 * size, count)
+    return []
+
+
+class Leads:
+    """The least leads of one state of the library, each reckoned when it is first asked for.
+
+    Args:
+        image_width: Numbers of a row that belong to the picture.
+        refusals: As for `least_lead`.
+    """
+
+    def __init__(self, image_width: int, *, refusals: float = LEAD_REFUSALS) -> None:
+        self._image_width = image_width
+        self._refusals = refusals
+        self._known: dict[tuple[int, int], float] = {}
+
+    def fresh(self) -> "Leads":
+        """The same for another state of the library."""
+        return Leads(self._image_width, refusals=self._refusals)
+
+    def least(self, line: int, rival: int, *, rows: Callable[[int], Float32Array]) -> float:
+        """The least lead of one line over another; `rows` gives their keys."""
+        found = self._known.get((line, rival))
+        if found is None:
+            found = least_lead(
+                rows(line), rows(rival), image_width=self._image_width, refusals=self._refusals
+            )
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[line, rival] = found
+        return found
