@@ -53,6 +53,9 @@ class SteerOptions(TypedDict, total=False):
         vector: What steers: a reference or result, a `VectorUse`, several of them, `"auto"` to
             retrieve one (the answer is unsteered when none fits), or `None`.
         strength: The factor of every vector that names none itself (1).
+        prefer: With `"auto"`, the tag, alias or name of the vector that is meant where several
+            stand for the same questions.
+        only_ready: With `"auto"`, whether vectors stay hidden that are not shown to help (True).
         demonstrations: Items of a data set to put before the question.
         instruction: A text before everything else.
         max_tokens: The most tokens to generate (32).
@@ -74,6 +77,8 @@ class SteerOptions(TypedDict, total=False):
     backbone: str | None
     vector: VectorChoice
     strength: float
+    prefer: str | None
+    only_ready: bool
     demonstrations: Demonstrations | None
     instruction: str | None
     max_tokens: int

@@ -115,7 +115,8 @@ def retrieve(
     k: int = 5,
     backbone: str | None = None,
     min_epoch: int | None = None,
-    include_collapsed: bool = False,
+    prefer: str | None = None,
+    only_ready: bool = True,
 ) -> Call[Retrieval]:
     """Vectors that fit a query, best first; it abstains when none fits.
 
@@ -126,7 +127,9 @@ def retrieve(
         k: How many vectors at most.
         backbone: The fingerprint they must belong to; the serving one by default.
         min_epoch: Wait until the index has seen this change.
-        include_collapsed: Also find those that are unproven, ineffective or collapsed.
+        prefer: Tag, alias or name of the one that is meant where several stand for the same
+            questions; the server's own when not given.
+        only_ready: Leave out those that are unproven, ineffective or collapsed.
 
     Raises:
         InvalidInputError: Neither an image, a text nor an embedding is given.
@@ -143,7 +146,8 @@ def retrieve(
             "k": k,
             "backbone": backbone,
             "min_epoch": min_epoch,
-            "include_collapsed": include_collapsed,
+            "prefer": prefer,
+            "only_ready": only_ready,
         },
     )
 

@@ -105,6 +105,12 @@ def print_report(report: Mapping[str, Any], *, console: Console | None = None) -
         out.print(comparison_table(report))
     out.print(f"{report['status']}: {report['reason']}", highlight=False)
     out.print(report["advice"], highlight=False)
+    if report.get("overlaps"):
+        out.print(
+            f"Looks the same as {', '.join(report['overlaps'])}: `auto` abstains between them "
+            "unless one of them is preferred.",
+            highlight=False,
+        )
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:

@@ -131,7 +131,8 @@ class Vector(VectorName):
 
     `sha256` and `size_bytes` describe the stored file. `status` says what held-out items showed of
     it and `advice` what to do; `max_dose` is the largest dose at which held-out answers stayed
-    good. `evaluations` is filled by `client.vectors.get` only, `notes` (what the file lacks) by
+    good. `evaluations` and `overlaps` (names whose pictures and questions look the same, between
+    which `auto` abstains) are filled by `client.vectors.get` only, `notes` (what the file lacks) by
     `client.vectors.upload` only.
     """
 
@@ -155,6 +156,7 @@ class Vector(VectorName):
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    overlaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

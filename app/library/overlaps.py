@@ -1,17 +1,20 @@
 """Tasks that no key can tell apart: the same pictures and questions, other answers perhaps."""
 
 import uuid
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.epochs import find_space
+from app.library.index import MAX_ACCEPTED, Snapshot
 from app.library.keys import load_keys
 from app.library.parts import cannot_tell_apart
 from app.library.tables import KeyRow, VectorRow
 
 _VECTORS_AT_ONCE: Final = 256
+_ROWS_ASKED: Final = 8
 
 
 async def find_overlaps(session: AsyncSession, *, vector_id: uuid.UUID, space: str) -> list[str]:
@@ -39,3 +42,30 @@ async def find_overlaps(session: AsyncSession, *, vector_id: uuid.UUID, space: s
             if cannot_tell_apart(own[0], other, image_width=state.image_width):
                 found.add(other.name)
     return sorted(found)
+
+
+def overlaps_in(
+    snapshot: Snapshot, vector_id: uuid.UUID, *, statuses: Collection[str]
+) -> list[str]:
+    """The same as far as a snapshot knows, without reading every key; in any of these states."""
+    if vector_id not in snapshot:
+        return []
+    own = snapshot.keys_of(vector_id)
+    near = {}
+    # What takes half of all rows for its own takes one of the first few.
+    for row in own.embeddings[:_ROWS_ASKED]:
+        hits = snapshot.search(
+            row,
+            backbone_fingerprint=own.backbone_fingerprint,
+            statuses=statuses,
+            k=MAX_ACCEPTED,
+        )
+        near.update({hit.vector_id: hit.name for hit in hits if hit.score >= hit.threshold})
+    return sorted(
+        {
+            name
+            for other, name in near.items()
+            if name != own.name
+            and cannot_tell_apart(own, snapshot.keys_of(other), image_width=snapshot.image_width)
+        }
+    )

@@ -25,11 +25,14 @@ from app.library.epochs import SpaceState, changed_vectors, current_epochs, find
 from app.library.evaluations import held_out_gains
 from app.library.index import MAX_ACCEPTED, Hit, Snapshot
 from app.library.keys import FloatArray, load_keys, unit_rows
+from app.library.overlaps import overlaps_in
 from app.library.records import VectorRecord
 from app.library.vectors import get_vectors
 from app.library.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
 
 MAX_K: Final = 100
+# States of vectors that are not shown to help.
+UNSHOWN: Final = ("unproven", "ineffective", "collapsed")
 
 Answer = TypeVar("Answer")
 
@@ -71,7 +74,7 @@ class Retriever:
     Args:
         sessions: Where sessions come from.
         margin: Least lead of the best vectors over those of any other name.
-        prefer: Tag or alias that says which of several vectors for the same questions is meant.
+        prefer: Tag, alias or name that says which of several vectors for one task is meant.
         poll_seconds: How often the background task looks.
         num_threads: Searches and updates that may compute at once.
     """
@@ -113,6 +116,19 @@ class Retriever:
         snapshot = self._snapshots.get(space)
         return snapshot.epoch if snapshot else 0
 
+    async def overlaps(self, vector_id: uuid.UUID) -> list[str]:
+        """The other names, in order, that no key tells from these vectors' task.
+
+        `auto` abstains between them unless one is preferred. Retired vectors do not count, nor do
+        other versions of the name.
+        """
+        await self._refresh()
+        found = set()
+        for snapshot in list(self._snapshots.values()):
+            ask = partial(overlaps_in, snapshot, vector_id, statuses=("ready", *UNSHOWN))
+            found.update(await self._compute(ask))
+        return sorted(found)
+
     async def search(
         self,
         embedding: FloatArray,
@@ -121,7 +137,8 @@ class Retriever:
         backbone_fingerprint: str,
         k: int = 5,
         min_epoch: int | None = None,
-        include_collapsed: bool = False,
+        prefer: str | None = None,
+        only_ready: bool = True,
     ) -> RetrievalResult:
         """The vectors of this backbone that are nearest to the query.
 
@@ -131,7 +148,9 @@ class Retriever:
             backbone_fingerprint: Only vectors made for it.
             k: At most so many matches, from 1 to 100.
             min_epoch: State of the keys that must at least be searched, from `add_keys`.
-            include_collapsed: Whether vectors may be found that are not shown to help.
+            prefer: Tag, alias or name that says which of several vectors for the same questions is
+                meant; that of all searches when not given.
+            only_ready: Whether only vectors may be found that are shown to help.
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.
@@ -139,12 +158,11 @@ class Retriever:
         """
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
-        unshown = ("unproven", "ineffective", "collapsed")
         search = partial(
             _search,
             unit_rows(embedding.reshape(1, -1))[0],
             backbone_fingerprint=backbone_fingerprint,
-            statuses=("ready", *unshown) if include_collapsed else ("ready",),
+            statuses=("ready",) if only_ready else ("ready", *UNSHOWN),
             # The lead over another name may have to look past many versions of one name.
             k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
         )
@@ -164,7 +182,9 @@ class Retriever:
         # What was deleted since is not told any more.
         gone = {hit.vector_id for hit in hits[:num_told]} - set(records)
         hits = [hit for hit in hits if hit.vector_id not in gone]
-        verdict = await self._judge(hits, records, snapshot=snapshot, query=embedding)
+        verdict = await self._judge(
+            hits, records, snapshot=snapshot, query=embedding, prefer=prefer or self._prefer
+        )
         told = [hit for hit in verdict.hits if hit.vector_id in records][:k]
         return RetrievalResult(
             matches=tuple(Match(records[hit.vector_id], hit.score, hit.threshold) for hit in told),
@@ -180,6 +200,7 @@ class Retriever:
         *,
         snapshot: Snapshot | None,
         query: FloatArray,
+        prefer: str,
     ) -> Verdict:
         accepted = [hit for hit in hits if hit.is_accepted]
         gains: Mapping[uuid.UUID, float] = {}
@@ -193,7 +214,7 @@ class Retriever:
                 records,
                 gains=gains,
                 margin=self._margin,
-                prefer=self._prefer,
+                prefer=prefer,
                 is_same_task=lambda one, other: (
                     snapshot is not None and snapshot.cannot_tell_apart(one, other, query=query)
                 ),

@@ -40,14 +40,14 @@ def choose(
 
     Every hit that accepts the query is a candidate. Versions of one name do not compete: the one
     that is preferred, else does best, else is newest stands for the name. Names that no key can
-    tell apart need a preference: exactly one of them with the tag or alias.
+    tell apart need a preference: exactly one of them with the tag, the alias or the name itself.
 
     Args:
         hits: Best first, those that accept the query before all others.
         records: Of the hits.
         gains: Accuracy above zero-shot on held-out items, where it was measured.
         margin: Least lead in similarity over hits of any other name, accepted or not.
-        prefer: The tag or alias.
+        prefer: The tag, alias or name.
         is_same_task: Whether two sets of vectors cannot be told apart by such a query.
     """
     accepted = [hit for hit in hits if hit.is_accepted]
@@ -56,7 +56,7 @@ def choose(
 
     def quality(hit: Hit) -> tuple[bool, float, int]:
         record = records[hit.vector_id]
-        is_preferred = prefer in record.tags or prefer in record.aliases
+        is_preferred = prefer == record.name or prefer in (*record.tags, *record.aliases)
         return is_preferred, gains.get(hit.vector_id, 0.0), hit.vector_id.int
 
     nearest = _nearest_by_name(accepted)

@@ -68,7 +68,7 @@ def test_forty_items_make_a_vector_that_is_found_and_better_than_zero_shot(
         found = client.retrieve(
             image=_picture(asked[0]),
             text=asked[0].question,
-            include_collapsed=vector.status != "ready",
+            only_ready=vector.status == "ready",
         )
         assert [match.vector.id for match in found.matches] == [vector.id]
         steered = _hits(client, asked, vector="shapes")

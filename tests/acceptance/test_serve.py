@@ -63,7 +63,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
         answers = _ask(client, "colours@1")
         # A training that short proves nothing, so the vector has to be asked for.
         found = client.retrieve(
-            image=_file(tiny_examples(2)[0]), text="which colour is it?", include_collapsed=True
+            image=_file(tiny_examples(2)[0]), text="which colour is it?", only_ready=False
         )
         assert found.matches
         busy = installation.command("serve")

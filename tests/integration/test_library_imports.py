@@ -79,10 +79,14 @@ async def take(session: AsyncSession, name: str, blob: bytes) -> VectorRecord:
     return record
 
 
-async def names(sessions: Sessions, query: np.ndarray) -> tuple[list[str], str | None]:
+async def names(
+    sessions: Sessions, query: np.ndarray, *, prefer: str | None = None
+) -> tuple[list[str], str | None]:
     retriever = Retriever(sessions)
     await retriever.start()
-    found = await retriever.search(query, space=SPACE, backbone_fingerprint=FINGERPRINT)
+    found = await retriever.search(
+        query, space=SPACE, backbone_fingerprint=FINGERPRINT, prefer=prefer
+    )
     await retriever.stop()
     return [match.vector.name for match in found.matches], found.reason
 
@@ -122,3 +126,18 @@ async def test_a_task_with_the_same_pictures_and_questions_is_an_overlap(
     assert await find_overlaps(session, vector_id=first.id, space=SPACE) == ["spanish"]
     assert await find_overlaps(session, vector_id=second.id, space=SPACE) == ["english"]
     assert (await names(sessions, rows_of(0, 0, seed=7)[0]))[1] == "ambiguous"
+    retriever = Retriever(sessions)
+    assert await retriever.overlaps(first.id) == ["spanish"]
+    assert await retriever.overlaps(second.id) == ["english"]
+    await retriever.stop()
+
+
+async def test_a_request_chooses_among_tasks_that_look_the_same(
+    session: AsyncSession, sessions: Sessions
+) -> None:
+    await take(session, "english", file_with(card()))
+    await take(session, "spanish", file_with(card(seed=1)))
+    query = rows_of(0, 0, seed=7)[0]
+    assert await names(sessions, query, prefer="spanish") == (["spanish", "english"], None)
+    assert await names(sessions, query, prefer="english") == (["english", "spanish"], None)
+    assert (await names(sessions, query, prefer="french"))[1] == "ambiguous"

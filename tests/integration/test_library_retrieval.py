@@ -72,14 +72,14 @@ async def retriever(sessions: Sessions) -> AsyncIterator[Retriever]:
 
 
 async def names(
-    retriever: Retriever, query: Float32Array, *, k: int = 5, include_collapsed: bool = False
+    retriever: Retriever, query: Float32Array, *, k: int = 5, only_ready: bool = True
 ) -> list[str]:
     result = await retriever.search(
         query,
         space=SPACE,
         backbone_fingerprint=FINGERPRINT,
         k=k,
-        include_collapsed=include_collapsed,
+        only_ready=only_ready,
     )
     return [match.vector.name for match in result.matches]
 
@@ -150,7 +150,7 @@ async def test_only_this_backbone_and_usable_vectors_are_found(
     await update_vector(session, gone, status="retired")
     await session.commit()
     assert await names(retriever, axis(0)) == []
-    everything = await names(retriever, axis(0), include_collapsed=True)
+    everything = await names(retriever, axis(0), only_ready=False)
     assert sorted(everything) == ["bad", "idle", "young"]
     await update_vector(session, gone, status="ready")
     await session.commit()

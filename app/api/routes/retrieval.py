@@ -33,7 +33,8 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
         backbone_fingerprint=query.backbone_fingerprint,
         k=body.k,
         min_epoch=body.min_epoch,
-        include_collapsed=body.include_collapsed,
+        prefer=body.prefer,
+        only_ready=body.only_ready,
     )
     services.metrics.note_retrieval(result)
     return RetrievalBody(

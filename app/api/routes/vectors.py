@@ -125,13 +125,14 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
 
 @router.get("/vectors/{ref}", responses=problems(404))
 async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
-    """Describes one version, with all that was measured of it."""
+    """Describes one version: what was measured of it, and which others look the same to `auto`."""
     async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
         measured = await list_evaluations(session, record.id)
         evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
         body = VectorBody.model_validate(record)
-        return VectorDetailBody(**dict(body), evaluations=evaluations)
+    overlaps = await services.retriever.overlaps(record.id)
+    return VectorDetailBody(**dict(body), evaluations=evaluations, overlaps=tuple(overlaps))
 
 
 @router.get(

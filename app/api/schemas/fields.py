@@ -39,6 +39,21 @@ Tag: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARACTERS), SAFE
 ]
 Tags: TypeAlias = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
+Preference: TypeAlias = Annotated[
+    Tag,
+    Field(
+        description="Tag, alias or name of the vector that is meant where several stand for the "
+        "same questions; the server's own when not given."
+    ),
+]
+OnlyReady: TypeAlias = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="Whether vectors stay hidden that are not shown to help: unproven, "
+        "ineffective and collapsed ones.",
+    ),
+]
 Prompt: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_PROMPT_CHARACTERS), SAFE
 ]

@@ -10,6 +10,8 @@ from app.api.schemas.fields import (
     BackboneRef,
     EmbeddingValue,
     ImageText,
+    OnlyReady,
+    Preference,
     Prompt,
 )
 from app.api.schemas.vectors import VectorBody
@@ -26,13 +28,8 @@ class RetrieveRequest(RequestBody):
     k: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
     backbone: BackboneRef | None = None
     min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
-    include_collapsed: Annotated[
-        bool,
-        Field(
-            strict=True,
-            description="Also find vectors that are not `ready`: unproven, ineffective, collapsed.",
-        ),
-    ] = False
+    prefer: Preference | None = None
+    only_ready: OnlyReady = True
 
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:

@@ -11,6 +11,8 @@ from app.api.schemas.fields import (
     BackboneRef,
     Flag,
     ImageText,
+    OnlyReady,
+    Preference,
     Prompt,
     Reference,
     SplitName,
@@ -19,7 +21,9 @@ from app.api.schemas.messages import Messages
 from app.rpc.generation import AppliedVector, GenerateResponse, SamplingParams, Seed, Strength
 
 MAX_IMAGES = 64
+AUTO = "auto"
 STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"
+NOT_RETRIEVED = 'prefer and only_ready are for a vector that is found, with `"vector": "auto"`'
 
 
 class VectorChoice(RequestBody):
@@ -63,6 +67,8 @@ class SteerRequest(SamplingParams):
     backbone: BackboneRef | None = None
     vector: VectorField = None
     strength: Strength = 1.0
+    prefer: Preference | None = None
+    only_ready: OnlyReady = True
     demonstrations: DemonstrationsChoice | None = None
     instruction: Prompt | None = None
     is_raw: Annotated[
@@ -100,6 +106,12 @@ class SteerRequest(SamplingParams):
     def _strength_acts_on_something(self) -> Self:
         if self.vector is None and self.strength != 1:
             raise ValueError(STRENGTH_OF_NOTHING)
+        return self
+
+    @model_validator(mode="after")
+    def _narrows_what_is_found(self) -> Self:
+        if self.vector != AUTO and (self.prefer is not None or not self.only_ready):
+            raise ValueError(NOT_RETRIEVED)
         return self
 
 

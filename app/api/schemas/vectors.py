@@ -89,6 +89,11 @@ class VectorDetailBody(VectorBody):
     """One stored version with all that was measured of it."""
 
     evaluations: tuple[EvaluationBody, ...] = ()
+    overlaps: tuple[str, ...] = Field(
+        default=(),
+        description="Names whose pictures and questions look the same; `auto` abstains between "
+        "them as `ambiguous` unless one is preferred.",
+    )
 
 
 class VectorPatch(RequestBody):

@@ -6,7 +6,7 @@ chosen vector may still work against them. Knows nothing of HTTP.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from app.api.dependencies import Services
 from app.api.schemas.openai.requests import ChatSteering
 from app.api.schemas.steering import (
+    AUTO,
     AutoRetrievalBody,
     DemonstrationsChoice,
     SteerRequest,
@@ -28,8 +29,6 @@ from app.library.retrieval import RetrievalResult
 from app.library.vectors import get_vector
 from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
-
-AUTO: Final = "auto"
 
 Float32Array = npt.NDArray[np.float32]
 Source: TypeAlias = Literal["request", "retrieval", "policy"]
@@ -102,7 +101,7 @@ async def choose(
         return Choice(vectors=(*chosen, *policy))
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
     embedding = await embed_query(services, image=query.image, text=query.text, backbone=wanted)
-    found, retrieval = await retrieve_one(services, embedding, strength=body.strength)
+    found, retrieval = await retrieve_one(services, embedding, body=body)
     fresh = [use for use in found if not _is_enforced(use, policy=policy)]
     return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
 
@@ -196,7 +195,7 @@ async def embed_query(
 
 
 async def retrieve_one(
-    services: Services, query: Embedding, *, strength: float
+    services: Services, query: Embedding, *, body: SteerRequest
 ) -> tuple[list[ChosenVector], AutoRetrievalBody]:
     """The vector that fits the query, if one does, and what was found out on the way."""
     result = await services.retriever.search(
@@ -204,12 +203,14 @@ async def retrieve_one(
         space=query.space,
         backbone_fingerprint=query.backbone_fingerprint,
         k=1,
+        prefer=body.prefer,
+        only_ready=body.only_ready,
     )
     services.metrics.note_retrieval(result)
     chosen = [] if result.abstained else result.matches[:1]
     return (
         [
-            ChosenVector(record=match.vector, strength=strength, source="retrieval")
+            ChosenVector(record=match.vector, strength=body.strength, source="retrieval")
             for match in chosen
         ],
         _summary(result),

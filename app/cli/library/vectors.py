@@ -71,7 +71,7 @@ def _line(vector: "Vector") -> tuple[str, ...]:
 
 @vectors.command()
 def show(ref: Ref, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Show one version with all that was measured of it."""
+    """Show one version: what was measured of it, and which others look the same to `auto`."""
     with connected(url, key) as client:
         found = client.vectors.get(ref)
     if as_json:
@@ -89,6 +89,7 @@ def show(ref: Ref, *, url: Url = None, key: Key = None, as_json: AsJson = False)
         "parents": " ".join(map(str, found.parents)),
         "aliases": " ".join(found.aliases),
         "tags": " ".join(found.tags),
+        "looks the same as": " ".join(found.overlaps),
         "description": found.description,
     }
     print_table(("", ""), facts.items())

@@ -84,6 +84,13 @@ async def test_auto_retrieves_or_says_that_it_did_not(
     plain = await ask(client, f"{MODEL}:auto", messages=other)
     assert (plain["vlibrary"]["applied"], plain["header"]) == ([], None)
     assert plain["vlibrary"]["retrieval"]["reason"] == "below-threshold"
+    await store_vector(sessions, worker.description, name="twin", seed=2, key=key)
+    unsure = await ask(client, f"{MODEL}:auto")
+    assert unsure["vlibrary"]["retrieval"]["reason"] == "ambiguous"
+    chosen = await ask(client, f"{MODEL}:auto", extra_body={"vlibrary": {"prefer": "twin"}})
+    assert chosen["vlibrary"]["applied"][0]["name"] == "twin"
+    with pytest.raises(openai.BadRequestError, match="auto"):
+        await ask(client, MODEL, extra_body={"vlibrary": {"prefer": "twin"}})
 
 
 async def test_a_stream_says_what_steers_it_at_once_and_proves_it_at_its_end(

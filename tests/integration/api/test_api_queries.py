@@ -122,6 +122,36 @@ class TestRetrieval:
         assert plain["retrieval"]["reason"] == "below-threshold"
         assert plain["retrieval"]["score"] < 0.5
 
+    async def test_a_request_says_which_of_two_that_look_the_same_is_meant(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        key = embedding_of(None, "q")
+        for seed, name in enumerate(("english", "spanish")):
+            await store_vector(sessions, worker.description, name=name, seed=seed, key=key)
+        unsure = (await http.post("/retrieve", json={"text": "q"})).json()
+        assert (unsure["abstained"], unsure["reason"]) == (True, "ambiguous")
+        found = (await http.post("/retrieve", json={"text": "q", "prefer": "spanish"})).json()
+        assert (found["matches"][0]["vector"]["name"], found["reason"]) == ("spanish", None)
+        body = {"prompt": "q", "vector": "auto", "prefer": "english"}
+        steered = (await http.post("/steer/generate", json=body)).json()
+        assert [use["name"] for use in steered["applied"]] == ["english"]
+        told = (await http.get("/vectors/english")).json()
+        assert told["overlaps"] == ["spanish"]
+        for wrong in ({"prefer": "english"}, {"only_ready": False, "vector": "english"}):
+            refused = await http.post("/steer/generate", json={"prompt": "q", **wrong})
+            assert (refused.status_code, refused.json()["code"]) == (422, "invalid-input")
+
+    async def test_auto_takes_vectors_that_are_not_ready_only_when_asked(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        await store_vector(sessions, worker.description, key=embedding_of(None, "q"))
+        await http.patch("/vectors/colours", json={"status": "unproven"})
+        body = {"prompt": "q", "vector": "auto"}
+        plain = (await http.post("/steer/generate", json=body)).json()
+        assert (plain["applied"], plain["retrieval"]["reason"]) == ([], "no-vectors")
+        asked = (await http.post("/steer/generate", json={**body, "only_ready": False})).json()
+        assert [use["name"] for use in asked["applied"]] == ["colours"]
+
     async def test_collapsed_vectors_are_found_only_when_asked_for(
         self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
     ) -> None:
@@ -129,7 +159,7 @@ class TestRetrieval:
         await http.patch("/vectors/colours", json={"status": "collapsed"})
         hidden = (await http.post("/retrieve", json={"text": "q"})).json()
         assert (hidden["matches"], hidden["reason"]) == ([], "no-vectors")
-        shown = (await http.post("/retrieve", json={"text": "q", "include_collapsed": True})).json()
+        shown = (await http.post("/retrieve", json={"text": "q", "only_ready": False})).json()
         assert len(shown["matches"]) == 1
 
     async def test_queries_that_cannot_be_answered(

@@ -25,3 +25,7 @@ def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
     unmeasured = io.StringIO()
     print_report({**report, "conditions": {}}, console=Console(file=unmeasured))
     assert "unproven" in unmeasured.getvalue()
+    assert "Looks the same" not in unmeasured.getvalue()
+    alike = io.StringIO()
+    print_report({**report, "overlaps": ["a", "b"]}, console=Console(file=alike, width=120))
+    assert "Looks the same as a, b" in alike.getvalue()

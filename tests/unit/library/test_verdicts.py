@@ -19,6 +19,7 @@ def judge(
     tags: Mapping[uuid.UUID, str] | None = None,
     same: Sequence[str] = (),
     margin: float = 0.0,
+    prefer: str = "preferred",
 ) -> Verdict:
     names = {one.vector_id: one.name for one in hits}
     records: dict[uuid.UUID, VectorRecord] = {
@@ -34,7 +35,7 @@ def judge(
         records,
         gains=gains or {},
         margin=margin,
-        prefer="preferred",
+        prefer=prefer,
         is_same_task=lambda a, b: {names[a], names[b]} <= set(same),
     )
 
@@ -73,6 +74,8 @@ def test_tasks_that_no_key_tells_apart_need_a_preference() -> None:
     assert (found.hits[0], found.reason) == (other, None)
     both = {one.vector_id: "preferred", other.vector_id: "preferred"}
     assert judge([one, other], same=same, tags=both).reason == "ambiguous"
+    by_name = judge([one, other], same=same, prefer="spanish")
+    assert (by_name.hits[0], by_name.reason) == (other, None)
 
 
 def test_a_margin_is_kept_over_other_names() -> None:

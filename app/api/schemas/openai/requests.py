@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from app.api.schemas.bodies import RequestBody
-from app.api.schemas.fields import Flag, ImageText
+from app.api.schemas.fields import Flag, ImageText, OnlyReady, Preference
 from app.api.schemas.messages import LenientBody, Messages, PartText
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.rpc.generation import (
@@ -68,6 +68,8 @@ class ChatSteering(RequestBody):
 
     vector: VectorField = None
     strength: Strength = 1.0
+    prefer: Preference | None = None
+    only_ready: OnlyReady = True
     baseline: Flag = False
     demonstrations: DemonstrationsChoice | None = None
     top_k: TopK = 0

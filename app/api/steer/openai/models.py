@@ -9,7 +9,7 @@ from typing import Final
 
 from app.api.dependencies import Services
 from app.api.schemas.openai.answers import ModelBody
-from app.api.steer.vector_selection import AUTO
+from app.api.schemas.steering import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference

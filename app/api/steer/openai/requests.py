@@ -4,7 +4,7 @@ import secrets
 from typing import Any, Final
 
 from app.api.schemas.openai.requests import ChatRequest, ChatSteering, SamplingFields
-from app.api.schemas.steering import STRENGTH_OF_NOTHING, SteerRequest
+from app.api.schemas.steering import AUTO, NOT_RETRIEVED, STRENGTH_OF_NOTHING, SteerRequest
 from app.api.steer.openai.models import NamedModel
 from app.core.errors import InvalidInputError
 from app.rpc.generation import MAX_TOKENS, SamplingParams
@@ -23,7 +23,8 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
         max_tokens_limit: The most tokens that this server generates.
 
     Raises:
-        InvalidInputError: Two vectors are named, or a strength has none to act on.
+        InvalidInputError: Two vectors are named, a strength has none to act on, or a preference
+            nothing to choose from.
     """
     asked = chat.max_completion_tokens or chat.max_tokens
     return SteerRequest(
@@ -46,7 +47,8 @@ def sampling_fields(
         max_tokens_limit: The most tokens that this server generates.
 
     Raises:
-        InvalidInputError: Two vectors are named, or a strength has none to act on.
+        InvalidInputError: Two vectors are named, a strength has none to act on, or a preference
+            nothing to choose from.
     """
     extra = body.vlibrary
     if model.vector is not None and extra.vector is not None:
@@ -56,9 +58,14 @@ def sampling_fields(
         )
     if extra.strength != 1 and model.vector is None and extra.vector is None:
         raise InvalidInputError(STRENGTH_OF_NOTHING, details={"param": "vlibrary.strength"})
+    vector = extra.vector if model.vector is None else model.vector
+    if vector != AUTO and (extra.prefer is not None or not extra.only_ready):
+        raise InvalidInputError(NOT_RETRIEVED, details={"param": "vlibrary.prefer"})
     return {
         **_own_settings(body),
-        "vector": extra.vector if model.vector is None else model.vector,
+        "vector": vector,
+        "prefer": extra.prefer,
+        "only_ready": extra.only_ready,
         "strength": extra.strength,
         "demonstrations": extra.demonstrations,
         "baseline": extra.baseline,
