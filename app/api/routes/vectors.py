@@ -28,9 +28,9 @@ from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import set_alias
 from app.library.backbones import get_backbone
-from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors
 from app.library.evaluations import list_evaluations
+from app.library.exports import current_file, load_file
 from app.library.imports import import_vector
 from app.library.vectors import (
     delete_vector,
@@ -142,12 +142,16 @@ async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
     | {200: {"content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def get_file(ref: Ref, services: ServicesOf) -> Response:
-    """Sends the stored file; its SHA-256 is the ETag."""
+    """Sends the file with all that is known of it now; its SHA-256 is the ETag.
+
+    It is the stored file unless something was measured, or the state was changed, since then.
+    """
     async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
-        blob = await get_blob(session, record.id)
+        stored, measured = await load_file(session, record)
+    blob = await asyncio.to_thread(current_file, stored, record=record, measured=measured)
     headers = {
-        "etag": f'"{record.sha256}"',
+        "etag": f'"{await asyncio.to_thread(sha256_hex, blob)}"',
         "content-disposition": f'attachment; filename="{record.name}-{record.version}.safetensors"',
     }
     return Response(blob, media_type=OCTET_STREAM, headers=headers)

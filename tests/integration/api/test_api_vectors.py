@@ -33,6 +33,39 @@ class TestVectors:
         assert file.content == blob
         assert file.headers["etag"] == f'"{hashlib.sha256(blob).hexdigest()}"'
 
+    async def test_a_file_takes_what_was_measured_since_along(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        await http.post("/vectors?name=mine", content=blob, headers=OCTETS)
+        measured = {
+            "dataset": "parts",
+            "split": "test",
+            "scorer": "exact-answer",
+            "items": 40,
+            "accuracy": 0.9,
+            "low": 0.8,
+            "high": 0.95,
+            "zero_shot": 0.5,
+        }
+        await http.post("/vectors/mine/evaluations", json=measured)
+        await http.post("/vectors/mine/evaluations", json={**measured, "split": "later"})
+        await http.patch("/vectors/mine", json={"status": "unproven"})
+        file = await http.get("/vectors/mine/file")
+        assert file.headers["etag"] == f'"{hashlib.sha256(file.content).hexdigest()}"'
+        made = await http.post("/vectors?name=copy", content=file.content, headers=OCTETS)
+        assert made.status_code == 201
+        copy = (await http.get("/vectors/copy")).json()
+        assert [one["split"] for one in copy["evaluations"]] == ["later", "test"]
+        assert {one["accuracy"] for one in copy["evaluations"]} == {0.9}
+        assert (copy["status"], copy["shots"], copy["norms"]) == (
+            "unproven",
+            16,
+            (await http.get("/vectors/mine")).json()["norms"],
+        )
+        # Nothing is new in the copy, so it comes back as it was sent.
+        assert (await http.get("/vectors/copy/file")).content == file.content
+
     async def test_a_file_under_several_names_is_one_version_of_each(
         self, http: httpx.AsyncClient, worker: FakeWorker
     ) -> None:
