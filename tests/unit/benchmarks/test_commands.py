@@ -20,6 +20,7 @@ from benchmarks import (
     rest,
     retrieval,
     steering,
+    training,
 )
 from benchmarks.figures.adapters import adapter_figures
 from benchmarks.figures.cancelling import cancel_figures
@@ -42,6 +43,7 @@ CONDITIONS = {"script", "rows", "clock", "processor", "threads", "torch", "trans
 MODEL = {"model", "architecture", "parameters", "device", "dtype", "attention"}
 POCKET = ("--backbone", "pocket", "--json")
 COMMANDS: dict[str, Callable[..., None]] = {
+    "training": training.training,
     "prompts": prompts.prompts,
     "engine": engine.engine,
     "steering": steering.steering,

@@ -1,0 +1,120 @@
+"""Training as published trainers do it: every epoch anew, one query at a time, from pixels.
+
+The same queries, draws, losses and optimiser as ours, so that both end with the same vectors: only
+what is computed again, and how little at a time, differs.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import answer_token_ids, encode_prompts
+from app.method.steering.injection import inject
+from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.configuration import TrainingConfig
+from app.method.training.loop import rate_factor
+from app.method.training.losses import (
+    TeacherLogits,
+    mimicry_by_token,
+    supervision_by_token,
+    synergy,
+)
+from app.method.training.plan import Plan, epoch_batches
+from app.method.training.teacher import Lesson, answer_logits, lesson_prompt
+
+_BETAS: Final = (0.9, 0.99)
+_LEAST_NORM: Final = 1e-6
+_LEAST_PULL: Final = 1e-12
+
+
+def naive_vectors(
+    backbone: Backbone,
+    plan: Plan,
+    config: TrainingConfig,
+    *,
+    on_step: Callable[[int], None] = lambda _step: None,
+) -> InContextVectors:
+    """The vectors after all steps of the plan.
+
+    Args:
+        backbone: Stays frozen.
+        plan: Queries and draws; one set of vectors, nothing held out.
+        config: Settings; the teacher is followed in every lesson.
+        on_step: Called after each step with how many there were.
+    """
+    initial = InContextVectors.initial(
+        backbone.num_layers,
+        backbone.hidden_size,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    leaves = [getattr(initial, name).to(backbone.device).requires_grad_() for name in TENSOR_NAMES]
+    peaks = [config.vector_learning_rate, config.weight_learning_rate]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": leaves[:2], "lr": peaks[0]},
+            {"params": leaves[2:], "lr": peaks[1]},
+        ],
+        betas=_BETAS,
+        weight_decay=config.weight_decay,
+    )
+    lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
+    for step in range(plan.num_steps):
+        epoch, place = divmod(step, plan.steps_per_epoch)
+        batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
+        lessons = [plan.lessons[plan.draw(query, epoch=epoch)] for query in batches[place]]
+        gradients = _gradients(backbone, lessons, leaves, config=config)
+        _add_synergy(gradients, leaves, config)
+        length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        scale = (config.clip_norm / (length + _LEAST_NORM)).clamp_max(1.0)
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient * scale
+        factor = rate_factor(step, num_steps=plan.num_steps, warmup_fraction=config.warmup_fraction)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        optimizer.step()
+        on_step(step + 1)
+    found = {name: leaf.detach() for name, leaf in zip(TENSOR_NAMES, leaves, strict=True)}
+    return InContextVectors(**found)
+
+
+def _gradients(
+    backbone: Backbone, lessons: list[Lesson], leaves: list[Tensor], *, config: TrainingConfig
+) -> list[Tensor]:
+    """Of the mean loss over the answer tokens of these lessons, one lesson after the other."""
+    gradients = [torch.zeros_like(leaf) for leaf in leaves]
+    tokens = sum(len(answer_token_ids(backbone, lesson.query.answer)) for lesson in lessons)
+    for lesson in lessons:
+        answers = [lesson.query.answer]
+        taught = encode_prompts(
+            backbone, [lesson_prompt(backbone, lesson, config.instruction)], answers=answers
+        )
+        with torch.no_grad():
+            teacher = TeacherLogits.from_logits(
+                answer_logits(backbone, taught), temperature=config.temperature, top_k=0
+            )
+        alone = Lesson(query=lesson.query, context=())
+        asked = encode_prompts(
+            backbone, [lesson_prompt(backbone, alone, config.instruction)], answers=answers
+        )
+        vectors = InContextVectors(**dict(zip(TENSOR_NAMES, leaves, strict=True)))
+        with inject(backbone, vectors.shift()[None]):
+            logits = answer_logits(backbone, asked)
+        near = mimicry_by_token(logits, teacher, temperature=config.temperature).sum()
+        right = supervision_by_token(logits, asked.targets).sum()
+        loss = (config.mimicry_weight * near + config.supervision_weight * right) / tokens
+        for gradient, found in zip(gradients, torch.autograd.grad(loss, leaves), strict=True):
+            gradient.add_(found)
+    return gradients
+
+
+def _add_synergy(gradients: list[Tensor], leaves: list[Tensor], config: TrainingConfig) -> None:
+    loss = synergy(leaves[0], leaves[1], gamma=config.synergy_gamma)
+    pulls = torch.autograd.grad(loss, leaves[:2])
+    length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    pull = torch.cat([one.flatten() for one in pulls]).norm().clamp_min(_LEAST_PULL)
+    factor = (config.synergy_share * length / pull).clamp_max(config.synergy_weight)
+    for gradient, one in zip(gradients[:2], pulls, strict=True):
+        gradient.add_(one * factor)
