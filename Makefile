@@ -39,7 +39,8 @@ test: check ## Static checks, then all tests with coverage
 	$(BIN)/coverage report
 
 bench: $(STAMP) ## Measure the figures of docs/benchmarks
-	@for name in prompts training engine steering cold_vector rest overload retrieval memory; do \
+	@for name in prompts training engine steering cold_vector rest overload retrieval memory \
+	  beside_training; do \
 	  echo "bench $$name" >&2; $(BIN)/python -m benchmarks.$$name --json || exit 1; done
 	@# Last, because what it needs makes every start of a process slower.
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo]'

@@ -63,6 +63,7 @@ class DeviceThread:
         self._is_open = False
         self._turn_began = monotonic()
         self._seconds = {"serving": 0.0, "training": 0.0}
+        self._num_passes = 0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
     @property
@@ -83,6 +84,11 @@ class DeviceThread:
     def seconds_by_use(self) -> Mapping[str, float]:
         """Device time spent so far on steps of the engine, and on long work between its turns."""
         return dict(self._seconds)
+
+    @property
+    def num_passes(self) -> int:
+        """How often long work has handed the device over so far."""
+        return self._num_passes
 
     def start(self) -> None:
         """Take up work."""
@@ -184,6 +190,7 @@ class DeviceThread:
         """Serve as long as the share allows; at least one step, so that serving never stops."""
         worked = monotonic() - self._turn_began
         self._seconds["training"] += worked
+        self._num_passes += 1
         until = monotonic() + worked * (1 - self._training_share) / self._training_share
         with self._engine.serving():
             self._run_tasks(block=False)

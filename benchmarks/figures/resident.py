@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.cli.processes.ports import free_port
 from app.core.errors import InvalidInputError
@@ -20,6 +19,7 @@ from benchmarks.setting.service import (
     service_conditions,
     settings_for,
 )
+from benchmarks.setting.worker_metrics import WorkerMetrics
 
 HOST: Final = "127.0.0.1"
 TIMEOUT_SECONDS: Final = 300.0
@@ -48,7 +48,8 @@ def resident_figures(backbone: str, *, num_requests: int, max_tokens: int) -> di
             made = bodies(num_requests, max_tokens=max_tokens)
             for index in bar(num_requests, "P15"):
                 client.post(ROUTE, content=made[index], headers=JSON_HEADERS).raise_for_status()
-            resident = _resident_bytes(f"http://{HOST}:{port}", secret=secret)
+            with WorkerMetrics(f"http://{HOST}:{port}", secret=secret) as metrics:
+                resident = int(metrics.read()[RESIDENT])
             conditions = service_conditions(service, name=backbone)
     return {
         "P15": round(resident / weights, 3),
@@ -68,10 +69,3 @@ def weight_bytes(folder: Path) -> int:
     if not found:
         raise InvalidInputError(f"Wanted a folder with safetensors files, found {folder}")
     return found
-
-
-def _resident_bytes(url: str, *, secret: str) -> int:
-    headers = {"authorization": f"Bearer {secret}"}
-    response = httpx.get(f"{url}/metrics", headers=headers, trust_env=False).raise_for_status()
-    families = text_string_to_metric_families(response.text)
-    return next(int(one.samples[0].value) for one in families if one.name == RESIDENT)

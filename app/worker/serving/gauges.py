@@ -39,6 +39,13 @@ def register_worker_metrics(
     )
     register_callback(
         registry,
+        "vlibrary_training_passes",
+        "Passes of trainings, between which answers get their turns",
+        kind="counter",
+        read=lambda: device.num_passes,
+    )
+    register_callback(
+        registry,
         "vlibrary_vector_bank_slots",
         "Vectors that the device has room for",
         read=lambda: vector_cache.num_slots,

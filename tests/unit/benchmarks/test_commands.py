@@ -11,6 +11,7 @@ from app.core.errors import ConfigurationError, VLibraryError
 from app.core.vector_file import decode_vector_file
 from app.method.backbone.loading import Backbone
 from benchmarks import (
+    beside_training,
     cold_vector,
     engine,
     memory,
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "overload": overload.overload,
     "retrieval": retrieval.retrieval,
     "memory": memory.memory,
+    "beside_training": beside_training.beside_training,
 }
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError, VLibraryError
-from benchmarks.figures import coldness, crowding
+from benchmarks.figures import beside, coldness, crowding
 from benchmarks.figures.overhead import parts_of
 from benchmarks.harness import (
     interleave,
@@ -216,3 +216,11 @@ def test_a_response_that_is_an_answer_needs_its_timings() -> None:
     assert found.first_token_seconds == [1.5]
     assert not found.note(httpx.Response(429, headers={"retry-after": "2"}), seconds=0.1)
     assert (found.refusal_seconds, found.num_hints) == ([0.1], 1)
+
+
+def test_the_wait_beside_a_training_is_told_in_its_passes() -> None:
+    one = beside.Round(alone_ms=[10.0] * 20, beside_ms=[10.0] * 18 + [60.0] * 2, pass_ms=25.0)
+    other = beside.Round(alone_ms=[10.0] * 20, beside_ms=[20.0] * 20, pass_ms=10.0)
+    found = beside.figures_of([one, other, other])
+    assert (found["P14"], found["P14_rounds"]) == (1.0, [2.0, 1.0, 1.0])
+    assert found["P14_pass_mean_ms"] == 10.0

@@ -206,3 +206,4 @@ async def test_training_takes_its_part_of_the_devices_time(backbone: Backbone) -
     async with gated_worker(backbone) as worker:
         await worker.device.run_background(work)
         assert worker.device.seconds_by_use()["training"] >= 0.03
+        assert worker.device.num_passes == 3
