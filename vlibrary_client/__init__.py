@@ -54,6 +54,7 @@ from vlibrary_client.errors import (
     WaitTimeoutError,
     WorkerUnavailableError,
 )
+from vlibrary_client.in_process import AppliedShift, apply
 from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.outcomes import Batch, CombinedVector, Compared, Comparison, Outcome, Refusal
 from vlibrary_client.types import (
@@ -77,6 +78,7 @@ __all__ = [
     "Alias",
     "Answer",
     "AnswerStream",
+    "AppliedShift",
     "AppliedVector",
     "AsyncAnswerStream",
     "AsyncClient",
@@ -139,4 +141,5 @@ __all__ = [
     "VectorUse",
     "WaitTimeoutError",
     "WorkerUnavailableError",
+    "apply",
 ]

@@ -9,18 +9,17 @@ async with AsyncClient() as client:
 answer = await client.steer.generate("What colour?", images=["a.png"], vector="auto")
 """
 
-from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Self, Unpack
 
 import httpx
 
-from vlibrary_client import catalogue, queries, requests
+from vlibrary_client import queries, requests
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.arguments import SteerOptions
-from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.jobs import AsyncJob, Job
-from vlibrary_client.types import JobRecord, Page, Vector
+from vlibrary_client.types import JobRecord, Page
+from vlibrary_client.vectors import AsyncVectors, Vectors
 from vlibrary_client.wire.connection import Connection
 from vlibrary_client.wire.endpoints import awaitable, awaitable_as, blocking, blocking_as
 from vlibrary_client.wire.retrying import RetryPolicy
@@ -51,77 +50,6 @@ class AsyncDatasets:
     get = awaitable(requests.get_dataset)
     delete = awaitable(requests.delete_dataset)
     list = awaitable(requests.list_datasets)
-
-
-class Vectors:
-    """The library of vectors."""
-
-    def __init__(self, transport: SyncTransport) -> None:
-        self._transport = transport
-
-    get = blocking(requests.get_vector)
-    list = blocking(catalogue.list_vectors)
-    download = blocking(requests.download_vector)
-    upload = blocking(requests.upload_vector)
-    update = blocking(requests.update_vector)
-    delete = blocking(requests.delete_vector)
-    set_alias = blocking(requests.set_alias)
-    aliases = blocking(catalogue.list_aliases)
-    delete_alias = blocking(catalogue.delete_alias)
-    delete_many = blocking(catalogue.delete_vectors)
-    tag = blocking(catalogue.change_tags)
-    set_status = blocking(catalogue.change_status)
-    prune = blocking(catalogue.prune_versions)
-    compare = blocking(catalogue.compare_vectors)
-    combine = blocking(catalogue.combine_vectors)
-    add_evaluation = blocking(catalogue.add_evaluation)
-
-    def iterate(self, **filters: Unpack[VectorFilters]) -> Iterator[Vector]:
-        """Every vector that matches the filters, fetched page by page.
-
-        Raises:
-            VLibraryError: The server refuses, or cannot be reached.
-        """
-        page = self.list(**filters)
-        yield from page
-        while page.next_cursor is not None:
-            page = self.list(cursor=page.next_cursor, **filters)
-            yield from page
-
-
-class AsyncVectors:
-    """The library of vectors."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-    get = awaitable(requests.get_vector)
-    list = awaitable(catalogue.list_vectors)
-    download = awaitable(requests.download_vector)
-    upload = awaitable(requests.upload_vector)
-    update = awaitable(requests.update_vector)
-    delete = awaitable(requests.delete_vector)
-    set_alias = awaitable(requests.set_alias)
-    aliases = awaitable(catalogue.list_aliases)
-    delete_alias = awaitable(catalogue.delete_alias)
-    delete_many = awaitable(catalogue.delete_vectors)
-    tag = awaitable(catalogue.change_tags)
-    set_status = awaitable(catalogue.change_status)
-    prune = awaitable(catalogue.prune_versions)
-    compare = awaitable(catalogue.compare_vectors)
-    combine = awaitable(catalogue.combine_vectors)
-    add_evaluation = awaitable(catalogue.add_evaluation)
-
-    async def iterate(self, **filters: Unpack[VectorFilters]) -> AsyncIterator[Vector]:
-        """As `Vectors.iterate`."""
-        cursor: str | None = None
-        while True:
-            page = await self.list(cursor=cursor, **filters)
-            for vector in page:
-                yield vector
-            cursor = page.next_cursor
-            if cursor is None:
-                return
 
 
 class Steering:

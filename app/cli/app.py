@@ -17,6 +17,7 @@ from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
+from app.cli.library.sharing import export, import_, pull, push
 from app.cli.library.vectors import vectors
 from app.cli.migrate import migrate
 from app.cli.processes.serve import serve
@@ -35,6 +36,10 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "train": train,
     "evaluate": evaluate,
     "demo": demo,
+    "export": export,
+    "import": import_,
+    "push": push,
+    "pull": pull,
 }
 
 

@@ -27,14 +27,8 @@ from vlibrary_client import (
     VectorUse,
 )
 from vlibrary_client.arguments import VectorChoice
-from vlibrary_client.client import (
-    AsyncDatasets,
-    AsyncSteering,
-    AsyncVectors,
-    Datasets,
-    Steering,
-    Vectors,
-)
+from vlibrary_client.client import AsyncDatasets, AsyncSteering, Datasets, Steering
+from vlibrary_client.vectors import AsyncVectors, Vectors
 
 VECTORS_PAGE = {"items": [vector_json()], "next_cursor": None}
 RETRIEVAL = {

@@ -1,0 +1,146 @@
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from transformers import PreTrainedModel
+
+from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
+from app.method.steering.injection import inject
+from app.method.steering.vectors import InContextVectors
+from tests.fakes.families import tiny_inputs, tiny_model
+from tests.fakes.vectors import make_tensors
+from vlibrary_client import (
+    CorruptDataError,
+    IncompatibleBackboneError,
+    InvalidVectorFileError,
+    SteeringError,
+    UnsupportedBackboneError,
+    apply,
+)
+from vlibrary_client.sharing.folders import CONFIG_NAME, FILE_NAME
+
+# One of each way in which a layer joins its branches.
+LAYOUTS = ("idefics3", "gemma3", "mllama")
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(family: str) -> PreTrainedModel:
+    torch.set_num_threads(1)
+    return tiny_model(family)
+
+
+@pytest.fixture
+def small() -> PreTrainedModel:
+    return tiny_model("idefics3")
+
+
+def file_for(model: PreTrainedModel, *, seed: int = 0) -> bytes:
+    config = model.config.get_text_config()
+    tensors = make_tensors(
+        seed, num_layers=config.num_hidden_layers, hidden_size=config.hidden_size
+    )
+    return encode_vector_file(tensors, metadata={"method": "m2iv", "backbone": "a" * 64})
+
+
+def logits(model: PreTrainedModel, family: str) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(**tiny_inputs(family)).logits
+    return found
+
+
+def test_it_steers_exactly_as_the_service_does(model: PreTrainedModel, family: str) -> None:
+    content = file_for(model)
+    plain = logits(model, family)
+    shift = InContextVectors.from_tensors(decode_vector_file(content)[0]).shift(0.5)
+    with inject(model, shift[None]) as receipt:
+        wanted = logits(model, family)
+    receipt.verify()
+    with apply(model, content, strength=0.5) as applied:
+        found = logits(model, family)
+    assert applied.num_passes == 1
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(found, plain)
+    assert torch.equal(logits(model, family), plain)
+
+
+class TestSources:
+    def folder_for(self, model: PreTrainedModel, folder: Path, **config: object) -> Path:
+        content = file_for(model)
+        (folder / FILE_NAME).write_bytes(content)
+        facts = {
+            "format_version": 1,
+            "name": "gears",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "backbone": {"architecture": type(model).__name__},
+        }
+        (folder / CONFIG_NAME).write_text(json.dumps({**facts, **config}))
+        return folder
+
+    def test_folders_and_files_are_the_same_vector(
+        self, small: PreTrainedModel, tmp_path: Path
+    ) -> None:
+        folder = self.folder_for(small, tmp_path)
+        results = []
+        for source in (folder, str(folder), folder / FILE_NAME, file_for(small)):
+            with apply(small, source):
+                results.append(logits(small, "idefics3"))
+        assert all(torch.equal(result, results[0]) for result in results)
+
+    def test_what_does_not_fit_is_refused(self, small: PreTrainedModel, tmp_path: Path) -> None:
+        other = {"architecture": "OtherModel"}
+        with pytest.raises(IncompatibleBackboneError, match="OtherModel"):
+            apply(small, self.folder_for(small, tmp_path, backbone=other))
+        with pytest.raises(CorruptDataError):
+            apply(small, self.folder_for(small, tmp_path, sha256="0" * 64))
+        with pytest.raises(InvalidVectorFileError):
+            apply(small, tmp_path / "none")
+        with pytest.raises(InvalidVectorFileError):
+            apply(small, b"no file")
+        thin = make_tensors(num_layers=1, hidden_size=8)
+        metadata = {"method": "m2iv", "backbone": "a" * 64}
+        with pytest.raises(IncompatibleBackboneError, match="1 layers of width 8"):
+            apply(small, encode_vector_file(thin, metadata=metadata))
+        with pytest.raises(InvalidVectorFileError, match="finite"):
+            apply(small, file_for(small), strength=float("inf"))
+
+    def test_a_hook_that_is_lost_is_noticed(self, small: PreTrainedModel) -> None:
+        applied = apply(small, file_for(small))
+        applied._handles[2].remove()
+        logits(small, "idefics3")
+        applied.remove()
+        with pytest.raises(SteeringError):
+            applied.verify()
+        with apply(small, file_for(small)) as unused:
+            pass
+        assert unused.num_passes == 0
+
+    def test_a_model_of_unknown_layers_is_left_as_it_was(self) -> None:
+        model = tiny_model("idefics3")
+        plain = logits(model, "idefics3")
+        decoder: Any = model.get_submodule("model.text_model")
+        decoder.layers[-1].register_module("extra", torch.nn.Identity())
+        with pytest.raises(UnsupportedBackboneError, match="extra"):
+            apply(model, file_for(model))
+        assert torch.equal(logits(model, "idefics3"), plain)
+
+    def test_it_does_not_mind_what_is_no_vector(self, small: PreTrainedModel) -> None:
+        tensors = decode_vector_file(file_for(small))[0]
+        named = {name: torch.tensor(getattr(tensors, name)) for name in vars(tensors)}
+        assert isinstance(tensors, VectorTensors)
+        with pytest.raises(InvalidVectorFileError, match="wanted"):
+            apply(small, save({**named, "more": torch.zeros(1)}))
+        broken = {**named, "mlp_weights": named["mlp_weights"][:1].repeat(7)}
+        with pytest.raises(InvalidVectorFileError, match="fit"):
+            apply(small, save(broken))
+        broken = {**named, "mlp_weights": named["mlp_weights"] * float("nan")}
+        with pytest.raises(InvalidVectorFileError, match="finite"):
+            apply(small, save(broken))

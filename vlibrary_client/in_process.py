@@ -1,0 +1,214 @@
+"""A vector applied to a Hugging Face model of this process, without a server.
+
+Needs the extra `transformers`: `pip install 'vlibrary-client[transformers]'`. What a server checks
+and this cannot is the backbone's fingerprint, which takes its weights and its processor: here the
+architecture, the number of layers and the width must fit.
+
+Source: M2IV, arXiv 2504.04633, section 3.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from vlibrary_client.errors import (
+    ConfigurationError,
+    IncompatibleBackboneError,
+    InvalidVectorFileError,
+    SteeringError,
+    UnsupportedBackboneError,
+)
+from vlibrary_client.sharing.folders import FILE_NAME, read_folder
+
+_TENSORS = {"attention_vectors", "attention_weights", "mlp_vectors", "mlp_weights"}
+_PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
+_PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
+_NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+_GATED = _PRE_NORMS | {"cross_attn", "mlp"}
+
+
+class AppliedShift:
+    """Hooks that add a vector to every decoder layer, at every token, until they are removed.
+
+    As a context manager it removes them at the end, and raises `SteeringError` when a pass of the
+    model left a site as it was.
+    """
+
+    def __init__(self, model: Any, shift: Any) -> None:  # noqa: ANN401 - torch is an extra
+        self._shift = shift
+        self._hits: set[tuple[int, int]] = set()
+        self._is_complete = True
+        self._num_passes = 0
+        decoder = model.get_decoder()
+        self._handles = [decoder.register_forward_hook(self._count)]
+        try:
+            for index, layer in enumerate(decoder.layers):
+                self._install(index, layer)
+        except UnsupportedBackboneError:
+            self.remove()
+            raise
+
+    def __enter__(self) -> Self:
+        """Returns the handle itself."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Takes the hooks off, and checks what they did unless something else went wrong."""
+        self.remove()
+        if kind is None:
+            self.verify()
+
+    def remove(self) -> None:
+        """Takes the hooks off; the model is as it was before them."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def verify(self) -> None:
+        """Returns when every pass so far was shifted at every site.
+
+        Raises:
+            SteeringError: One was not.
+        """
+        if not self._is_complete:
+            raise SteeringError("the vector was not applied in full: a pass left sites out")
+
+    @property
+    def num_passes(self) -> int:
+        """Passes through the decoder since the vector was applied."""
+        return self._num_passes
+
+    def _count(self, *_call: object) -> None:
+        self._num_passes += 1
+        self._is_complete &= len(self._hits) == 2 * len(self._shift)
+        self._hits.clear()
+
+    def _install(self, index: int, layer: Any) -> None:  # noqa: ANN401 - a module
+        children = {name for name, _ in layer.named_children()}
+        after: Callable[[int], Any] = lambda branch: partial(  # noqa: E731 - one line, twice
+            self._after, site=(index, branch)
+        )
+        if children == _PLAIN:
+            self._handles.append(layer.self_attn.register_forward_hook(after(0)))
+            self._handles.append(layer.mlp.register_forward_hook(after(1)))
+        elif children == _NORMED:
+            self._handles.append(layer.post_attention_layernorm.register_forward_hook(after(0)))
+            self._handles.append(layer.post_feedforward_layernorm.register_forward_hook(after(1)))
+        elif children == _GATED:
+            # A gate may be zero, so what is added before it could vanish: the input of the second
+            # norm and the layer's output are the two points behind the gates.
+            norm = layer.post_attention_layernorm
+            before = partial(self._before_norm, site=(index, 0))
+            self._handles.append(norm.register_forward_pre_hook(before))
+            self._handles.append(
+                layer.register_forward_hook(partial(self._after_gated, index=index))
+            )
+        else:
+            raise UnsupportedBackboneError(
+                f"cannot steer a layer made of {', '.join(sorted(children))}: wanted the parts of "
+                f"a known decoder layer, such as {', '.join(sorted(_PLAIN))}"
+            )
+
+    def _after(self, _module: object, _inputs: object, output: Any, *, site: Any) -> Any:  # noqa: ANN401
+        if isinstance(output, tuple):
+            return (self._shifted(output[0], site), *output[1:])
+        return self._shifted(output, site)
+
+    def _before_norm(self, _module: object, inputs: Any, *, site: Any) -> Any:  # noqa: ANN401
+        return (self._shifted(inputs[0], site), *inputs[1:])
+
+    def _after_gated(self, _module: object, _inputs: object, output: Any, *, index: int) -> Any:  # noqa: ANN401
+        # The layer kept its residual from before the second norm, so both shifts are due here.
+        return self._shifted(self._shifted(output, (index, 1)), (index, 0))
+
+    def _shifted(self, hidden: Any, site: tuple[int, int]) -> Any:  # noqa: ANN401 - tensors
+        self._hits.add(site)
+        layer, branch = site
+        return hidden + self._shift[layer, branch].to(hidden.device, hidden.dtype)
+
+
+def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> AppliedShift:  # noqa: ANN401
+    """Steers a Hugging Face vision-language model from now on, whatever it is asked.
+
+        with apply(model, "gears/"):
+            model.generate(**inputs)
+
+    Args:
+        model: A `PreTrainedModel` whose decoder has layers of a known kind.
+        vector: A folder as `client.vectors.export` writes it, a vector file, or its bytes.
+        strength: Factor over the whole; a negative one steers away.
+
+    Returns:
+        The handle that takes the vector off again; a context manager as well.
+
+    Raises:
+        ConfigurationError: torch or safetensors is missing.
+        InvalidVectorFileError: It is no vector.
+        CorruptDataError: The file is not the one that the folder names.
+        IncompatibleBackboneError: It was made for a backbone of other sizes.
+        UnsupportedBackboneError: The model's layers are of no known kind.
+    """
+    if not math.isfinite(strength):
+        raise InvalidVectorFileError(f"wanted a finite strength, found {strength}")
+    content, architecture = _read(vector)
+    shift = _shift_of(content) * strength
+    if architecture not in {None, type(model).__name__}:
+        raise IncompatibleBackboneError(
+            f"wanted {architecture}, found {type(model).__name__}",
+            details={"wanted": architecture, "found": type(model).__name__},
+        )
+    config = model.config.get_text_config()
+    wanted, found = tuple(shift.shape), (config.num_hidden_layers, 2, config.hidden_size)
+    if wanted != found:
+        raise IncompatibleBackboneError(
+            f"wanted {wanted[0]} layers of width {wanted[2]}, found {found[0]} of {found[2]}",
+            details={"wanted": list(wanted), "found": list(found)},
+        )
+    if getattr(config, "residual_multiplier", 1.0) != 1.0:
+        raise UnsupportedBackboneError("cannot steer a model that scales what its layers add")
+    return AppliedShift(model, shift)
+
+
+def _read(vector: str | Path | bytes) -> tuple[bytes, str | None]:
+    """The file's bytes, and the architecture where a folder tells it."""
+    if isinstance(vector, bytes):
+        return vector, None
+    path = Path(vector)
+    if path.is_dir():
+        folder = read_folder(path)
+        backbone = folder.config.get("backbone")
+        return folder.content, backbone.get("architecture") if isinstance(backbone, dict) else None
+    try:
+        return path.read_bytes(), None
+    except OSError:
+        raise InvalidVectorFileError(
+            f"{path}: wanted a folder with {FILE_NAME}, or a vector file, found none"
+        ) from None
+
+
+def _shift_of(content: bytes) -> Any:  # noqa: ANN401 - `[layers, 2, hidden]`, torch is an extra
+    try:
+        import safetensors.torch  # noqa: PLC0415 - an extra
+        import torch  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError(
+            "to apply a vector here, pip install 'vlibrary-client[transformers]'"
+        ) from None
+    try:
+        tensors = safetensors.torch.load(content)
+    except safetensors.SafetensorError:
+        raise InvalidVectorFileError("no vector file: safetensors cannot read it") from None
+    if set(tensors) != _TENSORS:
+        raise InvalidVectorFileError(f"no vector file: wanted {', '.join(sorted(_TENSORS))}")
+    try:
+        branches = [
+            tensors[f"{branch}_weights"].float()[:, None] * tensors[f"{branch}_vectors"].float()
+            for branch in ("attention", "mlp")
+        ]
+        shift = torch.stack(branches, dim=1)
+    except (IndexError, RuntimeError):
+        raise InvalidVectorFileError("no vector file: its tensors do not fit each other") from None
+    if shift.ndim != 3 or not torch.isfinite(shift).all():  # noqa: PLR2004 - layers, branches, width
+        raise InvalidVectorFileError("no vector file: it has values that are not finite")
+    return shift
