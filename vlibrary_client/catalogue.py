@@ -3,7 +3,7 @@
 The methods of the sync and the async client are made of these functions, documentation included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
@@ -142,7 +142,7 @@ def compare_vectors(vectors: Sequence[VectorRef]) -> Call[Compared]:
 
 def combine_vectors(
     name: str,
-    parts: Mapping[VectorRef, float] | Sequence[VectorRef],
+    parts: Mapping[str, float] | Mapping[VectorRef, float] | Sequence[VectorRef],
     *,
     description: str = "",
     tags: Sequence[str] = (),
@@ -162,10 +162,11 @@ def combine_vectors(
         IncompatibleBackboneError: The parts were made for different backbones.
         InvalidInputError: There are too few or too many, one is given twice, or they cancel.
     """
+    weighted: Iterable[tuple[VectorRef, float]]
     if isinstance(parts, Mapping):
-        weights = dict(parts)
+        weighted = tuple(parts.items())
     else:
-        weights = dict.fromkeys(parts, 1 / max(1, len(parts)))
+        weighted = tuple((ref, 1 / len(parts)) for ref in parts)
     return Call(
         method="POST",
         path="/vectors/combine",
@@ -174,8 +175,7 @@ def combine_vectors(
         body={
             "name": name,
             "parts": [
-                {"vector": vector_text(ref), "weight": float(weight)}
-                for ref, weight in weights.items()
+                {"vector": vector_text(ref), "weight": float(weight)} for ref, weight in weighted
             ],
             "description": description,
             "tags": list(tags),

@@ -18,6 +18,7 @@ from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
 from app.cli.library.sharing import export, import_, pull, push
+from app.cli.library.sync import sync
 from app.cli.library.vectors import vectors
 from app.cli.migrate import migrate
 from app.cli.processes.serve import serve
@@ -40,6 +41,7 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "import": import_,
     "push": push,
     "pull": pull,
+    "sync": sync,
 }
 
 

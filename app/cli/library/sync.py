@@ -1,0 +1,56 @@
+"""`vlibrary sync`: make a server's library hold what a file declares."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app.cli.library.server import AsJson, Key, Url, connected, print_json
+from app.core.errors import InvalidInputError
+
+# A client without a key would take the one of the environment, which is this library's.
+NO_KEY = "none"
+
+
+def sync(
+    declaration: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="YAML or JSON; see docs/library.md.")
+    ],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
+    ] = False,
+    from_key: Annotated[
+        str | None, typer.Option(help="A key of the other libraries that vectors come from.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the library hold what a file declares; nothing is deleted, and again changes nothing."""
+    import yaml
+
+    from vlibrary_client import Client
+    from vlibrary_client.sharing.declarations import read_declaration
+    from vlibrary_client.sharing.declarations import sync as bring
+
+    try:
+        value = yaml.safe_load(declaration.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"{declaration} cannot be read: {reason}") from None
+    with connected(url, key) as client, Console(stderr=True).status("syncing"):
+        done = bring(
+            client,
+            read_declaration(value),
+            folder=declaration.parent,
+            dry_run=dry_run,
+            other=lambda address: Client(address, api_key=from_key or NO_KEY),
+        )
+    if as_json:
+        print_json({"items": done})
+    for item in () if as_json else done:
+        print(f"{item.name}: {item.error or ', '.join(item.changes) or 'as declared'}")
+    if any(item.error for item in done):
+        raise typer.Exit(1)
