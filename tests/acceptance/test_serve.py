@@ -52,6 +52,35 @@ def _ask(client: Client, vector: str | None) -> tuple[str, str | None]:
     return answer.text, answer.baseline.text
 
 
+def _goes_out_and_comes_back(client: Client) -> None:
+    """A vector that left as a file and came back under another name is found and steers."""
+    original = client.vectors.get("colours@1")
+    question, image = tiny_examples(24)[0].question, _file(tiny_examples(24)[0])
+    known = client.steer.generate(question, images=[image], vector=original, max_tokens=8)
+    blob = client.vectors.download(original)
+    client.vectors.delete(original)
+    gone = client.retrieve(image=image, text=question, only_ready=False)
+    assert (gone.abstained, gone.matches) == (True, ())
+    made = client.vectors.upload(blob, name="returned")
+    assert made.notes == ()
+    told = client.vectors.get("returned")
+    assert told.status == original.status
+    assert [one.accuracy for one in told.evaluations] == [
+        one.accuracy for one in original.evaluations
+    ]
+    found = client.retrieve(image=image, text=question, only_ready=False)
+    assert not found.abstained
+    assert [match.vector.ref for match in found.matches] == ["returned@1"]
+    steered = client.steer.generate(
+        question, images=[image], vector="auto", only_ready=False, max_tokens=8
+    )
+    assert [use.sha256 for use in steered.applied] == [original.sha256]
+    assert steered.receipt.sites_hit == steered.receipt.sites_expected > 0
+    assert steered.text == known.text
+    client.vectors.delete("returned@1")
+    client.vectors.upload(blob, name="colours")
+
+
 def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Installation) -> None:
     client = installation.start()
     with client:
@@ -66,6 +95,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
             image=_file(tiny_examples(2)[0]), text="which colour is it?", only_ready=False
         )
         assert found.matches
+        _goes_out_and_comes_back(client)
         busy = installation.command("serve")
         assert busy.returncode == 1
         assert f"cannot listen on 127.0.0.1:{installation.port}" in busy.stderr
@@ -80,7 +110,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
 
     with installation.start() as client:
         assert {one.sha256 for one in client.vectors.list().items} == before
-        assert _ask(client, "colours@1") == answers
+        assert _ask(client, "colours") == answers
         family = descendants(installation.pid)
     installation.signal(signal.SIGINT)
     assert installation.wait() == 0
