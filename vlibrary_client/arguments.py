@@ -8,7 +8,7 @@ from uuid import UUID
 from vlibrary_client.images import ImageSource
 from vlibrary_client.types import Dataset, VectorName
 
-Selection: TypeAlias = Literal["random", "nearest"]
+Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
 DatasetRef: TypeAlias = str | UUID | Dataset
 
@@ -28,7 +28,8 @@ class VectorUse:
 class Demonstrations:
     """Items of a stored data set to put before the question instead of, or with, a vector.
 
-    `dataset` is its id, its name, or the `Dataset` itself.
+    `dataset` is its id, its name, or the `Dataset` itself. `selection` takes random items, the
+    nearest in picture and question, or balanced ones: of as many different answers as possible.
     """
 
     dataset: DatasetRef

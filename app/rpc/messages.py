@@ -80,7 +80,7 @@ class DemonstrationsUse(Message):
     dataset_id: UUID
     storage_key: str = Field(min_length=1, max_length=512)
     shots: int = Field(ge=1, le=64)
-    selection: Literal["random", "nearest"] = "random"
+    selection: Literal["random", "nearest", "balanced"] = "random"
     seed: Seed = 0
     split: str | None = Field(default=None, max_length=500)
 

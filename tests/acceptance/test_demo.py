@@ -22,7 +22,7 @@ def test_the_demo_trains_finds_steers_and_leaves_nothing_running(tmp_path: Path)
     assert 0.8 <= found["retrieved_share"] <= 1
     assert found["abstained_on_unrelated"] is True
     assert found["prompt_tokens"]["icl"] > 8 * found["prompt_tokens"]["m2iv"]
-    for name in ("zero_shot", "icl", "knn_icl", "m2iv"):
+    for name in ("zero_shot", "nearest_copy", "icl", "icl_balanced", "knn_icl", "m2iv"):
         assert 0 <= found[name]["low"] <= found[name]["accuracy"] <= found[name]["high"] <= 1
     assert len(found["vector_sha256"]) == 64
     wait_until(lambda: not processes_about(data_dir))

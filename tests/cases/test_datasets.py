@@ -100,7 +100,7 @@ def test_rows_without_a_picture_are_counted_or_taken_as_text(http: httpx.Client)
     assert (made["num_items"], made["report"]["num_text_only"]) == (30, 6)
     job = trained(http, made["id"])
     assert job["state"] == "succeeded", job
-    for selection in ("random", "nearest"):
+    for selection in ("random", "nearest", "balanced"):
         assert shown(http, made["name"], shots=20, selection=selection).status_code == 200
 
 

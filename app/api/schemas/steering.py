@@ -50,7 +50,13 @@ class DemonstrationsChoice(RequestBody):
 
     dataset: Reference
     shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
-    selection: Literal["random", "nearest"] = "random"
+    selection: Annotated[
+        Literal["random", "nearest", "balanced"],
+        Field(
+            description="`nearest` in picture and question, the nearest last; `balanced`: of as "
+            "many different answers as possible."
+        ),
+    ] = "random"
     seed: Seed = 0
     split: SplitName | None = None
 

@@ -101,10 +101,10 @@ def run_demo(client: "Client", *, num_items: int, num_questions: int) -> dict[st
     job = train(client, dataset)
     vector = client.vectors.get(job.vector or NAME)
     found = retrieval_facts(client, job, asked[:NUM_RETRIEVED])
-    print(f"Asking {len(asked)} test questions four ways ...")
+    print(f"Asking {len(asked)} test questions five ways ...")
     return {
         "questions": len(asked),
-        **compare(client, asked, dataset=dataset, vector=vector, shots=SHOTS),
+        **compare(client, asked, training=training, dataset=dataset, vector=vector, shots=SHOTS),
         "icl_shots": SHOTS,
         "train_seconds": round(job.seconds or 0.0, 1),
         "training_items": len(training),

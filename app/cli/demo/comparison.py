@@ -1,4 +1,4 @@
-"""The demo's comparison: the same questions asked four ways through the service."""
+"""The demo's comparison: the same questions asked five ways through the service, and copied."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from app.method.backbone.examples import Example
     from vlibrary_client import Answer, Client, Dataset, Vector
 
-CONDITIONS: Final = ("zero_shot", "icl", "knn_icl", "m2iv")
+CONDITIONS: Final = ("zero_shot", "icl", "icl_balanced", "knn_icl", "m2iv")
+COPY: Final = "nearest_copy"
+BALANCED_SHOTS: Final = 8
+_SHOWN: Final = ("zero_shot", "icl", "knn_icl", "m2iv")
 # As many as the worker takes into one batch, for every condition alike.
 _CONCURRENT: Final = 16
 _MAX_TOKENS: Final = 12
@@ -23,32 +26,35 @@ def compare(
     client: "Client",
     asked: "Sequence[Example]",
     *,
+    training: "Sequence[Example]",
     dataset: "Dataset",
     vector: "Vector",
     shots: int,
 ) -> dict[str, Any]:
-    """Accuracy, prompt tokens and milliseconds a question under each condition.
+    """Accuracy, labels, prompt tokens and milliseconds a question under each condition.
 
     Args:
         client: Of the service.
         asked: The questions.
-        dataset: Where demonstrations come from.
+        training: The labelled items.
+        dataset: The same as the service has them, where demonstrations come from.
         vector: What steers.
         shots: Demonstrations before a question.
     """
     from vlibrary_client import Demonstrations
 
-    def demonstrated(selection: Any) -> Callable[[int], dict[str, Any]]:  # noqa: ANN401
+    def demonstrated(selection: Any, count: int) -> Callable[[int], dict[str, Any]]:  # noqa: ANN401
         return lambda place: {
             "demonstrations": Demonstrations(
-                dataset=dataset, shots=shots, selection=selection, seed=place
+                dataset=dataset, shots=count, selection=selection, seed=place
             )
         }
 
     options: dict[str, Callable[[int], dict[str, Any]]] = {
         "zero_shot": lambda _: {},
-        "icl": demonstrated("random"),
-        "knn_icl": demonstrated("nearest"),
+        "icl": demonstrated("random", shots),
+        "icl_balanced": demonstrated("balanced", BALANCED_SHOTS),
+        "knn_icl": demonstrated("nearest", shots),
         "m2iv": lambda _: {"vector": vector},
     }
     answers: dict[str, list[Answer]] = {}
@@ -63,8 +69,17 @@ def compare(
         speed[name] = round(1000 * (time.perf_counter() - started) / len(asked), 2)
         tokens[name] = sum(answer.usage.prompt_tokens for answer in answers[name]) / len(asked)
         facts[name] = _accuracy(answers[name], asked)
+    facts[COPY], tokens[COPY] = _copied(training, asked), 0.0
     return {
         **facts,
+        "labels": {
+            "zero_shot": 0,
+            COPY: len(training),
+            "icl": shots,
+            "icl_balanced": BALANCED_SHOTS,
+            "knn_icl": len(training),
+            "m2iv": len(training),
+        },
         "ms_per_query": speed,
         "prompt_tokens": tokens,
         "side_by_side": _side_by_side(asked, answers),
@@ -107,6 +122,19 @@ def _accuracy(answers: "Sequence[Answer]", asked: "Sequence[Example]") -> dict[s
     return {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
 
 
+def _copied(training: "Sequence[Example]", asked: "Sequence[Example]") -> dict[str, float]:
+    """What the answers of the items nearest in picture and question are worth, asked of nobody."""
+    from app.method.backbone.loading import load_backbone
+    from app.method.evaluation.conditions import nearest_copy
+    from app.method.evaluation.runner import evaluate
+
+    print("Copying the answer of the nearest training item ...")
+    report = evaluate(
+        load_backbone("pocket", device="cpu"), asked, condition=nearest_copy(training)
+    )
+    return {"accuracy": report.accuracy, "low": report.low, "high": report.high}
+
+
 def _side_by_side(
     asked: "Sequence[Example]", answers: "dict[str, list[Answer]]"
 ) -> list[dict[str, str]]:
@@ -115,9 +143,9 @@ def _side_by_side(
         {
             "question": example.question,
             "answer": example.answer,
-            **{name: answers[name][place].text.strip() for name in CONDITIONS},
+            **{name: answers[name][place].text.strip() for name in _SHOWN},
         }
         for place, example in enumerate(asked)
     ]
-    telling = [row for row in rows if len({row[name].lower() for name in CONDITIONS}) > 1]
+    telling = [row for row in rows if len({row[name].lower() for name in _SHOWN}) > 1]
     return (telling or rows)[:_SIDE_BY_SIDE]

@@ -1,15 +1,18 @@
 """What the demo shows at its end: a table, three answers side by side, a plot, a JSON file."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-TITLES: Final = {
+TITLES: Final[dict[str, str]] = {
     "zero_shot": "zero-shot",
+    "nearest_copy": "nearest item's answer",
     "icl": "{shots}-shot ICL",
+    "icl_balanced": "8-shot balanced ICL",
     "knn_icl": "{shots}-shot kNN-ICL",
     "m2iv": "M2IV",
 }
@@ -33,27 +36,31 @@ def titles(result: dict[str, Any]) -> dict[str, str]:
 
 def _comparison(result: dict[str, Any]) -> Table:
     table = Table(title=f"easy-VQA, {result['questions']} test questions, exact match")
-    table.add_column("")
-    for heading in ("accuracy", "95 % interval", "prompt tokens", "ms / question"):
+    table.add_column("", no_wrap=True)
+    for heading in ("accuracy", "95 % interval", "labels", "prompt tokens", "ms / question"):
         table.add_column(heading, justify="right")
     for name, title in titles(result).items():
-        facts = result[name]
+        facts, speed = result[name], result["ms_per_query"]
         table.add_row(
             title,
             f"{facts['accuracy']:.1%}",
             f"{facts['low']:.1%} - {facts['high']:.1%}",
+            str(result["labels"][name]),
             f"{result['prompt_tokens'][name]:.0f}",
-            f"{result['ms_per_query'][name]:.1f}",
+            # Nobody is asked for what is copied.
+            f"{speed[name]:.1f}" if name in speed else "-",
         )
     return table
 
 
 def _answers(result: dict[str, Any]) -> Table:
     table = Table(title="Side by side")
-    for heading in ("question", "right", *titles(result).values()):
+    rows = result["side_by_side"]
+    shown = {name: title for name, title in titles(result).items() if name in rows[0]}
+    for heading in ("question", "right", *shown.values()):
         table.add_column(heading)
-    for row in result["side_by_side"]:
-        table.add_row(row["question"], row["answer"], *(row[name] for name in TITLES))
+    for row in rows:
+        table.add_row(row["question"], row["answer"], *(row[name] for name in shown))
     return table
 
 
@@ -61,15 +68,16 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     names = list(TITLES)
     heights = [100 * result[name]["accuracy"] for name in names]
     below = [100 * (result[name]["accuracy"] - result[name]["low"]) for name in names]
     above = [100 * (result[name]["high"] - result[name]["accuracy"]) for name in names]
-    colors = ["#9aa5b1", "#7ca9d6", "#4f86c6", "#d9822b"]
-    axes.bar(list(titles(result).values()), heights, yerr=[below, above], capsize=5, color=colors)
+    colors = ["#9aa5b1", "#c3b091", "#7ca9d6", "#6c9bd0", "#4f86c6", "#d9822b"]
+    labels = [textwrap.fill(title, 14) for title in titles(result).values()]
+    axes.bar(labels, heights, yerr=[below, above], capsize=5, color=colors)
     axes.set_ylabel("accuracy (%), with 95 % interval")
     axes.set_ylim(0, 100)
     axes.set_title(f"easy-VQA, {result['questions']} test questions, pocket LVLM")

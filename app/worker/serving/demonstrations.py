@@ -24,7 +24,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.pictures import shown_digest
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import nearest_context
+from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.evaluation.tasks.loading import load_examples
 from app.rpc.messages import DemonstrationsUse
 from app.worker.device import DeviceThread
@@ -101,6 +101,11 @@ class DatasetPools:
         if use.selection == "random":
             generator = generator_for(use.seed, "demonstrations")
             chosen = tuple(generator.choice(len(usable), size=use.shots, replace=False).tolist())
+        elif use.selection == "balanced":
+            answers = [pool.examples[place].answer for place in usable]
+            chosen = await asyncio.to_thread(
+                balanced_context, answers, shots=use.shots, query=0, seed=use.seed
+            )
         else:
             similarities = await self._similarities(pool, question=question, images=images)
             chosen = nearest_context(similarities[usable], shots=use.shots)

@@ -113,15 +113,17 @@ def test_every_command_explains_itself() -> None:
 def test_the_report_prints_and_saves_what_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("zero_shot", "icl", "knn_icl", "m2iv")
-    accuracy = dict(zip(names, (0.5, 0.6, 0.61, 0.9), strict=True))
+    names = ("zero_shot", "nearest_copy", "icl", "icl_balanced", "knn_icl", "m2iv")
+    accuracy = dict(zip(names, (0.5, 0.3, 0.6, 0.62, 0.61, 0.9), strict=True))
+    asked = [name for name in names if name != "nearest_copy"]
     result = {
         "questions": 10,
         **{name: {"accuracy": accuracy[name], "low": 0.1, "high": 0.95} for name in names},
         "icl_shots": 16,
-        "ms_per_query": dict.fromkeys(names, 2.0),
+        "ms_per_query": dict.fromkeys(asked, 2.0),
+        "labels": dict.fromkeys(names, 3000),
         "prompt_tokens": dict.fromkeys(names, 17.0),
-        "side_by_side": [{"question": "q?", "answer": "a", **dict.fromkeys(names, "b")}],
+        "side_by_side": [{"question": "q?", "answer": "a", **dict.fromkeys(asked, "b")}],
     }
     write_report(result, tmp_path)
     assert json.loads((tmp_path / "demo.json").read_text()) == result
@@ -129,3 +131,6 @@ def test_the_report_prints_and_saves_what_was_measured(
     printed = capsys.readouterr().out
     assert "16-shot ICL" in printed
     assert "90.0%" in printed
+    assert "8-shot balanced ICL" in printed
+    assert "nearest item's answer" in printed
+    assert "3000" in printed

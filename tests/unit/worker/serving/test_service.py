@@ -156,6 +156,19 @@ async def test_nearest_demonstrations_are_the_most_similar_ones_nearest_last(
     assert [one.answer for one in chosen] == [examples[index].answer for index in order]
 
 
+async def test_balanced_demonstrations_have_as_many_answers_as_possible(parts: Parts) -> None:
+    answers = {example.answer for example in tiny_examples(12)}
+    shots = len(answers)
+    use = request_of(
+        demonstrations={**DATASET, "shots": shots, "selection": "balanced", "seed": 3}
+    ).demonstrations
+    assert use is not None
+    chosen = await parts.pools.choose(use, question="which?", images=[])
+    assert {one.answer for one in chosen} == answers
+    again = await parts.pools.choose(use, question="which?", images=[])
+    assert [one.id for one in again] == [one.id for one in chosen]
+
+
 async def test_the_picture_that_is_asked_about_is_not_among_the_demonstrations(
     parts: Parts,
 ) -> None:
