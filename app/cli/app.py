@@ -22,7 +22,7 @@ from app.cli.library.sync import sync
 from app.cli.library.vectors import vectors
 from app.cli.migrate import migrate
 from app.cli.processes.serve import serve
-from app.cli.train import train
+from app.cli.train import settings_help, train
 from app.cli.worker import worker
 from app.core.errors import VLibraryError
 from app.core.version import software_version
@@ -71,8 +71,9 @@ def build() -> typer.Typer:
     ) -> None:
         pass
 
+    epilogs = {"train": settings_help()}
     for name, command in COMMANDS.items():
-        cli.command(name)(command)
+        cli.command(name, epilog=epilogs.get(name))(command)
     cli.add_typer(keys)
     cli.add_typer(datasets)
     cli.add_typer(vectors)

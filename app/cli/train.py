@@ -1,6 +1,7 @@
 """`vlibrary train`: train an M2IV on a local data set, without a server."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,31 @@ from rich.console import Console
 
 from app.cli.local_datasets import load_local, read_map
 from app.core.errors import InvalidInputError
+from app.method.training.configuration import TrainingSettings
 
 if TYPE_CHECKING:
     from app.method.training.distillation import TrainingResult
+
+
+def settings_help() -> str:
+    """A paragraph for each setting of a training: what it may be, its default, what it means."""
+    described = TrainingSettings.model_json_schema()["properties"]
+    lines = [
+        f"{name} ({_bounds(field)}; {json.dumps(field['default'])}): "
+        + " ".join(field["description"].split())
+        for name, field in described.items()
+        if name != "seed"
+    ]
+    return "\n\n".join(["Settings, with what they may be and their defaults:", *lines])
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    kind: Mapping[str, Any] = field.get("anyOf", [field])[0]
+    if "enum" in kind:
+        return " or ".join(kind["enum"])
+    if "maximum" in kind:
+        return f"{kind['minimum']:,} to {kind['maximum']:,}"
+    return "text" if "maxLength" in kind else "true or false"
 
 
 def train(
@@ -41,7 +64,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A further setting, such as max_steps=200; may be repeated."),
+        typer.Option("--set", help="A setting below as name=value; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     checkpoint: Annotated[

@@ -1,7 +1,7 @@
 """Routes of training jobs."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -13,12 +13,10 @@ from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
 from app.api.schemas.training import JobBody, State, TrainRequest
-from app.core.errors import InvalidInputError
 from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.records import JobRecord
-from app.method.training.configuration import TrainingConfig
 
 MAX_SEQUENCE = 2**63 - 1
 
@@ -52,7 +50,7 @@ async def start(
     idempotency_key: IdempotencyKey = None,
 ) -> JobBody:
     """Queues the training of the next version of a name."""
-    config = checked_config(body)
+    config = {**body.config.model_dump(exclude_unset=True), "shots": body.shots}
     async with services.sessions.begin() as session:
         dataset = await get_dataset(session, body.dataset)
         split = choose_split(dataset.splits, body.split)
@@ -67,19 +65,6 @@ async def start(
         )
     response.headers["location"] = f"/train/{record.id}"
     return JobBody.of(record)
-
-
-def checked_config(body: TrainRequest) -> dict[str, Any]:
-    """The settings that the caller changes, after a look at the whole configuration.
-
-    Raises:
-        InvalidInputError: A setting is unknown or out of its range.
-    """
-    if "shots" in body.config:
-        raise InvalidInputError("shots stands beside config, not in it")
-    config = {**body.config, "shots": body.shots}
-    TrainingConfig.from_dict(config)
-    return config
 
 
 @router.get("/train", responses=problems())

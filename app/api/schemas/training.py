@@ -4,26 +4,16 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
 from app.api.schemas.vectors import Status
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord
+from app.method.training.configuration import TrainingSettings
 
 State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-MAX_CONFIG_NUMBER = 2**53
-
-ConfigNumber: TypeAlias = Annotated[
-    float, Field(ge=-MAX_CONFIG_NUMBER, le=MAX_CONFIG_NUMBER, allow_inf_nan=False, strict=True)
-]
-ConfigCount: TypeAlias = Annotated[
-    int, Field(ge=-MAX_CONFIG_NUMBER, le=MAX_CONFIG_NUMBER, strict=True)
-]
-ConfigText: TypeAlias = Annotated[str, StringConstraints(max_length=4_000)]
-ConfigFlag: TypeAlias = Annotated[bool, Field(strict=True)]
-ConfigName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
 
 
 class TrainRequest(RequestBody):
@@ -34,13 +24,10 @@ class TrainRequest(RequestBody):
     split: SplitName | None = None
     shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
     config: Annotated[
-        dict[ConfigName, ConfigFlag | ConfigCount | ConfigNumber | ConfigText | None],
+        TrainingSettings,
         Field(
-            max_length=64,
-            description="Training settings to change, such as `max_steps`, `num_queries`, "
-            "`batch_size`, `vector_learning_rate`, `held_out_fraction` or `seed`. An unknown "
-            "name or a value out of its range is refused.",
-            default_factory=dict,
+            description="Training settings to change; the others are as they stand here.",
+            default_factory=TrainingSettings,
         ),
     ]
     description: Description = ""

@@ -134,7 +134,7 @@ def _config(head: str, settings: list[str]) -> TrainingConfig:
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
-    settings = replace(config, seed=trial.seed)
+    settings = config.changed(seed=trial.seed)
     result = train(trial.backbone, trial.items, settings, features=trial.features)
     vectors = result.vectors
     return Prepared(

@@ -6,7 +6,6 @@ lowest held-out loss is taken. Knows candidates; knows no arithmetic of a step.
 """
 
 import math
-from dataclasses import replace
 from typing import Final
 
 from app.method.training.configuration import TrainingConfig
@@ -25,17 +24,15 @@ def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
     """
     found = [config]
     if config.mimicry_weight and config.supervision_weight:
-        found.append(
-            replace(config, mimicry_weight=0.0, synergy_weight=0.0, supervision_weight=1.0)
-        )
+        found.append(config.changed(mimicry_weight=0.0, synergy_weight=0.0, supervision_weight=1.0))
     elif config.synergy_weight:
-        found.append(replace(config, synergy_weight=0.0))
+        found.append(config.changed(synergy_weight=0.0))
     return found
 
 
 def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
     """The settings with a lower rate."""
-    return [replace(config, vector_learning_rate=config.vector_learning_rate * _SLOWER)]
+    return [config.changed(vector_learning_rate=config.vector_learning_rate * _SLOWER)]
 
 
 def choose_recipe(run: Run, teacher: TeacherCache) -> TrainingConfig:
@@ -70,6 +67,6 @@ def choose_recipe(run: Run, teacher: TeacherCache) -> TrainingConfig:
 
 def _trial(run: Run, teacher: TeacherCache, config: TrainingConfig) -> float:
     steps = min(config.trial_steps, run.plan.num_steps)
-    once = replace(config, evaluate_every=steps, checkpoint_every=steps)
+    once = config.changed(evaluate_every=steps, checkpoint_every=steps)
     loss = learn(run, teacher, None, config=once, num_steps=steps, phase="search").best_loss
     return loss if math.isfinite(loss) else math.inf

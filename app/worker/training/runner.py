@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -218,7 +218,7 @@ class Trainer:
                 self._backbone,
                 examples,
                 # Answers wait for one pass at most.
-                replace(config, token_budget=min(config.token_budget, self._pass_tokens)),
+                config.changed(token_budget=min(config.token_budget, self._pass_tokens)),
                 on_step=on_step,
                 on_pass=yield_device,
                 checkpoint=checkpoints,

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from app.core.errors import InvalidInputError
 from app.method.training.configuration import TrainingConfig
@@ -15,8 +16,21 @@ def test_settings_survive_json() -> None:
 
 
 def test_direct_settings_are_checked_too() -> None:
-    with pytest.raises(InvalidInputError, match="shots is out of range"):
+    with pytest.raises(ValidationError, match="shots"):
         TrainingConfig(shots=0)
+    with pytest.raises(InvalidInputError, match="shots is out of range"):
+        TrainingConfig().changed(shots=0)
+    assert TrainingConfig(shots=2).changed(seed=3) == TrainingConfig(shots=2, seed=3)
+
+
+def test_every_setting_says_what_it_is_and_what_it_may_be() -> None:
+    described = TrainingConfig.model_json_schema()["properties"]
+    for name, field in described.items():
+        kinds = [field, *field.get("anyOf", ())]
+        bounds = {"maximum", "maxLength", "enum"}
+        is_flag = field.get("type") == "boolean"
+        assert field["description"], name
+        assert is_flag or any(bounds & set(kind) for kind in kinds), name
 
 
 @pytest.mark.parametrize(

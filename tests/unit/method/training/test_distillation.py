@@ -84,7 +84,7 @@ def same_vectors(first: TrainingResult, second: TrainingResult) -> bool:
 
 def test_training_moves_the_answers_and_leaves_the_backbone_alone(learner: Backbone) -> None:
     before = [parameter.clone() for parameter in learner.model.parameters()]
-    config = replace(CONFIG, epochs=12, vector_learning_rate=0.2, mimicry_weight=0.0)
+    config = CONFIG.changed(epochs=12, vector_learning_rate=0.2, mimicry_weight=0.0)
     found = train(learner, EXAMPLES, config)
     assert found.losses[-1]["supervision"] < 0.5 * found.losses[0]["supervision"]
     for parameter, kept in zip(learner.model.parameters(), before, strict=True):
@@ -95,17 +95,17 @@ def test_training_moves_the_answers_and_leaves_the_backbone_alone(learner: Backb
 
 
 def test_the_student_comes_nearer_to_its_teacher(learner: Backbone) -> None:
-    config = replace(CONFIG, epochs=12, vector_learning_rate=0.02, supervision_weight=0.0)
+    config = CONFIG.changed(epochs=12, vector_learning_rate=0.02, supervision_weight=0.0)
     losses = [step["mimicry"] for step in train(learner, EXAMPLES, config).losses]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
 
 
 def test_a_teacher_that_is_never_right_is_not_followed(learner: Backbone) -> None:
-    config = replace(CONFIG, epochs=1, mimicry_of="right")
+    config = CONFIG.changed(epochs=1, mimicry_of="right")
     found = train(learner, EXAMPLES, config)
     assert found.teacher_accuracy == 0.0
     assert [step["mimicry"] for step in found.losses] == [0.0] * len(found.losses)
-    alone = train(learner, EXAMPLES, replace(config, mimicry_weight=0.0))
+    alone = train(learner, EXAMPLES, config.changed(mimicry_weight=0.0))
     assert same_vectors(found, alone)
 
 
@@ -115,7 +115,7 @@ def test_equal_runs_give_equal_vectors_and_another_seed_gives_others(
     state = torch.get_rng_state()
     assert same_vectors(train(learner, EXAMPLES, CONFIG), result)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not same_vectors(train(learner, EXAMPLES, replace(CONFIG, seed=1)), result)
+    assert not same_vectors(train(learner, EXAMPLES, CONFIG.changed(seed=1)), result)
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert len(store.saved) == len(result.losses) + 1
     earlier = MemoryStore(store.saved[:2])
     # How often something is told or kept makes no other run of it.
-    config = replace(CONFIG, report_every=3, checkpoint_every=100)
+    config = CONFIG.changed(report_every=3, checkpoint_every=100)
     assert same_vectors(train(learner, EXAMPLES, config, checkpoint=earlier), result)
     finished = MemoryStore(store.saved)
     assert train(learner, EXAMPLES, CONFIG, checkpoint=finished).held_out == result.held_out
@@ -166,7 +166,7 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(learner: Backbon
     store = MemoryStore()
     train(learner, EXAMPLES, CONFIG, checkpoint=store)
     with pytest.raises(InvalidInputError, match="another training"):
-        train(learner, EXAMPLES, replace(CONFIG, seed=5), checkpoint=store)
+        train(learner, EXAMPLES, CONFIG.changed(seed=5), checkpoint=store)
     with pytest.raises(CorruptDataError):
         train(learner, EXAMPLES, CONFIG, checkpoint=MemoryStore([b"no checkpoint"]))
 
@@ -231,13 +231,13 @@ def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
 
 
 def test_without_held_out_items_the_last_vectors_are_kept(learner: Backbone) -> None:
-    found = train(learner, EXAMPLES, replace(CONFIG, held_out_fraction=0.0, epochs=1))
+    found = train(learner, EXAMPLES, CONFIG.changed(held_out_fraction=0.0, epochs=1))
     assert found.held_out is None
     assert found.verdict.status == "unproven"
     assert len(found.losses) == 2
 
 
-FEW = replace(CONFIG, cross_fit_below=1000, epochs=None, max_steps=6)
+FEW = CONFIG.changed(cross_fit_below=1000, epochs=None, max_steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_an_item_is_measured_by_vectors_that_learnt_nothing_of_it() -> None:
         for example in EXAMPLES
     ]
     rows = np.zeros((len(EXAMPLES), 4), dtype=np.float32)
-    plan = make_plan(changed, rows, replace(FEW, num_queries=100))
+    plan = make_plan(changed, rows, FEW.changed(num_queries=100))
     own = plan.measured_sets[plan.measured.index(0)]
     learnt = [
         lesson
@@ -317,7 +317,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
 
 @pytest.mark.parametrize("stop_in", ["search", "student"])
 def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) -> None:
-    config = replace(FEW, trial_steps=2)
+    config = FEW.changed(trial_steps=2)
     whole = train(learner, EXAMPLES, config)
     store, seen = MemoryStore(), list[str]()
     with pytest.raises(JobCancelledError):
@@ -335,24 +335,24 @@ def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) 
 
 
 def test_the_search_never_adds_a_loss_that_was_switched_off() -> None:
-    found = weight_candidates(replace(CONFIG, mimicry_weight=0.0))
+    found = weight_candidates(CONFIG.changed(mimicry_weight=0.0))
     assert [one.mimicry_weight for one in found] == [0.0] * len(found)
-    found = weight_candidates(replace(CONFIG, supervision_weight=0.0, synergy_weight=0.0))
+    found = weight_candidates(CONFIG.changed(supervision_weight=0.0, synergy_weight=0.0))
     assert [one.supervision_weight for one in found] == [0.0]
 
 
 def test_a_plateau_of_held_out_items_ends_the_run(learner: Backbone) -> None:
-    still = replace(
-        FEW, max_steps=200, min_steps=10, evaluate_every=2, patience=2, vector_learning_rate=1e-8,
+    still = FEW.changed(
+        max_steps=200, min_steps=10, evaluate_every=2, patience=2, vector_learning_rate=1e-8,
         weight_learning_rate=0.0,
     )  # fmt: skip
     assert 10 <= len(train(learner, EXAMPLES, still).losses) < 30
-    longer = replace(still, min_steps=40)
+    longer = still.changed(min_steps=40)
     assert 40 <= len(train(learner, EXAMPLES, longer).losses) < 60
 
 
 def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -> None:
-    found = train(learner, EXAMPLES[:8], replace(FEW, shots=16, max_steps=2))
+    found = train(learner, EXAMPLES[:8], FEW.changed(shots=16, max_steps=2))
     contexts = found.provenance["contexts"]
     assert all(0 < len(context["demonstrations"]) < 8 for context in contexts)
     assert found.held_out is not None
@@ -363,21 +363,21 @@ def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -
 def test_one_branch_alone_leaves_the_other_at_zero(
     branches: Literal["attention", "mlp"], silent: str, learner: Backbone
 ) -> None:
-    found = train(learner, EXAMPLES, replace(CONFIG, epochs=1, branches=branches))
+    found = train(learner, EXAMPLES, CONFIG.changed(epochs=1, branches=branches))
     assert not any(found.vectors.norms()[silent])
     assert all(found.vectors.norms()[branches])
     assert found.losses[0]["synergy"] == 0.0
 
 
 def test_smaller_passes_give_the_same_steps(learner: Backbone, result: TrainingResult) -> None:
-    found = train(learner, EXAMPLES, replace(CONFIG, token_budget=70))
+    found = train(learner, EXAMPLES, CONFIG.changed(token_budget=70))
     for small, whole in zip(found.losses, result.losses, strict=True):
         assert small == pytest.approx(whole, rel=1e-3, abs=1e-4)
 
 
 def test_recomputing_activations_gives_the_same_vectors(learner: Backbone) -> None:
-    plain = train(learner, EXAMPLES, replace(CONFIG, epochs=1))
-    saving = train(learner, EXAMPLES, replace(CONFIG, epochs=1, gradient_checkpointing=True))
+    plain = train(learner, EXAMPLES, CONFIG.changed(epochs=1))
+    saving = train(learner, EXAMPLES, CONFIG.changed(epochs=1, gradient_checkpointing=True))
     for name in TENSOR_NAMES:
         torch.testing.assert_close(getattr(saving.vectors, name), getattr(plain.vectors, name))
     assert not learner.model.training
