@@ -15,6 +15,7 @@ from app.cli.processes.environments import own_environment
 from app.cli.processes.ports import free_port
 from app.cli.processes.serve import CODE_FOLDER
 from app.core.errors import ConfigurationError, UnavailableError
+from app.postgres.pdeathsig import with_pdeathsig
 
 if TYPE_CHECKING:
     from vlibrary_client import Client
@@ -53,6 +54,8 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
     data_dir.mkdir(parents=True, exist_ok=True)
     options = ["--port", str(port), "--data-dir", str(data_dir.resolve())]
     command = [sys.executable, "-m", "app", "serve", *options]
+    # Whoever is killed cannot end it.
+    command = with_pdeathsig(command, death_signal=signal.SIGTERM)
     with (
         log.open("wb") as file,
         subprocess.Popen(  # noqa: S603 - our own

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +60,20 @@ def test_a_service_that_is_killed_ends_what_waits_for_it(folder: Path) -> None:
 
     with pytest.raises(UnavailableError, match="ended with status -9"):
         outlast(folder / "data", act=kill)
+    wait_until(lambda: not processes_about(folder))
+
+
+def test_a_service_ends_with_whoever_is_killed(folder: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from app.cli.processes.temporary import running_service\n"
+        "with running_service(Path(sys.argv[1])):\n    time.sleep(240)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder / "data")]
+    with subprocess.Popen(command) as parent:  # noqa: S603 - our own script
+        wait_until((folder / "data" / "serve.log").exists)
+        wait_until(lambda: len(descendants(parent.pid)) > 1)
+        parent.kill()
     wait_until(lambda: not processes_about(folder))
 
 
