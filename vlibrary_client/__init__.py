@@ -11,6 +11,7 @@
 It needs nothing of the server: no torch, no database.
 """
 
+from vlibrary_client.access import AccessKey, AuditPage, Deed, NewAccessKey
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.answers import (
     Answer,
@@ -75,6 +76,7 @@ from vlibrary_client.types import (
 )
 
 __all__ = [
+    "AccessKey",
     "Alias",
     "Answer",
     "AnswerStream",
@@ -83,6 +85,7 @@ __all__ = [
     "AsyncAnswerStream",
     "AsyncClient",
     "AsyncJob",
+    "AuditPage",
     "AutoRetrieval",
     "Backbone",
     "BackboneName",
@@ -99,6 +102,7 @@ __all__ = [
     "CorruptDataError",
     "Dataset",
     "DeadlineExceededError",
+    "Deed",
     "Delta",
     "Demonstrations",
     "Evaluation",
@@ -115,6 +119,7 @@ __all__ = [
     "JobFailure",
     "JobRecord",
     "Match",
+    "NewAccessKey",
     "NotFoundError",
     "OutOfDeviceMemoryError",
     "Outcome",

@@ -14,7 +14,7 @@ from typing import Self, Unpack
 
 import httpx
 
-from vlibrary_client import queries, requests
+from vlibrary_client import access, queries, requests
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.arguments import SteerOptions
 from vlibrary_client.jobs import AsyncJob, Job
@@ -52,6 +52,17 @@ class AsyncDatasets:
     list = awaitable(requests.list_datasets)
 
 
+class Keys:
+    """Keys that open the api; for administrators."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    create = blocking(access.create_key)
+    list = blocking(access.list_keys)
+    revoke = blocking(access.revoke_key)
+
+
 class Steering:
     """Answers of the backbone, steered by vectors."""
 
@@ -79,6 +90,17 @@ class Steering:
             **options: As for `generate`.
         """
         return AnswerStream(self._transport, queries.stream(prompt, timeout=timeout, **options))
+
+
+class AsyncKeys:
+    """Keys that open the api; for administrators."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    create = awaitable(access.create_key)
+    list = awaitable(access.list_keys)
+    revoke = awaitable(access.revoke_key)
 
 
 class AsyncSteering:
@@ -145,6 +167,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.vectors = Vectors(self._transport)
         self.steer = Steering(self._transport)
+        self.keys = Keys(self._transport)
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -162,6 +185,7 @@ class Client:
     job = blocking_as(_job, queries.get_job)
     jobs = blocking_as(_jobs, queries.list_jobs)
     retrieve = blocking(queries.retrieve)
+    audit = blocking(access.list_audit)
     ready = blocking(queries.ready)
 
 
@@ -195,6 +219,7 @@ class AsyncClient:
         self.datasets = AsyncDatasets(self._transport)
         self.vectors = AsyncVectors(self._transport)
         self.steer = AsyncSteering(self._transport)
+        self.keys = AsyncKeys(self._transport)
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
@@ -212,4 +237,5 @@ class AsyncClient:
     job = awaitable_as(_async_job, queries.get_job)
     jobs = awaitable_as(_async_jobs, queries.list_jobs)
     retrieve = awaitable(queries.retrieve)
+    audit = awaitable(access.list_audit)
     ready = awaitable(queries.ready)

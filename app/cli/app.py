@@ -17,6 +17,8 @@ from app.cli.doctor import doctor
 from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
+from app.cli.library.asking import audit, retrieve, steer
+from app.cli.library.jobs import jobs
 from app.cli.library.sharing import export, import_, pull, push
 from app.cli.library.sync import sync
 from app.cli.library.vectors import vectors
@@ -42,6 +44,9 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "push": push,
     "pull": pull,
     "sync": sync,
+    "retrieve": retrieve,
+    "steer": steer,
+    "audit": audit,
 }
 
 
@@ -57,7 +62,6 @@ def build() -> typer.Typer:
         name="vlibrary",
         help="Train, keep, find and apply multimodal in-context vectors.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
 
@@ -76,6 +80,7 @@ def build() -> typer.Typer:
         cli.command(name, epilog=epilogs.get(name))(command)
     cli.add_typer(keys)
     cli.add_typer(datasets)
+    cli.add_typer(jobs)
     cli.add_typer(vectors)
     return cli
 

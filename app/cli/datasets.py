@@ -1,4 +1,4 @@
-"""`vlibrary datasets`: look at data sets before they are uploaded or trained on."""
+"""`vlibrary datasets`: check data sets on disk; upload, list and delete those of a server."""
 
 import json
 import tempfile
@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
 from app.cli.local_datasets import convert_local, read_map
 
 datasets = typer.Typer(
-    name="datasets", help="Look at data sets before they are uploaded.", no_args_is_help=True
+    name="datasets",
+    help="Check data sets on disk; upload, list and delete those of a server.",
+    no_args_is_help=True,
 )
-
-
-@datasets.callback()
-def root() -> None:
-    """Look at data sets before they are uploaded."""
 
 
 @datasets.command()
@@ -67,3 +65,76 @@ def check(
         out.print(f"note: {note}")
     for row in report["bad_rows"]:  # type: ignore[union-attr]
         out.print(f"left out, {row['place']}: {row['reason']}")  # type: ignore[index,call-overload]
+
+
+@datasets.command()
+def upload(
+    source: Annotated[Path, typer.Argument(exists=True, help="A folder or a file.")],
+    *,
+    name: Annotated[str, typer.Option(help="What it is called.")],
+    description: Annotated[str, typer.Option(help="Text for people.")] = "",
+    column_map: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
+    ] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
+    ] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store a data set on a server; the same items again are the same data set."""
+    with connected(url, key) as client, Console(stderr=True).status("packing and uploading"):
+        made = client.datasets.upload(
+            source,
+            name=name,
+            description=description,
+            columns=read_map(column_map),
+            skip_bad=skip_bad,
+            text_only=text_only,
+        )
+    if as_json:
+        print_json(made)
+        return
+    print(f"Stored {made.name} ({made.id}): {made.num_items} items, {made.num_images} images")
+    for note in made.report.notes:
+        print(f"note: {note}")
+
+
+@datasets.command(name="list")
+def list_datasets(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the data sets of a server, newest first."""
+    with connected(url, key) as client:
+        found = client.datasets.list(limit=limit).items
+    if as_json:
+        print_json({"items": found})
+        return
+    titles = ("name", "id", "items", "images", "bytes", "created")
+    rows = (
+        (one.name, one.id, one.num_items, one.num_images, one.size_bytes, f"{one.created:%Y-%m-%d}")
+        for one in found
+    )
+    print_table(titles, rows)
+
+
+@datasets.command()
+def delete(
+    dataset: Annotated[str, typer.Argument(help="A name or an id.")],
+    *,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Delete a data set and its file; vectors that were trained on it stay."""
+    with connected(url, key) as client:
+        client.datasets.delete(dataset)
+    print(f"Deleted {dataset}")

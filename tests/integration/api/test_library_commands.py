@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli.app import build
@@ -121,3 +123,54 @@ def test_a_server_that_is_away_is_named_in_one_line() -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("vlibrary: ")
     assert "http://127.0.0.1:9" in line
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = runner.invoke(build(), arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Path) -> None:
+    rows = [{"file_name": f"{n}.png", "question": "What?", "answer": "red"} for n in range(3)]
+    for number, row in enumerate(rows):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / row["file_name"])
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    output = run("datasets", "upload", str(tmp_path), "--name", "parts", "--url", url)
+    assert "Stored parts" in output
+    assert "3 items, 3 images" in output
+    assert "parts" in run("datasets", "list", "--url", url)
+    queued = run("jobs", "train", "parts", "parts", "--set", "epochs=1", "--detach", "--url", url)
+    assert "queued" in queued
+    (job,) = client.jobs()
+    assert job.record.config["epochs"] == 1
+    assert str(job.id) in run("jobs", "list", "--url", url, "--json")
+    assert "cancelled" in run("jobs", "cancel", str(job.id), "--url", url)
+    run("jobs", "watch", str(job.id), "--url", url, code=1)
+    assert "Deleted parts" in run("datasets", "delete", "parts", "--url", url)
+    run("datasets", "delete", "parts", "--url", url, code=1)
+
+
+def test_questions_have_commands(url: str, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    asked = ("steer", "What colour?", "--image", str(picture), "--url", url)
+    assert "gears@2*0.5" in run(*asked, "--vector", "gears@2=0.5")
+    assert '"applied": []' in run(*asked, "--json")
+    run(*asked, "--vector", "none", code=1)
+    output = run("retrieve", "--text", "What colour?", "--url", url, "--json")
+    assert '"abstained": true' in output
+    run("retrieve", "--url", url, code=2)
+
+
+def test_keys_and_the_trail_have_methods_and_a_command(url: str, client: Client) -> None:
+    made = client.keys.create("web", ["read", "steer"], valid_days=3)
+    assert made.key not in repr(made)
+    assert made.key.startswith(f"vlib_{made.id}_")
+    assert client.keys.revoke(made.id).revoked is not None
+    assert [key.id for key in client.keys.list().items] == [made.id]
+    page = client.audit(action="vector.create", limit=2)
+    assert [deed.details["name"] for deed in page.items] == ["gears", "gears"]
+    rest = client.audit(after=page.next_after or 0).items
+    assert rest[0].details["name"] == "colours"
+    assert made.id in run("audit", "--action", "key.create", "--url", url, "--json")

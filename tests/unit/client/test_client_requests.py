@@ -27,7 +27,14 @@ from vlibrary_client import (
     VectorUse,
 )
 from vlibrary_client.arguments import VectorChoice
-from vlibrary_client.client import AsyncDatasets, AsyncSteering, Datasets, Steering
+from vlibrary_client.client import (
+    AsyncDatasets,
+    AsyncKeys,
+    AsyncSteering,
+    Datasets,
+    Keys,
+    Steering,
+)
 from vlibrary_client.vectors import AsyncVectors, Vectors
 
 VECTORS_PAGE = {"items": [vector_json()], "next_cursor": None}
@@ -310,7 +317,12 @@ def test_a_calls_own_timeout_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("sync", "asynchronous"),
-    [(Datasets, AsyncDatasets), (Vectors, AsyncVectors), (Steering, AsyncSteering)],
+    [
+        (Datasets, AsyncDatasets),
+        (Keys, AsyncKeys),
+        (Vectors, AsyncVectors),
+        (Steering, AsyncSteering),
+    ],
 )
 def test_both_clients_take_the_same_arguments(sync: type, asynchronous: type) -> None:
     def shape(cls: type) -> dict[str, list[str]]:

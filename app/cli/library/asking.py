@@ -1,0 +1,107 @@
+"""`vlibrary steer|retrieve|audit`: ask a server once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+
+Images = Annotated[
+    list[Path] | None, typer.Option("--image", exists=True, help="A picture; may be repeated.")
+]
+
+
+def steer(
+    prompt: Annotated[str, typer.Argument(help="The question.")],
+    *,
+    image: Images = None,
+    vector: Annotated[
+        list[str] | None, typer.Option(help="REF or REF=STRENGTH, or auto; may be repeated.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where several are served.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 32,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is the likeliest.")] = 0.0,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the backbone, steered by vectors; what was applied is told on stderr."""
+    from vlibrary_client import VectorUse
+
+    uses: list[Any] = []
+    for text in vector or ():
+        ref, equals, strength = text.partition("=")
+        try:
+            uses.append(VectorUse(ref, float(strength)) if equals else ref)
+        except ValueError:
+            raise typer.BadParameter(f"wanted REF=STRENGTH, found {text}") from None
+    chosen = uses[0] if len(uses) == 1 else uses or None
+    options: dict[str, Any] = {"backbone": backbone} if backbone else {}
+    with connected(url, key) as client:
+        answer = client.steer.generate(
+            prompt,
+            images=image or (),
+            vector=chosen,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            **options,
+        )
+    if as_json:
+        print_json(answer)
+        return
+    print(answer.text)
+    applied = ", ".join(f"{use.name}@{use.version} x {use.strength:g}" for use in answer.applied)
+    print(f"applied: {applied or 'nothing'}", *answer.notes, sep="\n", file=sys.stderr)
+
+
+def retrieve(
+    *,
+    text: Annotated[str | None, typer.Option(help="A question.")] = None,
+    image: Annotated[Path | None, typer.Option(exists=True, help="A picture.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="At most so many.")] = 3,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the vectors that fit a picture, a question or both, or an abstention."""
+    if text is None and image is None:
+        raise typer.BadParameter("give --text, --image or both")
+    with connected(url, key) as client:
+        found = client.retrieve(image=image, text=text, k=k)
+    if as_json:
+        print_json(found)
+        return
+    rows = (
+        (match.vector.ref, f"{match.score:.3f}", f"{match.threshold:.3f}")
+        for match in found.matches
+    )
+    print_table(("vector", "score", "threshold"), rows)
+    if found.abstained:
+        print(f"Abstained: {found.reason}", file=sys.stderr)
+
+
+def audit(
+    *,
+    subject: Annotated[str | None, typer.Option(help="What was done to this.")] = None,
+    action: Annotated[str | None, typer.Option(help="Such as vector.create.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only what came after this entry.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List who did what and when, oldest first."""
+    with connected(url, key) as client:
+        found = client.audit(subject=subject, action=action, after=after, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    rows = (
+        (deed.id, f"{deed.created:%Y-%m-%d %H:%M:%S}", deed.actor, deed.action, deed.subject)
+        for deed in found.items
+    )
+    print_table(("id", "when", "key", "what", "to"), rows)
+    if found.next_after is not None:
+        print(f"more: --after {found.next_after}", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""`vlibrary jobs`: trainings on a server."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+
+if TYPE_CHECKING:
+    from vlibrary_client import Job
+
+jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once.")]
+
+
+@jobs.command()
+def train(
+    name: Annotated[str, typer.Argument(help="What the vector is called.")],
+    dataset: Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")],
+    *,
+    shots: Annotated[int, typer.Option(min=1, help="Demonstrations it shall stand for.")] = 16,
+    split: Annotated[str | None, typer.Option(help="Which part of the data set.")] = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Such as epochs=3; may be repeated.")
+    ] = None,
+    detach: Detach = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the next version of a name, with a progress bar and the report at the end."""
+    config = dict(map(_setting, setting or ()))
+    with connected(url, key) as client:
+        job = client.train(
+            name,
+            dataset,
+            split=split,
+            shots=shots,
+            description=description,
+            tags=tag or (),
+            **config,
+        )
+        if detach:
+            _tell(job, as_json=as_json)
+        else:
+            _watch(job, as_json=as_json)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import json
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"wanted NAME=VALUE, found {text}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+@jobs.command()
+def watch(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Follow a job to its end; lost connections are resumed."""
+    with connected(url, key) as client:
+        _watch(client.job(job_id), as_json=as_json)
+
+
+def _watch(job: "Job", *, as_json: bool) -> None:
+    _tell(job.wait(progress=not as_json), as_json=as_json)
+
+
+def _tell(job: "Job", *, as_json: bool) -> None:
+    if as_json:
+        print_json(job.record)
+    else:
+        made = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
+        print(f"{job.id} {job.state}{made}")
+
+
+@jobs.command(name="list")
+def list_jobs(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with connected(url, key) as client:
+        found = [job.record for job in client.jobs(limit=limit)]
+    if as_json:
+        print_json({"items": found})
+        return
+    rows = (
+        (
+            one.id,
+            one.name,
+            one.state,
+            "" if one.progress is None else f"{one.progress.step}/{one.progress.num_steps}",
+            "" if one.vector is None else one.vector.ref,
+            f"{one.created:%Y-%m-%d %H:%M}",
+            "" if one.error is None else one.error.message,
+        )
+        for one in found
+    )
+    print_table(("id", "name", "state", "step", "vector", "created", "error"), rows)
+
+
+@jobs.command()
+def cancel(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Ask a job to stop; it does so at its next step."""
+    with connected(url, key) as client:
+        _tell(client.job(job_id).cancel(), as_json=as_json)

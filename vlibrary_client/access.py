@@ -1,0 +1,118 @@
+"""Requests about keys and the audit trail, as values; nothing is sent here. For administrators."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from vlibrary_client.requests import segment
+from vlibrary_client.wire.replies import Call, json_reader
+
+Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """A key that opens the api, without its secret; `last_used` is to the minute."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created: datetime
+    expires: datetime | None = None
+    revoked: datetime | None = None
+    last_used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccessKey(AccessKey):
+    """A key that was just made; `key` is what its holder sends, and is not shown in `repr`."""
+
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKeys:
+    """Every key that was ever made, newest first."""
+
+    items: tuple[AccessKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """One thing that was done: who (the id of a key), what, to which thing, when."""
+
+    id: int
+    action: str
+    subject: str
+    created: datetime
+    actor: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """What was done, oldest first; `next_after` continues when there is more."""
+
+    items: tuple[Deed, ...]
+    next_after: int | None = None
+
+
+_READ_AUDIT = json_reader(AuditPage)
+_READ_KEY = json_reader(AccessKey)
+_READ_KEYS = json_reader(AccessKeys)
+_READ_NEW_KEY = json_reader(NewAccessKey)
+
+
+def create_key(
+    name: str, scopes: Sequence[Scope], *, valid_days: int | None = None
+) -> Call[NewAccessKey]:
+    """Makes a key; its text is in this answer and never shown again.
+
+    Args:
+        name: What it is for.
+        scopes: What it allows; `admin` allows everything.
+        valid_days: After how many days it ends by itself.
+
+    Raises:
+        InvalidInputError: A scope is unknown, or the name or the days are out of bounds.
+    """
+    return Call(
+        method="POST",
+        path="/keys",
+        read=_READ_NEW_KEY,
+        # A repeat would make a second key.
+        is_repeatable=False,
+        body={"name": name, "scopes": list(scopes), "valid_days": valid_days},
+    )
+
+
+def list_keys() -> Call[AccessKeys]:
+    """Every key that was ever made, newest first."""
+    return Call(method="GET", path="/keys", read=_READ_KEYS, is_repeatable=True)
+
+
+def revoke_key(key_id: str) -> Call[AccessKey]:
+    """Revokes a key by its id: within five seconds it opens nothing any more.
+
+    Raises:
+        NotFoundError: There is no such key.
+    """
+    path = f"/keys/{segment(key_id)}"
+    return Call(method="DELETE", path=path, read=_READ_KEY, is_repeatable=True)
+
+
+def list_audit(
+    *, subject: str | None = None, action: str | None = None, after: int = 0, limit: int = 50
+) -> Call[AuditPage]:
+    """What was done, oldest first; it outlives what it tells of.
+
+    Args:
+        subject: Only what was done to this, such as a vector's id or `gears@prod`.
+        action: Only this, such as `vector.create`.
+        after: Only what came after the entry of this id.
+        limit: At most so many, up to 200.
+    """
+    query: dict[str, str | int] = {"after": after, "limit": limit}
+    query |= {k: v for k, v in {"subject": subject, "action": action}.items() if v is not None}
+    return Call(method="GET", path="/audit", read=_READ_AUDIT, is_repeatable=True, query=query)
