@@ -11,6 +11,7 @@
     |- UnsupportedBackboneError       unsupported-backbone
     |- SteeringError                  steering-failed
     |- CorruptDataError               corrupt-data
+    |- StorageFullError               storage-full
     |- UnavailableError               unavailable
     |  |- BusyError                   busy
     |  |- WorkerUnavailableError      worker-unavailable
@@ -24,7 +25,7 @@
     |- WaitTimeoutError               wait-timeout          the job goes on, the waiting ended
     `- InvalidResponseError           invalid-response      an answer that cannot be read
 
-The first seventeen mirror the server's errors by their stable `code`; the last four are born in
+The first eighteen mirror the server's errors by their stable `code`; the last four are born in
 the client. A code this release does not know becomes a plain `VLibraryError` that keeps it.
 """
 
@@ -189,6 +190,12 @@ class ConfigurationError(VLibraryError):
     """The server's settings do not allow this."""
 
     code = "configuration"
+
+
+class StorageFullError(VLibraryError):
+    """The server has no room left; the same request works once it has."""
+
+    code = "storage-full"
 
 
 class TooLargeError(VLibraryError):

@@ -19,6 +19,7 @@ from app.api.http.methods import Methods
 from app.api.http.metrics import MeteredRequests
 from app.api.http.middleware import REQUEST_ID_HEADER, ProblemShim, RequestIds, SameSiteOnly
 from app.api.http.problems import Problem
+from app.api.http.steady_bodies import SteadyBodies
 from app.api.routes import (
     access,
     catalogue,
@@ -83,6 +84,7 @@ def create_api(
             Middleware(
                 Authenticated, keys=KeyRing(services.sessions) if settings.needs_keys else None
             ),
+            Middleware(SteadyBodies),
             Middleware(Methods),
         ],
     )

@@ -14,6 +14,7 @@ VLibraryError
 ├── UnsupportedBackboneError     unsupported-backbone
 ├── SteeringError                steering-failed
 ├── CorruptDataError             corrupt-data
+├── StorageFullError             storage-full
 ├── UnavailableError             unavailable
 │   ├── BusyError                busy
 │   ├── WorkerUnavailableError   worker-unavailable
@@ -92,6 +93,12 @@ class ConflictError(VLibraryError):
     """The state changed under the caller, or the name is taken."""
 
     code = "conflict"
+
+
+class StorageFullError(VLibraryError):
+    """There is no room to keep what was sent; the same request works once there is."""
+
+    code = "storage-full"
 
 
 class TooLargeError(VLibraryError):

@@ -15,8 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pyarrow import ArrowException
+
 from app.core.errors import VLibraryError
 from app.core.pictures import PictureLimits
+from app.core.space import is_out_of_space
 from app.library.dataset_conversion import convert
 from app.library.dataset_reports import ConversionOptions
 from vlibrary_client.layouts.sources import open_upload
@@ -54,7 +57,11 @@ def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
             limits=PictureLimits(**order["limits"]),
             options=ConversionOptions(**order["options"]),
         )
-    except VLibraryError as error:
+    except (VLibraryError, OSError, ArrowException) as error:
+        if is_out_of_space(error):
+            return {"is_full": True}
+        if not isinstance(error, VLibraryError):
+            raise
         return {"refused": error.message, "details": error.details}
     except MemoryError:
         return {"refused": "Not a data set: it needs too much memory", "details": {}}

@@ -14,7 +14,13 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import JSON, ConflictError, InvalidDatasetError, NotFoundError
+from app.core.errors import (
+    JSON,
+    ConflictError,
+    InvalidDatasetError,
+    NotFoundError,
+    StorageFullError,
+)
 from app.core.identifiers import check_description, check_name, new_id
 from app.core.pictures import PictureLimits
 from app.library.audit import write_audit
@@ -53,6 +59,7 @@ async def convert_upload(
 
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or exceeds a limit.
+        StorageFullError: There is no room for what is made of it.
     """
     order = {
         "source": str(path),
@@ -89,6 +96,8 @@ async def convert_upload(
     if status != 0:
         raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
     verdict = json.loads(output)
+    if verdict.get("is_full"):
+        raise StorageFullError("There is no room to convert the data set")
     if reason := verdict.get("refused"):
         raise InvalidDatasetError(reason, details=verdict["details"])
     return DatasetReport(**verdict["report"])

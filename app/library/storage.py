@@ -1,15 +1,19 @@
 """Files by key: a local folder by default, a bucket by setting. Knows nothing of what they hold."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as AnyStore
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import InvalidInputError, NotFoundError, StorageFullError
+from app.core.space import is_out_of_space
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
 CHUNK_BYTES: Final = 8 * 1024 * 1024
@@ -29,6 +33,16 @@ def _check(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise InvalidInputError("An object's key is made of plain segments, none starting with '.'")
     return key
+
+
+@contextmanager
+def _room_needed() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, BaseError) as error:
+        if is_out_of_space(error):
+            raise StorageFullError("The object store has no room left for this") from error
+        raise
 
 
 class ObjectStore:
@@ -53,8 +67,10 @@ class ObjectStore:
 
         Raises:
             InvalidInputError: The key is malformed.
+            StorageFullError: There is no room; nothing is stored under the key.
         """
-        await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
+        with _room_needed():
+            await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
 
     async def get_file(self, key: str, path: Path) -> None:
         """Writes what is stored under the key to a file, in pieces.
@@ -76,8 +92,10 @@ class ObjectStore:
 
         Raises:
             InvalidInputError: The key is malformed.
+            StorageFullError: There is no room; nothing is stored under the key.
         """
-        await obstore.put_async(self._store, _check(key), data)
+        with _room_needed():
+            await obstore.put_async(self._store, _check(key), data)
 
     async def get_bytes(self, key: str) -> bytes:
         """What is stored under the key.

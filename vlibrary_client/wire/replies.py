@@ -31,6 +31,7 @@ _CODE_OF_STATUS = {
     502: "unavailable",
     503: "unavailable",
     504: "deadline-exceeded",
+    507: "storage-full",
 }
 
 

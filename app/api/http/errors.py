@@ -19,8 +19,9 @@ from starlette.requests import ClientDisconnect
 from app.api.http.openai_errors import is_openai_route, wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.cancellation import ClientGoneError
-from app.core.errors import UnavailableError, VLibraryError
+from app.core.errors import StorageFullError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
+from app.core.space import is_out_of_space
 
 ErrorHandler: TypeAlias = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
@@ -38,6 +39,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "unsupported-backbone": 409,
     "steering-failed": 500,
     "corrupt-data": 500,
+    "storage-full": 507,
     "unavailable": 503,
     "busy": 429,
     "worker-unavailable": 503,
@@ -59,6 +61,7 @@ CODE_OF_STATUS: Final[Mapping[int, str]] = {
     429: "busy",
     500: "internal",
     503: "unavailable",
+    507: "storage-full",
 }
 CLIENT_CLOSED_REQUEST: Final = 499
 INTERNAL_DETAIL: Final = "The server failed; its log has the request id"
@@ -85,6 +88,7 @@ def error_handlers() -> dict[int | type[Exception], ErrorHandler]:
         HTTPException: handle_http_exception,
         OperationalError: handle_database_error,
         InterfaceError: handle_database_error,
+        OSError: handle_system_error,
         PoolTimeoutError: handle_database_error,
         ClientDisconnect: handle_client_gone,
         ClientGoneError: handle_client_gone,
@@ -196,6 +200,18 @@ async def handle_database_error(request: Request, error: Exception) -> Response:
         "The database does not answer", retry_after_seconds=DATABASE_RETRY_SECONDS
     )
     return await handle_library_error(request, unavailable)
+
+
+async def handle_system_error(request: Request, error: OSError) -> Response:
+    """A full disk is said so; whatever else the system refuses is a failure of ours.
+
+    Raises:
+        OSError: The system refused something else.
+    """
+    if not is_out_of_space(error):
+        raise error
+    full = StorageFullError("The server has no room left for this; try again once there is")
+    return await handle_library_error(request, full)
 
 
 async def handle_client_gone(_request: Request, _error: Exception) -> Response:
