@@ -65,8 +65,9 @@ def main(arguments: Sequence[str]) -> None:
     command = list(arguments[4:])
     _become(uid, gid)
     os.umask(0o077)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
+    # Linux has it. Elsewhere the program dies only with a parent that ends in good order.
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if prctl is not None and prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() == parent:
         os.execv(command[0], command)  # noqa: S606 - becoming the program is the purpose

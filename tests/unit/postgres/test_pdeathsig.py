@@ -77,3 +77,15 @@ def test_the_program_runs_as_another_account_without_groups_and_still_dies() -> 
         assert [child.stdout.readline().strip() for _ in range(2)] == ["65534", "65534"]
         child.send_signal(signal.SIGKILL)
     assert with_pdeathsig(["/bin/true"])[5:8] == [str(int(signal.SIGINT)), str(KEEP_ACCOUNT), "-1"]
+
+
+def test_a_system_without_prctl_runs_the_program_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    monkeypatch.setattr("os.execv", lambda _, command: became.append(command))
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    numbers = (os.getppid(), int(signal.SIGINT), KEEP_ACCOUNT, KEEP_ACCOUNT)
+    pdeathsig.main([*map(str, numbers), "/bin/true"])
+    assert became == [["/bin/true"]]
