@@ -1,8 +1,7 @@
 """The one thread that owns the accelerator, and how asyncio reaches it.
 
-Everything that touches the backbone runs here, in turn: steps of the engine, short calls such as
-an embedding, and one long piece of work such as a training, which hands the device over between
-its own steps. Knows neither HTTP nor SQL.
+Everything that touches the backbone runs here, in turn: short tasks such as an embedding, steps of
+the engine, and steps of long work such as a training. Knows neither HTTP nor SQL.
 """
 
 import asyncio
@@ -10,19 +9,19 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from app.core.errors import UnavailableError, VLibraryError, WorkerUnavailableError
+from app.core.errors import UnavailableError, WorkerUnavailableError
 from app.core.logs import get_logger
 from app.worker.engine.engine import Engine
-from app.worker.engine.faults import forget_frames, is_fatal, library_error
+from app.worker.engine.faults import is_fatal, public_error
 from app.worker.engine.sequence import Sequence
+from app.worker.long_work import LongSteps, LongWork
 
 Result = TypeVar("Result")
-YieldDevice = Callable[[], None]
 
 RETRY_AFTER_SECONDS: Final = 5.0
 
@@ -57,14 +56,15 @@ class DeviceThread:
         self._training_share = training_share
         self._on_broken = on_broken
         self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
-        self._background: deque[_Task] = deque()
+        self._background: deque[LongWork[Any]] = deque()
+        self._serve_until = 0.0
         self._results: dict[str, Future[Sequence]] = {}
         self._gate = threading.Lock()
         self._is_open = False
-        self._turn_began = monotonic()
         self._seconds = {"serving": 0.0, "training": 0.0}
         self._num_passes = 0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     @property
     def num_sites(self) -> int:
@@ -82,7 +82,7 @@ class DeviceThread:
         return self._engine.num_waiting
 
     def seconds_by_use(self) -> Mapping[str, float]:
-        """Device time spent so far on steps of the engine, and on long work between its turns."""
+        """Device time spent so far on steps of the engine, and on steps of long work."""
         return dict(self._seconds)
 
     @property
@@ -99,6 +99,7 @@ class DeviceThread:
         """Finish the piece of work at hand, fail everything else and end the thread."""
         self._close()
         self._thread.join(timeout_seconds)
+        self._beside.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, work: Callable[[], Result]) -> Result:
         """What `work` returns, run on the device thread between two steps.
@@ -128,31 +129,37 @@ class DeviceThread:
         try:
             finished = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            self._tasks.put(_Task(run=lambda: self._forget(sequence_id)))
+            self._call_soon(lambda: self._forget(sequence_id))
             raise
         if finished.error is not None:
             raise finished.error
         return finished
 
-    async def run_background(self, work: Callable[[YieldDevice], Result]) -> Result:
-        """What `work` returns, run on the device thread beside the serving.
+    async def run_background(self, steps: LongSteps[Result]) -> Result:
+        """What the generator returns, run on the device thread beside the serving.
 
         Args:
-            work: Must call the function it is given between its own steps, and only while the
-                backbone carries none of its hooks; sequences and calls run inside of that call.
+            steps: Yields while the backbone carries nothing of it. Closed on the device thread
+                when the awaiting task is cancelled.
 
         Raises:
             WorkerUnavailableError: The device is shut down or broken.
         """
-        future: Future[Result] = Future()
+        work = LongWork(steps, beside=self._beside, call_on_device=self._call_soon)
 
-        def begin() -> None:
-            self._turn_began = monotonic()
-            self._settle(future, lambda: work(self._yield_device))
+        def queue() -> None:
+            if work.future.set_running_or_notify_cancel():
+                self._background.append(work)
 
-        task = _Task(run=begin, waiting=future)
-        self._put(_Task(run=lambda: self._background.append(task), waiting=future))
-        return await asyncio.wrap_future(future)
+        self._put(_Task(run=queue, waiting=work.future))
+        try:
+            return await asyncio.wrap_future(work.future)
+        except asyncio.CancelledError:
+            self._call_soon(lambda: self._abandon(work))
+            raise
+
+    def _call_soon(self, work: Callable[[], None]) -> None:
+        self._tasks.put(_Task(run=work))
 
     def _put(self, task: _Task) -> None:
         with self._gate:
@@ -163,15 +170,15 @@ class DeviceThread:
     def _close(self) -> None:
         with self._gate:
             self._is_open = False
-        self._tasks.put(_Task(run=lambda: None))
+        self._call_soon(lambda: None)
 
     def _run(self) -> None:
         try:
             while self._is_open:
-                self._run_tasks(block=not (self._engine.has_work or self._background))
+                self._run_tasks(block=not (self._engine.has_work or self._can_train))
                 self._step()
-                if self._background:
-                    self._background.popleft().run()
+                if self._can_train and not (self._engine.has_work and self._owes_serving):
+                    self._train()
         except Exception:
             log.exception("device broken", action="device.broken")
             if self._on_broken is not None:
@@ -186,20 +193,37 @@ class DeviceThread:
         while not self._tasks.empty():
             self._tasks.get().run()
 
-    def _yield_device(self) -> None:
-        """Serve as long as the share allows; at least one step, so that serving never stops."""
-        worked = monotonic() - self._turn_began
-        self._seconds["training"] += worked
-        self._num_passes += 1
-        until = monotonic() + worked * (1 - self._training_share) / self._training_share
-        with self._engine.serving():
-            self._run_tasks(block=False)
-            while self._is_open and self._engine.has_work:
-                self._step()
-                self._run_tasks(block=False)
-                if monotonic() >= until:
-                    break
-        self._turn_began = monotonic()
+    @property
+    def _can_train(self) -> bool:
+        return bool(self._background) and self._background[0].is_ready
+
+    @property
+    def _owes_serving(self) -> bool:
+        """Whether the last step of long work has not been made up for, as the share says."""
+        return monotonic() < self._serve_until
+
+    def _train(self) -> None:
+        """Take one step of the long work at hand."""
+        began = monotonic()
+        goes_on = False
+        try:
+            goes_on = self._background[0].step()
+        except Exception as error:
+            if is_fatal(error):
+                raise
+        finally:
+            if not goes_on:
+                self._background.popleft()
+            ended = monotonic()
+            worked = ended - began
+            self._seconds["training"] += worked
+            self._num_passes += 1
+            self._serve_until = ended + worked * (1 - self._training_share) / self._training_share
+
+    def _abandon(self, work: LongWork[Any]) -> None:
+        if work in self._background:
+            self._background.remove(work)
+            work.close()
 
     def _step(self) -> None:
         if not self._engine.has_work:
@@ -219,7 +243,7 @@ class DeviceThread:
             sequence = make()
             self._engine.add(sequence)
         except Exception as error:
-            future.set_exception(_public_error(error))
+            future.set_exception(public_error(error))
             if is_fatal(error):
                 raise
         else:
@@ -235,14 +259,17 @@ class DeviceThread:
         try:
             result = work()
         except Exception as error:
-            future.set_exception(_public_error(error))
+            future.set_exception(public_error(error))
             if is_fatal(error):
                 raise
         else:
             future.set_result(result)
 
     def _fail_the_rest(self) -> None:
-        waiting = [task.waiting for task in self._background]
+        for work in self._background:
+            work.close()
+            work.future.set_exception(_shut_down())
+        waiting = []
         while not self._tasks.empty():
             waiting.append(self._tasks.get().waiting)
         for future in waiting:
@@ -259,14 +286,6 @@ def _lost() -> UnavailableError:
     return UnavailableError(
         "the worker's device was lost during the request", retry_after_seconds=RETRY_AFTER_SECONDS
     )
-
-
-def _public_error(error: Exception) -> VLibraryError:
-    found = library_error(error)
-    if found is not error:
-        log.warning("work failed", action="device.fail", exc_info=error)
-        forget_frames(error)
-    return found
 
 
 def _shut_down() -> WorkerUnavailableError:

@@ -23,7 +23,8 @@ from app.method.training.losses import (
     synergy,
 )
 from app.method.training.plan import Plan, epoch_batches
-from app.method.training.teacher import Lesson, answer_logits, lesson_prompt
+from app.method.training.prompts import Lesson, lesson_prompt
+from app.method.training.teacher import answer_logits
 
 _BETAS: Final = (0.9, 0.99)
 _LEAST_NORM: Final = 1e-6

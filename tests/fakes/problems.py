@@ -10,7 +10,7 @@ from app.method.adaptation.adapted import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, encode_prompts
-from app.method.training.teacher import Lesson, lesson_prompt
+from app.method.training.prompts import Lesson, lesson_prompt
 from tests.fakes.backbones import tiny_examples
 
 

@@ -35,13 +35,14 @@ from app.method.evaluation.tasks.loading import load_examples
 from app.method.keys.encoder import space_id
 from app.method.steering.generation import generate
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import train
-from app.method.training.progress import TrainingProgress
+from app.method.training.distillation import TrainingResult, train
+from app.method.training.progress import Steps, TrainingProgress
 from app.rpc.generation import SamplingParams
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from app.worker.training import runner as training_module
+from app.worker.training.attempt import Attempt, tell
 from app.worker.training.runner import Trainer
 from tests.fakes.backbones import tiny_backbone, tiny_examples
 from tests.fakes.library import events_of
@@ -346,10 +347,11 @@ async def test_a_job_that_cannot_be_done_fails_with_its_reason(  # noqa: PLR0917
 async def test_a_foreign_failure_is_told_without_its_message(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_args: object, **_options: object) -> None:
+    def fail(*_args: object, **_options: object) -> Steps[TrainingResult]:
+        yield None
         raise RuntimeError("question: a secret?")
 
-    monkeypatch.setattr("app.worker.training.runner.train", fail)
+    monkeypatch.setattr("app.worker.training.runner.training_steps", fail)
     job_id = await bench.enqueue(tmp_path, CONFIG)
     await bench.trainer.run(job_id)
     job = await bench.job(job_id)
@@ -360,7 +362,7 @@ async def test_a_foreign_failure_is_told_without_its_message(
 async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell, failures = training_module._tell, threading.Event()
+    failures = threading.Event()
 
     async def unreliable(attempt: Any, progress: Any, session: AsyncSession) -> bool:  # noqa: ANN401
         if not failures.is_set() and progress is not None:
@@ -368,7 +370,7 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
             raise OperationalError("select", {}, Exception("the server went away"))
         return await tell(attempt, progress, session)
 
-    monkeypatch.setattr(training_module, "_tell", unreliable)
+    monkeypatch.setattr(training_module, "tell", unreliable)
     job_id = await bench.enqueue(tmp_path, {**CONFIG, "epochs": 6})
     await bench.trainer.run(job_id)
     assert failures.is_set()
@@ -378,7 +380,7 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
 async def test_progress_of_a_lost_transaction_is_told_by_the_next(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell, told = training_module._tell, list[Any]()
+    told: list[Any] = []
 
     async def unreliable(attempt: Any, progress: Any, session: AsyncSession) -> bool:  # noqa: ANN401
         told.append(progress)
@@ -386,8 +388,8 @@ async def test_progress_of_a_lost_transaction_is_told_by_the_next(
             raise OperationalError("select", {}, Exception("the server went away"))
         return await tell(attempt, progress, session)
 
-    monkeypatch.setattr(training_module, "_tell", unreliable)
-    attempt = training_module._Attempt(job=await _claimed(bench, tmp_path), token=1)
+    monkeypatch.setattr(training_module, "tell", unreliable)
+    attempt = Attempt(job=await _claimed(bench, tmp_path), token=1)
     attempt.progress = TrainingProgress(phase="student", step=3, num_steps=9)
     beating = asyncio.create_task(bench.trainer._beat(attempt))
     async with asyncio.timeout(SECONDS):

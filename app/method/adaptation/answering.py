@@ -15,7 +15,8 @@ from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.training.losses import supervision_by_token
-from app.method.training.teacher import Lesson, answer_logits, lesson_prompt, rows_right
+from app.method.training.prompts import Lesson, lesson_prompt
+from app.method.training.teacher import answer_logits, rows_right
 
 _MAX_ROWS = 64
 

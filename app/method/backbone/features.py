@@ -9,7 +9,7 @@ usual. Which way is taken is decided by comparison with the processor.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
-from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size
+from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, plan_batches
 from app.method.backbone.prompts import (
     TOKEN_KEYS,
     EncodedBatch,
@@ -50,6 +50,10 @@ _Side: TypeAlias = Literal["left", "right"]
 def _filled(row: Sequence[int], length: int, *, fill: int, side: _Side) -> list[int]:
     gap = [fill] * (length - len(row))
     return [*gap, *row] if side == "left" else [*row, *gap]
+
+
+def _first_shown(prompts: Sequence[PromptText]) -> PromptText | None:
+    return next((prompt for prompt in prompts if prompt.images), None)
 
 
 def _probe_width(cache: "FeatureCache") -> int:
@@ -109,15 +113,22 @@ class FeatureCache:
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        wanted = {picture.digest: picture for picture in images}
-        kept = self._features if self._takes_features else self._summaries
-        missing = {digest: image for digest, image in wanted.items() if digest not in kept}
+        missing = self._missing(images)
         done = 0
         for group in batches_of_equal_size(missing, self.pixels):
             self._compute(group)
             done += len(group)
             if on_batch is not None:
                 on_batch(done, len(missing))
+
+    def missing(self, images: Iterable[Picture]) -> list[list[Picture]]:
+        """What `prepare` would have to compute, in the batches that it would make of it."""
+        return plan_batches(self._missing(images))
+
+    def _missing(self, images: Iterable[Picture]) -> list[Picture]:
+        kept = self._features if self._takes_features else self._summaries
+        wanted = {picture.digest: picture for picture in images if picture.digest not in kept}
+        return list(wanted.values())
 
     def summaries(self, images: Sequence[Picture | None]) -> Float32[Tensor, "images width"]:
         """The mean visual token of each picture, on the CPU; zeros where there is no picture.
@@ -202,9 +213,26 @@ class FeatureCache:
             self._tokens_of_size[size] = int(inputs["input_ids"].shape[1])
         return self._tokens_of_size[size]
 
+    def pixels_to_count(self, prompts: Sequence[PromptText]) -> list[Picture]:
+        """Pictures of which `count_tokens` will need the pixels."""
+        if not self._takes_features:
+            return list(max(prompts, key=lambda prompt: len(prompt.images)).images)
+        found: dict[tuple[int, int], Picture] = {}
+        for picture in (one for prompt in prompts for one in prompt.images):
+            if picture.size not in self._tokens_of_size:
+                found.setdefault(picture.size, picture)
+        return list(found.values())
+
+    def pixels_to_encode(self, prompts: Sequence[PromptText]) -> list[Picture]:
+        """Pictures of which `encode` will need the pixels when their features are known."""
+        if not self._takes_features:
+            return [picture for prompt in prompts for picture in prompt.images]
+        unchecked = None if self._is_checked else _first_shown(prompts)
+        return [] if unchecked is None else list(unchecked.images)
+
     def _check(self, prompts: Sequence[PromptText]) -> None:
         """Compares with the processor once, on the first prompt that shows a picture."""
-        shown = next((prompt for prompt in prompts if prompt.images), None)
+        shown = _first_shown(prompts)
         if self._is_checked or not self._takes_features or shown is None:
             return
         self._is_checked = True

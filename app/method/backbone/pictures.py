@@ -5,7 +5,7 @@ Knows no backbone: what is done with the pixels is the caller's affair.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
@@ -70,6 +70,11 @@ class DecodedPictures:
                 self._num_bytes -= _num_bytes(dropped)
         return image
 
+    def keep_all(self, pictures: Iterable[Picture]) -> None:
+        """As `keep`, for each of them."""
+        for picture in pictures:
+            self.keep(picture)
+
     def drop(self, digest: str) -> None:
         """Forget a picture whose features are known."""
         with self._lock:
@@ -77,22 +82,29 @@ class DecodedPictures:
             self._num_bytes -= 0 if dropped is None else _num_bytes(dropped)
 
 
+def plan_batches(pictures: Iterable[Picture]) -> list[list[Picture]]:
+    """Pictures whose headers tell the same size, as many together as a vision pass may see."""
+    by_size: dict[tuple[int, int], list[Picture]] = {}
+    for picture in pictures:
+        by_size.setdefault(picture.size, []).append(picture)
+    batches = []
+    for (width, height), group in by_size.items():
+        count = max(1, min(BATCH_PICTURES, BATCH_BYTES // (width * height * _CHANNELS or 1)))
+        batches += [group[start : start + count] for start in range(0, len(group), count)]
+    return batches
+
+
 def batches_of_equal_size(
-    pictures: Mapping[str, Picture], pixels: DecodedPictures
+    pictures: Iterable[Picture], pixels: DecodedPictures
 ) -> Iterator[dict[str, Image.Image]]:
     """Pixels by digest in batches that need no padding; one batch is decoded at a time.
 
     Raises:
         InvalidImageError: A picture is damaged.
     """
-    by_size: dict[tuple[int, int], list[Picture]] = {}
-    for picture in pictures.values():
-        by_size.setdefault(picture.size, []).append(picture)
-    for (width, height), group in by_size.items():
-        count = max(1, min(BATCH_PICTURES, BATCH_BYTES // (width * height * _CHANNELS or 1)))
-        for start in range(0, len(group), count):
-            batch = {one.digest: pixels.get(one) for one in group[start : start + count]}
-            # A header may hide how its picture stands.
-            ordered = sorted(batch.items(), key=lambda pair: pair[1].size)
-            for _, equal in groupby(ordered, key=lambda pair: pair[1].size):
-                yield dict(equal)
+    for planned in plan_batches(pictures):
+        batch = {one.digest: pixels.get(one) for one in planned}
+        # A header may hide how its picture stands.
+        ordered = sorted(batch.items(), key=lambda pair: pair[1].size)
+        for _, equal in groupby(ordered, key=lambda pair: pair[1].size):
+            yield dict(equal)

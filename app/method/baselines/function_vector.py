@@ -26,7 +26,8 @@ from app.method.backbone.examples import Example
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
-from app.method.training.teacher import Lesson, answer_logits
+from app.method.training.prompts import Lesson
+from app.method.training.teacher import answer_logits
 
 _MOST_CONTEXTS: Final = 50
 _CORRUPTED: Final = 16

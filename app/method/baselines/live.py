@@ -18,6 +18,7 @@ from app.method.adaptation.fitting import Leaves, Recipe
 from app.method.adaptation.fitting import fit as fit_leaves
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
+from app.method.steps import finish
 from app.method.training.losses import mimicry, supervision
 from app.method.training.teacher import TeacherCache, answer_logits, compute_teacher
 
@@ -66,14 +67,16 @@ def fit(problem: Problem) -> Adaptation:
 def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
     """What is answered with demonstrations, and which of its rows belongs to which item."""
     asked = draw_contexts(problem, count=len(problem.items), purpose="live")
-    teacher = compute_teacher(
-        problem.backbone,
-        asked,
-        features=problem.features,
-        temperature=1.0,
-        top_k=_TOP_K,
-        token_budget=problem.token_budget,
-        max_rows=_MAX_ROWS,
+    teacher = finish(
+        compute_teacher(
+            problem.backbone,
+            asked,
+            features=problem.features,
+            temperature=1.0,
+            top_k=_TOP_K,
+            token_budget=problem.token_budget,
+            max_rows=_MAX_ROWS,
+        )
     )
     rows = {id(one.query): row for row, one in enumerate(asked)}
     places = {place: rows[id(item)] for place, item in enumerate(problem.items)}

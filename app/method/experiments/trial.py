@@ -21,7 +21,7 @@ from app.method.evaluation.conditions import (
     n_shot,
 )
 from app.method.experiments.suite import Task
-from app.method.training.teacher import Lesson
+from app.method.training.prompts import Lesson
 
 KINDS: Final = ("icl", "icl_balanced", "knn_icl")
 """Ways to choose demonstrations, by the names of methods."""

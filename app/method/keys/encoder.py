@@ -4,8 +4,9 @@ Knows a backbone's features and what pictures and questions look like; knows no 
 threshold.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Generator, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from app.method.keys.background import background_families
 from app.method.keys.contours import contours
 from app.method.keys.whitening import Whitening, fit_whitening
 from app.method.keys.wording import WIDTH, wording
+from app.method.steps import OffDevice, finish
+
+Looks: TypeAlias = list[Float64[np.ndarray, "pictures _"]]
 
 VERSION: Final = 3
 # What is looked at beside what the vision tower sees.
@@ -58,13 +62,18 @@ class KeyEncoder:
 
     @torch.inference_mode()
     def encode(
-        self, images: Sequence[Picture | None], questions: Sequence[str | None]
+        self,
+        images: Sequence[Picture | None],
+        questions: Sequence[str | None],
+        *,
+        looks: Looks | None = None,
     ) -> Float32[np.ndarray, "items width"]:
         """One row an item.
 
         Args:
             images: A picture or None for each item.
             questions: A question or None for each item.
+            looks: What `looks` says of the images, where another thread has asked it already.
 
         Raises:
             InvalidInputError: The lists differ in length, or an item has neither.
@@ -80,17 +89,13 @@ class KeyEncoder:
                 "Nothing to embed: wanted an image or a question, found neither"
             )
         words = np.stack([wording(text) for text in asked]) if asked else _none()
-        rows = np.concatenate([self._image_part(images), _unit(words)], axis=1)
+        rows = np.concatenate([self._image_part(images, looks), _unit(words)], axis=1)
         return _unit(rows).astype(np.float32)
 
-    def prepare(self, *, on_family: Callable[[], None] | None = None) -> None:
-        """Looks at the background, once.
-
-        Args:
-            on_family: Called between any two passes through the backbone.
-        """
+    def prepare(self) -> Generator[OffDevice | None, Any, None]:
+        """Looks at the background, once; yields between any two passes through the backbone."""
         if self._views is None:
-            self._views = _fit(self._backbone, on_family=on_family)
+            self._views = yield from _fit(self._backbone)
 
     @property
     def view_widths(self) -> tuple[int, ...]:
@@ -102,39 +107,55 @@ class KeyEncoder:
         """Numbers of a row that belong to the picture."""
         return sum(self.view_widths)
 
-    def _image_part(self, images: Sequence[Picture | None]) -> Float64[np.ndarray, "items width"]:
+    def looks(self, images: Sequence[Picture | None]) -> Looks:
+        """What the pictures look like, one array for each way of looking; any thread may ask.
+
+        Raises:
+            InvalidImageError: A picture is damaged.
+        """
+        return _looks([self._features.pixels.get(image) for image in images if image is not None])
+
+    def _image_part(
+        self, images: Sequence[Picture | None], looks: Looks | None
+    ) -> Float64[np.ndarray, "items width"]:
         places = [place for place, image in enumerate(images) if image is not None]
         part = np.zeros((len(images), self.image_width))
         if places:
             shown = [image for image in images if image is not None]
-            pixels = [self._features.pixels.get(one) for one in shown]
-            seen = [self._features.summaries(shown).numpy(), *_looks(pixels)]
+            known = self.looks(shown) if looks is None else looks
+            seen = [self._features.summaries(shown).numpy(), *known]
             views = zip(self._whitenings(), seen, strict=True)
             part[places] = _unit(np.concatenate([view.apply(rows) for view, rows in views], axis=1))
         return part
 
     def _whitenings(self) -> tuple[Whitening, ...]:
-        self.prepare()
+        finish(self.prepare())
         assert self._views is not None  # noqa: S101 - just prepared
         return self._views
 
 
-def _fit(backbone: Backbone, *, on_family: Callable[[], None] | None) -> tuple[Whitening, ...]:
-    families = background_families()
+def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening, ...]]:
+    families, looks = yield OffDevice(_background)
     # Not in the cache of those who work: they would lose what they need.
     cache = FeatureCache(backbone)
     towers = []
     for family in families:
-        towers.append(cache.summaries([Picture.of(image) for image in family]).numpy())
-        if on_family is not None:
-            on_family()
-    looks = zip(*(_looks(family) for family in families), strict=True)
+        yield OffDevice(partial(cache.pixels.keep_all, family))
+        towers.append(cache.summaries(family).numpy())
+        yield None
     return tuple(fit_whitening(view) for view in (towers, *looks))
 
 
-def _looks(images: Sequence[Image.Image]) -> list[Float64[np.ndarray, "items width"]]:
-    """`[items, width]` for each way of looking at pixels."""
-    return [np.stack([look(image) for image in images]) for look in _LOOKS]
+def _background() -> tuple[list[list[Picture]], list[tuple[Any, ...]]]:
+    """Families of pictures, and for each way of looking what each family looks like."""
+    families = background_families()
+    looks = zip(*(_looks(family) for family in families), strict=True)
+    return [[Picture.of(image) for image in family] for family in families], list(looks)
+
+
+def _looks(images: Sequence[Image.Image]) -> Looks:
+    """`[items, width]` for each way of looking at pixels; empty without pictures."""
+    return [np.stack([look(image) for image in images]) for look in _LOOKS] if images else []
 
 
 def _none() -> Float64[np.ndarray, "items width"]:

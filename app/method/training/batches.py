@@ -15,7 +15,9 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText
 from app.method.training.configuration import TrainingConfig
-from app.method.training.teacher import Lesson, TeacherCache, lesson_prompt
+from app.method.training.progress import Steps
+from app.method.training.prompts import Lesson, see, write_prompts
+from app.method.training.teacher import TeacherCache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,10 +71,11 @@ class StudentBatches:
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
 
-    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> list[Part]:
+    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> Steps[list[Part]]:
         """The batch in passes that fit the budget."""
-        self._write_prompts(rows)
+        yield from self._write_prompts(rows)
         prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
+        yield from see(prompts, features=self._features)
         budget = self._config.token_budget
         is_all = self._config.mimicry_of == "all"
         device = self._backbone.device
@@ -95,14 +98,15 @@ class StudentBatches:
             )
         return parts
 
-    def _write_prompts(self, rows: Sequence[Row]) -> None:
+    def _write_prompts(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the prompts of queries that were not seen before; epochs repeat them."""
         fresh = {row.draw: row.lesson.query for row in rows if row.draw not in self._prompts}
         if not fresh:
             return
-        prompts = [
-            lesson_prompt(self._backbone, Lesson(query=query, context=()), self._config.instruction)
-            for query in fresh.values()
-        ]
-        lengths = self._features.count_tokens(prompts)
+        prompts, lengths = yield from write_prompts(
+            self._backbone,
+            [Lesson(query=query, context=()) for query in fresh.values()],
+            self._config.instruction,
+            features=self._features,
+        )
         self._prompts.update(zip(fresh, zip(prompts, lengths, strict=True), strict=True))

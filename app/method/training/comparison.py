@@ -15,8 +15,10 @@ from torch import Tensor
 from app.method.evaluation.metrics import exact_match, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.training.demonstrations import draw_context
+from app.method.training.progress import Steps
+from app.method.training.prompts import Lesson
 from app.method.training.run import Run
-from app.method.training.teacher import Answered, Lesson
+from app.method.training.teacher import Answered
 from app.method.training.verdict import Verdict, judge
 
 BALANCED_SHOTS: Final = 8
@@ -69,7 +71,7 @@ class HeldOutReport:
         return asdict(self)
 
 
-def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> HeldOutReport | None:
+def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[HeldOutReport | None]:
     """The report; None without held-out items.
 
     Args:
@@ -104,14 +106,8 @@ def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> HeldOutR
     run.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[Answered]] = {}
     for name, asked in lessons.items():
-        done_before = len(answers) * len(plan.measured)
-
-        def on_batch(done: int, _total: int, before: int = done_before) -> None:
-            run.reporter.report(before + done)
-            run.reporter.stop_if_asked()
-
         own = shifts if name == "m2iv" else None
-        answers[name] = run.measure(asked, shifts=own, on_batch=on_batch)
+        answers[name] = yield from run.measure(asked, shifts=own, reporter=run.reporter)
     hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
     copied = [
         run.examples[nearest(item, pool)[-1]].answer

@@ -1,11 +1,12 @@
 """Training in-context vectors for a task, from examples to vectors with a key and a report.
 
-Knows the order of the phases, checkpoints and cancellation; the arithmetic of a step is the
+Knows the order of the phases and what survives an interruption; the arithmetic of a step is the
 student's, and where examples come from is the caller's affair.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -22,12 +23,19 @@ from app.method.keys.encoder import KeyEncoder
 from app.method.keys.task_key import TaskKey, build_task_key
 from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.vectors import InContextVectors
-from app.method.training.checkpoints import CheckpointStore, decode_checkpoint
+from app.method.steps import OffDevice, finish
+from app.method.training.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    decode_checkpoint,
+    encode_checkpoint,
+)
 from app.method.training.comparison import HeldOutReport, compare
 from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import learn
 from app.method.training.plan import make_plan, provenance, run_identity
-from app.method.training.progress import Reporter, TrainingProgress
+from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
+from app.method.training.prompts import see_batch
 from app.method.training.run import MAX_ROWS, Run, restored_teacher
 from app.method.training.search import choose_recipe
 from app.method.training.strength import calibrate
@@ -50,6 +58,7 @@ __all__ = [
     "TrainingProgress",
     "TrainingResult",
     "train",
+    "training_steps",
 ]
 
 
@@ -92,25 +101,64 @@ def train(
     config: TrainingConfig,
     *,
     on_step: Callable[[TrainingProgress], None] | None = None,
-    on_pass: Callable[[], None] | None = None,
     checkpoint: CheckpointStore | None = None,
     should_stop: Callable[[], bool] | None = None,
     features: FeatureCache | None = None,
 ) -> TrainingResult:
+    """Trains vectors on this thread: `training_steps` from the first to the last.
+
+    Args:
+        backbone: Stays frozen.
+        examples: The task.
+        config: Settings.
+        on_step: Hears about progress every few steps.
+        checkpoint: Where the state is kept; a run that finds one goes on from it.
+        should_stop: Asked often; when it says yes the state is saved and the run ends.
+        features: Vision features computed before, to be reused.
+
+    Raises:
+        VLibraryError: What `training_steps` raises.
+    """
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, TrainingProgress) and on_step is not None:
+            on_step(event)
+        if isinstance(event, Checkpoint) and checkpoint is not None:
+            checkpoint.save(encode_checkpoint(event))
+
+    found = None if checkpoint is None else checkpoint.load()
+    steps = training_steps(
+        backbone, examples, config, checkpoint=found, should_stop=should_stop, features=features
+    )
+    return finish(steps, on_event=on_event)
+
+
+def training_steps(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    config: TrainingConfig,
+    *,
+    checkpoint: bytes | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    features: FeatureCache | None = None,
+) -> Steps[TrainingResult]:
     """Trains vectors that make the backbone answer as if it had seen demonstrations.
+
+    Yields between any two passes through the backbone, which others may use then: it is unsteered.
+    How long a pass takes is bounded by the settings' `token_budget`.
 
     Args:
         backbone: Stays frozen.
         examples: The task. Some are asked, some demonstrate and some only measure, never with a
             picture in common.
         config: Settings; equal settings, examples and backbone give equal vectors on the CPU.
-        on_step: Hears about progress every few steps.
-        on_pass: Called between any two passes through the backbone, which others may use then: it
-            is unsteered. How long a pass takes is bounded by the settings' `token_budget`.
-        checkpoint: Where the state is kept; a run that finds one goes on from it and ends with the
+        checkpoint: What an earlier attempt kept; this one goes on from it and ends with the
             vectors it would have had without the interruption, bit for bit on the CPU.
-        should_stop: Asked often; when it says yes the state is saved and the run ends.
+        should_stop: Asked often; when it says yes the last state is yielded and the run ends.
         features: Vision features computed before, to be reused.
+
+    Yields:
+        What happened (progress, a state to keep), work for another thread, or None.
 
     Raises:
         InvalidDatasetError: There are too few examples or pictures.
@@ -124,39 +172,38 @@ def train(
     """
     if not examples:
         raise InvalidDatasetError("Nothing to train on: wanted examples, found none")
-    reporter = Reporter(on_step=on_step, should_stop=should_stop, on_pass=on_pass)
+    reporter = Reporter(should_stop=should_stop)
     identity = run_identity(backbone.description, examples, config)
-    data = None if checkpoint is None else checkpoint.load()
-    found = None if data is None else decode_checkpoint(data, identity=identity)
+    found: Checkpoint | None = None
+    if checkpoint is not None:
+        found = yield OffDevice(partial(decode_checkpoint, checkpoint, identity=identity))
     if found is not None:
         reporter.earlier_seconds = float(found.notes["seconds"])
         reporter.held_out_accuracy = found.notes["held_out_accuracy"]
     cache = features or FeatureCache(backbone)
     try:
-        rows = _embed_all(backbone, examples, cache=cache, reporter=reporter)
+        rows = yield from _embed_all(backbone, examples, cache=cache, reporter=reporter)
         run = Run(
             backbone=backbone,
             config=config,
             features=cache,
             examples=examples,
             rows=rows,
-            plan=make_plan(examples, rows, config),
+            plan=(yield OffDevice(partial(make_plan, examples, rows, config))),
             reporter=reporter,
-            store=checkpoint,
             identity=identity,
             trials=[] if found is None else list(found.notes["trials"]),
         )
-        teacher = _teach(run) if found is None else restored_teacher(found)
-        teacher = teacher.on(backbone.device)
-        chosen = choose_recipe(run, teacher)
+        teacher = (yield from _teach(run)) if found is None else restored_teacher(found)
+        chosen = yield from choose_recipe(run, teacher)
         done = found if found is not None and found.step else None
-        course = learn(run, teacher, done, config=chosen, num_steps=run.plan.num_steps)
+        course = yield from learn(run, teacher, done, config=chosen, num_steps=run.plan.num_steps)
         sets = sets_of(course.best)
         shifts = torch.stack([one.shift() for one in sets]).to(backbone.device)
-        strengths = calibrate(run, shifts)
-        report = compare(run, shifts * strengths.best)
+        strengths = yield from calibrate(run, shifts)
+        report = yield from compare(run, shifts * strengths.best)
         dose = dose_of(sets[0].shift(strengths.best), residual_norms(backbone))
-        key = _key(run, examples)
+        key = yield from _key(run, examples)
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(
             "The accelerator has no room for this training: wanted a smaller token_budget or "
@@ -180,50 +227,46 @@ def train(
 
 def _embed_all(
     backbone: Backbone, examples: Sequence[Example], *, cache: FeatureCache, reporter: Reporter
-) -> Float32[np.ndarray, "items width"]:
+) -> Steps[Float32[np.ndarray, "items width"]]:
     images = [example.image for example in examples]
+    batches = cache.missing([image for image in images if image is not None])
     num_pictures = len({example.image_id for example in examples})
     reporter.begin("features", num_pictures)
-
-    def on_batch(done: int, _total: int) -> None:
-        reporter.report(done)
-        reporter.pause()
-        reporter.stop_if_asked()
-
-    cache.prepare([image for image in images if image is not None], on_batch=on_batch)
+    for batch in batches:
+        yield from see_batch(batch, features=cache)
+        yield from reporter.advance(len(batch))
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)
         questions = [example.question for example in examples[which]]
         rows.append(embed(backbone, images[which], questions, features=cache))
-        reporter.pause()
-    reporter.report(num_pictures)
+        yield None
+    yield reporter.progress(num_pictures)
     return np.concatenate(rows)
 
 
-def _key(run: Run, examples: Sequence[Example]) -> TaskKey:
+def _key(run: Run, examples: Sequence[Example]) -> Steps[TaskKey]:
     """Where the task lies, of all its items or of as many as tell enough."""
     seed = run.config.seed
     chosen = generator_for(seed, "key").permutation(len(examples))[:_MOST_KEY_ITEMS]
     encoder = KeyEncoder(run.backbone, run.features)
-    encoder.prepare(on_family=run.reporter.pause)
+    yield from encoder.prepare()
     rows = []
     for start in range(0, len(chosen), _EMBEDDED_TOGETHER):
         some = [examples[place] for place in chosen[start : start + _EMBEDDED_TOGETHER]]
         images = [example.image for example in some]
-        rows.append(encoder.encode(images, [example.question for example in some]))
-        run.reporter.pause()
-    return build_task_key(np.concatenate(rows), image_width=encoder.image_width, seed=seed)
+        looks = yield OffDevice(partial(encoder.looks, images))
+        questions = [example.question for example in some]
+        rows.append(encoder.encode(images, questions, looks=looks))
+        yield None
+    key: TaskKey = yield OffDevice(
+        partial(build_task_key, np.concatenate(rows), image_width=encoder.image_width, seed=seed)
+    )
+    return key
 
 
-def _teach(run: Run) -> TeacherCache:
+def _teach(run: Run) -> Steps[TeacherCache]:
     run.reporter.begin("teacher", len(run.plan.lessons))
-
-    def on_batch(done: int, _total: int) -> None:
-        run.reporter.report(done)
-        run.reporter.pause()
-        run.reporter.stop_if_asked()
-
     return compute_teacher(
         run.backbone,
         run.plan.lessons,
@@ -233,5 +276,5 @@ def _teach(run: Run) -> TeacherCache:
         token_budget=run.config.token_budget,
         max_rows=MAX_ROWS,
         instruction=run.config.instruction,
-        on_batch=on_batch,
+        reporter=run.reporter,
     )

@@ -12,7 +12,7 @@ from app.method.training.batches import Row
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.plan import epoch_batches
-from app.method.training.progress import Phase
+from app.method.training.progress import Phase, Steps
 from app.method.training.run import Course, Run, restored_course
 from app.method.training.student import LOSS_NAMES, Student
 from app.method.training.teacher import TeacherCache
@@ -50,12 +50,12 @@ def learn(
     config: TrainingConfig,
     num_steps: int,
     phase: Phase = "student",
-) -> Course:
+) -> Steps[Course]:
     """Takes the optimiser steps, from the start or from where a checkpoint was made.
 
     Args:
         run: What is worked with.
-        teacher: Its predictions for every lesson of the plan, on the backbone's device.
+        teacher: Its predictions for every lesson of the plan, in the CPU's memory.
         found: The checkpoint to go on from.
         config: The settings, with the weights and rate that were chosen.
         num_steps: Most steps.
@@ -83,20 +83,22 @@ def learn(
         course = restored_course(found)
         student.restore(found)
     keeps = phase == "student"
-
-    def save() -> None:
-        if keeps:
-            run.save(student, teacher, course)
-
     batch_size = run.plan.batch_size
     run.reporter.begin(phase, num_steps, done_before=course.step, items_per_step=batch_size)
+    near = teacher.on(run.backbone.device)
     try:
         while course.step < num_steps and not course.is_over:
-            _step(run, student, teacher=teacher, course=course, config=config, num_steps=num_steps)
-            run.reporter.stop_if_asked(save)
-            if course.step % config.checkpoint_every == 0:
-                save()
-        save()
+            yield from _step(
+                run, student, teacher=near, course=course, config=config, num_steps=num_steps
+            )
+            if run.reporter.is_stop_wanted:
+                if keeps:
+                    yield run.checkpoint(student, teacher, course)
+                run.reporter.stop_if_asked()
+            elif keeps and course.step % config.checkpoint_every == 0:
+                yield run.checkpoint(student, teacher, course)
+        if keeps:
+            yield run.checkpoint(student, teacher, course)
         if config.keep == "last" or not course.best:
             course.best = student.snapshot()
     finally:
@@ -112,7 +114,7 @@ def _step(
     course: Course,
     config: TrainingConfig,
     num_steps: int,
-) -> None:
+) -> Steps[None]:
     plan = run.plan
     epoch, place = divmod(course.step, plan.steps_per_epoch)
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
@@ -129,23 +131,23 @@ def _step(
         warmup_fraction=config.warmup_fraction,
         num_cuts=course.num_cuts,
     )
-    losses = student.step(rows, teacher=teacher, rate_factor=factor, on_pass=run.reporter.pause)
+    losses = yield from student.step(rows, teacher=teacher, rate_factor=factor)
     course.losses.append([losses[name] for name in LOSS_NAMES])
     course.step += 1
     if course.step % config.evaluate_every == 0 or course.step == num_steps:
-        _measure(run, student, course, config=config)
+        yield from _measure(run, student, course, config=config)
     if course.step % config.report_every == 0 or course.step == num_steps or course.is_over:
-        run.reporter.report(
+        yield run.reporter.progress(
             course.step, losses=losses, learning_rate=config.vector_learning_rate * factor
         )
 
 
-def _measure(run: Run, student: Student, course: Course, *, config: TrainingConfig) -> None:
+def _measure(run: Run, student: Student, course: Course, *, config: TrainingConfig) -> Steps[None]:
     """Measures on held-out items, remembers the best vectors, cuts the rate and ends the run."""
     queries = run.queries
     if not queries:
         return
-    answers = run.measure(queries, shifts=student.shifts)
+    answers = yield from run.measure(queries, shifts=student.shifts)
     right = sum(answer.is_right for answer in answers)
     loss = sum(answer.loss for answer in answers) / len(answers)
     run.reporter.held_out_accuracy = right / len(queries)

@@ -25,7 +25,7 @@ from app.method.training.demonstrations import (
     hold_out,
     require_pictures,
 )
-from app.method.training.teacher import Lesson
+from app.method.training.prompts import Lesson
 
 _BUCKET_BATCHES: Final = 8
 _WITHOUT_EFFECT: Final = ("report_every", "checkpoint_every")

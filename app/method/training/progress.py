@@ -1,14 +1,18 @@
-"""How far a run is, for whoever listens, and whether it was asked to stop.
+"""What a run tells while it goes on, and whether it was asked to stop.
 
 Knows clocks and counts; knows nothing of what is being done.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from app.core.errors import JobCancelledError
+from app.method.steps import OffDevice
+from app.method.training.checkpoints import Checkpoint
+
+Result = TypeVar("Result")
 
 Phase: TypeAlias = Literal["features", "teacher", "search", "student", "evaluate"]
 
@@ -38,22 +42,22 @@ class TrainingProgress:
     held_out_accuracy: float | None = None
 
 
-class Reporter:
-    """Measures the speed of each phase and passes reports on."""
+Event: TypeAlias = TrainingProgress | Checkpoint | OffDevice | None
+Steps: TypeAlias = Generator[Event, Any, Result]
 
-    def __init__(
-        self,
-        *,
-        on_step: Callable[[TrainingProgress], None] | None,
-        should_stop: Callable[[], bool] | None,
-        on_pass: Callable[[], None] | None,
-    ) -> None:
-        self._on_step = on_step
-        self._on_pass = on_pass
+
+class Reporter:
+    """Measures the speed of each phase, and ends a run that was asked to stop.
+
+    Args:
+        should_stop: Asked where nothing that is worth keeping would be lost.
+    """
+
+    def __init__(self, *, should_stop: Callable[[], bool] | None = None) -> None:
         self._should_stop = should_stop
         self._phase: Phase = "features"
         self._num_steps = 0
-        self._done_before = 0
+        self._done_before = self._done = 0
         self._items_per_step = 1
         self._phase_started = self._started = time.monotonic()
         self.earlier_seconds = 0.0
@@ -63,6 +67,11 @@ class Reporter:
     def seconds(self) -> float:
         """Wall time of this attempt and of those it goes on from."""
         return self.earlier_seconds + time.monotonic() - self._started
+
+    @property
+    def is_stop_wanted(self) -> bool:
+        """Whether someone asked the run to stop."""
+        return self._should_stop is not None and self._should_stop()
 
     def begin(
         self, phase: Phase, num_steps: int, *, done_before: int = 0, items_per_step: int = 1
@@ -76,18 +85,18 @@ class Reporter:
             items_per_step: Items in a unit.
         """
         self._phase, self._num_steps = phase, num_steps
-        self._done_before, self._items_per_step = done_before, items_per_step
+        self._done = self._done_before = done_before
+        self._items_per_step = items_per_step
         self._phase_started = time.monotonic()
 
-    def report(
+    def progress(
         self, done: int, *, losses: dict[str, float] | None = None, learning_rate: float = 0.0
-    ) -> None:
-        """Passes on that so many units of the phase are done."""
-        if self._on_step is None:
-            return
+    ) -> TrainingProgress:
+        """The report that so many units of the phase are done."""
+        self._done = done
         seconds = max(1e-9, time.monotonic() - self._phase_started)
         fresh = done - self._done_before
-        progress = TrainingProgress(
+        return TrainingProgress(
             phase=self._phase,
             step=done,
             num_steps=self._num_steps,
@@ -97,24 +106,21 @@ class Reporter:
             eta_seconds=(self._num_steps - done) * seconds / fresh if fresh > 0 else None,
             held_out_accuracy=self.held_out_accuracy,
         )
-        self._on_step(progress)
 
-    def pause(self) -> None:
-        """Lets others have the backbone, between two passes."""
-        if self._on_pass is not None:
-            self._on_pass()
-
-    def stop_if_asked(self, save: Callable[[], None] | None = None) -> None:
-        """Ends the run when someone asked for it.
-
-        Args:
-            save: Keeps the state first.
+    def advance(self, count: int) -> Generator[TrainingProgress, Any, None]:
+        """Yields the report that so many further units are done.
 
         Raises:
-            JobCancelledError: Someone asked.
+            JobCancelledError: Someone asked to stop.
         """
-        if self._should_stop is None or not self._should_stop():
-            return
-        if save is not None:
-            save()
-        raise JobCancelledError("The training was stopped on request")
+        yield self.progress(self._done + count)
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Returns when the run goes on.
+
+        Raises:
+            JobCancelledError: Someone asked to stop.
+        """
+        if self.is_stop_wanted:
+            raise JobCancelledError("The training was stopped on request")

@@ -3,7 +3,7 @@
 Knows checkpoints and measuring; knows neither the order of steps nor their arithmetic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ from torch import Tensor
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.training.checkpoints import Checkpoint, CheckpointStore, encode_checkpoint
+from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
 from app.method.training.plan import Plan
-from app.method.training.progress import Reporter
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import Lesson
 from app.method.training.student import Student
-from app.method.training.teacher import Answered, Lesson, TeacherCache, answer_lessons
+from app.method.training.teacher import Answered, TeacherCache, answer_lessons
 
 MAX_ROWS: Final = 256
 
@@ -80,8 +81,7 @@ class Run:
         examples: All items.
         rows: Their embeddings.
         plan: Roles and draws.
-        reporter: Hears about progress.
-        store: Where checkpoints are kept, if anywhere.
+        reporter: Measures progress and knows whether to stop.
         identity: Of the run, written into checkpoints.
         trials: Held-out loss of each short run that was made to choose between recipes.
     """
@@ -93,7 +93,6 @@ class Run:
     rows: Float32[np.ndarray, "items width"]
     plan: Plan
     reporter: Reporter
-    store: CheckpointStore | None
     identity: str
     trials: list[float] = field(default_factory=list)
 
@@ -107,15 +106,9 @@ class Run:
         lessons: Sequence[Lesson],
         *,
         shifts: Float[Tensor, "sets layers 2 hidden"] | None = None,
-        on_batch: Callable[[int, int], None] | None = None,
-    ) -> list[Answered]:
+        reporter: Reporter | None = None,
+    ) -> Steps[list[Answered]]:
         """How held-out lessons are answered, by the set of vectors that has not seen each."""
-
-        def after_batch(done: int, total: int) -> None:
-            if on_batch is not None:
-                on_batch(done, total)
-            self.reporter.pause()
-
         return answer_lessons(
             self.backbone,
             lessons,
@@ -124,13 +117,19 @@ class Run:
             max_rows=MAX_ROWS,
             instruction=self.config.instruction,
             shifts=None if shifts is None else shifts[list(self.plan.measured_sets)],
-            on_batch=after_batch,
+            reporter=reporter,
         )
 
-    def save(self, student: Student | None, teacher: TeacherCache, course: Course) -> None:
-        """Keeps the state, if there is a place for it."""
-        if self.store is None:
-            return
+    def checkpoint(
+        self, student: Student | None, teacher: TeacherCache, course: Course
+    ) -> Checkpoint:
+        """The state, which later steps leave as it is.
+
+        Args:
+            student: What learns, once it does.
+            teacher: Its predictions, in the CPU's memory.
+            course: What has come of the steps.
+        """
         tensors = {**({} if student is None else student.state()), **_teacher_tensors(teacher)}
         tensors["losses"] = torch.tensor(course.losses, dtype=torch.float64)
         tensors |= {f"best.{name}": tensor for name, tensor in course.best.items()}
@@ -140,10 +139,7 @@ class Run:
             "held_out_accuracy": self.reporter.held_out_accuracy,
             "trials": list(self.trials),
         }
-        checkpoint = Checkpoint(
-            identity=self.identity, step=course.step, tensors=tensors, notes=notes
-        )
-        self.store.save(encode_checkpoint(checkpoint))
+        return Checkpoint(identity=self.identity, step=course.step, tensors=tensors, notes=notes)
 
 
 def _teacher_tensors(teacher: TeacherCache) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import learn
+from app.method.training.progress import Steps
 from app.method.training.run import Course, Run
 from app.method.training.teacher import TeacherCache
 
@@ -35,12 +36,12 @@ def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
     return [config.changed(vector_learning_rate=config.vector_learning_rate * _SLOWER)]
 
 
-def choose_recipe(run: Run, teacher: TeacherCache) -> TrainingConfig:
+def choose_recipe(run: Run, teacher: TeacherCache) -> Steps[TrainingConfig]:
     """The settings that held-out items do best with.
 
     Args:
         run: What is worked with; its `trials` are those made before an interruption.
-        teacher: Its predictions, on the backbone's device.
+        teacher: Its predictions, in the CPU's memory.
 
     Raises:
         JobCancelledError: Someone asked to stop; the trials that were finished are kept.
@@ -52,21 +53,22 @@ def choose_recipe(run: Run, teacher: TeacherCache) -> TrainingConfig:
     run.trials.clear()
     tried: list[tuple[float, TrainingConfig]] = []
 
-    def best_of(candidates: list[TrainingConfig]) -> TrainingConfig:
+    def best_of(candidates: list[TrainingConfig]) -> Steps[TrainingConfig]:
         for candidate in candidates:
             loss = next(earlier, None)
             if loss is None:
-                loss = _trial(run, teacher, candidate)
+                loss = yield from _trial(run, teacher, candidate)
             run.trials.append(loss)
-            run.save(None, teacher, Course())
+            yield run.checkpoint(None, teacher, Course())
             tried.append((loss, candidate))
         return min(tried, key=lambda trial: trial[0])[1]
 
-    return best_of(rate_candidates(best_of(weight_candidates(run.config))))
+    weighted = yield from best_of(weight_candidates(run.config))
+    return (yield from best_of(rate_candidates(weighted)))
 
 
-def _trial(run: Run, teacher: TeacherCache, config: TrainingConfig) -> float:
+def _trial(run: Run, teacher: TeacherCache, config: TrainingConfig) -> Steps[float]:
     steps = min(config.trial_steps, run.plan.num_steps)
     once = config.changed(evaluate_every=steps, checkpoint_every=steps)
-    loss = learn(run, teacher, None, config=once, num_steps=steps, phase="search").best_loss
-    return loss if math.isfinite(loss) else math.inf
+    course = yield from learn(run, teacher, None, config=once, num_steps=steps, phase="search")
+    return course.best_loss if math.isfinite(course.best_loss) else math.inf

@@ -9,6 +9,7 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
+from app.method.training.progress import Steps
 from app.method.training.run import Run
 
 _STRENGTHS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
@@ -31,7 +32,7 @@ class Strengths:
     highest: float
 
 
-def calibrate(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Strengths:
+def calibrate(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[Strengths]:
     """The strengths that held-out items ask for.
 
     The best one costs no right answer against strength 1 and has the lowest loss.
@@ -46,7 +47,7 @@ def calibrate(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Streng
     right: dict[float, int] = {}
     loss: dict[float, float] = {}
     for strength in _STRENGTHS:
-        answers = run.measure(queries, shifts=shifts * strength)
+        answers = yield from run.measure(queries, shifts=shifts * strength)
         right[strength] = sum(answer.is_right for answer in answers)
         loss[strength] = sum(answer.loss for answer in answers)
         run.reporter.stop_if_asked()

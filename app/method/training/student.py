@@ -5,7 +5,8 @@ backbone serves sets that learn from different items. Knows the losses and the o
 neither how queries were chosen nor where progress goes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import torch
@@ -16,7 +17,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
-from app.method.training.batches import Row, StudentBatches
+from app.method.training.batches import Part, Row, StudentBatches
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import (
@@ -25,6 +26,7 @@ from app.method.training.losses import (
     supervision_by_token,
     synergy,
 )
+from app.method.training.progress import Steps
 from app.method.training.teacher import TeacherCache, answer_logits
 
 LOSS_NAMES: Final = ("total", "mimicry", "synergy", "supervision")
@@ -89,7 +91,6 @@ class Student:
         self._hooks = ShiftHooks(backbone)
         if config.gradient_checkpointing:
             cast("Any", backbone.model).activation_checkpointing_enable()
-            backbone.model.train()
 
     def snapshot(self) -> dict[str, Tensor]:
         """All sets as they are, on the CPU, a branch that is not trained with weights of zero."""
@@ -110,7 +111,6 @@ class Student:
         self._hooks.remove()
         if self._config.gradient_checkpointing:
             cast("Any", self._backbone.model).activation_checkpointing_disable()
-            self._backbone.model.train(mode=False)
 
     def step(
         self,
@@ -118,15 +118,13 @@ class Student:
         *,
         teacher: TeacherCache,
         rate_factor: float,
-        on_pass: Callable[[], None] = lambda: None,
-    ) -> dict[str, float]:
+    ) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
 
         Args:
             rows: Which set learns from which query.
             teacher: Predictions of the teacher.
             rate_factor: Share of the peak learning rates.
-            on_pass: Called after every pass, while the backbone is unsteered.
 
         Returns:
             The losses of the first set before the step, by name.
@@ -136,31 +134,30 @@ class Student:
         """
         losses = dict.fromkeys(LOSS_NAMES, 0.0)
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
-        parts = self._batches.parts(rows, teacher)
+        parts = yield from self._batches.parts(rows, teacher)
         # Every set has its own means, so that it learns as it would alone.
         share = 1 / self._counts(torch.cat([part.token_sets for part in parts]))
         taught = 1 / self._counts(torch.cat([part.token_sets[part.is_taught] for part in parts]))
         for part in parts:
-            receipt = self._hooks.bind(self._shifts()[part.row_sets])
-            logits = answer_logits(self._backbone, part.batch)
-            receipt.verify()
-            places = part.is_taught.nonzero().flatten()
-            right = supervision_by_token(logits, part.batch.targets) * share[part.token_sets]
-            near = self._mimicry(logits, teacher.rows(part.draws), places)
-            near = near * taught[part.token_sets[places]]
-            total = (
-                self._config.mimicry_weight * near.sum()
-                + self._config.supervision_weight * right.sum()
-            )
-            for gradient, found in zip(
-                gradients, torch.autograd.grad(total, self._leaves), strict=True
-            ):
-                gradient.add_(found)
+            with self._bound(part):
+                logits = answer_logits(self._backbone, part.batch)
+                places = part.is_taught.nonzero().flatten()
+                right = supervision_by_token(logits, part.batch.targets) * share[part.token_sets]
+                near = self._mimicry(logits, teacher.rows(part.draws), places)
+                near = near * taught[part.token_sets[places]]
+                total = (
+                    self._config.mimicry_weight * near.sum()
+                    + self._config.supervision_weight * right.sum()
+                )
+                for gradient, found in zip(
+                    gradients, torch.autograd.grad(total, self._leaves), strict=True
+                ):
+                    gradient.add_(found)
             losses["mimicry"] += near[part.token_sets[places] == 0].sum().item()
             losses["supervision"] += right[part.token_sets == 0].sum().item()
-            # Between passes others measure and serve with the same backbone.
-            self._hooks.bind(None)
-            on_pass()
+            # Whoever has the backbone next needs the memory.
+            del logits, near, right, total, found
+            yield None
         losses["total"] = (
             self._config.mimicry_weight * losses["mimicry"]
             + self._config.supervision_weight * losses["supervision"]
@@ -173,6 +170,25 @@ class Student:
             group["lr"] = peak * rate_factor
         self._optimiser.step()
         return losses
+
+    @contextmanager
+    def _bound(self, part: Part) -> Iterator[None]:
+        """The backbone with the rows' shifts during the block, and as it serves afterwards.
+
+        Raises:
+            SteeringError: The shifts were not applied in full.
+        """
+        receipt = self._hooks.bind(self._shifts()[part.row_sets])
+        if self._config.gradient_checkpointing:
+            # Only a model that trains forgets activations and computes them again.
+            self._backbone.model.train()
+        try:
+            yield None
+            receipt.verify()
+        finally:
+            self._hooks.bind(None)
+            if self._config.gradient_checkpointing:
+                self._backbone.model.train(mode=False)
 
     def state(self) -> dict[str, Tensor]:
         """Vectors and optimiser moments by name, copied."""

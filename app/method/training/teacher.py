@@ -3,7 +3,7 @@
 Knows prompts and logits; knows no vectors: the teacher is the unsteered backbone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -12,28 +12,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from app.method.backbone.batching import token_batches
-from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
+from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import ShiftHooks
 from app.method.training.losses import TeacherLogits, supervision_by_token
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import Lesson, see, write_prompts
 
 # Below this size a vocabulary is kept whole: abridging would save little and lose exactness.
 SMALL_VOCABULARY: Final = 8192
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """A query with the demonstrations that one draw put before it.
-
-    Attributes:
-        query: What is asked.
-        context: Solved examples, first to last.
-    """
-
-    query: Example
-    context: tuple[Example, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,17 +83,6 @@ def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> t
     return tuple(bool(row.all()) for row in torch.split(hits, counts))
 
 
-def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -> PromptText:
-    """The prompt of a lesson, open for the answer."""
-    return build_prompt(
-        backbone,
-        lesson.query.question,
-        lesson.query.pictures,
-        demonstrations=lesson.context,
-        instruction=instruction,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Answered:
     """How the backbone answered one lesson by itself.
@@ -121,7 +98,6 @@ class Answered:
     num_tokens: int
 
 
-@torch.no_grad()
 def answer_lessons(
     backbone: Backbone,
     lessons: Sequence[Lesson],
@@ -131,8 +107,8 @@ def answer_lessons(
     max_rows: int,
     instruction: str | None = None,
     shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> list[Answered]:
+    reporter: Reporter | None = None,
+) -> Steps[list[Answered]]:
     """How the backbone answers each lesson by itself, with or without a shift.
 
     Args:
@@ -143,29 +119,32 @@ def answer_lessons(
         max_rows: Most rows of a batch.
         instruction: Said at the start of every prompt.
         shifts: One for each lesson or one for all; None leaves the backbone unsteered.
-        on_batch: Called with how many lessons are done and how many there are.
+        reporter: Hears of every batch, if given.
 
     Raises:
+        JobCancelledError: The reporter was asked to stop.
         SteeringError: The shift could not be applied in full.
     """
-    prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
-    lengths = features.count_tokens(prompts)
+    prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
     found: dict[int, Answered] = {}
     hooks = ShiftHooks(backbone)
     try:
         for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
-            answers = [lessons[index].query.answer for index in batch]
-            encoded = features.encode([prompts[index] for index in batch], answers=answers)
-            is_shared = shifts is None or len(shifts) == 1
-            receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[batch])
-            logits = answer_logits(backbone, encoded)
-            if shifts is not None:
-                receipt.verify()
-            # Others may use the backbone between two passes; they must find it unsteered.
-            hooks.bind(None)
-            found.update(zip(batch, _answered(logits, encoded), strict=True))
-            if on_batch is not None:
-                on_batch(len(found), len(lessons))
+            yield from see([prompts[index] for index in batch], features=features)
+            with torch.no_grad():
+                answers = [lessons[index].query.answer for index in batch]
+                encoded = features.encode([prompts[index] for index in batch], answers=answers)
+                is_shared = shifts is None or len(shifts) == 1
+                receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[batch])
+                logits = answer_logits(backbone, encoded)
+                if shifts is not None:
+                    receipt.verify()
+                hooks.bind(None)
+                found.update(zip(batch, _answered(logits, encoded), strict=True))
+            if reporter is None:
+                yield None
+            else:
+                yield from reporter.advance(len(batch))
     finally:
         hooks.remove()
     return [found[index] for index in range(len(lessons))]
@@ -181,7 +160,6 @@ def _answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> li
     ]
 
 
-@torch.no_grad()
 def compute_teacher(
     backbone: Backbone,
     lessons: Sequence[Lesson],
@@ -192,9 +170,9 @@ def compute_teacher(
     token_budget: int,
     max_rows: int,
     instruction: str | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> TeacherCache:
-    """The teacher's predictions for every lesson.
+    reporter: Reporter | None = None,
+) -> Steps[TeacherCache]:
+    """The teacher's predictions for every lesson, in the CPU's memory.
 
     Args:
         backbone: The unsteered backbone.
@@ -205,27 +183,31 @@ def compute_teacher(
         token_budget: Most tokens of a batch.
         max_rows: Most rows of a batch.
         instruction: Said at the start of every prompt.
-        on_batch: Called with how many lessons are done and how many there are.
+        reporter: Hears of every batch, if given.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
     """
-    prompts = [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
-    lengths = features.count_tokens(prompts)
+    prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
     parts: list[tuple[TeacherLogits, bool] | None] = [None] * len(lessons)
-    done = 0
     for batch in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
-        answers = [lessons[index].query.answer for index in batch]
-        encoded = features.encode([prompts[index] for index in batch], answers=answers)
-        logits = answer_logits(backbone, encoded)
-        kept = 0 if logits.shape[-1] <= SMALL_VOCABULARY else top_k
-        whole = TeacherLogits.from_logits(logits, temperature=temperature, top_k=kept)
-        places = torch.arange(len(logits), device=logits.device)
-        spans = torch.split(places, [len(ids) for ids in encoded.answer_ids])
-        found = rows_right(logits, encoded)
-        for index, span, is_right in zip(batch, spans, found, strict=True):
-            parts[index] = (whole.rows(span), is_right)
-        done += len(batch)
-        if on_batch is not None:
-            on_batch(done, len(lessons))
-    return _joined([part for part in parts if part is not None])
+        yield from see([prompts[index] for index in batch], features=features)
+        with torch.no_grad():
+            answers = [lessons[index].query.answer for index in batch]
+            encoded = features.encode([prompts[index] for index in batch], answers=answers)
+            logits = answer_logits(backbone, encoded)
+            kept = 0 if logits.shape[-1] <= SMALL_VOCABULARY else top_k
+            whole = TeacherLogits.from_logits(logits, temperature=temperature, top_k=kept)
+            places = torch.arange(len(logits), device=logits.device)
+            spans = torch.split(places, [len(ids) for ids in encoded.answer_ids])
+            found = rows_right(logits, encoded)
+            for index, span, is_right in zip(batch, spans, found, strict=True):
+                parts[index] = (whole.rows(span), is_right)
+        if reporter is None:
+            yield None
+        else:
+            yield from reporter.advance(len(batch))
+    return _joined([part for part in parts if part is not None]).on(torch.device("cpu"))
 
 
 def _joined(parts: Sequence[tuple[TeacherLogits, bool]]) -> TeacherCache:

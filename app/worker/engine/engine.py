@@ -4,9 +4,8 @@ Every step gives each running row one token and prefills some who wait; rows joi
 any two steps. Knows nothing of how requests arrive or leave.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Rows
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from time import monotonic
 from typing import Final
 
@@ -83,19 +82,6 @@ class Engine:
     def close(self) -> None:
         """Take the hooks off the backbone; the engine is of no use afterwards."""
         self._runner.close()
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """The backbone as it serves during the block, whatever mode a training has it in."""
-        model = self._backbone.model
-        was_training = model.training
-        if was_training:
-            model.train(mode=False)
-        try:
-            yield
-        finally:
-            if was_training:
-                model.train()
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; a later step returns it finished.

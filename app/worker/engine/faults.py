@@ -9,9 +9,12 @@ from typing import Final
 import torch
 
 from app.core.errors import OutOfDeviceMemoryError, VLibraryError
+from app.core.logs import get_logger
 
 RETRY_AFTER_SECONDS: Final = 2.0
 _CPU_ALLOCATOR_MESSAGE: Final = "can't allocate memory"
+
+log = get_logger(__name__)
 
 
 def library_error(error: BaseException) -> VLibraryError:
@@ -51,3 +54,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_fatal(error: BaseException) -> bool:
     """Whether the device's context is lost for the rest of the process."""
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
+def public_error(error: Exception) -> VLibraryError:
+    """What may be told of a failure; what may not goes to the log."""
+    found = library_error(error)
+    if found is not error:
+        log.warning("work failed", action="device.fail", exc_info=error)
+        forget_frames(error)
+    return found

@@ -1,4 +1,4 @@
-"""A training's one checkpoint, kept in the object store and reached from the device thread."""
+"""A training's one checkpoint, kept in the object store."""
 
 import asyncio
 from concurrent.futures import Future
@@ -6,15 +6,16 @@ from typing import Final
 
 from app.core.errors import NotFoundError
 from app.library.storage import ObjectStore
+from app.method.training.checkpoints import Checkpoint, encode_checkpoint
 
 TIMEOUT_SECONDS: Final = 120.0
 
 
 class ObjectCheckpoints:
-    """Loads and saves for the device thread; flushed and removed from the event loop.
+    """Loads, flushes and removes on the event loop; saves from a thread that may wait.
 
-    A save returns at once and is written while the training goes on; the next one waits for it, so
-    an older state never replaces a newer one.
+    A save returns when the state is encoded, which is written while the training goes on; the next
+    one waits for it, so an older state never replaces a newer one.
 
     Args:
         objects: Where the bytes are kept.
@@ -27,16 +28,16 @@ class ObjectCheckpoints:
         self._loop = asyncio.get_running_loop()
         self._saving: Future[None] | None = None
 
-    def load(self) -> bytes | None:
-        """The bytes saved last, or None when there are none. Blocks; device thread only."""
-        reading = asyncio.run_coroutine_threadsafe(self._objects.get_bytes(self._key), self._loop)
+    async def load(self) -> bytes | None:
+        """The bytes saved last, or None when there are none."""
         try:
-            return reading.result(TIMEOUT_SECONDS)
+            return await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
         except NotFoundError:
             return None
 
-    def save(self, data: bytes) -> None:
-        """Replaces what was saved before. Device thread only."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replaces what was saved before. Blocks; neither on the event loop nor on the device."""
+        data = encode_checkpoint(checkpoint)
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result(TIMEOUT_SECONDS)

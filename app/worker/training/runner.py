@@ -6,11 +6,10 @@ database is the library's.
 
 import asyncio
 import tempfile
-import threading
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,49 +28,27 @@ from app.core.logs import get_logger
 from app.library.attempts import (
     claim_job,
     fail_job,
-    heartbeat,
     mark_cancelled,
-    record_progress,
     release_job,
     return_delivery,
 )
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
-from app.library.records import DatasetRecord, JobRecord
+from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore, checkpoint_key
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import TrainingProgress, TrainingResult, train
-from app.worker.device import DeviceThread, YieldDevice
+from app.method.training.distillation import TrainingResult, training_steps
+from app.worker.device import DeviceThread
+from app.worker.training.attempt import Attempt, observed, tell
 from app.worker.training.checkpoints import ObjectCheckpoints
 from app.worker.training.results import store_result
 
 PULSE_SECONDS: Final = 1.0
 
 log = get_logger(__name__)
-
-
-@dataclass(kw_only=True, eq=False)
-class _Attempt:
-    """One worker's go at a job, shared by the event loop and the device thread.
-
-    Attributes:
-        job: What to do.
-        token: Proof that it is ours.
-        stop: Set when the training must end at its next step, for whatever reason.
-        is_cancelled: Whether somebody asked the job to stop.
-        is_lost: Whether the job is no longer ours.
-        progress: The latest that is not in the database yet.
-    """
-
-    job: JobRecord
-    token: int
-    stop: threading.Event = field(default_factory=threading.Event)
-    is_cancelled: bool = False
-    is_lost: bool = False
-    progress: TrainingProgress | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +89,7 @@ class Trainer:
         self._pass_tokens = pass_tokens
         self._pulse_seconds = pulse_seconds
         self._is_draining = False
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
 
     def drain(self) -> None:
         """End the training at its next step with a checkpoint, and take no further job."""
@@ -136,13 +113,11 @@ class Trainer:
         except ConflictError:
             log.info("job not claimed", action="job.claim", job_id=str(job_id))
             return
-        attempt = _Attempt(job=job, token=token)
+        attempt = Attempt(job=job, token=token)
         self._attempt = attempt
         try:
             await self._carry_out(attempt)
         finally:
-            # Whoever cancels this task must not leave the device training for nobody.
-            attempt.stop.set()
             self._attempt = None
 
     async def _return_delivery(self, job_id: uuid.UUID) -> None:
@@ -152,7 +127,7 @@ class Trainer:
             # The search for stalled jobs finds it later.
             log.warning("delivery not returned", action="job.return", error=type(error).__name__)
 
-    async def _carry_out(self, attempt: _Attempt) -> None:
+    async def _carry_out(self, attempt: Attempt) -> None:
         checkpoints = ObjectCheckpoints(self._objects, key=checkpoint_key(attempt.job.id))
         try:
             async with self._pulse(attempt):
@@ -168,7 +143,7 @@ class Trainer:
             await _put_away(checkpoints, is_over=True)
 
     @asynccontextmanager
-    async def _pulse(self, attempt: _Attempt) -> AsyncIterator[None]:
+    async def _pulse(self, attempt: Attempt) -> AsyncIterator[None]:
         beating = asyncio.create_task(self._beat(attempt))
         try:
             yield
@@ -176,13 +151,13 @@ class Trainer:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 
-    async def _beat(self, attempt: _Attempt) -> None:
+    async def _beat(self, attempt: Attempt) -> None:
         """Tell progress and hear wishes until cancelled."""
         while not attempt.is_lost:
             progress = attempt.progress
             try:
                 is_asked_to_stop = await run_transaction(
-                    self._sessions, partial(_tell, attempt, progress)
+                    self._sessions, partial(tell, attempt, progress)
                 )
             except ConflictError:
                 attempt.is_lost = True
@@ -197,7 +172,7 @@ class Trainer:
                 attempt.stop.set()
             await asyncio.sleep(self._pulse_seconds)
 
-    async def _train(self, attempt: _Attempt, checkpoints: ObjectCheckpoints) -> _Work:
+    async def _train(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> _Work:
         job = attempt.job
         if job.backbone_fingerprint is not None:
             require_same_backbone(
@@ -210,22 +185,15 @@ class Trainer:
             dataset = await get_dataset(session, job.dataset_id)
         examples = await self._examples(dataset, split=job.config.get("split"))
 
-        def work(yield_device: YieldDevice) -> TrainingResult:
-            def on_step(progress: TrainingProgress) -> None:
-                attempt.progress = progress
-
-            return train(
-                self._backbone,
-                examples,
-                # Answers wait for one pass at most.
-                config.changed(token_budget=min(config.token_budget, self._pass_tokens)),
-                on_step=on_step,
-                on_pass=yield_device,
-                checkpoint=checkpoints,
-                should_stop=attempt.stop.is_set,
-            )
-
-        result = await self._device.run_background(work)
+        steps = training_steps(
+            self._backbone,
+            examples,
+            # Answers wait for one pass at most.
+            config.changed(token_budget=min(config.token_budget, self._pass_tokens)),
+            checkpoint=await checkpoints.load(),
+            should_stop=attempt.stop.is_set,
+        )
+        result = await self._device.run_background(observed(steps, attempt, checkpoints))
         return _Work(dataset=dataset, config=config, result=result)
 
     async def _examples(self, dataset: DatasetRecord, *, split: str | None) -> Sequence[Example]:
@@ -234,9 +202,9 @@ class Trainer:
             await self._objects.get_file(dataset.storage_key, path)
             return await asyncio.to_thread(load_examples, str(path), split=split)
 
-    async def _store(self, attempt: _Attempt, work: _Work) -> None:
+    async def _store(self, attempt: Attempt, work: _Work) -> None:
         async def store(session: AsyncSession) -> None:
-            await _tell(attempt, attempt.progress, session)
+            await tell(attempt, attempt.progress, session)
             await store_result(
                 session,
                 job=attempt.job,
@@ -250,7 +218,7 @@ class Trainer:
         await run_transaction(self._sessions, store)
         log.info("job succeeded", action="job.end", job_id=str(attempt.job.id))
 
-    async def _end_without_result(self, attempt: _Attempt, error: Exception) -> bool:
+    async def _end_without_result(self, attempt: Attempt, error: Exception) -> bool:
         """Whether the job is over, rather than to be continued by somebody."""
         job_id = attempt.job.id
         is_stopped = isinstance(error, JobCancelledError)
@@ -285,16 +253,6 @@ async def _put_away(checkpoints: ObjectCheckpoints, *, is_over: bool) -> None:
         await (checkpoints.remove() if is_over else checkpoints.flush())
     except Exception as error:  # noqa: BLE001 - how the job ends must be recorded in any case
         log.warning("checkpoint not put away", action="job.checkpoint", error=type(error).__name__)
-
-
-async def _tell(
-    attempt: _Attempt, progress: TrainingProgress | None, session: AsyncSession
-) -> bool:
-    """Tell what is new, or only that we live; answer whether the job is to stop."""
-    job_id, token = attempt.job.id, attempt.token
-    if progress is None:
-        return await heartbeat(session, job_id, token)
-    return await record_progress(session, job_id, token, progress=asdict(progress))
 
 
 def _unknown(error: Exception) -> VLibraryError:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from app.core.errors import (
+    InvalidDatasetError,
     JobCancelledError,
     OutOfDeviceMemoryError,
     UnavailableError,
@@ -19,11 +20,13 @@ from app.core.errors import (
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.generation import generate
+from app.method.steps import OffDevice
 from app.rpc.generation import SamplingParams
-from app.worker.device import DeviceThread, YieldDevice, _Task
+from app.worker.device import DeviceThread, _Task
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from tests.fakes.waiting import until
+from app.worker.long_work import LongSteps
+from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
@@ -115,15 +118,15 @@ async def test_long_work_and_sequences_share_the_device(
     turns = 0
     is_over = threading.Event()
 
-    def work(yield_device: YieldDevice) -> str:
+    def work() -> LongSteps[str]:
         nonlocal turns
         while not is_over.is_set():
             time.sleep(0.002)
-            yield_device()
+            yield None
             turns += 1
         return "done"
 
-    working = asyncio.create_task(device.run_background(work))
+    working = asyncio.create_task(device.run_background(work()))
     finished = await asyncio.gather(
         *(device.generate(name, _maker(backbone, name)) for name in ("a", "b"))
     )
@@ -142,17 +145,17 @@ async def test_long_work_gets_its_share_while_sequences_keep_coming(
     worked = 0.0
     is_over = threading.Event()
 
-    def work(yield_device: YieldDevice) -> float:
+    def work() -> LongSteps[float]:
         nonlocal worked
         began = time.monotonic()
         while not is_over.is_set():
             step_began = time.monotonic()
             time.sleep(0.01)
             worked += time.monotonic() - step_began
-            yield_device()
+            yield None
         return time.monotonic() - began
 
-    working = asyncio.create_task(device.run_background(work))
+    working = asyncio.create_task(device.run_background(work()))
     tasks = [
         device.generate(str(index), _maker(backbone, str(index), max_new_tokens=40))
         for index in range(8)
@@ -162,6 +165,99 @@ async def test_long_work_gets_its_share_while_sequences_keep_coming(
     total = await working
     # Half is its share; a turn may run over by one step.
     assert 0.2 < worked / total < 0.8
+
+
+async def test_answers_go_on_while_another_thread_works_for_a_training(
+    backbone: Backbone, device: DeviceThread
+) -> None:
+    may_end = threading.Event()
+    threads: list[str] = []
+
+    def plan() -> int:
+        threads.append(threading.current_thread().name)
+        may_end.wait(SECONDS)
+        return 7
+
+    def work() -> LongSteps[int]:
+        answer: int = yield OffDevice(plan)
+        threads.append(threading.current_thread().name)
+        return answer
+
+    working = asyncio.create_task(device.run_background(work()))
+    await until(lambda: bool(threads))
+    assert (await device.generate("beside", _maker(backbone, "beside"))).error is None
+    assert not working.done()
+    may_end.set()
+    assert await working == 7
+    assert threads[0] != "device"
+    assert threads[1] == "device"
+
+
+async def test_what_fails_on_the_other_thread_fails_the_long_work(device: DeviceThread) -> None:
+    is_closed = threading.Event()
+
+    def fail() -> None:
+        raise InvalidDatasetError("too few")
+
+    def work() -> LongSteps[None]:
+        try:
+            yield OffDevice(fail)
+        finally:
+            is_closed.set()
+
+    with pytest.raises(InvalidDatasetError, match="too few"):
+        await device.run_background(work())
+    assert is_closed.is_set()
+    assert await device.call(lambda: 3) == 3
+
+
+async def test_long_work_nobody_waits_for_is_closed_on_the_device(device: DeviceThread) -> None:
+    closed_on: list[str] = []
+    began = threading.Event()
+
+    def work() -> LongSteps[None]:
+        try:
+            while True:
+                began.set()
+                yield None
+        finally:
+            closed_on.append(threading.current_thread().name)
+
+    working = asyncio.create_task(device.run_background(work()))
+    await until(began.is_set)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    await until(lambda: bool(closed_on))
+    assert closed_on == ["device"]
+    assert await device.run_background(_answer(3)) == 3
+
+
+def _answer(value: int) -> LongSteps[int]:
+    yield None
+    return value
+
+
+async def test_stopping_ends_long_work(backbone: Backbone) -> None:
+    engine = Engine(backbone, max_rows=1)
+    device = DeviceThread(engine)
+    device.start()
+    is_closed = threading.Event()
+
+    def work() -> LongSteps[None]:
+        try:
+            while True:
+                yield None
+        finally:
+            is_closed.set()
+
+    working = asyncio.create_task(device.run_background(work()))
+    await device.call(lambda: None)
+    await asyncio.to_thread(device.stop)
+    with pytest.raises(WorkerUnavailableError):
+        await working
+    assert is_closed.is_set()
+    engine.close()
 
 
 async def test_stopping_fails_what_is_left(backbone: Backbone) -> None:

@@ -1,8 +1,10 @@
 """A training and its passes give way to answers: at most one pass between two tokens."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -11,12 +13,14 @@ import torch
 
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.steps import OffDevice
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import TrainingResult, train
+from app.method.training.distillation import TrainingResult, train, training_steps
 from app.rpc.generation import SamplingParams
-from app.worker.device import DeviceThread, YieldDevice
+from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
+from app.worker.long_work import LongSteps
 from tests.fakes.backbones import tiny_examples
 from tests.fakes.waiting import until
 
@@ -46,6 +50,49 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
     return sequence
 
 
+def _steps(backbone: Backbone, config: TrainingConfig = CONFIG) -> LongSteps[TrainingResult]:
+    """A training of which nobody hears what it tells."""
+    steps = training_steps(backbone, tiny_examples(40), config)
+    answer: Any = None
+    while True:
+        try:
+            event = steps.send(answer)
+        except StopIteration as end:
+            result: TrainingResult = end.value
+            return result
+        answer = yield event if isinstance(event, OffDevice) else None
+
+
+async def test_planning_and_pictures_are_left_to_another_thread(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[str]] = {}
+
+    def watch(module: str, name: str) -> None:
+        work = getattr(import_module(module), name)
+
+        def watched(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - as they come
+            threads.setdefault(name, set()).add(threading.current_thread().name)
+            return work(*args, **options)
+
+        monkeypatch.setattr(f"{module}.{name}", watched)
+
+    watch("app.method.training.distillation", "make_plan")
+    watch("app.method.training.distillation", "build_task_key")
+    watch("app.method.training.prompts", "build_prompt")
+    watch("app.method.backbone.pictures", "decode")
+    engine = Engine(backbone, max_rows=4)
+    device = DeviceThread(engine)
+    device.start()
+    short = CONFIG.changed(max_steps=2, trial_steps=0, cross_fit_below=0)
+    await device.run_background(_steps(backbone, short))
+    await asyncio.to_thread(device.stop)
+    engine.close()
+    # The pictures that every backbone is compared by are drawn, never files of the task.
+    assert set(threads) == {"make_plan", "build_task_key", "build_prompt", "decode"}
+    assert not [name for name, found in threads.items() if "device" in found]
+
+
 async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Backbone) -> None:
     engine = Engine(backbone, max_rows=4)
     device = DeviceThread(engine, training_share=0.5)
@@ -62,13 +109,10 @@ async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Bac
             await device.generate(name, make)
             course.append("end")
 
-    def work(yield_device: YieldDevice) -> TrainingResult:
-        return train(backbone, tiny_examples(40), CONFIG, on_pass=yield_device)
-
     answering = asyncio.create_task(answer_on())
     await until(lambda: "token" in course)
     began = len(course)
-    result = await device.run_background(work)
+    result = await device.run_background(_steps(backbone))
     ended = len(course)
     answering.cancel()
     counting.remove()
@@ -100,9 +144,7 @@ async def test_a_training_that_is_shared_ends_with_the_vectors_of_one_that_is_no
         )
         for place in range(3)
     ]
-    shared = await device.run_background(
-        lambda yield_device: train(backbone, tiny_examples(40), CONFIG, on_pass=yield_device)
-    )
+    shared = await device.run_background(_steps(backbone))
     await asyncio.gather(*answers)
     await asyncio.to_thread(device.stop)
     engine.close()

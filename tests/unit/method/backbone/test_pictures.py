@@ -18,8 +18,7 @@ def picture(size: tuple[int, int] = (4, 4), *, shade: int = 0, orientation: int 
 
 
 def batches(pictures: list[Picture]) -> list[dict[str, Image.Image]]:
-    by_digest = {one.digest: one for one in pictures}
-    return list(batches_of_equal_size(by_digest, DecodedPictures()))
+    return list(batches_of_equal_size(pictures, DecodedPictures()))
 
 
 def test_batches_hold_pictures_of_one_size() -> None:

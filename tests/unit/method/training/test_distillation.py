@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,10 +16,12 @@ from app.core.errors import (
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.steps import OffDevice, finish
 from app.method.training.batches import Row
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import TrainingResult, train
+from app.method.training.distillation import TrainingResult, train, training_steps
 from app.method.training.plan import make_plan
 from app.method.training.progress import TrainingProgress
 from app.method.training.search import weight_candidates
@@ -282,9 +284,11 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
     """The set of all queries ends where it would without the others' rows in its passes."""
     plan = make_plan(EXAMPLES, np.zeros((len(EXAMPLES), 4), dtype=np.float32), FEW)
     lessons = plan.lessons[:6]
-    teacher = compute_teacher(
-        learner, lessons, features=FeatureCache(learner), temperature=1.0, top_k=0,
-        token_budget=2000, max_rows=16,
+    teacher = finish(
+        compute_teacher(
+            learner, lessons, features=FeatureCache(learner), temperature=1.0, top_k=0,
+            token_budget=2000, max_rows=16,
+        )
     )  # fmt: skip
     ends = []
     for num_sets in (1, 3):
@@ -306,7 +310,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
             if one == 0 or draw % num_sets != one
         ]
         for _ in range(3):
-            student.step(rows, teacher=teacher, rate_factor=1.0)
+            finish(student.step(rows, teacher=teacher, rate_factor=1.0))
         ends.append(sets_of(student.snapshot())[0])
         student.close()
     for name in TENSOR_NAMES:
@@ -400,10 +404,34 @@ def test_too_few_items_are_refused(examples: list[Example], learner: Backbone) -
 
 
 def test_a_full_accelerator_is_a_library_error(learner: Backbone) -> None:
-    def fill(progress: TrainingProgress) -> None:
-        if progress.phase == "teacher":
-            raise torch.OutOfMemoryError
-
-    report: Callable[[TrainingProgress], None] = fill
+    steps = training_steps(learner, EXAMPLES, CONFIG)
+    event = next(steps)
+    while not isinstance(event, TrainingProgress):
+        event = next(steps)
     with pytest.raises(OutOfDeviceMemoryError, match="token_budget"):
-        train(learner, EXAMPLES, CONFIG, on_step=report)
+        steps.throw(torch.OutOfMemoryError())
+
+
+def num_shift_hooks(backbone: Backbone) -> int:
+    hooks = [
+        hook
+        for module in backbone.model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+    owners = [getattr(getattr(hook, "func", hook), "__self__", None) for hook in hooks]
+    return sum(isinstance(owner, ShiftHooks) for owner in owners)
+
+
+def test_a_training_that_is_closed_leaves_the_backbone_alone(learner: Backbone) -> None:
+    config = CONFIG.changed(gradient_checkpointing=True)
+    steps = training_steps(learner, EXAMPLES, config)
+    answer = None
+    phase = ""
+    while phase != "student":
+        event = steps.send(answer)
+        assert not learner.model.training
+        answer = event.work() if isinstance(event, OffDevice) else None
+        phase = event.phase if isinstance(event, TrainingProgress) else phase
+    assert num_shift_hooks(learner) > 0
+    steps.close()
+    assert num_shift_hooks(learner) == 0

@@ -3,16 +3,13 @@ import torch
 
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import encode_prompts
+from app.method.backbone.prompts import PromptText, encode_prompts
 from app.method.steering.generation import generate
+from app.method.steps import finish
 from app.method.training.losses import TeacherLogits
-from app.method.training.teacher import (
-    Lesson,
-    TeacherCache,
-    answer_lessons,
-    compute_teacher,
-    lesson_prompt,
-)
+from app.method.training.progress import Reporter, TrainingProgress
+from app.method.training.prompts import Lesson, write_prompts
+from app.method.training.teacher import TeacherCache, answer_lessons, compute_teacher
 from tests.fakes.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(16)
@@ -28,23 +25,30 @@ def lessons(*, shots: int = 3) -> list[Lesson]:
 def teach(
     backbone: Backbone, taught: list[Lesson], *, token_budget: int = 500, top_k: int = 300
 ) -> TeacherCache:
-    return compute_teacher(
-        backbone,
-        taught,
-        features=FeatureCache(backbone),
-        temperature=2.0,
-        top_k=top_k,
-        token_budget=token_budget,
-        max_rows=4,
-        instruction="Answer.",
+    return finish(
+        compute_teacher(
+            backbone,
+            taught,
+            features=FeatureCache(backbone),
+            temperature=2.0,
+            top_k=top_k,
+            token_budget=token_budget,
+            max_rows=4,
+            instruction="Answer.",
+        )
     )
+
+
+def written(backbone: Backbone, asked: list[Lesson], instruction: str | None) -> list[PromptText]:
+    features = FeatureCache(backbone)
+    return finish(write_prompts(backbone, asked, instruction, features=features))[0]
 
 
 def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:
     taught = lessons()
     cache = teach(backbone, taught)
-    for number, lesson in enumerate(taught):
-        prompt = lesson_prompt(backbone, lesson, "Answer.")
+    prompts = written(backbone, taught, "Answer.")
+    for number, (lesson, prompt) in enumerate(zip(taught, prompts, strict=True)):
         batch = encode_prompts(backbone, [prompt], answers=[lesson.query.answer])
         with torch.no_grad():
             logits = backbone.model(**batch.inputs).logits[batch.predicts_answer]
@@ -88,7 +92,14 @@ def test_a_large_vocabulary_is_abridged(
 
 def test_progress_is_told(backbone: Backbone) -> None:
     told: list[tuple[int, int]] = []
-    compute_teacher(
+    reporter = Reporter()
+    reporter.begin("teacher", 5)
+
+    def hear(event: object) -> None:
+        if isinstance(event, TrainingProgress):
+            told.append((event.step, event.num_steps))
+
+    steps = compute_teacher(
         backbone,
         lessons(),
         features=FeatureCache(backbone),
@@ -96,14 +107,15 @@ def test_progress_is_told(backbone: Backbone) -> None:
         top_k=0,
         token_budget=1,
         max_rows=4,
-        on_batch=lambda done, total: told.append((done, total)),
+        reporter=reporter,
     )
+    finish(steps, on_event=hear)
     assert told == [(done, 5) for done in range(1, 6)]
 
 
 def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
     asked = [Lesson(query=example, context=()) for example in EXAMPLES[:6]]
-    prompts = [lesson_prompt(backbone, lesson, None) for lesson in asked]
+    prompts = written(backbone, asked, None)
     head = backbone.model.get_submodule("lm_head")
     assert isinstance(head, torch.nn.Linear)
     kept = head.weight.detach().clone()
@@ -116,12 +128,14 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
             shift = torch.randn(kept.shape[1], generator=generator) * 2
             head.weight[red] += shift
             head.weight[backbone.answer_format.end_token_id] -= shift
-        answered = answer_lessons(
-            backbone,
-            asked,
-            features=FeatureCache(backbone),
-            token_budget=100,
-            max_rows=4,
+        answered = finish(
+            answer_lessons(
+                backbone,
+                asked,
+                features=FeatureCache(backbone),
+                token_budget=100,
+                max_rows=4,
+            )
         )
         generated = generate(backbone, prompts, max_new_tokens=8)
     finally:

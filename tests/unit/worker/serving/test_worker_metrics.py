@@ -15,8 +15,8 @@ from app.core.metrics import MEDIA_TYPE, expose
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
-from app.worker.device import YieldDevice
 from app.worker.engine.sequence import Sequence
+from app.worker.long_work import LongSteps
 from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
@@ -198,12 +198,12 @@ async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
 
 @pytest.mark.anyio
 async def test_training_takes_its_part_of_the_devices_time(backbone: Backbone) -> None:
-    def work(yield_device: YieldDevice) -> None:
+    def work() -> LongSteps[None]:
         for _ in range(3):
             time.sleep(0.01)
-            yield_device()
+            yield None
 
     async with gated_worker(backbone) as worker:
-        await worker.device.run_background(work)
+        await worker.device.run_background(work())
         assert worker.device.seconds_by_use()["training"] >= 0.03
         assert worker.device.num_passes == 3

@@ -1,0 +1,48 @@
+"""How long work hands the backbone over: it is a generator that stops between two passes.
+
+Whoever runs it may use the backbone whenever it has yielded, because nothing is bound to it then,
+and ends it early by closing it. Knows nothing of what is being done.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class OffDevice:
+    """Work that leaves the backbone alone, so that another thread can do it.
+
+    Attributes:
+        work: To be called once. The generator is sent what it returns, or has thrown into it what
+            it raises. It computes nothing with torch, whose threads would slow the device's.
+    """
+
+    work: Callable[[], Any]
+
+
+def finish(
+    steps: Generator[Any, Any, Result], *, on_event: Callable[[Any], object] | None = None
+) -> Result:
+    """What the steps return, run to their end on this thread.
+
+    Args:
+        steps: Closed in any case.
+        on_event: Hears what they yield, but for the work, which is done here.
+    """
+    with closing(steps):
+        answer: Any = None
+        while True:
+            try:
+                event = steps.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            answer = None
+            if isinstance(event, OffDevice):
+                answer = event.work()
+            elif on_event is not None:
+                on_event(event)

@@ -1,0 +1,70 @@
+"""One worker's go at a training job: what it tells meanwhile, and whether it is to stop.
+
+Knows a training's events and the job's record; not how a job begins or ends.
+"""
+
+import threading
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.library.attempts import heartbeat, record_progress
+from app.library.records import JobRecord
+from app.method.steps import OffDevice
+from app.method.training.checkpoints import Checkpoint
+from app.method.training.distillation import TrainingProgress, TrainingResult
+from app.method.training.progress import Steps
+from app.worker.long_work import LongSteps
+from app.worker.training.checkpoints import ObjectCheckpoints
+
+
+@dataclass(kw_only=True, eq=False)
+class Attempt:
+    """One worker's go at a job, shared by the event loop and the device thread.
+
+    Attributes:
+        job: What to do.
+        token: Proof that it is ours.
+        stop: Set when the training must end at its next step, for whatever reason.
+        is_cancelled: Whether somebody asked the job to stop.
+        is_lost: Whether the job is no longer ours.
+        progress: The latest that is not in the database yet.
+    """
+
+    job: JobRecord
+    token: int
+    stop: threading.Event = field(default_factory=threading.Event)
+    is_cancelled: bool = False
+    is_lost: bool = False
+    progress: TrainingProgress | None = None
+
+
+def observed(
+    steps: Steps[TrainingResult], attempt: Attempt, checkpoints: ObjectCheckpoints
+) -> LongSteps[TrainingResult]:
+    """The training's steps for the device, with what they tell noted and their states kept."""
+    with closing(steps):
+        answer: Any = None
+        while True:
+            try:
+                event = steps.send(answer)
+            except StopIteration as end:
+                result: TrainingResult = end.value
+                return result
+            if isinstance(event, TrainingProgress):
+                attempt.progress = event
+                event = None
+            elif isinstance(event, Checkpoint):
+                event = OffDevice(partial(checkpoints.save, event))
+            answer = yield event
+
+
+async def tell(attempt: Attempt, progress: TrainingProgress | None, session: AsyncSession) -> bool:
+    """Tell what is new, or only that we live; answer whether the job is to stop."""
+    job_id, token = attempt.job.id, attempt.token
+    if progress is None:
+        return await heartbeat(session, job_id, token)
+    return await record_progress(session, job_id, token, progress=asdict(progress))
