@@ -3,14 +3,13 @@
 Knows prompts and pictures; knows no question's meaning, no answer and no vectors.
 
 Steering never touches the vision tower, so its output is the same for every prompt that shows the
-picture. Families that take precomputed features are fed from here; for the others, and wherever a
-processor's placeholders turn out to depend on the text around them, prompts are read from pixels as
-usual. Which way is taken is decided by comparison with the processor.
+picture. Families that take precomputed features are fed from here; others, and those whose
+placeholders depend on the text around them (which a comparison tells), read pixels as usual.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeAlias, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float32
@@ -30,6 +29,7 @@ from app.method.backbone.prompts import (
     process,
     writes_bos,
 )
+from app.method.backbone.token_rows import Side, padded, token_rows
 from app.method.backbone.vision import (
     ImageFeatures,
     encode_images,
@@ -43,17 +43,6 @@ DEFAULT_MAX_BYTES: Final = 2 * 1024**3
 _PROBE_SIZE: Final = (32, 32)
 _PROBE_GREY: Final = (127, 127, 127)
 _TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
-
-_Side: TypeAlias = Literal["left", "right"]
-
-
-def _filled(row: Sequence[int], length: int, *, fill: int, side: _Side) -> list[int]:
-    gap = [fill] * (length - len(row))
-    return [*gap, *row] if side == "left" else [*row, *gap]
-
-
-def _first_shown(prompts: Sequence[PromptText]) -> PromptText | None:
-    return next((prompt for prompt in prompts if prompt.images), None)
 
 
 def _probe_width(cache: "FeatureCache") -> int:
@@ -101,25 +90,14 @@ class FeatureCache:
         """Whether nothing has to be decoded for the picture; any thread may ask."""
         return picture.digest in (self._features if self._takes_features else self._summaries)
 
-    def prepare(
-        self, images: Sequence[Picture], *, on_batch: Callable[[int, int], None] | None = None
-    ) -> None:
+    def prepare(self, images: Iterable[Picture]) -> None:
         """Computes what is missing, in batches of pictures of equal size.
-
-        Args:
-            images: Pictures that will be needed.
-            on_batch: Called with how many pictures are done and how many there are to do.
 
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        missing = self._missing(images)
-        done = 0
-        for group in batches_of_equal_size(missing, self.pixels):
+        for group in batches_of_equal_size(self._missing(images), self.pixels):
             self._compute(group)
-            done += len(group)
-            if on_batch is not None:
-                on_batch(done, len(missing))
 
     def missing(self, images: Iterable[Picture]) -> list[list[Picture]]:
         """What `prepare` would have to compute, in the batches that it would make of it."""
@@ -166,7 +144,7 @@ class FeatureCache:
         self._check(prompts)
         if not self._takes_features or not any(prompt.images for prompt in prompts):
             return encode_prompts(self._backbone, prompts, answers=answers, pixels=self.pixels.get)
-        side: _Side = "left" if answers is None else "right"
+        side: Side = "left" if answers is None else "right"
         self._drop_summaries()
         return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
 
@@ -217,23 +195,26 @@ class FeatureCache:
         """Pictures of which `count_tokens` will need the pixels."""
         if not self._takes_features:
             return list(max(prompts, key=lambda prompt: len(prompt.images)).images)
-        found: dict[tuple[int, int], Picture] = {}
-        for picture in (one for prompt in prompts for one in prompt.images):
-            if picture.size not in self._tokens_of_size:
-                found.setdefault(picture.size, picture)
-        return list(found.values())
+        pictures = [picture for prompt in prompts for picture in prompt.images]
+        # The first of each size, as the counting goes.
+        first = {picture.size: picture for picture in reversed(pictures)}
+        return [one for size, one in first.items() if size not in self._tokens_of_size]
 
     def pixels_to_encode(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `encode` will need the pixels when their features are known."""
         if not self._takes_features:
             return [picture for prompt in prompts for picture in prompt.images]
-        unchecked = None if self._is_checked else _first_shown(prompts)
-        return [] if unchecked is None else list(unchecked.images)
+        shown = self._unchecked(prompts)
+        return [] if shown is None else list(shown.images)
+
+    def _unchecked(self, prompts: Sequence[PromptText]) -> PromptText | None:
+        shown = (prompt for prompt in prompts if prompt.images)
+        return None if self._is_checked else next(shown, None)
 
     def _check(self, prompts: Sequence[PromptText]) -> None:
         """Compares with the processor once, on the first prompt that shows a picture."""
-        shown = _first_shown(prompts)
-        if self._is_checked or not self._takes_features or shown is None:
+        shown = self._unchecked(prompts)
+        if shown is None or not self._takes_features:
             return
         self._is_checked = True
         wanted = process(self._backbone, [shown], padding_side="right", pixels=self.pixels.get)
@@ -245,46 +226,17 @@ class FeatureCache:
         found = self._assemble([shown], "right")
         self._takes_features = all(torch.equal(wanted[key], found[key]) for key in keys)
 
-    def _assemble(self, prompts: Sequence[PromptText], side: _Side) -> dict[str, Any]:
+    def _assemble(self, prompts: Sequence[PromptText], side: Side) -> dict[str, Any]:
         self.prepare([image for prompt in prompts for image in prompt.images])
-        shown = [self._get(image) for prompt in prompts for image in prompt.images]
-        rows = self._token_rows(prompts, iter(shown))
-        return {**self._padded(rows, side), **join_features(shown)}
-
-    def _token_rows(
-        self, prompts: Sequence[PromptText], shown: Iterator[ImageFeatures]
-    ) -> list[list[int]]:
-        tokenizer = self._backbone.tokenizer
-        placeholder = tokenizer.convert_tokens_to_ids(self._image_token)
-        texts = [prompt.text for prompt in prompts]
-        encoded = tokenizer(texts, add_special_tokens=not writes_bos(self._backbone, texts[0]))
-        rows: list[list[int]] = []
-        for prompt, ids in zip(prompts, encoded["input_ids"], strict=True):
-            if ids.count(placeholder) != len(prompt.images):
-                raise InvalidInputError(
-                    f"Placeholders and images do not match: wanted {len(prompt.images)}, "
-                    f"found {ids.count(placeholder)}"
-                )
-            row: list[int] = []
-            for token_id in ids:
-                row += next(shown).placeholder_ids if token_id == placeholder else (token_id,)
-            rows.append(row)
-        return rows
-
-    def _padded(self, rows: Sequence[list[int]], side: _Side) -> dict[str, Any]:
-        pad = cast("int", self._backbone.tokenizer.pad_token_id)
-        columns = {"input_ids": (rows, pad), "attention_mask": ([[1] * len(r) for r in rows], 0)}
-        for key in self._type_keys:
-            columns[key] = (self._backbone.processor.create_mm_token_type_ids(list(rows)), 0)
-        length = max(map(len, rows))
-        return {
-            key: torch.tensor(
-                [_filled(row, length, fill=fill, side=side) for row in values],
-                dtype=torch.long,
-                device=self._backbone.device,
-            )
-            for key, (values, fill) in columns.items()
-        }
+        shown = [[self._get(image) for image in prompt.images] for prompt in prompts]
+        rows = token_rows(
+            self._backbone,
+            [prompt.text for prompt in prompts],
+            [[features.placeholder_ids for features in row] for row in shown],
+            image_token=self._image_token,
+        )
+        columns = padded(self._backbone, rows, side=side, type_keys=self._type_keys)
+        return {**columns, **join_features([features for row in shown for features in row])}
 
     def _get(self, picture: Picture) -> ImageFeatures:
         digest = picture.digest

@@ -60,14 +60,13 @@ def test_cached_features_predict_the_same_as_pixels(
 def test_each_picture_is_computed_once() -> None:
     backbone = tiny_backbone()
     cache, calls = FeatureCache(backbone), count_vision_calls(backbone)
-    progress: list[tuple[int, int]] = []
     images = [picture for example in EXAMPLES for picture in example.pictures]
-    cache.prepare(images, on_batch=lambda done, total: progress.append((done, total)))
+    assert [len(batch) for batch in cache.missing(images)] == [6]
     cache.prepare(images)
+    assert not cache.missing(images)
     cache.summaries(images)
     cache.encode(prompts_of(backbone))
     assert sum(calls) == 6
-    assert progress == [(6, 6)]
 
 
 def test_a_small_cache_computes_again_what_it_dropped() -> None:
