@@ -26,7 +26,7 @@ from vlibrary_client.answers import (
     TokenLogprobs,
     Usage,
 )
-from vlibrary_client.arguments import Demonstrations, SteerOptions, VectorUse
+from vlibrary_client.arguments import Demonstrations, SteerOptions, StructuredOutputs, VectorUse
 from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.client import AsyncClient, Client
 from vlibrary_client.errors import (
@@ -134,6 +134,7 @@ __all__ = [
     "SteerOptions",
     "SteeringError",
     "StorageFullError",
+    "StructuredOutputs",
     "Timings",
     "TokenLogprob",
     "TokenLogprobs",

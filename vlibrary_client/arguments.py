@@ -1,8 +1,8 @@
 """What callers may pass to say which data set, which vector, which demonstrations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 from uuid import UUID
 
 from vlibrary_client.images import ImageSource
@@ -42,6 +42,22 @@ class Demonstrations:
 VectorChoice: TypeAlias = VectorRef | VectorUse | Sequence[VectorRef | VectorUse] | None
 
 
+class StructuredOutputs(TypedDict, total=False):
+    """The form of an answer: one of these.
+
+    Attributes:
+        choice: The answer is one of these texts.
+        regex: The whole answer matches.
+        json: The answer is JSON of this schema, such as `Model.model_json_schema()`.
+        json_object: The answer is a JSON object.
+    """
+
+    choice: Sequence[str]
+    regex: str
+    json: Mapping[str, Any] | str
+    json_object: bool
+
+
 class SteerOptions(TypedDict, total=False):
     """What `client.steer.generate` and `stream` take beside the prompt.
 
@@ -71,6 +87,7 @@ class SteerOptions(TypedDict, total=False):
         logprobs: Report every token's log-probability, and so many of the likeliest others.
         seed: Of the sampling (0).
         stop: Texts that end the answer.
+        structured_outputs: The form that the answer shall have.
         baseline: Also answer without any vector, to compare (False).
     """
 
@@ -94,6 +111,7 @@ class SteerOptions(TypedDict, total=False):
     logprobs: int | None
     seed: int
     stop: Sequence[str]
+    structured_outputs: StructuredOutputs | None
     baseline: bool
 
 

@@ -4,15 +4,27 @@ The api's bodies, the messages to a worker and the engine use these types, so th
 of the sampling is added here and where the engine heeds it.
 """
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 MAX_TOKENS: Final = 8_192
 MAX_SEED: Final = 2**63 - 1
 MAX_STRENGTH: Final = 10.0
 MAX_STOPS: Final = 16
 MAX_TOP_LOGPROBS: Final = 20
+MAX_FORM_CHARACTERS: Final = 100_000
 # What stands for the logarithm of zero, which JSON cannot carry.
 LEAST_LOGPROB: Final = -9999.0
 
@@ -93,6 +105,70 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _as_json(value: object) -> object:
+    if not isinstance(value, dict | bool):
+        return value
+    try:
+        return json.dumps(value)
+    except (RecursionError, ValueError):
+        raise ValueError("the schema is nested too deeply") from None
+
+
+def _is_schema(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | bool)
+    except (RecursionError, ValueError):
+        return False
+
+
+Choice: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), SAFE]
+
+
+class StructuredOutputs(Message):
+    """The form of an answer, which is one of these; a leading space does not count.
+
+    Source: vLLM's structured outputs, whose words these are.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    choice: Annotated[
+        tuple[Choice, ...] | None,
+        Field(min_length=1, max_length=1_000, description="The answer is one of these."),
+    ] = None
+    regex: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=MAX_FORM_CHARACTERS),
+        Field(description="The whole answer matches; look-around is not known."),
+    ] = None
+    # `json` itself is a method of every model.
+    json_schema: Annotated[
+        str | None,
+        BeforeValidator(_as_json, json_schema_input_type=dict[str, JsonValue] | bool | str | None),
+        StringConstraints(max_length=MAX_FORM_CHARACTERS),
+        Field(alias="json", description="The answer is JSON of this schema."),
+    ] = None
+    json_object: Annotated[bool, Field(strict=True, description="The answer is a JSON object.")] = (
+        False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_nothing_with_null(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {name: one for name, one in value.items() if one is not None}
+        return value
+
+    @model_validator(mode="after")
+    def _is_one_form(self) -> Self:
+        given = [self.choice, self.regex, self.json_schema, self.json_object or None]
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("a form is one of choice, regex, json and json_object")
+        if self.json_schema is not None and not _is_schema(self.json_schema):
+            raise ValueError("a schema is a JSON object")
+        return self
+
+
 class SamplingParams(Message):
     """How the tokens of an answer are picked and when it ends."""
 
@@ -114,6 +190,9 @@ class SamplingParams(Message):
     ] = None
     seed: Seed = 0
     stop: Annotated[tuple[StopText, ...], Field(max_length=MAX_STOPS)] = ()
+    structured_outputs: Annotated[
+        StructuredOutputs | None, Field(description="The form that the answer shall have.")
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, without what a request has beside them."""

@@ -74,6 +74,7 @@ async def respond(
     fields = sampling_fields(
         body, model=model, max_tokens=body.max_output_tokens, max_tokens_limit=limit
     )
+    fields["structured_outputs"] = body.structured_outputs or body.form.form
     asked = SteerRequest(messages=messages_of(body), **fields)
     writer = ResponseWriter(
         id=f"resp_{request_id_of(request)}",
@@ -82,6 +83,7 @@ async def respond(
         asked=asked,
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
+        form=body.form,
         ignored=ignored,
     )
     return await make_response(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from app.core.errors import VLibraryError
 from app.rpc.generation import SamplingParams
+from app.worker.engine.grammar import Grammar
 
 LEAST_TEMPERATURE: Final = 1e-4
 
@@ -28,12 +29,14 @@ class Sampler:
         sampling: The settings.
         prompt_ids: Tokens of the prompt.
         answer_ids: Tokens taken so far.
+        grammar: Told of every token; none where all tokens may come.
         generator: Advanced by one draw a token.
     """
 
     sampling: SamplingParams
     prompt_ids: Rows[int] = ()
     answer_ids: Rows[int] = ()
+    grammar: Grammar | None = None
     generator: torch.Generator | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -60,19 +63,26 @@ def sample(
         logits: The rows' next-token logits on the backbone's device, float32.
         samplers: One a row.
     """
-    scores = _penalised(logits, samplers)
+    scores = _constrained(_penalised(logits, samplers), samplers)
     best = scores.max(dim=-1)
     token_ids, has_numbers = best.indices, best.values.isfinite()
     drawn = [place for place, one in enumerate(samplers) if one.generator is not None]
     if drawn:
         places = torch.tensor(drawn, device=logits.device)
-        found, has_mass = _drawn(scores[places], [samplers[place] for place in drawn])
-        token_ids = token_ids.index_copy(0, places, found)
+        taken, has_mass = _drawn(scores[places], [samplers[place] for place in drawn])
+        token_ids = token_ids.index_copy(0, places, taken)
         has_numbers = has_numbers.index_copy(0, places, has_numbers[places] & has_mass)
+    found = torch.stack([token_ids, has_numbers.long()], dim=1).tolist()
     return [
-        token_id if is_valid else VLibraryError("The backbone computed no numbers for this request")
-        for token_id, is_valid in torch.stack([token_ids, has_numbers.long()], dim=1).tolist()
+        token_id if is_valid else _failure(one)
+        for one, (token_id, is_valid) in zip(samplers, found, strict=True)
     ]
+
+
+def _failure(sampler: Sampler) -> VLibraryError:
+    if sampler.grammar is not None and sampler.grammar.problem:
+        return VLibraryError(f"The answer could not be kept in its form: {sampler.grammar.problem}")
+    return VLibraryError("The backbone computed no numbers for this request")
 
 
 def _column(
@@ -104,6 +114,20 @@ def _penalised(
     frequency = _column([one.sampling.frequency_penalty for one in rows], scores)
     scores = scores - presence * (counts > 0).to(scores.dtype) - frequency * counts
     return logits.index_copy(0, places, scores)
+
+
+def _constrained(
+    scores: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+) -> Float[Tensor, "rows vocab"]:
+    """The scores with minus infinity where a row's grammar allows no token."""
+    width = scores.shape[-1]
+    grammars = [(place, one.grammar) for place, one in enumerate(samplers) if one.grammar]
+    if not grammars:
+        return scores
+    places = torch.tensor([place for place, _ in grammars], device=scores.device)
+    allowed = torch.stack([grammar.allowed(width) for _, grammar in grammars]).to(scores.device)
+    kept = scores[places].masked_fill(~allowed, -torch.inf)
+    return scores.index_copy(0, places, kept)
 
 
 def _counts(

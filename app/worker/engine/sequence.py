@@ -14,6 +14,7 @@ from app.core.errors import VLibraryError
 from app.rpc.generation import SamplingParams
 from app.worker.engine.collate import layout_of
 from app.worker.engine.detokenizer import Decode, Detokenizer
+from app.worker.engine.grammar import Grammar
 from app.worker.engine.sampling import Sampler, TokenScore
 
 Shift = Float[Tensor, "layers 2 hidden"]
@@ -45,6 +46,7 @@ class Sequence:
         id: Unique among the sequences in the engine.
         inputs: The backbone's keyword arguments for this prompt alone: a batch of one, no padding.
         sampling: How tokens are picked and when it ends.
+        grammar: What form the answer keeps; this sequence's alone.
         shift: What is added at every site; none leaves the row unsteered.
         keeps_first: Whether to keep the distribution of the first token.
         listener: Told of what can be shown, as soon as it can be, on the device thread.
@@ -63,6 +65,7 @@ class Sequence:
     id: str
     inputs: Mapping[str, Any]
     sampling: SamplingParams
+    grammar: Grammar | None = None
     shift: Shift | None = None
     keeps_first: bool = False
     listener: Listener | None = None
@@ -91,7 +94,10 @@ class Sequence:
         self.num_prompt_tokens = int(ids.shape[1])
         prompt_ids = ids[0].tolist() if self.sampling.repetition_penalty != 1 else ()
         self.sampler = Sampler(
-            sampling=self.sampling, prompt_ids=prompt_ids, answer_ids=self.token_ids
+            sampling=self.sampling,
+            prompt_ids=prompt_ids,
+            answer_ids=self.token_ids,
+            grammar=self.grammar,
         )
 
     @property
@@ -151,6 +157,8 @@ class Sequence:
         return self._growing
 
     def _take(self, token_id: int, growing: Detokenizer | None, score: TokenScore | None) -> None:
+        if self.grammar is not None:
+            self.grammar.accept(token_id)
         self.token_ids.append(token_id)
         if growing is not None:
             growing.add(token_id)

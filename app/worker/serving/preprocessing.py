@@ -30,6 +30,7 @@ from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
+from app.worker.engine.grammar import Grammar, GrammarCompiler
 from app.worker.serving.context import Candidates, require_context
 from app.worker.serving.demonstrations import DatasetPools
 
@@ -70,6 +71,7 @@ class PreparedPrompt:
     Attributes:
         prompt: Its pictures are decoded.
         candidates: The same with fewer shots or turns.
+        grammar: Of the answer's form, to be copied for every answer.
         num_new_tokens: That are asked for behind it.
         is_checked: Whether it is known if that fits the context.
         refusal: What the request fails with if it does not.
@@ -78,6 +80,7 @@ class PreparedPrompt:
     prompt: PromptText
     candidates: Candidates
     num_new_tokens: int
+    grammar: Grammar | None = None
     is_checked: bool = False
     refusal: VLibraryError | None = None
 
@@ -108,6 +111,7 @@ class Reader:
         self._features = features
         self._limits = limits
         self._waiting: queue.SimpleQueue[PreparedPrompt] = queue.SimpleQueue()
+        self._grammars = GrammarCompiler(backbone)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
 
     def close(self) -> None:
@@ -155,7 +159,12 @@ class Reader:
             InvalidImageError: A picture cannot be read.
             InvalidInputError: The request can never be answered as it is.
             NotFoundError: There is no such dataset.
+            UnsupportedBackboneError: The answer shall have a form, which the tokenizer cannot keep.
         """
+        form = request.structured_outputs
+        grammar = None
+        if form is not None:
+            grammar = await self._in_thread(lambda: self._grammars.compile(form))
         images = [image for image in await self.images(request.images) if image is not None]
         turns = turns_of(request, images)
         shown: tuple[Example, ...] = ()
@@ -192,6 +201,7 @@ class Reader:
             prompt=prompt,
             candidates=candidates,
             num_new_tokens=1 if request.fits_context else request.max_tokens,
+            grammar=grammar,
         )
         if self._features.takes_features and prompt.images:
             await self._see_surplus(prepared)

@@ -257,6 +257,7 @@ class Serving:
                 id=sequence_id,
                 inputs=batch.inputs,
                 sampling=sampling_of(request, max_new_tokens=max_new_tokens),
+                grammar=prepared.grammar.fresh() if prepared.grammar else None,
                 shift=shift,
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,

@@ -84,7 +84,6 @@ async def test_an_error_after_the_beginning_is_the_last_event(
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"tool_choice": "required"}, "tool_choice", "not supported"),
         ({"functions": [{"name": "f"}]}, "functions", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"best_of": 2}, "best_of", "not supported"),
         ({"ignore_eos": True}, "ignore_eos", "not supported"),
         ({"verbosity": "low"}, "verbosity", "not supported"),

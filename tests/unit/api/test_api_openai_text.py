@@ -1,6 +1,7 @@
 """Text completions and responses, asked by the real `openai` package."""
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from tests.fakes.api_calls import png
 from tests.fakes.live_server import serving
@@ -163,8 +165,8 @@ def test_an_error_in_a_stream_of_a_response_is_raised(
         ({"input": "a", "n": 2}, "n"),
         ({"input": "a", "background": True}, "background"),
         (
-            {"input": "a", "text": {"format": {"type": "json_schema", "schema": {}}}},
-            "text.format.type",
+            {"input": "a", "text": {"format": {"type": "json_schema", "name": "x"}}},
+            "text.format",
         ),
     ],
 )
@@ -175,3 +177,20 @@ def test_what_no_response_can_be_is_refused(
     assert reply.status_code == 400
     assert reply.json()["error"]["param"].startswith(param)
     assert worker.generated == []
+
+
+class Found(BaseModel):
+    colour: str
+
+
+def test_the_schema_of_a_class_is_sent(client: openai.OpenAI, worker: FakeWorker) -> None:
+    # What the fake says is no JSON, which the package finds out.
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "What?"}],
+            response_format=Found,
+        )
+    form = worker.generated[-1].structured_outputs
+    assert form is not None
+    assert json.loads(form.json_schema or "")["properties"]["colour"]["type"] == "string"

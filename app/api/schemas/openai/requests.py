@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from app.api.schemas.bodies import RequestBody
 from app.api.schemas.fields import Flag, ImageText, OnlyReady, Preference
 from app.api.schemas.messages import LenientBody, Messages, PartText
+from app.api.schemas.openai.formats import ResponseFormat
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
 from app.rpc.generation import (
     MAX_STOPS,
@@ -21,6 +22,7 @@ from app.rpc.generation import (
     RepetitionPenalty,
     StopText,
     Strength,
+    StructuredOutputs,
     TopK,
     TopLogprobs,
     TopP,
@@ -95,6 +97,7 @@ class SamplingFields(LenientBody):
     ] = None
     min_p: MinP | None = None
     repetition_penalty: RepetitionPenalty | None = None
+    structured_outputs: StructuredOutputs | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES, strict=True)] | None = None
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
@@ -109,6 +112,7 @@ class ChatRequest(SamplingFields):
     max_completion_tokens: AnyTokenCount | None = None
     logprobs: Flag | None = None
     top_logprobs: TopLogprobs | None = None
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -117,6 +121,8 @@ class ChatRequest(SamplingFields):
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             raise ValueError("max_tokens and max_completion_tokens differ")
+        if self.structured_outputs and self.response_format and self.response_format.form:
+            raise ValueError("a form is given by response_format or structured_outputs")
         return self
 
 

@@ -3,14 +3,16 @@
 Source: the API reference of OpenAI's responses, and the `openai` package as its executable form.
 """
 
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from app.api.schemas.bodies import ResponseBody
 from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, Prompt
 from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, LenientBody, PartText
 from app.api.schemas.openai.answers import SteeringFacts
+from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 
 MESSAGE: Final = "message"
@@ -56,16 +58,10 @@ InputItems: TypeAlias = Annotated[
 ]
 
 
-class PlainFormat(LenientBody):
-    """The one format of answers that there is."""
-
-    type: Literal["text"] = "text"
-
-
 class TextSettings(LenientBody):
     """How the answer's text shall be."""
 
-    format: PlainFormat | None = None
+    format: TextFormat | None = None
 
 
 class ResponsesRequest(SamplingFields):
@@ -77,6 +73,17 @@ class ResponsesRequest(SamplingFields):
     instructions: Prompt | None = None
     max_output_tokens: AnyTokenCount | None = None
     text: TextSettings | None = None
+
+    @property
+    def form(self) -> TextFormat:
+        """How the answer's text shall be."""
+        return (self.text and self.text.format) or TextFormat()
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        if self.structured_outputs is not None and self.form.form is not None:
+            raise ValueError("a form is given by text.format or structured_outputs")
+        return self
 
 
 class OutputTextBody(ResponseBody):
@@ -129,16 +136,10 @@ class ResponseUsageBody(ResponseBody):
     total_tokens: int = Field(ge=0)
 
 
-class PlainFormatBody(ResponseBody):
-    """Answers are plain text."""
-
-    type: Literal["text"] = "text"
-
-
 class TextFormatBody(ResponseBody):
     """How the text of answers is."""
 
-    format: PlainFormatBody = PlainFormatBody()
+    format: Mapping[str, Any]
 
 
 class ResponseObjectBody(ResponseBody):
@@ -158,7 +159,7 @@ class ResponseObjectBody(ResponseBody):
     previous_response_id: None = None
     store: Literal[False] = False
     temperature: float
-    text: TextFormatBody = TextFormatBody()
+    text: TextFormatBody
     tool_choice: Literal["none"] = "none"
     tools: tuple[Any, ...] = ()
     top_p: float

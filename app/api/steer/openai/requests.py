@@ -27,10 +27,13 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
             nothing to choose from.
     """
     asked = chat.max_completion_tokens or chat.max_tokens
+    fields = sampling_fields(chat, model=model, max_tokens=asked, max_tokens_limit=max_tokens_limit)
+    if chat.response_format is not None and chat.structured_outputs is None:
+        fields["structured_outputs"] = chat.response_format.form
     return SteerRequest(
         messages=chat.messages,
         logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-        **sampling_fields(chat, model=model, max_tokens=asked, max_tokens_limit=max_tokens_limit),
+        **fields,
     )
 
 
@@ -78,6 +81,7 @@ def sampling_fields(
         # Without a seed OpenAI's answers differ from time to time.
         "seed": secrets.randbits(SEED_BITS) if body.seed is None else body.seed % 2**SEED_BITS,
         "stop": tuple(body.stop or ()),
+        "structured_outputs": body.structured_outputs,
         "stream": bool(body.stream),
     }
 

@@ -12,6 +12,7 @@ from fastapi.sse import format_sse_event
 
 from app.api.schemas.messages import ChatMessage
 from app.api.schemas.openai.answers import SteeringFacts
+from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.responses import (
     IncompleteBody,
     InputItem,
@@ -21,6 +22,7 @@ from app.api.schemas.openai.responses import (
     ResponsesRequest,
     ResponseUsageBody,
     Status,
+    TextFormatBody,
 )
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.streaming import ChoiceItem
@@ -57,6 +59,7 @@ class ResponseWriter:
         asked: What was asked.
         instructions: As the caller gave them.
         max_output_tokens: As the caller gave them.
+        form: Of the text, as the caller gave it.
         ignored: Places of the request that were not looked at.
         number: Of the next event.
         text: What was written so far.
@@ -68,6 +71,7 @@ class ResponseWriter:
     asked: SteerRequest
     instructions: str | None
     max_output_tokens: int | None
+    form: TextFormat
     ignored: tuple[str, ...] = ()
     number: int = 0
     text: str = ""
@@ -146,6 +150,9 @@ class ResponseWriter:
             model=self.model,
             output=output,
             temperature=self.asked.temperature,
+            text=TextFormatBody(
+                format=self.form.model_dump(by_alias=True, exclude_none=True, mode="json")
+            ),
             top_p=self.asked.top_p,
             usage=usage,
             vlibrary=facts,

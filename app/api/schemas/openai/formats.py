@@ -1,0 +1,70 @@
+"""The form of an answer in OpenAI's words: `response_format`, and `text.format` of responses.
+
+Source: the API reference of OpenAI's chat completions and responses.
+"""
+
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from app.api.schemas.messages import LenientBody
+from app.rpc.generation import StructuredOutputs
+
+FormatType: TypeAlias = Literal["text", "json_object", "json_schema"]
+# A field of that name would hide a method of every body.
+Schema: TypeAlias = Annotated[dict[str, Any] | None, Field(alias="schema")]
+
+
+class JsonSchema(LenientBody):
+    """A schema with its name; it is kept to strictly whatever `strict` says."""
+
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    schema_: Schema = None
+
+
+class ResponseFormat(LenientBody):
+    """The form of a chat completion."""
+
+    type: FormatType
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        has_schema = self.json_schema is not None and self.json_schema.schema_ is not None
+        if self.type == "json_schema" and not has_schema:
+            raise ValueError("a json_schema has the schema at json_schema.schema")
+        _ = self.form
+        return self
+
+    @property
+    def form(self) -> StructuredOutputs | None:
+        """The same in the words of this api; none for text."""
+        return _form(self.type, None if self.json_schema is None else self.json_schema.schema_)
+
+
+class TextFormat(JsonSchema):
+    """The form of a response's text."""
+
+    type: FormatType = "text"
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if self.type == "json_schema" and self.schema_ is None:
+            raise ValueError("a json_schema has the schema at schema")
+        _ = self.form
+        return self
+
+    @property
+    def form(self) -> StructuredOutputs | None:
+        """The same in the words of this api; none for text."""
+        return _form(self.type, self.schema_)
+
+
+def _form(kind: FormatType, schema: dict[str, Any] | None) -> StructuredOutputs | None:
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return StructuredOutputs(json_object=True)
+    return StructuredOutputs.model_validate({"json": schema})
