@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import NotFoundError
 from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
+from app.core.pixels import PIXELS_VERSION
 from app.core.vector_file import decode_vector_file
 from app.library.attempts import claim_job, requeue_stalled
 from app.library.blobs import get_blob
@@ -199,6 +200,7 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(
     assert vector.backbone == bench.backbone.description
     assert vector.hyper_parameters["epochs"] == 4
     assert "torch" in vector.library_versions
+    assert vector.library_versions["pixels"] == str(PIXELS_VERSION)
     assert measured.items > 0
     assert measured.icl is not None
     assert measured.details["teacher_accuracy"] is not None

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from app.core.backbones import BackboneDescription
+from app.core.pixels import PIXELS_VERSION
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 from app.method.training.configuration import TrainingConfig
@@ -75,7 +76,8 @@ class Plan:
     @property
     def num_sets(self) -> int:
         """Sets of vectors that learn beside each other."""
-        return 1 + max(self.folds)
+        # Few queries need not come from every fold, and the items of each are measured.
+        return 1 + max(*self.folds, *self.measured_sets, 0)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -263,5 +265,6 @@ def provenance(
             {"query": lesson.query.id, "demonstrations": [shown.id for shown in lesson.context]}
             for lesson in plan.lessons
         ],
+        "pixels": PIXELS_VERSION,
         "library_versions": {name: version(name) for name in _PACKAGES},
     }

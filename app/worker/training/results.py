@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.pixels import PIXELS_VERSION
 from app.core.states import advice_on
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard
 from app.core.vector_file import encode_vector_file
@@ -83,6 +84,8 @@ def software() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "vlibrary": software_version(),
+        # How files became pixels: the same file may show another picture to a later version.
+        "pixels": str(PIXELS_VERSION),
         **{name: version(name) for name in _PACKAGES},
     }
 

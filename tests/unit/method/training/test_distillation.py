@@ -13,6 +13,7 @@ from app.core.errors import (
     JobCancelledError,
     OutOfDeviceMemoryError,
 )
+from app.core.pixels import PIXELS_VERSION
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -221,6 +222,7 @@ def test_the_provenance_tells_roles_and_draws(result: TrainingResult) -> None:
     assert set(first["demonstrations"]) <= set(record["support"])
     assert TrainingConfig.from_dict(record["config"]) == CONFIG
     assert record["library_versions"]["torch"]
+    assert record["pixels"] == PIXELS_VERSION
 
 
 def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
@@ -259,6 +261,17 @@ def test_few_items_all_ask_and_demonstrate_and_measure(few: TrainingResult) -> N
         shown = {pictures[item] for item in context["demonstrations"]}
         assert shown
         assert pictures[context["query"]] not in shown
+
+
+@pytest.mark.parametrize("num_queries", [1, 2, 3])
+def test_every_item_has_vectors_that_measure_it_however_few_queries_there_are(
+    num_queries: int,
+) -> None:
+    rows = np.zeros((len(EXAMPLES), 4), dtype=np.float32)
+    for seed in range(6):
+        plan = make_plan(EXAMPLES, rows, FEW.changed(num_queries=num_queries, seed=seed))
+        assert max(plan.measured_sets) < plan.num_sets
+        assert all(plan.sets(query) for query in range(plan.num_queries))
 
 
 def test_an_item_is_measured_by_vectors_that_learnt_nothing_of_it() -> None:
