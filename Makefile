@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 suite clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak cases pocket pocket2 suite examples clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour 
 
 pocket2: $(STAMP) ## Train the backbone that binds names in context (wants a GPU; goes on where it stopped)
 	$(BIN)/python -m tools.pocket2
+
+examples: $(STAMP) ## Three uses of vectors, trained and measured on the pocket LVLM
+	$(BIN)/python -m examples.uses
 
 suite: $(STAMP) ## Fetch third-party pictures and write the suites that `vlibrary evaluate --suite` reads
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo,drawings]'

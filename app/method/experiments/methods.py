@@ -29,6 +29,7 @@ from app.method.evaluation.conditions import (
     steered,
     zero_shot,
 )
+from app.method.experiments.many_shot import RULES, combine_chunks
 from app.method.experiments.trial import KINDS, Trial
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
@@ -48,6 +49,7 @@ FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
 M2IV: Final = "m2iv"
 SUPERVISION_ONLY: Final = "supervision_only"
 WORD_TABLE: Final = "word_table"
+_CHUNKED: Final = frozenset(f"chunks_{rule}" for rule in RULES)
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
 
@@ -87,7 +89,8 @@ def find_method(name: str) -> _Prepare:
 
     Args:
         name: A name of `DEFAULTS`; `icl_N`, `icl_balanced_N` or `knn_icl_N`; `icl_best_N` with at
-            most N demonstrations; `m2iv` or `supervision_only`, with training settings behind
+            most N demonstrations; `chunks_RULE_N`, vectors of chunks of N items combined by a rule
+            of `RULES`; `m2iv` or `supervision_only`, with training settings behind
             colons: `m2iv:branches=attention:shots=8`.
 
     Raises:
@@ -98,6 +101,8 @@ def find_method(name: str) -> _Prepare:
         config = _config(head, settings)
         return lambda trial: _trained(trial, config)
     kind, _, count = head.rpartition("_")
+    if kind in _CHUNKED and count.isdecimal() and not settings:
+        return lambda trial: _of_chunks(trial, rule=kind.removeprefix("chunks_"), size=int(count))
     if kind in {*KINDS, "icl_best"} and count.isdecimal() and not settings:
         if kind == "icl_best":
             return lambda trial: _best_in_context(trial, int(count))
@@ -113,7 +118,7 @@ def find_method(name: str) -> _Prepare:
     if name not in plain:
         raise InvalidInputError(
             f"Unknown method: wanted one of {', '.join(DEFAULTS)}, icl_N, icl_balanced_N, "
-            f"knn_icl_N, icl_best_N or m2iv:SETTING=VALUE, found {name}"
+            f"knn_icl_N, icl_best_N, chunks_RULE_N or m2iv:SETTING=VALUE, found {name}"
         )
     return plain[name]
 
@@ -147,6 +152,18 @@ def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
             "teacher_accuracy": result.teacher_accuracy,
             "norms": vectors.norms(),
         },
+        kind="shift",
+    )
+
+
+def _of_chunks(trial: Trial, *, rule: str, size: int) -> Prepared:
+    found = combine_chunks(trial, rule=rule, size=size)
+    vectors = found.vectors
+    return Prepared(
+        condition=steered(vectors, num_labels=len(trial.items)),
+        seconds=found.seconds,
+        parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
+        notes={"rule": rule, "weights": list(found.weights)},
         kind="shift",
     )
 

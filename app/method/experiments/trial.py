@@ -21,6 +21,7 @@ from app.method.evaluation.conditions import (
     n_shot,
 )
 from app.method.experiments.suite import Task
+from app.method.steering.vectors import InContextVectors
 from app.method.training.prompts import Lesson
 
 KINDS: Final = ("icl", "icl_balanced", "knn_icl")
@@ -42,6 +43,7 @@ class Trial:
         shots: Numbers of demonstrations to choose from.
         measured: How in-context learning did on the validation items, by kind and shots; None
             where a prompt is too long.
+        chunks: Vectors of chunks of so many items, with the seconds that they took.
     """
 
     backbone: Backbone
@@ -53,6 +55,7 @@ class Trial:
     seed: int
     shots: Sequence[int]
     measured: dict[tuple[str, int], Measured | None] = field(default_factory=dict)
+    chunks: dict[int, tuple[list[InContextVectors], float]] = field(default_factory=dict)
 
     def problem(self, *, shots: int = 16) -> Problem:
         """The same as the baselines take it."""

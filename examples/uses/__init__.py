@@ -1,0 +1,1 @@
+"""Three uses of vectors, each with its measured effect: `make examples`."""
