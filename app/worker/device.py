@@ -212,12 +212,13 @@ class DeviceThread:
             if is_fatal(error):
                 raise
         finally:
-            if not goes_on:
+            if goes_on:
+                self._num_passes += 1
+            else:
                 self._background.popleft()
             ended = monotonic()
             worked = ended - began
             self._seconds["training"] += worked
-            self._num_passes += 1
             self._serve_until = ended + worked * (1 - self._training_share) / self._training_share
 
     def _abandon(self, work: LongWork[Any]) -> None:
