@@ -15,7 +15,7 @@ from app.method.backbone.prompts import answer_token_ids, encode_prompts
 from app.method.steering.injection import inject
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.configuration import TrainingConfig
-from app.method.training.loop import rate_factor
+from app.method.training.fitting import rate_factor
 from app.method.training.losses import (
     TeacherLogits,
     mimicry_by_token,

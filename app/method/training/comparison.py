@@ -15,9 +15,9 @@ from torch import Tensor
 from app.method.evaluation.metrics import exact_match, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.training.demonstrations import draw_context
+from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
 from app.method.training.prompts import Lesson
-from app.method.training.run import Run
 from app.method.training.teacher import Answered
 from app.method.training.verdict import Verdict, judge
 
@@ -71,24 +71,26 @@ class HeldOutReport:
         return asdict(self)
 
 
-def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[HeldOutReport | None]:
+def compare(
+    loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]
+) -> Steps[HeldOutReport | None]:
     """The report; None without held-out items.
 
     Args:
-        run: What is worked with.
+        loop: What is worked with.
         shifts: Of every set, at the strength that was chosen.
     """
-    plan, config = run.plan, run.config
+    plan, config = loop.plan, loop.config
     if not plan.measured:
         return None
     shots = min(config.shots, *(len(pool) for pool in plan.pools))
-    similarities = _similarities(run)
+    similarities = _similarities(loop)
 
     def random(item: int, pool: Sequence[int]) -> Sequence[int]:
         return draw_context(pool, shots=shots, query=item, draw=0, seed=config.seed)
 
     def balanced(item: int, pool: Sequence[int]) -> Sequence[int]:
-        answers = [run.examples[other].answer for other in pool]
+        answers = [loop.examples[other].answer for other in pool]
         chosen = balanced_context(answers, shots=BALANCED_SHOTS, query=item, seed=config.seed)
         return [pool[place] for place in chosen]
 
@@ -97,25 +99,25 @@ def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[He
         return [pool[place] for place in chosen]
 
     lessons: dict[str, list[Lesson]] = {
-        "m2iv": run.queries,
-        "zero_shot": run.queries,
-        "icl": _with_context(run, random),
-        "icl_balanced": _with_context(run, balanced),
-        "knn_icl": _with_context(run, nearest),
+        "m2iv": loop.queries,
+        "zero_shot": loop.queries,
+        "icl": _with_context(loop, random),
+        "icl_balanced": _with_context(loop, balanced),
+        "knn_icl": _with_context(loop, nearest),
     }
-    run.reporter.begin("evaluate", len(lessons) * len(plan.measured))
+    loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[Answered]] = {}
     for name, asked in lessons.items():
         own = shifts if name == "m2iv" else None
-        answers[name] = yield from run.measure(asked, shifts=own, reporter=run.reporter)
+        answers[name] = yield from loop.measure(asked, shifts=own, reporter=loop.reporter)
     hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
     copied = [
-        run.examples[nearest(item, pool)[-1]].answer
+        loop.examples[nearest(item, pool)[-1]].answer
         for item, pool in zip(plan.measured, plan.pools, strict=True)
     ]
-    hits["nearest_copy"] = _hits(run, copied)
-    hits["majority"] = _hits(run, [_most_usual(run)] * len(plan.measured))
-    run.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
+    hits["nearest_copy"] = _hits(loop, copied)
+    hits["majority"] = _hits(loop, [_most_usual(loop)] * len(plan.measured))
+    loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
     return HeldOutReport(
@@ -134,37 +136,37 @@ def compare(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[He
     )
 
 
-def _similarities(run: Run) -> dict[int, Float[np.ndarray, " items"]]:
+def _similarities(loop: TrainLoop) -> dict[int, Float[np.ndarray, " items"]]:
     """Of each held-out item to all items, its own picture's left out of every choice."""
-    pictures = np.array([example.image_id for example in run.examples])
+    pictures = np.array([example.image_id for example in loop.examples])
     found = {}
-    for item in run.plan.measured:
-        row = run.rows @ run.rows[item]
+    for item in loop.plan.measured:
+        row = loop.rows @ loop.rows[item]
         found[item] = np.where(pictures == pictures[item], -np.inf, row).astype(np.float32)
     return found
 
 
-def _with_context(run: Run, choose: Choose) -> list[Lesson]:
+def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
     return [
         Lesson(
-            query=run.examples[item],
-            context=tuple(run.examples[other] for other in choose(item, pool)),
+            query=loop.examples[item],
+            context=tuple(loop.examples[other] for other in choose(item, pool)),
         )
-        for item, pool in zip(run.plan.measured, run.plan.pools, strict=True)
+        for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True)
     ]
 
 
-def _hits(run: Run, texts: Sequence[str]) -> list[bool]:
+def _hits(loop: TrainLoop, texts: Sequence[str]) -> list[bool]:
     return [
-        exact_match(text, [run.examples[item].answer]) == 1.0
-        for text, item in zip(texts, run.plan.measured, strict=True)
+        exact_match(text, [loop.examples[item].answer]) == 1.0
+        for text, item in zip(texts, loop.plan.measured, strict=True)
     ]
 
 
-def _most_usual(run: Run) -> str:
+def _most_usual(loop: TrainLoop) -> str:
     # Of every item that may be shown: within folds it is seldom the others' most usual one.
-    shown = {item for pool in run.plan.pools for item in pool}
-    return Counter(run.examples[item].answer for item in sorted(shown)).most_common(1)[0][0]
+    shown = {item for pool in loop.plan.pools for item in pool}
+    return Counter(loop.examples[item].answer for item in sorted(shown)).most_common(1)[0][0]
 
 
 def _compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:

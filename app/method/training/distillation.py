@@ -32,11 +32,11 @@ from app.method.training.checkpoints import (
 )
 from app.method.training.comparison import HeldOutReport, compare
 from app.method.training.configuration import TrainingConfig
-from app.method.training.loop import learn
+from app.method.training.fitting import fit
+from app.method.training.loop import MAX_ROWS, TrainLoop, restored_teacher
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import see_batch
-from app.method.training.run import MAX_ROWS, Run, restored_teacher
 from app.method.training.search import choose_recipe
 from app.method.training.strength import calibrate
 from app.method.training.student import LOSS_NAMES, sets_of
@@ -183,7 +183,7 @@ def training_steps(
     cache = features or FeatureCache(backbone)
     try:
         rows = yield from _embed_all(backbone, examples, cache=cache, reporter=reporter)
-        run = Run(
+        loop = TrainLoop(
             backbone=backbone,
             config=config,
             features=cache,
@@ -194,16 +194,16 @@ def training_steps(
             identity=identity,
             trials=[] if found is None else list(found.notes["trials"]),
         )
-        teacher = (yield from _teach(run)) if found is None else restored_teacher(found)
-        chosen = yield from choose_recipe(run, teacher)
+        teacher = (yield from _teach(loop)) if found is None else restored_teacher(found)
+        chosen = yield from choose_recipe(loop, teacher)
         done = found if found is not None and found.step else None
-        course = yield from learn(run, teacher, done, config=chosen, num_steps=run.plan.num_steps)
-        sets = sets_of(course.best)
+        state = yield from fit(loop, teacher, done, config=chosen, num_steps=loop.plan.num_steps)
+        sets = sets_of(state.best)
         shifts = torch.stack([one.shift() for one in sets]).to(backbone.device)
-        strengths = yield from calibrate(run, shifts)
-        report = yield from compare(run, shifts * strengths.best)
+        strengths = yield from calibrate(loop, shifts)
+        report = yield from compare(loop, shifts * strengths.best)
         dose = dose_of(sets[0].shift(strengths.best), residual_norms(backbone))
-        key = yield from _key(run, examples)
+        key = yield from _key(loop, examples)
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(
             "The accelerator has no room for this training: wanted a smaller token_budget or "
@@ -212,14 +212,14 @@ def training_steps(
     recipe = {name: float(getattr(chosen, name)) for name in _CHOSEN}
     return TrainingResult(
         vectors=sets[0].scaled(strengths.best),
-        provenance=provenance(backbone.description, examples, config=config, plan=run.plan),
-        losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in course.losses],
+        provenance=provenance(backbone.description, examples, config=config, plan=loop.plan),
+        losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in state.losses],
         held_out=report,
         verdict=UNMEASURED if report is None else report.verdict,
         key=key,
         dose=dose,
         max_dose=dose * strengths.highest / strengths.best,
-        recipe={**recipe, "steps": course.best_step or course.step, "strength": strengths.best},
+        recipe={**recipe, "steps": state.best_step or state.step, "strength": strengths.best},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
     )
@@ -245,11 +245,11 @@ def _embed_all(
     return np.concatenate(rows)
 
 
-def _key(run: Run, examples: Sequence[Example]) -> Steps[TaskKey]:
+def _key(loop: TrainLoop, examples: Sequence[Example]) -> Steps[TaskKey]:
     """Where the task lies, of all its items or of as many as tell enough."""
-    seed = run.config.seed
+    seed = loop.config.seed
     chosen = generator_for(seed, "key").permutation(len(examples))[:_MOST_KEY_ITEMS]
-    encoder = KeyEncoder(run.backbone, run.features)
+    encoder = KeyEncoder(loop.backbone, loop.features)
     yield from encoder.prepare()
     rows = []
     for start in range(0, len(chosen), _EMBEDDED_TOGETHER):
@@ -265,16 +265,16 @@ def _key(run: Run, examples: Sequence[Example]) -> Steps[TaskKey]:
     return key
 
 
-def _teach(run: Run) -> Steps[TeacherCache]:
-    run.reporter.begin("teacher", len(run.plan.lessons))
+def _teach(loop: TrainLoop) -> Steps[TeacherCache]:
+    loop.reporter.begin("teacher", len(loop.plan.lessons))
     return compute_teacher(
-        run.backbone,
-        run.plan.lessons,
-        features=run.features,
-        temperature=run.config.temperature,
-        top_k=run.config.teacher_top_k,
-        token_budget=run.config.token_budget,
+        loop.backbone,
+        loop.plan.lessons,
+        features=loop.features,
+        temperature=loop.config.temperature,
+        top_k=loop.config.teacher_top_k,
+        token_budget=loop.config.token_budget,
         max_rows=MAX_ROWS,
-        instruction=run.config.instruction,
-        reporter=run.reporter,
+        instruction=loop.config.instruction,
+        reporter=loop.reporter,
     )

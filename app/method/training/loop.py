@@ -1,165 +1,181 @@
-"""The optimiser steps of a run: order of queries, measuring, when it is enough, checkpoints.
+"""What one training works with, what has come of it so far, and how both survive an interruption.
 
-Knows when things happen; the arithmetic of a step is the student's.
+Knows checkpoints and measuring; knows neither the order of steps nor their arithmetic.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+import numpy as np
 import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
 
-from app.method.steering.vectors import InContextVectors
-from app.method.training.batches import Row
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
-from app.method.training.plan import epoch_batches
-from app.method.training.progress import Phase, Steps
-from app.method.training.run import Course, Run, restored_course
-from app.method.training.student import LOSS_NAMES, Student
-from app.method.training.teacher import TeacherCache
+from app.method.training.losses import TeacherLogits
+from app.method.training.plan import Plan
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import Lesson
+from app.method.training.student import Student
+from app.method.training.teacher import Answered, TeacherCache, answer_lessons
 
-_CUT: Final = 0.25
-_MOST_CUTS: Final = 1
-# The rate falls over the last fifth of the steps, for runs that nothing ends earlier.
-_TAIL: Final = 0.2
-_TAIL_END: Final = 0.1
-# Smaller changes of the held-out loss are no news.
-_NEWS: Final = 0.03
+MAX_ROWS: Final = 256
 
 
-def rate_factor(step: int, *, num_steps: int, warmup_fraction: float, num_cuts: int = 0) -> float:
-    """The share of the peak learning rates at a step.
+@dataclass(kw_only=True)
+class TrainState:
+    """What has come of the optimiser steps so far.
 
-    A linear rise, then level; a quarter after a cut; a linear fall over the last fifth.
-
-    Args:
-        step: From 0.
-        num_steps: The most of the whole run.
-        warmup_fraction: Share of them that rises.
-        num_cuts: How often held-out items stopped getting better.
+    Attributes:
+        step: How many there were.
+        losses: Of each step, in the order of `LOSS_NAMES`.
+        best_step: When the best measurement was.
+        best_right: Held-out items that the best vectors get right; -1 before the first measurement.
+        best_loss: Their mean loss on held-out items.
+        lowest_loss: The lowest there was; fewer right answers may come with it.
+        best: Those vectors by name, of every set.
+        num_stale: Measurements without more right answers and without a lower loss, since then or
+            since the rate was cut.
+        num_cuts: How often the rate was cut.
+        is_over: Whether held-out items say that it is enough.
     """
-    rise = min(1.0, (step + 1) / max(1, round(num_steps * warmup_fraction)))
-    left = (num_steps - step) / max(1.0, num_steps * _TAIL)
-    return rise * _CUT**num_cuts * min(1.0, _TAIL_END + (1 - _TAIL_END) * left)
+
+    step: int = 0
+    losses: list[list[float]] = field(default_factory=list)
+    best_step: int = 0
+    best_right: int = -1
+    best_loss: float = float("inf")
+    lowest_loss: float = float("inf")
+    best: dict[str, Tensor] = field(default_factory=dict)
+    num_stale: int = 0
+    num_cuts: int = 0
+    is_over: bool = False
+
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint says of it beside its tensors and its step."""
+        names = (
+            "best_step",
+            "best_right",
+            "best_loss",
+            "lowest_loss",
+            "num_stale",
+            "num_cuts",
+            "is_over",
+        )
+        return {name: getattr(self, name) for name in names}
 
 
-def learn(
-    run: Run,
-    teacher: TeacherCache,
-    found: Checkpoint | None,
-    *,
-    config: TrainingConfig,
-    num_steps: int,
-    phase: Phase = "student",
-) -> Steps[Course]:
-    """Takes the optimiser steps, from the start or from where a checkpoint was made.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainLoop:
+    """What one run works with, from its first step to its report.
 
-    Args:
-        run: What is worked with.
-        teacher: Its predictions for every lesson of the plan, in the CPU's memory.
-        found: The checkpoint to go on from.
-        config: The settings, with the weights and rate that were chosen.
-        num_steps: Most steps.
-        phase: What listeners are told; only the run proper keeps checkpoints.
-
-    Returns:
-        How it went; its `best` has the vectors to keep.
-
-    Raises:
-        JobCancelledError: Someone asked to stop; a checkpoint was made before.
-        SteeringError: The vectors could not be applied in full.
+    Attributes:
+        backbone: Stays frozen.
+        config: Settings.
+        features: Vision features of all pictures.
+        examples: All items.
+        rows: Their embeddings.
+        plan: Roles and draws.
+        reporter: Measures progress and knows whether to stop.
+        identity: Of the run, written into checkpoints.
+        trials: Held-out loss of each short run that was made to choose between recipes.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    student = Student(
-        run.backbone,
-        config,
-        initial=InContextVectors.initial(
-            run.backbone.num_layers, run.backbone.hidden_size, generator=generator
-        ),
-        num_sets=run.plan.num_sets,
-        features=run.features,
-    )
-    course = Course()
-    if found is not None:
-        course = restored_course(found)
-        student.restore(found)
-    keeps = phase == "student"
-    batch_size = run.plan.batch_size
-    run.reporter.begin(phase, num_steps, done_before=course.step, items_per_step=batch_size)
-    near = teacher.on(run.backbone.device)
-    try:
-        while course.step < num_steps and not course.is_over:
-            yield from _step(
-                run, student, teacher=near, course=course, config=config, num_steps=num_steps
-            )
-            if run.reporter.is_stop_wanted:
-                if keeps:
-                    yield run.checkpoint(student, teacher, course)
-                run.reporter.stop_if_asked()
-            elif keeps and course.step % config.checkpoint_every == 0:
-                yield run.checkpoint(student, teacher, course)
-        if keeps:
-            yield run.checkpoint(student, teacher, course)
-        if config.keep == "last" or not course.best:
-            course.best = student.snapshot()
-    finally:
-        student.close()
-    return course
 
+    backbone: Backbone
+    config: TrainingConfig
+    features: FeatureCache
+    examples: Sequence[Example]
+    rows: Float32[np.ndarray, "items width"]
+    plan: Plan
+    reporter: Reporter
+    identity: str
+    trials: list[float] = field(default_factory=list)
 
-def _step(
-    run: Run,
-    student: Student,
-    *,
-    teacher: TeacherCache,
-    course: Course,
-    config: TrainingConfig,
-    num_steps: int,
-) -> Steps[None]:
-    plan = run.plan
-    epoch, place = divmod(course.step, plan.steps_per_epoch)
-    lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
-    batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-    learners = [(plan.draw(query, epoch=epoch), plan.sets(query)) for query in batches[place]]
-    rows = [
-        Row(lesson=plan.lessons[draw], draw=draw, set=one)
-        for draw, sets in learners
-        for one in sets
-    ]
-    factor = rate_factor(
-        course.step,
-        num_steps=num_steps,
-        warmup_fraction=config.warmup_fraction,
-        num_cuts=course.num_cuts,
-    )
-    losses = yield from student.step(rows, teacher=teacher, rate_factor=factor)
-    course.losses.append([losses[name] for name in LOSS_NAMES])
-    course.step += 1
-    if course.step % config.evaluate_every == 0 or course.step == num_steps:
-        yield from _measure(run, student, course, config=config)
-    if course.step % config.report_every == 0 or course.step == num_steps or course.is_over:
-        yield run.reporter.progress(
-            course.step, losses=losses, learning_rate=config.vector_learning_rate * factor
+    @property
+    def queries(self) -> list[Lesson]:
+        """The held-out items without demonstrations."""
+        return [Lesson(query=self.examples[item], context=()) for item in self.plan.measured]
+
+    def measure(
+        self,
+        lessons: Sequence[Lesson],
+        *,
+        shifts: Float[Tensor, "sets layers 2 hidden"] | None = None,
+        reporter: Reporter | None = None,
+    ) -> Steps[list[Answered]]:
+        """How held-out lessons are answered, by the set of vectors that has not seen each."""
+        return answer_lessons(
+            self.backbone,
+            lessons,
+            features=self.features,
+            token_budget=self.config.token_budget,
+            max_rows=MAX_ROWS,
+            instruction=self.config.instruction,
+            shifts=None if shifts is None else shifts[list(self.plan.measured_sets)],
+            reporter=reporter,
         )
 
+    def checkpoint(
+        self, student: Student | None, teacher: TeacherCache, state: TrainState
+    ) -> Checkpoint:
+        """The state, which later steps leave as it is.
 
-def _measure(run: Run, student: Student, course: Course, *, config: TrainingConfig) -> Steps[None]:
-    """Measures on held-out items, remembers the best vectors, cuts the rate and ends the run."""
-    queries = run.queries
-    if not queries:
-        return
-    answers = yield from run.measure(queries, shifts=student.shifts)
-    right = sum(answer.is_right for answer in answers)
-    loss = sum(answer.loss for answer in answers) / len(answers)
-    run.reporter.held_out_accuracy = right / len(queries)
-    is_news = right > course.best_right or loss < (1 - _NEWS) * course.lowest_loss
-    course.lowest_loss = min(loss, course.lowest_loss)
-    if (right, -loss) > (course.best_right, -course.best_loss):
-        course.best_step, course.best_right, course.best_loss = course.step, right, loss
-        course.best = student.snapshot()
-    course.num_stale = 0 if is_news else course.num_stale + 1
-    if course.num_stale < config.patience or course.step < config.min_steps:
-        return
-    if course.num_cuts == _MOST_CUTS:
-        course.is_over = True
-    else:
-        course.num_cuts, course.num_stale = course.num_cuts + 1, 0
+        Args:
+            student: What learns, once it does.
+            teacher: Its predictions, in the CPU's memory.
+            state: What has come of the steps.
+        """
+        tensors = {**({} if student is None else student.state()), **_teacher_tensors(teacher)}
+        tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
+        tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+        notes = {
+            **state.notes(),
+            "seconds": self.reporter.seconds,
+            "held_out_accuracy": self.reporter.held_out_accuracy,
+            "trials": list(self.trials),
+        }
+        return Checkpoint(identity=self.identity, step=state.step, tensors=tensors, notes=notes)
+
+
+def _teacher_tensors(teacher: TeacherCache) -> dict[str, Tensor]:
+    tensors = {
+        "teacher.log_probs": teacher.logits.log_probs,
+        "teacher.starts": torch.tensor(teacher.starts),
+        "teacher.is_right": torch.tensor(teacher.is_right),
+    }
+    if teacher.logits.indices is not None:
+        tensors["teacher.indices"] = teacher.logits.indices
+    return tensors
+
+
+def restored_teacher(checkpoint: Checkpoint) -> TeacherCache:
+    """The teacher's predictions that a checkpoint carries."""
+    tensors = checkpoint.tensors
+    return TeacherCache(
+        logits=TeacherLogits(
+            log_probs=tensors["teacher.log_probs"], indices=tensors.get("teacher.indices")
+        ),
+        starts=tuple(tensors["teacher.starts"].tolist()),
+        is_right=tuple(tensors["teacher.is_right"].tolist()),
+    )
+
+
+def restored_state(found: Checkpoint) -> TrainState:
+    """The steps that were done when a checkpoint was made."""
+    prefix = "best."
+    names = TrainState().notes()
+    return TrainState(
+        step=found.step,
+        losses=found.tensors["losses"].tolist(),
+        best={
+            name.removeprefix(prefix): tensor
+            for name, tensor in found.tensors.items()
+            if name.startswith(prefix)
+        },
+        **{name: found.notes[name] for name in names},
+    )

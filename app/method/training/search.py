@@ -9,9 +9,9 @@ import math
 from typing import Final
 
 from app.method.training.configuration import TrainingConfig
-from app.method.training.loop import learn
+from app.method.training.fitting import fit
+from app.method.training.loop import TrainLoop, TrainState
 from app.method.training.progress import Steps
-from app.method.training.run import Course, Run
 from app.method.training.teacher import TeacherCache
 
 _SLOWER: Final = 1 / 3
@@ -36,39 +36,39 @@ def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
     return [config.changed(vector_learning_rate=config.vector_learning_rate * _SLOWER)]
 
 
-def choose_recipe(run: Run, teacher: TeacherCache) -> Steps[TrainingConfig]:
+def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfig]:
     """The settings that held-out items do best with.
 
     Args:
-        run: What is worked with; its `trials` are those made before an interruption.
+        loop: What is worked with; its `trials` are those made before an interruption.
         teacher: Its predictions, in the CPU's memory.
 
     Raises:
         JobCancelledError: Someone asked to stop; the trials that were finished are kept.
         SteeringError: The vectors could not be applied in full.
     """
-    if not run.config.trial_steps or not run.plan.measured:
-        return run.config
-    earlier = iter(tuple(run.trials))
-    run.trials.clear()
+    if not loop.config.trial_steps or not loop.plan.measured:
+        return loop.config
+    earlier = iter(tuple(loop.trials))
+    loop.trials.clear()
     tried: list[tuple[float, TrainingConfig]] = []
 
     def best_of(candidates: list[TrainingConfig]) -> Steps[TrainingConfig]:
         for candidate in candidates:
             loss = next(earlier, None)
             if loss is None:
-                loss = yield from _trial(run, teacher, candidate)
-            run.trials.append(loss)
-            yield run.checkpoint(None, teacher, Course())
+                loss = yield from _trial(loop, teacher, candidate)
+            loop.trials.append(loss)
+            yield loop.checkpoint(None, teacher, TrainState())
             tried.append((loss, candidate))
         return min(tried, key=lambda trial: trial[0])[1]
 
-    weighted = yield from best_of(weight_candidates(run.config))
+    weighted = yield from best_of(weight_candidates(loop.config))
     return (yield from best_of(rate_candidates(weighted)))
 
 
-def _trial(run: Run, teacher: TeacherCache, config: TrainingConfig) -> Steps[float]:
-    steps = min(config.trial_steps, run.plan.num_steps)
+def _trial(loop: TrainLoop, teacher: TeacherCache, config: TrainingConfig) -> Steps[float]:
+    steps = min(config.trial_steps, loop.plan.num_steps)
     once = config.changed(evaluate_every=steps, checkpoint_every=steps)
-    course = yield from learn(run, teacher, None, config=once, num_steps=steps, phase="search")
-    return course.best_loss if math.isfinite(course.best_loss) else math.inf
+    state = yield from fit(loop, teacher, None, config=once, num_steps=steps, phase="search")
+    return state.best_loss if math.isfinite(state.best_loss) else math.inf

@@ -9,8 +9,8 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
+from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
-from app.method.training.run import Run
 
 _STRENGTHS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 _STRONGEST_DEFAULT: Final = 1.5
@@ -32,25 +32,25 @@ class Strengths:
     highest: float
 
 
-def calibrate(run: Run, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[Strengths]:
+def calibrate(loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[Strengths]:
     """The strengths that held-out items ask for.
 
     The best one costs no right answer against strength 1 and has the lowest loss.
 
     Args:
-        run: What is worked with.
+        loop: What is worked with.
         shifts: Of every set, as trained.
     """
-    queries = run.queries
+    queries = loop.queries
     if not queries:
         return Strengths(best=1.0, highest=_UNMEASURED)
     right: dict[float, int] = {}
     loss: dict[float, float] = {}
     for strength in _STRENGTHS:
-        answers = yield from run.measure(queries, shifts=shifts * strength)
+        answers = yield from loop.measure(queries, shifts=shifts * strength)
         right[strength] = sum(answer.is_right for answer in answers)
         loss[strength] = sum(answer.loss for answer in answers)
-        run.reporter.stop_if_asked()
+        loop.reporter.stop_if_asked()
     good = [
         strength
         for strength in _STRENGTHS
