@@ -153,5 +153,5 @@ def _plain(step: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _reason(text: str) -> str:
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason")
-    return first[:_MAX_REASON_CHARACTERS]
+    # The cause often stands in the last line, below a drawing of the place.
+    return " ".join(text.split())[:_MAX_REASON_CHARACTERS] or "no reason"

@@ -103,6 +103,11 @@ async def test_a_form_that_cannot_be_kept_is_refused_by_name(
         await answer_of(parts.serving, request_of(structured_outputs=form))
 
 
+async def test_the_cause_of_a_refusal_is_told(parts: Parts) -> None:
+    with pytest.raises(InvalidInputError, match="unclosed group"):
+        await answer_of(parts.serving, request_of(structured_outputs={"regex": "(a"}))
+
+
 @pytest.mark.parametrize(
     "form", [{}, {"choice": []}, {"regex": "a", "json_object": True}, {"json": "[1]"}, {"ebnf": ""}]
 )
