@@ -55,6 +55,7 @@ CODE_OF_STATUS: Final[Mapping[int, str]] = {
     404: "not-found",
     405: "method-not-allowed",
     408: "request-timeout",
+    412: "precondition-failed",
     413: "too-large",
     415: "unsupported-media-type",
     422: "invalid-input",

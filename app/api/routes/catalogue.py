@@ -150,6 +150,20 @@ async def every_alias(name: NamePath, services: ServicesOf) -> AliasListBody:
     return AliasListBody(items=tuple(map(MovedAliasBody.model_validate, found)))
 
 
+@router.get("/vectors/{name}/aliases/{alias}", responses=problems(404))
+async def one_alias(
+    name: NamePath, alias: Annotated[Name, Path()], *, services: ServicesOf, response: Response
+) -> MovedAliasBody:
+    """Tells where an alias points; the version is its ETag."""
+    async with services.sessions.begin() as session:
+        found = await list_aliases(session, name)
+    record = next((item for item in found if item.alias == alias), None)
+    if record is None:
+        raise NotFoundError(f"No alias {name}@{alias}")
+    response.headers["etag"] = f'"{record.version}"'
+    return MovedAliasBody.model_validate(record)
+
+
 @router.delete("/vectors/{name}/aliases/{alias}", status_code=204, responses=problems(404))
 async def remove_alias(
     name: NamePath, alias: Annotated[Name, Path()], services: ServicesOf

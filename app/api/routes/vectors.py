@@ -1,9 +1,9 @@
 """Routes of the library of vectors."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import caller_of
@@ -22,7 +22,7 @@ from app.api.schemas.vectors import (
     VectorPatch,
 )
 from app.core.backbones import BackboneDescription
-from app.core.errors import InvalidVectorFileError, NotFoundError
+from app.core.errors import ConflictError, InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
@@ -49,6 +49,7 @@ WITHOUT_KEY: Final = (
 
 router = APIRouter(tags=["vectors"])
 
+EntityTag = Annotated[str | None, Header(pattern=r'^"[1-9][0-9]{0,9}"$', max_length=12)]
 Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
 
 
@@ -180,21 +181,37 @@ async def delete(ref: Ref, services: ServicesOf) -> None:
         await delete_vector(session, record.id)
 
 
-@router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409))
+@router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409, 412))
 async def put_alias(
     name: Annotated[Name, Path()],
     alias: Annotated[Name, Path()],
     *,
     body: AliasPut,
     services: ServicesOf,
+    response: Response,
+    if_match: EntityTag = None,
+    if_none_match: Annotated[Literal["*"] | None, Header()] = None,
 ) -> AliasBody:
-    """Points an alias at a version, if it still points where the caller believes."""
-    async with services.sessions.begin() as session:
-        record = await set_alias(
-            session,
-            name,
-            alias,
-            version=body.version,
-            expected_version=body.expected_version,
-        )
-        return AliasBody.model_validate(record)
+    """Points an alias at a version, if it still points where the caller believes.
+
+    Its ETag is the version; `If-Match`, and `If-None-Match: *` for a new one, say the same as
+    `expected_version` and are answered with 412 instead of 409.
+    """
+    if if_match is not None or if_none_match is not None:
+        expected = 0 if if_match is None else int(if_match.strip('"'))
+        body = body.model_copy(update={"expected_version": expected})
+    try:
+        async with services.sessions.begin() as session:
+            record = await set_alias(
+                session,
+                name,
+                alias,
+                version=body.version,
+                expected_version=body.expected_version,
+            )
+    except ConflictError as error:
+        if if_match is None and if_none_match is None:
+            raise
+        raise HTTPException(412) from error
+    response.headers["etag"] = f'"{record.version}"'
+    return AliasBody.model_validate(record)

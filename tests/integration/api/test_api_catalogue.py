@@ -109,6 +109,26 @@ async def test_a_sum_is_stored_once(http: httpx.AsyncClient, stored: list[str]) 
     assert (await http.get("/vectors/sum")).json()["method"] == "m2iv-sum"
 
 
+async def test_an_alias_is_moved_by_its_entity_tag(
+    http: httpx.AsyncClient, stored: list[str]
+) -> None:
+    assert len(stored) == 3
+
+    async def put(version: int, **headers: str) -> tuple[int, str | None]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await http.put("/vectors/a/aliases/prod", json={"version": version}, headers=named)
+        return answer.status_code, answer.headers.get("etag")
+
+    assert await put(1, if_none_match="*") == (200, '"1"')
+    assert await put(2, if_none_match="*") == (412, None)
+    assert await put(2, if_match='"2"') == (412, None)
+    found = await http.get("/vectors/a/aliases/prod")
+    assert (found.headers["etag"], found.json()["version"]) == ('"1"', 1)
+    assert await put(2, if_match=found.headers["etag"]) == (200, '"2"')
+    assert (await put(1, if_match="2"))[0] == 422
+    assert (await http.get("/vectors/a/aliases/none")).status_code == 404
+
+
 async def test_old_versions_and_aliases_go(http: httpx.AsyncClient, stored: list[str]) -> None:
     await http.put("/vectors/a/aliases/prod", json={"version": 1})
     assert (await http.post("/vectors/a/prune", json={"keep_last": 1})).json()["items"] == []
