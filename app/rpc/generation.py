@@ -14,8 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -124,6 +124,15 @@ def _is_schema(text: str) -> bool:
 Choice: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1_000), SAFE]
 
 
+FormText: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_FORM_CHARACTERS)]
+# What a schema holds is bounded by the length of its text alone.
+SchemaObject: TypeAlias = Annotated[
+    dict[str, Any],
+    Field(max_length=MAX_FORM_CHARACTERS),
+    WithJsonSchema({"type": "object", "maxProperties": MAX_FORM_CHARACTERS}),
+]
+
+
 class StructuredOutputs(Message):
     """The form of an answer, which is one of these; a leading space does not count.
 
@@ -144,7 +153,7 @@ class StructuredOutputs(Message):
     # `json` itself is a method of every model.
     json_schema: Annotated[
         str | None,
-        BeforeValidator(_as_json, json_schema_input_type=dict[str, JsonValue] | bool | str | None),
+        BeforeValidator(_as_json, json_schema_input_type=SchemaObject | bool | FormText | None),
         StringConstraints(max_length=MAX_FORM_CHARACTERS),
         Field(alias="json", description="The answer is JSON of this schema."),
     ] = None

@@ -5,21 +5,22 @@ Source: the API reference of OpenAI's chat completions and responses.
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from app.api.schemas.messages import LenientBody
-from app.rpc.generation import StructuredOutputs
+from app.rpc.generation import SchemaObject, StructuredOutputs
 
 FormatType: TypeAlias = Literal["text", "json_object", "json_schema"]
 # A field of that name would hide a method of every body.
-Schema: TypeAlias = Annotated[dict[str, Any] | None, Field(alias="schema")]
+Schema: TypeAlias = Annotated[SchemaObject | None, Field(alias="schema")]
+Label: TypeAlias = Annotated[str, StringConstraints(max_length=1_000)]
 
 
 class JsonSchema(LenientBody):
     """A schema with its name; it is kept to strictly whatever `strict` says."""
 
-    name: str | None = None
-    description: str | None = None
+    name: Label | None = None
+    description: Label | None = None
     strict: bool | None = None
     schema_: Schema = None
 
