@@ -182,10 +182,11 @@ class Serving:
         """
         async with self._place():
             images = await self._reader.images(request.images)
+            looks = await asyncio.to_thread(self._keys.looks, images)
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (
-                    self._keys.encode(images, list(request.questions)),
+                    self._keys.encode(images, list(request.questions), looks=looks),
                     self._num_tokens(request.questions),
                 )
             )

@@ -1,6 +1,7 @@
 """Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.core.pictures import Picture
+from app.core.pixels import decode
 from app.library.storage import ObjectStore
 from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
@@ -258,6 +260,24 @@ async def test_embeddings_are_those_of_the_method(backbone: Backbone, parts: Par
     wanted = keys.encode([image, None], ["what color?", "which?"])
     np.testing.assert_allclose(np.array(answer.embeddings), wanted, atol=1e-6)
     assert (answer.space, answer.dim) == (keys.space, wanted.shape[1])
+
+
+async def test_pictures_that_were_seen_are_decoded_beside_the_device(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = EmbedRequest(images=(png(),), questions=(None,))
+    first = await parts.serving.embed(request)
+    threads: list[str] = []
+
+    def watched(data: bytes) -> Image.Image:
+        threads.append(threading.current_thread().name)
+        return decode(data)
+
+    monkeypatch.setattr("app.method.backbone.pictures.decode", watched)
+    again = await parts.serving.embed(request)
+    assert again.embeddings == first.embeddings
+    assert threads
+    assert not [name for name in threads if "device" in name]
 
 
 async def test_the_client_gets_answers_and_errors_over_http(
