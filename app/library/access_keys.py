@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import MAX_NAME_CHARACTERS, SCOPES, AccessKey, Scope, Token, new_token
 from app.core.errors import InvalidInputError, NotFoundError
+from app.library.access_tables import AccessKeyRow
 from app.library.audit import write_audit
 from app.library.database import FRESH
-from app.library.tables import AccessKeyRow
 
 LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
 

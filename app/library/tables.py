@@ -32,7 +32,7 @@ NAMING: Final = {
 VECTOR_STATES: Final = ("ready", "unproven", "ineffective", "collapsed", "retired")
 JOB_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 
-_NOW: Final = func.clock_timestamp()
+NOW: Final = func.clock_timestamp()
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -70,7 +70,7 @@ class BackboneRow(Table):
     vocab_size: Mapped[int]
     max_position_embeddings: Mapped[int]
     digests: Mapped[dict[str, str]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
 class VectorNameRow(Table):
@@ -116,7 +116,7 @@ class VectorRow(Table):
     status: Mapped[str]
     description: Mapped[str]
     tags: Mapped[list[str]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     deleted: Mapped[dt.datetime | None]
 
 
@@ -129,7 +129,7 @@ class AliasRow(Table):
     alias: Mapped[str] = mapped_column(primary_key=True)
     vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"), index=True)
     version: Mapped[int]
-    updated: Mapped[dt.datetime] = mapped_column(server_default=_NOW, onupdate=_NOW)
+    updated: Mapped[dt.datetime] = mapped_column(server_default=NOW, onupdate=NOW)
 
 
 class EvaluationRow(Table):
@@ -154,7 +154,7 @@ class EvaluationRow(Table):
     icl: Mapped[float | None]
     knn_icl: Mapped[float | None]
     details: Mapped[dict[str, Any]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
 class DatasetRow(Table):
@@ -176,7 +176,7 @@ class DatasetRow(Table):
     storage_key: Mapped[str]
     description: Mapped[str]
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     deleted: Mapped[dt.datetime | None]
 
 
@@ -187,7 +187,7 @@ class DatasetNameRow(Table):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"), index=True)
-    updated: Mapped[dt.datetime] = mapped_column(server_default=_NOW, onupdate=_NOW)
+    updated: Mapped[dt.datetime] = mapped_column(server_default=NOW, onupdate=NOW)
 
 
 class JobRow(Table):
@@ -223,8 +223,8 @@ class JobRow(Table):
     fencing_token: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     last_sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    heartbeat: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    heartbeat: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     started: Mapped[dt.datetime | None]
     finished: Mapped[dt.datetime | None]
 
@@ -238,7 +238,7 @@ class JobEventRow(Table):
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     kind: Mapped[str]
     data: Mapped[dict[str, Any]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
 class KeyRow(Table):
@@ -281,35 +281,3 @@ class IndexChangeRow(Table):
     epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"))
     operation: Mapped[str]
-
-
-class AuditRow(Table):
-    """One deed, written once; a trigger refuses changes."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    action: Mapped[str] = mapped_column(index=True)
-    subject: Mapped[str] = mapped_column(index=True)
-    actor: Mapped[str | None]
-    details: Mapped[dict[str, Any]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
-
-
-class AccessKeyRow(Table):
-    """A key that opens the api: what it allows, and a digest of its secret."""
-
-    __tablename__ = "access_keys"
-    __table_args__ = (
-        CheckConstraint("octet_length(digest) = 32", name="digest_length"),
-        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
-    )
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    digest: Mapped[bytes]
-    scopes: Mapped[list[str]]
-    created: Mapped[dt.datetime] = mapped_column(server_default=_NOW)
-    expires: Mapped[dt.datetime | None]
-    revoked: Mapped[dt.datetime | None]
-    last_used: Mapped[dt.datetime | None]

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import TOKEN_KEYS
+from app.method.backbone.padding import TOKEN_KEYS
 from app.method.backbone.vision import encode_images, join_features, takes_precomputed
 from app.method.steering.injection import inject
 from app.rpc.generation import SamplingParams

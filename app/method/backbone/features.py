@@ -19,9 +19,9 @@ from torch import Tensor
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
+from app.method.backbone.padding import TOKEN_KEYS
 from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, plan_batches
 from app.method.backbone.prompts import (
-    TOKEN_KEYS,
     EncodedBatch,
     PromptText,
     encode_prompts,

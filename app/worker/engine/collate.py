@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from app.method.backbone.prompts import TOKEN_KEYS
+from app.method.backbone.padding import TOKEN_KEYS
 
 _FEATURES: Final = "mm_encoder_outputs"
 _PER_IMAGE: Final = frozenset({_FEATURES, "image_grid_thw"})

@@ -4,9 +4,9 @@ import torch
 from app.core.errors import ContextOverflowError, InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
+from app.method.backbone.padding import append_answers
 from app.method.backbone.prompts import (
     answer_token_ids,
-    append_answers,
     build_prompt,
     encode_prompts,
 )
