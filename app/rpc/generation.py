@@ -146,15 +146,13 @@ class StructuredOutputs(Message):
         Field(min_length=1, max_length=1_000, description="The answer is one of these."),
     ] = None
     regex: Annotated[
-        str | None,
-        StringConstraints(min_length=1, max_length=MAX_FORM_CHARACTERS),
-        Field(description="The whole answer matches; look-around is not known."),
+        FormText | None,
+        Field(min_length=1, description="The whole answer matches; look-around is not known."),
     ] = None
     # `json` itself is a method of every model.
     json_schema: Annotated[
-        str | None,
+        FormText | None,
         BeforeValidator(_as_json, json_schema_input_type=SchemaObject | bool | FormText | None),
-        StringConstraints(max_length=MAX_FORM_CHARACTERS),
         Field(alias="json", description="The answer is JSON of this schema."),
     ] = None
     json_object: Annotated[bool, Field(strict=True, description="The answer is a JSON object.")] = (
