@@ -34,7 +34,8 @@ check: $(STAMP) ## Static checks: format, lint, types, import contracts, depende
 
 test: check ## Static checks, then all tests with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	@# Two processes of one thread each: more threads than cores hold each other up.
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

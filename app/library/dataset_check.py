@@ -57,14 +57,14 @@ def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
             limits=PictureLimits(**order["limits"]),
             options=ConversionOptions(**order["options"]),
         )
+    except MemoryError:  # Arrow's own is one of its exceptions as well.
+        return {"refused": "Not a data set: it needs too much memory", "details": {}}
     except (VLibraryError, OSError, ArrowException) as error:
         if is_out_of_space(error):
             return {"is_full": True}
         if not isinstance(error, VLibraryError):
             raise
         return {"refused": error.message, "details": error.details}
-    except MemoryError:
-        return {"refused": "Not a data set: it needs too much memory", "details": {}}
     return {"report": report.as_json()}
 
 
