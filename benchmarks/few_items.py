@@ -29,7 +29,17 @@ from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.method.training.progress import TrainingProgress
-from benchmarks.harness import AsJson, Device, machine_conditions, model_conditions, run, show
+from benchmarks.harness import (
+    AsJson,
+    Device,
+    Draws,
+    OneBackbone,
+    Questions,
+    machine_conditions,
+    model_conditions,
+    run,
+    show,
+)
 
 SIZES: Final = (32, 100, 500, 3000)
 SHOTS: Final = 16
@@ -43,9 +53,9 @@ def few_items(
         list[int] | None,
         typer.Option(min=8, max=3000, help="Labelled items; may be repeated. [32 100 500 3000]"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of the items a size.")] = 3,
-    questions: Annotated[int, typer.Option(min=1, help="Test questions, the same for all.")] = 300,
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    seeds: Draws = 3,
+    questions: Questions = 300,
+    backbone: OneBackbone = "pocket",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -36,6 +36,11 @@ Backbones: TypeAlias = Annotated[
         "the first are at the top, those of the others in an object of their own.",
     ),
 ]
+Draws: TypeAlias = Annotated[int, typer.Option(min=1, max=100, help="Draws of labelled items.")]
+Questions: TypeAlias = Annotated[int, typer.Option(min=1, help="Test questions, the same for all.")]
+OneBackbone: TypeAlias = Annotated[
+    str, typer.Option("--backbone", help="pocket, pocket-2, a folder or a hub id.")
+]
 Rounds: TypeAlias = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
 Rows: TypeAlias = Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")]
 Tokens: TypeAlias = Annotated[int, typer.Option(min=2, max=1024, help="New tokens an answer.")]

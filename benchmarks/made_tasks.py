@@ -19,7 +19,16 @@ from app.method.evaluation.runner import evaluate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from benchmarks.figures.wording import MAX_NEW_TOKENS, num_right, renamed, said
-from benchmarks.harness import AsJson, Device, machine_conditions, model_conditions, run, show
+from benchmarks.harness import (
+    AsJson,
+    Device,
+    Draws,
+    OneBackbone,
+    machine_conditions,
+    model_conditions,
+    run,
+    show,
+)
 from benchmarks.setting.made_tasks import TASKS, made_task
 
 CASES: Final = (
@@ -40,9 +49,9 @@ def made_tasks(
         list[str] | None,
         typer.Option(help=f"A task ({', '.join(TASKS)}) and how many items; may be repeated."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of the items a case.")] = 1,
+    seeds: Draws = 1,
     questions: Annotated[int, typer.Option(min=1, max=700, help="Of each task.")] = 400,
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    backbone: OneBackbone = "pocket",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -14,7 +14,17 @@ from app.method.evaluation.metrics import wilson_interval
 from app.method.evaluation.tasks.loading import load_examples
 from benchmarks.few_items import SIZES
 from benchmarks.figures.wording import num_right, renamed, said
-from benchmarks.harness import AsJson, Device, machine_conditions, model_conditions, run, show
+from benchmarks.harness import (
+    AsJson,
+    Device,
+    Draws,
+    OneBackbone,
+    Questions,
+    machine_conditions,
+    model_conditions,
+    run,
+    show,
+)
 
 
 def word_table(
@@ -23,9 +33,9 @@ def word_table(
         list[int] | None,
         typer.Option(min=1, max=3000, help="Labelled items; may be repeated. [32 100 500 3000]"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Draws of the items a size.")] = 3,
-    questions: Annotated[int, typer.Option(min=1, help="Test questions, the same for all.")] = 300,
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    seeds: Draws = 3,
+    questions: Questions = 300,
+    backbone: OneBackbone = "pocket",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -21,18 +21,22 @@ from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page
 from vlibrary_client.vectors import AsyncVectors, Vectors
 from vlibrary_client.wire.connection import Connection
-from vlibrary_client.wire.endpoints import awaitable, awaitable_as, blocking, blocking_as
+from vlibrary_client.wire.endpoints import (
+    AsyncResource,
+    Resource,
+    awaitable,
+    awaitable_as,
+    blocking,
+    blocking_as,
+)
 from vlibrary_client.wire.retrying import RetryPolicy
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 DEFAULT_TIMEOUT_SECONDS = 150.0
 
 
-class Datasets:
+class Datasets(Resource):
     """Data sets on the server."""
-
-    def __init__(self, transport: SyncTransport) -> None:
-        self._transport = transport
 
     upload = blocking(requests.upload_dataset)
     get = blocking(requests.get_dataset)
@@ -40,11 +44,8 @@ class Datasets:
     list = blocking(requests.list_datasets)
 
 
-class AsyncDatasets:
+class AsyncDatasets(AsyncResource):
     """Data sets on the server."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
 
     upload = awaitable(requests.upload_dataset)
     get = awaitable(requests.get_dataset)
@@ -52,22 +53,16 @@ class AsyncDatasets:
     list = awaitable(requests.list_datasets)
 
 
-class Keys:
+class Keys(Resource):
     """Keys that open the api; for administrators."""
-
-    def __init__(self, transport: SyncTransport) -> None:
-        self._transport = transport
 
     create = blocking(access.create_key)
     list = blocking(access.list_keys)
     revoke = blocking(access.revoke_key)
 
 
-class Steering:
+class Steering(Resource):
     """Answers of the backbone, steered by vectors."""
-
-    def __init__(self, transport: SyncTransport) -> None:
-        self._transport = transport
 
     generate = blocking(queries.generate)
 
@@ -92,22 +87,16 @@ class Steering:
         return AnswerStream(self._transport, queries.stream(prompt, timeout=timeout, **options))
 
 
-class AsyncKeys:
+class AsyncKeys(AsyncResource):
     """Keys that open the api; for administrators."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
 
     create = awaitable(access.create_key)
     list = awaitable(access.list_keys)
     revoke = awaitable(access.revoke_key)
 
 
-class AsyncSteering:
+class AsyncSteering(AsyncResource):
     """Answers of the backbone, steered by vectors."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
 
     generate = awaitable(queries.generate)
 

@@ -12,8 +12,7 @@ from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.sharing.folders import VectorFolder, read_folder, write_folder
 from vlibrary_client.sharing.hub import pull_folder, push_folder
 from vlibrary_client.types import Vector
-from vlibrary_client.wire.endpoints import awaitable, blocking
-from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
+from vlibrary_client.wire.endpoints import AsyncResource, Resource, awaitable, blocking
 
 
 class PushOptions(TypedDict, total=False):
@@ -46,11 +45,8 @@ class PullOptions(TypedDict, total=False):
     endpoint: str | None
 
 
-class Vectors:
+class Vectors(Resource):
     """The library of vectors."""
-
-    def __init__(self, transport: SyncTransport) -> None:
-        self._transport = transport
 
     get = blocking(requests.get_vector)
     list = blocking(catalogue.list_vectors)
@@ -160,11 +156,8 @@ class Vectors:
         )
 
 
-class AsyncVectors:
+class AsyncVectors(AsyncResource):
     """The library of vectors."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
 
     get = awaitable(requests.get_vector)
     list = awaitable(catalogue.list_vectors)

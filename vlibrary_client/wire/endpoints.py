@@ -1,9 +1,9 @@
 """Methods of clients made of the functions that make calls, so that each request is written once.
 
-    class Vectors:
+    class Vectors(Resource):
         get = blocking(requests.get_vector)
 
-    class AsyncVectors:
+    class AsyncVectors(AsyncResource):
         get = awaitable(requests.get_vector)
 
 Either method takes what the function takes, has its documentation, and sends what it returns on the
@@ -16,10 +16,25 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from vlibrary_client.wire.replies import Call
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Resource:
+    """A part of the server, whose methods send on the client's transport."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+
+class AsyncResource:
+    """A part of the server, whose coroutines send on the client's transport."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
 
 def blocking(make_call: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], T]:

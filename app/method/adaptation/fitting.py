@@ -13,9 +13,12 @@ from torch import Tensor
 
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import Measured, Part, encode_parts, measure, plain
+from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
+from app.method.training.losses import supervision
+from app.method.training.teacher import answer_logits
 
 _BATCH_SIZE: Final = 16
 _TRIAL_STEPS: Final = 20
@@ -24,6 +27,7 @@ _WARM_UP: Final = 10
 _DECAY: Final = 1e-3
 
 Leaves: TypeAlias = dict[str, Tensor]
+Loss: TypeAlias = Callable[[Sequence[int], EncodedBatch, Leaves], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +46,7 @@ class Recipe:
 
     start: Callable[[], Leaves]
     applied: Callable[[Leaves], Applied]
-    loss: Callable[[Sequence[int], EncodedBatch, Leaves], Float[Tensor, ""]]
+    loss: Loss
     rates: tuple[float, ...]
     factors: Mapping[str, float]
     evaluate_every: int = 20
@@ -64,6 +68,15 @@ class Fitted:
     measured: Measured
     rate: float
     steps: int
+
+
+def true_answers(backbone: Backbone) -> Loss:
+    """The loss of the true answers alone, whatever the tensors stand for."""
+
+    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+        return supervision(answer_logits(backbone, batch), batch.targets)
+
+    return loss
 
 
 def fit(problem: Problem, recipe: Recipe) -> Fitted:

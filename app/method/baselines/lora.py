@@ -4,25 +4,22 @@ Source: Hu et al. (2022), LoRA, arXiv 2106.09685; https://github.com/huggingface
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from app.core.errors import ConfigurationError
 from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import Leaves, Recipe, true_answers
 from app.method.adaptation.fitting import fit as fit_leaves
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.steering.sites import find_decoder
-from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 RANK: Final = 8
 _TARGETS: Final = ("q_proj", "v_proj")
@@ -37,13 +34,10 @@ def fit(problem: Problem) -> Adaptation:
     """
     backbone = problem.backbone
 
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(backbone, batch), batch.targets)
-
     recipe = Recipe(
         start=lambda: fresh_adapters(backbone, seed=problem.seed),
         applied=lambda leaves: _adapting(backbone, leaves),
-        loss=loss,
+        loss=true_answers(backbone),
         rates=_RATES,
         factors={},
     )

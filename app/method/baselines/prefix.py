@@ -4,23 +4,18 @@ Source: Li and Liang (2021), Prefix-tuning, arXiv 2101.00190, without its repara
 has it by default.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
-from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import Leaves, Recipe, true_answers
 from app.method.adaptation.fitting import fit as fit_leaves
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
-from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 NUM_VIRTUAL: Final = 16
 _RATES: Final = (1e-2, 5e-2)
@@ -42,13 +37,10 @@ def fit(problem: Problem) -> Adaptation:
             for name in ("keys", "values")
         }
 
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(backbone, batch), batch.targets)
-
     recipe = Recipe(
         start=start,
         applied=lambda leaves: _attending(problem, leaves),
-        loss=loss,
+        loss=true_answers(backbone),
         rates=_RATES,
         factors={},
     )

@@ -7,7 +7,7 @@ Source: Lester et al. (2021), The power of scale for parameter-efficient prompt 
 2104.08691.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -19,14 +19,12 @@ from transformers.cache_utils import DynamicCache
 from app.core.errors import UnsupportedBackboneError
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
-from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import Leaves, Recipe, true_answers
 from app.method.adaptation.fitting import fit as fit_leaves
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.steering.sites import find_decoder
-from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 NUM_VIRTUAL: Final = 16
 _RATES: Final = (1e-2, 5e-2)
@@ -53,13 +51,10 @@ def fit(problem: Problem) -> Adaptation:
         ids = torch.randint(table.num_embeddings, (NUM_VIRTUAL,), generator=generator)
         return {"embeddings": table(ids.to(backbone.device)).detach().float().clone()}
 
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(backbone, batch), batch.targets)
-
     recipe = Recipe(
         start=start,
         applied=lambda leaves: _prepending(backbone, leaves),
-        loss=loss,
+        loss=true_answers(backbone),
         rates=_RATES,
         factors={},
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.core.errors import InvalidInputError
 from app.method.adaptation.answering import encode_parts, measure, plain
-from app.method.adaptation.fitting import Leaves, Recipe, fit
+from app.method.adaptation.fitting import Leaves, Recipe, fit, true_answers
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.experiments.trial import Trial
@@ -25,8 +25,6 @@ from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
-from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 RULES: Final = ("best", "mean", "weighted", "learned")
 FEWEST: Final = 8
@@ -121,13 +119,10 @@ def _learned(trial: Trial, parts: Sequence[InContextVectors]) -> list[float]:
     def mixed(leaves: Leaves) -> Float[Tensor, "layers 2 hidden"]:
         return torch.einsum("p,plbh->lbh", leaves["scores"].softmax(0), shifts)
 
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(backbone, batch), batch.targets)
-
     recipe = Recipe(
         start=lambda: {"scores": torch.zeros(len(parts), device=backbone.device)},
         applied=lambda leaves: _steering(trial, mixed(leaves)),
-        loss=loss,
+        loss=true_answers(backbone),
         rates=(_RATE,),
         factors={},
     )

@@ -124,7 +124,7 @@ class Reader:
         Raises:
             InvalidImageError: A file cannot be read or exceeds a limit.
         """
-        return await self._in_thread(
+        return await self.in_thread(
             lambda: [
                 None
                 if data is None
@@ -164,7 +164,7 @@ class Reader:
         form = request.structured_outputs
         grammar = None
         if form is not None:
-            grammar = await self._in_thread(lambda: self._grammars.compile(form))
+            grammar = await self.in_thread(lambda: self._grammars.compile(form))
         images = [image for image in await self.images(request.images) if image is not None]
         turns = turns_of(request, images)
         shown: tuple[Example, ...] = ()
@@ -195,8 +195,8 @@ class Reader:
             most=len(shown) if shown else count_turns(turns),
             unit="shots" if shown else "turns",
         )
-        prompt = await self._in_thread(lambda: build(candidates.most))
-        await self._in_thread(lambda: self._decode_all(prompt.images))
+        prompt = await self.in_thread(lambda: build(candidates.most))
+        await self.in_thread(lambda: self._decode_all(prompt.images))
         prepared = PreparedPrompt(
             prompt=prompt,
             candidates=candidates,
@@ -224,7 +224,8 @@ class Reader:
                 raise prepared.refusal
         return self._features.encode([prepared.prompt])
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, done on one of the few threads that read pictures."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _see_surplus(self, prepared: PreparedPrompt) -> None:

@@ -182,7 +182,7 @@ class Serving:
         """
         async with self._place():
             images = await self._reader.images(request.images)
-            looks = await asyncio.to_thread(self._keys.looks, images)
+            looks = await self._reader.in_thread(lambda: self._keys.looks(images))
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
 
 from fastapi.sse import format_sse_event
 
@@ -19,39 +18,20 @@ from app.api.schemas.openai.answers import (
     SteeringFacts,
 )
 from app.api.schemas.steering import SteerBody
+from app.api.steer.openai.writing import DONE, CompletionWriter, usage_of
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
 
-DONE: Final = format_sse_event(data_str="[DONE]")
-
 
 @dataclass(kw_only=True)
-class Completion:
-    """Writes the answers to one request in OpenAI's words, whole or in chunks.
+class Completion(CompletionWriter):
+    """Writes the answers to one conversation, whole or in chunks.
 
     Attributes:
-        id: Of the completion.
-        created: Seconds since the epoch.
-        model: As the caller called it.
-        fingerprint: Of the backbone that answers.
-        includes_usage: Whether a stream ends with a chunk about tokens.
-        ignored: Places of the request that were not looked at.
-        count: How many answers there will be.
         begun: Places of those that have begun.
-        ended: Those that are complete.
     """
 
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-    includes_usage: bool = False
-    ignored: tuple[str, ...] = ()
-    count: int = 1
     begun: set[int] = field(default_factory=set)
-    ended: list[SteerBody] = field(default_factory=list)
-    # Its events have no kinds.
-    error_event: ClassVar[None] = None
 
     def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
         """The answers in full."""
@@ -117,17 +97,6 @@ class Completion:
             vlibrary=vlibrary,
         )
         return format_sse_event(data_str=chunk.model_dump_json())
-
-
-def usage_of(answers: Sequence[SteerBody]) -> CompletionUsageBody:
-    """Token counts of answers to one prompt, which counts once."""
-    prompt_tokens = answers[0].usage.prompt_tokens
-    completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
-    return CompletionUsageBody(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        total_tokens=prompt_tokens + completion_tokens,
-    )
 
 
 def _logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None:

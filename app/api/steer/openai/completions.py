@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from fastapi.sse import format_sse_event
 
@@ -13,38 +12,20 @@ from app.api.schemas.openai.completions import (
     TextLogprobsBody,
 )
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai.chat import DONE, usage_of
+from app.api.steer.openai.writing import DONE, CompletionWriter, usage_of
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
 
 
 @dataclass(kw_only=True)
-class TextCompletion:
+class TextCompletion(CompletionWriter):
     """Writes the continuations of one prompt, whole or in chunks.
 
     Attributes:
-        id: Of the completion.
-        created: Seconds since the epoch.
-        model: As the caller called it.
-        fingerprint: Of the backbone that answers.
-        includes_usage: Whether a stream ends with a chunk about tokens.
-        ignored: Places of the request that were not looked at.
-        count: How many continuations there will be.
         lengths: Characters of each that were written so far.
-        ended: Those that are complete.
     """
 
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-    includes_usage: bool = False
-    ignored: tuple[str, ...] = ()
-    count: int = 1
     lengths: dict[int, int] = field(default_factory=dict)
-    ended: list[SteerBody] = field(default_factory=list)
-    # Its events have no kinds.
-    error_event: ClassVar[None] = None
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""
