@@ -15,7 +15,7 @@ def main(
     *,
     work: Annotated[Path, typer.Option(help="Drawings, galleries, checkpoints.")] = WORK_FOLDER,
     output: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = WORK_FOLDER / "out",
-    device: Annotated[str, typer.Option(help="Of torch: cuda, or cpu (weeks).")] = "cuda",
+    device: Annotated[str, typer.Option(help="Of torch: cuda, or cpu (far slower).")] = "cuda",
     loaders: Annotated[int, typer.Option(min=0, help="Processes that draw ahead.")] = 8,
     episodes: Annotated[int, typer.Option(min=1, help="To measure each figure with.")] = 300,
 ) -> None:

@@ -129,7 +129,7 @@ visual token an image, a byte-level BPE tokenizer of a general vocabulary.
 
 ## How it was made
 
-`python -m tools.pocket2` makes it from nothing (some eight minutes on one H200):
+`python -m tools.pocket2` makes it from nothing (5.3 and 5.2 minutes of training on one H200):
 
 1. Vision tower and connector learn to tell apart thousands of drawn things (emoji and icons of
    many vendors, in new colours, places and light each time), and to count, place and name colours
