@@ -10,10 +10,11 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import torch
 import transformers
@@ -23,6 +24,8 @@ from rich.progress import track
 
 from app.core.errors import InvalidInputError, VLibraryError
 from app.method.backbone.loading import Backbone
+
+Result = TypeVar("Result")
 
 POCKET: Final = "pocket"
 RANDOM: Final = "random-30m"
@@ -47,6 +50,16 @@ Tokens: TypeAlias = Annotated[int, typer.Option(min=2, max=1024, help="New token
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda ...")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def on_own_thread(work: Callable[[], Result]) -> Result:
+    """What `work` returns, computed on a thread that ends with it.
+
+    A thread that computed keeps OpenMP's helpers, which slow down whoever computes after it
+    (decision 0006).
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def run(command: Callable[..., Any]) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.core.errors import ConfigurationError
-from app.core.threads import on_passing_thread
 from benchmarks.figures.adapters import adapter_figures
 from benchmarks.figures.batching import batching_figures
 from benchmarks.figures.continuous import continuous_figures
@@ -20,6 +19,7 @@ from benchmarks.harness import (
     Rounds,
     Rows,
     Tokens,
+    on_own_thread,
     report,
     run,
 )
@@ -60,9 +60,9 @@ def peers(
         # Each on a thread of its own: one that computed slows those down which do so after it.
         lengths: Any = {"num_rows": rows, "num_tokens": tokens, "rounds": rounds}
         return {
-            **on_passing_thread(lambda: batching_figures(loaded, **lengths)),
-            **on_passing_thread(lambda: continuous_figures(loaded, **lengths)),
-            **on_passing_thread(
+            **on_own_thread(lambda: batching_figures(loaded, **lengths)),
+            **on_own_thread(lambda: continuous_figures(loaded, **lengths)),
+            **on_own_thread(
                 lambda: adapter_figures(
                     loaded, num_rows=rows, num_blocks=blocks, num_steps=steps, rank=rank
                 )

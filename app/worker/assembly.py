@@ -5,7 +5,7 @@ Knows every part of the serving side; where vectors and datasets come from is th
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from app.core.pictures import PictureLimits
 from app.core.settings import Settings
-from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -38,6 +37,7 @@ FEATURE_CACHE_SUMMARIES: Final = 20_000
 class ServingParts:
     """The serving side of a worker, running."""
 
+    backbone: Backbone
     engine: Engine
     device: DeviceThread
     vector_cache: VectorCache
@@ -45,9 +45,25 @@ class ServingParts:
     serving: Serving
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Loaded:
+    """What has to be computed before anything can be served."""
+
+    backbone: Backbone
+    norms: Float[Tensor, " layers"]
+    weights: PackedWeights | None
+    engine: Engine
+
+    def close(self) -> None:
+        """Take off all hooks."""
+        self.engine.close()
+        if self.weights is not None:
+            self.weights.remove()
+
+
 @asynccontextmanager
 async def serving_parts(
-    backbone: Backbone,
+    load: Callable[[], Backbone],
     settings: Settings,
     *,
     fetch: Fetch,
@@ -57,62 +73,77 @@ async def serving_parts(
     """The parts, for the block.
 
     Args:
-        backbone: Gets resident hooks, which are taken off at the end.
+        load: Brings the backbone, which gets resident hooks that are taken off at the end. Called
+            on the device thread: no other thread of a worker may compute (decision 0006).
         settings: Sizes and limits.
         fetch: The stored file of a vector's digest.
         objects: Where datasets lie.
         on_broken: Called from the device thread when the device is lost for good.
+
+    Raises:
+        VLibraryError: What `load` raises.
     """
-    # From here on, only the device thread computes.
-    norms, weights, engine = on_passing_thread(lambda: _prepare(backbone, settings))
-    device = DeviceThread(engine, training_share=settings.training_share, on_broken=on_broken)
-    features = FeatureCache(
-        backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
-    )
+    device = DeviceThread(training_share=settings.training_share, on_broken=on_broken)
     metrics = Metrics()
-    vector_cache = on_passing_thread(
-        lambda: VectorCache(
-            backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+    async with AsyncExitStack() as stack:
+        # Its hooks are taken off when the device thread has ended.
+        closing = stack.enter_context(ExitStack())
+        stack.push_async_callback(asyncio.to_thread, device.stop)
+        device.start()
+        loaded = await device.call(lambda: _load(load, settings))
+        closing.callback(loaded.close)
+        device.serve(loaded.engine)
+        backbone = loaded.backbone
+        features = FeatureCache(
+            backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
         )
-    )
-    pools = DatasetPools(backbone, device=device, objects=objects, features=features)
-    reader = Reader(
-        backbone, device=device, pools=pools, features=features, limits=PictureLimits.of(settings)
-    )
-    limits = Limits(
-        max_requests=settings.max_rows + settings.max_waiting,
-        max_new_tokens=settings.max_new_tokens_limit,
-        dose=DoseLimit(norms=norms, highest=settings.max_dose),
-    )
-    serving = Serving(
-        backbone,
-        device=device,
-        vector_cache=vector_cache,
-        reader=reader,
-        features=features,
-        limits=limits,
-        metrics=metrics,
-    )
-    register_worker_metrics(
-        metrics.registry, device=device, vector_cache=vector_cache, serving=serving
-    )
-    device.start()
-    try:
+        vector_cache = await device.call(
+            lambda: VectorCache(
+                backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+            )
+        )
+        pools = DatasetPools(backbone, device=device, objects=objects, features=features)
+        reader = Reader(
+            backbone,
+            device=device,
+            pools=pools,
+            features=features,
+            limits=PictureLimits.of(settings),
+        )
+        stack.callback(reader.close)
+        limits = Limits(
+            max_requests=settings.max_rows + settings.max_waiting,
+            max_new_tokens=settings.max_new_tokens_limit,
+            dose=DoseLimit(norms=loaded.norms, highest=settings.max_dose),
+        )
+        serving = Serving(
+            backbone,
+            device=device,
+            vector_cache=vector_cache,
+            reader=reader,
+            features=features,
+            limits=limits,
+            metrics=metrics,
+        )
+        register_worker_metrics(
+            metrics.registry, device=device, vector_cache=vector_cache, serving=serving
+        )
         yield ServingParts(
-            engine=engine, device=device, vector_cache=vector_cache, pools=pools, serving=serving
+            backbone=backbone,
+            engine=loaded.engine,
+            device=device,
+            vector_cache=vector_cache,
+            pools=pools,
+            serving=serving,
         )
-    finally:
-        reader.close()
-        await asyncio.to_thread(device.stop)
-        engine.close()
-        if weights is not None:
-            weights.remove()
 
 
-def _prepare(
-    backbone: Backbone, settings: Settings
-) -> tuple[Float[Tensor, " layers"], PackedWeights | None, Engine]:
-    """The residual stream's norms, copies of the weights and the engine that uses them."""
-    norms = residual_norms(backbone)
+def _load(load: Callable[[], Backbone], settings: Settings) -> _Loaded:
+    backbone = load()
     weights = PackedWeights(backbone) if settings.pack_weights else None
-    return norms, weights, Engine(backbone, max_rows=settings.max_rows, weights=weights)
+    return _Loaded(
+        backbone=backbone,
+        norms=residual_norms(backbone),
+        weights=weights,
+        engine=Engine(backbone, max_rows=settings.max_rows, weights=weights),
+    )

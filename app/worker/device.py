@@ -1,7 +1,8 @@
 """The one thread that owns the accelerator, and how asyncio reaches it.
 
-Everything that touches the backbone runs here, in turn: short tasks such as an embedding, steps of
-the engine, and steps of long work such as a training. Knows neither HTTP nor SQL.
+Everything that touches the backbone runs here, in turn: its loading, short tasks such as an
+embedding, steps of the engine, and steps of long work such as a training. Knows neither HTTP nor
+SQL.
 """
 
 import asyncio
@@ -37,17 +38,17 @@ class _Task:
 
 
 class DeviceThread:
-    """A thread with an engine, fed through one queue.
+    """A thread that does tasks and steps an engine, fed through one queue.
 
     Args:
-        engine: Touched by this thread only, from `start` on.
+        engine: What to step; None where `serve` brings it.
         training_share: Part of the device time that long work keeps while sequences run.
         on_broken: Called on this thread when the device failed in a way that never heals.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | None = None,
         *,
         training_share: float = 0.5,
         on_broken: Callable[[], object] | None = None,
@@ -69,17 +70,17 @@ class DeviceThread:
     @property
     def num_sites(self) -> int:
         """Sites that steering has to hit in every pass."""
-        return self._engine.num_sites
+        return 0 if self._engine is None else self._engine.num_sites
 
     @property
     def num_running(self) -> int:
         """Sequences that hold a row."""
-        return self._engine.num_running
+        return 0 if self._engine is None else self._engine.num_running
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a row."""
-        return self._engine.num_waiting
+        return 0 if self._engine is None else self._engine.num_waiting
 
     def seconds_by_use(self) -> Mapping[str, float]:
         """Device time spent so far on steps of the engine, and on steps of long work."""
@@ -94,6 +95,14 @@ class DeviceThread:
         """Take up work."""
         self._is_open = True
         self._thread.start()
+
+    def serve(self, engine: Engine) -> None:
+        """Step an engine from the next task on; it is touched by this thread only."""
+
+        def adopt() -> None:
+            self._engine = engine
+
+        self._call_soon(adopt)
 
     def stop(self, *, timeout_seconds: float = 30.0) -> None:
         """Finish the piece of work at hand, fail everything else and end the thread."""
@@ -175,9 +184,9 @@ class DeviceThread:
     def _run(self) -> None:
         try:
             while self._is_open:
-                self._run_tasks(block=not (self._engine.has_work or self._can_train))
+                self._run_tasks(block=not (self._has_sequences or self._can_train))
                 self._step()
-                if self._can_train and not (self._engine.has_work and self._owes_serving):
+                if self._can_train and not (self._has_sequences and self._owes_serving):
                     self._train()
         except Exception:
             log.exception("device broken", action="device.broken")
@@ -192,6 +201,10 @@ class DeviceThread:
             self._tasks.get().run()
         while not self._tasks.empty():
             self._tasks.get().run()
+
+    @property
+    def _has_sequences(self) -> bool:
+        return self._engine is not None and self._engine.has_work
 
     @property
     def _can_train(self) -> bool:
@@ -227,7 +240,7 @@ class DeviceThread:
             work.close()
 
     def _step(self) -> None:
-        if not self._engine.has_work:
+        if self._engine is None or not self._engine.has_work:
             return
         began = monotonic()
         finished = self._engine.step()
@@ -237,12 +250,17 @@ class DeviceThread:
             if future is not None:
                 future.set_result(sequence)
 
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise _shut_down()
+        return self._engine
+
     def _begin(self, make: Callable[[], Sequence], future: "Future[Sequence]") -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
             sequence = make()
-            self._engine.add(sequence)
+            self._running().add(sequence)
         except Exception as error:
             future.set_exception(public_error(error))
             if is_fatal(error):
@@ -252,7 +270,7 @@ class DeviceThread:
 
     def _forget(self, sequence_id: str) -> None:
         self._results.pop(sequence_id, None)
-        self._engine.abort(sequence_id)
+        self._running().abort(sequence_id)
 
     def _settle(self, future: "Future[Result]", work: Callable[[], Result]) -> None:
         if not future.set_running_or_notify_cancel():

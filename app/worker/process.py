@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,7 +21,6 @@ from transformers.utils.logging import disable_progress_bar
 from app.core.errors import ConfigurationError
 from app.core.logs import get_logger
 from app.core.settings import Settings, revealed
-from app.core.threads import on_passing_thread
 from app.core.tracing.telemetry import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
@@ -59,13 +59,18 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
     """
     # Its bars would stand between the lines of the log.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
-    backbone = on_passing_thread(
-        lambda: load_backbone(
-            settings.backbone,
-            device=settings.device,
-            dtype=settings.dtype,
-            attention=settings.attention,
-        )
+    # Until it serves there is nothing to end in order, and no waiting for the loading either.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if asyncio.run(serve_until_ended(settings, partial(_load, settings), listener=listener)):
+        sys.exit(1)
+
+
+def _load(settings: Settings) -> Backbone:
+    backbone = load_backbone(
+        settings.backbone,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention=settings.attention,
     )
     log.info(
         "backbone loaded",
@@ -75,18 +80,17 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
     )
     # What exists now lives as long as the process; collections need not walk through it.
     gc.freeze()
-    if asyncio.run(serve_until_ended(settings, backbone, listener=listener)):
-        sys.exit(1)
+    return backbone
 
 
 async def serve_until_ended(
-    settings: Settings, backbone: Backbone, *, listener: socket.socket | None = None
+    settings: Settings, load: Callable[[], Backbone], *, listener: socket.socket | None = None
 ) -> bool:
     """Serve until SIGINT or SIGTERM; whether the device broke."""
     loop = asyncio.get_running_loop()
     broken = asyncio.Event()
     async with running_worker(
-        settings, backbone, on_broken=lambda: loop.call_soon_threadsafe(broken.set)
+        settings, load, on_broken=lambda: loop.call_soon_threadsafe(broken.set)
     ) as worker:
         server = _Server(
             uvicorn.Config(
@@ -123,13 +127,13 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def running_worker(
-    settings: Settings, backbone: Backbone, *, on_broken: Callable[[], object]
+    settings: Settings, load: Callable[[], Backbone], *, on_broken: Callable[[], object]
 ) -> AsyncIterator[Worker]:
     """A worker with its loops, which are ended when the block is left.
 
     Args:
         settings: Must name a database.
-        backbone: Loaded already.
+        load: Brings the backbone; called on the device thread.
         on_broken: Called from the device thread when the device is lost for good.
 
     Raises:
@@ -147,14 +151,14 @@ async def running_worker(
         objects = ObjectStore(settings.objects_url)
         parts = await stack.enter_async_context(
             serving_parts(
-                backbone,
+                load,
                 settings,
                 fetch=_fetch_from(sessions),
                 objects=objects,
                 on_broken=on_broken,
             )
         )
-        device, serving = parts.device, parts.serving
+        backbone, device, serving = parts.backbone, parts.device, parts.serving
         trainer = Trainer(
             backbone,
             device=device,

@@ -130,7 +130,9 @@ async def _phases(
     found: dict[str, list[Phase]] = {"cold": [], "warm": [], "alone": []}
     settings = Settings(max_rows=num_rows, bank_slots=NUM_SLOTS)
     objects = ObjectStore("memory:///")
-    async with serving_parts(backbone, settings, fetch=files.fetch, objects=objects) as parts:
+    async with serving_parts(
+        lambda: backbone, settings, fetch=files.fetch, objects=objects
+    ) as parts:
         _watch(parts.engine, ends)
         asking = _Asking(parts.serving, files, ends)
         async with _background(backbone, parts.device, num_rows=num_rows - 1):

@@ -15,9 +15,8 @@ import torch
 import transformers as hf
 
 from app.core.errors import VLibraryError
-from app.core.threads import on_passing_thread
 from app.method.backbone.loading import Backbone
-from benchmarks.harness import bar, interleave, median_ratio, medians, seconds_of
+from benchmarks.harness import bar, interleave, median_ratio, medians, on_own_thread, seconds_of
 from benchmarks.setting.backbones import without_end
 from benchmarks.setting.requests import (
     Answers,
@@ -53,7 +52,7 @@ def continuous_figures(
     """
     endless = without_end(backbone)
     asked = from_pixels(endless, text_prompts(endless, num_rows), [None] * num_rows)
-    alone = on_passing_thread(lambda: text_model(backbone))
+    alone = on_own_thread(lambda: text_model(backbone))
     answered: list[Answers] = []
 
     def checked(answer: Callable[[], Answers]) -> float:
@@ -94,7 +93,7 @@ def _with_threads(measure: Callable[[], float], *, count: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        return on_passing_thread(measure)
+        return on_own_thread(measure)
     finally:
         torch.set_num_threads(before)
 

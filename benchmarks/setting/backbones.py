@@ -13,9 +13,8 @@ import transformers as hf
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from app.core.threads import on_passing_thread
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
-from benchmarks.harness import LARGE, RANDOM
+from benchmarks.harness import LARGE, RANDOM, on_own_thread
 
 SCALE: Final = 6.0
 _PROJECTIONS: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
@@ -74,7 +73,7 @@ def load(name: str, *, device: str, dtype: str) -> Backbone:
     """
     # Its bars would stand among ours.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
-    return on_passing_thread(lambda: _load(name, device=device, dtype=dtype))
+    return on_own_thread(lambda: _load(name, device=device, dtype=dtype))
 
 
 def _load(name: str, *, device: str, dtype: str) -> Backbone:

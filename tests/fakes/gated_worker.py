@@ -96,7 +96,7 @@ async def gated_worker(backbone: Backbone, *, max_rows: int = 4) -> AsyncIterato
     )
     files = Files(backbone)
     store = ObjectStore("memory:///")
-    async with serving_parts(backbone, settings, fetch=files.fetch, objects=store) as parts:
+    async with serving_parts(lambda: backbone, settings, fetch=files.fetch, objects=store) as parts:
         gate = StepGate(parts.engine)
         try:
             yield GatedWorker(

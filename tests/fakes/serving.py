@@ -101,7 +101,9 @@ async def running_parts(
         max_dose=highest_dose,
     )
     files = Files(backbone, metadata=metadata)
-    async with serving_parts(backbone, settings, fetch=files.fetch, objects=objects) as made:
+    async with serving_parts(
+        lambda: backbone, settings, fetch=files.fetch, objects=objects
+    ) as made:
         yield Parts(
             files=files,
             engine=made.engine,

@@ -44,7 +44,7 @@ def settings(database: str, tmp_path: Path) -> Settings:
 
 @asynccontextmanager
 async def _transport(settings: Settings, backbone: Backbone) -> AsyncIterator[httpx.ASGITransport]:
-    async with running_worker(settings, backbone, on_broken=lambda: None) as worker:
+    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as worker:
         yield httpx.ASGITransport(app=worker.app)
 
 

@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -80,7 +82,7 @@ def settings(database: str, tmp_path: Path) -> Settings:
 async def _client(
     settings: Settings, backbone: Backbone
 ) -> AsyncIterator[tuple[Worker, WorkerClient]]:
-    async with running_worker(settings, backbone, on_broken=lambda: None) as worker:
+    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as worker:
         transport = httpx.ASGITransport(app=worker.app)
         async with WorkerClient(["http://worker"], transport=transport) as client:
             yield worker, client
@@ -192,7 +194,7 @@ async def test_a_draining_worker_says_so(settings: Settings, backbone: Backbone)
 async def test_a_worker_needs_a_database(settings: Settings, backbone: Backbone) -> None:
     without = settings.model_copy(update={"database_url": None})
     with pytest.raises(ConfigurationError):
-        async with running_worker(without, backbone, on_broken=lambda: None):
+        async with running_worker(without, lambda: backbone, on_broken=lambda: None):
             pass
 
 
@@ -203,7 +205,7 @@ async def _served(
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    serving = asyncio.create_task(serve_until_ended(settings, backbone, listener=listener))
+    serving = asyncio.create_task(serve_until_ended(settings, lambda: backbone, listener=listener))
     async with WorkerClient([url]) as client:
         async with asyncio.timeout(SECONDS):
             while not await client.health():  # noqa: ASYNC110 - it has no event for being up
@@ -241,3 +243,27 @@ async def test_a_lost_device_ends_the_worker_for_its_supervisor(
         handle.remove()
         assert await asyncio.wait_for(serving, SECONDS) is True
         await until(serving.done)
+
+
+_LOADS_FOR_EVER = """
+import threading
+from app.core.settings import Settings
+from app.worker import process
+
+def load(*_, **__):
+    print("loading", flush=True)
+    threading.Event().wait()
+
+process.load_backbone = load
+process.run(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_worker_that_loads(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", _LOADS_FOR_EVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:  # noqa: S603 - our own script
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"loading\n"
+        worker.send_signal(number)
+        assert worker.wait(SECONDS) == -number

@@ -1,13 +1,13 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from app.core.threads import on_passing_thread
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import load_backbone
 from app.method.steering.vectors import InContextVectors
@@ -63,7 +63,6 @@ def test_only_the_device_thread_has_helpers_that_compute(
 
     async def serve() -> None:
         async with running_parts(backbone, objects, bank_slots=slots) as parts:
-            await until(lambda: num_helpers() <= helpers, seconds=10)
             request = request_of(
                 vectors=[parts.use(0)], images=[png(side=64)], max_tokens=2, baseline=True
             )
@@ -72,7 +71,8 @@ def test_only_the_device_thread_has_helpers_that_compute(
             await until(lambda: num_helpers() == helpers + three_threads - 1, seconds=10)
 
     # The thread of the tests has computed before, so it may have helpers already.
-    on_passing_thread(lambda: asyncio.run(serve()))
+    with ThreadPoolExecutor(1) as fresh:
+        fresh.submit(asyncio.run, serve()).result()
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -115,4 +115,5 @@ def test_what_is_done_beside_the_device_thread_gives_no_thread_helpers(
         work()
         return num_helpers()
 
-    assert on_passing_thread(helpers_afterwards) == helpers
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(helpers_afterwards).result() == helpers
