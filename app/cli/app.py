@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.api import api
+from app.cli.backup import backup, restore
 from app.cli.datasets import datasets
 from app.cli.demo.command import demo
 from app.cli.doctor import doctor
@@ -27,6 +28,7 @@ from app.cli.processes.serve import serve
 from app.cli.train import settings_help, train
 from app.cli.worker import worker
 from app.core.errors import VLibraryError
+from app.core.logs import configure_logs
 from app.core.version import software_version
 
 COMMANDS: Final[dict[str, Callable[..., Any]]] = {
@@ -36,6 +38,8 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "migrate": migrate,
     "doctor": doctor,
     "gc": gc,
+    "backup": backup,
+    "restore": restore,
     "train": train,
     "evaluate": evaluate,
     "demo": demo,
@@ -87,6 +91,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; a library error becomes one line and exit status 1."""
+    # What a command prints is its result; a service says otherwise itself.
+    configure_logs("warning")
     try:
         build()()
     except VLibraryError as error:

@@ -133,13 +133,19 @@ async def _run(url: str, work: "Callable[[AsyncSession], Awaitable[Result]]") ->
 def library_database(settings: Settings) -> Iterator[str]:
     """A migrated database: the configured one, or our own, started for the time or joined."""
     from app.library.migrate import upgrade
+
+    with database_as_it_is(settings) as url:
+        upgrade(url)
+        yield url
+
+
+@contextmanager
+def database_as_it_is(settings: Settings) -> Iterator[str]:
+    """The same database at whatever revision it is, or empty."""
     from app.postgres.server import EmbeddedPostgres
 
     if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        upgrade(url)
-        yield url
+        yield settings.database_url.get_secret_value()
         return
     with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
-        upgrade(postgres.url)
         yield postgres.url

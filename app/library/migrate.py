@@ -55,6 +55,18 @@ def downgrade(url: str | URL, *, revision: str) -> None:
         command.downgrade(_config(connection), revision)
 
 
+def remove_tables(url: str | URL) -> None:
+    """Takes everything back that `upgrade` has made, with whatever is in it.
+
+    Args:
+        url: The database.
+    """
+    with _open(url) as connection, connection.begin():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        command.downgrade(_config(connection), "base")
+        connection.execute(text("DROP TABLE alembic_version"))
+
+
 def check(url: str | URL) -> None:
     """Returns when the tables in the code equal the tables in the database.
 
@@ -76,3 +88,8 @@ def current_revision(url: str | URL) -> str | None:
 def newest_revision() -> str | None:
     """The revision that `upgrade` leads to."""
     return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def known_revisions() -> set[str]:
+    """Every revision that `upgrade` can start from or lead to."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}

@@ -1,0 +1,167 @@
+"""`vlibrary backup` and `vlibrary restore`: a library as a folder or one file, and back."""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.keys import database_as_it_is
+from app.cli.options import read_settings
+from app.core.errors import ConfigurationError, NotFoundError
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.library.backups.files import BackupReader, BackupWriter
+    from app.library.backups.manifest import Manifest
+    from app.library.database import Sessions
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def backup(
+    target: Annotated[
+        Path, typer.Argument(help="A new folder, or one file where it ends with .tar.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the whole library, which may be in use: database, data sets, unfinished trainings."""
+    from app.library.backups.files import writing_backup
+
+    settings = read_settings()
+    if settings.database_url is None and not settings.postgres_dir.exists():
+        raise NotFoundError(f"No library in {settings.data_dir}")
+    with (
+        database_as_it_is(settings) as url,
+        writing_backup(target) as writer,
+        _steps() as report,
+    ):
+        manifest = asyncio.run(_save(settings, url, writer, report=report))
+    _tell(manifest, target, verb="Saved", as_json=as_json)
+    if manifest.damaged:
+        print(
+            "vlibrary: damaged or missing in the library itself: " + ", ".join(manifest.damaged),
+            file=sys.stderr,
+        )
+        raise typer.Exit(code=1)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="What `backup` made.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fill an empty library from a backup; every file and table is held against its digest."""
+    from app.library.backups.files import reading_backup
+    from app.library.migrate import upgrade
+
+    settings = read_settings()
+    with reading_backup(source) as reader, database_as_it_is(settings) as url:
+        with _steps() as report, tempfile.TemporaryDirectory() as folder:
+            asyncio.run(_fill(settings, url, reader, scratch=Path(folder) / "next", report=report))
+        upgrade(url)
+        _tell(reader.manifest, source, verb="Restored", as_json=as_json)
+
+
+async def _save(
+    settings: Settings, url: str, writer: "BackupWriter", *, report: "Callable[[str], None]"
+) -> "Manifest":
+    from app.library.backups.saving import save_library
+    from app.library.database import conninfo
+    from app.library.migrate import current_revision
+    from app.library.storage import ObjectStore
+    from app.postgres.dumps import dump_database
+
+    revision = current_revision(url)
+    if revision is None:
+        raise NotFoundError("The database holds no library")
+
+    def dump(snapshot: str, path: Path) -> None:
+        dump_database(conninfo(url), path, snapshot=snapshot, pg_bin=settings.pg_bin)
+
+    async with _patient(url) as sessions:
+        store = ObjectStore(settings.objects_url)
+        return await save_library(
+            sessions, store, writer, revision=revision, dump=dump, report=report
+        )
+
+
+async def _fill(
+    settings: Settings,
+    url: str,
+    reader: "BackupReader",
+    *,
+    scratch: Path,
+    report: "Callable[[str], None]",
+) -> None:
+    from app.library.backups.restoring import (
+        check_empty,
+        check_files,
+        check_restored,
+        restore_objects,
+    )
+    from app.library.database import conninfo
+    from app.library.migrate import current_revision, known_revisions, remove_tables
+    from app.library.storage import ObjectStore
+    from app.postgres.dumps import restore_database
+
+    async with _patient(url) as sessions:
+        await check_empty(sessions)
+    found = current_revision(url)
+    if found is not None and found not in known_revisions():
+        raise ConfigurationError(f"The database is at revision {found}, which is newer than this")
+    await check_files(reader, scratch=scratch, report=report)
+    await restore_objects(reader, ObjectStore(settings.objects_url), scratch=scratch, report=report)
+    report("restoring the database")
+    reader.extract(reader.manifest.dump, scratch)
+    if found is not None:
+        # Tables that a first start has made; nothing is in them.
+        remove_tables(url)
+    restore_database(conninfo(url), scratch, pg_bin=settings.pg_bin)
+    async with _patient(url) as sessions:
+        await check_restored(sessions, reader.manifest)
+
+
+@asynccontextmanager
+async def _patient(url: str) -> "AsyncIterator[Sessions]":
+    from app.library.database import make_engine, session_factory
+
+    engine = make_engine(url, pool_size=1, statement_timeout_seconds=0, idle_timeout_seconds=0)
+    try:
+        yield session_factory(engine)
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _steps() -> "Iterator[Callable[[str], None]]":
+    from rich.console import Console
+
+    with Console(stderr=True).status("beginning") as status:
+        yield status.update
+
+
+def _tell(manifest: "Manifest", place: Path, *, verb: str, as_json: bool) -> None:
+    if as_json:
+        print(manifest.model_dump_json())
+        return
+    tables = manifest.tables
+    counts = ", ".join(
+        f"{tables[name].rows} {words}"
+        for name, words in (
+            ("vectors", "vectors"),
+            ("datasets", "data sets"),
+            ("training_jobs", "trainings"),
+            ("access_keys", "keys"),
+            ("audit", "entries of the audit"),
+        )
+        if name in tables
+    )
+    print(f"{verb} {counts}: {len(manifest.files)} files, {manifest.size_bytes:,} bytes, {place}")
