@@ -1,1 +1,148 @@
-document.getElementById("origin").textContent = window.location.origin;
+const REFRESH_MS = 3000;
+const SHOWN = 20;
+const place = (id) => document.getElementById(id);
+
+/** An element with children or text; what comes from the server is only ever text. */
+function element(name, content = [], attributes = {}) {
+  const made = Object.assign(document.createElement(name), attributes);
+  made.append(...[content].flat());
+  return made;
+}
+
+async function call(path, body) {
+  const key = sessionStorage.getItem("key");
+  const headers = { ...(key && { authorization: `Bearer ${key}` }) };
+  if (body) headers["content-type"] = "application/json";
+  const response = await fetch(path, {
+    headers,
+    ...(body && { method: "POST", body: JSON.stringify(body) }),
+  });
+  if (response.status === 401) place("access").hidden = false;
+  const found = await response.json();
+  if (!response.ok) throw new Error(found.detail ?? found.title ?? response.statusText);
+  return found;
+}
+
+/** Fills a place, or says there why it cannot be filled. */
+async function fill(id, make) {
+  try {
+    place(id).replaceChildren(...(await make()));
+  } catch (error) {
+    place(id).replaceChildren(element("p", error.message, { className: "error" }));
+  }
+}
+
+const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`);
+const nameOf = (vector) => `${vector.name}@${vector.version}`;
+
+function scores(evaluations) {
+  const heads = ["Data set", "Items", "With the vector", "95 % interval", "Zero-shot", "ICL", "kNN-ICL"];
+  const rows = evaluations.map((one) => [
+    `${one.dataset} (${one.split})`,
+    String(one.items),
+    percent(one.accuracy),
+    `${percent(one.low)} to ${percent(one.high)}`,
+    percent(one.zero_shot),
+    percent(one.icl),
+    percent(one.knn_icl),
+  ]);
+  const line = (cells, kind) => element("tr", cells.map((cell) => element(kind, cell)));
+  return element("table", [line(heads, "th"), ...rows.map((row) => line(row, "td"))]);
+}
+
+async function details(vector) {
+  const found = await call(`/vectors/${vector.id}`);
+  const parts = [element("p", found.advice)];
+  if (found.description) parts.unshift(element("p", found.description));
+  if (found.evaluations.length) parts.push(scores(found.evaluations));
+  if (found.overlaps.length)
+    parts.push(element("p", `Looks the same to retrieval as ${found.overlaps.join(", ")}: prefer one of them.`));
+  return parts;
+}
+
+function vectorEntry(vector) {
+  const names = [nameOf(vector), ...vector.aliases.map((alias) => `@${alias}`)].join(" ");
+  const made = element("details", [
+    element("summary", [`${names} `, element("span", vector.status, { className: "state" })]),
+    element("div", "...", { id: `vector-${vector.id}` }),
+  ]);
+  made.addEventListener("toggle", () => made.open && fill(`vector-${vector.id}`, () => details(vector)));
+  return made;
+}
+
+async function vectors() {
+  const { items, next_cursor: more } = await call(`/vectors?limit=${SHOWN}`);
+  const known = items.map((vector) => element("option", nameOf(vector), { value: vector.id }));
+  const select = place("ask").elements.vector;
+  select.replaceChildren(select.options[0], ...known);
+  if (!items.length) return [element("p", "None yet. Train one on labelled pictures, or import a file.")];
+  return [...items.map(vectorEntry), ...(more ? [element("p", `The newest ${SHOWN} are shown.`)] : [])];
+}
+
+let running = -1;
+
+async function trainings() {
+  const { items } = await call("/train?limit=10");
+  const now = items.filter((job) => ["queued", "running"].includes(job.state)).length;
+  // One that ended may have stored a vector.
+  if (running > now) fill("vectors", vectors);
+  running = now;
+  if (!items.length) return [element("p", "None yet.")];
+  return items.map((job) => {
+    const parts = [`${job.name} `, element("span", job.state, { className: "state" })];
+    if (job.error) parts.push(element("p", job.error.message, { className: "error" }));
+    if (job.state === "running" && job.progress?.num_steps)
+      parts.push(element("progress", [], { max: job.progress.num_steps, value: job.progress.step }));
+    return element("div", parts, { className: "training" });
+  });
+}
+
+function asDataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+function steeredBy(answer) {
+  const names = answer.applied.map((one) => `${nameOf(one)} at strength ${one.strength}`);
+  if (names.length) return `With ${names.join(", ")}`;
+  return `No vector was found${answer.retrieval?.reason ? ` (${answer.retrieval.reason})` : ""}`;
+}
+
+async function answers(form) {
+  const [picture] = form.picture.files;
+  const asked = { prompt: form.question.value, images: picture ? [await asDataUrl(picture)] : [] };
+  const [plain, steered] = await Promise.all([
+    call("/steer/generate", asked),
+    call("/steer/generate", { ...asked, vector: form.vector.value }),
+  ]);
+  return [
+    element("dt", "Without a vector"),
+    element("dd", plain.text),
+    element("dt", steeredBy(steered)),
+    element("dd", steered.text),
+  ];
+}
+
+async function refresh() {
+  await fill("trainings", trainings);
+  setTimeout(refresh, REFRESH_MS);
+}
+
+place("origin").textContent = window.location.origin;
+place("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  place("answers").replaceChildren(element("dd", "..."));
+  fill("answers", () => answers(event.target.elements));
+});
+place("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", event.target.elements.key.value);
+  event.target.hidden = true;
+  fill("vectors", vectors);
+});
+fill("vectors", vectors);
+refresh();
