@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.api.dependencies import Services
-from app.api.http.access import PUBLIC, Authenticated, KeyRing, NeedsScope
+from app.api.http.access import PUBLIC, PUBLIC_PATHS, Authenticated, KeyRing, NeedsScope
 from app.api.http.errors import error_handlers
 from app.api.http.methods import Methods
 from app.api.http.metrics import MeteredRequests
@@ -157,7 +157,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _describe_problems(api: FastAPI) -> None:
-    """Adds the error body to the schema's components, where every route refers to it."""
+    """Adds the error body, to which every route refers, and which routes need no key."""
     generate = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -165,6 +165,9 @@ def _describe_problems(api: FastAPI) -> None:
         described = Problem.model_json_schema(ref_template=REF_TEMPLATE)
         inner = described.pop("$defs")
         schema["components"]["schemas"] |= {**inner, Problem.__name__: described}
+        for path in PUBLIC_PATHS & set(schema["paths"]):
+            for operation in schema["paths"][path].values():
+                operation.pop("security", None)
         add_examples(schema)
         return schema
 

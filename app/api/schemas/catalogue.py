@@ -1,10 +1,11 @@
 """Bodies about many vectors at once, and about aliases and measurements of one."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal, Self, TypeAlias
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import (
@@ -32,7 +33,20 @@ MAX_ITEMS = 2**31 - 1
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 Gain: TypeAlias = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 ShortText: TypeAlias = Annotated[SafeStr, Field(min_length=1, max_length=200)]
-Moment: TypeAlias = Annotated[datetime, Field(description="ISO 8601, with its offset from UTC.")]
+
+
+def _refuse_number(value: object) -> object:
+    # It would be read as seconds since 1970.
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]*", value.strip()):
+        raise ValueError("a moment is a date and a time in ISO 8601")
+    return value
+
+
+Moment: TypeAlias = Annotated[
+    datetime,
+    BeforeValidator(_refuse_number),
+    Field(description="ISO 8601, with its offset from UTC."),
+]
 
 
 class VectorQuery(BaseModel):
