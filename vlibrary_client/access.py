@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from vlibrary_client.requests import segment
-from vlibrary_client.wire.replies import Call, json_reader
+from vlibrary_client.wire.replies import Call, json_reader, once
 
 Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
 
@@ -76,13 +76,15 @@ def create_key(
 
     Raises:
         InvalidInputError: A scope is unknown, or the name or the days are out of bounds.
+        ConflictError: The key was made but its answer was lost on the way; revoke it.
     """
     return Call(
         method="POST",
         path="/keys",
         read=_READ_NEW_KEY,
-        # A repeat would make a second key.
-        is_repeatable=False,
+        # A second key is never made; if the first was made and its answer lost, that is told.
+        is_repeatable=True,
+        headers=once(),
         body={"name": name, "scopes": list(scopes), "valid_days": valid_days},
     )
 

@@ -12,7 +12,7 @@ from vlibrary_client.arguments import VectorRef, vector_text
 from vlibrary_client.outcomes import Batch, CombinedVector, Compared
 from vlibrary_client.requests import segment
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
-from vlibrary_client.wire.replies import Call, json_reader, read_nothing
+from vlibrary_client.wire.replies import Call, json_reader, once, read_nothing
 
 
 class VectorFilters(TypedDict, total=False):
@@ -172,6 +172,7 @@ def combine_vectors(
         path="/vectors/combine",
         read=_READ_COMBINED,
         is_repeatable=True,
+        headers=once(),
         body={
             "name": name,
             "parts": [
@@ -236,7 +237,8 @@ def add_evaluation(
         method="POST",
         path=f"/vectors/{segment(vector_text(ref))}/evaluations",
         read=_READ_EVALUATION,
-        is_repeatable=False,
+        is_repeatable=True,
+        headers=once(),
         body={
             "dataset": dataset,
             "split": split,

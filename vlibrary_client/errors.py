@@ -7,6 +7,7 @@
     |  `- InvalidDatasetError         invalid-dataset
     |- NotFoundError                  not-found
     |- ConflictError                  conflict
+    |  `- InProgressError             in-progress
     |- IncompatibleBackboneError      incompatible-backbone
     |- UnsupportedBackboneError       unsupported-backbone
     |- SteeringError                  steering-failed
@@ -25,7 +26,7 @@
     |- WaitTimeoutError               wait-timeout          the job goes on, the waiting ended
     `- InvalidResponseError           invalid-response      an answer that cannot be read
 
-The first eighteen mirror the server's errors by their stable `code`; the last four are born in
+The first nineteen mirror the server's errors by their stable `code`; the last four are born in
 the client. A code this release does not know becomes a plain `VLibraryError` that keeps it.
 """
 
@@ -124,6 +125,12 @@ class ConflictError(VLibraryError):
     """The thing changed meanwhile, or is in use."""
 
     code = "conflict"
+
+
+class InProgressError(ConflictError):
+    """The same request is being answered; asked again in a moment, its answer is there."""
+
+    code = "in-progress"
 
 
 class IncompatibleBackboneError(VLibraryError):

@@ -3,7 +3,6 @@
 Nothing is sent here, and no file read but images. As in `requests`, methods are made of these.
 """
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Unpack
@@ -21,7 +20,7 @@ from vlibrary_client.arguments import (
 )
 from vlibrary_client.images import ImageSource, image_text
 from vlibrary_client.types import JobRecord, JobState, Page, Readiness, Retrieval, VectorName
-from vlibrary_client.wire.replies import Call, json_reader
+from vlibrary_client.wire.replies import Call, json_reader, once
 
 _READ_ANSWER = json_reader(Answer)
 _READ_JOB = json_reader(JobRecord)
@@ -69,8 +68,7 @@ def train(
             "description": description,
             "tags": list(tags),
         },
-        # Makes a repeated send harmless.
-        headers={"idempotency-key": str(uuid.uuid4())},
+        headers=once(),
     )
 
 

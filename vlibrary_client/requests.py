@@ -23,7 +23,7 @@ from vlibrary_client.types import (
     Vector,
     VectorStatus,
 )
-from vlibrary_client.wire.replies import Call, Reply, json_reader, read_bytes, read_nothing
+from vlibrary_client.wire.replies import Call, Reply, json_reader, once, read_bytes, read_nothing
 
 OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -88,7 +88,7 @@ def upload_dataset(
             text_only="true" if text_only else None,
         ),
         packing=parquet_file(source, columns=columns, skip_bad=skip_bad),
-        headers={"content-type": PARQUET},
+        headers={"content-type": PARQUET} | once(),
         timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
     )
 
@@ -169,7 +169,7 @@ def upload_vector(
         is_repeatable=True,
         query=_present(name=name, description=description or None, tags=list(tags) or None),
         content=content,
-        headers={"content-type": OCTET_STREAM},
+        headers={"content-type": OCTET_STREAM} | once(),
     )
 
 

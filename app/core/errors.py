@@ -9,6 +9,7 @@ VLibraryError
 │   └── ContextOverflowError     context-overflow
 ├── NotFoundError                not-found
 ├── ConflictError                conflict
+│   └── InProgressError          in-progress
 ├── TooLargeError                too-large
 ├── IncompatibleBackboneError    incompatible-backbone
 ├── UnsupportedBackboneError     unsupported-backbone
@@ -93,6 +94,12 @@ class ConflictError(VLibraryError):
     """The state changed under the caller, or the name is taken."""
 
     code = "conflict"
+
+
+class InProgressError(ConflictError):
+    """The same request is being answered; asked again in a moment, its answer is there."""
+
+    code = "in-progress"
 
 
 class StorageFullError(VLibraryError):

@@ -1,9 +1,10 @@
-"""The tables of keys that open the api and of deeds that are recorded, private to the library."""
+"""The tables of keys, of answered requests and of deeds, private to the library."""
 
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.library.tables import NOW, Table
@@ -39,3 +40,18 @@ class AccessKeyRow(Table):
     expires: Mapped[dt.datetime | None]
     revoked: Mapped[dt.datetime | None]
     last_used: Mapped[dt.datetime | None]
+
+
+class AnsweredRequestRow(Table):
+    """A request that carried a key of its own, and its answer; null for one that is a secret."""
+
+    __tablename__ = "answered_requests"
+    __table_args__ = (Index("ix_answered_requests_owner_created", "owner", "created"),)
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes]
+    status: Mapped[int]
+    location: Mapped[str | None]
+    body: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    created: Mapped[dt.datetime] = mapped_column(server_default=NOW)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast, get_args
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
@@ -61,7 +60,6 @@ async def enqueue_training(
     backbone_fingerprint: str | None = None,
     description: str = "",
     tags: Iterable[str] = (),
-    idempotency_key: str | None = None,
 ) -> JobRecord:
     """A queued job and its delivery, which commit together.
 
@@ -73,12 +71,10 @@ async def enqueue_training(
         backbone_fingerprint: The only backbone that may be trained, or None for any.
         description: Goes to the vectors.
         tags: Go to the vectors.
-        idempotency_key: Asking again with the same key returns the first job.
 
     Raises:
         InvalidInputError: A name, tag or text is malformed.
         NotFoundError: There is no such data set.
-        ConflictError: The key was used for something else.
     """
     asked: dict[str, Any] = {
         "name": check_name(name),
@@ -92,29 +88,13 @@ async def enqueue_training(
     known = select(DatasetRow.id).where(DatasetRow.id == dataset_id, DatasetRow.deleted.is_(None))
     if await session.scalar(known.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"No data set {dataset_id}")
-    statement = (
-        insert(JobRow)
-        .values(id=new_id(), state="queued", progress={}, idempotency_key=idempotency_key, **asked)
-        .on_conflict_do_nothing(index_elements=[JobRow.idempotency_key])
-        .returning(JobRow.id)
-    )
-    job_id = await session.scalar(statement)
-    if job_id is None:
-        return await _same_request(session, asked, idempotency_key)
+    job_id = new_id()
+    session.add(JobRow(id=job_id, state="queued", progress={}, **asked))
+    await session.flush()
     await append_event(session, job_id, kind="state", data={"state": "queued"})
     await enqueue(session, job_id)
     await write_audit(session, action="job.create", subject=str(job_id), details={"name": name})
     return await get_job(session, job_id)
-
-
-async def _same_request(
-    session: AsyncSession, asked: Mapping[str, Any], idempotency_key: str | None
-) -> JobRecord:
-    query = select(JobRow).where(JobRow.idempotency_key == idempotency_key)
-    row = (await session.scalars(query, execution_options=FRESH)).one()
-    if any(getattr(row, field) != value for field, value in asked.items()):
-        raise ConflictError("The idempotency key was used for another request")
-    return await get_job(session, row.id)
 
 
 async def get_job(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:

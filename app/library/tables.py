@@ -195,7 +195,6 @@ class JobRow(Table):
 
     __tablename__ = "training_jobs"
     __table_args__ = (
-        UniqueConstraint("idempotency_key"),
         _one_of("state", JOB_STATES),
         CheckConstraint("(state = 'succeeded') = (vector_id IS NOT NULL)", name="result"),
         Index(
@@ -212,7 +211,6 @@ class JobRow(Table):
     config: Mapped[dict[str, Any]]
     description: Mapped[str]
     tags: Mapped[list[str]]
-    idempotency_key: Mapped[str | None]
     state: Mapped[str]
     progress: Mapped[dict[str, Any]]
     report: Mapped[dict[str, Any] | None]

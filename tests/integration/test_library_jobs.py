@@ -1,6 +1,5 @@
 import asyncio
 import uuid
-from collections.abc import Mapping
 
 import procrastinate
 import pytest
@@ -396,47 +395,6 @@ async def test_a_result_beats_a_late_wish_to_cancel(session: AsyncSession) -> No
     assert (await finish_job(session, job.id, token, vector_id=vectors.id)).state == "succeeded"
     with pytest.raises(ConflictError):
         await request_cancel(session, job.id)
-
-
-async def test_of_fifty_equal_requests_one_is_done(sessions: Sessions) -> None:
-    async with sessions() as session:
-        dataset = await store_dataset(session)
-        await session.commit()
-
-    async def ask() -> JobRecord:
-        async with sessions() as session:
-            job = await enqueue_training(
-                session,
-                name="task",
-                dataset_id=dataset.id,
-                config={"epochs": 1, "rates": (0.1, 0.2)},
-                tags=["b", "a"],
-                idempotency_key="key",
-            )
-            await session.commit()
-            return job
-
-    jobs = await asyncio.gather(*(ask() for _ in range(50)))
-    assert len({job.id for job in jobs}) == 1
-    async with sessions() as session:
-        assert len((await list_jobs(session)).items) == 1
-        assert await count_waiting(session) == 1
-
-
-async def test_a_key_is_for_one_request_only(session: AsyncSession) -> None:
-    dataset = await store_dataset(session)
-
-    async def ask(config: Mapping[str, int], name: str = "task") -> JobRecord:
-        return await enqueue_training(
-            session, name=name, dataset_id=dataset.id, config=config, idempotency_key="key"
-        )
-
-    first = await ask({"epochs": 1})
-    assert (await ask({"epochs": 1})).id == first.id
-    with pytest.raises(ConflictError):
-        await ask({"epochs": 2})
-    with pytest.raises(ConflictError):
-        await ask({"epochs": 1}, name="other")
 
 
 async def test_a_job_needs_a_name_and_a_data_set(session: AsyncSession) -> None:

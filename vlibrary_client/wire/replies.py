@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -86,6 +87,11 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     answer_statuses: frozenset[int] = frozenset()
+
+
+def once() -> dict[str, str]:
+    """A header that makes a repeated send harmless: the server does what it asks for once."""
+    return {"idempotency-key": str(uuid.uuid4())}
 
 
 def read_json(reply: Reply, adapter: TypeAdapter[T]) -> T:

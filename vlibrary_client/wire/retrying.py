@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from vlibrary_client.errors import VLibraryError
+from vlibrary_client.errors import InProgressError, VLibraryError
 from vlibrary_client.wire.replies import Call
 
 RETRYABLE_STATUSES = frozenset({429, 503})
@@ -36,7 +36,8 @@ class RetryPolicy:
         self, error: VLibraryError, *, attempt: int, is_repeatable: bool
     ) -> float | None:
         """Seconds to wait after an answer before trying again, or `None` to take it as it is."""
-        if error.status not in RETRYABLE_STATUSES or not is_repeatable:
+        is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
+        if not is_passing or not is_repeatable:
             return None
         return self._delay(asked=error.retry_after_seconds, attempt=attempt)
 

@@ -15,13 +15,15 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 
 from app.api.http.openai_errors import is_openai_route, wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.cancellation import ClientGoneError
-from app.core.errors import StorageFullError, UnavailableError, VLibraryError
+from app.core.errors import InProgressError, StorageFullError, UnavailableError, VLibraryError
 from app.core.logs import get_logger
 from app.core.space import is_out_of_space
+from app.library.idempotency import StoredAnswer
 
 ErrorHandler: TypeAlias = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
@@ -34,6 +36,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "context-overflow": 400,
     "not-found": 404,
     "conflict": 409,
+    "in-progress": 409,
     "too-large": 413,
     "incompatible-backbone": 409,
     "unsupported-backbone": 409,
@@ -67,6 +70,7 @@ CODE_OF_STATUS: Final[Mapping[int, str]] = {
 CLIENT_CLOSED_REQUEST: Final = 499
 INTERNAL_DETAIL: Final = "The server failed; its log has the request id"
 DATABASE_RETRY_SECONDS: Final = 2.0
+IN_PROGRESS_RETRY_SECONDS: Final = 1
 WAIT: Final = "retry_after_seconds"
 _FIRST_SERVER_ERROR: Final = 500
 _MAX_FIELD_PROBLEMS: Final = 20
@@ -85,6 +89,7 @@ def error_handlers() -> dict[int | type[Exception], ErrorHandler]:
     """What makes every error of the app a problem; what escapes these is the outer shim's."""
     return {
         VLibraryError: handle_library_error,
+        AnsweredBeforeError: handle_answered_before,
         RequestValidationError: handle_validation_error,
         HTTPException: handle_http_exception,
         OperationalError: handle_database_error,
@@ -94,6 +99,23 @@ def error_handlers() -> dict[int | type[Exception], ErrorHandler]:
         ClientDisconnect: handle_client_gone,
         ClientGoneError: handle_client_gone,
     }
+
+
+class AnsweredBeforeError(Exception):
+    """No failure: the request is answered as it was before, and nothing is done again."""
+
+    def __init__(self, answer: StoredAnswer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+async def handle_answered_before(_request: Request, error: AnsweredBeforeError) -> Response:
+    """The stored answer."""
+    answer = error.answer
+    headers = {"idempotency-replayed": "true"}
+    if answer.location is not None:
+        headers["location"] = answer.location
+    return JSONResponse(answer.body, status_code=answer.status, headers=headers)
 
 
 async def handle_library_error(request: Request, error: VLibraryError) -> Response:
@@ -136,6 +158,8 @@ def _retry_after(error: VLibraryError) -> dict[str, str]:
 
 
 def _seconds_to_wait(error: VLibraryError) -> int | None:
+    if isinstance(error, InProgressError):
+        return IN_PROGRESS_RETRY_SECONDS
     if not isinstance(error, UnavailableError):
         return None
     seconds = 1.0 if error.retry_after_seconds is None else error.retry_after_seconds

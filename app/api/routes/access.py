@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
 from app.api.http.problems import problems
 from app.api.schemas.access import (
@@ -23,14 +24,15 @@ MAX_AUDIT_ID = 2**63 - 1
 router = APIRouter(tags=["access"])
 
 
-@router.post("/keys", status_code=201, responses=problems(413))
-async def create(body: KeyRequest, services: ServicesOf) -> NewKeyBody:
+@router.post("/keys", status_code=201, responses=problems(409, 413))
+async def create(body: KeyRequest, creation: CreationOf) -> NewKeyBody:
     """Makes a key; its text is in this answer and never shown again."""
-    async with services.sessions.begin() as session:
+    async with creation.begin(body.model_dump_json()) as session:
         key, token = await create_access_key(
             session, name=body.name, scopes=body.scopes, valid_days=body.valid_days
         )
-    return NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
+        made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
+        return await creation.answer(session, made, at=None, is_secret=True)
 
 
 @router.get("/keys", responses=problems())

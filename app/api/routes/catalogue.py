@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Response
 
+from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
 from app.api.http.problems import problems
 from app.api.schemas.catalogue import (
@@ -101,12 +102,12 @@ def _outcome(outcome: Outcome) -> OutcomeBody:
 
 
 @router.post("/vectors/combine", status_code=201, responses=problems(404, 409, 413) | {200: {}})
-async def combine(body: CombineRequest, response: Response, services: ServicesOf) -> CombinedBody:
+async def combine(body: CombineRequest, response: Response, creation: CreationOf) -> CombinedBody:
     """Stores the weighted sum of vectors as the next version of a name; its parents are recorded.
 
     The same sum under the same name again changes nothing and is answered with 200.
     """
-    async with services.sessions.begin() as session:
+    async with creation.begin(body.model_dump_json()) as session:
         parts = [
             (await get_vector(session, VectorReference.parse(part.vector)), part.weight)
             for part in body.parts
@@ -116,11 +117,11 @@ async def combine(body: CombineRequest, response: Response, services: ServicesOf
         )
         ids = [part.id for part, _ in parts]
         measured = await compare_measurements(session, ids)
-    best = next((ids[item.best] for item in measured if all(item.results)), None)
-    response.status_code = 201 if is_new else 200
-    response.headers["location"] = f"/vectors/{record.id}"
-    facts: dict[str, Any] = dict(VectorBody.model_validate(record))
-    return CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
+        best = next((ids[item.best] for item in measured if all(item.results)), None)
+        response.status_code = 201 if is_new else 200
+        facts: dict[str, Any] = dict(VectorBody.model_validate(record))
+        made = CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
+        return await creation.answer(session, made, at=f"/vectors/{record.id}")
 
 
 @router.post("/vectors/{name}/prune", responses=problems(404, 413))
@@ -131,13 +132,13 @@ async def prune(name: NamePath, body: PruneRequest, services: ServicesOf) -> Pru
     return PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
 
 
-@router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 413))
-async def measure(ref: Ref, body: EvaluationRequest, services: ServicesOf) -> EvaluationBody:
+@router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 409, 413))
+async def measure(ref: Ref, body: EvaluationRequest, creation: CreationOf) -> EvaluationBody:
     """Attaches a measurement to a version; comparisons and filters look at the newest."""
-    async with services.sessions.begin() as session:
+    async with creation.begin(body.model_dump_json()) as session:
         record = await get_vector(session, VectorReference.parse(ref))
         added = await add_evaluation(session, vector_id=record.id, **body.model_dump())
-        return EvaluationBody.model_validate(added)
+        return await creation.answer(session, EvaluationBody.model_validate(added), at=None)
 
 
 @router.get("/vectors/{name}/aliases", responses=problems(404))

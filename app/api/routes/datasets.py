@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
@@ -57,15 +58,16 @@ MEDIA_TYPES = (
 @router.post(
     "/datasets",
     status_code=201,
-    responses=problems(408, 413, 415, 429, 504, 507)
+    responses=problems(408, 409, 413, 415, 429, 504, 507)
     | {200: {"description": "The same items were stored before", "model": DatasetBody}},
     openapi_extra=file_body(*MEDIA_TYPES),
 )
 async def upload(
     request: Request,
     response: Response,
-    services: ServicesOf,
+    creation: CreationOf,
     *,
+    services: ServicesOf,
     name: Name,
     description: Annotated[Description, Query()] = "",
     columns: Annotated[
@@ -104,12 +106,11 @@ async def upload(
                 seconds=LONGEST_SECONDS,
             )
             sha256, size_bytes = await asyncio.to_thread(digest_of, target)
-            async with services.sessions() as session:
-                known = await find_by_sha256(session, sha256)
             key = dataset_key(sha256)
             # Before the row, so that no row ever names a missing file.
             await services.store.put_file(key, target)
-            async with services.sessions.begin() as session:
+            async with creation.begin(file.sha256) as session:
+                known = await find_by_sha256(session, sha256)
                 record = await create_dataset(
                     session,
                     name=name,
@@ -121,14 +122,15 @@ async def upload(
                     description=description,
                     report=report.as_json(),
                 )
+                if known is not None:
+                    response.status_code = 200
+                # What was left out of this upload, also where the rest of it is known.
+                told = DatasetBody.model_validate(replace(record, report=report.as_json()))
+                made = await creation.answer(session, told, at=f"/datasets/{record.id}")
             if not await services.store.exists(record.storage_key):
                 # The same content was deleted meanwhile; now that its row is back, nobody does.
                 await services.store.put_file(record.storage_key, target)
-    if known is not None:
-        response.status_code = 200
-    response.headers["location"] = f"/datasets/{record.id}"
-    # What was left out of this upload, also where the rest of it is known.
-    return DatasetBody.model_validate(replace(record, report=report.as_json()))
+    return made
 
 
 @router.get("/datasets", responses=problems())

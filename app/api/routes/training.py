@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
@@ -22,14 +23,6 @@ MAX_SEQUENCE = 2**63 - 1
 
 router = APIRouter(tags=["training"])
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        pattern=r"^[!-~]{1,128}$",
-        description="Sending the same request again with the same key starts nothing new.",
-    ),
-]
 LastEventId = Annotated[
     int,
     Header(
@@ -42,16 +35,10 @@ LastEventId = Annotated[
 
 
 @router.post("/train", status_code=202, responses=problems(404, 409, 413))
-async def start(
-    body: TrainRequest,
-    response: Response,
-    *,
-    services: ServicesOf,
-    idempotency_key: IdempotencyKey = None,
-) -> JobBody:
+async def start(body: TrainRequest, creation: CreationOf) -> JobBody:
     """Queues the training of the next version of a name."""
     config = {**body.config.model_dump(exclude_unset=True), "shots": body.shots}
-    async with services.sessions.begin() as session:
+    async with creation.begin(body.model_dump_json()) as session:
         dataset = await get_dataset(session, body.dataset)
         split = choose_split(dataset.splits, body.split)
         record = await enqueue_training(
@@ -61,10 +48,8 @@ async def start(
             config=config if split is None else {**config, "split": split},
             description=body.description,
             tags=body.tags,
-            idempotency_key=idempotency_key,
         )
-    response.headers["location"] = f"/train/{record.id}"
-    return JobBody.of(record)
+        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
 
 
 @router.get("/train", responses=problems())

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 
+from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
@@ -75,8 +76,9 @@ async def list_page(
 async def import_file(
     request: Request,
     response: Response,
-    services: ServicesOf,
+    creation: CreationOf,
     *,
+    services: ServicesOf,
     name: Name,
     description: Annotated[Description, Query()] = "",
     tags: Annotated[tuple[Tag, ...], Query(max_length=MAX_TAGS)] = (),
@@ -96,7 +98,7 @@ async def import_file(
         card = await asyncio.to_thread(read_card, metadata)
         digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
-        async with services.sessions.begin() as session:
+        async with creation.begin(digest) as session:
             same = await find_same(session, name=name, sha256=digest)
             record = same or await import_vector(
                 session,
@@ -108,11 +110,11 @@ async def import_file(
                 description=description,
                 tags=tags,
             )
-    if same is not None:
-        response.status_code = 200
-    response.headers["location"] = f"/vectors/{record.id}"
-    notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
-    return ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
+            if same is not None:
+                response.status_code = 200
+            notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
+            made = ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
+            return await creation.answer(session, made, at=f"/vectors/{record.id}")
 
 
 async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:

@@ -65,20 +65,6 @@ class TestTraining:
     async def test_an_unknown_data_set_is_404(self, http: httpx.AsyncClient) -> None:
         assert (await train(http, dataset="nobody")).status_code == 404
 
-    async def test_equal_keys_start_one_job(self, http: httpx.AsyncClient, tmp_path: Path) -> None:
-        await upload(http, parquet(tmp_path))
-        headers = {"idempotency-key": "once"}
-        body = {"name": "colours", "dataset": "d"}
-        answers = await asyncio.gather(
-            *(http.post("/train", json=body, headers=headers) for _ in range(8))
-        )
-        assert {answer.status_code for answer in answers} == {202}
-        assert len({answer.json()["id"] for answer in answers}) == 1
-        other = await http.post("/train", json={**body, "shots": 3}, headers=headers)
-        assert (other.status_code, other.json()["code"]) == (409, "conflict")
-        bad = await http.post("/train", json=body, headers={"idempotency-key": "a b"})
-        assert bad.status_code == 422
-
     async def test_a_waiting_job_is_cancelled_at_once(
         self, http: httpx.AsyncClient, tmp_path: Path
     ) -> None:

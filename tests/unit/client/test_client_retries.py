@@ -16,6 +16,7 @@ from vlibrary_client import (
     AsyncClient,
     BusyError,
     Client,
+    ConflictError,
     ConnectionFailedError,
     FieldError,
     InvalidInputError,
@@ -86,6 +87,18 @@ def test_a_repeated_training_request_carries_the_same_key(waits: list[float]) ->
     keys = [request.headers["idempotency-key"] for request in server.requests]
     assert keys[0] == keys[1] != keys[2]
     assert len(waits) == 1
+
+
+def test_a_request_that_is_being_answered_is_sent_again(waits: list[float]) -> None:
+    busy = problem(409, "in-progress", **{"retry-after": "1"})
+    server = ScriptedServer([busy, httpx.Response(202, json=job_json())])
+    with Client(transport=server.transport) as client:
+        client.train("n", "d")
+    assert waits == [1.0]
+    server = ScriptedServer([problem(409, "conflict")])
+    with Client(transport=server.transport) as client, pytest.raises(ConflictError):
+        client.train("n", "d")
+    assert waits == [1.0]
 
 
 def test_a_delete_is_not_sent_again(waits: list[float]) -> None:

@@ -1,0 +1,107 @@
+"""Requests that carry a key of their own, and how they were answered: none is done twice.
+
+The answer is stored in the transaction that does what was asked, so a crash leaves both or
+neither. Knows no HTTP.
+"""
+
+import datetime as dt
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import ConflictError, InProgressError, InvalidInputError
+from app.library.access_tables import AnsweredRequestRow
+
+KEPT: Final = dt.timedelta(hours=24)
+_LOCK_BYTES: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestKey:
+    """One request, whoever repeats it.
+
+    Attributes:
+        owner: The key of the api that asks; empty where none is needed.
+        text: What the caller calls the request.
+        digest: Of all that was asked, 32 bytes.
+    """
+
+    owner: str
+    text: str
+    digest: bytes
+
+    def lock(self) -> int:
+        """A number of its own among the locks of the database."""
+        named = hashlib.sha256(f"{self.owner}\0{self.text}".encode()).digest()
+        return int.from_bytes(named[:_LOCK_BYTES], signed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAnswer:
+    """How a request was answered.
+
+    Attributes:
+        status: Its HTTP status.
+        location: Where what was made is.
+        body: The JSON of the answer.
+    """
+
+    status: int
+    location: str | None
+    body: Any
+
+
+async def find_answer(session: AsyncSession, key: RequestKey) -> StoredAnswer | None:
+    """How the request was answered in the last 24 hours; None leaves it to this transaction alone.
+
+    Args:
+        session: An open session; until it ends, nobody else may do what was asked.
+        key: Of the request.
+
+    Raises:
+        InProgressError: Another transaction is doing it.
+        InvalidInputError: The key was used for something else.
+        ConflictError: It was done, and its answer is not shown again.
+    """
+    if not await session.scalar(select(func.pg_try_advisory_xact_lock(key.lock()))):
+        raise InProgressError("A request with this Idempotency-Key is being answered just now")
+    await forget_answers(session, owner=key.owner)
+    found = await session.get(AnsweredRequestRow, (key.owner, key.text))
+    if found is None:
+        return None
+    if found.digest != key.digest:
+        raise InvalidInputError(
+            "This Idempotency-Key was used for another request in the last 24 hours; "
+            "wanted the same request, or another key"
+        )
+    if found.body is None:
+        raise ConflictError(
+            "This request was answered before, and its answer is shown only once; revoke what it "
+            "made, and ask again with another Idempotency-Key"
+        )
+    return StoredAnswer(status=found.status, location=found.location, body=found.body)
+
+
+async def store_answer(
+    session: AsyncSession, key: RequestKey, answer: StoredAnswer, *, is_secret: bool = False
+) -> None:
+    """Keeps an answer for 24 hours; of a secret one only that it was given."""
+    row = AnsweredRequestRow(
+        owner=key.owner,
+        text=key.text,
+        digest=key.digest,
+        status=answer.status,
+        location=answer.location,
+        body=None if is_secret else answer.body,
+    )
+    session.add(row)
+    await session.flush()
+
+
+async def forget_answers(session: AsyncSession, *, owner: str) -> None:
+    """Drops an owner's answers that are older than 24 hours."""
+    old = AnsweredRequestRow.created < func.clock_timestamp() - KEPT
+    await session.execute(delete(AnsweredRequestRow).where(AnsweredRequestRow.owner == owner, old))
