@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, UnavailableError
@@ -98,8 +98,9 @@ class Retriever:
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Loads every space and begins to watch the epochs."""
-        await self._refresh()
+        """Loads every space, later where the database is away, and begins to watch the epochs."""
+        with contextlib.suppress(OperationalError, OSError):
+            await self._refresh()
         self._poller = asyncio.create_task(self._poll(), name="retrieval epochs")
 
     async def stop(self) -> None:

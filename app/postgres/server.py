@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
@@ -99,13 +100,16 @@ class EmbeddedPostgres:
             return self._answers()
         return self._child is not None and self._child.poll() is None
 
-    def start(self) -> str:
+    def start(self, *, interrupted: Callable[[], bool] = lambda: False) -> str:
         """Makes the server ready and returns its URL; harmless when it already runs.
+
+        Args:
+            interrupted: Whether to give up waiting.
 
         Raises:
             ConfigurationError: Not the main thread, not Linux, no Postgres, or a folder that the
                 server's account cannot reach.
-            UnavailableError: It did not get ready in time.
+            UnavailableError: It did not get ready in time, or the waiting was given up.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigurationError("Postgres must be started from the main thread")
@@ -122,10 +126,10 @@ class EmbeddedPostgres:
                 f"{name} cannot reach {self.data_dir}: a folder above it is closed to others; "
                 "set VLIBRARY_DATA_DIR to a place that can be reached"
             )
-        if not self._lock_or_adopt():
+        if not self._lock_or_adopt(interrupted):
             return self.url
         try:
-            self._start_owned(account)
+            self._start_owned(account, interrupted)
         except BaseException:
             self.stop()
             raise
@@ -183,10 +187,10 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def _lock_or_adopt(self) -> bool:
+    def _lock_or_adopt(self, interrupted: Callable[[], bool]) -> bool:
         descriptor = open_lock(self.data_dir)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not interrupted():
             if try_lock(descriptor):
                 note_ending(descriptor, is_ending=False)
                 self._lock = descriptor
@@ -200,7 +204,7 @@ class EmbeddedPostgres:
         os.close(descriptor)
         raise UnavailableError(f"Another process holds {self.data_dir}, but its server is silent")
 
-    def _start_owned(self, account: Account | None) -> None:
+    def _start_owned(self, account: Account | None, interrupted: Callable[[], bool]) -> None:
         make_private_folder(self._socket_dir, account=account)
         evict(self._pgdata, socket_dir=self._socket_dir)
         version_file = self._pgdata / "PG_VERSION"
@@ -210,7 +214,7 @@ class EmbeddedPostgres:
         if major is None:
             self._initialise(installation.bin_dir, account)
         self._spawn(installation.bin_dir, account)
-        self._wait_until_ready()
+        self._wait_until_ready(interrupted)
         self._create_database()
         log.info("postgres is ready", pid=self.pid, version=installation.major)
 
@@ -256,14 +260,14 @@ class EmbeddedPostgres:
                 start_new_session=True,
             )
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, interrupted: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._answers("postgres"):
             if self._child is None or self._child.poll() is not None:
                 tail = (self.data_dir / "postgres.log").read_text(errors="replace")[-500:]
                 raise UnavailableError(f"Postgres ended while starting: {tail.strip()}")
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"Postgres was not ready in {START_TIMEOUT_SECONDS:g} s")
+            if time.monotonic() > deadline or interrupted():
+                raise UnavailableError("Postgres was not ready in time")
             time.sleep(POLL_SECONDS)
 
     def _create_database(self) -> None:

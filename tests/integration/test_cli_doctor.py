@@ -23,7 +23,7 @@ from app.cli.checks import (
     database_checks,
     examine,
 )
-from app.cli.processes.serve import own_database, running_database
+from app.cli.processes.database import running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.attempts import claim_job
@@ -31,10 +31,8 @@ from app.library.datasets import create_dataset
 from app.library.jobs import enqueue_training
 from app.library.keys import add_keys
 from app.library.storage import ObjectStore, dataset_key
-from app.postgres.server import EmbeddedPostgres
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.library import store
-from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -210,25 +208,3 @@ def test_the_command_reports_a_fresh_machine_and_its_own_database(
     lines = {line.split()[1]: line.split()[0] for line in told.splitlines()}
     assert lines["migrations"] == lines["vectors"] == lines["keys"] == "ok"
     assert lines["backbone"] == "FAIL"
-
-
-def test_our_own_database_is_started_again_when_it_was_killed(folder: Path) -> None:
-    settings = Settings.model_validate({"data_dir": folder, "database_url": None})
-    servers: list[EmbeddedPostgres] = []
-    start = EmbeddedPostgres.start
-
-    def remember(self: EmbeddedPostgres) -> str:
-        servers.append(self)
-        return start(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EmbeddedPostgres, "start", remember)
-        patch.setattr("app.cli.processes.serve.DATABASE_CHECK_SECONDS", 0.0)
-        with own_database(settings) as database:
-            first = servers[0].pid
-            assert first is not None
-            os.kill(first, 9)
-            wait_until(lambda: not servers[0].is_running)
-            database.mend()
-            assert servers[0].is_running
-            assert servers[0].pid != first

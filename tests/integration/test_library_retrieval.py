@@ -193,15 +193,16 @@ async def test_the_background_task_follows_by_itself(
     assert retriever.epoch(SPACE) == 1
 
 
-async def test_the_background_task_survives_a_database_that_is_away(
-    session: AsyncSession, sessions: Sessions
+@pytest.mark.parametrize("call", [1, 2])
+async def test_a_database_that_is_away_is_asked_again(
+    call: int, *, session: AsyncSession, sessions: Sessions
 ) -> None:
     class Failing:
         calls = 0
 
         def __call__(self) -> AsyncSession:
             Failing.calls += 1
-            if Failing.calls == 2:
+            if Failing.calls == call:
                 raise ConnectionRefusedError
             return sessions()
 

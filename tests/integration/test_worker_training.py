@@ -1,6 +1,7 @@
 """Training jobs in a real database, trained on a tiny random backbone beside the serving."""
 
 import asyncio
+import errno
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core.errors import NotFoundError
+from app.core.errors import NotFoundError, StorageFullError
 from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
 from app.core.pixels import PIXELS_VERSION
@@ -425,14 +426,67 @@ async def test_a_draining_worker_takes_no_job(bench: Bench, tmp_path: Path) -> N
 async def test_a_checkpoint_that_cannot_be_stored_fails_the_job_once(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(_key: str, _data: bytes) -> None:
-        raise OSError("no space left on device")
+    async def refused(_key: str, _data: bytes) -> None:
+        raise PermissionError("not yours")
 
-    monkeypatch.setattr(bench.objects, "put_bytes", full)
+    monkeypatch.setattr(bench.objects, "put_bytes", refused)
     job_id = await bench.enqueue(tmp_path, {**CONFIG, "checkpoint_every": 1})
     await bench.trainer.run(job_id)
     job = await bench.job(job_id)
     assert (job.state, job.error_message) == (
         "failed",
-        "the backbone failed on this request: OSError",
+        "the backbone failed on this request: PermissionError",
     )
+
+
+async def test_checkpoints_that_there_is_no_room_for_do_not_end_a_training(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, sizes = bench.objects.put_bytes, []
+
+    async def full_at_first(key: str, data: bytes) -> None:
+        sizes.append(len(data))
+        if len(sizes) < 3:
+            raise StorageFullError("no room")
+        await put(key, data)
+
+    monkeypatch.setattr(bench.objects, "put_bytes", full_at_first)
+    job_id = await bench.enqueue(tmp_path, {**CONFIG, "epochs": 2})
+    await bench.trainer.run(job_id)
+    assert len(sizes) > 3
+    assert (await bench.job(job_id)).state == "succeeded"
+
+
+async def test_a_job_waits_until_there_is_room_for_its_items(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_key: str, _path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job_id = await bench.enqueue(tmp_path, {**CONFIG, "epochs": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(training_module, "PAUSE_WITHOUT_ROOM_SECONDS", 0.0)
+        patched.setattr(bench.objects, "get_file", full)
+        for _ in range(7):
+            await bench.trainer.run(job_id)
+    job = await bench.job(job_id)
+    assert (job.state, job.attempts, job.error_code) == ("queued", 0, None)
+    await bench.trainer.run(job_id)
+    assert (await bench.job(job_id)).state == "succeeded"
+
+
+async def test_a_database_that_is_lost_when_a_result_is_stored_fails_no_job(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_args: object, **_options: object) -> None:
+        raise OperationalError("insert", {}, Exception("the server went away"))
+
+    job_id = await bench.enqueue(tmp_path, {**CONFIG, "epochs": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr(training_module, "store_result", lost)
+        await bench.trainer.run(job_id)
+    assert (await bench.job(job_id)).state == "running"
+    await bench.take_for_dead(job_id)
+    await bench.trainer.run(job_id)
+    assert (await bench.job(job_id)).state == "succeeded"
+    assert await bench.num_vectors() == 1

@@ -10,19 +10,19 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Final
 
 import typer
 
 from app.cli.keys import require_a_key
 from app.cli.options import read_settings
+from app.cli.processes.database import running_database
 from app.cli.processes.environments import child_environment
 from app.cli.processes.ports import bound, require_free_port, url_of
 from app.cli.processes.supervisor import Program, Supervisor
-from app.core.logs import configure_logs, get_logger
+from app.core.logs import configure_logs
 from app.core.settings import Settings, revealed
 
 # `python -m app` looks there first, so no other folder called `app` can take our place.
@@ -30,10 +30,7 @@ CODE_FOLDER: Final = Path(__file__).resolve().parents[3]
 INTERRUPTED: Final = 130
 READY_TIMEOUT_SECONDS: Final = 900.0
 PROBE_TIMEOUT_SECONDS: Final = 2.0
-DATABASE_CHECK_SECONDS: Final = 1.0
 JOB_STALLED_SECONDS: Final = 15.0
-
-log = get_logger(__name__)
 
 
 class Signals:
@@ -93,7 +90,7 @@ def run(settings: Settings, *, signals: Signals) -> None:
         KeyboardInterrupt: The end was asked for before there was a database.
     """
     with ExitStack() as stack:
-        database = stack.enter_context(running_database(settings))
+        database = stack.enter_context(running_database(settings, interrupted=signals.asked))
         signals.note()
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)
@@ -102,7 +99,7 @@ def run(settings: Settings, *, signals: Signals) -> None:
         listener = None
         if not settings.workers:
             listener = stack.enter_context(worker_listener(settings))
-        require_a_key(settings, database.url)
+        database.ask(partial(require_a_key, settings))
         for program in programs(settings, database_url=database.url, listener=listener):
             supervisor.start(program)
         supervisor.wait_ready(
@@ -111,55 +108,6 @@ def run(settings: Settings, *, signals: Signals) -> None:
         if not signals.asked():
             print_banner(settings)
         supervisor.watch(interrupted=signals.asked, chore=database.mend)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Database:
-    """A database that is ready.
-
-    Attributes:
-        url: Where it is.
-        mend: Starts it again when it is ours and died; to be called now and then.
-        announce_end: Lets no other process rely on it, where it is ours.
-    """
-
-    url: str
-    mend: Callable[[], None] = lambda: None
-    announce_end: Callable[[], None] = lambda: None
-
-
-@contextmanager
-def running_database(settings: Settings) -> Iterator[Database]:
-    """A migrated database: the configured one, or our own for the block."""
-    from app.library.migrate import upgrade
-
-    with ExitStack() as stack:
-        if settings.database_url is not None:
-            url = settings.database_url.get_secret_value()
-            database = Database(url=url)
-        else:
-            database = stack.enter_context(own_database(settings))
-        upgrade(database.url)
-        yield database
-
-
-@contextmanager
-def own_database(settings: Settings) -> Iterator[Database]:
-    """Our own Postgres for the block."""
-    from app.postgres.server import EmbeddedPostgres
-
-    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
-        looked = monotonic()
-
-        def mend() -> None:
-            nonlocal looked
-            if monotonic() - looked > DATABASE_CHECK_SECONDS:
-                looked = monotonic()
-                if not postgres.is_running:
-                    log.error("postgres ended, is started again", action="serve.restart")
-                    postgres.start()
-
-        yield Database(url=postgres.url, mend=mend, announce_end=postgres.announce_end)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 STABLE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
+MAX_KILLED_AT_START: Final = 3
 
 log = get_logger(__name__)
 
@@ -49,6 +50,7 @@ class _Child:
     program: Program
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
+    num_killed: int = 0
     backoff_seconds: float
     start_again_at: float = field(default=float("inf"))
 
@@ -94,17 +96,15 @@ class Supervisor:
             chore: What else is to be done about ten times a second.
 
         Raises:
-            UnavailableError: A child ended first, or the time was up.
+            UnavailableError: A child ended first by itself, was killed again and again, or the
+                time was up.
         """
         deadline = monotonic() + timeout_seconds
         while not interrupted():
             chore()
             for child in self._children:
-                code = None if child.process is None else child.process.poll()
-                if code is not None:
-                    raise UnavailableError(
-                        f"the {child.program.name} ended at its start with status {code}"
-                    )
+                _require_no_failure(child)
+                self._mend(child)
             if all(child.program.is_ready() for child in self._children):
                 return
             if monotonic() > deadline:
@@ -172,3 +172,13 @@ class Supervisor:
         child.process = None
         child.start_again_at = now + child.backoff_seconds
         child.backoff_seconds = min(child.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+
+
+def _require_no_failure(child: _Child) -> None:
+    code = None if child.process is None else child.process.poll()
+    if code is None:
+        return
+    # What ends by itself would do so again; what was killed may get through another time.
+    child.num_killed += code < 0
+    if code >= 0 or child.num_killed > MAX_KILLED_AT_START:
+        raise UnavailableError(f"the {child.program.name} ended at its start with status {code}")

@@ -4,18 +4,22 @@ import asyncio
 from concurrent.futures import Future
 from typing import Final
 
-from app.core.errors import NotFoundError
+from app.core.errors import NotFoundError, StorageFullError
+from app.core.logs import get_logger
 from app.library.storage import ObjectStore
 from app.method.training.checkpoints import Checkpoint, encode_checkpoint
 
 TIMEOUT_SECONDS: Final = 120.0
+
+log = get_logger(__name__)
 
 
 class ObjectCheckpoints:
     """Loads, flushes and removes on the event loop; saves from a thread that may wait.
 
     A save returns when the state is encoded, which is written while the training goes on; the next
-    one waits for it, so an older state never replaces a newer one.
+    one waits for it, so an older state never replaces a newer one. A state that there was no room
+    for is left out: the training does not need it, and there may be room for the next.
 
     Args:
         objects: Where the bytes are kept.
@@ -40,7 +44,10 @@ class ObjectCheckpoints:
         data = encode_checkpoint(checkpoint)
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result(TIMEOUT_SECONDS)
+            try:
+                saving.result(TIMEOUT_SECONDS)
+            except StorageFullError:
+                log.warning("no room for a checkpoint", action="job.checkpoint", key=self._key)
         self._saving = asyncio.run_coroutine_threadsafe(
             self._objects.put_bytes(self._key, data), self._loop
         )

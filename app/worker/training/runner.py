@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import require_same_backbone
@@ -25,6 +25,7 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.core.logs import get_logger
+from app.core.space import is_out_of_space
 from app.library.attempts import (
     claim_job,
     fail_job,
@@ -47,6 +48,9 @@ from app.worker.training.checkpoints import ObjectCheckpoints
 from app.worker.training.results import store_result
 
 PULSE_SECONDS: Final = 1.0
+PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
+# Somebody takes the job again, from its checkpoint, when nothing was heard of it for a while.
+_GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
 
 log = get_logger(__name__)
 
@@ -222,10 +226,14 @@ class Trainer:
         """Whether the job is over, rather than to be continued by somebody."""
         job_id = attempt.job.id
         is_stopped = isinstance(error, JobCancelledError)
-        if attempt.is_lost or isinstance(error, ConflictError | WorkerUnavailableError):
+        has_no_room = is_out_of_space(error)
+        if attempt.is_lost or (isinstance(error, _GIVEN_UP) and not has_no_room):
             log.warning("job given up", action="job.end", job_id=str(job_id))
             return False
-        is_interrupted = is_stopped and not attempt.is_cancelled
+        if has_no_room:
+            log.warning("no room for a job, it waits", action="job.end", job_id=str(job_id))
+            await asyncio.sleep(PAUSE_WITHOUT_ROOM_SECONDS)
+        is_interrupted = (is_stopped or has_no_room) and not attempt.is_cancelled
         if not is_interrupted:
             log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 

@@ -12,13 +12,13 @@ import pytest
 import uvicorn
 
 from app.cli.api import bound_listener
+from app.cli.processes.database import running_database
 from app.cli.processes.ports import free_port, require_free_port
 from app.cli.processes.serve import (
     CODE_FOLDER,
     Signals,
     print_banner,
     programs,
-    running_database,
     worker_listener,
 )
 from app.cli.processes.supervisor import Program

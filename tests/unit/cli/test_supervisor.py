@@ -110,6 +110,23 @@ def test_a_child_that_ends_at_its_start_is_reported(supervisor: Supervisor, tmp_
         supervisor.wait_ready(timeout_seconds=WAIT_SECONDS, interrupted=lambda: False)
 
 
+def test_a_child_that_is_killed_at_its_start_is_started_again_some_times(tmp_path: Path) -> None:
+    supervisor = Supervisor(first_backoff_seconds=0.01)
+    log, marker = tmp_path / "starts", tmp_path / "pid"
+    note = f"log = pathlib.Path({str(log)!r}); log.open('a').write('start '); "
+    killed = "os.kill(os.getpid(), 9) if len(log.read_text().split()) < 3 else time.sleep(60)"
+    supervisor.start(
+        _program(note + killed, marker, is_ready=lambda: log.read_text().split() == ["start"] * 3)
+    )
+    wait_until(log.exists)
+    supervisor.wait_ready(timeout_seconds=SECONDS, interrupted=lambda: False)
+    supervisor.stop(hurried=lambda: True)
+    supervisor.start(_program("os.kill(os.getpid(), 9)", marker, is_ready=lambda: False))
+    with pytest.raises(UnavailableError, match="sleeper ended at its start with status -9"):
+        supervisor.wait_ready(timeout_seconds=SECONDS, interrupted=lambda: False)
+    supervisor.stop(hurried=lambda: True)
+
+
 def test_waiting_ends_when_time_is_up_or_when_interrupted(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:

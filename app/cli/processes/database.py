@@ -1,0 +1,133 @@
+"""The database of `vlibrary serve`: the configured one, or our own, kept alive however it dies."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
+
+from app.core.errors import UnavailableError
+from app.core.logs import get_logger
+from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from app.postgres.server import EmbeddedPostgres
+
+CHECK_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 8.0
+PATIENCE_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.1
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A database that is ready.
+
+    Attributes:
+        url: Where it is.
+        mend: Starts it again when it is ours and died; to be called now and then.
+        announce_end: Lets no other process rely on it, where it is ours.
+        patience_seconds: How long it may be away before whatever needs it gives up.
+    """
+
+    url: str
+    mend: Callable[[], None] = lambda: None
+    announce_end: Callable[[], None] = lambda: None
+    patience_seconds: float = 0.0
+
+    def ask(self, work: Callable[[str], None]) -> None:
+        """Does what needs the database, again after it died in the middle of it.
+
+        Args:
+            work: Is given the URL; harmless to do twice.
+
+        Raises:
+            OperationalError: It stays away.
+        """
+        from sqlalchemy.exc import OperationalError
+
+        deadline = monotonic() + self.patience_seconds
+        while True:
+            try:
+                return work(self.url)
+            except OperationalError:
+                if monotonic() > deadline:
+                    raise
+            self.mend()
+            sleep(POLL_SECONDS)
+
+
+@contextmanager
+def running_database(
+    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[Database]:
+    """A migrated database: the configured one, or our own for the block."""
+    from app.library.migrate import upgrade
+
+    with ExitStack() as stack:
+        if settings.database_url is not None:
+            database = Database(url=settings.database_url.get_secret_value())
+        else:
+            database = stack.enter_context(own_database(settings, interrupted=interrupted))
+        database.ask(upgrade)
+        yield database
+
+
+@contextmanager
+def own_database(
+    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[Database]:
+    """Our own Postgres for the block.
+
+    Args:
+        settings: Where its folder is.
+        interrupted: Whether to wait no longer for one that is started again.
+    """
+    from app.postgres.server import EmbeddedPostgres
+
+    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
+        yield Database(
+            url=postgres.url,
+            mend=_Mender(postgres, interrupted=interrupted),
+            announce_end=postgres.announce_end,
+            patience_seconds=PATIENCE_SECONDS,
+        )
+
+
+class _Mender:
+    """Starts a server again that died, as often as it takes; slower each time that it fails.
+
+    Whatever keeps it from starting, a full disk or a killer of what uses too much memory, may pass,
+    and until then the others can still answer what needs no database.
+    """
+
+    def __init__(self, postgres: "EmbeddedPostgres", *, interrupted: Callable[[], bool]) -> None:
+        self._postgres = postgres
+        self._interrupted = interrupted
+        self._pause_seconds = CHECK_SECONDS
+        self._next_look = monotonic() + CHECK_SECONDS
+
+    def __call__(self) -> None:
+        """Looks after the server, if it is time to."""
+        if monotonic() < self._next_look:
+            return
+        import psycopg
+
+        try:
+            if not self._postgres.is_running:
+                log.error("postgres ended, is started again", action="serve.restart")
+                self._postgres.start(interrupted=self._interrupted)
+        except (UnavailableError, psycopg.Error, OSError) as error:
+            log.warning(
+                "postgres did not start, is tried again",
+                action="serve.restart",
+                reason=str(error),
+                seconds=self._pause_seconds,
+            )
+            self._next_look = monotonic() + self._pause_seconds
+            self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        else:
+            self._next_look = monotonic() + CHECK_SECONDS
+            self._pause_seconds = CHECK_SECONDS

@@ -1,0 +1,130 @@
+"""The database of `vlibrary serve` dies, again and again: while it is used, and while it starts."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from app.cli.processes import database as watched
+from app.cli.processes.database import Database, own_database, running_database
+from app.core.settings import Settings
+from app.library import migrate
+from app.library.database import database_url
+from app.postgres.server import EmbeddedPostgres
+from tests.fakes.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(watched, "LONGEST_PAUSE_SECONDS", 0.1)
+
+
+@pytest.fixture(scope="module")
+def pristine() -> Iterator[Path]:
+    """A folder whose cluster was made once, since making one takes a while."""
+    folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))
+    folder.chmod(0o711)
+    with EmbeddedPostgres(folder / "postgres") as server:
+        assert server.is_running
+    yield folder / "postgres"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def settings(open_folder: Path, pristine: Path) -> Settings:
+    """Of a folder whose cluster nobody runs."""
+    subprocess.run(["/bin/cp", "-a", pristine, open_folder], check=True)  # noqa: S603 - our own
+    return Settings.model_validate({"data_dir": open_folder, "database_url": None})
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    with own_database(settings) as running:
+        yield running
+
+
+def ask(url: str, query: str) -> None:
+    engine = create_engine(database_url(url), poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(query))
+
+
+def answers(database: Database) -> bool:
+    try:
+        ask(database.url, "SELECT 1")
+    except OperationalError:
+        return False
+    return True
+
+
+def kill(settings: Settings) -> None:
+    pid_file = settings.postgres_dir / "pgdata" / "postmaster.pid"
+    os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+
+
+def is_back(database: Database) -> bool:
+    database.mend()
+    return answers(database)
+
+
+def test_it_is_started_again_when_it_was_killed(database: Database, settings: Settings) -> None:
+    kill(settings)
+    wait_until(lambda: not answers(database))
+    wait_until(lambda: is_back(database))
+
+
+def test_one_that_does_not_start_is_tried_until_it_does(
+    database: Database, settings: Settings
+) -> None:
+    control = settings.postgres_dir / "pgdata" / "global" / "pg_control"
+    hidden = control.with_name("hidden")
+    control.rename(hidden)
+    kill(settings)
+    wait_until(lambda: not answers(database))
+    for _ in range(5):
+        database.mend()
+        assert not answers(database)
+    hidden.rename(control)
+    wait_until(lambda: is_back(database))
+
+
+def test_one_that_is_not_back_yet_does_not_keep_serve_from_ending(settings: Settings) -> None:
+    asked = False
+    with own_database(settings, interrupted=lambda: asked) as database:
+        kill(settings)
+        wait_until(lambda: not answers(database))
+        asked = True
+        database.mend()
+        assert not answers(database)
+
+
+def test_one_that_dies_before_it_is_migrated_is_no_failed_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def upgrade(url: str) -> None:
+        tries.append(url)
+        if len(tries) == 1:
+            kill(settings)
+        ask(url, "SELECT 1")
+
+    monkeypatch.setattr(migrate, "upgrade", upgrade)
+    with running_database(settings) as database:
+        assert answers(database)
+    assert len(tries) > 1
+
+
+def test_a_database_of_others_that_is_away_is_told_at_once() -> None:
+    settings = Settings.model_validate({"database_url": "postgresql://nobody@127.0.0.1:9/nothing"})
+    with pytest.raises(OperationalError), running_database(settings):
+        pass
