@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt torch
-	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group dev --editable '.[demo,drawings,otel]'
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group dev --editable '.[demo,drawings,families,otel]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Train, store, find and apply a vector on easy-VQA through the service, and print the table

@@ -53,6 +53,7 @@ class _Loaded:
     norms: Float[Tensor, " layers"]
     weights: PackedWeights | None
     engine: Engine
+    features: FeatureCache
 
     def close(self) -> None:
         """Take off all hooks."""
@@ -94,9 +95,7 @@ async def serving_parts(
         closing.callback(loaded.close)
         device.serve(loaded.engine)
         backbone = loaded.backbone
-        features = FeatureCache(
-            backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
-        )
+        features = loaded.features
         vector_cache = await device.call(
             lambda: VectorCache(
                 backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
@@ -146,4 +145,7 @@ def _load(load: Callable[[], Backbone], settings: Settings) -> _Loaded:
         norms=residual_norms(backbone),
         weights=weights,
         engine=Engine(backbone, max_rows=settings.max_rows, weights=weights),
+        features=FeatureCache(
+            backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
+        ),
     )

@@ -3,12 +3,14 @@
 Knows prompts and pictures; knows no question's meaning, no answer and no vectors.
 
 Steering never touches the vision tower, so its output is the same for every prompt that shows the
-picture. Families that take precomputed features are fed from here; others, and those whose
-placeholders depend on the text around them (which a comparison tells), read pixels as usual.
+picture. Families that take precomputed features are fed from here; others, and prompts in which a
+picture's features or tokens depend on the pictures beside it, read pixels as usual. Which is which
+depends on the backbone alone, never on what was asked before.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -19,8 +21,8 @@ from torch import Tensor
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
-from app.method.backbone.padding import TOKEN_KEYS
 from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, plan_batches
+from app.method.backbone.placeholders import Placeholders, Side
 from app.method.backbone.prompts import (
     EncodedBatch,
     PromptText,
@@ -29,7 +31,6 @@ from app.method.backbone.prompts import (
     process,
     writes_bos,
 )
-from app.method.backbone.token_rows import Side, padded, token_rows
 from app.method.backbone.vision import (
     ImageFeatures,
     encode_images,
@@ -42,7 +43,6 @@ from app.method.backbone.vision import (
 DEFAULT_MAX_BYTES: Final = 2 * 1024**3
 _PROBE_SIZE: Final = (32, 32)
 _PROBE_GREY: Final = (127, 127, 127)
-_TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
 
 
 def _probe_width(cache: "FeatureCache") -> int:
@@ -71,24 +71,32 @@ class FeatureCache:
         self._max_summaries = max_summaries
         self._num_bytes = 0
         self.pixels = DecodedPictures()
-        self._features: OrderedDict[str, ImageFeatures] = OrderedDict()
+        # With the text that stands for the picture.
+        self._features: OrderedDict[str, tuple[ImageFeatures, str]] = OrderedDict()
         self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
-        self._tokens_of_size: dict[tuple[int, int], int] = {}
-        self._type_keys: tuple[str, ...] = ()
-        token = getattr(backbone.processor, "image_token", None)
-        self._image_token = token if isinstance(token, str) else "<image>"
-        known = self._image_token in backbone.tokenizer.get_vocab()
-        self._takes_features = known and takes_precomputed(backbone.model)
-        self._is_checked = False
+        self._takes_precomputed = takes_precomputed(backbone.model)
+        self._placeholders = Placeholders(backbone) if self._takes_precomputed else None
 
     @property
     def takes_features(self) -> bool:
-        """Whether prompts are built from kept features rather than from pixels."""
-        return self._takes_features
+        """Whether prompts with one picture are built from kept features rather than from pixels."""
+        return self._placeholders is not None and self._placeholders.fits_one
+
+    def feeds(self, prompts: Sequence[PromptText]) -> bool:
+        """Whether these prompts, as one batch, are built from kept features."""
+        return self._placeholders_in(prompts) is not None
+
+    def _placeholders_in(self, prompts: Sequence[PromptText]) -> Placeholders | None:
+        """What writes these prompts, unless they are read from pixels."""
+        found = self._placeholders
+        if found is None:
+            return None
+        most = max((len(prompt.images) for prompt in prompts), default=0)
+        return found if (found.fits_several if most > 1 else found.fits_one) else None
 
     def knows(self, picture: Picture) -> bool:
-        """Whether nothing has to be decoded for the picture; any thread may ask."""
-        return picture.digest in (self._features if self._takes_features else self._summaries)
+        """Whether nothing has to be decoded for the picture alone; any thread may ask."""
+        return picture.digest in (self._features if self.takes_features else self._summaries)
 
     def prepare(self, images: Iterable[Picture]) -> None:
         """Computes what is missing, in batches of pictures of equal size.
@@ -104,7 +112,7 @@ class FeatureCache:
         return plan_batches(self._missing(images))
 
     def _missing(self, images: Iterable[Picture]) -> list[Picture]:
-        kept = self._features if self._takes_features else self._summaries
+        kept = self._features if self.takes_features else self._summaries
         wanted = {picture.digest: picture for picture in images if picture.digest not in kept}
         return list(wanted.values())
 
@@ -118,7 +126,7 @@ class FeatureCache:
         digests = [picture.digest for picture in shown]
         for digest in set(digests) & set(self._features) - set(self._summaries):
             # Dropped earlier than the features that it is read off.
-            self._summaries[digest] = self._features[digest].summary
+            self._summaries[digest] = self._features[digest][0].summary
         self.prepare([picture for picture in shown if picture.digest not in self._summaries])
         rows = [None if image is None else self._summaries[image.digest] for image in images]
         width = len(next(row for row in rows if row is not None)) if shown else _probe_width(self)
@@ -141,12 +149,13 @@ class FeatureCache:
             ContextOverflowError: A row is longer than the backbone's context window.
             InvalidInputError: The processor refuses a picture or a prompt.
         """
-        self._check(prompts)
-        if not self._takes_features or not any(prompt.images for prompt in prompts):
+        placeholders = self._placeholders_in(prompts)
+        if placeholders is None or not any(prompt.images for prompt in prompts):
             return encode_prompts(self._backbone, prompts, answers=answers, pixels=self.pixels.get)
         side: Side = "left" if answers is None else "right"
         self._drop_summaries()
-        return finish_batch(self._backbone, self._assemble(prompts, side), answers=answers)
+        inputs = self._assemble(prompts, placeholders, side=side)
+        return finish_batch(self._backbone, inputs, answers=answers)
 
     def count_tokens(self, prompts: Sequence[PromptText]) -> list[int]:
         """How long each prompt will be, without an answer; no vision tower runs for it.
@@ -154,19 +163,17 @@ class FeatureCache:
         It is exact where prompts are built from kept features, and close enough to plan batches
         with elsewhere.
         """
-        texts = [prompt.text for prompt in prompts]
-        encoded = self._backbone.tokenizer(
-            texts, add_special_tokens=not writes_bos(self._backbone, texts[0])
-        )
-        lengths = [len(ids) for ids in encoded["input_ids"]]
         most = max(prompts, key=lambda prompt: len(prompt.images))
+        placeholders = self._placeholders_in(prompts)
+        if most.images and placeholders is not None:
+            shown = [
+                [self._text_of(image, placeholders) for image in prompt.images]
+                for prompt in prompts
+            ]
+            return list(map(len, placeholders.rows([prompt.text for prompt in prompts], shown)))
+        lengths = self._text_lengths(prompts)
         if not most.images:
             return lengths
-        if self._takes_features:
-            return [
-                length + sum(self.count_picture_tokens(image) - 1 for image in prompt.images)
-                for length, prompt in zip(lengths, prompts, strict=True)
-            ]
         whole = process(self._backbone, [most], padding_side="right", pixels=self.pixels.get)[
             "input_ids"
         ].shape[1]
@@ -176,69 +183,55 @@ class FeatureCache:
             for length, prompt in zip(lengths, prompts, strict=True)
         ]
 
-    def count_picture_tokens(self, picture: Picture) -> int:
-        """How many tokens stand for a picture in a prompt; pictures of one size have as many."""
-        size = picture.size
-        if size not in self._tokens_of_size:
-            alone = PromptText(text=self._image_token, images=(picture,))
-            inputs = process(
-                self._backbone,
-                [alone],
-                padding_side="right",
-                add_special_tokens=False,
-                pixels=self.pixels.get,
-            )
-            self._tokens_of_size[size] = int(inputs["input_ids"].shape[1])
-        return self._tokens_of_size[size]
+    def count_picture_tokens(self, prompt: PromptText) -> int:
+        """How many tokens of a prompt stand for its pictures."""
+        (whole,) = self.count_tokens([prompt])
+        (text,) = self._text_lengths([prompt])
+        return max(0, whole - text + len(prompt.images)) if prompt.images else 0
+
+    def _text_lengths(self, prompts: Sequence[PromptText]) -> list[int]:
+        """The prompts' tokens with one for each picture."""
+        texts = [prompt.text for prompt in prompts]
+        encoded = self._backbone.tokenizer(
+            texts, add_special_tokens=not writes_bos(self._backbone, texts[0])
+        )
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def _text_of(self, picture: Picture, placeholders: Placeholders) -> str:
+        """What stands for a picture, told by its size."""
+        kept = self._features.get(picture.digest)
+        if kept is not None:
+            return kept[1]
+        return placeholders.text_for(picture.size, partial(self.pixels.get, picture))
 
     def pixels_to_count(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `count_tokens` will need the pixels."""
-        if not self._takes_features:
+        placeholders = self._placeholders_in(prompts)
+        if placeholders is None:
             return list(max(prompts, key=lambda prompt: len(prompt.images)).images)
         pictures = [picture for prompt in prompts for picture in prompt.images]
         # The first of each size, as the counting goes.
         first = {picture.size: picture for picture in reversed(pictures)}
-        return [one for size, one in first.items() if size not in self._tokens_of_size]
+        return [one for size, one in first.items() if not placeholders.is_known(size)]
 
     def pixels_to_encode(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `encode` will need the pixels when their features are known."""
-        if not self._takes_features:
-            return [picture for prompt in prompts for picture in prompt.images]
-        shown = self._unchecked(prompts)
-        return [] if shown is None else list(shown.images)
+        if self.feeds(prompts):
+            return []
+        return [picture for prompt in prompts for picture in prompt.images]
 
-    def _unchecked(self, prompts: Sequence[PromptText]) -> PromptText | None:
-        shown = (prompt for prompt in prompts if prompt.images)
-        return None if self._is_checked else next(shown, None)
-
-    def _check(self, prompts: Sequence[PromptText]) -> None:
-        """Compares with the processor once, on the first prompt that shows a picture."""
-        shown = self._unchecked(prompts)
-        if shown is None or not self._takes_features:
-            return
-        self._is_checked = True
-        wanted = process(self._backbone, [shown], padding_side="right", pixels=self.pixels.get)
-        keys = set(wanted) & set(TOKEN_KEYS)
-        self._type_keys = tuple(sorted(keys & _TYPE_KEYS))
-        if keys - _TYPE_KEYS != {"input_ids", "attention_mask"}:
-            self._takes_features = False
-            return
-        found = self._assemble([shown], "right")
-        self._takes_features = all(torch.equal(wanted[key], found[key]) for key in keys)
-
-    def _assemble(self, prompts: Sequence[PromptText], side: Side) -> dict[str, Any]:
+    def _assemble(
+        self, prompts: Sequence[PromptText], placeholders: Placeholders, *, side: Side
+    ) -> dict[str, Any]:
         self.prepare([image for prompt in prompts for image in prompt.images])
         shown = [[self._get(image) for image in prompt.images] for prompt in prompts]
-        rows = token_rows(
-            self._backbone,
-            [prompt.text for prompt in prompts],
-            [[features.placeholder_ids for features in row] for row in shown],
-            image_token=self._image_token,
+        rows = placeholders.rows(
+            [prompt.text for prompt in prompts], [[text for _, text in row] for row in shown]
         )
-        columns = padded(self._backbone, rows, side=side, type_keys=self._type_keys)
-        return {**columns, **join_features([features for row in shown for features in row])}
+        columns = placeholders.padded(rows, side=side)
+        return {**columns, **join_features([features for row in shown for features, _ in row])}
 
-    def _get(self, picture: Picture) -> ImageFeatures:
+    def _get(self, picture: Picture) -> tuple[ImageFeatures, str]:
         digest = picture.digest
         if digest not in self._features:
             self._compute({digest: self.pixels.get(picture)})
@@ -248,7 +241,10 @@ class FeatureCache:
     @torch.no_grad()
     def _compute(self, group: dict[str, Image.Image]) -> None:
         alone = [
-            PromptText(text=self._image_token, images=(Picture(digest=digest, source=b""),))
+            PromptText(
+                text=Placeholders.token_of(self._backbone),
+                images=(Picture(digest=digest, source=b""),),
+            )
             for digest in group
         ]
         try:
@@ -263,7 +259,7 @@ class FeatureCache:
             raise InvalidInputError(
                 "The processor cannot read an image", details={"reason": type(error).__name__}
             ) from error
-        if not self._takes_features:
+        if not self._takes_precomputed:
             states = tower_states(self._backbone.model, inputs, count=len(group))
             for digest, tokens in zip(group, states, strict=True):
                 self._summaries[digest] = mean_token([tokens])
@@ -276,15 +272,18 @@ class FeatureCache:
         for digest, features in zip(group, found, strict=True):
             self.pixels.drop(digest)
             self._summaries[digest] = features.summary
-            self._store(digest, features)
+            if self._placeholders is not None and self.takes_features:
+                image = group[digest]
+                text = self._placeholders.text_for(image.size, partial(group.__getitem__, digest))
+                self._store(digest, features, text)
 
     def _drop_summaries(self) -> None:
         while self._max_summaries is not None and len(self._summaries) > self._max_summaries:
             self._summaries.popitem(last=False)
 
-    def _store(self, digest: str, features: ImageFeatures) -> None:
-        self._features[digest] = features
+    def _store(self, digest: str, features: ImageFeatures, text: str) -> None:
+        self._features[digest] = (features, text)
         self._num_bytes += features.num_bytes
         while self._num_bytes > self._max_bytes and len(self._features) > 1:
-            _, dropped = self._features.popitem(last=False)
+            _, (dropped, _) = self._features.popitem(last=False)
             self._num_bytes -= dropped.num_bytes

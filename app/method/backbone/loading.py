@@ -3,25 +3,21 @@
 Knows how to load and identify a backbone; knows nothing of vectors.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import torch
 from torch import nn
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from app.core.backbones import BackboneDescription
-from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
+from app.core.errors import ConfigurationError, UnsupportedBackboneError
 from app.method.backbone.chat import AnswerFormat, find_answer_format
+from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
+from app.method.backbone.checkpoint.processors import load_processor
 from app.method.backbone.digests import digest_of_files
 from app.method.backbone.fingerprint import describe, digest_of_parameters
 
@@ -162,22 +158,6 @@ def _revision(source: str, model: PreTrainedModel) -> str:
     return str(getattr(model.config, "_commit_hash", None) or source)
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
-
-
-def _quantisation(folder: Path) -> str:
-    """What to say of how the weights are packed, where they are."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return ""
-    packing = config.get("quantization_config") if isinstance(config, dict) else None
-    if not isinstance(packing, dict):
-        return ""
-    return f"weights quantised by {packing.get('quant_method', 'an unknown method')}: "
-
-
 def load_backbone(
     source: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
 ) -> Backbone:
@@ -187,44 +167,37 @@ def load_backbone(
         source: `pocket` or `pocket-2` for a bundled one, a folder, or a hub id.
         device: `auto` takes a GPU when there is one.
         dtype: `auto` is float32 on a CPU and bfloat16 elsewhere.
-        attention: The attention implementation, `sdpa` or `eager`.
+        attention: The attention implementation, `sdpa` or `eager`; a family without it gets
+            `eager`, which is logged.
 
     Raises:
         NotFoundError: There is no such checkpoint.
-        UnsupportedBackboneError: It is no image-text-to-text model with a usable processor.
+        UnsupportedBackboneError: It is no whole image-text-to-text model with a usable processor;
+            the error tells which part is wrong.
         ConfigurationError: The device or the dtype is unknown.
     """
-    place = str(BUNDLED.get(source, source))
+    checkpoint = Checkpoint(source=source, place=str(BUNDLED.get(source, source)))
     target = _resolve_device(device)
-    options: Mapping[str, Any] = {
-        "dtype": _resolve_dtype(dtype, target),
-        "attn_implementation": attention,
-        # Pickled weights run code when they are read.
-        "use_safetensors": True,
-    }
+    precision = _resolve_dtype(dtype, target)
+    config = read_config(checkpoint)
+    processor = _load_processor(checkpoint, config)
+    model = load_model(checkpoint, config, dtype=precision, attention=attention)
+    nn.Module.to(model, target)
+    revision = _revision(checkpoint.place, model)
+    return backbone_from_parts(model, processor, name=source, revision=revision)
+
+
+def _load_processor(checkpoint: Checkpoint, config: PreTrainedConfig) -> ProcessorMixin:
     try:
-        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(place, **options)
-        load_processor = cast("Callable[[str], ProcessorMixin]", AutoProcessor.from_pretrained)
-        processor = load_processor(place)
-    except OSError as error:
-        raise NotFoundError(
-            f"No such backbone: wanted a folder or hub id with a checkpoint in safetensors files, "
-            f"found {source}: {_first_line(error)}",
-            details={"source": source, "reason": type(error).__name__},
-        ) from error
+        processor = load_processor(checkpoint.place, config)
     except Exception as error:
-        # Libraries that read quantised weights fail in ways of their own.
-        raise UnsupportedBackboneError(
-            f"{source} cannot be loaded: wanted an image-text-to-text model and its processor, "
-            f"found {_quantisation(Path(place))}{_first_line(error)}",
-            details={"source": source, "reason": type(error).__name__},
+        # Its parts are read by many libraries, each with errors of its own.
+        raise checkpoint.unsupported(
+            "no processor" if isinstance(error, OSError) else "a processor that cannot be used",
+            error,
         ) from error
     if not hasattr(processor, "image_processor"):
-        raise UnsupportedBackboneError(
-            f"{source} cannot be used: wanted a processor for images, found "
-            f"{type(processor).__name__}",
-            details={"source": source},
+        raise checkpoint.unsupported(
+            f"{type(processor).__name__}, which takes no pictures, for a processor"
         )
-    nn.Module.to(model, target)
-    revision = _revision(place, model)
-    return backbone_from_parts(model, processor, name=source, revision=revision)
+    return processor

@@ -26,6 +26,7 @@ from app.method.backbone.chat import (
     render,
     user_message,
 )
+from app.method.backbone.checkpoint.models import first_line
 from app.method.backbone.context import check_length
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
@@ -146,7 +147,8 @@ def _interleaved(
     parts: list[str | Image.Image] = [texts[0]]
     for image, text in zip(prompt.images, texts[1:], strict=True):
         parts += [pixels(image), text]
-    return parts
+    # An empty text between pictures would count as one that ends their row.
+    return [part for part in parts if part != ""]
 
 
 def process(
@@ -253,7 +255,7 @@ def encode_prompts(
         inputs = process(backbone, prompts, padding_side=side, pixels=pixels)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise InvalidInputError(
-            "The processor cannot read these prompts: wanted images and placeholders that match",
+            f"The processor cannot read these prompts: {first_line(error)}",
             details={"reason": type(error).__name__},
         ) from error
     return finish_batch(backbone, inputs, answers=answers)

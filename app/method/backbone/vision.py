@@ -26,14 +26,12 @@ class ImageFeatures:
     """What the vision side makes of one picture.
 
     Attributes:
-        placeholder_ids: Tokens that stand for the picture in a prompt.
         pooled: What replaces their embeddings, in the parts the family returns.
         deepstack: Further features for the first decoder layers, in some families.
         grid: The picture's row of `image_grid_thw`, in families with multimodal positions.
         output_type: The family's output class.
     """
 
-    placeholder_ids: tuple[int, ...]
     pooled: Parts
     deepstack: Parts
     grid: Int[Tensor, "1 3"] | None
@@ -90,16 +88,14 @@ def encode_images(
     shares = [(part,) for part in pooled] if count > 1 else [tuple(pooled)]
     layers = getattr(output, "deepstack_features", None) or ()
     grid = inputs.get(GRID_KEY)
-    rows = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
     return [
         ImageFeatures(
-            placeholder_ids=tuple(ids[kept].tolist()),
             pooled=tuple(part.clone() for part in shares[row]),
             deepstack=tuple(layer[row].clone() for layer in layers),
             grid=None if grid is None else grid[row : row + 1].clone(),
             output_type=type(output),
         )
-        for row, (ids, kept) in enumerate(rows)
+        for row in range(count)
     ]
 
 

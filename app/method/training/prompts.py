@@ -78,7 +78,7 @@ def see(prompts: Sequence[PromptText], *, features: FeatureCache) -> Steps[None]
         InvalidInputError: The processor refuses a picture.
     """
     pictures = [picture for prompt in prompts for picture in prompt.images]
-    if features.takes_features:
+    if features.feeds(prompts):
         for batch in features.missing(pictures):
             yield from see_batch(batch, features=features)
     yield from _decode(features.pixels_to_encode(prompts), features=features)

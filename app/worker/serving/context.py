@@ -62,7 +62,7 @@ def require_context(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    pictures = sum(features.count_picture_tokens(image) for image in prompt.images)
+    pictures = features.count_picture_tokens(prompt)
     facts = {"context": limit, "prompt": length, "asked": num_new_tokens, "pictures": pictures}
     found = (
         f"wanted at most {limit} tokens of context, found {length} of the prompt ({pictures} of "

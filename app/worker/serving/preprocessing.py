@@ -147,9 +147,10 @@ class Reader:
         if not self._features.knows(picture):
             self._features.pixels.keep(picture)
 
-    def _decode_all(self, pictures: Sequence[Picture]) -> None:
-        for picture in pictures:
+    def _decode_all(self, prompt: PromptText) -> None:
+        for picture in prompt.images:
             self._decode(picture)
+        self._features.pixels.keep_all(self._features.pixels_to_encode([prompt]))
 
     async def prepare(self, request: GenerateRequest) -> PreparedPrompt:
         """The request's prompt, to be encoded on the device thread.
@@ -196,14 +197,14 @@ class Reader:
             unit="shots" if shown else "turns",
         )
         prompt = await self.in_thread(lambda: build(candidates.most))
-        await self.in_thread(lambda: self._decode_all(prompt.images))
+        await self.in_thread(lambda: self._decode_all(prompt))
         prepared = PreparedPrompt(
             prompt=prompt,
             candidates=candidates,
             num_new_tokens=1 if request.fits_context else request.max_tokens,
             grammar=grammar,
         )
-        if self._features.takes_features and prompt.images:
+        if prompt.images and self._features.feeds([prompt]):
             await self._see_surplus(prepared)
             self._waiting.put(prepared)
         return prepared
@@ -217,11 +218,10 @@ class Reader:
             ContextOverflowError: The prompt is too long.
             InvalidInputError: The processor refuses a picture or the prompt.
         """
-        if self._features.takes_features:
-            self._see_waiting()
-            self._check(prepared)
-            if prepared.refusal is not None:
-                raise prepared.refusal
+        self._see_waiting()
+        self._check(prepared)
+        if prepared.refusal is not None:
+            raise prepared.refusal
         return self._features.encode([prepared.prompt])
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:

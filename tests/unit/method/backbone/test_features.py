@@ -102,7 +102,6 @@ def test_prompts_without_pictures_need_no_features(
 def test_a_processor_that_writes_placeholders_differently_is_left_to_read_pixels() -> None:
     backbone = tiny_backbone()
     tokenizer: Any = backbone.tokenizer
-    cache = FeatureCache(backbone)
     plain_call = type(backbone.processor).__call__
 
     class Wordy(type(backbone.processor)):  # type: ignore[misc] # the class is only known here
@@ -111,6 +110,7 @@ def test_a_processor_that_writes_placeholders_differently_is_left_to_read_pixels
             return plain_call(self, images, longer, **options)
 
     backbone.processor.__class__ = Wordy
+    cache = FeatureCache(backbone)
     prompts = prompts_of(backbone)
     batch = cache.encode(prompts, answers=ANSWERS)
     assert not cache.takes_features

@@ -1,0 +1,1 @@
+"""Checkpoints as they lie in folders and hub caches, read part by part."""

@@ -1,0 +1,211 @@
+"""A checkpoint's configuration and weights, read whole or refused with what is wrong with them.
+
+Knows files and transformers' classes; knows no processor and no device.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+
+from app.core.errors import NotFoundError, UnsupportedBackboneError
+from app.core.logs import get_logger
+
+EAGER: Final = "eager"
+WANTED: Final = "a folder or hub id with a checkpoint in safetensors files"
+_INDEX: Final = "model.safetensors.index.json"
+_MOST_NAMED: Final = 3
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a checkpoint lies.
+
+    Attributes:
+        source: What it was asked for by.
+        place: Its folder or hub id.
+    """
+
+    source: str
+    place: str
+
+    def unsupported(self, found: str, error: Exception | None = None) -> UnsupportedBackboneError:
+        """An error that tells which part cannot be used, and why.
+
+        Args:
+            found: The part, and what is wrong with it unless there is an error.
+            error: Its first line is told.
+        """
+        told = found if error is None else f"{found}: {first_line(error)}"
+        return UnsupportedBackboneError(
+            f"{self.source} cannot be loaded: wanted an image-text-to-text model and its "
+            f"processor, found {told}",
+            details={"source": self.source, "reason": type(error).__name__ if error else told},
+        )
+
+    def missing(self, wanted: str, error: Exception) -> NotFoundError:
+        """An error that tells what is not there."""
+        return NotFoundError(
+            f"No such backbone: wanted {wanted}, found {self.source}: {first_line(error)}",
+            details={"source": self.source, "reason": type(error).__name__},
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says at first; a line that announces another comes with that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason"]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The configuration of a checkpoint's model.
+
+    Raises:
+        NotFoundError: There is no checkpoint.
+        UnsupportedBackboneError: Its configuration is invalid, or asks for code of its own.
+    """
+    folder = Path(checkpoint.place)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise checkpoint.missing(WANTED, FileNotFoundError("no config.json in the folder"))
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            checkpoint.place, trust_remote_code=False
+        )
+    except OSError as error:
+        if folder.is_dir():
+            raise checkpoint.unsupported("an invalid config.json", error) from error
+        raise checkpoint.missing(WANTED, error) from error
+    except Exception as error:
+        if _asks_for_code(folder):
+            raise checkpoint.unsupported(
+                "one that brings code of its own (auto_map in config.json), which is never run"
+            ) from error
+        raise checkpoint.unsupported("an invalid config.json", error) from error
+    if type(config) not in AutoModelForImageTextToText._model_mapping:  # noqa: SLF001 - its only list
+        raise checkpoint.unsupported(f"model_type {config.model_type} in config.json")
+    return config
+
+
+def load_model(
+    checkpoint: Checkpoint, config: PreTrainedConfig, *, dtype: torch.dtype, attention: str
+) -> PreTrainedModel:
+    """The model with all of its weights, on the CPU.
+
+    Args:
+        checkpoint: Where it lies.
+        config: Its configuration.
+        dtype: What it shall compute in.
+        attention: The attention implementation; a family without it gets `eager`.
+
+    Raises:
+        NotFoundError: There are no weights in safetensors files.
+        UnsupportedBackboneError: Weights are missing, damaged, or packed in a way that is not
+            installed.
+    """
+    _require_shards(checkpoint)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": attention,
+        # Pickled weights run code when they are read.
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        # What does not fit is told by name below.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
+    load: Any = AutoModelForImageTextToText.from_pretrained
+    try:
+        try:
+            model, report = load(checkpoint.place, **options)
+        except ValueError as error:
+            if attention == EAGER or "attention implementation" not in str(error):
+                raise
+            log.warning(
+                "attention not supported, eager attention is used",
+                action="backbone.load",
+                attention=attention,
+                backbone=checkpoint.source,
+            )
+            model, report = load(checkpoint.place, **{**options, "attn_implementation": EAGER})
+    except OSError as error:
+        raise checkpoint.missing(WANTED, error) from error
+    except SafetensorError as error:
+        raise checkpoint.unsupported("damaged weights", error) from error
+    except Exception as error:
+        # Libraries that read quantised weights fail in ways of their own.
+        raise checkpoint.unsupported(_quantisation(config) or "weights", error) from error
+    _require_whole(checkpoint, report)
+    found: PreTrainedModel = model
+    return found
+
+
+def _require_whole(checkpoint: Checkpoint, report: Mapping[str, Iterable[Any]]) -> None:
+    """Returns when every weight of the model was in the checkpoint.
+
+    Raises:
+        UnsupportedBackboneError: Some are missing or of another shape.
+    """
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise checkpoint.unsupported(f"{len(absent)} weights missing: {_some(absent)}")
+    misfits = [
+        f"{name} {tuple(found)} instead of {tuple(wanted)}"
+        for name, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    if misfits:
+        raise checkpoint.unsupported(f"{len(misfits)} weights of another shape: {_some(misfits)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _asks_for_code(folder: Path) -> bool:
+    try:
+        return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _require_shards(checkpoint: Checkpoint) -> None:
+    """Returns when every file of weights in a folder is there and whole.
+
+    Raises:
+        UnsupportedBackboneError: One is not.
+    """
+    folder = Path(checkpoint.place)
+    index = folder / _INDEX
+    if index.is_file():
+        try:
+            wanted = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise checkpoint.unsupported(f"an invalid {_INDEX}", error) from error
+        absent = [name for name in wanted if not (folder / name).is_file()]
+        if absent:
+            raise checkpoint.unsupported(
+                f"{len(absent)} of the {len(wanted)} files of {_INDEX} missing: {_some(absent)}"
+            )
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise checkpoint.unsupported(f"a damaged {path.name}", error) from error
+
+
+def _quantisation(config: PreTrainedConfig) -> str | None:
+    """What to say of how the weights are packed, where they are."""
+    packing = getattr(config, "quantization_config", None)
+    if not isinstance(packing, Mapping):
+        return None
+    return f"weights quantised by {packing.get('quant_method', 'an unknown method')}"

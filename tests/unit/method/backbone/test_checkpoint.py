@@ -1,0 +1,172 @@
+"""What is wrong with a checkpoint is told apart, and what is only unusual is loaded."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app.core.errors import NotFoundError, UnsupportedBackboneError, VLibraryError
+from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
+from app.method.backbone.loading import load_backbone
+from tests.fakes.backbones import tiny_model, tiny_processed_model, tiny_processor
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("whole")
+    save(place, processor := tiny_processor(), tiny_processed_model(processor))
+    return place
+
+
+def save(place: Path, processor: Any, model: Any, **options: object) -> None:  # noqa: ANN401
+    model.save_pretrained(place, **options)
+    processor.save_pretrained(place)
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "checkpoint")
+
+
+def refusal(folder: Path) -> VLibraryError:
+    with pytest.raises((NotFoundError, UnsupportedBackboneError)) as caught:
+        load_backbone(str(folder))
+    assert str(folder) in caught.value.message
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def set_in(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_folder_without_a_checkpoint_is_no_backbone(tmp_path: Path) -> None:
+    error = refusal(tmp_path)
+    assert isinstance(error, NotFoundError)
+    assert "config.json" in error.message
+
+
+def test_an_invalid_configuration_is_called_that(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    assert "an invalid config.json: " in refusal(folder).message
+
+
+def test_an_invalid_value_of_the_configuration_is_told(folder: Path) -> None:
+    set_in(folder / "config.json", text_config={"model_type": "llama", "hidden_size": "wide"})
+    message = refusal(folder).message
+    assert "an invalid config.json: " in message
+    assert "'hidden_size': " in message
+
+
+def test_an_unknown_model_type_is_told(folder: Path) -> None:
+    set_in(folder / "config.json", model_type="lvlm9000")
+    assert "lvlm9000" in refusal(folder).message
+
+
+def test_code_of_a_checkpoint_is_never_run(folder: Path) -> None:
+    marked = folder / "ran"
+    (folder / "mine.py").write_text(f"open({str(marked)!r}, 'w').close()\n")
+    auto_map = {"AutoConfig": "mine.Config", "AutoModelForImageTextToText": "mine.Model"}
+    set_in(folder / "config.json", model_type="lvlm9000", auto_map=auto_map)
+    assert "code of its own (auto_map in config.json)" in refusal(folder).message
+    assert not marked.exists()
+
+
+def test_a_missing_processor_is_called_that(folder: Path) -> None:
+    for path in folder.glob("*"):
+        if path.name not in {"config.json", "generation_config.json", WEIGHTS}:
+            path.unlink()
+    assert "processor" in refusal(folder).message
+
+
+def test_a_processor_without_pictures_is_called_that(folder: Path) -> None:
+    (folder / "processor_config.json").unlink()
+    assert "processor" in refusal(folder).message
+
+
+def test_a_missing_file_of_weights_is_named(folder: Path, whole: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    weights = load_file(whole / WEIGHTS)
+    files = {
+        name: f"model-0000{1 + place % 2}-of-00002.safetensors"
+        for place, name in enumerate(weights)
+    }
+    set_in_new(folder / f"{WEIGHTS}.index.json", {"metadata": {}, "weight_map": files})
+    first = {name: weights[name] for name in weights if "00001-of" in files[name]}
+    save_file(first, folder / "model-00001-of-00002.safetensors", metadata={"format": "pt"})
+    message = refusal(folder).message
+    assert "1 of the 2 files" in message
+    assert "model-00002-of-00002.safetensors" in message
+
+
+def set_in_new(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))
+
+
+def test_a_checkpoint_in_several_files_is_loaded(tmp_path: Path, whole: Path) -> None:
+    processor = tiny_processor()
+    save(tmp_path, processor, tiny_processed_model(processor), max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    one, several = load_backbone(str(whole)), load_backbone(str(tmp_path))
+    for (_, mine), (_, theirs) in zip(
+        one.model.named_parameters(), several.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("kept", [4, 100, 20_000])
+def test_a_damaged_file_of_weights_is_named(folder: Path, kept: int) -> None:
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:kept])
+    assert f"a damaged {WEIGHTS}: " in refusal(folder).message
+
+
+def test_a_checkpoint_with_missing_weights_is_refused(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    gone = [name for name in weights if "layers.1.mlp" in name]
+    for name in gone:
+        del weights[name]
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    message = refusal(folder).message
+    assert f"{len(gone)} weights missing" in message
+    assert gone[0] in message
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+    weights[name] = weights[name][:-1].clone()
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    message = refusal(folder).message
+    assert f"1 weights of another shape: model.text_{name.removeprefix('model.text_')}" in message
+    assert "(47, 32) instead of (48, 32)" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_are_computed_with_as_asked(dtype: torch.dtype, tmp_path: Path) -> None:
+    processor: Any = tiny_processor()
+    model: Any = tiny_processed_model(processor)
+    place = tmp_path / "a folder with spaces"
+    save(place, processor, model.to(dtype))
+    stored = load_file(place / WEIGHTS)
+    assert {value.dtype for value in stored.values()} == {dtype}
+    loaded = load_backbone(str(place))
+    assert loaded.dtype == torch.float32
+    assert load_backbone(str(place), dtype=str(dtype).removeprefix("torch.")).dtype == dtype
+
+
+def test_a_family_without_an_attention_gets_eager(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: Any = tiny_model("paligemma2")
+    made.save_pretrained(tmp_path)
+    checkpoint = Checkpoint(source="paligemma2", place=str(tmp_path))
+    model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32, attention="sdpa")
+    assert model.config.get_text_config()._attn_implementation == "eager"
+    assert "eager" in capsys.readouterr().out
