@@ -4,69 +4,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.library.listing import list_vectors
 from app.cli.library.server import AsJson, Key, Url, connected, percent, print_json, print_table
 
 if TYPE_CHECKING:
-    from vlibrary_client import Batch, Vector
+    from vlibrary_client import Batch
 
 vectors = typer.Typer(
     name="vectors",
     help="Find, compare, change, share and delete the vectors of a server.",
     no_args_is_help=True,
 )
+vectors.command(name="list")(list_vectors)
 
 Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
 Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
-
-
-@vectors.command(name="list")
-def list_vectors(
-    *,
-    name: Annotated[str | None, typer.Option(help="Versions of this name.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Words of the name, the description or the tags.")
-    ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Has this tag; may be repeated.")] = None,
-    status: Annotated[str | None, typer.Option(help="ready, unproven, retired ...")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Fingerprint of the backbone.")] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of the newest measurement.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List vectors that match every filter, newest first."""
-    from itertools import islice
-
-    filters: Any = {
-        "name": name,
-        "text": text,
-        "tag": tag,
-        "status": status,
-        "backbone": backbone,
-        "min_accuracy": min_accuracy,
-    }
-    with connected(url, key) as client:
-        found = list(islice(client.vectors.iterate(**filters), limit))
-    if as_json:
-        print_json({"items": found})
-        return
-    titles = ("vector", "status", "backbone", "aliases", "tags", "created", "description")
-    print_table(titles, map(_line, found))
-
-
-def _line(vector: "Vector") -> tuple[str, ...]:
-    return (
-        vector.ref,
-        vector.status,
-        vector.backbone.name,
-        " ".join(vector.aliases),
-        " ".join(vector.tags),
-        f"{vector.created:%Y-%m-%d %H:%M}",
-        vector.description,
-    )
 
 
 @vectors.command()

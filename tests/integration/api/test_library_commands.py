@@ -76,6 +76,21 @@ def test_vectors_are_found_tagged_and_deleted(url: str) -> None:
     assert refs(call(url, "list", "--json")) == ["colours@1"]
 
 
+def test_every_filter_of_the_api_is_an_option(url: str, client: Client) -> None:
+    call(url, "alias", "gears", "prod", "--version", "1")
+    summed = client.vectors.combine("sum", ["gears@1", "colours"])
+    parent = str(client.vectors.get("colours").id)
+    assert refs(call(url, "list", "--json", "--alias", "prod")) == ["gears@1"]
+    assert refs(call(url, "list", "--json", "--parent", parent)) == ["sum@1"]
+    assert refs(call(url, "list", "--json", "--method", summed.method)) == ["sum@1"]
+    moment = f"{summed.created:%Y-%m-%dT%H:%M:%S%z}"
+    assert "sum@1" in refs(call(url, "list", "--json", "--after", moment))
+    assert refs(call(url, "list", "--json", "--before", "2020-01-01")) == []
+    assert refs(call(url, "list", "--json", "--dataset", "0" * 64)) == []
+    assert refs(call(url, "list", "--json", "--job", parent)) == []
+    assert refs(call(url, "list", "--json", "--min-gain", "0.5")) == []
+
+
 def test_vectors_are_compared_combined_and_pruned(url: str, client: Client) -> None:
     for ref, accuracy in (("gears", 0.9), ("colours", 0.6)):
         client.vectors.add_evaluation(

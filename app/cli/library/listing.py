@@ -1,0 +1,90 @@
+"""`vlibrary vectors list`: every filter of the api as an option."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+
+if TYPE_CHECKING:
+    from vlibrary_client import Vector
+
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+_Share = Annotated[float | None, typer.Option(min=0, max=1, help="Of the newest measurement.")]
+
+
+def list_vectors(
+    *,
+    name: Annotated[str | None, typer.Option(help="Versions of this name.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words of the name, the description or the tags.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Has this tag; may be repeated.")] = None,
+    alias: Annotated[str | None, typer.Option(help="This alias points at it.")] = None,
+    status: Annotated[str | None, typer.Option(help="ready, unproven, retired ...")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Fingerprint of the backbone.")] = None,
+    method: Annotated[str | None, typer.Option(help="Such as m2iv or m2iv-sum.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Trained on what has this SHA-256.")] = None,
+    job: Annotated[uuid.UUID | None, typer.Option(help="Made by this job.")] = None,
+    parent: Annotated[uuid.UUID | None, typer.Option(help="Combined from this id.")] = None,
+    after: Annotated[
+        datetime | None, typer.Option(formats=_FORMATS, help="Stored then or later; UTC.")
+    ] = None,
+    before: Annotated[
+        datetime | None, typer.Option(formats=_FORMATS, help="Stored earlier; UTC.")
+    ] = None,
+    min_accuracy: _Share = None,
+    min_gain: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="The same above zero-shot.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List vectors that match every filter, newest first."""
+    from itertools import islice
+
+    filters: Any = {
+        "name": name,
+        "text": text,
+        "tag": tag,
+        "alias": alias,
+        "status": status,
+        "backbone": backbone,
+        "method": method,
+        "dataset": dataset,
+        "job_id": job,
+        "parent": parent,
+        "created_after": _moment(after),
+        "created_before": _moment(before),
+        "min_accuracy": min_accuracy,
+        "min_gain": min_gain,
+    }
+    with connected(url, key) as client:
+        found = list(islice(client.vectors.iterate(**filters), limit))
+    if as_json:
+        print_json({"items": found})
+        return
+    titles = ("vector", "status", "backbone", "aliases", "tags", "created", "description")
+    print_table(titles, map(_line, found))
+
+
+def _moment(given: datetime | None) -> datetime | None:
+    if given is None or given.tzinfo is not None:
+        return given
+    return given.replace(tzinfo=UTC)
+
+
+def _line(vector: "Vector") -> tuple[str, ...]:
+    return (
+        vector.ref,
+        vector.status,
+        vector.backbone.name,
+        " ".join(vector.aliases),
+        " ".join(vector.tags),
+        f"{vector.created:%Y-%m-%d %H:%M}",
+        vector.description,
+    )
