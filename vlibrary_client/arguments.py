@@ -11,6 +11,7 @@ from vlibrary_client.types import Dataset, VectorName
 Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
 DatasetRef: TypeAlias = str | UUID | Dataset
+CombinationRule: TypeAlias = Literal["best", "mean", "weighted", "learned"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ class Client:
         self._transport.close()
 
     train = blocking_as(_job, queries.train)
+    combine = blocking_as(_job, queries.combine)
     job = blocking_as(_job, queries.get_job)
     jobs = blocking_as(_jobs, queries.list_jobs)
     retrieve = blocking(queries.retrieve)
@@ -223,6 +224,7 @@ class AsyncClient:
         await self._transport.aclose()
 
     train = awaitable_as(_async_job, queries.train)
+    combine = awaitable_as(_async_job, queries.combine)
     job = awaitable_as(_async_job, queries.get_job)
     jobs = awaitable_as(_async_jobs, queries.list_jobs)
     retrieve = awaitable(queries.retrieve)

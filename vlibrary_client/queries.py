@@ -10,10 +10,12 @@ from uuid import UUID
 
 from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
+    CombinationRule,
     DatasetRef,
     Demonstrations,
     SteerOptions,
     VectorChoice,
+    VectorRef,
     VectorUse,
     dataset_text,
     vector_text,
@@ -65,6 +67,58 @@ def train(
             **({} if split is None else {"split": split}),
             "shots": shots,
             "config": config,
+            "description": description,
+            "tags": list(tags),
+        },
+        headers=once(),
+    )
+
+
+def combine(
+    name: str,
+    vectors: Sequence[VectorRef],
+    dataset: DatasetRef,
+    *,
+    rule: CombinationRule = "learned",
+    split: str | None = None,
+    seed: int = 0,
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> Call[JobRecord]:
+    """Queues the combination of vectors by a rule that looks at labelled items.
+
+    Half of the items whose pictures no part was trained on choose, the other half measures: the
+    job's `report` has the combination beside its best part. A weighted sum needs no items and no
+    job: see `client.vectors.combine`.
+
+    Args:
+        name: What the next version is called.
+        vectors: Two to 16, of one backbone.
+        dataset: A data set, its id or its name.
+        rule: `best` takes the part that does best, `mean` the mean of the shifts, `weighted` the
+            mean weighted by how well each part does, `learned` convex weights that are trained.
+        split: Which part of the data set; not needed where one is called train.
+        seed: Of every draw.
+        description: What it is for.
+        tags: Words to find it by.
+
+    Raises:
+        NotFoundError: A vector or the data set does not exist.
+        IncompatibleBackboneError: The vectors were made for different backbones.
+        InvalidInputError: There are too few or too many, or one is given twice.
+    """
+    return Call(
+        method="POST",
+        path="/train/combine",
+        read=_READ_JOB,
+        is_repeatable=True,
+        body={
+            "name": name,
+            "vectors": [vector_text(ref) for ref in vectors],
+            "dataset": dataset_text(dataset),
+            "split": split,
+            "rule": rule,
+            "seed": seed,
             "description": description,
             "tags": list(tags),
         },

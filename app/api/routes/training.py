@@ -13,11 +13,15 @@ from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
-from app.api.schemas.training import JobBody, State, TrainRequest
+from app.api.schemas.training import CombinationRequest, JobBody, State, TrainRequest
+from app.core.identifiers import VectorReference
 from app.core.splits import choose_split
+from app.library.catalogue.combination import require_one_backbone
+from app.library.catalogue.comparison import check_distinct
 from app.library.datasets import get_dataset
 from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.records import JobRecord
+from app.library.vectors import get_vector
 
 MAX_SEQUENCE = 2**63 - 1
 
@@ -46,6 +50,32 @@ async def start(body: TrainRequest, creation: CreationOf) -> JobBody:
             name=body.name,
             dataset_id=dataset.id,
             config=config if split is None else {**config, "split": split},
+            description=body.description,
+            tags=body.tags,
+        )
+        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
+
+
+@router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
+async def combine(body: CombinationRequest, creation: CreationOf) -> JobBody:
+    """Queues the combination of vectors by a rule that looks at labelled items.
+
+    The result is the next version of a name, with its parents, and is measured beside its best
+    part on items that neither trained nor chose anything. A weighted sum needs no job: see
+    `POST /vectors/combine`.
+    """
+    async with creation.begin(body.model_dump_json()) as session:
+        dataset = await get_dataset(session, body.dataset)
+        split = choose_split(dataset.splits, body.split)
+        parts = [await get_vector(session, VectorReference.parse(ref)) for ref in body.vectors]
+        check_distinct(parts)
+        order = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
+        record = await enqueue_training(
+            session,
+            name=body.name,
+            dataset_id=dataset.id,
+            config={"combine": order} if split is None else {"combine": order, "split": split},
+            backbone_fingerprint=require_one_backbone(parts),
             description=body.description,
             tags=body.tags,
         )

@@ -20,11 +20,11 @@ from app.api.schemas.fields import (
     Tags,
 )
 from app.api.schemas.vectors import EvaluationBody, Status, VectorBody
+from app.core.combination import MAX_PARTS
 from app.core.identifiers import MAX_TAGS
 from app.library.catalogue.filters import VectorFilters
 
 MAX_BATCH = 200
-MAX_PARTS = 16
 MAX_COMPARED = 8
 MAX_WEIGHT = 100.0
 MAX_KEPT = 10_000

@@ -9,6 +9,7 @@ from pydantic import Field
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
 from app.api.schemas.vectors import Status
+from app.core.combination import MAX_PARTS, Rule
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord
 from app.method.training.configuration import TrainingSettings
@@ -30,6 +31,32 @@ class TrainRequest(RequestBody):
             default_factory=TrainingSettings,
         ),
     ]
+    description: Description = ""
+    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
+
+
+class CombinationRequest(RequestBody):
+    """Which vectors are combined, how, and with which items."""
+
+    name: Name
+    vectors: Annotated[list[Reference], Field(min_length=2, max_length=MAX_PARTS)]
+    dataset: Annotated[
+        Reference,
+        Field(
+            description="Labelled items: half of those whose pictures no part was trained on "
+            "choose the weights, and the other half measures."
+        ),
+    ]
+    split: SplitName | None = None
+    rule: Annotated[
+        Rule,
+        Field(
+            description="`best`: the part that does best. `mean`: the mean of the shifts. "
+            "`weighted`: the mean weighted by how well each part does. `learned`: convex weights "
+            "that are trained."
+        ),
+    ] = "learned"
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
     description: Description = ""
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
 

@@ -50,6 +50,35 @@ def train(
             _watch(job, as_json=as_json)
 
 
+@jobs.command()
+def combine(
+    name: Annotated[str, typer.Argument(help="What the result is called.")],
+    refs: Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")],
+    *,
+    dataset: Annotated[str, typer.Option(help="Items that choose and measure: a name or an id.")],
+    rule: Annotated[
+        str, typer.Option(help="best, mean, weighted or learned; see docs/library.md.")
+    ] = "learned",
+    split: Annotated[str | None, typer.Option(help="Which part of the data set.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    detach: Detach = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Combine vectors by labelled items that none was trained on, and measure the result."""
+    chosen: Any = rule
+    with connected(url, key) as client:
+        job = client.combine(
+            name, refs, dataset, rule=chosen, split=split, seed=seed, description=description
+        )
+        if detach:
+            _tell(job, as_json=as_json)
+        else:
+            _watch(job, as_json=as_json)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     import json
 

@@ -70,11 +70,7 @@ async def combine_vectors(
     check_distinct(records)
     if not all(weights):
         raise InvalidInputError("A weight of 0 leaves its vector out: name only what counts")
-    found = sorted({record.backbone.fingerprint for record in records})
-    if len(found) > 1:
-        raise IncompatibleBackboneError(
-            "Vectors of different backbones cannot be combined", details={"found": found}
-        )
+    require_one_backbone(records)
     blobs = [await get_blob(session, record.id) for record in records]
     blob = await asyncio.to_thread(_summed_file, blobs, records, weights)
     same = await find_same(session, name=name, sha256=sha256_hex(blob))
@@ -87,7 +83,7 @@ async def combine_vectors(
         backbone=records[0].backbone,
         method=METHOD,
         shots=sum(record.shots for record in records),
-        hyper_parameters=_settings(records, weights),
+        hyper_parameters=settings_of(records, weights),
         seed=records[0].seed,
         library_versions=records[0].library_versions,
         parents=[record.id for record in records],
@@ -98,7 +94,22 @@ async def combine_vectors(
     return made, True
 
 
-def _settings(records: Sequence[VectorRecord], weights: Sequence[float]) -> dict[str, JSON]:
+def require_one_backbone(records: Sequence[VectorRecord]) -> str:
+    """The fingerprint of the backbone that all vectors were made for.
+
+    Raises:
+        IncompatibleBackboneError: They were made for different ones.
+    """
+    found = sorted({record.backbone.fingerprint for record in records})
+    if len(found) > 1:
+        raise IncompatibleBackboneError(
+            "Vectors of different backbones cannot be combined", details={"found": found}
+        )
+    return found[0]
+
+
+def settings_of(records: Sequence[VectorRecord], weights: Sequence[float]) -> dict[str, JSON]:
+    """What a combination says of its parts, in JSON values."""
     return {
         "parts": [
             {"vector": f"{record.name}@{record.version}", "sha256": record.sha256, "weight": weight}
@@ -117,7 +128,7 @@ def _summed_file(
         status="unproven",
         shots=sum(record.shots for record in records),
         seed=records[0].seed,
-        hyper_parameters=_settings(records, weights),
+        hyper_parameters=settings_of(records, weights),
     )
     metadata = {
         "method": METHOD,

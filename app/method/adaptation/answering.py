@@ -4,6 +4,7 @@ Knows prompts and demonstrations; knows no method.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,9 @@ from app.method.backbone.examples import Example
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
+from app.method.steps import finish
 from app.method.training.losses import supervision_by_token
+from app.method.training.progress import Steps
 from app.method.training.prompts import Lesson, lesson_prompt
 from app.method.training.teacher import answer_logits, rows_right
 
@@ -94,8 +97,14 @@ def encode_parts(
     return parts
 
 
-@torch.no_grad()
 def measure(problem: Problem, parts: Sequence[Part], applied: Applied | None = None) -> Measured:
+    """How well the changed backbone answers: `measure_steps` from the first to the last."""
+    return finish(measure_steps(problem, parts, applied))
+
+
+def measure_steps(
+    problem: Problem, parts: Sequence[Part], applied: Applied | None = None
+) -> Steps[Measured]:
     """How well the changed backbone answers, read off one pass over prompts with answers.
 
     If every answer token is the most likely one where it is due, greedy decoding writes the same.
@@ -104,17 +113,18 @@ def measure(problem: Problem, parts: Sequence[Part], applied: Applied | None = N
         problem: Whose backbone is asked.
         parts: Encoded with answers.
         applied: The change; None asks the backbone as it is.
+
+    Yields:
+        None after every pass; the backbone is as it was then.
     """
     num_right, losses, rows = 0, 0.0, 0
     for part in parts:
-        if applied is None:
+        with torch.no_grad(), nullcontext() if applied is None else applied(part.batch):
             logits = answer_logits(problem.backbone, part.batch)
-        else:
-            with applied(part.batch):
-                logits = answer_logits(problem.backbone, part.batch)
         counts = [len(ids) for ids in part.batch.answer_ids]
         spans = torch.split(supervision_by_token(logits, part.batch.targets), counts)
         num_right += sum(rows_right(logits, part.batch))
         losses += sum(float(span.mean()) for span in spans)
         rows += len(counts)
+        yield None
     return Measured(num_right=num_right, gain=-losses / max(1, rows))

@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import Measured, Part, encode_parts, measure, plain
+from app.method.adaptation.answering import Measured, Part, encode_parts, measure_steps, plain
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
+from app.method.steps import finish
 from app.method.training.losses import supervision
+from app.method.training.progress import Steps
 from app.method.training.teacher import answer_logits
 
 _BATCH_SIZE: Final = 16
@@ -80,6 +82,11 @@ def true_answers(backbone: Backbone) -> Loss:
 
 
 def fit(problem: Problem, recipe: Recipe) -> Fitted:
+    """The best tensors of the best rate: `fit_steps` from the first to the last."""
+    return finish(fit_steps(problem, recipe))
+
+
+def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
     """The best tensors of the best rate.
 
     Every rate takes a few steps from the same start, and the one with the lowest validation loss
@@ -88,19 +95,24 @@ def fit(problem: Problem, recipe: Recipe) -> Fitted:
     Args:
         problem: Items to learn from and to choose with.
         recipe: What and how.
+
+    Yields:
+        None after every pass; the backbone is as it was then.
     """
     held = encode_parts(problem, plain(problem.validation))
     rate = recipe.rates[0]
     if len(recipe.rates) > 1:
         steps = min(_TRIAL_STEPS, problem.max_steps)
-        trials = [_run(problem, recipe, held, rate=one, num_steps=steps) for one in recipe.rates]
-        rate = max(trials, key=lambda trial: trial.measured.gain).rate
-    return _run(problem, recipe, held, rate=rate, num_steps=problem.max_steps)
+        trials: dict[float, Fitted] = {}
+        for one in recipe.rates:
+            trials[one] = yield from _run(problem, recipe, held, rate=one, num_steps=steps)
+        rate = max(trials, key=lambda one: trials[one].measured.gain)
+    return (yield from _run(problem, recipe, held, rate=rate, num_steps=problem.max_steps))
 
 
 def _run(
     problem: Problem, recipe: Recipe, held: Sequence[Part], *, rate: float, num_steps: int
-) -> Fitted:
+) -> Steps[Fitted]:
     leaves = {name: leaf.requires_grad_() for name, leaf in recipe.start().items()}
     optimizer = torch.optim.AdamW(
         [
@@ -110,12 +122,8 @@ def _run(
         weight_decay=_DECAY,
     )
     peaks = [group["lr"] for group in optimizer.param_groups]
-    best = Fitted(
-        leaves=_copied(leaves),
-        measured=measure(problem, held, recipe.applied(leaves)),
-        rate=rate,
-        steps=0,
-    )
+    first = yield from measure_steps(problem, held, recipe.applied(leaves))
+    best = Fitted(leaves=_copied(leaves), measured=first, rate=rate, steps=0)
     num_stale = 0
     for step in range(num_steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -125,11 +133,12 @@ def _run(
             with recipe.applied(leaves)(part.batch):
                 loss = recipe.loss(part.places, part.batch, leaves)
             torch.autograd.backward(loss)
+            yield None
         torch.nn.utils.clip_grad_norm_(leaves.values(), _CLIP_NORM)
         optimizer.step()
         if (step + 1) % recipe.evaluate_every and step + 1 != num_steps:
             continue
-        measured = measure(problem, held, recipe.applied(leaves))
+        measured = yield from measure_steps(problem, held, recipe.applied(leaves))
         if measured > best.measured:
             best = Fitted(leaves=_copied(leaves), measured=measured, rate=rate, steps=step + 1)
             num_stale = 0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from app.core.combination import RULES, Rule
 from app.core.errors import JSON, InvalidInputError
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.baselines import (
@@ -29,7 +30,7 @@ from app.method.evaluation.conditions import (
     steered,
     zero_shot,
 )
-from app.method.experiments.many_shot import RULES, combine_chunks
+from app.method.experiments.many_shot import combine_chunks
 from app.method.experiments.trial import KINDS, Trial
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
@@ -49,7 +50,7 @@ FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
 M2IV: Final = "m2iv"
 SUPERVISION_ONLY: Final = "supervision_only"
 WORD_TABLE: Final = "word_table"
-_CHUNKED: Final = frozenset(f"chunks_{rule}" for rule in RULES)
+_CHUNKED: Final[dict[str, Rule]] = {f"chunks_{rule}": rule for rule in RULES}
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
 
@@ -102,7 +103,7 @@ def find_method(name: str) -> _Prepare:
         return lambda trial: _trained(trial, config)
     kind, _, count = head.rpartition("_")
     if kind in _CHUNKED and count.isdecimal() and not settings:
-        return lambda trial: _of_chunks(trial, rule=kind.removeprefix("chunks_"), size=int(count))
+        return lambda trial: _of_chunks(trial, rule=_CHUNKED[kind], size=int(count))
     if kind in {*KINDS, "icl_best"} and count.isdecimal() and not settings:
         if kind == "icl_best":
             return lambda trial: _best_in_context(trial, int(count))
@@ -156,7 +157,7 @@ def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
     )
 
 
-def _of_chunks(trial: Trial, *, rule: str, size: int) -> Prepared:
+def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
     found = combine_chunks(trial, rule=rule, size=size)
     vectors = found.vectors
     return Prepared(

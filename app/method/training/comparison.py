@@ -124,7 +124,7 @@ def compare(
         items=len(plan.measured),
         shots=shots,
         conditions={
-            name: _compared(found, answers.get(name, []), labels.get(name, most_labels))
+            name: compared(found, answers.get(name, []), labels.get(name, most_labels))
             for name, found in hits.items()
         },
         verdict=judge(
@@ -169,7 +169,14 @@ def _most_usual(loop: TrainLoop) -> str:
     return Counter(loop.examples[item].answer for item in sorted(shown)).most_common(1)[0][0]
 
 
-def _compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:
+def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:
+    """The figures of one way of answering.
+
+    Args:
+        hits: Which items it answers right.
+        answers: What is known of its prompts; empty where nobody was asked.
+        labels: Labelled items that an answer depends on.
+    """
     interval = wilson_interval(sum(hits), len(hits))
     tokens = sum(answer.num_tokens for answer in answers) / max(1, len(answers))
     return Compared(

@@ -7,7 +7,7 @@ import threading
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,10 +15,12 @@ from app.library.attempts import heartbeat, record_progress
 from app.library.records import JobRecord
 from app.method.steps import OffDevice
 from app.method.training.checkpoints import Checkpoint
-from app.method.training.distillation import TrainingProgress, TrainingResult
+from app.method.training.distillation import TrainingProgress
 from app.method.training.progress import Steps
 from app.worker.long_work import LongSteps
 from app.worker.training.checkpoints import ObjectCheckpoints
+
+Result = TypeVar("Result")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,8 +45,8 @@ class Attempt:
 
 
 def observed(
-    steps: Steps[TrainingResult], attempt: Attempt, checkpoints: ObjectCheckpoints
-) -> LongSteps[TrainingResult]:
+    steps: Steps[Result], attempt: Attempt, checkpoints: ObjectCheckpoints
+) -> LongSteps[Result]:
     """The training's steps for the device, with what they tell noted and their states kept."""
     with closing(steps):
         answer: Any = None
@@ -52,7 +54,7 @@ def observed(
             try:
                 event = steps.send(answer)
             except StopIteration as end:
-                result: TrainingResult = end.value
+                result: Result = end.value
                 return result
             if isinstance(event, TrainingProgress):
                 attempt.progress = event

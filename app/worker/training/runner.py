@@ -7,12 +7,11 @@ database is the library's.
 import asyncio
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,16 +34,22 @@ from app.library.attempts import (
 )
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
-from app.library.records import DatasetRecord
+from app.library.records import DatasetRecord, VectorRecord
 from app.library.storage import ObjectStore, checkpoint_key
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import TrainingResult, training_steps
+from app.method.training.distillation import training_steps
 from app.worker.device import DeviceThread
 from app.worker.training.attempt import Attempt, observed, tell
 from app.worker.training.checkpoints import ObjectCheckpoints
+from app.worker.training.combination import (
+    SETTING,
+    load_combination,
+    steps_of,
+    store_combination,
+)
 from app.worker.training.results import store_result
 
 PULSE_SECONDS: Final = 1.0
@@ -52,16 +57,9 @@ PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
 # Somebody takes the job again, from its checkpoint, when nothing was heard of it for a while.
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
 
+Store: TypeAlias = Callable[[AsyncSession], Awaitable[VectorRecord]]
+
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Work:
-    """What a training was made of, and what came out."""
-
-    dataset: DatasetRecord
-    config: TrainingConfig
-    result: TrainingResult
 
 
 class Trainer:
@@ -135,8 +133,8 @@ class Trainer:
         checkpoints = ObjectCheckpoints(self._objects, key=checkpoint_key(attempt.job.id))
         try:
             async with self._pulse(attempt):
-                work = await self._train(attempt, checkpoints)
-            await self._store(attempt, work)
+                store = await self._do(attempt, checkpoints)
+            await self._store(attempt, store)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
             # Whoever takes the job next must find the newest checkpoint.
             await _put_away(checkpoints, is_over=False)
@@ -176,18 +174,25 @@ class Trainer:
                 attempt.stop.set()
             await asyncio.sleep(self._pulse_seconds)
 
-    async def _train(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> _Work:
+    async def _do(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+        """What stores the result of the job within a transaction."""
         job = attempt.job
         if job.backbone_fingerprint is not None:
             require_same_backbone(
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
+        if SETTING in job.config:
+            return await self._combine(attempt, checkpoints)
+        return await self._train(attempt, checkpoints)
+
+    async def _train(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+        job = attempt.job
         # Which items are learnt from is no setting of how.
         settings = {name: value for name, value in job.config.items() if name != "split"}
         config = TrainingConfig.from_dict(settings)
         async with self._sessions() as session:
             dataset = await get_dataset(session, job.dataset_id)
-        examples = await self._examples(dataset, split=job.config.get("split"))
+        examples = await self._examples(dataset, job.config.get("split"))
 
         steps = training_steps(
             self._backbone,
@@ -198,26 +203,45 @@ class Trainer:
             should_stop=attempt.stop.is_set,
         )
         result = await self._device.run_background(observed(steps, attempt, checkpoints))
-        return _Work(dataset=dataset, config=config, result=result)
+        return partial(
+            store_result,
+            job=job,
+            token=attempt.token,
+            dataset=dataset,
+            backbone=self._backbone,
+            config=config,
+            result=result,
+        )
 
-    async def _examples(self, dataset: DatasetRecord, *, split: str | None) -> Sequence[Example]:
+    async def _combine(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+        job = attempt.job
+        combination = await load_combination(job, sessions=self._sessions, load=self._examples)
+        steps = steps_of(
+            self._backbone,
+            combination,
+            token_budget=self._pass_tokens,
+            should_stop=attempt.stop.is_set,
+        )
+        result = await self._device.run_background(observed(steps, attempt, checkpoints))
+        return partial(
+            store_combination,
+            job=job,
+            token=attempt.token,
+            combination=combination,
+            backbone=self._backbone,
+            result=result,
+        )
+
+    async def _examples(self, dataset: DatasetRecord, split: str | None) -> Sequence[Example]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "dataset.parquet"
             await self._objects.get_file(dataset.storage_key, path)
             return await asyncio.to_thread(load_examples, str(path), split=split)
 
-    async def _store(self, attempt: Attempt, work: _Work) -> None:
+    async def _store(self, attempt: Attempt, store_all: Store) -> None:
         async def store(session: AsyncSession) -> None:
             await tell(attempt, attempt.progress, session)
-            await store_result(
-                session,
-                job=attempt.job,
-                token=attempt.token,
-                dataset=work.dataset,
-                backbone=self._backbone,
-                config=work.config,
-                result=work.result,
-            )
+            await store_all(session)
 
         await run_transaction(self._sessions, store)
         log.info("job succeeded", action="job.end", job_id=str(attempt.job.id))

@@ -13,7 +13,8 @@ from app.api.http.job_events import JobEvents
 from app.api.maintenance import requeue_stalled_jobs
 from app.library.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
-from tests.fakes.training import Sessions, begin, cancel, fail, report
+from tests.fakes.training import Sessions, begin, cancel, fail, report, store_vector
+from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +192,44 @@ class TestTraining:
 
 def ids(text: str) -> list[int]:
     return [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+
+
+class TestCombination:
+    async def test_a_combination_is_a_job_with_its_parts(
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+    ) -> None:
+        dataset = (await upload(http, parquet(tmp_path))).json()
+        parts = [
+            await store_vector(sessions, worker.description, name=name, seed=seed)
+            for seed, name in enumerate(["gears", "colours"])
+        ]
+        order = {"name": "both", "vectors": ["gears@1", "colours"], "dataset": dataset["id"]}
+        response = await http.post("/train/combine", json={**order, "rule": "mean", "seed": 2})
+        assert response.status_code == 202
+        body = response.json()
+        assert response.headers["location"] == f"/train/{body['id']}"
+        assert body["config"] == {
+            "combine": {"rule": "mean", "seed": 2, "parts": [str(part.id) for part in parts]}
+        }
+        for change, status in (
+            ({"vectors": ["gears"]}, 422),
+            ({"vectors": ["gears", "gears@1"]}, 422),
+            ({"vectors": ["gears", "none"]}, 404),
+            ({"dataset": "none"}, 404),
+            ({"rule": "luck"}, 422),
+        ):
+            refused = await http.post("/train/combine", json={**order, **change})
+            assert refused.status_code == status, refused.text
+
+    async def test_vectors_of_two_backbones_are_not_combined(
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+    ) -> None:
+        dataset = (await upload(http, parquet(tmp_path))).json()
+        await store_vector(sessions, worker.description, name="gears")
+        other = replace(worker.description, fingerprint="f" * 64)
+        await store_vector(sessions, other, name="colours")
+        refused = await http.post(
+            "/train/combine",
+            json={"name": "both", "vectors": ["gears", "colours"], "dataset": dataset["id"]},
+        )
+        assert refused.json()["code"] == "incompatible-backbone"

@@ -17,7 +17,7 @@ from app.main import create_app
 from tests.fakes.live_server import serving
 from tests.fakes.training import store_vector
 from tests.fakes.worker import FakeWorker
-from vlibrary_client import Client, ConflictError, InvalidInputError
+from vlibrary_client import AsyncClient, Client, ConflictError, InvalidInputError
 
 runner = CliRunner()
 
@@ -189,3 +189,25 @@ def test_keys_and_the_trail_have_methods_and_a_command(url: str, client: Client)
     rest = client.audit(after=page.next_after or 0).items
     assert rest[0].details["name"] == "colours"
     assert made.id in run("audit", "--action", "key.create", "--url", url, "--json")
+
+
+def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
+    items = [
+        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
+        for n in range(4)
+    ]
+    client.datasets.upload(items, name="more")
+    words = ("combine", "both", "gears@1", "colours", "--dataset", "more", "--detach")
+    result = runner.invoke(build(), ["jobs", *words, "--rule", "mean", "--url", url])
+    assert result.exit_code == 0, result.output
+    (job,) = client.jobs()
+    assert job.record.config["combine"]["rule"] == "mean"
+
+    async def ask() -> str:
+        async with AsyncClient(url) as other:
+            made = await other.combine("both", ["gears@1", "colours"], "more", seed=1)
+            return str(made.record.config["combine"]["rule"])
+
+    assert asyncio.run(ask()) == "learned"
+    with pytest.raises(InvalidInputError, match="Given twice"):
+        client.combine("both", ["gears@2", "gears"], "more")

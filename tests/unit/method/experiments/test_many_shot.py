@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.core.combination import RULES, Rule
 from app.core.errors import InvalidInputError
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.experiments import many_shot
-from app.method.experiments.many_shot import RULES, combine_chunks
+from app.method.experiments.many_shot import combine_chunks
 from app.method.experiments.methods import find_method
 from app.method.experiments.suite import load_suite
 from app.method.experiments.trial import Trial
@@ -41,7 +42,7 @@ def trial(backbone: Backbone, tmp_path: Path) -> Trial:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_combination_is_the_weighted_sum_of_its_parts(trial: Trial, rule: str) -> None:
+def test_a_combination_is_the_weighted_sum_of_its_parts(trial: Trial, rule: Rule) -> None:
     found = combine_chunks(trial, rule=rule, size=8)
     parts, _ = trial.chunks[8]
     assert sum(found.weights) == pytest.approx(1.0)

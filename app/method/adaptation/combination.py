@@ -1,0 +1,276 @@
+"""Trained vectors combined into one by a rule that looks at labelled items, and what it is worth.
+
+Knows trained parts and items that none of them has seen; which rule wins is for the items to show,
+the best part alone beside them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from app.core.combination import Rule
+from app.core.errors import InvalidDatasetError
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.answering import encode_parts, measure_steps, plain
+from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
+from app.method.evaluation.metrics import exact_match
+from app.method.steering.composition import combine, loss_weighted_mean, mean
+from app.method.steering.injection import inject
+from app.method.steering.vectors import InContextVectors
+from app.method.training.comparison import Compared, compared
+from app.method.training.demonstrations import hold_out
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import Lesson, see_batch
+from app.method.training.teacher import Answered, answer_lessons
+from app.method.training.verdict import Gain, Verdict, judge, paired_gain
+
+FEWEST_ITEMS: Final = 16
+_RATE: Final = 0.1
+_STEPS: Final = 100
+_MOST_MEASURED: Final = 200
+_MAX_ROWS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Combined:
+    """What a rule made of the parts.
+
+    Attributes:
+        vectors: The combination, or the best part.
+        weights: Of the parts.
+        best: The part that validation likes best.
+    """
+
+    vectors: InContextVectors
+    weights: tuple[float, ...]
+    best: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CombinationResult:
+    """A combination, and how it does on items that chose nothing.
+
+    Attributes:
+        combined: What was made.
+        items: How many measured.
+        conditions: `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
+        parts: Every part by itself.
+        gain: Of the combination over the best part.
+        verdict: What the items say of the combination.
+        seconds: Wall time.
+    """
+
+    combined: Combined
+    items: int
+    conditions: dict[str, Compared]
+    parts: tuple[Compared, ...]
+    gain: Gain
+    verdict: Verdict
+    seconds: float
+
+
+def combine_steps(
+    problem: Problem, parts: Sequence[InContextVectors], *, rule: Rule
+) -> Steps[Combined]:
+    """The parts made into one.
+
+    Args:
+        problem: Items to learn weights from, and validation items.
+        parts: At least one, of this backbone.
+        rule: `best` takes the part that validation likes best, `mean` the mean of the shifts,
+            `weighted` the mean weighted by the softmax of minus the validation losses, `learned`
+            convex weights from a hundred steps on the items.
+
+    Yields:
+        None after every pass; the backbone is unsteered then.
+    """
+    held = encode_parts(problem, plain(problem.validation))
+    scores = []
+    for part in parts:
+        applied = _steering(problem.backbone, part.shift())
+        scores.append((yield from measure_steps(problem, held, applied)))
+    best = max(range(len(parts)), key=lambda place: scores[place])
+    if rule == "best":
+        weights = [float(place == best) for place in range(len(parts))]
+        vectors = parts[best]
+    elif rule == "mean":
+        weights = [1 / len(parts)] * len(parts)
+        vectors = mean(parts)
+    elif rule == "weighted":
+        losses = [-score.gain for score in scores]
+        weights = (-torch.tensor(losses, dtype=torch.float64)).softmax(0).tolist()
+        vectors = loss_weighted_mean(parts, losses=losses)
+    else:
+        weights = yield from _learned(problem, parts)
+        vectors = combine(parts, weights=weights)
+    return Combined(vectors=vectors, weights=tuple(weights), best=best)
+
+
+def combination_steps(
+    problem: Problem,
+    parts: Sequence[InContextVectors],
+    *,
+    rule: Rule,
+    reporter: Reporter,
+) -> Steps[CombinationResult]:
+    """A combination beside its best part, on half of the items, which chose nothing.
+
+    Args:
+        problem: Its items are split here by their pictures; its validation items are not used.
+        parts: At least two, of this backbone, none of which was trained on the items.
+        rule: As for `combine_steps`.
+        reporter: Measures progress and knows whether to stop.
+
+    Yields:
+        Progress, or None after every pass; the backbone is unsteered then.
+
+    Raises:
+        InvalidDatasetError: There are too few items.
+        JobCancelledError: The reporter was asked to stop.
+    """
+    items = problem.items
+    chosen, measured = _halves(items, seed=problem.seed)
+    yield from _see(items, features=problem.features, reporter=reporter)
+    combined = yield from _reported(
+        combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule), reporter
+    )
+    lessons = [Lesson(query=item, context=()) for item in measured]
+    candidates = {"zero_shot": None, "m2iv": combined.vectors}
+    candidates |= {str(place): part for place, part in enumerate(parts)}
+    reporter.begin("evaluate", len(candidates) * len(lessons))
+    answers: dict[str, list[Answered]] = {}
+    for name, vectors in candidates.items():
+        answers[name] = yield from answer_lessons(
+            problem.backbone,
+            lessons,
+            features=problem.features,
+            token_budget=problem.token_budget,
+            max_rows=_MAX_ROWS,
+            shifts=None if vectors is None else _on(problem.backbone, vectors.shift())[None],
+            reporter=reporter,
+        )
+    answers["best_part"] = answers[str(combined.best)]
+    return _result(combined, chosen, measured, answers=answers, seconds=reporter.seconds)
+
+
+def _result(
+    combined: Combined,
+    chosen: Sequence[Example],
+    measured: Sequence[Example],
+    *,
+    answers: dict[str, list[Answered]],
+    seconds: float,
+) -> CombinationResult:
+    hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
+    usual = Counter(item.answer for item in chosen).most_common(1)[0][0]
+    hits["majority"] = [exact_match(usual, [item.answer]) == 1.0 for item in measured]
+    conditions = {
+        name: compared(hits[name], answers.get(name, []), 0 if name == "zero_shot" else len(chosen))
+        for name in ("m2iv", "best_part", "zero_shot", "majority")
+    }
+    return CombinationResult(
+        combined=combined,
+        items=len(measured),
+        conditions=conditions,
+        parts=tuple(
+            compared(hits[str(place)], answers[str(place)], 0)
+            for place in range(len(combined.weights))
+        ),
+        gain=paired_gain(hits["m2iv"], hits["best_part"]),
+        verdict=judge(
+            steered=hits["m2iv"],
+            zero_shot=hits["zero_shot"],
+            majority=hits["majority"],
+            demonstrated=hits["best_part"],
+        ),
+        seconds=seconds,
+    )
+
+
+def _halves(items: Sequence[Example], *, seed: int) -> tuple[list[Example], list[Example]]:
+    if len(items) < FEWEST_ITEMS or len({item.image_id for item in items}) < FEWEST_ITEMS // 2:
+        raise InvalidDatasetError(
+            f"Too few items to choose and to measure with: wanted at least {FEWEST_ITEMS} that no "
+            f"part was trained on, with {FEWEST_ITEMS // 2} pictures, found {len(items)}",
+            details={"wanted": FEWEST_ITEMS, "found": len(items)},
+        )
+    chosen, measured = hold_out(items, fraction=0.5, fewest=0, most=_MOST_MEASURED, seed=seed)
+    return [items[place] for place in chosen], [items[place] for place in measured]
+
+
+def _roles(problem: Problem, chosen: Sequence[Example], *, rule: Rule) -> Problem:
+    """Weights that are learned need items of their own to learn from."""
+    if rule != "learned":
+        return replace(problem, items=chosen, validation=chosen)
+    learnt, validation = hold_out(
+        chosen, fraction=0.3, fewest=0, most=len(chosen), seed=problem.seed
+    )
+    return replace(
+        problem,
+        items=[chosen[place] for place in learnt],
+        validation=[chosen[place] for place in validation],
+    )
+
+
+def _see(items: Sequence[Example], *, features: FeatureCache, reporter: Reporter) -> Steps[None]:
+    batches = features.missing([picture for item in items for picture in item.pictures])
+    reporter.begin("features", sum(len(batch) for batch in batches))
+    for batch in batches:
+        yield from see_batch(batch, features=features)
+        yield from reporter.advance(len(batch))
+
+
+def _reported(steps: Steps[Combined], reporter: Reporter) -> Steps[Combined]:
+    """The same steps, which end when somebody asks for it."""
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            combined: Combined = end.value
+            return combined
+        yield event
+        reporter.stop_if_asked()
+
+
+def _on(
+    backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]
+) -> Float[Tensor, "layers 2 hidden"]:
+    return shift.detach().to(backbone.device)
+
+
+def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Applied:
+    def applied(_batch: EncodedBatch) -> AbstractContextManager[object]:
+        return inject(backbone, shift[None])
+
+    return applied
+
+
+def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:
+    """Convex weights that the items' answers like best, stopped by the validation items."""
+    backbone = problem.backbone
+    shifts = torch.stack([_on(backbone, part.shift()) for part in parts])
+
+    def mixed(leaves: Leaves) -> Float[Tensor, "layers 2 hidden"]:
+        return torch.einsum("p,plbh->lbh", leaves["scores"].softmax(0), shifts)
+
+    recipe = Recipe(
+        start=lambda: {"scores": torch.zeros(len(parts), device=backbone.device)},
+        applied=lambda leaves: _steering(backbone, mixed(leaves)),
+        loss=true_answers(backbone),
+        rates=(_RATE,),
+        factors={},
+    )
+    fitted = yield from fit_steps(replace(problem, max_steps=_STEPS), recipe)
+    weights: list[float] = fitted.leaves["scores"].softmax(0).tolist()
+    return weights

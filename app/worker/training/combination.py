@@ -1,0 +1,257 @@
+"""A job that combines stored vectors: what it needs, its steps, and where its result goes.
+
+Knows data sets and lineage; the rules are the method's.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.combination import Rule
+from app.core.identifiers import VectorReference
+from app.core.states import advice_on
+from app.core.vector_card import EvaluationCard, VectorCard
+from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.library.attempts import finish_job
+from app.library.blobs import get_blob
+from app.library.catalogue.combination import METHOD, settings_of
+from app.library.catalogue.lineage import Source, find_sources
+from app.library.database import Sessions
+from app.library.datasets import find_by_sha256, get_dataset
+from app.library.evaluations import add_evaluation
+from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.vectors import create_vector, get_vector
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.combination import CombinationResult, combination_steps
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.steering.vectors import InContextVectors
+from app.method.training.progress import Reporter, Steps
+from app.worker.training.results import SCORER, SPLIT, software
+
+SETTING: Final = "combine"
+Load = Callable[[DatasetRecord, str | None], Awaitable[Sequence[Example]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Combination:
+    """What is combined, and with which items.
+
+    Attributes:
+        rule: How.
+        seed: Of every draw.
+        dataset: Where the items are from.
+        parts: Records of the vectors.
+        vectors: The same as tensors.
+        items: Those whose pictures no part was trained on.
+        left_out: How many others there are.
+        unchecked: Vectors of which nobody knows what they were trained on any more.
+    """
+
+    rule: Rule
+    seed: int
+    dataset: DatasetRecord
+    parts: tuple[VectorRecord, ...]
+    vectors: tuple[InContextVectors, ...]
+    items: tuple[Example, ...]
+    left_out: int
+    unchecked: tuple[str, ...]
+
+
+async def load_combination(job: JobRecord, *, sessions: Sessions, load: Load) -> Combination:
+    """Everything that the job names.
+
+    Args:
+        job: Its `config` has `combine`, with a rule and the ids of the parts.
+        sessions: Where transactions come from.
+        load: Reads a part of a data set.
+
+    Raises:
+        NotFoundError: A part or the data set was deleted.
+        CorruptDataError: A stored file has changed.
+    """
+    order: Mapping[str, Any] = job.config[SETTING]
+    ids = [uuid.UUID(text) for text in order["parts"]]
+    async with sessions() as session:
+        dataset = await get_dataset(session, job.dataset_id)
+        parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
+        blobs = [await get_blob(session, one) for one in ids]
+        sources = await find_sources(session, ids)
+        found = {
+            digest: await find_by_sha256(session, digest)
+            for digest in {source.dataset_sha256 for source in sources}
+            if digest is not None
+        }
+    items = await load(dataset, job.config.get("split"))
+    seen: set[str] = set()
+    unchecked: list[str] = []
+    for source in sources:
+        known = None if source.dataset_sha256 is None else found[source.dataset_sha256]
+        if known is None:
+            unchecked.append(source.vector)
+            continue
+        for split in _splits(source, known):
+            seen.update(map(_picture, await load(known, split)))
+    unseen = tuple(item for item in items if _picture(item) not in seen)
+    return Combination(
+        rule=order["rule"],
+        seed=order["seed"],
+        dataset=dataset,
+        parts=tuple(parts),
+        vectors=tuple(InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs),
+        items=unseen,
+        left_out=len(items) - len(unseen),
+        unchecked=tuple(unchecked),
+    )
+
+
+def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
+    # Which part another library trained on is not known here.
+    if source.job_id is None and dataset.splits:
+        return list(dataset.splits)
+    return [source.split]
+
+
+def _picture(item: Example) -> str:
+    if item.image is None:
+        return item.question
+    return item.image.pixel_digest or item.image.digest
+
+
+def steps_of(
+    backbone: Backbone,
+    combination: Combination,
+    *,
+    token_budget: int,
+    should_stop: Callable[[], bool],
+) -> Steps[CombinationResult]:
+    """The job as steps for the device.
+
+    Args:
+        backbone: What the parts were made for.
+        combination: What is combined.
+        token_budget: Most tokens of a pass.
+        should_stop: Asked between two passes.
+    """
+    problem = Problem(
+        backbone=backbone,
+        items=combination.items,
+        validation=(),
+        features=FeatureCache(backbone),
+        seed=combination.seed,
+        token_budget=token_budget,
+    )
+    return combination_steps(
+        problem,
+        combination.vectors,
+        rule=combination.rule,
+        reporter=Reporter(should_stop=should_stop),
+    )
+
+
+async def store_combination(
+    session: AsyncSession,
+    *,
+    job: JobRecord,
+    token: int,
+    combination: Combination,
+    backbone: Backbone,
+    result: CombinationResult,
+) -> VectorRecord:
+    """The stored combination with its parents, its measurement and the job's success.
+
+    It gets no keys: `auto` goes on finding the parts.
+
+    Raises:
+        ConflictError: The job is no longer this worker's.
+    """
+    settings = {
+        "rule": combination.rule,
+        **settings_of(combination.parts, result.combined.weights),
+    }
+    report = _report(combination, result)
+    own = result.conditions["m2iv"]
+    measured = EvaluationCard(
+        dataset=combination.dataset.name[:200],
+        split=SPLIT,
+        scorer=SCORER,
+        items=result.items,
+        accuracy=own.accuracy,
+        low=own.low,
+        high=own.high,
+        zero_shot=result.conditions["zero_shot"].accuracy,
+        icl=None,
+        knn_icl=None,
+    )
+    card = VectorCard(
+        status=result.verdict.status,
+        shots=sum(part.shots for part in combination.parts),
+        seed=combination.seed,
+        dataset_sha256=combination.dataset.sha256,
+        hyper_parameters=settings,
+        library_versions=software(),
+        evaluations=(measured,),
+    )
+    blob = encode_vector_file(
+        result.combined.vectors.to_tensors(),
+        metadata={
+            "method": METHOD,
+            "backbone": backbone.description.fingerprint,
+            **card.to_metadata(),
+        },
+    )
+    vector = await create_vector(
+        session,
+        name=job.name,
+        blob=blob,
+        backbone=backbone.description,
+        method=METHOD,
+        shots=card.shots,
+        dataset_sha256=combination.dataset.sha256,
+        job_id=job.id,
+        parents=[part.id for part in combination.parts],
+        hyper_parameters=settings,
+        seed=combination.seed,
+        library_versions=software(),
+        status=result.verdict.status,
+        description=job.description,
+        tags=job.tags,
+    )
+    await add_evaluation(session, vector_id=vector.id, details=report, **measured.model_dump())
+    await finish_job(session, job.id, token, vector_id=vector.id, report=report)
+    return vector
+
+
+def _report(combination: Combination, result: CombinationResult) -> dict[str, Any]:
+    verdict, gain = result.verdict, result.gain
+    parts = [
+        {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
+        for part, weight, one in zip(
+            combination.parts, result.combined.weights, result.parts, strict=True
+        )
+    ]
+    best = parts[result.combined.best]["vector"]
+    beside = (
+        f"Its gain over its best part, {best}, is {gain.mean:+.1%}, 95 % interval "
+        f"{gain.low:+.1%} to {gain.high:+.1%}."
+    )
+    return {
+        "status": verdict.status,
+        "reason": f"{verdict.reason} {beside}",
+        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
+        "looks_random": verdict.looks_random,
+        "items": result.items,
+        "shots": 0,
+        "conditions": {name: asdict(one) for name, one in result.conditions.items()},
+        "rule": combination.rule,
+        "best_part": best,
+        "parts": parts,
+        "gain_over_best_part": asdict(gain),
+        "left_out": combination.left_out,
+        "unchecked": list(combination.unchecked),
+        "seconds": round(result.seconds, 3),
+    }

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from app.core.combination import RULES, Rule
+from app.core.errors import InvalidDatasetError, JobCancelledError
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.combination import CombinationResult, combination_steps
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.steering.composition import combine
+from app.method.steering.vectors import InContextVectors
+from app.method.steps import finish
+from app.method.training.progress import Reporter, TrainingProgress
+from app.method.training.prompts import Lesson
+from app.method.training.teacher import answer_lessons
+from tests.fakes.backbones import HIDDEN, LAYERS, tiny_examples
+
+
+def part(seed: int) -> InContextVectors:
+    generator = torch.Generator().manual_seed(seed)
+    return InContextVectors.initial(LAYERS, HIDDEN, generator=generator).scaled(200.0)
+
+
+def combined(
+    backbone: Backbone,
+    rule: Rule,
+    *,
+    count: int = 24,
+    on_event: Callable[[Any], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> CombinationResult:
+    problem = Problem(
+        backbone=backbone,
+        items=tiny_examples(count),
+        validation=(),
+        features=FeatureCache(backbone),
+    )
+    reporter = Reporter(should_stop=should_stop)
+    parts = [part(0), part(1), part(2)]
+    return finish(
+        combination_steps(problem, parts, rule=rule, reporter=reporter), on_event=on_event
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_combination_stands_beside_its_best_part(backbone: Backbone, rule: Rule) -> None:
+    heard: list[object] = []
+    found = combined(backbone, rule, on_event=heard.append)
+    weights = found.combined.weights
+    assert sum(weights) == pytest.approx(1.0)
+    assert min(weights) >= 0.0
+    wanted = combine([part(0), part(1), part(2)], weights=weights).shift()
+    torch.testing.assert_close(found.combined.vectors.shift(), wanted, atol=1e-3, rtol=1e-4)
+    # Half of the pictures measure.
+    assert found.items == 12
+    assert set(found.conditions) == {"m2iv", "best_part", "zero_shot", "majority"}
+    assert found.conditions["best_part"].accuracy == found.parts[found.combined.best].accuracy
+    difference = found.conditions["m2iv"].accuracy - found.conditions["best_part"].accuracy
+    assert found.gain.mean == pytest.approx(difference)
+    if rule == "best":
+        assert found.conditions["m2iv"] == found.conditions["best_part"]
+    told = [event for event in heard if isinstance(event, TrainingProgress)]
+    phases = [event.phase for event in told]
+    assert list(dict.fromkeys(phases)) == ["features", "evaluate"]
+    # The combination, no vector and three parts answer twelve items each.
+    assert (told[-1].step, told[-1].num_steps) == (60, 60)
+
+
+def test_others_may_use_the_backbone_between_two_passes(backbone: Backbone) -> None:
+    features = FeatureCache(backbone)
+    lessons = [Lesson(query=item, context=()) for item in tiny_examples(1)]
+
+    def loss(_event: object = None) -> float:
+        answers = finish(
+            answer_lessons(backbone, lessons, features=features, token_budget=512, max_rows=1)
+        )
+        return answers[0].loss
+
+    alone = loss()
+    seen: set[float] = set()
+    combined(backbone, "learned", count=16, on_event=lambda _event: seen.add(loss()))
+    assert seen == {alone}
+
+
+def test_too_few_items_are_refused(backbone: Backbone) -> None:
+    with pytest.raises(InvalidDatasetError, match=r"wanted at least 16 .* found 14"):
+        combined(backbone, "mean", count=14)
+
+
+def test_it_ends_when_somebody_asks(backbone: Backbone) -> None:
+    heard: list[object] = []
+    with pytest.raises(JobCancelledError):
+        combined(backbone, "learned", on_event=heard.append, should_stop=lambda: len(heard) > 3)
+    assert len(heard) < 8
