@@ -10,6 +10,7 @@ from vlibrary_client import catalogue, requests
 from vlibrary_client.arguments import VectorRef
 from vlibrary_client.catalogue import VectorFilters
 from vlibrary_client.sharing.folders import VectorFolder, read_folder, write_folder
+from vlibrary_client.sharing.gguf import GgufExport, write_gguf
 from vlibrary_client.sharing.hub import pull_folder, push_folder
 from vlibrary_client.types import Vector
 from vlibrary_client.wire.endpoints import AsyncResource, Resource, awaitable, blocking
@@ -93,6 +94,22 @@ class Vectors(Resource):
         """
         vector = self.get(ref)
         return write_folder(Path(folder), vector=vector, content=self.download(vector))
+
+    def export_gguf(self, ref: VectorRef, path: str | Path) -> GgufExport:
+        """Writes a vector as a control-vector file of llama.cpp, which is lossy.
+
+        Needs the extra `gguf`; `vlibrary_client.sharing.gguf` tells what is lost.
+
+        Args:
+            ref: Which version.
+            path: The file; one that is there is replaced.
+
+        Raises:
+            NotFoundError: There is no such vector.
+            ConfigurationError: `gguf` or `safetensors` is missing.
+        """
+        vector = self.get(ref)
+        return write_gguf(Path(path), vector=vector, content=self.download(vector))
 
     def import_folder(self, folder: str | Path, *, name: str | None = None) -> Vector:
         """Stores what `export` wrote as the next version of a name; the same file again is found.
@@ -192,6 +209,13 @@ class AsyncVectors(AsyncResource):
         vector = await self.get(ref)
         content = await self.download(vector)
         write = partial(write_folder, Path(folder), vector=vector, content=content)
+        return await asyncio.to_thread(write)
+
+    async def export_gguf(self, ref: VectorRef, path: str | Path) -> GgufExport:
+        """As `Vectors.export_gguf`."""
+        vector = await self.get(ref)
+        content = await self.download(vector)
+        write = partial(write_gguf, Path(path), vector=vector, content=content)
         return await asyncio.to_thread(write)
 
     async def import_folder(self, folder: str | Path, *, name: str | None = None) -> Vector:

@@ -1,11 +1,14 @@
 """`vlibrary export|import|push|pull`: vectors as folders, files and repositories of the hub."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
 from app.cli.library.server import AsJson, Key, Url, connected, print_json
 
 if TYPE_CHECKING:
@@ -19,31 +22,71 @@ Name = Annotated[str | None, typer.Option(help="What it is called here; as it wa
 def export(
     refs: Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")],
     *,
-    to: Annotated[Path, typer.Option(help="Gets a folder NAME@VERSION for each.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="A folder, which gets a folder NAME@VERSION for each; gguf, for a control-vector "
+            "file of llama.cpp for each in this one; or such a file, ending with .gguf."
+        ),
+    ],
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="For gguf: easy-vqa, or a folder or file of any known layout, to answer with the "
+            "vector and as the file does.",
+        ),
+    ] = None,
+    items: Annotated[int, typer.Option(min=1, help="Of what is measured, at most.")] = 200,
+    backbone: Annotated[
+        str | None, typer.Option(help="To measure with: pocket, pocket-2, a folder or a hub id.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Write vectors as folders with vector.safetensors, vector_config.json and a card."""
-    from vlibrary_client import VLibraryError
-
-    items: list[dict[str, object]] = []
+    is_gguf = to == WORD or to.endswith(SUFFIX)
+    if measure is not None and not is_gguf:
+        raise typer.BadParameter("--measure is for --to gguf: a folder loses nothing")
+    if to.endswith(SUFFIX) and len(refs) > 1:
+        raise typer.BadParameter(f"{to} is one file: name one vector, or use --to gguf")
     with connected(url, key) as client, Console(stderr=True).status("exporting"):
-        for ref in refs:
-            try:
-                items.append({"ref": ref, "folder": str(_export(client, ref, to)), "error": None})
-            except VLibraryError as error:
-                items.append({"ref": ref, "folder": None, "error": str(error)})
+        write = partial(_export, client, to=Path(to))
+        if is_gguf:
+            write = partial(
+                export_gguf, client, to=to, dataset=measure, items=items, backbone=backbone
+            )
+        found = [_outcome(write, ref) for ref in refs]
     if as_json:
-        print_json({"items": items})
-    for item in () if as_json else items:
-        print(item["folder"] or f"{item['ref']}: {item['error']}")
-    if any(item["error"] for item in items):
+        print_json({"items": found})
+    for item in () if as_json else found:
+        _show(item)
+    if any(item["error"] for item in found):
         raise typer.Exit(1)
 
 
-def _export(client: "Client", ref: str, to: Path) -> Path:
-    return client.vectors.export(ref, to / client.vectors.get(ref).ref)
+def _outcome(write: Callable[[str], dict[str, Any]], ref: str) -> dict[str, Any]:
+    from vlibrary_client import VLibraryError
+
+    try:
+        return write(ref)
+    except VLibraryError as error:
+        return {"ref": ref, "file": None, "folder": None, "error": str(error)}
+
+
+def _show(item: dict[str, Any]) -> None:
+    if item["error"] is not None:
+        print(f"{item['ref']}: {item['error']}")
+    elif "folder" in item:
+        print(item["folder"])
+    else:
+        print_loss(item)
+
+
+def _export(client: "Client", ref: str, to: Path) -> dict[str, Any]:
+    folder = client.vectors.export(ref, to / client.vectors.get(ref).ref)
+    return {"ref": ref, "folder": str(folder), "error": None}
 
 
 def import_(

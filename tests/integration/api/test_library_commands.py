@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.cli.app import build
 from app.core.settings import Settings
@@ -211,3 +211,34 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
     assert asyncio.run(ask()) == "learned"
     with pytest.raises(InvalidInputError, match="Given twice"):
         client.combine("both", ["gears@2", "gears"], "more")
+
+
+def test_vectors_become_control_vector_files(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def export(*words: str) -> Result:
+        return runner.invoke(build(), ["export", *words, "--url", url])
+
+    done = export("gears@1", "none", "colours", "--to", "gguf")
+    assert done.exit_code == 1
+    assert "none: " in done.stdout
+    assert "Lossy" in done.stdout
+    assert "not measured" in done.stdout
+    assert sorted(path.name for path in tmp_path.glob("*.gguf")) == [
+        "colours@1.gguf",
+        "gears@1.gguf",
+    ]
+    told = export("gears", "--to", str(tmp_path / "g.gguf"), "--json").stdout
+    found, _ = json.JSONDecoder().raw_decode(told, told.index("{\n"))
+    assert found["items"][0]["file"] == str(tmp_path / "g.gguf")
+    assert 0 < found["items"][0]["late_share"] < 1
+    assert export("gears", "colours", "--to", "both.gguf").exit_code == 2
+    assert export("gears", "--to", "folder", "--measure", "easy-vqa").exit_code == 2
+
+    async def again() -> Path:
+        async with AsyncClient(url) as client:
+            return (await client.vectors.export_gguf("gears@1", "again.gguf")).path
+
+    assert asyncio.run(again()).read_bytes() == Path("gears@1.gguf").read_bytes()

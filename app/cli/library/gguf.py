@@ -1,0 +1,141 @@
+"""Vectors as control-vector files of llama.cpp, measured beside the vectors themselves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from app.cli.local_datasets import load_local
+
+if TYPE_CHECKING:
+    from vlibrary_client import Client
+
+SUFFIX: Final = ".gguf"
+WORD: Final = "gguf"
+_TOKEN_BUDGET: Final = 4096
+_MAX_ROWS: Final = 32
+
+
+def file_of(ref: str, to: str) -> Path:
+    """Where the file of `NAME@VERSION` goes: here for the word `gguf`, else the given file."""
+    return Path(f"{ref}{SUFFIX}") if to == WORD else Path(to)
+
+
+def export_gguf(
+    client: "Client",
+    ref: str,
+    *,
+    to: str,
+    dataset: str | None,
+    items: int,
+    backbone: str | None,
+) -> dict[str, Any]:
+    """Writes the file; gives its path, its shares of loss and what was measured, as JSON values.
+
+    Args:
+        client: Of the server that has the vector.
+        ref: Which version.
+        to: `gguf`, or a path that ends with `.gguf`.
+        dataset: Items to answer with the vector and as the file does; none measures nothing.
+        items: At most so many.
+        backbone: What answers; the one that the vector names when not given.
+    """
+    vector = client.vectors.get(ref)
+    made = client.vectors.export_gguf(vector, file_of(vector.ref, to))
+    facts: dict[str, Any] = {
+        "ref": ref,
+        "file": str(made.path),
+        "late_share": made.late_share,
+        "unseen_share": made.unseen_share,
+        "error": None,
+    }
+    if dataset is not None:
+        content = client.vectors.download(vector)
+        facts["measured"] = measure_loss(
+            content,
+            dataset=dataset,
+            items=items,
+            backbone=backbone or vector.backbone.name,
+            fingerprint=vector.backbone.fingerprint,
+        )
+    return facts
+
+
+def measure_loss(
+    content: bytes, *, dataset: str, items: int, backbone: str, fingerprint: str
+) -> dict[str, Any]:
+    """How the same items are answered with the vector, as the file does, and with neither.
+
+    Args:
+        content: A vector file.
+        dataset: `easy-vqa`, or a folder or file of any known layout.
+        items: At most so many of it.
+        backbone: `pocket`, `pocket-2`, a folder or a hub id.
+        fingerprint: Which it must be.
+
+    Raises:
+        IncompatibleBackboneError: It is another backbone.
+        InvalidDatasetError: It is no data set.
+    """
+    import torch
+
+    from app.core.backbones import require_same_backbone
+    from app.method.backbone.features import FeatureCache
+    from app.method.backbone.loading import load_backbone
+    from app.method.steps import finish
+    from app.method.training.prompts import Lesson
+    from app.method.training.teacher import answer_lessons
+    from vlibrary_client.sharing.gguf import as_carried, read_shift
+
+    loaded = load_backbone(backbone)
+    require_same_backbone(wanted=fingerprint, found=loaded.description.fingerprint)
+    examples = load_local(dataset, split=None, limit=items, seed=0, columns={})
+    lessons = [Lesson(query=example, context=()) for example in examples]
+    features = FeatureCache(loaded)
+    shift = read_shift(content)
+    shifts = {"vector": shift, "file": as_carried(shift), "none": None}
+    answers = {
+        name: finish(
+            answer_lessons(
+                loaded,
+                lessons,
+                features=features,
+                token_budget=_TOKEN_BUDGET,
+                max_rows=_MAX_ROWS,
+                shifts=None if one is None else torch.from_numpy(one).to(loaded.device)[None],
+            )
+        )
+        for name, one in shifts.items()
+    }
+    return {
+        "items": len(lessons),
+        "accuracy": {
+            name: sum(answer.is_right for answer in found) / len(found)
+            for name, found in answers.items()
+        },
+        "loss": {
+            name: sum(answer.loss for answer in found) / len(found)
+            for name, found in answers.items()
+        },
+    }
+
+
+def print_loss(facts: Mapping[str, Any]) -> None:
+    """What a file loses, for people."""
+    from app.cli.library.server import percent
+    from vlibrary_client.sharing.gguf import NOTE
+
+    print(facts["file"])
+    print(f"  {NOTE}")
+    print(
+        f"  {percent(facts['late_share'])} of the squared length of its shifts act one layer late, "
+        f"{percent(facts['unseen_share'])} are not seen by the MLP of their layer"
+    )
+    if (measured := facts.get("measured")) is None:
+        print("  What that does to answers is not measured: --measure DATASET does")
+        return
+    accuracy, loss = measured["accuracy"], measured["loss"]
+    shown = ", ".join(
+        f"{words} {percent(accuracy[name])} (loss {loss[name]:.3f})"
+        for name, words in (("vector", "the vector"), ("file", "the file"), ("none", "neither"))
+    )
+    print(f"  right answers on {measured['items']} items: {shown}")
