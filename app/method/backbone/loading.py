@@ -6,11 +6,11 @@ Knows how to load and identify a backbone; knows nothing of vectors.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from app.core.backbones import BackboneDescription
@@ -86,13 +86,21 @@ def _ids(value: object) -> Iterable[int]:
     return tuple(value) if isinstance(value, list | tuple) else ()
 
 
+def _without_choices(config: GenerationConfig | None) -> GenerationConfig:
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    make: Any = GenerationConfig
+    kept: GenerationConfig = make(**{name: getattr(config, name, None) for name in names})
+    return kept
+
+
 def backbone_from_parts(
     model: PreTrainedModel, processor: ProcessorMixin, *, name: str, revision: str | None = None
 ) -> Backbone:
     """A backbone from a model and a processor that are already in memory.
 
     The model is put into evaluation mode and its parameters are frozen. A tokenizer without a
-    padding token gets its end token for that.
+    padding token gets its end token for that. Of the model's `generation_config` only the tokens
+    stay that begin, end and pad a text: how tokens are chosen is said by whoever asks.
 
     Args:
         model: An image-text-to-text model.
@@ -114,9 +122,9 @@ def backbone_from_parts(
     model.train(mode=False)
     model.requires_grad_(requires_grad=False)
     layout = find_answer_format(processor)
-    generation = getattr(model, "generation_config", None)
+    model.generation_config = _without_choices(getattr(model, "generation_config", None))
     ends = {
-        *_ids(getattr(generation, "eos_token_id", None)),
+        *_ids(model.generation_config.eos_token_id),
         *_ids(tokenizer.eos_token_id),
         layout.end_token_id,
     }

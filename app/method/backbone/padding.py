@@ -33,7 +33,11 @@ def _extended(
 
 
 def append_answers(
-    inputs: dict[str, Any], answers: Sequence[Sequence[int]], *, pad_token_id: int
+    inputs: dict[str, Any],
+    answers: Sequence[Sequence[int]],
+    *,
+    pad_token_id: int,
+    answer_type: int = 0,
 ) -> tuple[dict[str, Any], Bool[Tensor, "rows tokens"]]:
     """Right-padded inputs with each row's answer put right after its prompt.
 
@@ -41,6 +45,7 @@ def append_answers(
         inputs: Right-padded prompts; every per-token tensor is extended.
         answers: One sequence of ids a row, none of them empty.
         pad_token_id: Fills what is left of `input_ids`.
+        answer_type: What `token_type_ids` call an answer.
 
     Returns:
         New inputs, and the positions whose logits predict the answers.
@@ -56,9 +61,11 @@ def append_answers(
 
     result = dict(inputs)
     for key in inputs.keys() & set(TOKEN_KEYS):
-        # Type ids of an answer are 0; of masks over images it gets what the last token saw.
+        # An answer is text; of masks over images it gets what the last token saw.
         kept = in_prompt if inputs[key].ndim == source.ndim else in_prompt | in_answer
         result[key] = _extended(inputs[key], source=source, kept=kept)
+    if answer_type and "token_type_ids" in result:
+        result["token_type_ids"] = result["token_type_ids"].masked_fill(in_answer, answer_type)
     flat = [token_id for ids in answers for token_id in ids]
     ids = torch.where(in_prompt, result["input_ids"], pad_token_id)
     ids[in_answer] = torch.tensor(flat, dtype=ids.dtype, device=device)

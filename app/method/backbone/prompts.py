@@ -33,6 +33,9 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.padding import append_answers
 
 _UNUSED_KEYS: Final = frozenset({"labels"})
+# Families that read what is asked in both directions; their answers are of type 1, of which no
+# token sees what comes after it.
+_READ_BOTH_WAYS: Final = frozenset({"paligemma"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,7 +220,8 @@ def finish_batch(
     else:
         ids = tuple(answer_token_ids(backbone, answer) for answer in answers)
         pad = int(backbone.tokenizer.pad_token_id)
-        inputs, predicts = append_answers(inputs, ids, pad_token_id=pad)
+        kind = int(backbone.model.config.model_type in _READ_BOTH_WAYS)
+        inputs, predicts = append_answers(inputs, ids, pad_token_id=pad, answer_type=kind)
     check_length(backbone, int(inputs["attention_mask"].shape[1]))
     return EncodedBatch(
         inputs=inputs, num_prompt_tokens=num_prompt_tokens, predicts_answer=predicts, answer_ids=ids

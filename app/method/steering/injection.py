@@ -105,6 +105,7 @@ class ShiftHooks:
         ]
         for sites in self._sites:
             self._handles += self._install(sites)
+        self._handles += self._install_behind_skipped(find_decoder(model))
 
     @property
     def num_sites(self) -> int:
@@ -181,6 +182,39 @@ class ShiftHooks:
             module.register_forward_hook(partial(self._after_branch, layer=layer, branch=branch))
             for branch, module in ((ATTENTION, sites.attention), (MLP, sites.mlp))
         ]
+
+    def _install_behind_skipped(self, decoder: nn.Module) -> list[RemovableHandle]:
+        """Hooks on what follows gated layers, which are skipped where no picture is shown."""
+        handles: list[RemovableHandle] = []
+        before: list[int] = []
+        for sites in self._sites:
+            if sites.layout is Layout.GATED:
+                before.append(sites.index)
+            elif before:
+                hook = partial(self._before_next, skipped=tuple(before))
+                handles.append(sites.layer.register_forward_pre_hook(hook))
+                before = []
+        if before:
+            hook = partial(self._before_next, skipped=tuple(before))
+            handles.append(decoder.get_submodule("norm").register_forward_pre_hook(hook))
+        return handles
+
+    def _before_next(
+        self, _module: nn.Module, inputs: tuple[Any, ...], *, skipped: tuple[int, ...]
+    ) -> object:
+        """Shifts the stream as layers would have that this pass left out.
+
+        A layer that is left out adds nothing, so its shifts are all that its branches add.
+        """
+        if self._bound is None:
+            return None
+        hidden = inputs[0]
+        for layer in skipped:
+            for branch, shift in enumerate(self._bound[layer]):
+                if 2 * layer + branch not in self._hits:
+                    self._hits.add(2 * layer + branch)
+                    hidden = self._shifted(hidden, shift)
+        return (hidden, *inputs[1:])
 
     def _after_branch(
         self,

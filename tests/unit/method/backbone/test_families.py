@@ -1,0 +1,98 @@
+"""Families' real processors: prompts, summaries and answers, whatever was asked before."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.core.pictures import Picture
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone, backbone_from_parts
+from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
+from tests.fakes.checkpoints.families import CHECKPOINTS
+from tests.fakes.checkpoints.parts import random_model
+
+TOLERANCE = 1e-4
+# PaliGemma's processor makes arrays of tensors.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", params=list(CHECKPOINTS))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    torch.set_num_threads(1)
+    parts = CHECKPOINTS[request.param]()
+    return backbone_from_parts(random_model(parts), parts.processor, name=request.param)
+
+
+def picture(seed: int, size: tuple[int, int] = (56, 56)) -> Picture:
+    draw = np.random.default_rng(seed)
+    blocks = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Picture.of(Image.fromarray(blocks).resize(size))
+
+
+def prompts_of(backbone: Backbone) -> list[PromptText]:
+    shown = [
+        Example(image=picture(seed), question="Is it red?", answers=("no",), image_id="", id="")
+        for seed in range(3)
+    ]
+    square, wide = picture(5), picture(6, (150, 90))
+    return [
+        build_prompt(backbone, "What is it?", square),
+        build_prompt(backbone, "How many?", wide),
+        build_prompt(backbone, "Are they equal?", [square, wide]),
+        build_prompt(backbone, "And this?", wide, demonstrations=shown),
+    ]
+
+
+def same(backbone: Backbone, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
+        if key in wanted:
+            assert torch.equal(found[key], wanted[key]), key
+    with torch.no_grad():
+        logits = [backbone.model(**inputs).logits[:, -1] for inputs in (found, wanted)]
+    torch.testing.assert_close(logits[0], logits[1], atol=TOLERANCE, rtol=0)
+
+
+def test_prompts_are_the_processors_whichever_comes_first(backbone: Backbone) -> None:
+    prompts = prompts_of(backbone)
+    wanted = [encode_prompts(backbone, [prompt]).inputs for prompt in prompts]
+    for order in ((0, 1, 2, 3), (3, 2, 1, 0)):
+        cache = FeatureCache(backbone)
+        for place in order:
+            same(backbone, cache.encode([prompts[place]]).inputs, wanted[place])
+
+
+def test_counted_tokens_are_those_of_the_prompt(backbone: Backbone) -> None:
+    prompts = prompts_of(backbone)
+    cache = FeatureCache(backbone)
+    for prompt in prompts:
+        wanted = encode_prompts(backbone, [prompt]).num_prompt_tokens
+        (found,) = cache.count_tokens([prompt])
+        assert abs(found - wanted[0]) <= (0 if cache.feeds([prompt]) else 2)
+
+
+def test_summaries_do_not_depend_on_what_was_asked(backbone: Backbone) -> None:
+    pictures = [picture(7), picture(8, (90, 150))]
+    wanted = FeatureCache(backbone).summaries(pictures)
+    cache = FeatureCache(backbone)
+    for prompt in prompts_of(backbone):
+        cache.encode([prompt])
+    torch.testing.assert_close(cache.summaries(pictures), wanted, atol=1e-5, rtol=0)
+
+
+def test_no_token_of_an_answer_is_seen_before_it_is_said(backbone: Backbone) -> None:
+    prompt = prompts_of(backbone)[1]
+    cache = FeatureCache(backbone)
+    firsts = []
+    for answer in ("red", "what colour is this"):
+        batch = cache.encode([prompt], answers=[answer])
+        with torch.no_grad():
+            logits = backbone.model(**batch.inputs).logits
+        firsts.append(logits[batch.predicts_answer][0])
+    with torch.no_grad():
+        asked = backbone.model(**cache.encode([prompt]).inputs).logits[0, -1]
+    for first in firsts:
+        torch.testing.assert_close(first, asked, atol=TOLERANCE, rtol=0)
