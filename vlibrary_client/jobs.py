@@ -12,6 +12,7 @@ from vlibrary_client import queries
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
 from vlibrary_client.job_events import async_job_events, job_events
 from vlibrary_client.reports import OnProgress, print_report, progress_reporter
+from vlibrary_client.trackers import ReportTo, TrackedJob, tracked
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -124,29 +125,44 @@ class Job(_Handle):
         """
         return job_events(self.transport, self.id, after=after)
 
-    def wait(self, *, progress: bool | OnProgress = False, timeout: float | None = None) -> "Job":
+    def wait(
+        self,
+        *,
+        progress: bool | OnProgress = False,
+        report_to: ReportTo = None,
+        timeout: float | None = None,
+    ) -> "Job":
         """The finished job, whose `vector` is then set.
 
         Args:
             progress: `True` draws a bar on the terminal and prints how the vector did; a function
                 is called with every report.
+            report_to: Experiment trackers that get the job's losses and accuracies from its
+                beginning: `trackio`, `mlflow`, `wandb`, `tensorboard`, or several of them.
             timeout: The longest wait in seconds; the job goes on when it is over.
 
         Raises:
             WaitTimeoutError: The time is over.
+            ConfigurationError: A tracker is unknown, or its package is missing.
             JobCancelledError: The job was cancelled.
             VLibraryError: The job failed, or the server stays unreachable.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         job = self.refresh()
-        with progress_reporter(progress=progress, title=job.record.name) as report:
-            for event in () if job.is_final else _events(job, deadline=deadline):
+        with (
+            tracked(report_to, job.record) as trackers,
+            progress_reporter(progress=progress, title=job.record.name) as report,
+        ):
+            # What a tracker wants of a job that is over is still told.
+            for event in () if job.is_final and not report_to else _events(job, deadline=deadline):
                 if event.progress is not None:
                     report(event.progress)
-        job = self.refresh()
-        if timeout is not None and not job.is_final:
-            raise _timed_out(job.record, timeout)
-        _check_success(job.record)
+                    trackers.progress(event.progress)
+            job = self.refresh()
+            if timeout is not None and not job.is_final:
+                raise _timed_out(job.record, timeout)
+            _check_success(job.record)
+            trackers.end(job.record)
         _show_end(job.record, progress=progress)
         return job
 
@@ -192,6 +208,7 @@ class AsyncJob(_Handle):
         self,
         *,
         progress: bool | OnProgress = False,
+        report_to: ReportTo = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the same spelling as the sync client
     ) -> "AsyncJob":
         """The finished job, whose `vector` is then set.
@@ -199,28 +216,35 @@ class AsyncJob(_Handle):
         Args:
             progress: `True` draws a bar on the terminal and prints how the vector did; a function
                 is called with every report.
+            report_to: As for `Job.wait`; trackers are written to in another thread.
             timeout: The longest wait in seconds; the job goes on when it is over.
 
         Raises:
             WaitTimeoutError: The time is over.
+            ConfigurationError: A tracker is unknown, or its package is missing.
             JobCancelledError: The job was cancelled.
             VLibraryError: The job failed, or the server stays unreachable.
         """
         job = await self.refresh()
-        with progress_reporter(progress=progress, title=job.record.name) as report:
+        with (
+            tracked(report_to, job.record) as trackers,
+            progress_reporter(progress=progress, title=job.record.name) as report,
+        ):
             try:
                 async with asyncio.timeout(timeout):
-                    if not job.is_final:
-                        await _follow(job, report)
+                    if not job.is_final or report_to:
+                        await _follow(job, report, trackers)
             except TimeoutError as error:
                 raise _timed_out(job.record, timeout or 0.0) from error
-        job = await self.refresh()
-        _check_success(job.record)
+            job = await self.refresh()
+            _check_success(job.record)
+            await asyncio.to_thread(trackers.end, job.record)
         _show_end(job.record, progress=progress)
         return job
 
 
-async def _follow(job: AsyncJob, report: OnProgress) -> None:
+async def _follow(job: AsyncJob, report: OnProgress, trackers: TrackedJob) -> None:
     async for event in job.events():
         if event.progress is not None:
             report(event.progress)
+            await asyncio.to_thread(trackers.progress, event.progress)

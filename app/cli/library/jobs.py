@@ -13,6 +13,10 @@ jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once.")]
+ReportTo = Annotated[
+    list[str] | None,
+    typer.Option(help="Also write it to trackio, mlflow, wandb or tensorboard; may be repeated."),
+]
 
 
 @jobs.command()
@@ -28,6 +32,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Such as epochs=3; may be repeated.")
     ] = None,
     detach: Detach = False,
+    report_to: ReportTo = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -47,7 +52,7 @@ def train(
         if detach:
             _tell(job, as_json=as_json)
         else:
-            _watch(job, as_json=as_json)
+            _watch(job, report_to, as_json=as_json)
 
 
 @jobs.command()
@@ -63,6 +68,7 @@ def combine(
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     detach: Detach = False,
+    report_to: ReportTo = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -76,7 +82,7 @@ def combine(
         if detach:
             _tell(job, as_json=as_json)
         else:
-            _watch(job, as_json=as_json)
+            _watch(job, report_to, as_json=as_json)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -92,14 +98,22 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 @jobs.command()
-def watch(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+def watch(
+    job_id: JobId,
+    *,
+    report_to: ReportTo = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """Follow a job to its end; lost connections are resumed."""
     with connected(url, key) as client:
-        _watch(client.job(job_id), as_json=as_json)
+        _watch(client.job(job_id), report_to, as_json=as_json)
 
 
-def _watch(job: "Job", *, as_json: bool) -> None:
-    _tell(job.wait(progress=not as_json), as_json=as_json)
+def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool) -> None:
+    trackers: Any = report_to
+    _tell(job.wait(progress=not as_json, report_to=trackers), as_json=as_json)
 
 
 def _tell(job: "Job", *, as_json: bool) -> None:

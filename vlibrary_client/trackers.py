@@ -1,0 +1,180 @@
+"""Experiment trackers that a job's events are written to while somebody waits for its end.
+
+Each is a package of its own, imported when it is asked for. Who has a run open has it written to;
+otherwise one is made and ended, called by the vector's name and the beginning of the job's id.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Literal, TypeAlias, get_args
+
+from vlibrary_client.errors import ConfigurationError
+from vlibrary_client.types import JobRecord, Progress
+
+Tracker: TypeAlias = Literal["trackio", "mlflow", "wandb", "tensorboard"]
+ReportTo: TypeAlias = Tracker | Sequence[Tracker] | None
+
+PROJECT = "vlibrary"
+FOLDER = "runs"
+
+_Log: TypeAlias = Callable[[str, Mapping[str, float], int], None]
+"""Writes values of a group, such as `student`, at a step of it."""
+
+
+class TrackedJob:
+    """Writes what a job tells to every tracker that was asked for."""
+
+    def __init__(self, logs: Sequence[_Log]) -> None:
+        self._logs = logs
+        self._steps = 0
+
+    def progress(self, progress: Progress) -> None:
+        """Writes one report: losses, rate, speed and held-out accuracy, by phase and step."""
+        values: dict[str, float | None] = {
+            f"loss/{name}": value for name, value in progress.losses.items()
+        }
+        if progress.losses:
+            values["learning_rate"] = progress.learning_rate
+            self._steps = max(self._steps, progress.step)
+        values["items_per_second"] = progress.items_per_second
+        values["held_out_accuracy"] = progress.held_out_accuracy
+        self._log(progress.phase, values, progress.step)
+
+    def end(self, record: JobRecord) -> None:
+        """Writes how the finished job did on held-out items, beside its opponents."""
+        conditions = (record.report or {}).get("conditions", {})
+        values = {f"accuracy/{name}": found["accuracy"] for name, found in conditions.items()}
+        self._log("held_out", {**values, "seconds": record.seconds}, self._steps)
+
+    def _log(self, group: str, values: Mapping[str, float | None], step: int) -> None:
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        for log in self._logs if known else ():
+            log(group, known, step)
+
+
+@contextmanager
+def tracked(report_to: ReportTo, record: JobRecord) -> Iterator[TrackedJob]:
+    """Runs of the trackers, open within the block; one that ends with an error has failed.
+
+    Args:
+        report_to: One tracker, several, or none.
+        record: The job.
+
+    Raises:
+        ConfigurationError: A tracker is unknown, or its package is missing.
+    """
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    if unknown := sorted(set(names) - set(get_args(Tracker))):
+        raise ConfigurationError(
+            f"unknown tracker {', '.join(unknown)}: wanted {', '.join(get_args(Tracker))}"
+        )
+    with ExitStack() as stack:
+        yield TrackedJob([stack.enter_context(_RUNS[name](record)) for name in names])
+
+
+def _package(name: str, *, module: str | None = None) -> Any:  # noqa: ANN401 - a module
+    try:
+        return importlib.import_module(module or name)
+    except ImportError:
+        raise ConfigurationError(f"to report to {name}, pip install {name}") from None
+
+
+def _title(record: JobRecord) -> str:
+    return f"{record.name}-{str(record.id)[:8]}"
+
+
+def _settings(record: JobRecord) -> dict[str, Any]:
+    return {**record.config, "dataset_id": str(record.dataset_id), "job_id": str(record.id)}
+
+
+@contextmanager
+def _wandb(record: JobRecord) -> Iterator[_Log]:
+    wandb = _package("wandb")
+    own = wandb.run is None
+    run = wandb.run
+    if own:
+        run = wandb.init(project=PROJECT, name=_title(record), config=_settings(record))
+    groups: set[str] = set()
+
+    def log(group: str, values: Mapping[str, float], step: int) -> None:
+        if group not in groups:
+            # Its own step only grows, and every phase counts from 0.
+            run.define_metric(f"{group}/*", step_metric=f"{group}/step")
+            groups.add(group)
+        run.log(_named(group, {**values, "step": step}))
+
+    try:
+        yield log
+    except BaseException:
+        if own:
+            run.finish(exit_code=1)
+        raise
+    if own:
+        run.finish()
+
+
+@contextmanager
+def _trackio(record: JobRecord) -> Iterator[_Log]:
+    trackio = _package("trackio")
+    trackio.init(project=PROJECT, name=_title(record), config=_settings(record))
+
+    def log(group: str, values: Mapping[str, float], step: int) -> None:
+        trackio.log(_named(group, {**values, "step": step}))
+
+    try:
+        yield log
+    finally:
+        trackio.finish()
+
+
+@contextmanager
+def _mlflow(record: JobRecord) -> Iterator[_Log]:
+    mlflow = _package("mlflow")
+    own = mlflow.active_run() is None
+    run = mlflow.start_run(run_name=_title(record)) if own else mlflow.active_run()
+    # The active run belongs to a thread; its id does not.
+    run_id, client = run.info.run_id, mlflow.MlflowClient()
+    for name, value in _settings(record).items():
+        client.set_tag(run_id, f"{PROJECT}.{name}", str(value))
+
+    def log(group: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in _named(group, values).items():
+            client.log_metric(run_id, name, value, step=step)
+
+    try:
+        yield log
+    except BaseException:
+        if own:
+            mlflow.end_run("FAILED")
+        raise
+    if own:
+        mlflow.end_run()
+
+
+@contextmanager
+def _tensorboard(record: JobRecord) -> Iterator[_Log]:
+    summary = _package("tensorboard", module="tensorboard.summary")
+    writer = summary.Writer(f"{FOLDER}/{_title(record)}")
+
+    def log(group: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in _named(group, values).items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    try:
+        yield log
+    finally:
+        writer.close()
+
+
+def _named(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{group}/{name}": value for name, value in values.items()}
+
+
+_RUNS: Mapping[str, Callable[[JobRecord], AbstractContextManager[_Log]]] = {
+    "wandb": _wandb,
+    "trackio": _trackio,
+    "mlflow": _mlflow,
+    "tensorboard": _tensorboard,
+}
