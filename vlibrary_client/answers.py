@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vlibrary_client.notebooks import table
 from vlibrary_client.types import VectorName
 
 
@@ -115,6 +116,12 @@ class Answer:
     baseline: Baseline | None = None
     logprobs: tuple[TokenLogprobs, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """The answer as notebooks show it, with what steered it."""
+        steered = [f"{one.name}@{one.version} x {one.strength:g}" for one in self.applied]
+        rows = [("answer", self.text), ("steered by", steered), *(("note", n) for n in self.notes)]
+        return table(("", self.backbone.name), rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

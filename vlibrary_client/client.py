@@ -9,6 +9,7 @@ async with AsyncClient() as client:
 answer = await client.steer.generate("What colour?", images=["a.png"], vector="auto")
 """
 
+import copy
 from functools import partial
 from typing import Self, Unpack
 
@@ -30,7 +31,7 @@ from vlibrary_client.wire.endpoints import (
     blocking_as,
 )
 from vlibrary_client.wire.retrying import RetryPolicy
-from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport, TransportChanges
 
 DEFAULT_TIMEOUT_SECONDS = 150.0
 
@@ -130,8 +131,10 @@ class Client:
     """A connection to a VLibrary server; use it in a `with` block, or `close` it.
 
     Args:
-        base_url: Where the server is; `VLIBRARY_URL`, or this machine's port 8000, when not given.
-        api_key: A key, where the server asks for one; `VLIBRARY_API_KEY` when not given.
+        base_url: Where the server is; `VLIBRARY_URL`, the file
+            `~/.config/vlibrary/config.toml`, or this machine's port 8000, when not given.
+        api_key: A key, where the server asks for one; `VLIBRARY_API_KEY` or
+            the file's, for the file's server, when not given.
         timeout: How long an answer may take, in seconds.
         max_retries: Further tries of a request that is harmless to repeat.
         transport: Replaces the network, for tests.
@@ -152,11 +155,28 @@ class Client:
             timeout_seconds=timeout,
             policy=RetryPolicy(max_retries=max_retries),
         )
-        self._transport = SyncTransport(connection, transport=transport)
-        self.datasets = Datasets(self._transport)
-        self.vectors = Vectors(self._transport)
-        self.steer = Steering(self._transport)
-        self.keys = Keys(self._transport)
+        self._use(SyncTransport(connection, transport=transport))
+
+    def _use(self, transport: SyncTransport) -> None:
+        self._transport = transport
+        self.datasets = Datasets(transport)
+        self.vectors = Vectors(transport)
+        self.steer = Steering(transport)
+        self.keys = Keys(transport)
+
+    def with_options(
+        self, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> "Client":
+        """A client on the same connections that waits or tries otherwise; `close` ends both.
+
+        Args:
+            timeout: How long an answer may take, in seconds.
+            max_retries: Further tries of a request that is harmless to repeat.
+        """
+        other = copy.copy(self)
+        changes = TransportChanges(timeout_seconds=timeout, max_retries=max_retries)
+        other._use(self._transport.changed(changes))  # noqa: SLF001 - a client like this one
+        return other
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -205,11 +225,28 @@ class AsyncClient:
             timeout_seconds=timeout,
             policy=RetryPolicy(max_retries=max_retries),
         )
-        self._transport = AsyncTransport(connection, transport=transport)
-        self.datasets = AsyncDatasets(self._transport)
-        self.vectors = AsyncVectors(self._transport)
-        self.steer = AsyncSteering(self._transport)
-        self.keys = AsyncKeys(self._transport)
+        self._use(AsyncTransport(connection, transport=transport))
+
+    def _use(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.datasets = AsyncDatasets(transport)
+        self.vectors = AsyncVectors(transport)
+        self.steer = AsyncSteering(transport)
+        self.keys = AsyncKeys(transport)
+
+    def with_options(
+        self, *, timeout: float | None = None, max_retries: int | None = None
+    ) -> "AsyncClient":
+        """A client on the same connections that waits or tries otherwise; `close` ends both.
+
+        Args:
+            timeout: How long an answer may take, in seconds.
+            max_retries: Further tries of a request that is harmless to repeat.
+        """
+        other = copy.copy(self)
+        changes = TransportChanges(timeout_seconds=timeout, max_retries=max_retries)
+        other._use(self._transport.changed(changes))  # noqa: SLF001 - a client like this one
+        return other
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""

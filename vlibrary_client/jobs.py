@@ -11,6 +11,7 @@ from uuid import UUID
 from vlibrary_client import queries
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
 from vlibrary_client.job_events import async_job_events, job_events
+from vlibrary_client.notebooks import comparison, facts
 from vlibrary_client.reports import OnProgress, print_report, progress_reporter
 from vlibrary_client.trackers import ReportTo, TrackedJob, tracked
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
@@ -66,6 +67,10 @@ class _Handle:
     def seconds(self) -> float | None:
         """The time spent running."""
         return self.record.seconds
+
+    def _repr_html_(self) -> str:
+        """The job as notebooks show it: what it is, and how its vector did."""
+        return facts(self.record) + comparison(self.report or {})
 
 
 def _check_success(record: JobRecord) -> None:

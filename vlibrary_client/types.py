@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
+from vlibrary_client.notebooks import facts, listing
+
 T = TypeVar("T")
 
 JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -34,6 +36,10 @@ class Page(Generic[T]):
     def __len__(self) -> int:
         """How many items this page has."""
         return len(self.items)
+
+    def _repr_html_(self) -> str:
+        """The page as notebooks show it."""
+        return listing(self.items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,10 @@ class Dataset:
     description: str = ""
     report: DatasetReport = field(default_factory=DatasetReport)
 
+    def _repr_html_(self) -> str:
+        """The data set as notebooks show it."""
+        return facts(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
@@ -123,6 +133,10 @@ class VectorName:
     def ref(self) -> str:
         """The reference of exactly this version, such as `colours@3`."""
         return f"{self.name}@{self.version}"
+
+    def _repr_html_(self) -> str:
+        """The vector as notebooks show it."""
+        return facts(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,12 @@
 """Sends `Call`s over HTTP, retries what is harmless to repeat, and raises the library's errors."""
 
 import asyncio
+import copy
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +24,21 @@ from vlibrary_client.wire.replies import Call, Reply, error_from_reply
 from vlibrary_client.wire.retrying import Tries
 
 T = TypeVar("T")
+Made = TypeVar("Made", "SyncTransport", "AsyncTransport")
 
 CHUNK_BYTES = 1 << 20
 STREAM_SILENCE_SECONDS = 60.0
 
 
-def _options(call: Call[Any]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TransportChanges:
+    """What differs from the transport that a client was made with; None differs in nothing."""
+
+    timeout_seconds: float | None = None
+    max_retries: int | None = None
+
+
+def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
     options: dict[str, Any] = {
         "method": call.method,
         "url": call.path,
@@ -37,8 +47,9 @@ def _options(call: Call[Any]) -> dict[str, Any]:
     }
     if call.body is not None:
         options["json"] = dict(call.body)
-    if call.timeout_seconds is not None:
-        options["timeout"] = timeout_of(call.timeout_seconds)
+    seconds = timeout_seconds if call.timeout_seconds is None else call.timeout_seconds
+    if seconds is not None:
+        options["timeout"] = timeout_of(seconds)
     return options
 
 
@@ -110,6 +121,14 @@ def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
         options["content"] = call.content
 
 
+def _changed(transport: Made, changes: TransportChanges) -> Made:
+    if changes.timeout_seconds is not None:
+        transport._timeout_seconds = changes.timeout_seconds  # noqa: SLF001 - a copy of ours
+    if changes.max_retries is not None:
+        transport.policy = replace(transport.policy, max_retries=changes.max_retries)
+    return transport
+
+
 class _Bounded(httpx.SyncByteStream):
     """The bytes of a response until a deadline, however often a server says that it is there."""
 
@@ -135,7 +154,12 @@ class SyncTransport:
         self, connection: Connection, *, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.policy = connection.policy
+        self._timeout_seconds: float | None = None
         self._http = httpx.Client(transport=transport, **connection.http_options())
+
+    def changed(self, changes: TransportChanges) -> "SyncTransport":
+        """Another transport on the same connections."""
+        return _changed(copy.copy(self), changes)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -165,7 +189,9 @@ class SyncTransport:
     def _send_once(self, call: Call[Any]) -> Reply:
         try:
             with _sync_content(call.content) as content:
-                return _reply(self._http.request(**_options(call), **content))
+                return _reply(
+                    self._http.request(**_options(call, self._timeout_seconds), **content)
+                )
         except httpx.RequestError as error:
             raise _loss(error) from error
 
@@ -183,7 +209,7 @@ class SyncTransport:
             VLibraryError: The server refused, could not be reached, or hung up.
         """
         try:
-            with self._http.stream(**_options(call)) as response:
+            with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     response.read()
                     raise error_from_reply(_reply(response))
@@ -202,7 +228,12 @@ class AsyncTransport:
         self, connection: Connection, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.policy = connection.policy
+        self._timeout_seconds: float | None = None
         self._http = httpx.AsyncClient(transport=transport, **connection.http_options())
+
+    def changed(self, changes: TransportChanges) -> "AsyncTransport":
+        """Another transport on the same connections."""
+        return _changed(copy.copy(self), changes)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -233,7 +264,7 @@ class AsyncTransport:
                 await self.sleep(delay)
 
     async def _send_once(self, call: Call[Any]) -> Reply:
-        options = _options(call)
+        options = _options(call, self._timeout_seconds)
         _async_content(call, options)
         try:
             return _reply(await self._http.request(**options))
@@ -248,7 +279,7 @@ class AsyncTransport:
             VLibraryError: The server refused, could not be reached, or hung up.
         """
         try:
-            async with self._http.stream(**_options(call)) as response:
+            async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     await response.aread()
                     raise error_from_reply(_reply(response))

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Where the server is; VLIBRARY_URL, or port 8000 of this machine."),
+    typer.Option(
+        "--url",
+        help="Where the server is; VLIBRARY_URL, ~/.config/vlibrary/config.toml or port 8000.",
+    ),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY otherwise.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY or that file otherwise.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

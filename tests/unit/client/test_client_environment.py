@@ -1,12 +1,30 @@
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import ScriptedServer, vector_json
-from vlibrary_client import AsyncClient, Client, ConnectionFailedError
+from tests.fakes.scripted_server import ScriptedServer, problem, vector_json
+from vlibrary_client import (
+    AsyncClient,
+    BusyError,
+    Client,
+    ConfigurationError,
+    ConnectionFailedError,
+    RequestTimeoutError,
+)
 
 CLOSED = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's file, which is not there yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("VLIBRARY_URL", "VLIBRARY_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "vlibrary").mkdir()
+    return tmp_path / "vlibrary" / "config.toml"
 
 
 @pytest.fixture
@@ -71,3 +89,56 @@ def test_no_account_in_an_address_is_told() -> None:
     ):
         client.vectors.get("n")
     assert "secret" not in str(caught.value)
+
+
+def test_the_users_file_says_where_the_server_is(
+    server: ScriptedServer, configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration.write_text('url = "http://filed.test/"\nkey = "vlib_1_file"\n')
+    with Client(transport=server.transport) as client:
+        client.vectors.get("n")
+    assert server.requests[-1].url.host == "filed.test"
+    assert server.requests[-1].headers["authorization"] == "Bearer vlib_1_file"
+    # Its key is told to no other server.
+    with Client("http://other.test", transport=server.transport) as client:
+        client.vectors.get("n")
+    assert "authorization" not in server.requests[-1].headers
+    monkeypatch.setenv("VLIBRARY_URL", "http://own.test")
+    monkeypatch.setenv("VLIBRARY_API_KEY", "vlib_1_env")
+    with Client(transport=server.transport) as client:
+        client.vectors.get("n")
+    assert server.requests[-1].url.host == "own.test"
+    assert server.requests[-1].headers["authorization"] == "Bearer vlib_1_env"
+
+
+@pytest.mark.parametrize("text", ["url = 1", "uri = 'http://a'", "not toml", "\x00"])
+def test_a_file_that_makes_no_sense_is_refused(configuration: Path, text: str) -> None:
+    configuration.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"config\.toml"):
+        Client()
+
+
+def test_options_change_a_copy_on_the_same_connections() -> None:
+    server = ScriptedServer([problem(503, "busy")])
+    with Client(transport=server.transport, max_retries=0) as client:
+        patient = client.with_options(max_retries=1, timeout=7.0)
+        with pytest.raises(BusyError):
+            patient.vectors.get("n")
+        assert len(server.requests) == 2
+        assert server.requests[-1].extensions["timeout"]["read"] == 7.0
+        with pytest.raises(BusyError):
+            client.vectors.get("n")
+        assert len(server.requests) == 3
+        assert server.requests[-1].extensions["timeout"]["read"] == 150.0
+
+
+def test_so_does_the_async_client() -> None:
+    server = ScriptedServer([httpx.ReadTimeout("late")])
+
+    async def ask() -> None:
+        async with AsyncClient(transport=server.async_transport) as client:
+            await client.with_options(timeout=3.0).vectors.get("n")
+
+    with pytest.raises(RequestTimeoutError):
+        asyncio.run(ask())
+    assert server.requests[-1].extensions["timeout"]["read"] == 3.0
