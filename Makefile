@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak fuzz cases pocket pocket2 suite examples clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases pocket pocket2 suite examples clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans
 
 fuzz: $(STAMP) ## 5,000 requests made from the schema (VLIBRARY_FUZZ_CASES) against the whole api
 	$(BIN)/pytest -m fuzz tests/integration/fuzz -s
+
+kill: $(STAMP) ## 200 times kill -9 (VLIBRARY_KILL_CYCLES) of every part of a service while clients write
+	$(BIN)/pytest -m kill tests/kill -s
 
 pocket: $(STAMP) ## Rebuild the bundled pocket LVLM from nothing (about an hour on 2 cores; resumable)
 	$(BIN)/python -m tools.pocket

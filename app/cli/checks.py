@@ -244,7 +244,7 @@ async def _is_whole(dataset: DatasetRecord, objects: ObjectStore) -> bool:
         path = Path(folder) / "file"
         try:
             await objects.get_file(dataset.storage_key, path)
-        except NotFoundError:
+        except (NotFoundError, CorruptDataError):
             return False
         return await asyncio.to_thread(_digest, path) == dataset.sha256
 

@@ -1,10 +1,12 @@
 """Files by key: a local folder by default, a bucket by setting. Knows nothing of what they hold."""
 
+import asyncio
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -12,10 +14,11 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as AnyStore
 
-from app.core.errors import InvalidInputError, NotFoundError, StorageFullError
+from app.core.errors import CorruptDataError, InvalidInputError, NotFoundError, StorageFullError
 from app.core.space import is_out_of_space
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
+_NAMED_BY_DIGEST: Final = re.compile(r"datasets/([0-9a-f]{64})\.parquet")
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -78,14 +81,19 @@ class ObjectStore:
         Raises:
             InvalidInputError: The key is malformed.
             NotFoundError: Nothing is stored there.
+            CorruptDataError: The key names another digest than that of what was written.
         """
         try:
             result = await obstore.get_async(self._store, _check(key))
         except FileNotFoundError:
             raise NotFoundError(f"No object {key}") from None
+        digest = hashlib.sha256()
         with path.open("wb") as stream:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                stream.write(chunk)
+                await asyncio.to_thread(_write, stream, digest, bytes(chunk))
+        named = _NAMED_BY_DIGEST.fullmatch(key)
+        if named is not None and named[1] != digest.hexdigest():
+            raise CorruptDataError(f"The stored file {named[1][:12]} does not match its digest")
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Stores bytes under the key, in place of any before them.
@@ -140,3 +148,8 @@ class ObjectStore:
             await obstore.delete_async(self._store, _check(key))
         except FileNotFoundError:
             return
+
+
+def _write(stream: BinaryIO, digest: "hashlib._Hash", chunk: bytes) -> None:
+    digest.update(chunk)
+    stream.write(chunk)

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.backbones import tiny_backbone
-from tests.fakes.installation import Installation, processes_about
+from tests.fakes.installation import Installation, processes_about, save_tiny_backbone
 from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that any tool of Hugging Face can load a tiny random backbone from."""
-    folder = tmp_path_factory.mktemp("tiny")
-    backbone = tiny_backbone()
-    backbone.model.save_pretrained(folder)
-    backbone.processor.save_pretrained(folder)
-    return folder
+    return save_tiny_backbone(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -7,15 +7,24 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from app.cli.processes.environments import child_environment
+from tests.fakes.backbones import tiny_backbone
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 240.0
+
+
+def save_tiny_backbone(folder: Path) -> Path:
+    """The folder, from which any tool of Hugging Face can load a tiny random backbone."""
+    backbone = tiny_backbone()
+    backbone.model.save_pretrained(folder)
+    backbone.processor.save_pretrained(folder)
+    return folder
 
 
 def descendants(pid: int) -> set[int]:
@@ -45,7 +54,9 @@ def is_alive(pid: int) -> bool:
 class Installation:
     """A data folder, and `vlibrary serve` on it as often as wanted."""
 
-    def __init__(self, folder: Path, backbone: Path) -> None:
+    def __init__(
+        self, folder: Path, backbone: Path, *, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -59,7 +70,7 @@ class Installation:
                 "job_stalled_seconds": "3",
                 "device": "cpu",
             }
-        )
+        ) | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / f"serve-{uuid.uuid4().hex}.log"
 

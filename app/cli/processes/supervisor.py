@@ -16,7 +16,8 @@ from app.core.logs import get_logger
 from app.postgres.pdeathsig import with_pdeathsig
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
-LONGEST_BACKOFF_SECONDS: Final = 30.0
+# What is ready 10 s after its death has waited for less.
+LONGEST_BACKOFF_SECONDS: Final = 8.0
 STABLE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
 MAX_KILLED_AT_START: Final = 3

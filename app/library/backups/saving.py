@@ -3,9 +3,10 @@
 import asyncio
 import datetime as dt
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from app.core.errors import NotFoundError
+from app.core.errors import CorruptDataError, NotFoundError
 from app.core.version import software_version
 from app.library.backups.contents import (
     export_snapshot,
@@ -73,7 +74,9 @@ async def save_library(
 
 async def _copy(store: ObjectStore, key: str, writer: BackupWriter) -> bool:
     try:
-        await store.get_file(key, writer.scratch)
+        # What does not match its digest is copied as it is, and told at the end.
+        with suppress(CorruptDataError):
+            await store.get_file(key, writer.scratch)
     except NotFoundError:
         return False
     writer.take(f"{OBJECTS}{key}")

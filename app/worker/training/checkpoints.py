@@ -1,6 +1,7 @@
 """A training's one checkpoint, kept in the object store."""
 
 import asyncio
+import hashlib
 from concurrent.futures import Future
 from typing import Final
 
@@ -10,6 +11,7 @@ from app.library.storage import ObjectStore
 from app.method.training.checkpoints import Checkpoint, encode_checkpoint
 
 TIMEOUT_SECONDS: Final = 120.0
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
 log = get_logger(__name__)
 
@@ -33,11 +35,16 @@ class ObjectCheckpoints:
         self._saving: Future[None] | None = None
 
     async def load(self) -> bytes | None:
-        """The bytes saved last, or None when there are none."""
+        """The bytes saved last, or None when there are none that are whole."""
         try:
-            return await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
+            stored = await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
         except NotFoundError:
             return None
+        digest, data = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+        if await asyncio.to_thread(_digest, data) != digest:
+            log.warning("damaged checkpoint left out", action="job.checkpoint", key=self._key)
+            return None
+        return data
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replaces what was saved before. Blocks; neither on the event loop nor on the device."""
@@ -49,7 +56,7 @@ class ObjectCheckpoints:
             except StorageFullError:
                 log.warning("no room for a checkpoint", action="job.checkpoint", key=self._key)
         self._saving = asyncio.run_coroutine_threadsafe(
-            self._objects.put_bytes(self._key, data), self._loop
+            self._objects.put_bytes(self._key, _digest(data) + data), self._loop
         )
 
     async def flush(self) -> None:
@@ -64,3 +71,7 @@ class ObjectCheckpoints:
             await self.flush()
         finally:
             await self._objects.delete(self._key)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
