@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases pocket pocket2 suite examples clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases pocket pocket2 suite examples notebook clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ pocket2: $(STAMP) ## Train the backbone that binds names in context (wants a GPU
 
 examples: $(STAMP) ## Three uses of vectors, trained and measured on the pocket LVLM
 	$(BIN)/python -m examples.uses
+
+notebook: $(STAMP) ## Execute examples/many_shots.ipynb against the service at VLIBRARY_URL, and keep what it shows
+	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --group notebook
+	$(BIN)/jupyter execute --inplace examples/many_shots.ipynb
 
 suite: $(STAMP) ## Fetch third-party pictures and write the suites that `vlibrary evaluate --suite` reads
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --editable '.[bench,demo,drawings]'

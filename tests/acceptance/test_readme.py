@@ -1,40 +1,23 @@
 """What the README tells a new user to paste, pasted."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from app.cli.processes.temporary import passing_folder, running_service, wait_ready
+from tests.fakes.commands import run
 from vlibrary_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG_SECONDS = 1200.0
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def run(command: list[str], folder: Path, **variables: str) -> str:
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # noqa: TID251
-    found = subprocess.run(  # noqa: S603 - the README's own lines
-        command,
-        cwd=folder,
-        env={**os.environ, "PATH": programs, **variables},  # noqa: TID251
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LONG_SECONDS,
-    )
-    assert found.returncode == 0, found.stderr
-    return found.stdout
 
 
 def test_the_first_hour_ends_with_a_vector_that_is_better_than_zero_shot() -> None:
