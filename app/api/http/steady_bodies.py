@@ -1,10 +1,11 @@
-"""Bodies that come steadily: whoever sends too slowly is cut off, and frees what he held.
+"""Bodies that come steadily: whoever sends too slowly is cut off, and gets no place meanwhile.
 
 Knows bytes and time; knows no route. A limit on silence alone is kept by one byte now and then.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -13,17 +14,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GRACE_SECONDS: Final = 20.0
 LEAST_BYTES_PER_SECOND: Final = 4096
+EARLY_BYTES: Final = 64 * 1024
+_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class SteadyBodies:
     """Answers 408 to whoever sends a body more slowly than the least rate, after some grace.
 
-    A body may so take at most its length divided by the rate, and the grace.
+    A body may so take at most its length divided by the rate, and the grace. What is behind it is
+    called when the first bytes are there, or all of a small body, so that places are for those who
+    send.
 
     Args:
         app: What is behind it.
         grace_seconds: What a sender may lose in all, at the beginning or later.
         bytes_per_second: The least rate.
+        early_bytes: How much of a body has to be there before anything else is done.
         clock: Seconds from any start.
     """
 
@@ -33,11 +39,13 @@ class SteadyBodies:
         *,
         grace_seconds: float = GRACE_SECONDS,
         bytes_per_second: float = LEAST_BYTES_PER_SECOND,
+        early_bytes: int = EARLY_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self._grace_seconds = grace_seconds
         self._bytes_per_second = bytes_per_second
+        self._early_bytes = early_bytes
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,25 +53,75 @@ class SteadyBodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        left = self._grace_seconds
-        is_complete = False
+        body = _Body(
+            receive,
+            grace_seconds=self._grace_seconds,
+            bytes_per_second=self._bytes_per_second,
+            clock=self._clock,
+        )
+        if any(name in _BODY_HEADERS for name, _ in scope["headers"]):
+            await body.wait_for(self._early_bytes)
+        await self.app(scope, body.next_message, send)
 
-        async def receive_steadily() -> Message:
-            # Only the time in which somebody waits for the sender counts against him.
-            nonlocal left, is_complete
-            if is_complete:
-                return await receive()
-            begin = self._clock()
+
+class _Body:
+    """The messages of one request, and the time that is left to its sender."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        *,
+        grace_seconds: float,
+        bytes_per_second: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._receive = receive
+        self._grace_seconds = grace_seconds
+        self._bytes_per_second = bytes_per_second
+        self._clock = clock
+        self._left = grace_seconds
+        self._is_complete = False
+        self._is_refused = False
+        self._early: deque[Message] = deque()
+
+    async def wait_for(self, num_bytes: int) -> None:
+        """Returns when so much of the body is there, or all of it, or when its time is up."""
+        while num_bytes > 0 and not self._is_complete:
             try:
-                async with asyncio.timeout(max(0.0, left)):
-                    message = await receive()
-            except TimeoutError:
-                is_complete = True
-                raise HTTPException(408, headers={"connection": "close"}) from None
-            left -= self._clock() - begin
-            left += len(message.get("body", b"")) / self._bytes_per_second
-            left = min(left, self._grace_seconds)
-            is_complete = not message.get("more_body", False)
-            return message
+                message = await self._receive_steadily()
+            except HTTPException:
+                # Raised again where the app makes a problem of it.
+                self._is_refused = True
+                return
+            self._early.append(message)
+            num_bytes -= len(message.get("body", b""))
 
-        await self.app(scope, receive_steadily, send)
+    async def next_message(self) -> Message:
+        """The next message, of which the app has not heard yet."""
+        if self._early:
+            return self._early.popleft()
+        if self._is_refused:
+            self._is_refused = False
+            raise _refusal()
+        return await self._receive_steadily()
+
+    async def _receive_steadily(self) -> Message:
+        # Only the time in which somebody waits for the sender counts against him.
+        if self._is_complete:
+            return await self._receive()
+        begin = self._clock()
+        try:
+            async with asyncio.timeout(max(0.0, self._left)):
+                message = await self._receive()
+        except TimeoutError:
+            self._is_complete = True
+            raise _refusal() from None
+        self._left -= self._clock() - begin
+        self._left += len(message.get("body", b"")) / self._bytes_per_second
+        self._left = min(self._left, self._grace_seconds)
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+
+def _refusal() -> HTTPException:
+    return HTTPException(408, headers={"connection": "close"})

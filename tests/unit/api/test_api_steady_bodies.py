@@ -3,7 +3,7 @@ from collections.abc import Iterable
 
 import pytest
 from fastapi import FastAPI, Request
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.errors import error_handlers
 from app.api.http.steady_bodies import SteadyBodies
@@ -35,10 +35,18 @@ def make_app() -> FastAPI:
 
 
 async def status_of(
-    path: str, pieces: Iterable[tuple[float, bytes]], *, grace: float = 0.2, rate: float = 100.0
+    path: str,
+    pieces: Iterable[tuple[float, bytes]],
+    *,
+    grace: float = 0.2,
+    rate: float = 100.0,
+    early: int = 0,
+    behind: ASGIApp | None = None,
 ) -> int:
     """The answer's status when the pieces arrive after their pauses."""
-    app = SteadyBodies(make_app(), grace_seconds=grace, bytes_per_second=rate)
+    app = SteadyBodies(
+        behind or make_app(), grace_seconds=grace, bytes_per_second=rate, early_bytes=early
+    )
     queue = iter(pieces)
     statuses: list[int] = []
 
@@ -61,7 +69,7 @@ async def status_of(
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")],
         "state": {},
     }
     await app(scope, receive, send)
@@ -81,3 +89,35 @@ async def test_who_sends_enough_may_go_on_as_long_as_it_takes() -> None:
 
 async def test_what_was_sent_early_buys_no_silence() -> None:
     assert await status_of("/count", [(0.0, b" " * 10_000), (5.0, b" ")]) == 408
+
+
+class Watched:
+    """An app, and how many requests have got to it."""
+
+    def __init__(self) -> None:
+        self.app = make_app()
+        self.entered = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entered += 1
+        await self.app(scope, receive, send)
+
+
+async def test_who_has_not_sent_anything_yet_gets_to_no_place() -> None:
+    behind = Watched()
+    slow = [
+        asyncio.create_task(
+            status_of("/count", [(0.05, b" ")] * 100, grace=1.0, early=50, behind=behind)
+        )
+        for _ in range(8)
+    ]
+    await asyncio.sleep(0.2)
+    assert behind.entered == 0
+    assert await status_of("/count", [(0.0, b" " * 60)], early=50, behind=behind) == 200
+    assert behind.entered == 1
+    assert await asyncio.gather(*slow) == [408] * 8
+
+
+@pytest.mark.parametrize("early", [1, 10, 100])
+async def test_what_was_received_early_is_a_part_of_the_body(early: int) -> None:
+    assert await status_of("/json", [(0.0, b'{"a"'), (0.0, b": 1}")], early=early) == 200
