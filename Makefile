@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases pocket pocket2 suite examples notebook clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases families pocket pocket2 suite examples notebook clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ proxies: $(STAMP) ## Streams behind nginx and Caddy of Debian's packages, which 
 
 cases: $(STAMP) ## What people really bring, against a fresh service
 	$(BIN)/pytest -m cases tests/cases
+
+families: $(STAMP) ## A fresh service for every family of backbones, with its real processor
+	$(BIN)/pytest -m families tests/families
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s

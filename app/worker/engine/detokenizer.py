@@ -16,6 +16,24 @@ _MOST_CONTEXT_TOKENS: Final = 32
 Decode = Callable[[list[int]], str]
 
 
+def whole_text(token_ids: list[int], decode: Decode) -> str:
+    """The text of an answer that nobody looked at before, equal to what would have been shown.
+
+    Args:
+        token_ids: All of it.
+        decode: Text of token ids, without control tokens.
+    """
+    text = decode(token_ids)
+    if _INCOMPLETE not in text:
+        return text.lstrip()
+    # Some decoders read broken characters differently once more bytes follow them.
+    growing = Detokenizer(decode)
+    for token_id in token_ids:
+        growing.add(token_id)
+    growing.end()
+    return growing.whole
+
+
 class Detokenizer:
     """An answer's text, decoded a few tokens at a time.
 

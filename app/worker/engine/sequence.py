@@ -13,7 +13,7 @@ from torch import Tensor
 from app.core.errors import VLibraryError
 from app.rpc.generation import SamplingParams
 from app.worker.engine.collate import layout_of
-from app.worker.engine.detokenizer import Decode, Detokenizer
+from app.worker.engine.detokenizer import Decode, Detokenizer, whole_text
 from app.worker.engine.grammar import Grammar
 from app.worker.engine.sampling import Sampler, TokenScore
 
@@ -142,7 +142,7 @@ class Sequence:
         if growing is not None and self.finish_reason is not None:
             growing.end()
         if self.finish_reason is not None:
-            self.text = decode(self.token_ids).lstrip() if growing is None else growing.whole
+            self.text = whole_text(self.token_ids, decode) if growing is None else growing.whole
         self._tell(growing)
         if self.finish_reason is not None and growing is not None:
             self.scores = self._shared_scores(growing, 0, growing.num_covered)

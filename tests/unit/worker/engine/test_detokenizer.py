@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.worker.engine.detokenizer import Detokenizer
+from app.worker.engine.detokenizer import Detokenizer, whole_text
 from tests.fakes.backbones import tiny_processor
 
 LETTERS = "abc "
@@ -141,3 +141,17 @@ def test_endless_bytes_without_a_character_are_not_held_for_ever() -> None:
 
 
 _TOKENIZER = tiny_processor().tokenizer
+
+
+def _with_fallback(token_ids: list[int]) -> str:
+    """As SentencePiece's bytes do: one that is no character spoils all of its run."""
+    try:
+        return bytes(token_ids).decode()
+    except UnicodeDecodeError:
+        return "\N{REPLACEMENT CHARACTER}" * len(token_ids)
+
+
+@given(st.lists(st.sampled_from([0x38, 0x20, 0xC3, 0xA4, 0xFF]), max_size=30))
+def test_an_answer_reads_the_same_whether_it_was_watched_or_not(token_ids: list[int]) -> None:
+    watched = Detokenizer(_with_fallback)
+    assert whole_text(token_ids, _with_fallback) == "".join(_show(watched, token_ids))
