@@ -23,7 +23,15 @@ from vlibrary_client.types import (
     Vector,
     VectorStatus,
 )
-from vlibrary_client.wire.replies import Call, Reply, json_reader, once, read_bytes, read_nothing
+from vlibrary_client.wire.replies import (
+    Call,
+    Kept,
+    Reply,
+    json_reader,
+    once,
+    read_bytes,
+    read_nothing,
+)
 
 OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -138,6 +146,8 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
 def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
     """The vector's file, checked against its digest; also written to `to` when given.
 
+    A lost connection is resumed where it was lost, and `to` is replaced only by the whole file.
+
     Raises:
         NotFoundError: There is no such vector.
         CorruptDataError: The bytes are not those that were stored.
@@ -146,11 +156,13 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
     def read(reply: Reply) -> bytes:
         content = read_bytes(reply)
         if to is not None:
-            to.write_bytes(content)
+            draft = to.with_name(f"{to.name}.part")
+            draft.write_bytes(content)
+            draft.replace(to)
         return content
 
     path = f"/vectors/{segment(vector_text(ref))}/file"
-    return Call(method="GET", path=path, read=read, is_repeatable=True)
+    return Call(method="GET", path=path, read=read, is_repeatable=True, kept=Kept())
 
 
 def upload_vector(

@@ -21,6 +21,9 @@ from vlibrary_client.errors import (
 
 T = TypeVar("T")
 
+_WHOLE = 200
+_PARTIAL = 206
+
 _FIRST_ERROR_STATUS = 400
 _CODE_OF_STATUS = {
     400: "invalid-input",
@@ -64,6 +67,36 @@ class Reply:
         return seconds if 0 <= seconds < float("inf") else None
 
 
+@dataclass(kw_only=True)
+class Kept:
+    """What came of a file before its connection was lost; the next try asks for the rest."""
+
+    etag: str = ""
+    body: bytearray = field(default_factory=bytearray)
+
+    def headers(self) -> dict[str, str]:
+        """Ask for what is missing, of the same file only."""
+        # Compressed, places in the file would not be places in what is sent.
+        found = {"accept-encoding": "identity"}
+        if self.etag and self.body:
+            found |= {"range": f"bytes={len(self.body)}-", "if-range": self.etag}
+        return found
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Whether the answer's body is to be kept: the rest, or the whole from its beginning."""
+        if status == _PARTIAL:
+            return headers.get("content-range", "").startswith(f"bytes {len(self.body)}-")
+        if status == _WHOLE:
+            self.etag = headers.get("etag", "")
+            self.body.clear()
+        return status == _WHOLE
+
+    def reply(self, headers: Mapping[str, str]) -> Reply:
+        """The whole file as one answer."""
+        known = {name.lower(): value for name, value in headers.items()}
+        return Reply(status=_WHOLE, headers=known | {"etag": self.etag}, body=bytes(self.body))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
     """One request and the reader of its answer.
@@ -74,6 +107,7 @@ class Call(Generic[T]):
         packing: Makes the file of `content` for as long as the call takes.
         timeout_seconds: How long the answer may take; `None` for the client's default.
         answer_statuses: Statuses of 400 and above that carry a result and no error.
+        kept: Where the body of a file is kept, so that a lost connection loses none of it.
     """
 
     method: str
@@ -87,6 +121,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     answer_statuses: frozenset[int] = frozenset()
+    kept: Kept | None = None
 
 
 def once() -> dict[str, str]:

@@ -13,14 +13,10 @@ from typing import Any, TypeVar
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from vlibrary_client.errors import (
-    ConnectionFailedError,
-    InvalidResponseError,
-    RequestTimeoutError,
-    VLibraryError,
-)
+from vlibrary_client.errors import VLibraryError
 from vlibrary_client.wire.connection import Connection, timeout_of
-from vlibrary_client.wire.replies import Call, Reply, error_from_reply
+from vlibrary_client.wire.losses import loss_of, no_events
+from vlibrary_client.wire.replies import Call, Kept, Reply, error_from_reply
 from vlibrary_client.wire.retrying import Tries
 
 T = TypeVar("T")
@@ -45,6 +41,8 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
         "params": dict(call.query),
         "headers": dict(call.headers),
     }
+    if call.kept is not None:
+        options["headers"].update(call.kept.headers())
     if call.body is not None:
         options["json"] = dict(call.body)
     seconds = timeout_seconds if call.timeout_seconds is None else call.timeout_seconds
@@ -62,27 +60,6 @@ def _result(call: Call[T], reply: Reply) -> T:
     if reply.is_error and reply.status not in call.answer_statuses:
         raise error_from_reply(reply)
     return call.read(reply)
-
-
-def _loss(error: httpx.RequestError) -> VLibraryError:
-    server = _server_of(error)
-    if isinstance(error, httpx.TimeoutException):
-        return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
-    return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
-
-
-def _no_events(error: SSEError) -> InvalidResponseError:
-    return InvalidResponseError(f"wanted a stream of events: {error}")
-
-
-def _server_of(error: httpx.RequestError) -> str:
-    """The address that was tried; neither its path nor an account in it, which may be secret."""
-    try:
-        url = error.request.url
-    except RuntimeError:
-        return "the server"
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"
 
 
 @contextmanager
@@ -188,12 +165,23 @@ class SyncTransport:
 
     def _send_once(self, call: Call[Any]) -> Reply:
         try:
+            if call.kept is not None:
+                return self._go_on(call, call.kept)
             with _sync_content(call.content) as content:
                 return _reply(
                     self._http.request(**_options(call, self._timeout_seconds), **content)
                 )
         except httpx.RequestError as error:
-            raise _loss(error) from error
+            raise loss_of(error) from error
+
+    def _go_on(self, call: Call[Any], kept: Kept) -> Reply:
+        with self._http.stream(**_options(call, self._timeout_seconds)) as response:
+            if kept.begin(response.status_code, response.headers):
+                for chunk in response.iter_bytes():
+                    kept.body += chunk
+                return kept.reply(response.headers)
+            response.read()
+            return _reply(response)
 
     @contextmanager
     def events(
@@ -216,9 +204,9 @@ class SyncTransport:
                 response.stream = _Bounded(response, deadline=deadline)
                 yield EventSource(response).iter_sse()
         except SSEError as error:
-            raise _no_events(error) from None
+            raise no_events(error) from None
         except httpx.RequestError as error:
-            raise _loss(error) from error
+            raise loss_of(error) from error
 
 
 class AsyncTransport:
@@ -267,9 +255,20 @@ class AsyncTransport:
         options = _options(call, self._timeout_seconds)
         _async_content(call, options)
         try:
+            if call.kept is not None:
+                return await self._go_on(options, call.kept)
             return _reply(await self._http.request(**options))
         except httpx.RequestError as error:
-            raise _loss(error) from error
+            raise loss_of(error) from error
+
+    async def _go_on(self, options: dict[str, Any], kept: Kept) -> Reply:
+        async with self._http.stream(**options) as response:
+            if kept.begin(response.status_code, response.headers):
+                async for chunk in response.aiter_bytes():
+                    kept.body += chunk
+                return kept.reply(response.headers)
+            await response.aread()
+            return _reply(response)
 
     @asynccontextmanager
     async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
@@ -286,6 +285,6 @@ class AsyncTransport:
                 async with aclosing(EventSource(response).aiter_sse()) as events:
                     yield events
         except SSEError as error:
-            raise _no_events(error) from None
+            raise no_events(error) from None
         except httpx.RequestError as error:
-            raise _loss(error) from error
+            raise loss_of(error) from error

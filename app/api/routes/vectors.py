@@ -9,6 +9,7 @@ from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
+from app.api.http.ranges import rest_from
 from app.api.http.uploads import OCTET_STREAM, file_body, read_body, require_media_type
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.catalogue import VectorQuery
@@ -142,22 +143,36 @@ async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
     "/vectors/{ref}/file",
     response_class=Response,
     responses=problems(404)
-    | {200: {"content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
+    | {
+        status: {
+            "description": description,
+            "content": {OCTET_STREAM: {"schema": {"type": "string", "format": "binary"}}},
+        }
+        for status, description in ((200, "The file"), (206, "The rest of it"))
+    },
 )
-async def get_file(ref: Ref, services: ServicesOf) -> Response:
+async def get_file(ref: Ref, services: ServicesOf, request: Request) -> Response:
     """Sends the file with all that is known of it now; its SHA-256 is the ETag.
 
-    It is the stored file unless something was measured, or the state was changed, since then.
+    It is the stored file unless something was measured, or the state was changed, since then. With
+    `Range: bytes=N-` and the ETag in `If-Range` only the rest comes (206); any other range is
+    answered with the whole.
     """
     async with services.sessions.begin() as session:
         record = await get_vector(session, VectorReference.parse(ref))
         stored, measured = await load_file(session, record)
     blob = await asyncio.to_thread(current_file, stored, record=record, measured=measured)
+    etag = f'"{await asyncio.to_thread(sha256_hex, blob)}"'
     headers = {
-        "etag": f'"{await asyncio.to_thread(sha256_hex, blob)}"',
+        "accept-ranges": "bytes",
+        "etag": etag,
         "content-disposition": f'attachment; filename="{record.name}-{record.version}.safetensors"',
     }
-    return Response(blob, media_type=OCTET_STREAM, headers=headers)
+    start = rest_from(request.headers, etag=etag, size=len(blob))
+    if start:
+        headers["content-range"] = f"bytes {start}-{len(blob) - 1}/{len(blob)}"
+    status = 206 if start else 200
+    return Response(blob[start:], status, media_type=OCTET_STREAM, headers=headers)
 
 
 @router.patch("/vectors/{ref}", responses=problems(404))

@@ -33,6 +33,31 @@ class TestVectors:
         assert file.content == blob
         assert file.headers["etag"] == f'"{hashlib.sha256(blob).hexdigest()}"'
 
+    async def test_the_rest_of_a_file_is_sent_by_itself(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        await http.post("/vectors?name=mine", content=blob, headers=OCTETS)
+        whole = await http.get("/vectors/mine/file")
+        etag = whole.headers["etag"]
+        assert whole.headers["accept-ranges"] == "bytes"
+        rest = await http.get(
+            "/vectors/mine/file", headers={"range": "bytes=100-", "if-range": etag}
+        )
+        assert (rest.status_code, rest.content) == (206, blob[100:])
+        assert rest.headers["content-range"] == f"bytes 100-{len(blob) - 1}/{len(blob)}"
+        assert rest.headers["etag"] == etag
+        for asked in (
+            {"range": "bytes=100-", "if-range": '"older"'},
+            {"range": f"bytes={len(blob)}-"},
+            {"range": "bytes=0-"},
+            {"range": "bytes=5-9"},
+            {"range": "bytes=-5"},
+            {"range": "nonsense"},
+        ):
+            found = await http.get("/vectors/mine/file", headers=asked)
+            assert (found.status_code, found.content) == (200, blob), asked
+
     async def test_a_file_takes_what_was_measured_since_along(
         self, http: httpx.AsyncClient, worker: FakeWorker
     ) -> None:

@@ -1,0 +1,91 @@
+"""A download goes on where its connection was lost, and is whole or not at all."""
+
+import hashlib
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fakes.scripted_server import Pieces, Scripted, ScriptedServer, problem
+from vlibrary_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailedError,
+    CorruptDataError,
+    NotFoundError,
+)
+
+FILE = bytes(range(256)) * 8
+ETAG = f'"{hashlib.sha256(FILE).hexdigest()}"'
+BOTH = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+def broken(*pieces: bytes, status: int = 200, **headers: str) -> httpx.Response:
+    lost = httpx.ReadError("gone")
+    return httpx.Response(status, stream=Pieces(*pieces, error=lost), headers=headers)
+
+
+def part(start: int) -> httpx.Response:
+    place = f"bytes {start}-{len(FILE) - 1}/{len(FILE)}"
+    headers = {"etag": ETAG, "content-range": place}
+    return httpx.Response(206, content=FILE[start:], headers=headers)
+
+
+async def download(kind: str, *answers: Scripted, to: Path) -> tuple[bytes, list[httpx.Request]]:
+    server = ScriptedServer([*answers])
+    try:
+        if kind == "sync":
+            with Client(transport=server.transport) as client:
+                return client.vectors.download("gears", to=to), server.requests
+        async with AsyncClient(transport=server.async_transport) as other:
+            return await other.vectors.download("gears", to=to), server.requests
+    finally:
+        assert not list(to.parent.glob("*.part"))
+
+
+@BOTH
+@pytest.mark.anyio
+async def test_a_lost_download_goes_on_where_it_was(tmp_path: Path, kind: str) -> None:
+    to = tmp_path / "gears"
+    answers = (
+        broken(FILE[:500], FILE[500:700], etag=ETAG),
+        broken(FILE[700:900], status=206, etag=ETAG, **{"content-range": "bytes 700-2047/2048"}),
+        part(900),
+    )
+    found, requests = await download(kind, *answers, to=to)
+    assert found == to.read_bytes() == FILE
+    asked = [(one.headers.get("range"), one.headers.get("if-range")) for one in requests]
+    assert asked == [(None, None), ("bytes=700-", ETAG), ("bytes=900-", ETAG)]
+
+
+@BOTH
+@pytest.mark.anyio
+async def test_a_file_that_changed_meanwhile_begins_anew(tmp_path: Path, kind: str) -> None:
+    answers = (
+        broken(b"old" * 9, etag='"older"'),
+        httpx.Response(200, content=FILE, headers={"etag": ETAG}),
+    )
+    found, _ = await download(kind, *answers, to=tmp_path / "gears")
+    assert found == FILE
+
+
+@BOTH
+@pytest.mark.anyio
+async def test_what_is_not_whole_is_not_written(tmp_path: Path, kind: str) -> None:
+    to = tmp_path / "gears"
+    to.write_bytes(b"as it was")
+    damaged = httpx.Response(200, content=FILE[:-1], headers={"etag": ETAG})
+    with pytest.raises(CorruptDataError):
+        await download(kind, damaged, to=to)
+    with pytest.raises(NotFoundError):
+        await download(kind, problem(404, "not-found"), to=to)
+    assert to.read_bytes() == b"as it was"
+
+
+def test_a_server_that_is_lost_for_good_is_told(tmp_path: Path) -> None:
+    with (
+        Client(transport=ScriptedServer([httpx.ReadError("gone")]).transport, max_retries=1) as one,
+        pytest.raises(ConnectionFailedError),
+    ):
+        one.vectors.download("gears", to=tmp_path / "gears")
+    assert list(tmp_path.iterdir()) == []
