@@ -1,10 +1,13 @@
 """The database of `vlibrary serve` dies, again and again: while it is used, and while it starts."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,9 @@ from app.library import migrate
 from app.library.database import database_url
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.waiting import wait_until
+
+DISK = "130m"
+MANY = 100
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +62,12 @@ def ask(url: str, query: str) -> None:
     engine = create_engine(database_url(url), poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(query))
+
+
+def count(url: str) -> int:
+    engine = create_engine(database_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM kept")).scalar_one())
 
 
 def answers(database: Database) -> bool:
@@ -128,3 +140,58 @@ def test_a_database_of_others_that_is_away_is_told_at_once() -> None:
     settings = Settings.model_validate({"database_url": "postgresql://nobody@127.0.0.1:9/nothing"})
     with pytest.raises(OperationalError), running_database(settings):
         pass
+
+
+@pytest.fixture
+def small_disk(open_folder: Path, pristine: Path) -> Iterator[Path]:
+    """A small disk of its own with a cluster that nobody runs."""
+    disk = open_folder / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={DISK},mode=711", "tmpfs", str(disk)]
+    subprocess.run(["mount", *options], check=True)  # noqa: S603, S607 - root's own
+    try:
+        subprocess.run(["/bin/cp", "-a", pristine, disk], check=True)  # noqa: S603 - our own
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S603, S607 - as above
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
+
+
+def write_until_refused(url: str) -> int:
+    """How many rows were acknowledged."""
+    num_kept = 0
+    with contextlib.suppress(OperationalError):
+        for _ in range(MANY):
+            ask(url, "INSERT INTO kept VALUES (1)")
+            num_kept += 1
+            # Its next row needs another file of the log.
+            ask(url, "SELECT pg_switch_wal()")
+    assert num_kept < MANY
+    return num_kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_is_full_for_its_log_loses_nothing_and_goes_on_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    settings = Settings.model_validate({"data_dir": small_disk, "database_url": None})
+    filler = small_disk / "filler"
+    with own_database(settings) as database:
+        # With a page that has room for more, so that the log is what grows.
+        ask(database.url, "CREATE TABLE kept AS SELECT 0 AS n")
+        fill(filler)
+        num_kept = 1 + write_until_refused(database.url)
+        told = (settings.postgres_dir / "postgres.log").read_text()
+        assert re.search('PANIC: .*"pg_wal/.*No space left on device', told)
+        for _ in range(20):
+            database.mend()
+            time.sleep(0.05)
+        filler.unlink()
+        wait_until(lambda: is_back(database))
+        assert num_kept <= count(database.url) <= num_kept + 1
+        ask(database.url, "INSERT INTO kept VALUES (2)")
