@@ -12,7 +12,11 @@ from tests.families.conftest import Served, encoded, picture
 from tests.families.plain import MAX_TOKENS
 from vlibrary_client import Dataset, Demonstrations, VectorUse
 
-pytestmark = pytest.mark.families
+pytestmark = [
+    pytest.mark.families,
+    # PaliGemma's processor makes arrays of tensors.
+    pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),
+]
 
 COLOURS = ("red", "green", "blue", "grey")
 # Their processors take no prompt without a picture.
