@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final, cast, no_type_check
 
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, AutoProcessor
@@ -55,7 +55,16 @@ class PixtralProcessor(_Processor):  # type: ignore[misc]
     The family's own class cannot be imported without torchvision.
     """
 
-    # By position, as a processor's file is read.
+    patch_size: int
+    spatial_merge_size: int
+    image_token: str
+    image_break_token: str
+    image_end_token: str
+    image_token_id: int
+
+    # By position, as a processor's file is read; the names are taken from its code, so that it must
+    # not be wrapped by checks of types.
+    @no_type_check
     def __init__(  # noqa: PLR0917
         self,
         image_processor: Any = None,  # noqa: ANN401 - untyped in transformers

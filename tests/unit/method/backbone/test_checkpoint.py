@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError, VLibraryError
 from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
+from app.method.backbone.checkpoint.processors import load_processor
 from app.method.backbone.loading import load_backbone
 from tests.fakes.backbones import tiny_model, tiny_processed_model, tiny_processor
+from tests.fakes.checkpoints.families import CHECKPOINTS
 
 WEIGHTS = "model.safetensors"
 
@@ -159,6 +161,17 @@ def test_halves_are_computed_with_as_asked(dtype: torch.dtype, tmp_path: Path) -
     loaded = load_backbone(str(place))
     assert loaded.dtype == torch.float32
     assert load_backbone(str(place), dtype=str(dtype).removeprefix("torch.")).dtype == dtype
+
+
+@pytest.mark.parametrize("family", ["mistral3", "qwen2_vl"])
+def test_a_processor_is_read_with_all_of_its_settings(family: str, tmp_path: Path) -> None:
+    parts = CHECKPOINTS[family]()
+    parts.processor.save_pretrained(tmp_path)
+    parts.config.save_pretrained(tmp_path)
+    found: Any = load_processor(str(tmp_path), parts.config)
+    assert type(found).__name__ == type(parts.processor).__name__
+    assert found.chat_template == parts.processor.chat_template
+    assert found.to_dict() == parts.processor.to_dict()
 
 
 def test_a_family_without_an_attention_gets_eager(
