@@ -17,6 +17,7 @@ class AccessKey:
 
     id: str
     name: str
+    workspace: str
     scopes: tuple[Scope, ...]
     created: datetime
     expires: datetime | None = None
@@ -33,7 +34,7 @@ class NewAccessKey(AccessKey):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKeys:
-    """Every key that was ever made, newest first."""
+    """Every key of the workspace that was ever made, newest first."""
 
     items: tuple[AccessKey, ...]
 
@@ -67,7 +68,7 @@ _READ_NEW_KEY = json_reader(NewAccessKey)
 def create_key(
     name: str, scopes: Sequence[Scope], *, valid_days: int | None = None
 ) -> Call[NewAccessKey]:
-    """Makes a key; its text is in this answer and never shown again.
+    """Makes a key to the own workspace; its text is in this answer and never shown again.
 
     Args:
         name: What it is for.

@@ -1,17 +1,20 @@
 """What routes are given: the long-lived parts of the process, made in the composition root."""
 
-from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Annotated, Self, TypeAlias
 
 from fastapi import Depends, Request
 
+from app.api.http.access import key_of
 from app.api.http.admission import Admission
 from app.api.http.job_events import JobEvents
 from app.api.http.metrics import Metrics
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.settings import Settings
 from app.library.database import Sessions
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
+from app.library.workspaces import in_workspace
 from app.rpc.backbones import ServingWorkers
 from app.rpc.client import WorkerClient
 
@@ -32,6 +35,7 @@ class Services:
         uploads: Places for uploads.
         streams: Places for event streams.
         metrics: What is counted here.
+        workspace: Where the caller works; `sessions` see nothing else.
     """
 
     settings: Settings
@@ -45,12 +49,21 @@ class Services:
     uploads: Admission
     streams: Admission
     metrics: Metrics
+    workspace: str = DEFAULT_WORKSPACE
+
+    def of(self, workspace: str) -> Self:
+        """The same parts for who works there."""
+        if workspace == self.workspace:
+            return self
+        sessions = in_workspace(self.sessions, workspace)
+        return replace(self, sessions=sessions, workspace=workspace)
 
 
 def services_of(request: Request) -> Services:
-    """The parts that the composition root put into the app's state."""
+    """The parts that the composition root put into the app's state, for the caller's workspace."""
     services: Services = request.app.state.services
-    return services
+    key = key_of(request)
+    return services if key is None else services.of(key.workspace)
 
 
 ServicesOf: TypeAlias = Annotated[Services, Depends(services_of)]

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.dependencies import Services
 from app.core.logs import get_logger
 from app.library.attempts import requeue_stalled
+from app.library.workspaces import in_all_workspaces
 
 CHORES_PER_STALL: Final = 4
 ABANDONED_SECONDS: Final = 24 * 3600.0
@@ -35,7 +36,7 @@ async def maintain(services: Services) -> None:
 async def requeue_stalled_jobs(services: Services) -> None:
     """Queues jobs again whose worker fell silent."""
     settings = services.settings
-    async with services.sessions.begin() as session:
+    async with in_all_workspaces(services.sessions).begin() as session:
         queued = await requeue_stalled(
             session,
             older_than_seconds=settings.job_stalled_seconds,

@@ -70,9 +70,11 @@ def find(settings: Settings) -> "list[Finding]":
 async def _look(settings: Settings, url: str) -> "list[Finding]":
     from app.cli.checks import database_checks, examine
     from app.library.database import make_engine, session_factory
+    from app.library.workspaces import in_all_workspaces
 
     engine = make_engine(url, pool_size=2)
     try:
-        return await examine(database_checks(settings, session_factory(engine), url=url))
+        sessions = in_all_workspaces(session_factory(engine))
+        return await examine(database_checks(settings, sessions, url=url))
     finally:
         await engine.dispose()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.options import read_settings
-from app.core.access import SCOPES, AccessKey
+from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
@@ -38,6 +38,9 @@ def create(
         list[str],
         typer.Option(help=f"What it allows: {', '.join(SCOPES)}; may be repeated."),
     ],
+    workspace: Annotated[
+        str, typer.Option(help="What its holder sees and changes; a new name makes a new one.")
+    ] = DEFAULT_WORKSPACE,
     days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="After how many days it ends.")
     ] = None,
@@ -47,7 +50,8 @@ def create(
     from app.library.access_keys import create_access_key
 
     key, token = _in_library(
-        lambda session: create_access_key(session, name=name, scopes=scope, valid_days=days)
+        lambda session: create_access_key(session, name=name, scopes=scope, valid_days=days),
+        workspace=workspace,
     )
     if as_json:
         print(json.dumps({**_facts(key), "key": token.text}))
@@ -58,18 +62,18 @@ def create(
 
 @keys.command(name="list")
 def list_keys(*, as_json: AsJson = False) -> None:
-    """List every key that was ever made, newest first."""
+    """List every key of every workspace that was ever made, newest first."""
     from app.library.access_keys import list_access_keys
 
     found = _in_library(list_access_keys)
     if as_json:
         print(json.dumps({"items": [_facts(key) for key in found]}))
         return
-    table = Table("id", "name", "scopes", "created", "expires", "revoked", "last used")
+    table = Table("id", "name", "workspace", "scopes", "created", "expires", "revoked", "last used")
     for key in found:
         times = (key.created, key.expires, key.revoked, key.last_used)
         shown = ("" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times)
-        table.add_row(key.id, key.name, " ".join(key.scopes), *shown)
+        table.add_row(key.id, key.name, key.workspace, " ".join(key.scopes), *shown)
     Console().print(table)
 
 
@@ -114,17 +118,30 @@ def _facts(key: AccessKey) -> dict[str, object]:
     return facts
 
 
-def _in_library(work: "Callable[[AsyncSession], Awaitable[Result]]") -> Result:
+def _in_library(
+    work: "Callable[[AsyncSession], Awaitable[Result]]", *, workspace: str | None = None
+) -> Result:
     with library_database(read_settings()) as url:
-        return asyncio.run(_run(url, work))
+        return asyncio.run(_run(url, work, workspace=workspace))
 
 
-async def _run(url: str, work: "Callable[[AsyncSession], Awaitable[Result]]") -> Result:
+async def _run(
+    url: str,
+    work: "Callable[[AsyncSession], Awaitable[Result]]",
+    *,
+    workspace: str | None = None,
+) -> Result:
+    """What the work returned, in one workspace or in all."""
     from app.library.database import make_engine, run_transaction, session_factory
+    from app.library.workspaces import in_all_workspaces, in_workspace
 
     engine = make_engine(url, pool_size=1)
+    sessions = session_factory(engine)
     try:
-        return await run_transaction(session_factory(engine), work)
+        return await run_transaction(
+            in_all_workspaces(sessions) if workspace is None else in_workspace(sessions, workspace),
+            work,
+        )
     finally:
         await engine.dispose()
 

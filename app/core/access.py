@@ -15,6 +15,8 @@ from typing import Final, Literal, get_args
 Scope = Literal["read", "write", "train", "steer", "admin"]
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+# Of whoever needs no key, and of keys that were made for no other.
+DEFAULT_WORKSPACE: Final = "default"
 SECRET_BYTES: Final = 32
 ID_BYTES: Final = 8
 MAX_NAME_CHARACTERS: Final = 100
@@ -62,6 +64,7 @@ class AccessKey:
     Attributes:
         id: Its public part.
         name: What it is for.
+        workspace: Where its holder works.
         scopes: What it allows; `admin` allows everything.
         created: When it was made.
         expires: When it ends by itself, if it does.
@@ -71,6 +74,7 @@ class AccessKey:
 
     id: str
     name: str
+    workspace: str
     scopes: tuple[Scope, ...]
     created: dt.datetime
     expires: dt.datetime | None

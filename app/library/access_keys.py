@@ -9,9 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import MAX_NAME_CHARACTERS, SCOPES, AccessKey, Scope, Token, new_token
 from app.core.errors import InvalidInputError, NotFoundError
+from app.core.identifiers import check_name
 from app.library.access_tables import AccessKeyRow
 from app.library.audit import write_audit
 from app.library.database import FRESH
+from app.library.workspaces import workspace_of
 
 LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
 
@@ -20,6 +22,7 @@ def _record(row: AccessKeyRow) -> AccessKey:
     return AccessKey(
         id=row.id,
         name=row.name,
+        workspace=row.workspace,
         scopes=tuple(cast("list[Scope]", row.scopes)),
         created=row.created,
         expires=row.expires,
@@ -35,7 +38,7 @@ async def create_access_key(
     scopes: Sequence[str],
     valid_days: int | None = None,
 ) -> tuple[AccessKey, Token]:
-    """A new key with its secret, which nobody can show again.
+    """A new key to the session's workspace with its secret, which nobody can show again.
 
     Args:
         session: An open session.
@@ -47,6 +50,7 @@ async def create_access_key(
         InvalidInputError: A scope is unknown or none is given, the name is empty or too long, or
             it would end at once.
     """
+    check_name(workspace_of(session), what="workspace")
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         found = ", ".join(unknown) or "none"
@@ -64,6 +68,7 @@ async def create_access_key(
     token = new_token()
     row = AccessKeyRow(
         id=token.id,
+        workspace=workspace_of(session),
         name=name,
         digest=token.digest,
         scopes=[scope for scope in SCOPES if scope in scopes],
@@ -94,7 +99,7 @@ async def find_access_key(session: AsyncSession, token: Token) -> AccessKey | No
 
 
 async def list_access_keys(session: AsyncSession) -> list[AccessKey]:
-    """Every key that was ever made, newest first."""
+    """Every key of the workspace that was ever made, newest first."""
     query = select(AccessKeyRow).order_by(AccessKeyRow.created.desc(), AccessKeyRow.id)
     return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
 

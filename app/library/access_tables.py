@@ -8,9 +8,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.library.tables import NOW, Table
+from app.library.workspaces import InWorkspace
 
 
-class AuditRow(Table):
+class AuditRow(InWorkspace, Table):
     """One deed, written once; a trigger refuses changes."""
 
     __tablename__ = "audit"
@@ -23,13 +24,14 @@ class AuditRow(Table):
     created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
-class AccessKeyRow(Table):
+class AccessKeyRow(InWorkspace, Table):
     """A key that opens the api: what it allows, and a digest of its secret."""
 
     __tablename__ = "access_keys"
     __table_args__ = (
         CheckConstraint("octet_length(digest) = 32", name="digest_length"),
         CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+        Index("ix_access_keys_workspace", "workspace"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

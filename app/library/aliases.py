@@ -41,8 +41,10 @@ async def _point(session: AsyncSession, vector: VectorRow, alias: str) -> AliasR
     target = {"vector_id": vector.id, "version": vector.version, "updated": func.clock_timestamp()}
     statement = (
         insert(AliasRow)
-        .values(name=vector.name, alias=alias, **target)
-        .on_conflict_do_update(index_elements=[AliasRow.name, AliasRow.alias], set_=target)
+        .values(workspace=vector.workspace, name=vector.name, alias=alias, **target)
+        .on_conflict_do_update(
+            index_elements=[AliasRow.workspace, AliasRow.name, AliasRow.alias], set_=target
+        )
         .returning(AliasRow)
     )
     row = (await session.scalars(statement, execution_options=FRESH)).one()

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.actors import current_actor
 from app.core.errors import JSON
 from app.library.access_tables import AuditRow
+from app.library.workspaces import workspace_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,22 @@ async def write_audit(
     subject: str,
     details: Mapping[str, JSON] | None = None,
     actor: str | None = None,
+    workspace: str | None = None,
 ) -> None:
-    """Adds one entry to the trail; without an actor it is the key behind the request at hand."""
+    """Adds one entry to the trail of the session's workspace, or of another one that is given.
+
+    Without an actor it is the key behind the request at hand.
+    """
     by = actor if actor is not None else current_actor()
-    session.add(AuditRow(action=action, subject=subject, details=dict(details or {}), actor=by))
+    session.add(
+        AuditRow(
+            workspace=workspace or workspace_of(session),
+            action=action,
+            subject=subject,
+            details=dict(details or {}),
+            actor=by,
+        )
+    )
     await session.flush()
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from app.core.errors import JSON, ConfigurationError
+from app.library.workspaces import WorkspaceSession
 
 DRIVER: Final = "postgresql+psycopg"
 RETRIED_STATES: Final = frozenset({"40001", "40P01"})
@@ -119,8 +120,8 @@ def make_engine(
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """A factory of sessions; the caller commits, and leaving without a commit rolls back."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    """Sessions of the workspace `default`; leaving one without a commit rolls back."""
+    return async_sessionmaker(engine, sync_session_class=WorkspaceSession, expire_on_commit=False)
 
 
 async def run_transaction(

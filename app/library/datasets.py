@@ -29,6 +29,7 @@ from app.library.dataset_reports import ConversionOptions, DatasetReport
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
+from app.library.workspaces import workspace_of
 
 CHECK_SCRIPT: Final = ("-m", "app.library.dataset_check")
 CHECK_TIMEOUT_SECONDS: Final = 3600.0
@@ -153,6 +154,7 @@ async def create_dataset(
         insert(DatasetRow)
         .values(
             id=new_id(),
+            workspace=workspace_of(session),
             name=check_name(name),
             sha256=sha256,
             size_bytes=size_bytes,
@@ -165,7 +167,7 @@ async def create_dataset(
         )
         # A data set that was deleted comes back when its content does.
         .on_conflict_do_update(
-            index_elements=[DatasetRow.sha256],
+            index_elements=["workspace", "sha256"],
             set_={"deleted": None},
             where=DatasetRow.deleted.is_not(None),
         )
@@ -175,8 +177,8 @@ async def create_dataset(
     same = select(DatasetRow).where(DatasetRow.sha256 == sha256)
     row = (await session.scalars(same, execution_options=FRESH)).one()
     target = {"dataset_id": row.id, "updated": func.clock_timestamp()}
-    naming = insert(DatasetNameRow).values(name=name, **target)
-    naming = naming.on_conflict_do_update(index_elements=[DatasetNameRow.name], set_=target)
+    naming = insert(DatasetNameRow).values(workspace=workspace_of(session), name=name, **target)
+    naming = naming.on_conflict_do_update(index_elements=["workspace", "name"], set_=target)
     await session.execute(naming)
     if created is not None:
         details = {"name": name, "sha256": sha256}
@@ -235,8 +237,8 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
         )
     row.deleted = func.clock_timestamp()
     await session.execute(delete(DatasetNameRow).where(DatasetNameRow.dataset_id == row.id))
-    details = {"name": row.name, "sha256": row.sha256}
-    await write_audit(session, action="dataset.delete", subject=str(row.id), details=details)
+    told = {"name": row.name, "sha256": row.sha256}
+    await write_audit(session, action="dataset.delete", subject=str(row.id), details=told)
     return record
 
 

@@ -11,6 +11,7 @@ from app.library.database import Sessions, run_transaction
 from app.library.datasets import drop_file_of_deleted, list_deleted
 from app.library.storage import ObjectStore, checkpoint_key
 from app.library.tables import JobRow
+from app.library.workspaces import in_all_workspaces
 
 CHECKPOINTS: Final = "checkpoints"
 
@@ -36,6 +37,7 @@ async def collect_garbage(sessions: Sessions, store: ObjectStore, *, dry_run: bo
         store: Where the files are.
         dry_run: Only count.
     """
+    sessions = in_all_workspaces(sessions)
     return Garbage(
         datasets=await _datasets(sessions, store, dry_run=dry_run),
         checkpoints=await _checkpoints(sessions, store, dry_run=dry_run),

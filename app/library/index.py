@@ -14,8 +14,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
-from app.library.key_table import KeyTable, RowBlock, Rows, make_block
+from app.library.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
 from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from app.library.leads import LEAD_REFUSALS, Leads, nearest_of_each
 from app.library.parts import cannot_tell_apart, parts_of
@@ -155,6 +156,7 @@ class Snapshot:
         backbone_fingerprint: str,
         statuses: Collection[str],
         k: int,
+        workspace: str = DEFAULT_WORKSPACE,
     ) -> list[Hit]:
         """The `k` fitting sets of vectors nearest to the query, best first; exact.
 
@@ -166,6 +168,7 @@ class Snapshot:
             backbone_fingerprint: Only vectors made for it.
             statuses: Only vectors in one of these states.
             k: At most so many.
+            workspace: Only vectors of this one.
 
         Raises:
             InvalidInputError: The query is zero, not finite or of another dimension.
@@ -176,7 +179,8 @@ class Snapshot:
         table, codes = self._table, self._codes
         wanted = [codes[status] for status in statuses if status in codes]
         is_made_for_it = table.backbones == codes.get(backbone_fingerprint, -1)
-        fitting = np.flatnonzero(is_made_for_it & np.isin(table.statuses, wanted))
+        is_of_it = table.workspaces == codes.get(workspace_text(workspace), -1)
+        fitting = np.flatnonzero(is_of_it & is_made_for_it & np.isin(table.statuses, wanted))
         if not len(fitting):
             return []
         asked = parts_of(unit, image_width=self.image_width)
@@ -240,6 +244,7 @@ class Snapshot:
             embeddings=self._rows_of(line),
             threshold=float(table.thresholds[line]),
             text_threshold=None if self.image_width is None else float(table.text_thresholds[line]),
+            workspace=texts[int(table.workspaces[line])].removeprefix(workspace_text("")),
         )
 
     def _rows_of(self, line: int) -> Float32Array:

@@ -20,12 +20,14 @@ from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.queue import dequeue, enqueue
 from app.library.records import JobRecord, JobState, VectorStatus
 from app.library.tables import DatasetRow, JobRow, VectorRow
+from app.library.workspaces import workspace_of
 
 
 def _record(row: JobRow, vector: tuple[str | None, int | None, str | None]) -> JobRecord:
     name, version, status = vector
     return JobRecord(
         id=row.id,
+        workspace=row.workspace,
         name=row.name,
         dataset_id=row.dataset_id,
         backbone_fingerprint=row.backbone_fingerprint,
@@ -89,7 +91,8 @@ async def enqueue_training(
     if await session.scalar(known.with_for_update(read=True, key_share=True)) is None:
         raise NotFoundError(f"No data set {dataset_id}")
     job_id = new_id()
-    session.add(JobRow(id=job_id, state="queued", progress={}, **asked))
+    workspace = workspace_of(session)
+    session.add(JobRow(id=job_id, workspace=workspace, state="queued", progress={}, **asked))
     await session.flush()
     await append_event(session, job_id, kind="state", data={"state": "queued"})
     await enqueue(session, job_id)
@@ -198,4 +201,10 @@ async def end_job(
     row.finished = await session.scalar(select(func.clock_timestamp()))
     await session.flush()
     await append_event(session, row.id, kind="state", data={"state": state, **data})
-    await write_audit(session, action=f"job.{state}", subject=str(row.id), details=data)
+    await write_audit(
+        session,
+        action=f"job.{state}",
+        subject=str(row.id),
+        details=data,
+        workspace=row.workspace,
+    )

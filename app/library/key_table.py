@@ -33,6 +33,11 @@ class RowBlock:
     used: int
 
 
+def workspace_text(workspace: str) -> str:
+    """A workspace as it is coded: no name, state or fingerprint looks like it."""
+    return f"::{workspace}"
+
+
 def make_block(parts: Sequence[Float32Array]) -> RowBlock:
     """A copy of these rows with room for more."""
     rows = np.concatenate(parts)
@@ -52,6 +57,7 @@ class KeyTable:
     vector_ids: npt.NDArray[np.object_]
     names: npt.NDArray[np.object_]
     name_codes: npt.NDArray[np.int32]
+    workspaces: npt.NDArray[np.int32]
     backbones: npt.NDArray[np.int32]
     statuses: npt.NDArray[np.int32]
     thresholds: npt.NDArray[np.float64]
@@ -73,6 +79,7 @@ class KeyTable:
             np.array([item.name for item in keys], dtype=object),
             # No name has a colon, and no state or fingerprint begins with one.
             coded(f":{item.name}" for item in keys),
+            coded(workspace_text(item.workspace) for item in keys),
             coded(item.backbone_fingerprint for item in keys),
             coded(item.status for item in keys),
             np.array([item.threshold for item in keys], dtype=np.float64),

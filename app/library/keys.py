@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError
 from app.library.epochs import Operation, raise_epoch
 from app.library.records import VectorStatus
@@ -38,6 +39,7 @@ class VectorKeys:
         name: Of the vectors, shared by all their versions.
         backbone_fingerprint: What the vectors were made for.
         status: Of the vectors.
+        workspace: Of the vectors.
         embeddings: `[keys, dimension]` float32, rows of length 1, a centroid first.
         threshold: Least similarity at which a query counts as this task; of its picture, in a space
             whose rows have a picture's part and a question's.
@@ -51,6 +53,7 @@ class VectorKeys:
     embeddings: Float32Array
     threshold: float
     text_threshold: float | None = None
+    workspace: str = DEFAULT_WORKSPACE
 
 
 def unit_rows(embeddings: FloatArray) -> Float32Array:
@@ -221,7 +224,11 @@ async def load_keys(
         .order_by(KeyRow.vector_id, KeyRow.id)
     )
     owners = select(
-        VectorRow.id, VectorRow.name, VectorRow.backbone_fingerprint, VectorRow.status
+        VectorRow.id,
+        VectorRow.workspace,
+        VectorRow.name,
+        VectorRow.backbone_fingerprint,
+        VectorRow.status,
     ).where(VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == space)))
     if vector_ids is not None:
         wanted = list(vector_ids)
@@ -240,6 +247,7 @@ async def load_keys(
             embeddings=_matrix(grouped[row.id][0]),
             threshold=grouped[row.id][1],
             text_threshold=grouped[row.id][2],
+            workspace=row.workspace,
         )
         for row in await session.execute(owners.order_by(VectorRow.id))
         if row.id in grouped

@@ -57,6 +57,7 @@ def overlaps_in(
         hits = snapshot.search(
             row,
             backbone_fingerprint=own.backbone_fingerprint,
+            workspace=own.workspace,
             statuses=statuses,
             k=MAX_ACCEPTED,
         )

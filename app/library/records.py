@@ -161,6 +161,7 @@ class JobRecord:
 
     Attributes:
         id: Its own id.
+        workspace: Where it was asked for, and where its vectors go.
         name: The name its vectors will get.
         dataset_id: What it trains on.
         backbone_fingerprint: The only backbone it may train, or None for any.
@@ -186,6 +187,7 @@ class JobRecord:
     """
 
     id: uuid.UUID
+    workspace: str
     name: str
     dataset_id: uuid.UUID
     backbone_fingerprint: str | None

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.logs import get_logger
 from app.library.database import Sessions
@@ -29,6 +30,7 @@ from app.library.overlaps import overlaps_in
 from app.library.records import VectorRecord
 from app.library.vectors import get_vectors
 from app.library.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
+from app.library.workspaces import in_all_workspaces
 
 MAX_K: Final = 100
 # States of vectors that are not shown to help.
@@ -88,7 +90,7 @@ class Retriever:
         poll_seconds: float = 1.0,
         num_threads: int = 2,
     ) -> None:
-        self._sessions = sessions
+        self._sessions = in_all_workspaces(sessions)
         self._margin = margin
         self._prefer = prefer
         self._poll_seconds = poll_seconds
@@ -140,6 +142,7 @@ class Retriever:
         min_epoch: int | None = None,
         prefer: str | None = None,
         only_ready: bool = True,
+        workspace: str = DEFAULT_WORKSPACE,
     ) -> RetrievalResult:
         """The vectors of this backbone that are nearest to the query.
 
@@ -152,6 +155,7 @@ class Retriever:
             prefer: Tag, alias or name that says which of several vectors for the same questions is
                 meant; that of all searches when not given.
             only_ready: Whether only vectors may be found that are shown to help.
+            workspace: Whose vectors may be found.
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.
@@ -163,6 +167,7 @@ class Retriever:
             _search,
             unit_rows(embedding.reshape(1, -1))[0],
             backbone_fingerprint=backbone_fingerprint,
+            workspace=workspace,
             statuses=("ready",) if only_ready else ("ready", *UNSHOWN),
             # The lead over another name may have to look past many versions of one name.
             k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
@@ -285,14 +290,9 @@ class Retriever:
 def _search(
     query: FloatArray,
     snapshot: Snapshot | None,
-    *,
-    backbone_fingerprint: str,
-    statuses: Sequence[str],
-    k: int,
+    **wanted: Any,  # noqa: ANN401 - as `Snapshot.search` takes it
 ) -> list[Hit]:
-    if snapshot is None:
-        return []
-    return snapshot.search(query, backbone_fingerprint=backbone_fingerprint, statuses=statuses, k=k)
+    return [] if snapshot is None else snapshot.search(query, **wanted)
 
 
 async def _read_one_state(session: AsyncSession) -> None:

@@ -14,6 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as AnyStore
 
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import CorruptDataError, InvalidInputError, NotFoundError, StorageFullError
 from app.core.space import is_out_of_space
 
@@ -22,9 +23,11 @@ _NAMED_BY_DIGEST: Final = re.compile(r"datasets/([0-9a-f]{64})\.parquet")
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 
 
-def dataset_key(sha256: str) -> str:
-    """Where the file of a data set lies."""
-    return f"datasets/{sha256}.parquet"
+def dataset_key(sha256: str, *, workspace: str = DEFAULT_WORKSPACE) -> str:
+    """Where the file of a data set lies; two workspaces have two files of the same content."""
+    # As it was before there were others.
+    folder = "" if workspace == DEFAULT_WORKSPACE else f"{workspace}/"
+    return f"datasets/{folder}{sha256}.parquet"
 
 
 def checkpoint_key(job_id: object) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -22,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.library.workspaces import InWorkspace
+
 NAMING: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -32,6 +35,8 @@ NAMING: Final = {
 VECTOR_STATES: Final = ("ready", "unproven", "ineffective", "collapsed", "retired")
 JOB_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 
+WORKSPACE_NAME: Final = ("workspace", "name")
+OF_VECTOR_NAMES: Final = ("vector_names.workspace", "vector_names.name")
 NOW: Final = func.clock_timestamp()
 
 
@@ -73,21 +78,23 @@ class BackboneRow(Table):
     created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
-class VectorNameRow(Table):
+class VectorNameRow(InWorkspace, Table):
     """A name and its last version; its row lock orders everything done under the name."""
 
     __tablename__ = "vector_names"
 
+    workspace: Mapped[str] = mapped_column(primary_key=True, sort_order=-1)
     name: Mapped[str] = mapped_column(primary_key=True)
     last_version: Mapped[int]
 
 
-class VectorRow(Table):
+class VectorRow(InWorkspace, Table):
     """One immutable set of vectors with its file; only status, text and tags may change."""
 
     __tablename__ = "vectors"
     __table_args__ = (
-        UniqueConstraint("name", "version"),
+        UniqueConstraint("workspace", "name", "version"),
+        ForeignKeyConstraint(WORKSPACE_NAME, OF_VECTOR_NAMES),
         CheckConstraint("octet_length(sha256) = 64", name="sha256_length"),
         _one_of("status", VECTOR_STATES),
         Index("ix_vectors_sha256", "sha256"),
@@ -96,7 +103,7 @@ class VectorRow(Table):
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(ForeignKey("vector_names.name"))
+    name: Mapped[str]
     version: Mapped[int]
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -120,12 +127,14 @@ class VectorRow(Table):
     deleted: Mapped[dt.datetime | None]
 
 
-class AliasRow(Table):
+class AliasRow(InWorkspace, Table):
     """A movable pointer below a name, such as `prod`."""
 
     __tablename__ = "aliases"
+    __table_args__ = (ForeignKeyConstraint(WORKSPACE_NAME, OF_VECTOR_NAMES),)
 
-    name: Mapped[str] = mapped_column(ForeignKey("vector_names.name"), primary_key=True)
+    workspace: Mapped[str] = mapped_column(primary_key=True, sort_order=-1)
+    name: Mapped[str] = mapped_column(primary_key=True)
     alias: Mapped[str] = mapped_column(primary_key=True)
     vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"), index=True)
     version: Mapped[int]
@@ -157,12 +166,12 @@ class EvaluationRow(Table):
     created: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
-class DatasetRow(Table):
+class DatasetRow(InWorkspace, Table):
     """A data set by its content; the file lies in the object store."""
 
     __tablename__ = "datasets"
     __table_args__ = (
-        UniqueConstraint("sha256"),
+        UniqueConstraint("workspace", "sha256"),
         CheckConstraint("octet_length(sha256) = 64", name="sha256_length"),
     )
 
@@ -180,17 +189,18 @@ class DatasetRow(Table):
     deleted: Mapped[dt.datetime | None]
 
 
-class DatasetNameRow(Table):
+class DatasetNameRow(InWorkspace, Table):
     """A name that someone gave a data set; giving it again moves it."""
 
     __tablename__ = "dataset_names"
 
+    workspace: Mapped[str] = mapped_column(primary_key=True, sort_order=-1)
     name: Mapped[str] = mapped_column(primary_key=True)
     dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"), index=True)
     updated: Mapped[dt.datetime] = mapped_column(server_default=NOW, onupdate=NOW)
 
 
-class JobRow(Table):
+class JobRow(InWorkspace, Table):
     """A training job: the truth about its state; the queue's row is only its delivery."""
 
     __tablename__ = "training_jobs"
@@ -202,6 +212,7 @@ class JobRow(Table):
             "heartbeat",
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        Index("ix_training_jobs_workspace", "workspace"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

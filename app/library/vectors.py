@@ -33,6 +33,7 @@ from app.library.keys import refresh_keys, remove_keys
 from app.library.records import VectorRecord, VectorStatus
 from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
+from app.library.workspaces import workspace_of
 
 
 def _check_status(status: str) -> str:
@@ -42,9 +43,10 @@ def _check_status(status: str) -> str:
 
 
 async def _next_version(session: AsyncSession, name: str) -> int:
-    statement = insert(VectorNameRow).values(name=name, last_version=1)
+    workspace = workspace_of(session)
+    statement = insert(VectorNameRow).values(workspace=workspace, name=name, last_version=1)
     statement = statement.on_conflict_do_update(
-        index_elements=[VectorNameRow.name],
+        index_elements=[VectorNameRow.workspace, VectorNameRow.name],
         set_={"last_version": VectorNameRow.last_version + 1},
     )
     return (await session.scalars(statement.returning(VectorNameRow.last_version))).one()
@@ -115,6 +117,7 @@ async def create_vector(
     await remember_backbone(session, backbone)
     row = VectorRow(
         id=new_id(),
+        workspace=workspace_of(session),
         name=name,
         version=await _next_version(session, name),
         sha256=await asyncio.to_thread(sha256_hex, blob),
@@ -179,9 +182,12 @@ async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorR
     The name, known or new, belongs to this transaction from here on: two that bring the same file
     at once see each other's version.
     """
-    held = insert(VectorNameRow).values(name=check_name(name), last_version=0)
+    held = insert(VectorNameRow).values(
+        workspace=workspace_of(session), name=check_name(name), last_version=0
+    )
     held = held.on_conflict_do_update(
-        index_elements=[VectorNameRow.name], set_={"last_version": VectorNameRow.last_version}
+        index_elements=[VectorNameRow.workspace, VectorNameRow.name],
+        set_={"last_version": VectorNameRow.last_version},
     )
     await session.execute(held)
     query = VECTOR_ROWS.where(

@@ -25,6 +25,7 @@ from app.core.tracing.telemetry import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
+from app.library.workspaces import in_all_workspaces
 from app.method.backbone.loading import Backbone, load_backbone
 from app.method.keys.encoder import space_id
 from app.rpc.messages import HealthResponse
@@ -147,7 +148,7 @@ async def running_worker(
         stack.push_async_callback(asyncio.to_thread, tracing.stop)
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
-        sessions = session_factory(engine)
+        sessions = in_all_workspaces(session_factory(engine))
         objects = ObjectStore(settings.objects_url)
         parts = await stack.enter_async_context(
             serving_parts(

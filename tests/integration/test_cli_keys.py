@@ -40,6 +40,19 @@ def test_a_key_is_made_listed_and_revoked() -> None:
     assert json.loads(keys("revoke", key["id"], "--json").stdout)["revoked"] is not None
 
 
+def test_a_key_opens_the_workspace_that_is_named() -> None:
+    for words, workspace in (((), "default"), (("--workspace", "north"), "north")):
+        made = json.loads(keys("create", "x", "--scope", "read", *words, "--json").stdout)
+        assert made["workspace"] == workspace
+    listed = json.loads(keys("list", "--json").stdout)["items"]
+    assert [item["workspace"] for item in listed] == ["north", "default"]
+    assert "north" in keys("list").stdout
+    # Whoever has the database revokes the keys of all.
+    assert json.loads(keys("revoke", listed[0]["id"], "--json").stdout)["revoked"] is not None
+    refused = keys("create", "x", "--scope", "read", "--workspace", "Bad Name")
+    assert isinstance(refused.exception, InvalidInputError)
+
+
 def test_the_plain_output_begins_with_the_key_alone() -> None:
     first, *_ = keys("create", "admin", "--scope", "admin").stdout.splitlines()
     assert read_token(first) is not None

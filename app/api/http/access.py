@@ -24,6 +24,7 @@ from app.core.access import AccessKey, Scope, Token, read_token
 from app.core.actors import acting
 from app.library.access_keys import find_access_key
 from app.library.database import Sessions
+from app.library.workspaces import in_all_workspaces
 
 # What a probe or a browser's first look needs; nothing that anybody stored is told there.
 PUBLIC_PATHS: Final = frozenset({"/", "/livez", "/openapi.json", "/readyz"})
@@ -47,7 +48,7 @@ class KeyRing:
     """
 
     def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._sessions = sessions
+        self._sessions = in_all_workspaces(sessions)
         self._clock = clock
         self._found: OrderedDict[str, tuple[float, bytes, AccessKey | None]] = OrderedDict()
 

@@ -26,7 +26,7 @@ router = APIRouter(tags=["access"])
 
 @router.post("/keys", status_code=201, responses=problems(409, 413))
 async def create(body: KeyRequest, creation: CreationOf) -> NewKeyBody:
-    """Makes a key; its text is in this answer and never shown again."""
+    """Makes a key to the own workspace; its text is in this answer and never shown again."""
     async with creation.begin(body.model_dump_json()) as session:
         key, token = await create_access_key(
             session, name=body.name, scopes=body.scopes, valid_days=body.valid_days
@@ -37,7 +37,7 @@ async def create(body: KeyRequest, creation: CreationOf) -> NewKeyBody:
 
 @router.get("/keys", responses=problems())
 async def list_all(services: ServicesOf) -> KeysBody:
-    """Lists every key that was ever made, newest first."""
+    """Lists every key of the workspace that was ever made, newest first."""
     async with services.sessions.begin() as session:
         keys = await list_access_keys(session)
     return KeysBody(items=tuple(map(KeyBody.model_validate, keys)))

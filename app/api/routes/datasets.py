@@ -106,7 +106,7 @@ async def upload(
                 seconds=LONGEST_SECONDS,
             )
             sha256, size_bytes = await asyncio.to_thread(digest_of, target)
-            key = dataset_key(sha256)
+            key = dataset_key(sha256, workspace=services.workspace)
             # Before the row, so that no row ever names a missing file.
             await services.store.put_file(key, target)
             async with creation.begin(file.sha256) as session:

@@ -30,6 +30,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
     result = await services.retriever.search(
         query.values,
         space=query.space,
+        workspace=services.workspace,
         backbone_fingerprint=query.backbone_fingerprint,
         k=body.k,
         min_epoch=body.min_epoch,

@@ -13,6 +13,7 @@ from app.api.http.problems import problems
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
 from app.library.jobs import count_jobs
+from app.library.workspaces import in_all_workspaces
 
 DATABASE_TIMEOUT_SECONDS: Final = 1.0
 
@@ -32,7 +33,7 @@ async def _jobs(services: Services) -> tuple[Metric, ...]:
     """The training jobs by state; nothing while the database does not answer."""
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
-            async with services.sessions.begin() as session:
+            async with in_all_workspaces(services.sessions).begin() as session:
                 counts = await count_jobs(session)
     except (SQLAlchemyError, OSError) as error:
         log.warning("jobs cannot be counted", reason=type(error).__name__)

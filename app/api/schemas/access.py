@@ -33,6 +33,7 @@ class KeyBody(ResponseBody):
 
     id: str
     name: str
+    workspace: str = Field(description="What its holder sees and changes.")
     scopes: tuple[Scope, ...]
     created: dt.datetime
     expires: dt.datetime | None
@@ -47,7 +48,7 @@ class NewKeyBody(KeyBody):
 
 
 class KeysBody(ResponseBody):
-    """Every key."""
+    """Every key of the workspace."""
 
     items: tuple[KeyBody, ...]
 

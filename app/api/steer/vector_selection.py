@@ -20,6 +20,7 @@ from app.api.schemas.steering import (
     SteerRequest,
     VectorChoice,
 )
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import VectorReference
 from app.core.splits import choose_split
@@ -115,7 +116,8 @@ async def find_policy(services: Services) -> list[ChosenVector]:
     wanted = services.settings.policy_vectors
     choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
     try:
-        found = await find_vectors(services, choices, strength=1.0)
+        # The policy is the service's own, whoever asks.
+        found = await find_vectors(services.of(DEFAULT_WORKSPACE), choices, strength=1.0)
     except NotFoundError as error:
         raise SteeringError(
             f"The server's policy wants {len(wanted)} vectors that are not all there"
@@ -201,6 +203,7 @@ async def retrieve_one(
     result = await services.retriever.search(
         query.values,
         space=query.space,
+        workspace=services.workspace,
         backbone_fingerprint=query.backbone_fingerprint,
         k=1,
         prefer=body.prefer,

@@ -36,6 +36,7 @@ from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
 from app.library.records import DatasetRecord, VectorRecord
 from app.library.storage import ObjectStore, checkpoint_key
+from app.library.workspaces import in_all_workspaces, in_workspace
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
@@ -86,7 +87,7 @@ class Trainer:
     ) -> None:
         self._backbone = backbone
         self._device = device
-        self._sessions = sessions
+        self._sessions = in_all_workspaces(sessions)
         self._objects = objects
         self._pass_tokens = pass_tokens
         self._pulse_seconds = pulse_seconds
@@ -190,7 +191,7 @@ class Trainer:
         # Which items are learnt from is no setting of how.
         settings = {name: value for name, value in job.config.items() if name != "split"}
         config = TrainingConfig.from_dict(settings)
-        async with self._sessions() as session:
+        async with in_workspace(self._sessions, job.workspace)() as session:
             dataset = await get_dataset(session, job.dataset_id)
         examples = await self._examples(dataset, job.config.get("split"))
 
@@ -243,7 +244,7 @@ class Trainer:
             await tell(attempt, attempt.progress, session)
             await store_all(session)
 
-        await run_transaction(self._sessions, store)
+        await run_transaction(in_workspace(self._sessions, attempt.job.workspace), store)
         log.info("job succeeded", action="job.end", job_id=str(attempt.job.id))
 
     async def _end_without_result(self, attempt: Attempt, error: Exception) -> bool:
