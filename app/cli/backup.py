@@ -132,10 +132,11 @@ async def _fill(
 @asynccontextmanager
 async def _patient(url: str) -> "AsyncIterator[Sessions]":
     from app.library.database import make_engine, session_factory
+    from app.library.workspaces import in_all_workspaces
 
     engine = make_engine(url, pool_size=1, statement_timeout_seconds=0, idle_timeout_seconds=0)
     try:
-        yield session_factory(engine)
+        yield in_all_workspaces(session_factory(engine))
     finally:
         await engine.dispose()
 

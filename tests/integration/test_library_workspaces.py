@@ -17,6 +17,7 @@ from app.library.audit import list_audit
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import delete_dataset, get_dataset, list_datasets
 from app.library.jobs import get_job, list_jobs, request_cancel
+from app.library.records import VectorRecord
 from app.library.tables import AliasRow, DatasetRow, JobRow, VectorRow
 from app.library.vectors import delete_vector, find_same, get_vector, get_vectors, update_vector
 from app.library.workspaces import in_all_workspaces, in_workspace
@@ -38,7 +39,7 @@ def south(sessions: Sessions) -> Sessions:
 
 
 async def test_equal_names_are_different_things(north: Sessions, south: Sessions) -> None:
-    made = []
+    made: list[VectorRecord] = []
     for sessions in (north, south, north):
         async with sessions.begin() as session:
             made.append(await store(session, "gears", seed=len(made)))

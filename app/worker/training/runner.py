@@ -216,7 +216,8 @@ class Trainer:
 
     async def _combine(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
         job = attempt.job
-        combination = await load_combination(job, sessions=self._sessions, load=self._examples)
+        sessions = in_workspace(self._sessions, job.workspace)
+        combination = await load_combination(job, sessions=sessions, load=self._examples)
         steps = steps_of(
             self._backbone,
             combination,
