@@ -24,6 +24,7 @@ from app.core.tracing.telemetry import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.retrieval import Retriever
 from app.library.storage import ObjectStore
+from app.library.workspaces import in_all_workspaces
 from app.rpc.backbones import ServingWorkers
 from app.rpc.client import WorkerClient
 from app.web import pages
@@ -77,6 +78,8 @@ def worker_urls(settings: Settings) -> tuple[str, ...]:
 def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerClient) -> Services:
     """The parts that requests share, not yet started."""
     sessions = session_factory(engine)
+    # The index and the events of jobs are kept for all; routes ask for what the caller may see.
+    everywhere = in_all_workspaces(sessions)
     max_bytes = BODIES_IN_FLIGHT * settings.max_body_bytes
     metrics = Metrics()
     # A worker that is away has no places either; then the others turn away what is too much.
@@ -93,14 +96,14 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         settings=settings,
         sessions=sessions,
         retriever=Retriever(
-            sessions,
+            everywhere,
             margin=settings.retrieval_margin,
             prefer=settings.retrieval_prefer,
             poll_seconds=settings.retrieval_poll_seconds,
         ),
         workers=workers,
         serving=ServingWorkers(workers),
-        job_events=JobEvents(sessions),
+        job_events=JobEvents(everywhere),
         store=ObjectStore(settings.objects_url),
         admission=admission,
         uploads=uploads,

@@ -121,7 +121,13 @@ async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
     if row is None:
         raise NotFoundError("No such key")
     if result.rowcount:
-        await write_audit(session, action="key.revoke", subject=key_id, details={"name": row.name})
+        await write_audit(
+            session,
+            action="key.revoke",
+            subject=key_id,
+            details={"name": row.name},
+            workspace=row.workspace,
+        )
     return _record(row)
 
 

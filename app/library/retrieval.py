@@ -30,7 +30,6 @@ from app.library.overlaps import overlaps_in
 from app.library.records import VectorRecord
 from app.library.vectors import get_vectors
 from app.library.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
-from app.library.workspaces import in_all_workspaces
 
 MAX_K: Final = 100
 # States of vectors that are not shown to help.
@@ -74,7 +73,7 @@ class Retriever:
     committed key is found by the next search. The background task only makes that rare.
 
     Args:
-        sessions: Where sessions come from.
+        sessions: Where sessions come from; what they do not see is not found.
         margin: Least lead of the best vectors over those of any other name.
         prefer: Tag, alias or name that says which of several vectors for one task is meant.
         poll_seconds: How often the background task looks.
@@ -90,7 +89,7 @@ class Retriever:
         poll_seconds: float = 1.0,
         num_threads: int = 2,
     ) -> None:
-        self._sessions = in_all_workspaces(sessions)
+        self._sessions = sessions
         self._margin = margin
         self._prefer = prefer
         self._poll_seconds = poll_seconds

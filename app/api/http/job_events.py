@@ -17,7 +17,6 @@ from app.core.logs import get_logger
 from app.library.database import Sessions
 from app.library.job_events import new_events
 from app.library.records import JobNews
-from app.library.workspaces import in_all_workspaces
 
 POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000
@@ -45,8 +44,7 @@ class JobEvents:
     """
 
     def __init__(self, sessions: Sessions, *, poll_seconds: float = POLL_SECONDS) -> None:
-        # A job is asked for by whoever has seen it.
-        self._sessions = in_all_workspaces(sessions)
+        self._sessions = sessions
         self._poll_seconds = poll_seconds
         self._listeners: set[_Listener] = set()
         self._reading: asyncio.Task[None] | None = None

@@ -12,6 +12,7 @@ def access_key(**changes: object) -> AccessKey:
     values = {
         "id": "0" * 16,
         "name": "n",
+        "workspace": "default",
         "scopes": ("read",),
         "created": NOW,
         "expires": None,
