@@ -11,7 +11,7 @@
 It needs nothing of the server: no torch, no database.
 """
 
-from vlibrary_client.access import AccessKey, AuditPage, Deed, NewAccessKey
+from vlibrary_client.access import AccessKey, AuditPage, Deed, NewAccessKey, Quotas
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.answers import (
     Answer,
@@ -47,6 +47,7 @@ from vlibrary_client.errors import (
     JobCancelledError,
     NotFoundError,
     OutOfDeviceMemoryError,
+    QuotaExceededError,
     RequestTimeoutError,
     SteeringError,
     StorageFullError,
@@ -128,6 +129,8 @@ __all__ = [
     "Outcome",
     "Page",
     "Progress",
+    "QuotaExceededError",
+    "Quotas",
     "Readiness",
     "Receipt",
     "Refusal",

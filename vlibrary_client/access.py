@@ -1,7 +1,7 @@
 """Requests about keys and the audit trail, as values; nothing is sent here. For administrators."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +12,23 @@ Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """The most that may be asked for with a key; `None` where it is not limited.
+
+    Attributes:
+        requests: Requests in flight in one process of the api.
+        jobs: Training jobs of its workspace that have not ended.
+        bytes: Bytes of the vectors and data sets of its workspace.
+        vectors: Vectors of its workspace, those of unfinished trainings included.
+    """
+
+    requests: int | None = None
+    jobs: int | None = None
+    bytes: int | None = None
+    vectors: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKey:
     """A key that opens the api, without its secret; `last_used` is to the minute."""
 
@@ -19,6 +36,7 @@ class AccessKey:
     name: str
     workspace: str
     scopes: tuple[Scope, ...]
+    quotas: Quotas
     created: datetime
     expires: datetime | None = None
     revoked: datetime | None = None
@@ -66,7 +84,11 @@ _READ_NEW_KEY = json_reader(NewAccessKey)
 
 
 def create_key(
-    name: str, scopes: Sequence[Scope], *, valid_days: int | None = None
+    name: str,
+    scopes: Sequence[Scope],
+    *,
+    valid_days: int | None = None,
+    quotas: Quotas | None = None,
 ) -> Call[NewAccessKey]:
     """Makes a key to the own workspace; its text is in this answer and never shown again.
 
@@ -74,6 +96,7 @@ def create_key(
         name: What it is for.
         scopes: What it allows; `admin` allows everything.
         valid_days: After how many days it ends by itself.
+        quotas: How much of it; never more than the own key may.
 
     Raises:
         InvalidInputError: A scope is unknown, or the name or the days are out of bounds.
@@ -86,7 +109,8 @@ def create_key(
         # A second key is never made; if the first was made and its answer lost, that is told.
         is_repeatable=True,
         headers=once(),
-        body={"name": name, "scopes": list(scopes), "valid_days": valid_days},
+        body={"name": name, "scopes": list(scopes), "valid_days": valid_days}
+        | ({} if quotas is None else {"quotas": asdict(quotas)}),
     )
 
 

@@ -21,12 +21,13 @@
     |- JobCancelledError              cancelled
     |- ConfigurationError             configuration
     |- TooLargeError                  too-large
+    |- QuotaExceededError             quota-exceeded
     |- ConnectionFailedError          connection-failed     no answer from the server
     |- RequestTimeoutError            request-timeout       no answer in time
     |- WaitTimeoutError               wait-timeout          the job goes on, the waiting ended
     `- InvalidResponseError           invalid-response      an answer that cannot be read
 
-The first nineteen mirror the server's errors by their stable `code`; the last four are born in
+The first twenty mirror the server's errors by their stable `code`; the last four are born in
 the client. A code this release does not know becomes a plain `VLibraryError` that keeps it.
 """
 
@@ -203,6 +204,12 @@ class StorageFullError(VLibraryError):
     """The server has no room left; the same request works once it has."""
 
     code = "storage-full"
+
+
+class QuotaExceededError(VLibraryError):
+    """The key may not store more; `details` has the quota, its limit and what was found."""
+
+    code = "quota-exceeded"
 
 
 class TooLargeError(VLibraryError):

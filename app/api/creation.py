@@ -12,10 +12,11 @@ from fastapi import Depends, Header, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services, ServicesOf
-from app.api.http.access import key_of
+from app.api.http.access import key_of, quotas_of
 from app.api.http.errors import AnsweredBeforeError
 from app.api.schemas.bodies import ResponseBody
 from app.library.idempotency import RequestKey, StoredAnswer, find_answer, store_answer
+from app.library.quotas import hold_use, require_within
 
 Body = TypeVar("Body", bound=ResponseBody)
 
@@ -49,6 +50,7 @@ class Creation:
         self._response = response
         self._key = key
         self._asked: RequestKey | None = None
+        self._quotas = quotas_of(request)
 
     @asynccontextmanager
     async def begin(self, content: str) -> AsyncIterator[AsyncSession]:
@@ -61,13 +63,27 @@ class Creation:
             AnsweredBeforeError: The request was answered before, and so it is again.
             InProgressError: The same request is being answered.
             InvalidInputError: The key was used for another request.
+            BusyError: The caller has too many unfinished jobs.
+            QuotaExceededError: The caller may not store more.
         """
         async with self._services.sessions.begin() as session:
             if self._key is not None:
                 self._asked = self._request_key(self._key, content)
                 if (stored := await find_answer(session, self._asked)) is not None:
                     raise AnsweredBeforeError(stored)
+            await hold_use(session, self._quotas)
             yield session
+            # Behind the making, which tells best how much it takes.
+            await require_within(session, self._quotas)
+
+    async def require_room(self, num_bytes: int) -> None:
+        """Returns when so many bytes may be stored, before a file of theirs is.
+
+        Raises:
+            QuotaExceededError: The caller may not store more.
+        """
+        async with self._services.sessions() as session:
+            await require_within(session, self._quotas, more_bytes=num_bytes)
 
     async def answer(
         self, session: AsyncSession, body: Body, *, at: str | None, is_secret: bool = False

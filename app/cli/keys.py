@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.options import read_settings
-from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey
+from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
@@ -44,13 +44,30 @@ def create(
     days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="After how many days it ends.")
     ] = None,
+    max_requests: Annotated[
+        int | None, typer.Option(min=0, help="Requests in flight in one process of the api.")
+    ] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=0, help="Training jobs of the workspace that have not ended.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, help="Bytes of vectors and data sets of the workspace.")
+    ] = None,
+    max_vectors: Annotated[
+        int | None,
+        typer.Option(min=0, help="Vectors of the workspace, those of trainings to come included."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
     from app.library.access_keys import create_access_key
 
+    quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
+
     key, token = _in_library(
-        lambda session: create_access_key(session, name=name, scopes=scope, valid_days=days),
+        lambda session: create_access_key(
+            session, name=name, scopes=scope, valid_days=days, quotas=quotas
+        ),
         workspace=workspace,
     )
     if as_json:
@@ -69,11 +86,13 @@ def list_keys(*, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"items": [_facts(key) for key in found]}))
         return
-    table = Table("id", "name", "workspace", "scopes", "created", "expires", "revoked", "last used")
+    table = Table("name", box=None)
+    for title in ("id", "workspace", "scopes", "at most", "when"):
+        # Only the name gives way on a narrow screen.
+        table.add_column(title, no_wrap=True)
     for key in found:
-        times = (key.created, key.expires, key.revoked, key.last_used)
-        shown = ("" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times)
-        table.add_row(key.id, key.name, key.workspace, " ".join(key.scopes), *shown)
+        scopes = "\n".join(key.scopes)
+        table.add_row(key.name, key.id, key.workspace, scopes, _limits(key), _times(key))
     Console().print(table)
 
 
@@ -109,6 +128,22 @@ def require_a_key(settings: Settings, url: str) -> None:
             f"An api at {settings.host} is for callers with keys, and there is none; "
             "make one first: vlibrary keys create admin --scope admin"
         )
+
+
+def _limits(key: AccessKey) -> str:
+    limits = asdict(key.quotas).items()
+    return "\n".join(f"{limit:,} {what}" for what, limit in limits if limit is not None)
+
+
+def _times(key: AccessKey) -> str:
+    times = {
+        "made": key.created,
+        "ends": key.expires,
+        "revoked": key.revoked,
+        "used": key.last_used,
+    }
+    told = times.items()
+    return "\n".join(f"{what} {time:%Y-%m-%d %H:%M}" for what, time in told if time is not None)
 
 
 def _facts(key: AccessKey) -> dict[str, object]:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Literal, get_args
 
 Scope = Literal["read", "write", "train", "steer", "admin"]
@@ -20,6 +20,7 @@ DEFAULT_WORKSPACE: Final = "default"
 SECRET_BYTES: Final = 32
 ID_BYTES: Final = 8
 MAX_NAME_CHARACTERS: Final = 100
+MAX_QUOTA: Final = 2**53 - 1
 MAX_TOKEN_CHARACTERS: Final = 200
 _TOKEN: Final = re.compile(r"vlib_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
@@ -58,6 +59,39 @@ def read_token(text: str) -> Token | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """The most that may be asked for with a key; None where it is not limited.
+
+    Attributes:
+        requests: Requests in flight in one process of the api.
+        jobs: Training jobs of its workspace that have not ended.
+        bytes: Bytes of the vectors and data sets of its workspace.
+        vectors: Vectors of its workspace, those of unfinished trainings included.
+    """
+
+    requests: int | None = None
+    jobs: int | None = None
+    bytes: int | None = None
+    vectors: int | None = None
+
+    @property
+    def limits_stored(self) -> bool:
+        """Whether anything is limited that lies in the database."""
+        return (self.jobs, self.bytes, self.vectors) != (None, None, None)
+
+    def within(self, other: "Quotas") -> "Quotas":
+        """The tighter limit of both, one by one."""
+        own, others = asdict(self), asdict(other)
+        pairs = {name: (own[name], others[name]) for name in own}
+        return Quotas(
+            **{
+                name: min((one for one in pair if one is not None), default=None)
+                for name, pair in pairs.items()
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AccessKey:
     """A key as the library knows it; nothing in it lets anybody in.
 
@@ -66,6 +100,7 @@ class AccessKey:
         name: What it is for.
         workspace: Where its holder works.
         scopes: What it allows; `admin` allows everything.
+        quotas: How much of it.
         created: When it was made.
         expires: When it ends by itself, if it does.
         revoked: When it was taken back, if it was.
@@ -76,6 +111,7 @@ class AccessKey:
     name: str
     workspace: str
     scopes: tuple[Scope, ...]
+    quotas: Quotas
     created: dt.datetime
     expires: dt.datetime | None
     revoked: dt.datetime | None

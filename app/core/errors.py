@@ -11,6 +11,7 @@ VLibraryError
 ├── ConflictError                conflict
 │   └── InProgressError          in-progress
 ├── TooLargeError                too-large
+├── QuotaExceededError           quota-exceeded
 ├── IncompatibleBackboneError    incompatible-backbone
 ├── UnsupportedBackboneError     unsupported-backbone
 ├── SteeringError                steering-failed
@@ -112,6 +113,12 @@ class TooLargeError(VLibraryError):
     """The request or file exceeds a size limit."""
 
     code = "too-large"
+
+
+class QuotaExceededError(VLibraryError):
+    """The caller may not store more."""
+
+    code = "quota-exceeded"
 
 
 class IncompatibleBackboneError(VLibraryError):

@@ -2,13 +2,23 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final, cast
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.access import MAX_NAME_CHARACTERS, SCOPES, AccessKey, Scope, Token, new_token
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.access import (
+    MAX_NAME_CHARACTERS,
+    MAX_QUOTA,
+    SCOPES,
+    AccessKey,
+    Quotas,
+    Scope,
+    Token,
+    new_token,
+)
+from app.core.errors import JSON, InvalidInputError, NotFoundError
 from app.core.identifiers import check_name
 from app.library.access_tables import AccessKeyRow
 from app.library.audit import write_audit
@@ -24,6 +34,12 @@ def _record(row: AccessKeyRow) -> AccessKey:
         name=row.name,
         workspace=row.workspace,
         scopes=tuple(cast("list[Scope]", row.scopes)),
+        quotas=Quotas(
+            requests=row.max_requests,
+            jobs=row.max_jobs,
+            bytes=row.max_bytes,
+            vectors=row.max_vectors,
+        ),
         created=row.created,
         expires=row.expires,
         revoked=row.revoked,
@@ -37,6 +53,7 @@ async def create_access_key(
     name: str,
     scopes: Sequence[str],
     valid_days: int | None = None,
+    quotas: Quotas | None = None,
 ) -> tuple[AccessKey, Token]:
     """A new key to the session's workspace with its secret, which nobody can show again.
 
@@ -45,10 +62,11 @@ async def create_access_key(
         name: What it is for.
         scopes: What it allows.
         valid_days: After how many days it ends by itself.
+        quotas: How much of it; without limits where not given.
 
     Raises:
-        InvalidInputError: A scope is unknown or none is given, the name is empty or too long, or
-            it would end at once.
+        InvalidInputError: A scope is unknown or none is given, the name is empty or too long, a
+            quota is negative, or it would end at once.
     """
     check_name(workspace_of(session), what="workspace")
     unknown = sorted(set(scopes) - set(SCOPES))
@@ -63,6 +81,10 @@ async def create_access_key(
         )
     if valid_days is not None and valid_days < 1:
         raise InvalidInputError(f"A key's days: wanted at least 1, found {valid_days}")
+    limits = asdict(quotas or Quotas())
+    for what, limit in limits.items():
+        if limit is not None and not 0 <= limit <= MAX_QUOTA:
+            raise InvalidInputError(f"A quota of {what}: wanted 0 to {MAX_QUOTA}, found {limit}")
     now = dt.datetime.now(dt.UTC)
     expires = None if valid_days is None else now + dt.timedelta(days=valid_days)
     token = new_token()
@@ -73,11 +95,13 @@ async def create_access_key(
         digest=token.digest,
         scopes=[scope for scope in SCOPES if scope in scopes],
         expires=expires,
+        **{f"max_{what}": limit for what, limit in limits.items()},
     )
     session.add(row)
     await session.flush()
     await session.refresh(row)
-    details = {"name": name, "scopes": list(row.scopes)}
+    given = {what: limit for what, limit in limits.items() if limit is not None}
+    details: dict[str, JSON] = {"name": name, "scopes": list(row.scopes), "quotas": given}
     await write_audit(session, action="key.create", subject=token.id, details=details)
     return _record(row), token
 

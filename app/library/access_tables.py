@@ -42,6 +42,10 @@ class AccessKeyRow(InWorkspace, Table):
     expires: Mapped[dt.datetime | None]
     revoked: Mapped[dt.datetime | None]
     last_used: Mapped[dt.datetime | None]
+    max_requests: Mapped[int | None] = mapped_column(BigInteger)
+    max_jobs: Mapped[int | None] = mapped_column(BigInteger)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_vectors: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class AnsweredRequestRow(Table):

@@ -53,6 +53,18 @@ def test_a_key_opens_the_workspace_that_is_named() -> None:
     assert isinstance(refused.exception, InvalidInputError)
 
 
+def test_the_list_shows_what_a_key_may_fill() -> None:
+    words = ("--max-vectors", "1000", "--max-jobs", "2", "--json")
+    made = json.loads(keys("create", "x", "--scope", "write", *words).stdout)
+    assert made["quotas"] == {"requests": None, "jobs": 2, "bytes": None, "vectors": 1000}
+    listed = json.loads(keys("list", "--json").stdout)["items"]
+    assert listed[0]["quotas"] == made["quotas"]
+    shown = keys("list").stdout
+    assert "2 jobs" in shown
+    assert "1,000 vectors" in shown
+    assert made["id"] in shown
+
+
 def test_the_plain_output_begins_with_the_key_alone() -> None:
     first, *_ = keys("create", "admin", "--scope", "admin").stdout.splitlines()
     assert read_token(first) is not None

@@ -6,8 +6,9 @@ key, and then nothing is looked up and everything is allowed.
 
 import datetime as dt
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 from fastapi import HTTPException, Request, Security
@@ -20,7 +21,7 @@ from starlette.types import Scope as ASGIScope
 
 from app.api.http.errors import handle_database_error
 from app.api.http.problems import problem_response
-from app.core.access import AccessKey, Scope, Token, read_token
+from app.core.access import AccessKey, Quotas, Scope, Token, read_token
 from app.core.actors import acting
 from app.library.access_keys import find_access_key
 from app.library.database import Sessions
@@ -81,6 +82,7 @@ class Authenticated:
     def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
         self.app = app
         self._keys = keys
+        self._in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -109,9 +111,32 @@ class Authenticated:
             )
             await response(scope, receive, send)
             return
+        limit = key.quotas.requests
+        if limit is not None and self._in_flight[key.id] >= limit:
+            response = problem_response(
+                request,
+                code="busy",
+                status=429,
+                detail=f"The quota of this key: wanted at most {limit} requests in flight, found "
+                f"{self._in_flight[key.id]} others",
+                details={"quota": "requests", "limit": limit, "found": self._in_flight[key.id]},
+                headers={"retry-after": "1"},
+            )
+            await response(scope, receive, send)
+            return
         scope.setdefault("state", {})["access_key"] = key
-        with acting(key.id):
+        with acting(key.id), self._place(key.id):
             await self.app(scope, receive, send)
+
+    @contextmanager
+    def _place(self, key_id: str) -> Iterator[None]:
+        self._in_flight[key_id] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[key_id] -= 1
+            # Of nobody who is gone is anything kept.
+            self._in_flight += Counter()
 
 
 def is_public(path: str) -> bool:
@@ -130,6 +155,12 @@ def key_of(request: Request) -> AccessKey | None:
     """The key that the caller showed, where keys are needed."""
     key: AccessKey | None = request.scope.get("state", {}).get("access_key")
     return key
+
+
+def quotas_of(request: Request) -> Quotas:
+    """The limits of the caller's key; none without one."""
+    key = key_of(request)
+    return Quotas() if key is None else key.quotas
 
 
 class NeedsScope:

@@ -38,6 +38,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "conflict": 409,
     "in-progress": 409,
     "too-large": 413,
+    "quota-exceeded": 403,
     "incompatible-backbone": 409,
     "unsupported-backbone": 409,
     "steering-failed": 500,

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
 from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
+from app.api.http.access import quotas_of
 from app.api.http.problems import problems
 from app.api.schemas.access import (
     AuditBody,
@@ -16,6 +17,7 @@ from app.api.schemas.access import (
     NewKeyBody,
 )
 from app.api.schemas.fields import Limit, Reference
+from app.core.access import Quotas
 from app.library.access_keys import create_access_key, list_access_keys, revoke_access_key
 from app.library.audit import list_audit
 
@@ -25,11 +27,15 @@ router = APIRouter(tags=["access"])
 
 
 @router.post("/keys", status_code=201, responses=problems(409, 413))
-async def create(body: KeyRequest, creation: CreationOf) -> NewKeyBody:
+async def create(body: KeyRequest, request: Request, creation: CreationOf) -> NewKeyBody:
     """Makes a key to the own workspace; its text is in this answer and never shown again."""
     async with creation.begin(body.model_dump_json()) as session:
         key, token = await create_access_key(
-            session, name=body.name, scopes=body.scopes, valid_days=body.valid_days
+            session,
+            name=body.name,
+            scopes=body.scopes,
+            valid_days=body.valid_days,
+            quotas=Quotas(**body.quotas.model_dump()).within(quotas_of(request)),
         )
         made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
         return await creation.answer(session, made, at=None, is_secret=True)

@@ -106,6 +106,9 @@ async def upload(
                 seconds=LONGEST_SECONDS,
             )
             sha256, size_bytes = await asyncio.to_thread(digest_of, target)
+            async with services.sessions() as session:
+                if await find_by_sha256(session, sha256) is None:
+                    await creation.require_room(size_bytes)
             key = dataset_key(sha256, workspace=services.workspace)
             # Before the row, so that no row ever names a missing file.
             await services.store.put_file(key, target)

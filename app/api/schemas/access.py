@@ -3,10 +3,10 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
-from app.core.access import MAX_NAME_CHARACTERS, SCOPES, Scope
+from app.core.access import MAX_NAME_CHARACTERS, MAX_QUOTA, SCOPES, Scope
 from app.rpc.generation import refuse_unstorable
 
 KeyName = Annotated[
@@ -14,6 +14,29 @@ KeyName = Annotated[
     StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS),
     AfterValidator(refuse_unstorable),
 ]
+
+
+Limit = Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True)]
+
+
+class QuotasBody(RequestBody):
+    """The most that may be asked for with a key; null where it is not limited."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    requests: Limit | None = Field(
+        default=None, description="Requests in flight in one process of the api."
+    )
+    jobs: Limit | None = Field(
+        default=None, description="Training jobs of its workspace that have not ended."
+    )
+    bytes: Limit | None = Field(
+        default=None, description="Bytes of the vectors and data sets of its workspace."
+    )
+    vectors: Limit | None = Field(
+        default=None,
+        description="Vectors of its workspace, those of unfinished trainings included.",
+    )
 
 
 class KeyRequest(RequestBody):
@@ -26,6 +49,9 @@ class KeyRequest(RequestBody):
     valid_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = Field(
         default=None, description="After how many days it ends by itself."
     )
+    quotas: QuotasBody = Field(
+        default=QuotasBody(), description="Never wider than those of the key that makes it."
+    )
 
 
 class KeyBody(ResponseBody):
@@ -35,6 +61,7 @@ class KeyBody(ResponseBody):
     name: str
     workspace: str = Field(description="What its holder sees and changes.")
     scopes: tuple[Scope, ...]
+    quotas: QuotasBody
     created: dt.datetime
     expires: dt.datetime | None
     revoked: dt.datetime | None

@@ -2,7 +2,7 @@ import datetime as dt
 
 import pytest
 
-from app.core.access import AccessKey, new_token, read_token
+from app.core.access import AccessKey, Quotas, new_token, read_token
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -14,6 +14,7 @@ def access_key(**changes: object) -> AccessKey:
         "name": "n",
         "workspace": "default",
         "scopes": ("read",),
+        "quotas": Quotas(),
         "created": NOW,
         "expires": None,
         "revoked": None,
@@ -51,3 +52,12 @@ def test_admin_allows_everything_and_others_only_themselves() -> None:
     assert access_key(scopes=("read", "train")).allows("train")
     assert not access_key(scopes=("read",)).allows("train")
     assert not access_key(scopes=("write",)).allows("admin")
+
+
+def test_the_tighter_of_two_quotas_holds() -> None:
+    one, other = Quotas(jobs=1, vectors=5), Quotas(jobs=2, bytes=3)
+    both = Quotas(jobs=1, bytes=3, vectors=5)
+    assert one.within(other) == other.within(one) == both
+    assert one.within(Quotas()) == one
+    assert not Quotas(requests=1).limits_stored
+    assert Quotas(bytes=0).limits_stored

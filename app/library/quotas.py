@@ -1,0 +1,77 @@
+"""What a key may fill: limits on the jobs, bytes and vectors of its workspace.
+
+They hold for what is asked for with the key and count what everybody has put into the workspace, so
+several keys do not add up.
+"""
+
+import hashlib
+from dataclasses import asdict
+from typing import Final
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.access import Quotas
+from app.core.errors import BusyError, QuotaExceededError
+from app.library.tables import DatasetRow, JobRow, VectorRow
+from app.library.workspaces import workspace_of
+
+JOB_RETRY_SECONDS: Final = 10.0
+UNFINISHED: Final = ("queued", "running")
+_LOCK_BYTES: Final = 8
+_WORDS: Final = {
+    "jobs": "training jobs that have not ended",
+    "bytes": "bytes of vectors and data sets",
+    "vectors": "vectors, those of unfinished trainings included",
+}
+
+
+async def hold_use(session: AsyncSession, quotas: Quotas) -> None:
+    """Makes others who are limited wait with what they store in the workspace until the commit.
+
+    So that none of them passes a limit together with another.
+    """
+    if quotas.limits_stored:
+        named = hashlib.sha256(f"quota\0{workspace_of(session)}".encode()).digest()
+        lock = int.from_bytes(named[:_LOCK_BYTES], signed=True)
+        await session.execute(select(func.pg_advisory_xact_lock(lock)))
+
+
+async def require_within(session: AsyncSession, quotas: Quotas, *, more_bytes: int = 0) -> None:
+    """Returns when the workspace, as the session sees it, is within the limits.
+
+    Args:
+        session: Of the workspace.
+        quotas: The limits.
+        more_bytes: What shall be stored besides.
+
+    Raises:
+        BusyError: There are too many unfinished jobs.
+        QuotaExceededError: There are too many bytes or vectors.
+    """
+    if not quotas.limits_stored:
+        return
+    jobs = await _number(session, select(func.count()).where(JobRow.state.in_(UNFINISHED)))
+    vectors = await _number(session, select(func.count()).where(VectorRow.deleted.is_(None)))
+    size = more_bytes
+    for table in (VectorRow, DatasetRow):
+        stored = func.coalesce(func.sum(table.size_bytes), 0)
+        size += await _number(session, select(stored).where(table.deleted.is_(None)))
+    use = {"jobs": jobs, "bytes": size, "vectors": vectors + jobs}
+    limits = asdict(quotas)
+    for name, found in use.items():
+        limit = limits[name]
+        if limit is None or found <= limit:
+            continue
+        message = (
+            f"The quota of this key: wanted at most {limit} {_WORDS[name]} in the workspace "
+            f"{workspace_of(session)}, found {found} with what was asked for"
+        )
+        details = {"quota": name, "limit": limit, "found": found}
+        if name == "jobs":
+            raise BusyError(message, details=details, retry_after_seconds=JOB_RETRY_SECONDS)
+        raise QuotaExceededError(message, details=details)
+
+
+async def _number(session: AsyncSession, query: Select[int]) -> int:
+    return int((await session.execute(query)).scalar_one())

@@ -1,0 +1,143 @@
+"""What a key may fill, refused in words with the limit and what was found."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.core.access import Quotas
+from app.core.settings import Settings
+from app.library.storage import ObjectStore
+from app.main import create_app
+from tests.fakes.api_calls import OCTETS, parquet
+from tests.fakes.tenants import key_headers
+from tests.fakes.training import Sessions, vector_file
+from tests.fakes.worker import FakeWorker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def http(settings: Settings, worker: FakeWorker) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings.model_copy(update={"require_keys": True}), workers=worker.client())
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
+        yield client
+
+
+async def bring(
+    http: httpx.AsyncClient, headers: dict[str, str], blob: bytes, **more: str
+) -> httpx.Response:
+    return await http.post("/vectors?name=v", content=blob, headers=headers | OCTETS | more)
+
+
+async def test_vectors_are_limited(
+    http: httpx.AsyncClient, *, sessions: Sessions, worker: FakeWorker, tmp_path: Path
+) -> None:
+    free = await key_headers(sessions)
+    limited = await key_headers(sessions, quotas=Quotas(vectors=1))
+    first, second = (vector_file(worker.description, seed=seed) for seed in (1, 2))
+    once = {"idempotency-key": "k"}
+    assert (await bring(http, limited, first, **once)).status_code == 201
+    refused = await bring(http, limited, second)
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota-exceeded")
+    assert refused.json()["details"] == {"quota": "vectors", "limit": 1, "found": 2}
+    assert "at most 1 vectors" in refused.json()["detail"]
+    assert "found 2" in refused.json()["detail"]
+    # What is stored already is told again, and whoever has no limit goes on.
+    assert (await bring(http, limited, first, **once)).status_code == 201
+    assert (await bring(http, limited, first)).status_code == 200
+    content = parquet(tmp_path)
+    made = await http.post("/datasets?name=d", content=content, headers=limited | OCTETS)
+    assert made.status_code == 201
+    # A training is going to make one.
+    asked: dict[str, Any] = {"json": {"name": "v", "dataset": "d"}}
+    assert (await http.post("/train", **asked, headers=limited)).status_code == 403
+    assert (await http.get("/train", headers=free)).json()["items"] == []
+    assert (await bring(http, free, second)).status_code == 201
+
+
+async def test_unfinished_jobs_are_limited(
+    http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
+) -> None:
+    headers = await key_headers(sessions, quotas=Quotas(jobs=1))
+    await http.post("/datasets?name=d", content=parquet(tmp_path), headers=headers | OCTETS)
+    asked: dict[str, Any] = {"json": {"name": "v", "dataset": "d"}, "headers": headers}
+    job = (await http.post("/train", **asked)).json()
+    refused = await http.post("/train", **asked)
+    assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+    assert refused.headers["retry-after"] == "10"
+    assert refused.json()["details"] == {"quota": "jobs", "limit": 1, "found": 2}
+    await http.post(f"/train/{job['id']}/cancel", headers=headers)
+    assert (await http.post("/train", **asked)).status_code == 202
+
+
+async def test_bytes_are_limited_before_a_file_is_stored(
+    http: httpx.AsyncClient,
+    *,
+    sessions: Sessions,
+    settings: Settings,
+    worker: FakeWorker,
+    tmp_path: Path,
+) -> None:
+    blob = vector_file(worker.description, seed=1)
+    headers = await key_headers(sessions, quotas=Quotas(bytes=len(blob)))
+    assert (await bring(http, headers, blob)).status_code == 201
+    content = parquet(tmp_path)
+    for send in (
+        bring(http, headers, vector_file(worker.description, seed=2)),
+        http.post("/datasets?name=d", content=content, headers=headers | OCTETS),
+    ):
+        refused = await send
+        assert (refused.status_code, refused.json()["details"]["quota"]) == (403, "bytes")
+    assert await ObjectStore(settings.objects_url).keys("datasets") == []
+    await http.delete("/vectors/v", headers=headers)
+    assert (await bring(http, headers, blob)).status_code == 201
+
+
+async def test_no_two_pass_a_limit_together(
+    http: httpx.AsyncClient, sessions: Sessions, worker: FakeWorker
+) -> None:
+    headers = await key_headers(sessions, quotas=Quotas(vectors=3))
+    blobs = [vector_file(worker.description, seed=seed) for seed in range(8)]
+    answers = await asyncio.gather(*(bring(http, headers, blob) for blob in blobs))
+    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [403] * 5
+
+
+async def test_requests_in_flight_are_limited(
+    http: httpx.AsyncClient, sessions: Sessions, worker: FakeWorker
+) -> None:
+    headers = await key_headers(sessions, quotas=Quotas(requests=1))
+    worker.is_stuck = True
+    waiting = asyncio.create_task(
+        http.post("/steer/generate", json={"prompt": "x"}, headers=headers)
+    )
+    await worker.wait_until_running(1)
+    refused = await http.get("/vectors", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+    assert refused.json()["details"] == {"quota": "requests", "limit": 1, "found": 1}
+    assert refused.headers["retry-after"] == "1"
+    other = await key_headers(sessions)
+    assert (await http.get("/vectors", headers=other)).status_code == 200
+    worker.released.set()
+    assert (await waiting).status_code == 200
+    assert (await http.get("/vectors", headers=headers)).status_code == 200
+
+
+async def test_a_key_makes_none_that_may_do_more(
+    http: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    headers = await key_headers(sessions, quotas=Quotas(vectors=3, jobs=5))
+    asked = {"name": "k", "scopes": ["admin"], "quotas": {"vectors": 9, "bytes": 7}}
+    made = (await http.post("/keys", json=asked, headers=headers)).json()
+    assert made["quotas"] == {"requests": None, "jobs": 5, "bytes": 7, "vectors": 3}
+    listed = (await http.get("/keys", headers=headers)).json()["items"]
+    assert [key["quotas"]["vectors"] for key in listed] == [3, 3]
+    bad = {**asked, "quotas": {"vectors": -1}}
+    assert (await http.post("/keys", json=bad, headers=headers)).status_code == 422
