@@ -1,4 +1,4 @@
-"""`python -m tools.results`: write docs/results.md from docs/results.json."""
+"""`python -m tools.results`: write docs/results.md and its pictures from docs/results.json."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tools.results.page import page
+from tools.results.plots import draw
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -18,8 +19,11 @@ def main(
     ),
     target: Annotated[Path, typer.Option(help="The page.")] = _DOCS / "results.md",
 ) -> None:
-    """Write the page of a run's results."""
-    target.write_text(page(json.loads(source.read_text())))
+    """Write the page of a run's results, and its pictures into a folder of the same name."""
+    report = json.loads(source.read_text())
+    pictures = target.with_suffix("")
+    drawn = [f"{pictures.name}/{name}" for name in draw(report, pictures)]
+    target.write_text(page(report, plots=drawn))
     print(f"Wrote {target}")
 
 

@@ -4,6 +4,7 @@ Knows the printed object; knows no backbone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 M2IV: Final = "m2iv"
@@ -15,16 +16,25 @@ _KEPT: Final = (
 )  # fmt: skip
 
 
-def page(report: Mapping[str, Any]) -> str:
+def main_size(report: Mapping[str, Any]) -> str:
+    """The number of labelled items that the first paragraph and the pictures speak of."""
+    tables: Mapping[str, Any] = report["items"]
+    return "100" if "100" in tables else next(iter(tables))
+
+
+def page(report: Mapping[str, Any], *, plots: Sequence[str] = ()) -> str:
     """The page in Markdown.
 
     Args:
         report: What `vlibrary evaluate --suite NAME --json` printed.
+        plots: Where the pictures lie, as the page links to them.
     """
     tables: Mapping[str, Mapping[str, Any]] = report["items"]
-    main = "100" if "100" in tables else next(iter(tables))
+    main = main_size(report)
     lines = ["# Results", "", *_first(tables[main], main), ""]
     lines += _conditions(report)
+    for plot in plots:
+        lines += ["", f"![{Path(plot).stem}]({plot})"]
     for size, table in tables.items():
         lines += ["", f"## With {size} labelled items", "", *_methods(table)]
         lines += ["", *_gains(table), "", *_tasks(table)]

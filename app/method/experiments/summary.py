@@ -6,7 +6,7 @@ all methods, so that differences are paired.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -140,7 +140,20 @@ def _costs(sampled: _Resampled, method: str) -> dict[str, Any]:
     cells = [cell for methods in sampled.cells.values() for cell in methods.get(method, [])]
     costs = {name: round(float(np.mean([getattr(c, name) for c in cells])), 2) for name in _COSTS}
     collapsed = [task for task in sampled.means if _is_collapsed(sampled, task, method)]
-    return {**costs, "kind": cells[0].kind, "collapsed": collapsed}
+    return {**costs, "kind": cells[0].kind, "collapsed": collapsed, **_norms(cells)}
+
+
+def _norms(cells: Sequence[CellResult]) -> dict[str, Any]:
+    """The mean length of a shift by branch and layer, where cells tell."""
+    found = [cast("dict[str, list[float]]", c.notes["norms"]) for c in cells if "norms" in c.notes]
+    if not found:
+        return {}
+    return {
+        "norms": {
+            branch: np.mean([one[branch] for one in found], axis=0).round(_DIGITS).tolist()
+            for branch in found[0]
+        }
+    }
 
 
 def _is_collapsed(sampled: _Resampled, task: str, method: str) -> bool:

@@ -1,0 +1,37 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.results.test_page import report
+from tools.results.plots import draw
+
+
+def with_norms(**shares: list[int]) -> dict[str, Any]:
+    made = report(**shares)
+    made["items"]["100"]["methods"]["m2iv"]["norms"] = {"attention": [1.0, 2.0], "mlp": [3.0, 4.0]}
+    return made
+
+
+def test_only_what_was_measured_is_drawn(tmp_path: Path) -> None:
+    assert draw(report(zero_shot=[1, 2], m2iv=[60, 60]), tmp_path / "new") == ["cost.svg"]
+    drawn = draw(
+        with_norms(zero_shot=[1, 2], icl_4=[30, 30], icl_16=[40, 20], m2iv=[60, 60]), tmp_path
+    )
+    assert drawn == ["cost.svg", "shots.svg", "norms.svg"]
+
+
+def test_several_sizes_are_drawn_against_each_other(tmp_path: Path) -> None:
+    made = report(zero_shot=[1, 2], m2iv=[60, 60])
+    made["items"]["32"] = made["items"]["100"]
+    assert "items.svg" in draw(made, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cost", "norms"])
+def test_equal_results_give_equal_files(tmp_path: Path, name: str) -> None:
+    made = with_norms(zero_shot=[1, 2], m2iv=[60, 60])
+    for folder in ("one", "other"):
+        draw(made, tmp_path / folder)
+    texts = [(tmp_path / folder / f"{name}.svg").read_text() for folder in ("one", "other")]
+    assert texts[0] == texts[1]
+    assert ">m2iv" in texts[0] or name == "norms"
