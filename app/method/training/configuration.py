@@ -31,9 +31,9 @@ class TrainingSettings(BaseModel):
     """Draws of demonstrations a query; epochs take them in turn, and every second one repeats the
     one before it in another order.
     """
-    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 600
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Most optimiser steps."""
-    min_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 60
+    min_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 200
     """Fewest steps before held-out items may end the run."""
     patience: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Measurements without improvement after which the learning rates are cut to a quarter, and
@@ -49,7 +49,7 @@ class TrainingSettings(BaseModel):
     """Most queries an optimiser step; small sets take an eighth of their queries, at least 8 and,
     where every item measures, at most 16.
     """
-    vector_learning_rate: Annotated[float, Field(ge=1e-8, le=10.0)] = 3e-2
+    vector_learning_rate: Annotated[float, Field(ge=1e-8, le=10.0)] = 1e-1
     """Of the vectors, at its peak."""
     weight_learning_rate: Annotated[float, Field(ge=0.0, le=10.0)] = 3e-2
     """Of the layer weights, at its peak."""
