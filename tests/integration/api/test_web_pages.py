@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.api.schemas.examples import BODIES
-from app.web.pages import ASSETS
+from app.web.pages import ASSETS, STATIC
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +32,18 @@ async def test_the_front_page_leads_somewhere(http: httpx.AsyncClient) -> None:
     assert len(links) >= 4
     for link in links:
         assert (await http.get(link)).status_code in {200, 503}, link
+
+
+def test_pages_write_what_is_stored_as_text_alone() -> None:
+    """Markup in a name, a description or an answer is shown and never read as markup."""
+    own = [STATIC / path for name, (path, _) in ASSETS.items() if name in {"page.js", "docs.js"}]
+    assert len(own) == 2
+    for path in own:
+        found = re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|srcdoc|\beval\b|new Function",
+            path.read_text(),
+        )
+        assert not found, path
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))
