@@ -13,18 +13,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from app.core.errors import UnavailableError, WorkerUnavailableError
 from app.core.logs import get_logger
 from app.worker.engine.engine import Engine
-from app.worker.engine.faults import is_fatal, public_error
+from app.worker.engine.faults import device_lost, device_shut_down, is_fatal, public_error
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps, LongWork
 
 Result = TypeVar("Result")
-
-RETRY_AFTER_SECONDS: Final = 5.0
 
 log = get_logger(__name__)
 
@@ -97,12 +94,8 @@ class DeviceThread:
         self._thread.start()
 
     def serve(self, engine: Engine) -> None:
-        """Step an engine from the next task on; it is touched by this thread only."""
-
-        def adopt() -> None:
-            self._engine = engine
-
-        self._call_soon(adopt)
+        """Step an engine from the next task on; only this thread touches it."""
+        self._engine = engine
 
     def stop(self, *, timeout_seconds: float = 30.0) -> None:
         """Finish the piece of work at hand, fail everything else and end the thread."""
@@ -173,7 +166,7 @@ class DeviceThread:
     def _put(self, task: _Task) -> None:
         with self._gate:
             if not self._is_open:
-                raise _shut_down()
+                raise device_shut_down()
             self._tasks.put(task)
 
     def _close(self) -> None:
@@ -252,7 +245,7 @@ class DeviceThread:
 
     def _running(self) -> Engine:
         if self._engine is None:
-            raise _shut_down()
+            raise device_shut_down()
         return self._engine
 
     def _begin(self, make: Callable[[], Sequence], future: "Future[Sequence]") -> None:
@@ -287,27 +280,14 @@ class DeviceThread:
     def _fail_the_rest(self) -> None:
         for work in self._background:
             work.close()
-            work.future.set_exception(_shut_down())
+            work.future.set_exception(device_shut_down())
         waiting = []
         while not self._tasks.empty():
             waiting.append(self._tasks.get().waiting)
         for future in waiting:
             # Whoever waits may cancel at any moment; from here on it cannot.
             if future is not None and future.set_running_or_notify_cancel():
-                future.set_exception(_shut_down())
+                future.set_exception(device_shut_down())
         for begun in self._results.values():
             if not begun.done():
-                begun.set_exception(_lost())
-
-
-def _lost() -> UnavailableError:
-    # Another worker must not take up the request: it may be what broke this device.
-    return UnavailableError(
-        "the worker's device was lost during the request", retry_after_seconds=RETRY_AFTER_SECONDS
-    )
-
-
-def _shut_down() -> WorkerUnavailableError:
-    return WorkerUnavailableError(
-        "the worker's device is shut down", retry_after_seconds=RETRY_AFTER_SECONDS
-    )
+                begun.set_exception(device_lost())

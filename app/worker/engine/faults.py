@@ -8,10 +8,16 @@ from typing import Final
 
 import torch
 
-from app.core.errors import OutOfDeviceMemoryError, VLibraryError
+from app.core.errors import (
+    OutOfDeviceMemoryError,
+    UnavailableError,
+    VLibraryError,
+    WorkerUnavailableError,
+)
 from app.core.logs import get_logger
 
 RETRY_AFTER_SECONDS: Final = 2.0
+_RESTART_SECONDS: Final = 5.0
 _CPU_ALLOCATOR_MESSAGE: Final = "can't allocate memory"
 
 log = get_logger(__name__)
@@ -63,3 +69,17 @@ def public_error(error: Exception) -> VLibraryError:
         log.warning("work failed", action="device.fail", exc_info=error)
         forget_frames(error)
     return found
+
+
+def device_lost() -> UnavailableError:
+    """For whoever has begun: another worker must not take it up, it may be what broke this one."""
+    return UnavailableError(
+        "the worker's device was lost during the request", retry_after_seconds=_RESTART_SECONDS
+    )
+
+
+def device_shut_down() -> WorkerUnavailableError:
+    """For whoever has not begun: another worker may take it up."""
+    return WorkerUnavailableError(
+        "the worker's device is shut down", retry_after_seconds=_RESTART_SECONDS
+    )
