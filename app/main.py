@@ -22,7 +22,7 @@ from app.core.logs import configure_logs
 from app.core.settings import Settings, revealed
 from app.core.tracing.telemetry import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
-from app.library.retrieval import Retriever
+from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_all_workspaces
 from app.rpc.backbones import ServingWorkers

@@ -15,7 +15,7 @@ import typer
 
 from app.library.database import conninfo, make_engine, session_factory
 from app.library.migrate import upgrade
-from app.library.retrieval import Retriever
+from app.library.search.retrieval import Retriever
 from app.postgres.server import EmbeddedPostgres
 from benchmarks.harness import AsJson, bar, interleave, machine_conditions, percentile, run, show
 from benchmarks.setting.stored_keys import (

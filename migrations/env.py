@@ -5,7 +5,7 @@ from sqlalchemy import Connection, create_engine
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
-from app.library import access_tables  # noqa: F401 - its tables belong to the metadata
+from app.library.access import access_tables  # noqa: F401 - its tables belong to the metadata
 from app.library.database import database_url
 from app.library.tables import Table
 

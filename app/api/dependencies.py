@@ -12,7 +12,7 @@ from app.api.http.metrics import Metrics
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.settings import Settings
 from app.library.database import Sessions
-from app.library.retrieval import Retriever
+from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_workspace
 from app.rpc.backbones import ServingWorkers

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.dependencies import Services
 from app.core.logs import get_logger
-from app.library.attempts import requeue_stalled
+from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 
 CHORES_PER_STALL: Final = 4

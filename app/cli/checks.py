@@ -19,14 +19,14 @@ from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors
 from app.library.database import Sessions
 from app.library.datasets import list_datasets
-from app.library.epochs import current_epochs, find_space
-from app.library.index import Snapshot
-from app.library.jobs import list_jobs
-from app.library.keys import load_keys
 from app.library.migrate import current_revision, newest_revision
 from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord
+from app.library.search.index import Snapshot
 from app.library.storage import ObjectStore
+from app.library.task_keys.epochs import current_epochs, find_space
+from app.library.task_keys.keys import load_keys
+from app.library.training.jobs import list_jobs
 from app.library.vectors import get_vectors
 
 Check: TypeAlias = Callable[[], Awaitable[str]]

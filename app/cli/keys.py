@@ -60,7 +60,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
-    from app.library.access_keys import create_access_key
+    from app.library.access.access_keys import create_access_key
 
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
 
@@ -80,7 +80,7 @@ def create(
 @keys.command(name="list")
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key of every workspace that was ever made, newest first."""
-    from app.library.access_keys import list_access_keys
+    from app.library.access.access_keys import list_access_keys
 
     found = _in_library(list_access_keys)
     if as_json:
@@ -103,7 +103,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key: within five seconds it opens nothing any more."""
-    from app.library.access_keys import revoke_access_key
+    from app.library.access.access_keys import revoke_access_key
 
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
@@ -121,7 +121,7 @@ def require_a_key(settings: Settings, url: str) -> None:
     Raises:
         ConfigurationError: Others could reach the api and nobody has a key.
     """
-    from app.library.access_keys import has_valid_access_key
+    from app.library.access.access_keys import has_valid_access_key
 
     if settings.needs_keys and not asyncio.run(_run(url, has_valid_access_key)):
         raise ConfigurationError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from app.library.dataset_reports import DatasetReport
+    from app.library.uploads.dataset_reports import DatasetReport
     from app.method.backbone.examples import Example
 
 
@@ -43,8 +43,8 @@ def convert_local(
     """
     from app.core.pictures import PictureLimits
     from app.core.settings import Settings
-    from app.library.dataset_conversion import convert
-    from app.library.dataset_reports import ConversionOptions
+    from app.library.uploads.dataset_conversion import convert
+    from app.library.uploads.dataset_reports import ConversionOptions
     from vlibrary_client.layouts.sources import open_source
 
     return convert(

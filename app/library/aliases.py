@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import LATEST, check_alias
-from app.library.audit import write_audit
+from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.records import AliasRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow

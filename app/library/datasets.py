@@ -23,15 +23,15 @@ from app.core.errors import (
 )
 from app.core.identifiers import check_description, check_name, new_id
 from app.core.pictures import PictureLimits
-from app.library.audit import write_audit
+from app.library.access.audit import write_audit
 from app.library.database import FRESH
-from app.library.dataset_reports import ConversionOptions, DatasetReport
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
+from app.library.uploads.dataset_reports import ConversionOptions, DatasetReport
 from app.library.workspaces import workspace_of
 
-CHECK_SCRIPT: Final = ("-m", "app.library.dataset_check")
+CHECK_SCRIPT: Final = ("-m", "app.library.uploads.dataset_check")
 CHECK_TIMEOUT_SECONDS: Final = 3600.0
 CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, InProgressError, InvalidInputError
-from app.library.access_tables import AnsweredRequestRow
+from app.library.access.access_tables import AnsweredRequestRow
 
 KEPT: Final = dt.timedelta(hours=24)
 _LOCK_BYTES: Final = 8

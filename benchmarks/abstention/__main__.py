@@ -14,7 +14,7 @@ import typer
 from app.core.logs import configure_logs
 from app.library.database import make_engine, session_factory
 from app.library.migrate import upgrade
-from app.library.retrieval import Retriever
+from app.library.search.retrieval import Retriever
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import KeyEncoder
 from app.postgres.server import EmbeddedPostgres

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from app.core.pictures import Picture
 from app.core.vector_file import VectorTensors, encode_vector_file
 from app.library.database import Sessions
-from app.library.keys import add_keys
-from app.library.retrieval import Retriever
+from app.library.search.retrieval import Retriever
+from app.library.task_keys.keys import add_keys
 from app.library.vectors import create_vector, update_vector
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import KeyEncoder

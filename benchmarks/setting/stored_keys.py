@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import new_id
 from app.core.vector_file import VectorTensors, encode_vector_file
-from app.library.keys import add_keys, unit_rows
+from app.library.task_keys.keys import add_keys, unit_rows
 from app.library.vectors import create_vector
 
 SPACE: Final = "benchmark:512"

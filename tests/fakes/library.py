@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import sha256_hex
 from app.library.datasets import create_dataset
-from app.library.job_events import new_events
-from app.library.jobs import enqueue_training
 from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord, VectorStatus
+from app.library.training.job_events import new_events
+from app.library.training.jobs import enqueue_training
 from app.library.vectors import create_vector
 from tests.fakes.vectors import make_description, make_vector_file
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.library.access_keys import create_access_key
+from app.library.access.access_keys import create_access_key
 from app.library.database import run_transaction
 from app.library.workspaces import in_workspace
 from tests.fakes.training import Sessions

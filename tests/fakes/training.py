@@ -9,16 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.backbones import BackboneDescription
 from app.core.errors import JSON
 from app.core.vector_file import VectorTensors, encode_vector_file
-from app.library.attempts import (
+from app.library.evaluations import add_evaluation
+from app.library.records import VectorRecord
+from app.library.task_keys.keys import add_keys
+from app.library.training.attempts import (
     claim_job,
     fail_job,
     finish_job,
     mark_cancelled,
     record_progress,
 )
-from app.library.evaluations import add_evaluation
-from app.library.keys import add_keys
-from app.library.records import VectorRecord
 from app.library.vectors import create_vector
 from tests.fakes.worker import SPACE
 

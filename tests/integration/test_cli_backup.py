@@ -27,16 +27,16 @@ from app.core.errors import (
     UnavailableError,
 )
 from app.core.identifiers import sha256_hex
-from app.library.access_keys import create_access_key
+from app.library.access.access_keys import create_access_key
 from app.library.aliases import set_alias
 from app.library.backups.contents import read_contents
 from app.library.backups.manifest import TableContents
 from app.library.database import conninfo, make_engine, session_factory
 from app.library.datasets import create_dataset, delete_dataset
-from app.library.jobs import enqueue_training
 from app.library.migrate import current_revision, newest_revision, remove_tables, upgrade
 from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from app.library.training.jobs import enqueue_training
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.library import store
 

@@ -26,11 +26,11 @@ from app.cli.checks import (
 from app.cli.processes.database import running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
-from app.library.attempts import claim_job
 from app.library.datasets import create_dataset
-from app.library.jobs import enqueue_training
-from app.library.keys import add_keys
 from app.library.storage import ObjectStore, dataset_key
+from app.library.task_keys.keys import add_keys
+from app.library.training.attempts import claim_job
+from app.library.training.jobs import enqueue_training
 from tests.fakes.backbones import tiny_backbone
 from tests.fakes.library import store
 

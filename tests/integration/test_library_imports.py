@@ -6,10 +6,10 @@ from app.core.errors import InvalidVectorFileError
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.evaluations import list_evaluations
-from app.library.imports import import_vector
-from app.library.overlaps import find_overlaps
 from app.library.records import VectorRecord
-from app.library.retrieval import Retriever
+from app.library.search.overlaps import find_overlaps
+from app.library.search.retrieval import Retriever
+from app.library.sharing.imports import import_vector
 from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
-from app.library import job_events as library_job_events
-from app.library.attempts import (
+from app.library.access.audit import list_audit
+from app.library.database import conninfo
+from app.library.records import JobRecord
+from app.library.training import job_events as library_job_events
+from app.library.training.attempts import (
     claim_job,
     fail_job,
     finish_job,
@@ -20,17 +23,15 @@ from app.library.attempts import (
     release_job,
     requeue_stalled,
 )
-from app.library.audit import list_audit
-from app.library.database import conninfo
-from app.library.job_events import new_events
-from app.library.jobs import (
+from app.library.training.job_events import new_events
+from app.library.training.jobs import (
     count_jobs,
     enqueue_training,
     get_job,
     list_jobs,
     request_cancel,
 )
-from app.library.queue import (
+from app.library.training.queue import (
     TRAINING_QUEUE,
     TRAINING_TASK,
     dequeue,
@@ -38,7 +39,6 @@ from app.library.queue import (
     is_waiting,
     make_queue,
 )
-from app.library.records import JobRecord
 from tests.fakes.library import events_of, some_id, store, store_dataset, store_job
 
 pytestmark = pytest.mark.anyio

@@ -12,15 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from app.library.database import make_engine, session_factory
-from app.library.epochs import changed_vectors, current_epochs, find_space
-from app.library.keys import (
+from app.library.records import VectorStatus
+from app.library.search.retrieval import Retriever
+from app.library.task_keys.epochs import changed_vectors, current_epochs, find_space
+from app.library.task_keys.keys import (
     Float32Array,
     add_keys,
     load_keys,
     remove_keys,
 )
-from app.library.records import VectorStatus
-from app.library.retrieval import Retriever
 from app.library.vectors import delete_vector, update_vector
 from tests.fakes.library import some_id, store
 from tests.fakes.vectors import FINGERPRINT, make_description

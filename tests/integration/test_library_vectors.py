@@ -17,8 +17,8 @@ from app.core.errors import (
     NotFoundError,
 )
 from app.core.identifiers import VectorReference, sha256_hex
+from app.library.access.audit import list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
-from app.library.audit import list_audit, write_audit
 from app.library.backbones import get_backbone, list_backbones
 from app.library.blobs import get_blob, get_blob_by_sha256
 from app.library.catalogue.filters import VectorFilters, list_vectors

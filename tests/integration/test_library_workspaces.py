@@ -10,15 +10,15 @@ from sqlalchemy.orm import aliased
 
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference
-from app.library.access_keys import create_access_key, list_access_keys, revoke_access_key
+from app.library.access.access_keys import create_access_key, list_access_keys, revoke_access_key
+from app.library.access.audit import list_audit
 from app.library.aliases import list_aliases, set_alias
-from app.library.attempts import claim_job, fail_job
-from app.library.audit import list_audit
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import delete_dataset, get_dataset, list_datasets
-from app.library.jobs import get_job, list_jobs, request_cancel
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, DatasetRow, JobRow, VectorRow
+from app.library.training.attempts import claim_job, fail_job
+from app.library.training.jobs import get_job, list_jobs, request_cancel
 from app.library.vectors import delete_vector, find_same, get_vector, get_vectors, update_vector
 from app.library.workspaces import in_all_workspaces, in_workspace
 from tests.fakes.library import store, store_dataset, store_job

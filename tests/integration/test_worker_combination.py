@@ -16,10 +16,10 @@ from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.blobs import get_blob
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
-from app.library.jobs import enqueue_training, get_job
-from app.library.queue import dequeue
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.storage import ObjectStore, dataset_key
+from app.library.training.jobs import enqueue_training, get_job
+from app.library.training.queue import dequeue
 from app.library.vectors import create_vector, get_vector
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.library.queue import enqueue, is_waiting
+from app.library.training.queue import enqueue, is_waiting
 from app.worker.training import queue as jobs
 from app.worker.training.queue import taking_jobs
 from app.worker.training.runner import Trainer

@@ -29,9 +29,9 @@ from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
 from app.core.settings import Settings
 from app.library.datasets import create_dataset
-from app.library.jobs import enqueue_training, get_job
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, dataset_key
+from app.library.training.jobs import enqueue_training, get_job
 from app.library.vectors import get_vector
 from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient

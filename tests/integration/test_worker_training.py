@@ -19,16 +19,16 @@ from app.core.identifiers import VectorReference, sha256_hex
 from app.core.logs import configure_logs
 from app.core.pixels import PIXELS_VERSION
 from app.core.vector_file import decode_vector_file
-from app.library.attempts import claim_job, requeue_stalled
 from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
-from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
-from app.library.keys import load_keys
-from app.library.queue import dequeue, is_waiting
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from app.library.task_keys.keys import load_keys
+from app.library.training.attempts import claim_job, requeue_stalled
+from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
+from app.library.training.queue import dequeue, is_waiting
 from app.library.vectors import get_vector
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone

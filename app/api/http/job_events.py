@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.logs import get_logger
 from app.library.database import Sessions
-from app.library.job_events import new_events
 from app.library.records import JobNews
+from app.library.training.job_events import new_events
 
 POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000

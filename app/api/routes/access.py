@@ -18,8 +18,8 @@ from app.api.schemas.access import (
 )
 from app.api.schemas.fields import Limit, Reference
 from app.core.access import Quotas
-from app.library.access_keys import create_access_key, list_access_keys, revoke_access_key
-from app.library.audit import list_audit
+from app.library.access.access_keys import create_access_key, list_access_keys, revoke_access_key
+from app.library.access.audit import list_audit
 
 MAX_AUDIT_ID = 2**63 - 1
 

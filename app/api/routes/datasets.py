@@ -25,7 +25,6 @@ from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
 from app.core.cancellation import run_until_disconnect
 from app.core.pictures import PictureLimits
-from app.library.dataset_reports import ConversionOptions
 from app.library.datasets import (
     convert_upload,
     create_dataset,
@@ -36,6 +35,7 @@ from app.library.datasets import (
     list_datasets,
 )
 from app.library.storage import dataset_key
+from app.library.uploads.dataset_reports import ConversionOptions
 
 router = APIRouter(tags=["datasets"])
 

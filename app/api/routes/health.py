@@ -12,7 +12,7 @@ from app.api.http.problems import problems
 from app.api.schemas.health import BackbonesBody, CheckBody, LivezBody, ReadyzBody
 from app.api.schemas.vectors import BackboneBody
 from app.core.logs import get_logger
-from app.library.epochs import current_epochs
+from app.library.task_keys.epochs import current_epochs
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2

@@ -12,7 +12,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
 from app.core.logs import get_logger
 from app.core.metrics import MEDIA_TYPE, expose
-from app.library.jobs import count_jobs
+from app.library.training.jobs import count_jobs
 from app.library.workspaces import in_all_workspaces
 
 DATABASE_TIMEOUT_SECONDS: Final = 1.0

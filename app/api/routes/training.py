@@ -19,8 +19,8 @@ from app.core.splits import choose_split
 from app.library.catalogue.combination import require_one_backbone
 from app.library.catalogue.comparison import check_distinct
 from app.library.datasets import get_dataset
-from app.library.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.records import JobRecord
+from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.vectors import get_vector
 
 MAX_SEQUENCE = 2**63 - 1

@@ -32,8 +32,8 @@ from app.library.aliases import set_alias
 from app.library.backbones import get_backbone
 from app.library.catalogue.filters import list_vectors
 from app.library.evaluations import list_evaluations
-from app.library.exports import current_file, load_file
-from app.library.imports import import_vector
+from app.library.sharing.exports import current_file, load_file
+from app.library.sharing.imports import import_vector
 from app.library.vectors import (
     delete_vector,
     find_same,

@@ -26,7 +26,7 @@ from app.core.identifiers import VectorReference
 from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
-from app.library.retrieval import RetrievalResult
+from app.library.search.retrieval import RetrievalResult
 from app.library.vectors import get_vector
 from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.library.attempts import heartbeat, record_progress
 from app.library.records import JobRecord
+from app.library.training.attempts import heartbeat, record_progress
 from app.method.steps import OffDevice
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.distillation import TrainingProgress

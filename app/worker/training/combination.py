@@ -15,7 +15,6 @@ from app.core.identifiers import VectorReference
 from app.core.states import advice_on
 from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.library.attempts import finish_job
 from app.library.blobs import get_blob
 from app.library.catalogue.combination import METHOD, settings_of
 from app.library.catalogue.lineage import Source, find_sources
@@ -23,6 +22,7 @@ from app.library.database import Sessions
 from app.library.datasets import find_by_sha256, get_dataset
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.training.attempts import finish_job
 from app.library.vectors import create_vector, get_vector
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps

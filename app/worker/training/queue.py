@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from app.core.logs import get_logger
-from app.library.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue
+from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue
 from app.worker.training.runner import Trainer
 
 POLL_SECONDS: Final = 2.0

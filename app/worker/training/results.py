@@ -12,11 +12,11 @@ from app.core.states import advice_on
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard
 from app.core.vector_file import encode_vector_file
 from app.core.version import software_version
-from app.library.attempts import finish_job
 from app.library.evaluations import add_evaluation
-from app.library.keys import add_keys
-from app.library.overlaps import find_overlaps
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.search.overlaps import find_overlaps
+from app.library.task_keys.keys import add_keys
+from app.library.training.attempts import finish_job
 from app.library.vectors import create_vector
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import space_id

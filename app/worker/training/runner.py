@@ -25,17 +25,17 @@ from app.core.errors import (
 )
 from app.core.logs import get_logger
 from app.core.space import is_out_of_space
-from app.library.attempts import (
+from app.library.database import Sessions, run_transaction
+from app.library.datasets import get_dataset
+from app.library.records import DatasetRecord, VectorRecord
+from app.library.storage import ObjectStore, checkpoint_key
+from app.library.training.attempts import (
     claim_job,
     fail_job,
     mark_cancelled,
     release_job,
     return_delivery,
 )
-from app.library.database import Sessions, run_transaction
-from app.library.datasets import get_dataset
-from app.library.records import DatasetRecord, VectorRecord
-from app.library.storage import ObjectStore, checkpoint_key
 from app.library.workspaces import in_all_workspaces, in_workspace
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.api.http.access import PUBLIC, PUBLIC_PATHS, NeedsScope, is_public
 from app.core.access import SCOPES
 from app.core.settings import Settings
-from app.library.access_keys import create_access_key, has_valid_access_key, list_access_keys
+from app.library.access.access_keys import create_access_key, has_valid_access_key, list_access_keys
 from app.library.database import run_transaction
 from app.main import create_app
 from tests.fakes.worker import FakeWorker

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.settings import Settings
-from app.library.access_keys import create_access_key
+from app.library.access.access_keys import create_access_key
 from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.library import store

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.http.job_events import JobEvents
 from app.api.maintenance import requeue_stalled_jobs
-from app.library.queue import dequeue
+from app.library.training.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
 from tests.fakes.training import Sessions, begin, cancel, fail, report, store_vector
 from tests.fakes.worker import FakeWorker

@@ -19,10 +19,10 @@ import pytest
 
 from app.core.errors import VLibraryError
 from app.core.settings import Settings
-from app.library.access_keys import create_access_key
-from app.library.attempts import claim_job, fail_job
+from app.library.access.access_keys import create_access_key
 from app.library.database import Sessions, make_engine, run_transaction, session_factory
-from app.library.jobs import list_jobs
+from app.library.training.attempts import claim_job, fail_job
+from app.library.training.jobs import list_jobs
 from app.main import create_app
 from tests.fakes.library import store, store_dataset
 from tests.fakes.live_server import serving

@@ -16,10 +16,11 @@ from PIL import Image
 
 from app.core.errors import InvalidDatasetError
 from app.core.pictures import PictureLimits
-from app.library import dataset_conversion, datasets
-from app.library.dataset_check import verdict_on
-from app.library.dataset_reports import DatasetReport
+from app.library import datasets
 from app.library.datasets import convert_upload
+from app.library.uploads import dataset_conversion
+from app.library.uploads.dataset_check import verdict_on
+from app.library.uploads.dataset_reports import DatasetReport
 from tests.fakes.waiting import until, wait_until
 
 SLOW = """

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError
 from app.core.identifiers import new_id
-from app.library import key_table
-from app.library.index import Hit, Snapshot
-from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from app.library.records import VectorStatus
+from app.library.search import key_table
+from app.library.search.index import Hit, Snapshot
+from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 
 DIMENSION = 6

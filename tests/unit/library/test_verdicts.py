@@ -2,9 +2,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from app.core.identifiers import new_id
-from app.library.index import Hit
 from app.library.records import VectorRecord
-from app.library.verdicts import Verdict, choose
+from app.library.search.index import Hit
+from app.library.search.verdicts import Verdict, choose
 from tests.fakes.records import vector_record
 
 

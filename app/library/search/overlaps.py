@@ -7,11 +7,11 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.library.epochs import find_space
-from app.library.index import MAX_ACCEPTED, Snapshot
-from app.library.keys import load_keys
-from app.library.parts import cannot_tell_apart
+from app.library.search.index import MAX_ACCEPTED, Snapshot
+from app.library.search.parts import cannot_tell_apart
 from app.library.tables import KeyRow, VectorRow
+from app.library.task_keys.epochs import find_space
+from app.library.task_keys.keys import load_keys
 
 _VECTORS_AT_ONCE: Final = 256
 _ROWS_ASKED: Final = 8

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.actors import current_actor
 from app.core.errors import JSON
-from app.library.access_tables import AuditRow
+from app.library.access.access_tables import AuditRow
 from app.library.workspaces import workspace_of
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from app.library.keys import Float32Array, VectorKeys
+from app.library.task_keys.keys import Float32Array, VectorKeys
 
 # Spare memory of a fresh copy, which is not touched before it is used.
 GROWTH: Final = 1.5

@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
 from app.library.database import FRESH
-from app.library.job_events import append_event
-from app.library.jobs import end_job, get_job, lock_job
-from app.library.queue import enqueue, is_waiting
 from app.library.records import JobRecord
 from app.library.tables import JobRow
+from app.library.training.job_events import append_event
+from app.library.training.jobs import end_job, get_job, lock_job
+from app.library.training.queue import enqueue, is_waiting
 
 MAX_MESSAGE_CHARACTERS: Final = 2000
 LOST_MESSAGE: Final = "Every worker that took the job disappeared"

@@ -10,8 +10,8 @@ from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidVectorFileError
 from app.core.vector_card import KeyCard, VectorCard
 from app.library.evaluations import add_evaluation
-from app.library.keys import add_keys
 from app.library.records import VectorRecord
+from app.library.task_keys.keys import add_keys
 from app.library.vectors import create_vector
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from app.library.index import Hit
 from app.library.records import VectorRecord
+from app.library.search.index import Hit
 
 # Scores as near as this are equal: how well the vectors do decides then.
 TIE: Final = 0.02

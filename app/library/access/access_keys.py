@@ -20,8 +20,8 @@ from app.core.access import (
 )
 from app.core.errors import JSON, InvalidInputError, NotFoundError
 from app.core.identifiers import check_name
-from app.library.access_tables import AccessKeyRow
-from app.library.audit import write_audit
+from app.library.access.access_tables import AccessKeyRow
+from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.workspaces import workspace_of
 

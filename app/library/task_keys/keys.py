@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError
-from app.library.epochs import Operation, raise_epoch
 from app.library.records import VectorStatus
 from app.library.tables import IndexEpochRow, KeyRow, VectorRow
+from app.library.task_keys.epochs import Operation, raise_epoch
 
 MAX_EXEMPLARS: Final = 64
 MAX_DIMENSION: Final = 16_384

@@ -22,14 +22,14 @@ from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.logs import get_logger
 from app.library.database import Sessions
-from app.library.epochs import SpaceState, changed_vectors, current_epochs, find_space
 from app.library.evaluations import held_out_gains
-from app.library.index import MAX_ACCEPTED, Hit, Snapshot
-from app.library.keys import FloatArray, load_keys, unit_rows
-from app.library.overlaps import overlaps_in
 from app.library.records import VectorRecord
+from app.library.search.index import MAX_ACCEPTED, Hit, Snapshot
+from app.library.search.overlaps import overlaps_in
+from app.library.search.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
+from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
+from app.library.task_keys.keys import FloatArray, load_keys, unit_rows
 from app.library.vectors import get_vectors
-from app.library.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
 
 MAX_K: Final = 100
 # States of vectors that are not shown to help.

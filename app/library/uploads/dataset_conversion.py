@@ -18,7 +18,7 @@ from app.core.errors import InvalidDatasetError, InvalidImageError
 from app.core.pictures import PictureLimits, check_picture
 from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
-from app.library.dataset_reports import ConversionOptions, DatasetReport
+from app.library.uploads.dataset_reports import ConversionOptions, DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.fields import PLACE_COLUMN
 from vlibrary_client.layouts.items import BadItem, Item, Source

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
-from app.library.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
-from app.library.keys import Float32Array, FloatArray, VectorKeys, unit_rows
-from app.library.leads import LEAD_REFUSALS, Leads, nearest_of_each
-from app.library.parts import cannot_tell_apart, parts_of
 from app.library.records import VectorStatus
+from app.library.search.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
+from app.library.search.leads import LEAD_REFUSALS, Leads, nearest_of_each
+from app.library.search.parts import cannot_tell_apart, parts_of
+from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 
 MAX_DEAD_SHARE: Final = 0.25
 TIE: Final = 1e-6

@@ -20,8 +20,8 @@ from pyarrow import ArrowException
 from app.core.errors import VLibraryError
 from app.core.pictures import PictureLimits
 from app.core.space import is_out_of_space
-from app.library.dataset_conversion import convert
-from app.library.dataset_reports import ConversionOptions
+from app.library.uploads.dataset_conversion import convert
+from app.library.uploads.dataset_reports import ConversionOptions
 from vlibrary_client.layouts.sources import open_upload
 
 CPU_SECONDS: Final = 3600

@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
-from app.library.audit import write_audit
+from app.library.access.audit import write_audit
 from app.library.database import FRESH, dump_json
-from app.library.job_events import append_event
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.queue import dequeue, enqueue
 from app.library.records import JobRecord, JobState, VectorStatus
 from app.library.tables import DatasetRow, JobRow, VectorRow
+from app.library.training.job_events import append_event
+from app.library.training.queue import dequeue, enqueue
 from app.library.workspaces import workspace_of
 
 

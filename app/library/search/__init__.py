@@ -1,0 +1,1 @@
+"""Which stored vectors fit a query: an index of their keys in memory, and the verdict."""
