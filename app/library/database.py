@@ -4,6 +4,7 @@ Knows no table.
 """
 
 import asyncio
+import hashlib
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -151,3 +152,8 @@ async def run_transaction(
                 raise
             await asyncio.sleep(0.02 * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def lock_number(name: str) -> int:
+    """The number of a lock of the database, which takes 64 bits for names."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)

@@ -5,7 +5,6 @@ neither. Knows no HTTP.
 """
 
 import datetime as dt
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, InProgressError, InvalidInputError
 from app.library.access.access_tables import AnsweredRequestRow
+from app.library.database import lock_number
 
 KEPT: Final = dt.timedelta(hours=24)
-_LOCK_BYTES: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,7 @@ class RequestKey:
 
     def lock(self) -> int:
         """A number of its own among the locks of the database."""
-        named = hashlib.sha256(f"{self.owner}\0{self.text}".encode()).digest()
-        return int.from_bytes(named[:_LOCK_BYTES], signed=True)
+        return lock_number(f"{self.owner}\0{self.text}")
 
 
 @dataclass(frozen=True, kw_only=True)

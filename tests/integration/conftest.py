@@ -29,6 +29,17 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def pristine() -> Iterator[Path]:
+    """A folder whose cluster was made once, since making one takes a while."""
+    folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))
+    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    with EmbeddedPostgres(folder / "postgres") as server:
+        assert server.is_running
+    yield folder / "postgres"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A server whose database is migrated."""
     folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))

@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -50,17 +49,6 @@ print(server.is_adopted, flush=True)
 sys.stdin.read()
 server.stop()
 """
-
-
-@pytest.fixture(scope="module")
-def pristine() -> Iterator[Path]:
-    """A folder whose cluster was made once, since making one takes a while."""
-    folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))
-    folder.chmod(0o711)
-    with EmbeddedPostgres(folder / "postgres") as server:
-        assert server.is_running
-    yield folder / "postgres"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,6 @@ from app.cli.processes.database import Database, own_database, running_database
 from app.core.settings import Settings
 from app.library import migrate
 from app.library.database import database_url
-from app.postgres.server import EmbeddedPostgres
 from tests.fakes.waiting import wait_until
 
 DISK = "130m"
@@ -32,17 +29,6 @@ MANY = 100
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(watched, "LONGEST_PAUSE_SECONDS", 0.1)
-
-
-@pytest.fixture(scope="module")
-def pristine() -> Iterator[Path]:
-    """A folder whose cluster was made once, since making one takes a while."""
-    folder = Path(tempfile.mkdtemp(prefix="vlibrary-test-", dir="/tmp"))
-    folder.chmod(0o711)
-    with EmbeddedPostgres(folder / "postgres") as server:
-        assert server.is_running
-    yield folder / "postgres"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Bodies that come steadily: whoever sends too slowly is cut off, and gets no place meanwhile.
+"""Bodies that come steadily: whoever sends too slowly is cut off, and frees what he held.
 
 Knows bytes and time; knows no route. A limit on silence alone is kept by one byte now and then.
 """
@@ -10,26 +10,24 @@ from collections.abc import Callable
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GRACE_SECONDS: Final = 20.0
 LEAST_BYTES_PER_SECOND: Final = 4096
 EARLY_BYTES: Final = 64 * 1024
-_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
+_STATE: Final = "steady_body"
 
 
 class SteadyBodies:
     """Answers 408 to whoever sends a body more slowly than the least rate, after some grace.
 
-    A body may so take at most its length divided by the rate, and the grace. What is behind it is
-    called when the first bytes are there, or all of a small body, so that places are for those who
-    send.
+    A body may so take at most its length divided by the rate, and the grace.
 
     Args:
         app: What is behind it.
         grace_seconds: What a sender may lose in all, at the beginning or later.
         bytes_per_second: The least rate.
-        early_bytes: How much of a body has to be there before anything else is done.
         clock: Seconds from any start.
     """
 
@@ -39,13 +37,11 @@ class SteadyBodies:
         *,
         grace_seconds: float = GRACE_SECONDS,
         bytes_per_second: float = LEAST_BYTES_PER_SECOND,
-        early_bytes: int = EARLY_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self._grace_seconds = grace_seconds
         self._bytes_per_second = bytes_per_second
-        self._early_bytes = early_bytes
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,9 +55,17 @@ class SteadyBodies:
             bytes_per_second=self._bytes_per_second,
             clock=self._clock,
         )
-        if any(name in _BODY_HEADERS for name, _ in scope["headers"]):
-            await body.wait_for(self._early_bytes)
+        scope.setdefault("state", {})[_STATE] = body
         await self.app(scope, body.next_message, send)
+
+
+async def wait_for_beginning(request: Request, *, num_bytes: int = EARLY_BYTES) -> None:
+    """Returns when so much of the body is there, or all of it; the body is read as ever afterwards.
+
+    Raises:
+        HTTPException: 408, it came too slowly.
+    """
+    await getattr(request.state, _STATE).wait_for(num_bytes)
 
 
 class _Body:
@@ -81,29 +85,18 @@ class _Body:
         self._clock = clock
         self._left = grace_seconds
         self._is_complete = False
-        self._is_refused = False
         self._early: deque[Message] = deque()
 
     async def wait_for(self, num_bytes: int) -> None:
-        """Returns when so much of the body is there, or all of it, or when its time is up."""
+        """Returns when so much of the body is there, or all of it."""
         while num_bytes > 0 and not self._is_complete:
-            try:
-                message = await self._receive_steadily()
-            except HTTPException:
-                # Raised again where the app makes a problem of it.
-                self._is_refused = True
-                return
+            message = await self._receive_steadily()
             self._early.append(message)
             num_bytes -= len(message.get("body", b""))
 
     async def next_message(self) -> Message:
         """The next message, of which the app has not heard yet."""
-        if self._early:
-            return self._early.popleft()
-        if self._is_refused:
-            self._is_refused = False
-            raise _refusal()
-        return await self._receive_steadily()
+        return self._early.popleft() if self._early else await self._receive_steadily()
 
     async def _receive_steadily(self) -> Message:
         # Only the time in which somebody waits for the sender counts against him.
@@ -115,13 +108,9 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             self._is_complete = True
-            raise _refusal() from None
+            raise HTTPException(408, headers={"connection": "close"}) from None
         self._left -= self._clock() - begin
         self._left += len(message.get("body", b"")) / self._bytes_per_second
         self._left = min(self._left, self._grace_seconds)
         self._is_complete = not message.get("more_body", False)
         return message
-
-
-def _refusal() -> HTTPException:
-    return HTTPException(408, headers={"connection": "close"})

@@ -18,6 +18,8 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
+from app.api.http.admission import Admission, caller_of
+from app.api.http.steady_bodies import wait_for_beginning
 from app.core.errors import DeadlineExceededError, InvalidInputError
 
 OCTET_STREAM: Final = "application/octet-stream"
@@ -54,6 +56,19 @@ def require_media_type(request: Request, *media_types: str) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in media_types:
         raise HTTPException(415)
+
+
+@asynccontextmanager
+async def upload_place(request: Request, places: Admission) -> AsyncIterator[None]:
+    """A place for the block, once the body's beginning is there: places are for those who send.
+
+    Raises:
+        BusyError: All are taken.
+        HTTPException: 408, the body came too slowly.
+    """
+    await wait_for_beginning(request)
+    with places.place(caller=caller_of(request)):
+        yield
 
 
 @asynccontextmanager

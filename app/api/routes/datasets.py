@@ -8,7 +8,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf
-from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.http.uploads import (
     LONGEST_SECONDS,
@@ -19,6 +18,7 @@ from app.api.http.uploads import (
     received_file,
     require_media_type,
     scratch,
+    upload_place,
 )
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
@@ -91,48 +91,51 @@ async def upload(
     """
     require_media_type(request, *MEDIA_TYPES)
     folder = services.settings.data_dir / "uploads"
-    with services.uploads.place(caller=caller_of(request)):
-        async with received_file(request, folder=folder) as file, scratch(folder) as scratch_dir:
-            target = scratch_dir / "dataset.parquet"
-            report = await run_until_disconnect(
-                convert_upload(
-                    file.path,
-                    target,
-                    limits=PictureLimits.of(services.settings),
-                    options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
-                    columns=dict(pair.split("=", 1) for pair in columns),
-                ),
-                receive=request.receive,
-                seconds=LONGEST_SECONDS,
+    async with (
+        upload_place(request, services.uploads),
+        received_file(request, folder=folder) as file,
+        scratch(folder) as scratch_dir,
+    ):
+        target = scratch_dir / "dataset.parquet"
+        report = await run_until_disconnect(
+            convert_upload(
+                file.path,
+                target,
+                limits=PictureLimits.of(services.settings),
+                options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
+                columns=dict(pair.split("=", 1) for pair in columns),
+            ),
+            receive=request.receive,
+            seconds=LONGEST_SECONDS,
+        )
+        sha256, size_bytes = await asyncio.to_thread(digest_of, target)
+        async with services.sessions() as session:
+            if await find_by_sha256(session, sha256) is None:
+                await creation.require_room(size_bytes)
+        key = dataset_key(sha256, workspace=services.workspace)
+        # Before the row, so that no row ever names a missing file.
+        await services.store.put_file(key, target)
+        async with creation.begin(file.sha256) as session:
+            known = await find_by_sha256(session, sha256)
+            record = await create_dataset(
+                session,
+                name=name,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                num_items=report.num_items,
+                num_images=report.num_images,
+                storage_key=key,
+                description=description,
+                report=report.as_json(),
             )
-            sha256, size_bytes = await asyncio.to_thread(digest_of, target)
-            async with services.sessions() as session:
-                if await find_by_sha256(session, sha256) is None:
-                    await creation.require_room(size_bytes)
-            key = dataset_key(sha256, workspace=services.workspace)
-            # Before the row, so that no row ever names a missing file.
-            await services.store.put_file(key, target)
-            async with creation.begin(file.sha256) as session:
-                known = await find_by_sha256(session, sha256)
-                record = await create_dataset(
-                    session,
-                    name=name,
-                    sha256=sha256,
-                    size_bytes=size_bytes,
-                    num_items=report.num_items,
-                    num_images=report.num_images,
-                    storage_key=key,
-                    description=description,
-                    report=report.as_json(),
-                )
-                if known is not None:
-                    response.status_code = 200
-                # What was left out of this upload, also where the rest of it is known.
-                told = DatasetBody.model_validate(replace(record, report=report.as_json()))
-                made = await creation.answer(session, told, at=f"/datasets/{record.id}")
-            if not await services.store.exists(record.storage_key):
-                # The same content was deleted meanwhile; now that its row is back, nobody does.
-                await services.store.put_file(record.storage_key, target)
+            if known is not None:
+                response.status_code = 200
+            # What was left out of this upload, also where the rest of it is known.
+            told = DatasetBody.model_validate(replace(record, report=report.as_json()))
+            made = await creation.answer(session, told, at=f"/datasets/{record.id}")
+        if not await services.store.exists(record.storage_key):
+            # The same content was deleted meanwhile; now that its row is back, nobody does.
+            await services.store.put_file(record.storage_key, target)
     return made
 
 

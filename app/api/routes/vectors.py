@@ -7,10 +7,15 @@ from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Resp
 
 from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf
-from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.http.ranges import rest_from
-from app.api.http.uploads import OCTET_STREAM, file_body, read_body, require_media_type
+from app.api.http.uploads import (
+    OCTET_STREAM,
+    file_body,
+    read_body,
+    require_media_type,
+    upload_place,
+)
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.catalogue import VectorQuery
 from app.api.schemas.fields import Description, Name, Reference, Tag
@@ -89,7 +94,7 @@ async def import_file(
     Keys, measurements and provenance that the file carries come with it.
     """
     require_media_type(request, *MEDIA_TYPES)
-    with services.uploads.place(caller=caller_of(request)):
+    async with upload_place(request, services.uploads):
         blob = await read_body(request)
         tensors, metadata = await asyncio.to_thread(decode_vector_file, blob)
         if not tensors.has_effect:

@@ -4,7 +4,6 @@ They hold for what is asked for with the key and count what everybody has put in
 several keys do not add up.
 """
 
-import hashlib
 from dataclasses import asdict
 from typing import Final
 
@@ -13,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import Quotas
 from app.core.errors import BusyError, QuotaExceededError
+from app.library.database import lock_number
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.workspaces import workspace_of
 
 JOB_RETRY_SECONDS: Final = 10.0
 UNFINISHED: Final = ("queued", "running")
-_LOCK_BYTES: Final = 8
 _WORDS: Final = {
     "jobs": "training jobs that have not ended",
     "bytes": "bytes of vectors and data sets",
@@ -32,8 +31,7 @@ async def hold_use(session: AsyncSession, quotas: Quotas) -> None:
     So that none of them passes a limit together with another.
     """
     if quotas.limits_stored:
-        named = hashlib.sha256(f"quota\0{workspace_of(session)}".encode()).digest()
-        lock = int.from_bytes(named[:_LOCK_BYTES], signed=True)
+        lock = lock_number(f"quota\0{workspace_of(session)}")
         await session.execute(select(func.pg_advisory_xact_lock(lock)))
 
 

@@ -9,7 +9,6 @@ from starlette.types import Message
 
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
-from app.api.http.steady_bodies import EARLY_BYTES
 from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -111,7 +110,7 @@ async def test_a_sender_of_drops_keeps_no_place(
     monkeypatch.setattr("app.api.http.admission.BODY_TIMEOUT_SECONDS", 0.05)
 
     async def drops() -> AsyncIterator[bytes]:
-        yield b" " * EARLY_BYTES
+        yield b"{"
         await asyncio.sleep(30)
 
     response = await http.post("/steer/generate", content=drops())

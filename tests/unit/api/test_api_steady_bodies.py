@@ -1,18 +1,32 @@
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
+from app.api.http.admission import Admission
 from app.api.http.errors import error_handlers
-from app.api.http.steady_bodies import SteadyBodies
+from app.api.http.steady_bodies import EARLY_BYTES, SteadyBodies, wait_for_beginning
+from app.api.http.uploads import upload_place
 
 pytestmark = pytest.mark.anyio
 
 
-def make_app() -> FastAPI:
+def make_app(places: Admission | None = None) -> FastAPI:
     api = FastAPI(exception_handlers=error_handlers())
+
+    @api.post("/early/{num_bytes}")
+    async def early(request: Request, num_bytes: int) -> bytes:
+        await wait_for_beginning(request, num_bytes=num_bytes)
+        return await request.body()
+
+    @api.post("/upload")
+    async def upload(request: Request) -> int:
+        assert places is not None
+        async with upload_place(request, places):
+            return len(await request.body())
 
     @api.post("/count")
     async def count(request: Request) -> int:
@@ -34,21 +48,24 @@ def make_app() -> FastAPI:
     return api
 
 
-async def status_of(
+async def status_of(path: str, pieces: Iterable[tuple[float, bytes]], **settings: Any) -> int:  # noqa: ANN401 - of `answer_to`
+    status, _ = await answer_to(path, pieces, **settings)
+    return status
+
+
+async def answer_to(
     path: str,
     pieces: Iterable[tuple[float, bytes]],
     *,
     grace: float = 0.2,
     rate: float = 100.0,
-    early: int = 0,
-    behind: ASGIApp | None = None,
-) -> int:
-    """The answer's status when the pieces arrive after their pauses."""
-    app = SteadyBodies(
-        behind or make_app(), grace_seconds=grace, bytes_per_second=rate, early_bytes=early
-    )
+    places: Admission | None = None,
+) -> tuple[int, bytes]:
+    """Status and body of the answer when the pieces arrive after their pauses."""
+    app = SteadyBodies(make_app(places), grace_seconds=grace, bytes_per_second=rate)
     queue = iter(pieces)
     statuses: list[int] = []
+    bodies: list[bytes] = []
 
     async def receive() -> Message:
         found = next(queue, None)
@@ -61,6 +78,7 @@ async def status_of(
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
+        bodies.append(message.get("body", b""))
 
     scope = {
         "type": "http",
@@ -69,11 +87,11 @@ async def status_of(
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")],
+        "headers": [(b"content-type", b"application/json")],
         "state": {},
     }
     await app(scope, receive, send)
-    return statuses[0]
+    return statuses[0], b"".join(bodies)
 
 
 @pytest.mark.parametrize("path", ["/count", "/json"])
@@ -91,33 +109,23 @@ async def test_what_was_sent_early_buys_no_silence() -> None:
     assert await status_of("/count", [(0.0, b" " * 10_000), (5.0, b" ")]) == 408
 
 
-class Watched:
-    """An app, and how many requests have got to it."""
-
-    def __init__(self) -> None:
-        self.app = make_app()
-        self.entered = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.entered += 1
-        await self.app(scope, receive, send)
-
-
-async def test_who_has_not_sent_anything_yet_gets_to_no_place() -> None:
-    behind = Watched()
+async def test_who_has_not_sent_the_beginning_yet_has_no_place() -> None:
+    places = Admission(max_requests=1, max_bytes=10**9)
+    drops = [(0.05, b" ")] * 100
     slow = [
-        asyncio.create_task(
-            status_of("/count", [(0.05, b" ")] * 100, grace=1.0, early=50, behind=behind)
-        )
-        for _ in range(8)
+        asyncio.create_task(status_of("/upload", drops, grace=1.0, places=places)) for _ in range(8)
     ]
     await asyncio.sleep(0.2)
-    assert behind.entered == 0
-    assert await status_of("/count", [(0.0, b" " * 60)], early=50, behind=behind) == 200
-    assert behind.entered == 1
+    assert places.in_flight == 0
+    whole = [(0.0, b" " * EARLY_BYTES), (0.0, b" ")]
+    assert await answer_to("/upload", whole, places=places) == (200, b"%d" % (EARLY_BYTES + 1))
+    assert await status_of("/upload", [(0.0, b" ")], places=places) == 200
+    with places.place():
+        assert await status_of("/upload", whole, places=places) == 429
     assert await asyncio.gather(*slow) == [408] * 8
 
 
-@pytest.mark.parametrize("early", [1, 10, 100])
-async def test_what_was_received_early_is_a_part_of_the_body(early: int) -> None:
-    assert await status_of("/json", [(0.0, b'{"a"'), (0.0, b": 1}")], early=early) == 200
+@pytest.mark.parametrize("num_bytes", [1, 10, 100])
+async def test_what_was_waited_for_is_a_part_of_the_body(num_bytes: int) -> None:
+    pieces = [(0.0, b"abcd"), (0.0, b"efghij"), (0.0, b"kl")]
+    assert await answer_to(f"/early/{num_bytes}", pieces) == (200, b'"abcdefghijkl"')
