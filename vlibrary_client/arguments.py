@@ -12,6 +12,9 @@ Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
 DatasetRef: TypeAlias = str | UUID | Dataset
 CombinationRule: TypeAlias = Literal["best", "mean", "weighted", "learned"]
+EvaluationMethod: TypeAlias = Literal[
+    "m2iv", "zero_shot", "majority", "icl", "icl_balanced", "knn_icl", "nearest_copy"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Self, Unpack
 
 import httpx
 
-from vlibrary_client import access, queries, requests
+from vlibrary_client import access, queries, requests, trainings
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.arguments import SteerOptions
 from vlibrary_client.jobs import AsyncJob, Job
@@ -190,10 +190,11 @@ class Client:
         """Closes the connections."""
         self._transport.close()
 
-    train = blocking_as(_job, queries.train)
-    combine = blocking_as(_job, queries.combine)
-    job = blocking_as(_job, queries.get_job)
-    jobs = blocking_as(_jobs, queries.list_jobs)
+    train = blocking_as(_job, trainings.train)
+    combine = blocking_as(_job, trainings.combine)
+    evaluate = blocking_as(_job, trainings.evaluate)
+    job = blocking_as(_job, trainings.get_job)
+    jobs = blocking_as(_jobs, trainings.list_jobs)
     retrieve = blocking(queries.retrieve)
     audit = blocking(access.list_audit)
     ready = blocking(queries.ready)
@@ -260,10 +261,11 @@ class AsyncClient:
         """Closes the connections."""
         await self._transport.aclose()
 
-    train = awaitable_as(_async_job, queries.train)
-    combine = awaitable_as(_async_job, queries.combine)
-    job = awaitable_as(_async_job, queries.get_job)
-    jobs = awaitable_as(_async_jobs, queries.list_jobs)
+    train = awaitable_as(_async_job, trainings.train)
+    combine = awaitable_as(_async_job, trainings.combine)
+    evaluate = awaitable_as(_async_job, trainings.evaluate)
+    job = awaitable_as(_async_job, trainings.get_job)
+    jobs = awaitable_as(_async_jobs, trainings.list_jobs)
     retrieve = awaitable(queries.retrieve)
     audit = awaitable(access.list_audit)
     ready = awaitable(queries.ready)

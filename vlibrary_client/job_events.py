@@ -11,7 +11,7 @@ from uuid import UUID
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
-from vlibrary_client import queries
+from vlibrary_client import trainings
 from vlibrary_client.errors import (
     ConnectionFailedError,
     InvalidResponseError,
@@ -128,7 +128,7 @@ def job_events(
         except _TRANSIENT as caught:
             error = caught
         position.lose(error)
-        if position.may_be_over(error) and transport.send(queries.get_job(job_id)).is_final:
+        if position.may_be_over(error) and transport.send(trainings.get_job(job_id)).is_final:
             return
         transport.sleep(min(RECONNECT_DELAY_SECONDS, max(0.0, deadline - time.monotonic())))
 
@@ -158,7 +158,7 @@ async def async_job_events(
             error = caught
         position.lose(error)
         if position.may_be_over(error):
-            job = await transport.send(queries.get_job(job_id))
+            job = await transport.send(trainings.get_job(job_id))
             if job.is_final:
                 return
         await transport.sleep(RECONNECT_DELAY_SECONDS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from vlibrary_client import queries
+from vlibrary_client import trainings
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
 from vlibrary_client.job_events import async_job_events, job_events
 from vlibrary_client.notebooks import comparison, facts
@@ -109,7 +109,7 @@ class Job(_Handle):
         Raises:
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=self.transport.send(queries.get_job(self.id)))
+        return replace(self, record=self.transport.send(trainings.get_job(self.id)))
 
     def cancel(self) -> "Job":
         """Asks the job to stop; it does so at its next step.
@@ -118,7 +118,7 @@ class Job(_Handle):
             ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=self.transport.send(queries.cancel_job(self.id)))
+        return replace(self, record=self.transport.send(trainings.cancel_job(self.id)))
 
     def events(self, *, after: int = 0) -> Generator[JobEvent, None, None]:
         """What happens to the job, from its beginning or after event number `after`.
@@ -188,7 +188,7 @@ class AsyncJob(_Handle):
         Raises:
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=await self.transport.send(queries.get_job(self.id)))
+        return replace(self, record=await self.transport.send(trainings.get_job(self.id)))
 
     async def cancel(self) -> "AsyncJob":
         """Asks the job to stop; it does so at its next step.
@@ -197,7 +197,7 @@ class AsyncJob(_Handle):
             ConflictError: It has succeeded or failed already.
             VLibraryError: The server refuses, or cannot be reached.
         """
-        return replace(self, record=await self.transport.send(queries.cancel_job(self.id)))
+        return replace(self, record=await self.transport.send(trainings.cancel_job(self.id)))
 
     def events(self, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """What happens to the job, from its beginning or after event number `after`.

@@ -1,4 +1,4 @@
-"""Requests that make the backbone work, to train, to find, to answer, as values.
+"""Requests that make the backbone work, to find and to answer, as values.
 
 Nothing is sent here, and no file read but images. As in `requests`, methods are made of these.
 """
@@ -10,153 +10,20 @@ from uuid import UUID
 
 from vlibrary_client.answers import Answer
 from vlibrary_client.arguments import (
-    CombinationRule,
-    DatasetRef,
     Demonstrations,
     SteerOptions,
     VectorChoice,
-    VectorRef,
     VectorUse,
     dataset_text,
     vector_text,
 )
 from vlibrary_client.images import ImageSource, image_text
-from vlibrary_client.types import JobRecord, JobState, Page, Readiness, Retrieval, VectorName
-from vlibrary_client.wire.replies import Call, json_reader, once
+from vlibrary_client.types import Readiness, Retrieval, VectorName
+from vlibrary_client.wire.replies import Call, json_reader
 
 _READ_ANSWER = json_reader(Answer)
-_READ_JOB = json_reader(JobRecord)
-_READ_JOBS = json_reader(Page[JobRecord])
 _READ_READINESS = json_reader(Readiness)
 _READ_RETRIEVAL = json_reader(Retrieval)
-
-
-def train(
-    name: str,
-    dataset: DatasetRef,
-    *,
-    split: str | None = None,
-    shots: int = 16,
-    description: str = "",
-    tags: Sequence[str] = (),
-    **config: Any,  # noqa: ANN401 - the server checks names and bounds
-) -> Call[JobRecord]:
-    """Queues the training of the next version of `name`.
-
-    Args:
-        name: What the vector will be called.
-        dataset: A data set, its id or its name.
-        split: Which part of the data set; not needed where one is called train.
-        shots: How many demonstrations the vector shall stand for.
-        description: What the vector is for.
-        tags: Words to find it by.
-        **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
-
-    Raises:
-        NotFoundError: There is no such data set.
-        InvalidInputError: A setting is unknown or out of bounds.
-    """
-    return Call(
-        method="POST",
-        path="/train",
-        read=_READ_JOB,
-        is_repeatable=True,
-        body={
-            "name": name,
-            "dataset": dataset_text(dataset),
-            **({} if split is None else {"split": split}),
-            "shots": shots,
-            "config": config,
-            "description": description,
-            "tags": list(tags),
-        },
-        headers=once(),
-    )
-
-
-def combine(
-    name: str,
-    vectors: Sequence[VectorRef],
-    dataset: DatasetRef,
-    *,
-    rule: CombinationRule = "learned",
-    split: str | None = None,
-    seed: int = 0,
-    description: str = "",
-    tags: Sequence[str] = (),
-) -> Call[JobRecord]:
-    """Queues the combination of vectors by a rule that looks at labelled items.
-
-    Half of the items whose pictures no part was trained on choose, the other half measures: the
-    job's `report` has the combination beside its best part. A weighted sum needs no items and no
-    job: see `client.vectors.combine`.
-
-    Args:
-        name: What the next version is called.
-        vectors: Two to 16, of one backbone.
-        dataset: A data set, its id or its name.
-        rule: `best` takes the part that does best, `mean` the mean of the shifts, `weighted` the
-            mean weighted by how well each part does, `learned` convex weights that are trained.
-        split: Which part of the data set; not needed where one is called train.
-        seed: Of every draw.
-        description: What it is for.
-        tags: Words to find it by.
-
-    Raises:
-        NotFoundError: A vector or the data set does not exist.
-        IncompatibleBackboneError: The vectors were made for different backbones.
-        InvalidInputError: There are too few or too many, or one is given twice.
-    """
-    return Call(
-        method="POST",
-        path="/train/combine",
-        read=_READ_JOB,
-        is_repeatable=True,
-        body={
-            "name": name,
-            "vectors": [vector_text(ref) for ref in vectors],
-            "dataset": dataset_text(dataset),
-            "split": split,
-            "rule": rule,
-            "seed": seed,
-            "description": description,
-            "tags": list(tags),
-        },
-        headers=once(),
-    )
-
-
-def get_job(job_id: UUID | str) -> Call[JobRecord]:
-    """A training job by id.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    path = f"/train/{UUID(str(job_id))}"
-    return Call(method="GET", path=path, read=_READ_JOB, is_repeatable=True)
-
-
-def list_jobs(
-    *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
-) -> Call[Page[JobRecord]]:
-    """One page of the training jobs, newest first.
-
-    Raises:
-        VLibraryError: The server refuses, or cannot be reached.
-    """
-    query = {"state": state, "limit": limit, "cursor": cursor}
-    return Call(
-        method="GET",
-        path="/train",
-        read=_READ_JOBS,
-        is_repeatable=True,
-        query={name: value for name, value in query.items() if value is not None},
-    )
-
-
-def cancel_job(job_id: UUID) -> Call[JobRecord]:
-    """Asks a job to stop; too late is a conflict."""
-    return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
 
 
 def retrieve(

@@ -131,7 +131,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
             f"{row['accuracy']:.1%}",
             f"{row['low']:.1%} - {row['high']:.1%}",
             f"{row['prompt_tokens']:.0f}",
-            str(row["labels"]),
+            "?" if row["labels"] is None else str(row["labels"]),
         )
     return table
 

@@ -4,28 +4,32 @@ Knows names and counts only. Rows that name no split belong to `train` where oth
 whichever is asked for where none does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from app.core.errors import InvalidDatasetError
 
 TRAIN: Final = "train"
-_TRAINING: Final = ("train", "training")
+TEST: Final = "test"
+_TRAINING: Final = (TRAIN, "training")
 
 
-def choose_split(splits: Mapping[str, int], wanted: str | None = None) -> str | None:
+def choose_split(
+    splits: Mapping[str, int], wanted: str | None = None, *, usual: Sequence[str] = _TRAINING
+) -> str | None:
     """The split that is read, or None where the rows name none.
 
     Args:
         splits: How many items each has.
-        wanted: By name, in any case; None takes the one to train on, or the only one.
+        wanted: By name, in any case; None takes the usual one, or the only one.
+        usual: What the usual one may be called.
 
     Raises:
-        InvalidDatasetError: There is no such split, or several and none to train on.
+        InvalidDatasetError: There is no such split, or several and no usual one.
     """
     if not splits:
         return None
-    names = _TRAINING if wanted is None else (wanted.casefold(),)
+    names = usual if wanted is None else (wanted.casefold(),)
     found = [name for name in splits if name.casefold() in names]
     if wanted in splits:
         return wanted

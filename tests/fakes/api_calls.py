@@ -1,6 +1,7 @@
 """Requests that several tests of the api begin with."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,16 @@ def png(colour: str = "red") -> bytes:
     return buffer.getvalue()
 
 
-def parquet(folder: Path, *, items: int = 3) -> bytes:
-    rows = [{"image": png(), "question": f"What? {n}", "answer": "red"} for n in range(items)]
+def parquet(folder: Path, *, items: int = 3, splits: Sequence[str] = ()) -> bytes:
+    rows = [
+        {
+            "image": png(),
+            "question": f"What? {n}",
+            "answer": "red",
+            **({"split": splits[n % len(splits)]} if splits else {}),
+        }
+        for n in range(items)
+    ]
     write_parquet(rows, folder / "made.parquet")
     return (folder / "made.parquet").read_bytes()
 

@@ -13,9 +13,15 @@ from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Cursor, Limit
-from app.api.schemas.training import CombinationRequest, JobBody, State, TrainRequest
+from app.api.schemas.training import (
+    CombinationRequest,
+    EvaluateRequest,
+    JobBody,
+    State,
+    TrainRequest,
+)
 from app.core.identifiers import VectorReference
-from app.core.splits import choose_split
+from app.core.splits import TEST, choose_split
 from app.library.catalogue.combination import require_one_backbone
 from app.library.catalogue.comparison import check_distinct
 from app.library.datasets import get_dataset
@@ -78,6 +84,35 @@ async def combine(body: CombinationRequest, creation: CreationOf) -> JobBody:
             backbone_fingerprint=require_one_backbone(parts),
             description=body.description,
             tags=body.tags,
+        )
+        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
+
+
+@router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
+async def evaluate(body: EvaluateRequest, creation: CreationOf) -> JobBody:
+    """Queues the measurement of a stored vector on labelled items that it was not trained on.
+
+    It is a job like a training. Its report has every method's accuracy with a 95 % interval, and
+    the result is attached to the vector, whose state stays as it is.
+    """
+    async with creation.begin(body.model_dump_json()) as session:
+        dataset = await get_dataset(session, body.dataset)
+        vector = await get_vector(session, VectorReference.parse(body.vector))
+        split = choose_split(dataset.splits, body.split, usual=(TEST,))
+        order = {
+            "vector": str(vector.id),
+            "support_split": choose_split(dataset.splits, body.support_split),
+            "methods": list(dict.fromkeys(body.methods)),
+            "shots": body.shots,
+            "items": body.items,
+            "seed": body.seed,
+        }
+        record = await enqueue_training(
+            session,
+            name=vector.name,
+            dataset_id=dataset.id,
+            config={"evaluate": order} if split is None else {"evaluate": order, "split": split},
+            backbone_fingerprint=vector.backbone.fingerprint,
         )
         return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
 

@@ -10,6 +10,7 @@ from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
 from app.api.schemas.vectors import Status
 from app.core.combination import MAX_PARTS, Rule
+from app.core.evaluation import DEFAULTS, MAX_ITEMS, METHODS, Method
 from app.core.identifiers import MAX_TAGS
 from app.library.records import JobRecord
 from app.method.training.configuration import TrainingSettings
@@ -61,6 +62,50 @@ class CombinationRequest(RequestBody):
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
 
 
+class EvaluateRequest(RequestBody):
+    """Which stored vector is measured on which stored data set, beside whom."""
+
+    vector: Annotated[Reference, Field(description="The version that is measured.")]
+    dataset: Annotated[
+        Reference,
+        Field(
+            description="Labelled items. Those whose pictures the vector was trained on are not "
+            "asked."
+        ),
+    ]
+    split: Annotated[
+        SplitName | None,
+        Field(description="Which part is asked; where nothing is said `test`, or the only one."),
+    ] = None
+    support_split: Annotated[
+        SplitName | None,
+        Field(
+            description="Which part demonstrations are from; where nothing is said the one to "
+            "train on, or the only one."
+        ),
+    ] = None
+    methods: Annotated[
+        tuple[Method, ...],
+        Field(
+            min_length=1,
+            max_length=len(METHODS),
+            description="`icl`: random demonstrations. `icl_balanced`: 8 of different answers. "
+            "`knn_icl`: the nearest in picture and question. `nearest_copy`: the nearest item's "
+            "answer. The vector (`m2iv`), `zero_shot` and the `majority` answer are always "
+            "measured.",
+        ),
+    ] = DEFAULTS
+    shots: Annotated[
+        int,
+        Field(ge=1, le=64, strict=True, description="Demonstrations of `icl` and `knn_icl`."),
+    ] = 16
+    items: Annotated[
+        int,
+        Field(ge=1, le=MAX_ITEMS, strict=True, description="The most items asked, by the seed."),
+    ] = 200
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
+
+
 class ProgressBody(ResponseBody):
     """How far a job is."""
 
@@ -75,7 +120,7 @@ class ProgressBody(ResponseBody):
 
 
 class JobVectorBody(ResponseBody):
-    """The vector that a job stored."""
+    """The vector that a job stored or measured."""
 
     id: UUID
     name: str

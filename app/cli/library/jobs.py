@@ -85,6 +85,50 @@ def combine(
             _watch(job, report_to, as_json=as_json)
 
 
+@jobs.command()
+def evaluate(
+    ref: Annotated[str, typer.Argument(help="A name, name@version, name@alias or id.")],
+    dataset: Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")],
+    *,
+    split: Annotated[str | None, typer.Option(help="Which part is asked [test].")] = None,
+    support_split: Annotated[
+        str | None, typer.Option(help="Which part demonstrates [train].")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="icl, icl_balanced, knn_icl or nearest_copy; may be repeated. The vector, "
+            "zero-shot and the most usual answer are always measured."
+        ),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, max=64, help="Demonstrations.")] = 16,
+    items: Annotated[int, typer.Option(min=1, help="Most items asked.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    detach: Detach = False,
+    report_to: ReportTo = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a stored vector on a stored data set, beside demonstrations and copying."""
+    chosen: Any = method
+    with connected(url, key) as client:
+        job = client.evaluate(
+            ref,
+            dataset,
+            split=split,
+            support_split=support_split,
+            methods=chosen,
+            shots=shots,
+            items=items,
+            seed=seed,
+        )
+        if detach:
+            _tell(job, as_json=as_json)
+        else:
+            _watch(job, report_to, as_json=as_json)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     import json
 

@@ -168,6 +168,21 @@ def _nearest(
         return embed(backbone, images, [item.question for item in items], features=features)
 
     similarities = rows(examples) @ rows(condition.support).T
+    return nearest_demonstrations(condition, examples, similarities)
+
+
+def nearest_demonstrations(
+    condition: Condition,
+    examples: Sequence[Example],
+    similarities: Float32[np.ndarray, "items support"],
+) -> list[tuple[Example, ...]]:
+    """The nearest demonstrations of each item, the nearest last; never one with its picture.
+
+    Args:
+        condition: What they are chosen from, and how many.
+        examples: The items that are asked.
+        similarities: Of each item to what is chosen from.
+    """
     pictures = np.array([item.image_id for item in condition.support])
     chosen = []
     for example, row in zip(examples, similarities, strict=True):

@@ -182,7 +182,7 @@ def training_steps(
         reporter.held_out_accuracy = found.notes["held_out_accuracy"]
     cache = features or FeatureCache(backbone)
     try:
-        rows = yield from _embed_all(backbone, examples, cache=cache, reporter=reporter)
+        rows = yield from embed_all(backbone, examples, cache=cache, reporter=reporter)
         loop = TrainLoop(
             backbone=backbone,
             config=config,
@@ -225,9 +225,20 @@ def training_steps(
     )
 
 
-def _embed_all(
+def embed_all(
     backbone: Backbone, examples: Sequence[Example], *, cache: FeatureCache, reporter: Reporter
 ) -> Steps[Float32[np.ndarray, "items width"]]:
+    """What says how near items lie to one another; afterwards the cache knows their pictures.
+
+    Args:
+        backbone: Whose features.
+        examples: At least one.
+        cache: Vision features to reuse.
+        reporter: Hears of every batch.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
+    """
     images = [example.image for example in examples]
     batches = cache.missing([image for image in images if image is not None])
     num_pictures = len({example.image_id for example in examples})

@@ -4,7 +4,7 @@ Knows data sets and lineage; the rules are the method's.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,24 +17,22 @@ from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.blobs import get_blob
 from app.library.catalogue.combination import METHOD, settings_of
-from app.library.catalogue.lineage import Source, find_sources
 from app.library.database import Sessions
-from app.library.datasets import find_by_sha256, get_dataset
+from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.training.attempts import finish_job
 from app.library.vectors import create_vector, get_vector
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps
-from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import SCORER, SPLIT, software
+from app.worker.training.unseen import Load, Unseen, leave_out_seen
 
 SETTING: Final = "combine"
-Load = Callable[[DatasetRecord, str | None], Awaitable[Sequence[Example]]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,9 +45,7 @@ class Combination:
         dataset: Where the items are from.
         parts: Records of the vectors.
         vectors: The same as tensors.
-        items: Those whose pictures no part was trained on.
-        left_out: How many others there are.
-        unchecked: Vectors of which nobody knows what they were trained on any more.
+        unseen: The items that choose and measure.
     """
 
     rule: Rule
@@ -57,9 +53,7 @@ class Combination:
     dataset: DatasetRecord
     parts: tuple[VectorRecord, ...]
     vectors: tuple[InContextVectors, ...]
-    items: tuple[Example, ...]
-    left_out: int
-    unchecked: tuple[str, ...]
+    unseen: Unseen
 
 
 async def load_combination(job: JobRecord, *, sessions: Sessions, load: Load) -> Combination:
@@ -80,46 +74,16 @@ async def load_combination(job: JobRecord, *, sessions: Sessions, load: Load) ->
         dataset = await get_dataset(session, job.dataset_id)
         parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
         blobs = [await get_blob(session, one) for one in ids]
-        sources = await find_sources(session, ids)
-        found = {
-            digest: await find_by_sha256(session, digest)
-            for digest in {source.dataset_sha256 for source in sources}
-            if digest is not None
-        }
     items = await load(dataset, job.config.get("split"))
-    seen: set[str] = set()
-    unchecked: list[str] = []
-    for source in sources:
-        known = None if source.dataset_sha256 is None else found[source.dataset_sha256]
-        if known is None:
-            unchecked.append(source.vector)
-            continue
-        for split in _splits(source, known):
-            seen.update(map(_picture, await load(known, split)))
-    unseen = tuple(item for item in items if _picture(item) not in seen)
+    unseen = await leave_out_seen(items, ids, sessions=sessions, load=load)
     return Combination(
         rule=order["rule"],
         seed=order["seed"],
         dataset=dataset,
         parts=tuple(parts),
         vectors=tuple(InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs),
-        items=unseen,
-        left_out=len(items) - len(unseen),
-        unchecked=tuple(unchecked),
+        unseen=unseen,
     )
-
-
-def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
-    # Which part another library trained on is not known here.
-    if source.job_id is None and dataset.splits:
-        return list(dataset.splits)
-    return [source.split]
-
-
-def _picture(item: Example) -> str:
-    if item.image is None:
-        return item.question
-    return item.image.pixel_digest or item.image.digest
 
 
 def steps_of(
@@ -139,7 +103,7 @@ def steps_of(
     """
     problem = Problem(
         backbone=backbone,
-        items=combination.items,
+        items=combination.unseen.items,
         validation=(),
         features=FeatureCache(backbone),
         seed=combination.seed,
@@ -156,10 +120,9 @@ def steps_of(
 async def store_combination(
     session: AsyncSession,
     *,
+    order: Combination,
     job: JobRecord,
     token: int,
-    combination: Combination,
-    backbone: Backbone,
     result: CombinationResult,
 ) -> VectorRecord:
     """The stored combination with its parents, its measurement and the job's success.
@@ -169,14 +132,15 @@ async def store_combination(
     Raises:
         ConflictError: The job is no longer this worker's.
     """
+    backbone = order.parts[0].backbone
     settings = {
-        "rule": combination.rule,
-        **settings_of(combination.parts, result.combined.weights),
+        "rule": order.rule,
+        **settings_of(order.parts, result.combined.weights),
     }
-    report = _report(combination, result)
+    report = _report(order, result)
     own = result.conditions["m2iv"]
     measured = EvaluationCard(
-        dataset=combination.dataset.name[:200],
+        dataset=order.dataset.name[:200],
         split=SPLIT,
         scorer=SCORER,
         items=result.items,
@@ -189,9 +153,9 @@ async def store_combination(
     )
     card = VectorCard(
         status=result.verdict.status,
-        shots=sum(part.shots for part in combination.parts),
-        seed=combination.seed,
-        dataset_sha256=combination.dataset.sha256,
+        shots=sum(part.shots for part in order.parts),
+        seed=order.seed,
+        dataset_sha256=order.dataset.sha256,
         hyper_parameters=settings,
         library_versions=software(),
         evaluations=(measured,),
@@ -200,7 +164,7 @@ async def store_combination(
         result.combined.vectors.to_tensors(),
         metadata={
             "method": METHOD,
-            "backbone": backbone.description.fingerprint,
+            "backbone": backbone.fingerprint,
             **card.to_metadata(),
         },
     )
@@ -208,14 +172,14 @@ async def store_combination(
         session,
         name=job.name,
         blob=blob,
-        backbone=backbone.description,
+        backbone=backbone,
         method=METHOD,
         shots=card.shots,
-        dataset_sha256=combination.dataset.sha256,
+        dataset_sha256=order.dataset.sha256,
         job_id=job.id,
-        parents=[part.id for part in combination.parts],
+        parents=[part.id for part in order.parts],
         hyper_parameters=settings,
-        seed=combination.seed,
+        seed=order.seed,
         library_versions=software(),
         status=result.verdict.status,
         description=job.description,
@@ -251,7 +215,7 @@ def _report(combination: Combination, result: CombinationResult) -> dict[str, An
         "best_part": best,
         "parts": parts,
         "gain_over_best_part": asdict(gain),
-        "left_out": combination.left_out,
-        "unchecked": list(combination.unchecked),
+        "left_out": combination.unseen.left_out,
+        "unchecked": list(combination.unseen.unchecked),
         "seconds": round(result.seconds, 3),
     }

@@ -45,18 +45,14 @@ from app.method.training.distillation import training_steps
 from app.worker.device import DeviceThread
 from app.worker.training.attempt import Attempt, observed, tell
 from app.worker.training.checkpoints import ObjectCheckpoints
-from app.worker.training.combination import (
-    SETTING,
-    load_combination,
-    steps_of,
-    store_combination,
-)
+from app.worker.training.kinds import KINDS, JobKind
 from app.worker.training.results import store_result
 
 PULSE_SECONDS: Final = 1.0
 PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
 # Somebody takes the job again, from its checkpoint, when nothing was heard of it for a while.
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
+
 
 Store: TypeAlias = Callable[[AsyncSession], Awaitable[VectorRecord]]
 
@@ -182,8 +178,9 @@ class Trainer:
             require_same_backbone(
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
-        if SETTING in job.config:
-            return await self._combine(attempt, checkpoints)
+        for setting, kind in KINDS.items():
+            if setting in job.config:
+                return await self._apply(attempt, checkpoints, kind=kind)
         return await self._train(attempt, checkpoints)
 
     async def _train(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
@@ -214,25 +211,21 @@ class Trainer:
             result=result,
         )
 
-    async def _combine(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+    async def _apply(
+        self, attempt: Attempt, checkpoints: ObjectCheckpoints, *, kind: JobKind
+    ) -> Store:
+        """The same for a job that takes vectors which are stored already."""
         job = attempt.job
         sessions = in_workspace(self._sessions, job.workspace)
-        combination = await load_combination(job, sessions=sessions, load=self._examples)
-        steps = steps_of(
+        order = await kind.load(job, sessions=sessions, load=self._examples)
+        steps = kind.steps_of(
             self._backbone,
-            combination,
+            order,
             token_budget=self._pass_tokens,
             should_stop=attempt.stop.is_set,
         )
         result = await self._device.run_background(observed(steps, attempt, checkpoints))
-        return partial(
-            store_combination,
-            job=job,
-            token=attempt.token,
-            combination=combination,
-            backbone=self._backbone,
-            result=result,
-        )
+        return partial(kind.store, order=order, job=job, token=attempt.token, result=result)
 
     async def _examples(self, dataset: DatasetRecord, split: str | None) -> Sequence[Example]:
         with tempfile.TemporaryDirectory() as folder:

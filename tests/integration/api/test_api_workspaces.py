@@ -142,6 +142,8 @@ def attempts(north: Possessions, backbone: str) -> Iterator[tuple[str, str, str,
         yield "POST", "/train", "/train", {"name": "mine", "dataset": ref}
         joined = {"name": "mine", "dataset": ref, "vectors": ["gears", "gears@1"]}
         yield "POST", "/train/combine", "/train/combine", joined
+        judged = {"vector": "gears", "dataset": ref}
+        yield "POST", "/evaluations", "/evaluations", judged
         shown = {"prompt": "x", "demonstrations": {"dataset": ref, "shots": 1}}
         yield "POST", "/steer/generate", "/steer/generate", shown
     for path in ("/train/{job_id}", "/train/{job_id}/events"):

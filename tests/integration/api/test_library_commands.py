@@ -213,6 +213,34 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
         client.combine("both", ["gears@2", "gears"], "more")
 
 
+def test_a_measurement_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
+    items = [
+        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
+        for n in range(4)
+    ]
+    client.datasets.upload(items, name="more")
+    words = ("evaluate", "gears@1", "more", "--method", "icl", "--shots", "2", "--items", "3")
+    result = runner.invoke(build(), ["jobs", *words, "--detach", "--url", url])
+    assert result.exit_code == 0, result.output
+    (job,) = client.jobs()
+    asked = job.record.config["evaluate"]
+    assert (job.record.name, asked["methods"], asked["shots"], asked["items"]) == (
+        "gears",
+        ["icl"],
+        2,
+        3,
+    )
+
+    async def ask() -> int:
+        async with AsyncClient(url) as other:
+            made = await other.evaluate("colours", "more", seed=7)
+            return int(made.record.config["evaluate"]["seed"])
+
+    assert asyncio.run(ask()) == 7
+    with pytest.raises(InvalidInputError, match="methods"):
+        client.evaluate("gears", "more", methods=["luck"])  # type: ignore[list-item]  # refused
+
+
 def test_vectors_become_control_vector_files(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

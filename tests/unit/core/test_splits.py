@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 
 from app.core.errors import InvalidDatasetError
-from app.core.splits import choose_split
+from app.core.splits import TEST, choose_split
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_the_split_that_is_meant(
 def test_what_is_not_clear_is_refused_with_what_there_is(wanted: str | None, message: str) -> None:
     with pytest.raises(InvalidDatasetError, match=message):
         choose_split({"validation": 3, "test": 2}, wanted)
+
+
+def test_what_is_usual_depends_on_the_purpose() -> None:
+    splits = {"train": 3, "Test": 2}
+    assert choose_split(splits, usual=(TEST,)) == "Test"
+    assert choose_split({"dev": 3}, usual=(TEST,)) == "dev"
+    with pytest.raises(InvalidDatasetError, match="wanted one by its name, found train"):
+        choose_split({"train": 3, "dev": 2}, usual=(TEST,))

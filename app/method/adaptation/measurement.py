@@ -1,0 +1,206 @@
+"""Stored vectors beside their opponents on labelled items that they have not seen.
+
+Knows vectors, items and what demonstrations are drawn from; whether the vectors have seen an item
+is the caller's affair.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from app.core.errors import InvalidDatasetError
+from app.core.evaluation import ALWAYS, Method
+from app.method.adaptation.adapted import Problem
+from app.method.backbone.examples import Example
+from app.method.evaluation.conditions import (
+    Condition,
+    balanced,
+    choose_demonstrations,
+    knn,
+    n_shot,
+    nearest_copy,
+    nearest_demonstrations,
+)
+from app.method.evaluation.metrics import exact_match
+from app.method.steering.vectors import InContextVectors
+from app.method.training.comparison import BALANCED_SHOTS, Compared, compared
+from app.method.training.distillation import embed_all
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import Lesson
+from app.method.training.teacher import Answered, answer_lessons
+from app.method.training.verdict import Gain, Verdict, judge, paired_gain
+
+_MAX_ROWS = 64
+
+Result = TypeVar("Result")
+Contexts = list[tuple[Example, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """How vectors did.
+
+    Attributes:
+        items: How many were asked.
+        shots: Demonstrations before a query, of `icl` and `knn_icl`.
+        conditions: Every method's figures.
+        milliseconds: An answer's wall time on the device, in batches, by method; 0 where nobody is
+            asked. Vision features are computed before.
+        gains: Of the vectors over every other method, on the same items.
+        verdict: What the items say of the vectors.
+        seconds: Wall time of all.
+    """
+
+    items: int
+    shots: int
+    conditions: dict[Method, Compared]
+    milliseconds: dict[Method, float]
+    gains: dict[Method, Gain]
+    verdict: Verdict
+    seconds: float
+
+
+def measurement_steps(
+    problem: Problem,
+    asked: Sequence[Example],
+    vectors: InContextVectors,
+    *,
+    methods: Sequence[Method],
+    reporter: Reporter,
+) -> Steps[Measurement]:
+    """Vectors at strength 1 beside the methods that are named, and those of `ALWAYS`.
+
+    Args:
+        problem: Its items are what demonstrations and answers to copy come from, never an item of
+            the picture that is asked about; there may be fewer than shots.
+        asked: What is asked, at least one item.
+        vectors: Of the problem's backbone.
+        methods: Which opponents.
+        reporter: Measures progress and knows whether to stop.
+
+    Yields:
+        Progress, or None after every pass; the backbone is unsteered then.
+
+    Raises:
+        InvalidDatasetError: An item has nothing of another picture to demonstrate with.
+        ContextOverflowError: A prompt with its demonstrations is too long.
+        JobCancelledError: The reporter was asked to stop.
+    """
+    wanted = tuple(dict.fromkeys((*ALWAYS, *methods)))
+    contexts = yield from _contexts(problem, asked, wanted, reporter=reporter)
+    generated = [name for name in wanted if name not in {"majority", "nearest_copy"}]
+    reporter.begin("evaluate", len(generated) * len(asked))
+    answers: dict[Method, list[Answered]] = {}
+    spent: dict[Method, float] = {}
+    for name in generated:
+        shown = contexts.get(name, [()] * len(asked))
+        steps = answer_lessons(
+            problem.backbone,
+            [Lesson(query=item, context=one) for item, one in zip(asked, shown, strict=True)],
+            features=problem.features,
+            token_budget=problem.token_budget,
+            max_rows=_MAX_ROWS,
+            shifts=vectors.shift().to(problem.backbone.device)[None] if name == "m2iv" else None,
+            reporter=reporter,
+        )
+        answers[name], spent[name] = yield from _timed(steps)
+    hits = {name: [one.is_right for one in found] for name, found in answers.items()}
+    hits["majority"] = _hits(asked, [_most_usual(problem.items)] * len(asked))
+    if "nearest_copy" in contexts:
+        hits["nearest_copy"] = _hits(asked, [one[-1].answer for one in contexts["nearest_copy"]])
+    return _measurement(problem, hits, answers=answers, spent=spent, seconds=reporter.seconds)
+
+
+def _measurement(
+    problem: Problem,
+    hits: dict[Method, list[bool]],
+    *,
+    answers: dict[Method, list[Answered]],
+    spent: dict[Method, float],
+    seconds: float,
+) -> Measurement:
+    num_items = len(hits["m2iv"])
+    shots = min(problem.shots, len(problem.items))
+    labels = {"zero_shot": 0, "m2iv": 0, "icl": shots}
+    labels["icl_balanced"] = min(BALANCED_SHOTS, len(problem.items))
+    # Nobody who saw no demonstrations can say that they would not help.
+    demonstrated = hits.get("icl", [True] * num_items)
+    return Measurement(
+        items=num_items,
+        shots=shots,
+        conditions={
+            name: compared(found, answers.get(name, []), labels.get(name, len(problem.items)))
+            for name, found in hits.items()
+        },
+        milliseconds={name: 1000 * spent.get(name, 0.0) / num_items for name in hits},
+        gains={
+            name: paired_gain(hits["m2iv"], found) for name, found in hits.items() if name != "m2iv"
+        },
+        verdict=judge(
+            steered=hits["m2iv"],
+            zero_shot=hits["zero_shot"],
+            majority=hits["majority"],
+            demonstrated=demonstrated,
+        ),
+        seconds=seconds,
+    )
+
+
+def _contexts(
+    problem: Problem, asked: Sequence[Example], methods: Sequence[Method], *, reporter: Reporter
+) -> Steps[dict[Method, Contexts]]:
+    """What each method that reads labelled items shows before each item."""
+    items, most = problem.items, len(problem.items)
+    shots = min(problem.shots, most)
+    conditions: dict[Method, Condition] = {
+        "icl": n_shot(items, shots=shots, seed=problem.seed),
+        "icl_balanced": balanced(items, shots=min(BALANCED_SHOTS, most), seed=problem.seed),
+        "knn_icl": knn(items, shots=shots),
+        "nearest_copy": nearest_copy(items),
+    }
+    chosen = {name: one for name, one in conditions.items() if name in methods}
+    seen = [*asked, *(items if chosen else ())]
+    rows = yield from embed_all(problem.backbone, seen, cache=problem.features, reporter=reporter)
+    found: dict[Method, Contexts] = {}
+    for name, condition in chosen.items():
+        if name in {"knn_icl", "nearest_copy"}:
+            similarities = rows[: len(asked)] @ rows[len(asked) :].T
+            found[name] = nearest_demonstrations(condition, asked, similarities)
+        else:
+            found[name] = choose_demonstrations(
+                condition, asked, backbone=problem.backbone, features=problem.features
+            )
+        if not all(found[name]):
+            raise InvalidDatasetError(
+                f"Nothing to demonstrate with: wanted items of another picture than the one that "
+                f"is asked about, found none for {sum(not one for one in found[name])} items",
+                details={"method": name},
+            )
+    return found
+
+
+def _most_usual(items: Sequence[Example]) -> str:
+    return Counter(item.answer for item in items).most_common(1)[0][0]
+
+
+def _hits(asked: Sequence[Example], texts: Sequence[str]) -> list[bool]:
+    pairs = zip(texts, asked, strict=True)
+    return [exact_match(text, [item.answer]) == 1.0 for text, item in pairs]
+
+
+def _timed(steps: Steps[Result]) -> Steps[tuple[Result, float]]:
+    """What the steps return, and the seconds that they had the device."""
+    spent = 0.0
+    with closing(steps):
+        answer: Any = None
+        while True:
+            began = time.perf_counter()
+            try:
+                event = steps.send(answer)
+            except StopIteration as end:
+                return end.value, spent + time.perf_counter() - began
+            spent += time.perf_counter() - began
+            answer = yield event

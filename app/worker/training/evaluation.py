@@ -1,0 +1,217 @@
+"""A job that measures a stored vector on a stored data set: what it needs, and where it goes.
+
+Knows data sets and records; how answers are judged is the method's affair.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import InvalidDatasetError
+from app.core.evaluation import Method
+from app.core.identifiers import VectorReference
+from app.core.states import advice_on
+from app.core.vector_file import decode_vector_file
+from app.library.blobs import get_blob
+from app.library.database import Sessions
+from app.library.datasets import get_dataset
+from app.library.evaluations import add_evaluation
+from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.training.attempts import finish_job
+from app.library.vectors import get_vector
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.measurement import Measurement, measurement_steps
+from app.method.backbone.examples import Example
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.randomness import generator_for
+from app.method.steering.vectors import InContextVectors
+from app.method.training.progress import Reporter, Steps
+from app.worker.training.results import SCORER
+from app.worker.training.unseen import Load, Unseen, leave_out_seen
+
+SETTING: Final = "evaluate"
+WHOLE: Final = "all"
+"""What the part is called of a data set that names none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What is measured, and with which items.
+
+    Attributes:
+        dataset: Where the items are from.
+        vector: Its record.
+        vectors: The same as tensors.
+        labels: Labelled items that it was trained with, if its file says so.
+        unseen: The items that may measure.
+        asked: Those that are asked.
+        support: What is demonstrated with.
+        methods: Opponents.
+        shots: Demonstrations before a query.
+        seed: Of every draw.
+        split: Which part is asked.
+    """
+
+    dataset: DatasetRecord
+    vector: VectorRecord
+    vectors: InContextVectors
+    labels: int | None
+    unseen: Unseen
+    asked: tuple[Example, ...]
+    support: Sequence[Example]
+    methods: tuple[Method, ...]
+    shots: int
+    seed: int
+    split: str
+
+
+async def load_evaluation(job: JobRecord, *, sessions: Sessions, load: Load) -> Evaluation:
+    """Everything that the job names.
+
+    Args:
+        job: Its `config` has `evaluate`.
+        sessions: Where transactions come from.
+        load: Reads a part of a data set.
+
+    Raises:
+        NotFoundError: The vector or the data set was deleted.
+        InvalidDatasetError: There is no item that the vector was not trained on.
+        CorruptDataError: A stored file has changed.
+    """
+    order: Mapping[str, Any] = job.config[SETTING]
+    vector_id = uuid.UUID(order["vector"])
+    async with sessions() as session:
+        dataset = await get_dataset(session, job.dataset_id)
+        vector = await get_vector(session, VectorReference(id=vector_id))
+        blob = await get_blob(session, vector_id)
+    split, support_split = job.config.get("split"), order.get("support_split")
+    items = await load(dataset, split)
+    unseen = await leave_out_seen(items, [vector_id], sessions=sessions, load=load)
+    if not unseen.items:
+        raise InvalidDatasetError(
+            f"Nothing to measure {vector.name}@{vector.version} with: wanted items whose pictures "
+            f"it was not trained on, found none among {len(items)}",
+            details={"items": len(items), "left_out": unseen.left_out},
+        )
+    tensors, metadata = decode_vector_file(blob)
+    labels = metadata.get("labels", "")
+    return Evaluation(
+        dataset=dataset,
+        vector=vector,
+        vectors=InContextVectors.from_tensors(tensors),
+        labels=int(labels) if labels.isdecimal() else None,
+        unseen=unseen,
+        asked=_drawn(unseen.items, count=order["items"], seed=order["seed"]),
+        support=items if support_split == split else await load(dataset, support_split),
+        methods=tuple(order["methods"]),
+        shots=order["shots"],
+        seed=order["seed"],
+        split=split or WHOLE,
+    )
+
+
+def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Example, ...]:
+    """So many of them at most, in their order."""
+    places = generator_for(seed, "evaluation").permutation(len(items))[:count]
+    return tuple(items[place] for place in sorted(places.tolist()))
+
+
+def steps_of(
+    backbone: Backbone,
+    evaluation: Evaluation,
+    *,
+    token_budget: int,
+    should_stop: Callable[[], bool],
+) -> Steps[Measurement]:
+    """The job as steps for the device.
+
+    Args:
+        backbone: What the vector was made for.
+        evaluation: What is measured.
+        token_budget: Most tokens of a pass.
+        should_stop: Asked between two passes.
+    """
+    problem = Problem(
+        backbone=backbone,
+        items=evaluation.support,
+        validation=(),
+        features=FeatureCache(backbone),
+        shots=evaluation.shots,
+        seed=evaluation.seed,
+        token_budget=token_budget,
+    )
+    return measurement_steps(
+        problem,
+        evaluation.asked,
+        evaluation.vectors,
+        methods=evaluation.methods,
+        reporter=Reporter(should_stop=should_stop),
+    )
+
+
+async def store_evaluation(
+    session: AsyncSession,
+    *,
+    order: Evaluation,
+    job: JobRecord,
+    token: int,
+    result: Measurement,
+) -> VectorRecord:
+    """The vector, to which the measurement was attached with the job's success.
+
+    Its state stays what it was: one data set says nothing of others.
+
+    Raises:
+        NotFoundError: The vector was deleted meanwhile.
+        ConflictError: The job is no longer this worker's.
+    """
+    report = _report(order, result)
+    own = result.conditions["m2iv"]
+    opponents = {
+        name: result.conditions[name].accuracy
+        for name in ("zero_shot", "icl", "knn_icl")
+        if name in result.conditions
+    }
+    await add_evaluation(
+        session,
+        vector_id=order.vector.id,
+        dataset=order.dataset.name,
+        split=order.split,
+        scorer=SCORER,
+        items=result.items,
+        accuracy=own.accuracy,
+        low=own.low,
+        high=own.high,
+        details=report,
+        **opponents,
+    )
+    await finish_job(session, job.id, token, vector_id=order.vector.id, report=report)
+    return order.vector
+
+
+def _report(evaluation: Evaluation, result: Measurement) -> dict[str, Any]:
+    verdict = result.verdict
+    conditions = {
+        name: {**asdict(one), "ms_per_query": round(result.milliseconds[name], 3)}
+        for name, one in result.conditions.items()
+    }
+    conditions["m2iv"]["labels"] = evaluation.labels
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
+        "looks_random": verdict.looks_random,
+        "items": result.items,
+        "shots": result.shots,
+        "conditions": conditions,
+        "gains": {name: asdict(gain) for name, gain in result.gains.items()},
+        "dataset": evaluation.dataset.name,
+        "split": evaluation.split,
+        "left_out": evaluation.unseen.left_out,
+        "unchecked": list(evaluation.unseen.unchecked),
+        "seconds": round(result.seconds, 3),
+    }

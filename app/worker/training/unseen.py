@@ -1,0 +1,77 @@
+"""Which labelled items stored vectors were not trained on, so that those may measure them.
+
+Knows data sets and lineage; knows no training.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from app.library.catalogue.lineage import Source, find_sources
+from app.library.database import Sessions
+from app.library.datasets import find_by_sha256
+from app.library.records import DatasetRecord
+from app.method.backbone.examples import Example
+
+Load: TypeAlias = Callable[[DatasetRecord, str | None], Awaitable[Sequence[Example]]]
+"""Reads a part of a data set."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unseen:
+    """Items that may measure.
+
+    Attributes:
+        items: Those whose pictures none of the vectors was trained on.
+        left_out: How many others there are.
+        unchecked: Vectors of which nobody knows what they were trained on any more.
+    """
+
+    items: tuple[Example, ...]
+    left_out: int
+    unchecked: tuple[str, ...]
+
+
+async def leave_out_seen(
+    items: Sequence[Example], vector_ids: Sequence[uuid.UUID], *, sessions: Sessions, load: Load
+) -> Unseen:
+    """The items without those whose pictures are in what the vectors learnt from.
+
+    Args:
+        items: Of any data set.
+        vector_ids: Of stored vectors; what they were combined from counts as well.
+        sessions: Where transactions come from.
+        load: Reads what they learnt from.
+    """
+    async with sessions() as session:
+        sources = await find_sources(session, vector_ids)
+        found = {
+            digest: await find_by_sha256(session, digest)
+            for digest in {source.dataset_sha256 for source in sources}
+            if digest is not None
+        }
+    seen: set[str] = set()
+    unchecked: list[str] = []
+    for source in sources:
+        known = None if source.dataset_sha256 is None else found[source.dataset_sha256]
+        if known is None:
+            unchecked.append(source.vector)
+            continue
+        for split in _splits(source, known):
+            seen.update(map(_picture, await load(known, split)))
+    unseen = tuple(item for item in items if _picture(item) not in seen)
+    return Unseen(items=unseen, left_out=len(items) - len(unseen), unchecked=tuple(unchecked))
+
+
+def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
+    # Which part another library trained on is not known here.
+    if source.job_id is None and dataset.splits:
+        return list(dataset.splits)
+    return [source.split]
+
+
+def _picture(item: Example) -> str:
+    if item.image is None:
+        return item.question
+    return item.image.pixel_digest or item.image.digest

@@ -1,0 +1,112 @@
+"""A trainer on a tiny backbone, with data sets and vectors for its jobs."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from app.core.errors import JSON
+from app.core.identifiers import sha256_hex
+from app.core.vector_file import encode_vector_file
+from app.library.datasets import create_dataset
+from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.storage import ObjectStore, dataset_key
+from app.library.training.jobs import enqueue_training, get_job
+from app.library.training.queue import dequeue
+from app.library.vectors import create_vector
+from app.method.backbone.examples import Example
+from app.method.backbone.loading import Backbone
+from app.method.steering.vectors import InContextVectors
+from app.worker.device import DeviceThread
+from app.worker.engine.engine import Engine
+from app.worker.training.runner import Trainer
+from tests.fakes.backbones import HIDDEN, LAYERS
+from tests.fakes.parquet import write_parquet
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Shop:
+    """A trainer with its device, and what it combines."""
+
+    def __init__(self, backbone: Backbone, sessions: Sessions, folder: Path) -> None:
+        self.backbone = backbone
+        self.sessions = sessions
+        self.folder = folder
+        self.objects = ObjectStore((folder / "objects").as_uri())
+        self.engine = Engine(backbone, max_rows=4)
+        self.device = DeviceThread(self.engine)
+        self.trainer = Trainer(
+            backbone,
+            device=self.device,
+            sessions=sessions,
+            objects=self.objects,
+            pass_tokens=512,
+            pulse_seconds=0.02,
+        )
+
+    async def dataset(self, name: str, items: Sequence[Example]) -> DatasetRecord:
+        path = write_parquet(self.folder / f"{name}.parquet", items)
+        digest = sha256_hex(path.read_bytes())
+        await self.objects.put_file(dataset_key(digest), path)
+        async with self.sessions() as session, session.begin():
+            return await create_dataset(
+                session,
+                name=name,
+                sha256=digest,
+                size_bytes=path.stat().st_size,
+                num_items=len(items),
+                num_images=len(items) // 2,
+                storage_key=dataset_key(digest),
+            )
+
+    async def vector(self, seed: int, *, dataset: DatasetRecord | None = None) -> VectorRecord:
+        description = self.backbone.description
+        made = InContextVectors.initial(
+            LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed)
+        )
+        blob = encode_vector_file(
+            made.scaled(200.0).to_tensors(),
+            metadata={"method": "m2iv", "backbone": description.fingerprint},
+        )
+        async with self.sessions() as session, session.begin():
+            return await create_vector(
+                session,
+                name=f"part-{seed}",
+                blob=blob,
+                backbone=description,
+                shots=8,
+                hyper_parameters={},
+                seed=seed,
+                library_versions={},
+                dataset_sha256=None if dataset is None else dataset.sha256,
+            )
+
+    async def run(
+        self,
+        dataset: DatasetRecord,
+        config: Mapping[str, JSON],
+        *,
+        name: str,
+        fingerprint: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> JobRecord:
+        """A job of these settings, brought to the trainer at once; as it ended."""
+        async with self.sessions() as session, session.begin():
+            job = await enqueue_training(
+                session,
+                name=name,
+                dataset_id=dataset.id,
+                config=config,
+                backbone_fingerprint=fingerprint or self.backbone.description.fingerprint,
+                tags=tags,
+            )
+            await dequeue(session, job.id)
+        await self.trainer.run(job.id)
+        return await self.job(job.id)
+
+    async def job(self, job_id: uuid.UUID) -> JobRecord:
+        async with self.sessions() as session:
+            return await get_job(session, job_id)

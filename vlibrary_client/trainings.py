@@ -1,0 +1,204 @@
+"""Requests about jobs that train, combine or measure vectors, as values.
+
+Nothing is sent here. As in `requests`, methods are made of these.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from vlibrary_client.arguments import (
+    CombinationRule,
+    DatasetRef,
+    EvaluationMethod,
+    VectorRef,
+    dataset_text,
+    vector_text,
+)
+from vlibrary_client.types import JobRecord, JobState, Page
+from vlibrary_client.wire.replies import Call, json_reader, once
+
+_READ_JOB = json_reader(JobRecord)
+_READ_JOBS = json_reader(Page[JobRecord])
+
+
+def train(
+    name: str,
+    dataset: DatasetRef,
+    *,
+    split: str | None = None,
+    shots: int = 16,
+    description: str = "",
+    tags: Sequence[str] = (),
+    **config: Any,  # noqa: ANN401 - the server checks names and bounds
+) -> Call[JobRecord]:
+    """Queues the training of the next version of `name`.
+
+    Args:
+        name: What the vector will be called.
+        dataset: A data set, its id or its name.
+        split: Which part of the data set; not needed where one is called train.
+        shots: How many demonstrations the vector shall stand for.
+        description: What the vector is for.
+        tags: Words to find it by.
+        **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
+
+    Raises:
+        NotFoundError: There is no such data set.
+        InvalidInputError: A setting is unknown or out of bounds.
+    """
+    return Call(
+        method="POST",
+        path="/train",
+        read=_READ_JOB,
+        is_repeatable=True,
+        body={
+            "name": name,
+            "dataset": dataset_text(dataset),
+            **({} if split is None else {"split": split}),
+            "shots": shots,
+            "config": config,
+            "description": description,
+            "tags": list(tags),
+        },
+        headers=once(),
+    )
+
+
+def combine(
+    name: str,
+    vectors: Sequence[VectorRef],
+    dataset: DatasetRef,
+    *,
+    rule: CombinationRule = "learned",
+    split: str | None = None,
+    seed: int = 0,
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> Call[JobRecord]:
+    """Queues the combination of vectors by a rule that looks at labelled items.
+
+    Half of the items whose pictures no part was trained on choose, the other half measures: the
+    job's `report` has the combination beside its best part. A weighted sum needs no items and no
+    job: see `client.vectors.combine`.
+
+    Args:
+        name: What the next version is called.
+        vectors: Two to 16, of one backbone.
+        dataset: A data set, its id or its name.
+        rule: `best` takes the part that does best, `mean` the mean of the shifts, `weighted` the
+            mean weighted by how well each part does, `learned` convex weights that are trained.
+        split: Which part of the data set; not needed where one is called train.
+        seed: Of every draw.
+        description: What it is for.
+        tags: Words to find it by.
+
+    Raises:
+        NotFoundError: A vector or the data set does not exist.
+        IncompatibleBackboneError: The vectors were made for different backbones.
+        InvalidInputError: There are too few or too many, or one is given twice.
+    """
+    return Call(
+        method="POST",
+        path="/train/combine",
+        read=_READ_JOB,
+        is_repeatable=True,
+        body={
+            "name": name,
+            "vectors": [vector_text(ref) for ref in vectors],
+            "dataset": dataset_text(dataset),
+            "split": split,
+            "rule": rule,
+            "seed": seed,
+            "description": description,
+            "tags": list(tags),
+        },
+        headers=once(),
+    )
+
+
+def evaluate(
+    vector: VectorRef,
+    dataset: DatasetRef,
+    *,
+    split: str | None = None,
+    support_split: str | None = None,
+    methods: Sequence[EvaluationMethod] | None = None,
+    shots: int = 16,
+    items: int = 200,
+    seed: int = 0,
+) -> Call[JobRecord]:
+    """Queues the measurement of a stored vector on a stored data set.
+
+    Items whose pictures the vector was trained on are not asked. The job's `report` has every
+    method's accuracy with its 95 % interval, prompt tokens and time a question; the result is
+    attached to the vector as an evaluation.
+
+    Args:
+        vector: Which version.
+        dataset: A data set, its id or its name.
+        split: Which part is asked; `test` where nothing is said, or the only one.
+        support_split: Which part demonstrations are from; the one to train on where nothing is
+            said, or the only one.
+        methods: What it is measured beside, of `icl`, `icl_balanced`, `knn_icl` and
+            `nearest_copy`; all but `icl_balanced` where nothing is said. Zero-shot and the most
+            usual answer always are.
+        shots: Demonstrations of `icl` and `knn_icl`.
+        items: The most items asked.
+        seed: Of every draw.
+
+    Raises:
+        NotFoundError: The vector or the data set does not exist.
+        InvalidInputError: A method is unknown, or a number out of bounds.
+        InvalidDatasetError: There is no such split.
+    """
+    return Call(
+        method="POST",
+        path="/evaluations",
+        read=_READ_JOB,
+        is_repeatable=True,
+        body={
+            "vector": vector_text(vector),
+            "dataset": dataset_text(dataset),
+            "split": split,
+            "support_split": support_split,
+            **({} if methods is None else {"methods": list(methods)}),
+            "shots": shots,
+            "items": items,
+            "seed": seed,
+        },
+        headers=once(),
+    )
+
+
+def get_job(job_id: UUID | str) -> Call[JobRecord]:
+    """A training job by id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    path = f"/train/{UUID(str(job_id))}"
+    return Call(method="GET", path=path, read=_READ_JOB, is_repeatable=True)
+
+
+def list_jobs(
+    *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+) -> Call[Page[JobRecord]]:
+    """One page of the training jobs, newest first.
+
+    Raises:
+        VLibraryError: The server refuses, or cannot be reached.
+    """
+    query = {"state": state, "limit": limit, "cursor": cursor}
+    return Call(
+        method="GET",
+        path="/train",
+        read=_READ_JOBS,
+        is_repeatable=True,
+        query={name: value for name, value in query.items() if value is not None},
+    )
+
+
+def cancel_job(job_id: UUID) -> Call[JobRecord]:
+    """Asks a job to stop; too late is a conflict."""
+    return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
