@@ -18,9 +18,9 @@ from app.api.http.job_events import JobEvents
 from app.api.http.metrics import Metrics
 from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
-from app.core.logs import configure_logs
 from app.core.settings import Settings, revealed
-from app.core.tracing.telemetry import Tracing, make_tracing
+from app.core.telemetry.logs import configure_logs
+from app.core.telemetry.tracing import Tracing, make_tracing
 from app.library.database import make_engine, session_factory
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore

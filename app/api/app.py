@@ -36,7 +36,7 @@ from app.api.routes import (
 from app.api.schemas.examples import add_examples
 from app.api.steer.generation import VECTOR_HEADER
 from app.core.settings import Settings, is_loopback
-from app.core.tracing.telemetry import telemetry
+from app.core.telemetry.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES
 
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "[::1]")

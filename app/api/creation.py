@@ -15,8 +15,8 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.access import key_of, quotas_of
 from app.api.http.errors import AnsweredBeforeError
 from app.api.schemas.bodies import ResponseBody
+from app.library.access.idempotency import RequestKey, StoredAnswer, find_answer, store_answer
 from app.library.access.quotas import hold_use, require_within
-from app.library.idempotency import RequestKey, StoredAnswer, find_answer, store_answer
 
 Body = TypeVar("Body", bound=ResponseBody)
 

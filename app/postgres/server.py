@@ -21,7 +21,7 @@ import psycopg
 from sqlalchemy import URL
 
 from app.core.errors import ConfigurationError, UnavailableError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.postgres.binaries import (
     Account,
     find_installation,

@@ -15,7 +15,7 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.core.tracing.propagation import TraceIds
+from app.core.telemetry.propagation import TraceIds
 from app.rpc.decoding import (
     NotTakenError,
     error_of,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import device_lost, device_shut_down, is_fatal, public_error
 from app.worker.engine.sequence import Sequence

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
-from app.core.logs import get_logger
 from app.core.settings import Settings, revealed
-from app.core.tracing.telemetry import make_tracing
+from app.core.telemetry.logs import get_logger
+from app.core.telemetry.tracing import make_tracing
 from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.library.database import make_engine, session_factory
 from app.library.migrate import upgrade
 from app.library.search.retrieval import Retriever

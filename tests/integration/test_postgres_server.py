@@ -23,7 +23,7 @@ OWNER = """
 import sys, time
 import psycopg
 from app.library.database import conninfo
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.postgres.server import EmbeddedPostgres
 configure_logs()
 server = EmbeddedPostgres(sys.argv[1])
@@ -40,7 +40,7 @@ with psycopg.connect(conninfo(server.url)) as connection:
 
 STARTER = """
 import sys
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.postgres.server import EmbeddedPostgres
 configure_logs()
 server = EmbeddedPostgres(sys.argv[1])

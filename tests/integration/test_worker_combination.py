@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import JSON
 from app.core.identifiers import VectorReference
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.core.vector_file import decode_vector_file
 from app.library.blobs import get_blob
 from app.library.evaluations import list_evaluations

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.identifiers import VectorReference
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.library.evaluations import list_evaluations

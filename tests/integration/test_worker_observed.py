@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.logs import configure_logs
 from app.core.settings import Settings
+from app.core.telemetry.logs import configure_logs
 from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest

@@ -26,8 +26,8 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.core.identifiers import VectorReference, sha256_hex
-from app.core.logs import configure_logs
 from app.core.settings import Settings
+from app.core.telemetry.logs import configure_logs
 from app.library.datasets import create_dataset
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, dataset_key

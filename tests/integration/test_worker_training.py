@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import NotFoundError, StorageFullError
 from app.core.identifiers import VectorReference, sha256_hex
-from app.core.logs import configure_logs
 from app.core.pixels import PIXELS_VERSION
+from app.core.telemetry.logs import configure_logs
 from app.core.vector_file import decode_vector_file
 from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors

@@ -13,7 +13,7 @@ from uuid import UUID
 from fastapi.sse import ServerSentEvent
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions
 from app.library.records import JobNews
 from app.library.training.job_events import new_events

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.admission import Admission
-from app.core.metrics import CallbackMetric
+from app.core.telemetry.metrics import CallbackMetric
 from app.library.search.retrieval import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})

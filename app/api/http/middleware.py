@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.http.errors import INTERNAL_DETAIL, http_problem
 from app.api.http.problems import problem_response
 from app.core.identifiers import new_id
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -11,7 +11,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
 from app.api.schemas.health import BackbonesBody, CheckBody, LivezBody, ReadyzBody
 from app.api.schemas.vectors import BackboneBody
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.task_keys.epochs import current_epochs
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0

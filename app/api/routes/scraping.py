@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
-from app.core.logs import get_logger
-from app.core.metrics import MEDIA_TYPE, expose
+from app.core.telemetry.logs import get_logger
+from app.core.telemetry.metrics import MEDIA_TYPE, expose
 from app.library.training.jobs import count_jobs
 from app.library.workspaces import in_all_workspaces
 

@@ -18,7 +18,7 @@ from app.api.http.errors import error_content
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.streaming import ChoiceItem, StartedAnswer, start_answer
 from app.core.cancellation import ClientGoneError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 
 SEND_SLACK_SECONDS: Final = 30.0
 # Proxies must neither collect nor compress events. Not all of them heed the words for that, and

@@ -7,8 +7,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from app.core.errors import UnavailableError
-from app.core.logs import get_logger
 from app.core.settings import Settings
+from app.core.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from app.postgres.server import EmbeddedPostgres

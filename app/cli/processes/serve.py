@@ -22,8 +22,8 @@ from app.cli.processes.database import running_database
 from app.cli.processes.environments import child_environment
 from app.cli.processes.ports import bound, require_free_port, url_of
 from app.cli.processes.supervisor import Program, Supervisor
-from app.core.logs import configure_logs
 from app.core.settings import Settings, revealed
+from app.core.telemetry.logs import configure_logs
 
 # `python -m app` looks there first, so no other folder called `app` can take our place.
 CODE_FOLDER: Final = Path(__file__).resolve().parents[3]

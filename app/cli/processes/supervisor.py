@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from app.core.errors import UnavailableError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.postgres.pdeathsig import with_pdeathsig
 
 FIRST_BACKOFF_SECONDS: Final = 0.5

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.actors import current_actor
 from app.core.errors import JSON
 from app.library.access.access_tables import AuditRow
+from app.library.access.actors import current_actor
 from app.library.workspaces import workspace_of
 
 

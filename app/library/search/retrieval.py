@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord

@@ -28,12 +28,12 @@ from app.method.evaluation.metrics import exact_match
 from app.method.steering.composition import combine, loss_weighted_mean, mean
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
-from app.method.training.comparison import Compared, compared
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import Lesson, see_batch
+from app.method.training.selection.comparison import Compared, compared
+from app.method.training.selection.verdict import Gain, Verdict, judge, paired_gain
 from app.method.training.teacher import Answered, answer_lessons
-from app.method.training.verdict import Gain, Verdict, judge, paired_gain
 
 FEWEST_ITEMS: Final = 16
 _RATE: Final = 0.1

@@ -26,12 +26,12 @@ from app.method.evaluation.conditions import (
 )
 from app.method.evaluation.metrics import exact_match
 from app.method.steering.vectors import InContextVectors
-from app.method.training.comparison import BALANCED_SHOTS, Compared, compared
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import Lesson
+from app.method.training.selection.comparison import BALANCED_SHOTS, Compared, compared
+from app.method.training.selection.verdict import Gain, Verdict, judge, paired_gain
 from app.method.training.teacher import Answered, answer_lessons
-from app.method.training.verdict import Gain, Verdict, judge, paired_gain
 
 _MAX_ROWS = 64
 

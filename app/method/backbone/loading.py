@@ -16,10 +16,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from app.core.backbones import BackboneDescription
 from app.core.errors import ConfigurationError, UnsupportedBackboneError
 from app.method.backbone.chat import AnswerFormat, find_answer_format
+from app.method.backbone.checkpoint.digests import digest_of_files
+from app.method.backbone.checkpoint.fingerprint import describe, digest_of_parameters
 from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
 from app.method.backbone.checkpoint.processors import load_processor
-from app.method.backbone.digests import digest_of_files
-from app.method.backbone.fingerprint import describe, digest_of_parameters
 
 POCKET: Final = "pocket"
 _ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"

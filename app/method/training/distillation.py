@@ -30,18 +30,18 @@ from app.method.training.checkpoints import (
     decode_checkpoint,
     encode_checkpoint,
 )
-from app.method.training.comparison import HeldOutReport, compare
 from app.method.training.configuration import TrainingConfig
 from app.method.training.fitting import fit
 from app.method.training.loop import MAX_ROWS, TrainLoop, restored_teacher
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import see_batch
-from app.method.training.search import choose_recipe
-from app.method.training.strength import calibrate
+from app.method.training.selection.comparison import HeldOutReport, compare
+from app.method.training.selection.search import choose_recipe
+from app.method.training.selection.strength import calibrate
+from app.method.training.selection.verdict import UNMEASURED, Verdict
 from app.method.training.student import LOSS_NAMES, sets_of
 from app.method.training.teacher import TeacherCache, compute_teacher
-from app.method.training.verdict import UNMEASURED, Verdict
 
 _CHOSEN: Final = (
     "mimicry_weight",

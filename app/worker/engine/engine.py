@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import ConflictError, VLibraryError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
+from app.worker.engine.batching.runner import ForwardOutput
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
-from app.worker.engine.runner import ForwardOutput
 from app.worker.engine.sampling import TokenScore, sample, score_tokens
 from app.worker.engine.scheduler import Scheduler, Waiting
 from app.worker.engine.sequence import Sequence

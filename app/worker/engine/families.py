@@ -7,10 +7,10 @@ with one-by-one `generate`; docs/engine.md shows the same lists.
 from typing import Final
 
 from app.method.backbone.loading import Backbone
-from app.worker.engine.batches import StaticBatching
-from app.worker.engine.masks import attention_kinds
-from app.worker.engine.rows import ContinuousBatching
-from app.worker.engine.runner import Runner
+from app.worker.engine.batching.batches import StaticBatching
+from app.worker.engine.batching.masks import attention_kinds
+from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.runner import Runner
 
 IN_FLIGHT: Final = frozenset(
     {

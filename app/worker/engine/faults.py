@@ -14,7 +14,7 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 
 RETRY_AFTER_SECONDS: Final = 2.0
 _RESTART_SECONDS: Final = 5.0

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from app.core.metrics import CallbackMetric, register_callback
+from app.core.telemetry.metrics import CallbackMetric, register_callback
 from app.worker.device import DeviceThread
 from app.worker.serving.service import Serving
 from app.worker.serving.vector_cache import VectorCache

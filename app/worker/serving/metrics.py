@@ -13,7 +13,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from app.core.errors import VLibraryError
-from app.core.metrics import register_callback
+from app.core.telemetry.metrics import register_callback
 from app.worker.engine.sequence import Sequence
 
 Stage = Literal["preparing", "waiting", "running"]

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
-from app.core.logs import get_logger
 from app.core.pictures import Picture, PictureLimits, check_picture
+from app.core.telemetry.logs import get_logger
 from app.method.backbone.conversation import (
     Turn,
     build_conversation,

@@ -11,9 +11,9 @@ from starlette.middleware import Middleware
 
 from app.core.cancellation import ClientGoneError, run_until_disconnect
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
-from app.core.logs import get_logger
-from app.core.metrics import MEDIA_TYPE, expose
-from app.core.tracing.telemetry import telemetry
+from app.core.telemetry.logs import get_logger
+from app.core.telemetry.metrics import MEDIA_TYPE, expose
+from app.core.telemetry.tracing import telemetry
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import (
     EmbedRequest,

@@ -19,7 +19,7 @@ from torch import Tensor
 from app.core.backbones import require_same_backbone
 from app.core.errors import CorruptDataError, InvalidInputError
 from app.core.identifiers import sha256_hex
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.core.vector_file import VectorTensors, decode_vector_file
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from app.core.errors import NotFoundError, StorageFullError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.storage import ObjectStore
 from app.method.training.checkpoints import Checkpoint, encode_checkpoint
 

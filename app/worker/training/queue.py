@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue
 from app.worker.training.runner import Trainer
 

@@ -23,8 +23,8 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.core.logs import get_logger
 from app.core.space import is_out_of_space
+from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
 from app.library.records import DatasetRecord, VectorRecord

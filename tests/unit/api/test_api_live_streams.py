@@ -10,7 +10,7 @@ import pytest
 
 from app.api.app import create_api
 from app.api.dependencies import Services
-from app.cli.api import bound_listener, make_server
+from app.cli.processes.api import bound_listener, make_server
 from app.cli.processes.ports import free_port
 from app.core.settings import Settings
 from app.library.database import make_engine

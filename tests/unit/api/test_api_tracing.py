@@ -16,8 +16,8 @@ from opentelemetry.trace import SpanKind
 
 from app.api.app import create_api
 from app.core.settings import Settings
-from app.core.tracing.spans import provider_for
-from app.core.tracing.telemetry import telemetry
+from app.core.telemetry.spans import provider_for
+from app.core.telemetry.tracing import telemetry
 from app.library.database import make_engine
 from app.main import make_services
 from app.rpc.client import WorkerClient

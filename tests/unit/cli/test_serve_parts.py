@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 import uvicorn
 
-from app.cli.api import bound_listener
+from app.cli.processes.api import bound_listener
 from app.cli.processes.database import running_database
 from app.cli.processes.ports import free_port, require_free_port
 from app.cli.processes.serve import (

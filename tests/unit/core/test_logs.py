@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from app.core.logs import configure_logs, get_logger
+from app.core.telemetry.logs import configure_logs, get_logger
 
 
 class Terminal(io.StringIO):

@@ -1,6 +1,6 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.core.metrics import CallbackMetric, expose, register_callback
+from app.core.telemetry.metrics import CallbackMetric, expose, register_callback
 from tests.fakes.exposition import parse_metrics
 
 

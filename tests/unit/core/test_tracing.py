@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
-from app.core.tracing.spans import REDACTED, provider_for
-from app.core.tracing.telemetry import make_tracing, telemetry
+from app.core.telemetry.spans import REDACTED, provider_for
+from app.core.telemetry.tracing import make_tracing, telemetry
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
@@ -37,7 +37,7 @@ def test_a_collector_gets_spans_under_the_services_name() -> None:
 
 def test_missing_packages_are_told_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, EXPORTER, None)
-    monkeypatch.delitem(sys.modules, "app.core.tracing.spans", raising=False)
+    monkeypatch.delitem(sys.modules, "app.core.telemetry.spans", raising=False)
     with pytest.raises(ConfigurationError, match=r"pip install 'vlibrary\[otel\]'"):
         make_tracing(_settings(), service="s")
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
 from app.worker.engine.engine import Engine

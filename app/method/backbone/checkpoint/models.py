@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError
-from app.core.logs import get_logger
+from app.core.telemetry.logs import get_logger
 
 EAGER: Final = "eager"
 WANTED: Final = "a folder or hub id with a checkpoint in safetensors files"

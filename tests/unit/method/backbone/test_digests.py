@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.method.backbone import digests
-from app.method.backbone.digests import LEAF_BYTES, digest_of_file, digest_of_files
+from app.method.backbone.checkpoint import digests
+from app.method.backbone.checkpoint.digests import LEAF_BYTES, digest_of_file, digest_of_files
 
 
 @pytest.fixture

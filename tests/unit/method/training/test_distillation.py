@@ -25,7 +25,7 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train, training_steps
 from app.method.training.plan import make_plan
 from app.method.training.progress import TrainingProgress
-from app.method.training.search import weight_candidates
+from app.method.training.selection.search import weight_candidates
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
 from tests.fakes.backbones import tiny_backbone, tiny_examples

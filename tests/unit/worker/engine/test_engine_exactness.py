@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.worker.engine.cache import SPARE_FACTOR, STEP_POSITIONS
+from app.worker.engine.batching.cache import SPARE_FACTOR, STEP_POSITIONS
+from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
-from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
 from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals, run_arrivals

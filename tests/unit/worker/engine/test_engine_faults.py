@@ -14,10 +14,10 @@ from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
-from app.worker.engine import cache
+from app.worker.engine.batching import cache
+from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
-from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.sequence import Increment
 from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
 from tests.fakes.sequences import greedy, run

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT
-from app.worker.engine.rows import ContinuousBatching
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
 from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone, sampled_alone

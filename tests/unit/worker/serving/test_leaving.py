@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 import uvicorn
 
-from app.core.metrics import expose
+from app.core.telemetry.metrics import expose
 from app.method.backbone.loading import Backbone
 from app.rpc.messages import GenerateRequest, pack
 from app.worker.serving.server import create_app

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app.core.errors import BusyError, InvalidInputError, NotFoundError
-from app.core.metrics import MEDIA_TYPE, expose
+from app.core.telemetry.metrics import MEDIA_TYPE, expose
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest

@@ -13,7 +13,7 @@ from opentelemetry.trace import TracerProvider
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
-from app.core.tracing.propagation import TraceIds
+from app.core.telemetry.propagation import TraceIds
 
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
 
@@ -45,7 +45,7 @@ def make_tracing(settings: Settings, *, service: str) -> Tracing:
         return Tracing()
     try:
         # Only an installation that traces has these packages.
-        from app.core.tracing.spans import exporting_provider  # noqa: PLC0415
+        from app.core.telemetry.spans import exporting_provider  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
             "VLIBRARY_OTLP_ENDPOINT is set, but the packages that export traces are missing: "

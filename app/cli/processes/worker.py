@@ -7,7 +7,7 @@ import typer
 
 from app.cli.options import read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
-from app.core.logs import configure_logs
+from app.core.telemetry.logs import configure_logs
 
 
 def worker(

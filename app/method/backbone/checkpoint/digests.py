@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from app.core.logs import get_logger
 from app.core.settings import default_cache_dir
+from app.core.telemetry.logs import get_logger
 
 LEAF_BYTES: Final = 8 * 1024 * 1024
 # Reading less again costs nothing.

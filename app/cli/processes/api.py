@@ -11,8 +11,8 @@ import typer
 from app.cli.keys import require_a_key
 from app.cli.options import read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
-from app.core.logs import configure_logs
 from app.core.settings import Settings
+from app.core.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     import uvicorn

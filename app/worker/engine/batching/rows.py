@@ -14,13 +14,13 @@ from torch import Tensor
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
-from app.worker.engine.cache import RowCache
-from app.worker.engine.masks import attention_kinds, decode_masks
-from app.worker.engine.prefill import Prefill, Prefilled
-from app.worker.engine.runner import ForwardOutput, checked_forward
+from app.worker.engine.batching.cache import RowCache
+from app.worker.engine.batching.masks import attention_kinds, decode_masks
+from app.worker.engine.batching.prefill import Prefill, Prefilled
+from app.worker.engine.batching.runner import ForwardOutput, checked_forward
+from app.worker.engine.batching.shifts import ShiftBuffer
+from app.worker.engine.batching.varlen import VarlenPrefill
 from app.worker.engine.sequence import Sequence
-from app.worker.engine.shifts import ShiftBuffer
-from app.worker.engine.varlen import VarlenPrefill
 
 
 class ContinuousBatching:

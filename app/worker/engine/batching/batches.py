@@ -14,9 +14,9 @@ from torch import Tensor
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, Shifts
+from app.worker.engine.batching.prefill import Prefill, stock_forward
+from app.worker.engine.batching.runner import ForwardOutput
 from app.worker.engine.collate import select_rows
-from app.worker.engine.prefill import Prefill, stock_forward
-from app.worker.engine.runner import ForwardOutput
 from app.worker.engine.sequence import Sequence
 
 

@@ -18,8 +18,8 @@ from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
 from app.method.training.prompts import Lesson
+from app.method.training.selection.verdict import Verdict, judge
 from app.method.training.teacher import Answered
-from app.method.training.verdict import Verdict, judge
 
 BALANCED_SHOTS: Final = 8
 

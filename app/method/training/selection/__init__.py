@@ -1,0 +1,1 @@
+"""How training chooses: settings, strength, and whether vectors help on held-out items."""

@@ -1,0 +1,1 @@
+"""How rows are decoded together: in flight, or in batches that end together."""
