@@ -11,7 +11,6 @@
 It needs nothing of the server: no torch, no database.
 """
 
-from vlibrary_client.access import AccessKey, AuditPage, Deed, NewAccessKey, Quotas
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.answers import (
     Answer,
@@ -26,8 +25,14 @@ from vlibrary_client.answers import (
     TokenLogprobs,
     Usage,
 )
-from vlibrary_client.arguments import Demonstrations, SteerOptions, StructuredOutputs, VectorUse
-from vlibrary_client.catalogue import VectorFilters
+from vlibrary_client.calls.access import AccessKey, AuditPage, Deed, NewAccessKey, Quotas
+from vlibrary_client.calls.arguments import (
+    Demonstrations,
+    SteerOptions,
+    StructuredOutputs,
+    VectorUse,
+)
+from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.client import AsyncClient, Client
 from vlibrary_client.errors import (
     BusyError,
@@ -59,8 +64,8 @@ from vlibrary_client.errors import (
     WorkerUnavailableError,
 )
 from vlibrary_client.in_process import AppliedShift, apply
-from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.outcomes import Batch, CombinedVector, Compared, Comparison, Outcome, Refusal
+from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import (
     Alias,
     Backbone,

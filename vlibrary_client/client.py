@@ -15,10 +15,10 @@ from typing import Self, Unpack
 
 import httpx
 
-from vlibrary_client import access, queries, requests, trainings
 from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
-from vlibrary_client.arguments import SteerOptions
-from vlibrary_client.jobs import AsyncJob, Job
+from vlibrary_client.calls import access, queries, requests, trainings
+from vlibrary_client.calls.arguments import SteerOptions
+from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page
 from vlibrary_client.vectors import AsyncVectors, Vectors
 from vlibrary_client.wire.connection import Connection

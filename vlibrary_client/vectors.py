@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from vlibrary_client import catalogue, requests
-from vlibrary_client.arguments import VectorRef
-from vlibrary_client.catalogue import VectorFilters
+from vlibrary_client.calls import catalogue, requests
+from vlibrary_client.calls.arguments import VectorRef
+from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.sharing.folders import VectorFolder, read_folder, write_folder
 from vlibrary_client.sharing.gguf import GgufExport, write_gguf
 from vlibrary_client.sharing.hub import pull_folder, push_folder

@@ -77,7 +77,7 @@ def train(
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import encode_result
-    from vlibrary_client.reports import progress_reporter
+    from vlibrary_client.training.reports import progress_reporter
 
     config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
     examples = load_local(
@@ -136,7 +136,7 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
 
 def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
     from app.worker.training.results import report_of
-    from vlibrary_client.reports import print_report
+    from vlibrary_client.training.reports import print_report
 
     report = report_of(result)
     if as_json:

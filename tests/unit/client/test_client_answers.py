@@ -21,7 +21,7 @@ from vlibrary_client import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from vlibrary_client.arguments import SteerOptions
+from vlibrary_client.calls.arguments import SteerOptions
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 pytestmark = pytest.mark.anyio

@@ -26,7 +26,7 @@ from vlibrary_client import (
     Demonstrations,
     VectorUse,
 )
-from vlibrary_client.arguments import VectorChoice
+from vlibrary_client.calls.arguments import VectorChoice
 from vlibrary_client.client import (
     AsyncDatasets,
     AsyncKeys,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from vlibrary_client.arguments import (
+from vlibrary_client.calls.arguments import (
     CombinationRule,
     DatasetRef,
     EvaluationMethod,

@@ -11,7 +11,7 @@ from uuid import UUID
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
-from vlibrary_client import trainings
+from vlibrary_client.calls import trainings
 from vlibrary_client.errors import (
     ConnectionFailedError,
     InvalidResponseError,

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from vlibrary_client.requests import segment
+from vlibrary_client.calls.requests import segment
 from vlibrary_client.wire.replies import Call, json_reader, once
 
 Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]

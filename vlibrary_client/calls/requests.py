@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vlibrary_client.arguments import (
+from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
     dataset_text,

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from vlibrary_client.answers import Answer
-from vlibrary_client.arguments import (
+from vlibrary_client.calls.arguments import (
     Demonstrations,
     SteerOptions,
     VectorChoice,

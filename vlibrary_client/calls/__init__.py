@@ -1,0 +1,1 @@
+"""What can be asked of a server, as values; the methods of both clients are made of these."""
