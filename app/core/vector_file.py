@@ -21,6 +21,8 @@ from app.core.errors import InvalidVectorFileError
 
 FORMAT: Final = "m2iv"
 FORMAT_VERSION: Final = "1"
+# The kind that the engine carries; `normed-shift`, `gated-heads`, `virtual-keys` ... are others.
+SHIFT: Final = "shift"
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_HEADER_BYTES: Final = 1024 * 1024
 MAX_VECTOR_NORM: Final = 1e5
@@ -128,6 +130,15 @@ def _check_values(tensors: VectorTensors) -> None:
         _refuse(f"a shift is longer than {MAX_SHIFT_NORM:g}")
 
 
+def _check_kind(metadata: object) -> None:
+    kind = metadata.get("kind", SHIFT) if isinstance(metadata, Mapping) else SHIFT
+    if kind != SHIFT:
+        raise InvalidVectorFileError(
+            f"These vectors cannot be stored or served: wanted the kind {SHIFT}, found {kind}",
+            details={"wanted": SHIFT, "found": str(kind)},
+        )
+
+
 def _check_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
     checked: dict[str, str] = {}
     for key, value in metadata.items():
@@ -149,7 +160,7 @@ def encode_vector_file(tensors: VectorTensors, *, metadata: Mapping[str, str]) -
     Args:
         tensors: Finite float32 arrays of matching shapes.
         metadata: Must hold `method` and `backbone` (the fingerprint). `format` and
-            `format_version` are set here, `created_by` when it is missing.
+            `format_version` are set here, `created_by` and `kind` when they are missing.
 
     Raises:
         InvalidVectorFileError: `decode_vector_file` would refuse the result.
@@ -163,10 +174,12 @@ def encode_vector_file(tensors: VectorTensors, *, metadata: Mapping[str, str]) -
     _check_values(tensors)
     complete = {
         "created_by": "vlibrary",
+        "kind": SHIFT,
         **metadata,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
     }
+    _check_kind(complete)
     header: dict[str, object] = {_METADATA_KEY: _check_metadata(complete)}
     body = bytearray()
     for name, array in arrays.items():
@@ -263,10 +276,12 @@ def decode_vector_file(
         Writable float32 arrays of their own memory, and the metadata.
 
     Raises:
-        InvalidVectorFileError: Anything is missing, superfluous, out of bounds or not finite.
+        InvalidVectorFileError: Anything is missing, superfluous, out of bounds or not finite, or
+            the vectors are of a kind that is no plain addition.
     """
     header, start = _read_header(data)
     metadata = header.pop(_METADATA_KEY, None)
+    _check_kind(metadata)
     if set(header) != set(_NAMES):
         _refuse(f"wanted exactly the tensors {', '.join(_NAMES)}")
     if not isinstance(metadata, dict):

@@ -86,7 +86,8 @@ def attend_virtually(
     """Attention that every token also pays to virtual keys, which stand before all others.
 
     Args:
-        keys: As they stand after the rotation; as many heads as the layer's keys have.
+        keys: As they stand after the rotation; as many heads as the layer's keys have, or as its
+            queries have.
         values: What they stand for.
     """
 
@@ -99,7 +100,9 @@ def attend_virtually(
         virtual = scores_of(query, extra_keys, mask=None, scale=scale)
         scores = torch.cat([virtual, scores_of(query, key, mask=mask, scale=scale)], dim=-1)
         shares = scores.softmax(-1).to(query.dtype)
-        return shares @ repeat_heads(torch.cat([extra_values, value], dim=2), query.shape[1])
+        count = query.shape[1]
+        both = [repeat_heads(extra_values, count), repeat_heads(value, count)]
+        return shares @ torch.cat(both, dim=2)
 
     return attend
 

@@ -13,6 +13,7 @@ from app.core.errors import JSON, InvalidInputError
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.baselines import (
     function_vector,
+    hificl,
     i2cl,
     icv,
     live,
@@ -46,6 +47,7 @@ FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
     "lora": lora.fit,
     "prefix": prefix.fit,
     "prompt": prompt.fit,
+    "hificl": hificl.fit,
 }
 M2IV: Final = "m2iv"
 SUPERVISION_ONLY: Final = "supervision_only"

@@ -9,7 +9,7 @@ import pytest
 from app.core.vector_file import encode_vector_file
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.training import Sessions, store_vector, vector_file
-from tests.fakes.vectors import make_tensors
+from tests.fakes.vectors import forge_file, make_tensors, make_vector_file, split_file
 from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
@@ -221,3 +221,17 @@ async def test_a_file_without_effect_is_refused(http: httpx.AsyncClient) -> None
     response = await http.post("/vectors?name=still", content=content, headers=OCTETS)
     assert (response.status_code, response.json()["code"]) == (422, "invalid-vector-file")
     assert "no effect" in response.json()["detail"]
+
+
+async def test_a_kind_that_no_engine_carries_is_refused_by_its_name(
+    http: httpx.AsyncClient,
+) -> None:
+    header, body = split_file(make_vector_file())
+    metadata = header["__metadata__"]
+    assert isinstance(metadata, dict)
+    gated = forge_file({**header, "__metadata__": {**metadata, "kind": "gated-heads"}}, body)
+    response = await http.post("/vectors?name=gated", content=gated, headers=OCTETS)
+    told = response.json()
+    assert (response.status_code, told["code"]) == (422, "invalid-vector-file")
+    assert "wanted the kind shift, found gated-heads" in told["detail"]
+    assert (await http.get("/vectors/gated")).status_code == 404

@@ -81,6 +81,30 @@ def test_metadata_says_what_it_is() -> None:
     assert metadata["backbone"] == FINGERPRINT
 
 
+def test_the_kind_is_recorded_and_a_file_without_one_is_a_shift() -> None:
+    data = make_vector_file()
+    assert decode_vector_file(data)[1]["kind"] == "shift"
+    header, body = split_file(data)
+    metadata = header["__metadata__"]
+    assert isinstance(metadata, dict)
+    older = {name: value for name, value in metadata.items() if name != "kind"}
+    decode_vector_file(forge_file({**header, "__metadata__": older}, body))
+
+
+@pytest.mark.parametrize("kind", ["normed-shift", "gated-heads", "virtual-keys", ""])
+def test_a_kind_that_the_engine_cannot_carry_is_refused_by_its_name(kind: str) -> None:
+    # LIVE's tensors would fit; added plainly they would be other vectors.
+    told = {**METADATA, "kind": kind}
+    with pytest.raises(InvalidVectorFileError, match=f"wanted the kind shift, found {kind}"):
+        encode_vector_file(make_tensors(), metadata=told)
+    keys = {"keys": np.zeros((2, 2, 3, 4), np.float32)}
+    text = {"format": "m2iv", "format_version": "1", "created_by": "x", **told}
+    data = safetensors.numpy.save(keys, metadata=text)
+    assert refused(data) == (
+        f"These vectors cannot be stored or served: wanted the kind shift, found {kind}"
+    )
+
+
 def test_norms_are_those_of_the_shift() -> None:
     tensors = make_tensors()
     shift = tensors.attention_weights[:, None] * tensors.attention_vectors

@@ -1,4 +1,4 @@
-"""MimIC, LoRA, prefix and prompt tuning against naive ways to the same logits."""
+"""MimIC, LoRA, prefix and prompt tuning, HiFICL against naive ways to the same logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from app.method.adaptation.answering import encode_parts, measure, plain
 from app.method.adaptation.attention import attend_gated, attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
 from app.method.backbone.loading import Backbone
-from app.method.baselines import lora, mimic, prefix, prompt, word_table
+from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
 from app.method.steering.generation import generate_encoded
 from app.method.steering.sites import find_decoder
 from tests.fakes.problems import alone, assert_near, logits
@@ -60,6 +60,60 @@ def test_virtual_keys_hold_in_padded_batches_and_while_decoding(problem: Problem
                 batch = alone(backbone, plain([problem.items[place]])[0])
                 apart = generate_encoded(backbone, batch, max_new_tokens=4)[0]
                 assert generation.token_ids == apart.token_ids
+
+
+def naive_virtual(query: Tensor, key: Tensor, value: Tensor, *, given: dict[str, Tensor]) -> Tensor:
+    """One row, one head, token by token: one softmax over its virtual keys and what it may see."""
+    out = torch.zeros_like(query)
+    for token in range(len(query)):
+        seen = [place for place in range(token + 1) if given["is_real"][place]]
+        keys = [*given["keys"], *(key[place] for place in seen)]
+        values = [*given["values"], *(value[place] for place in seen)]
+        masses = [torch.exp(query[token] @ one * given["scale"]) for one in keys]
+        out[token] = sum(m * v for m, v in zip(masses, values, strict=True)) / sum(masses)
+    return out
+
+
+def test_every_head_of_queries_attends_to_low_rank_keys_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    # Two heads of queries share one of keys.
+    query, key, value = drawn(2, 4, 5, 6), drawn(2, 2, 5, 6), drawn(2, 2, 5, 6)
+    leaves = {
+        "keys_left": drawn(1, 4, 3, 2), "keys_right": drawn(1, 4, 2, 6),
+        "values_left": drawn(1, 4, 3, 2), "values_right": drawn(1, 4, 2, 6),
+    }  # fmt: skip
+    is_real = torch.tensor([[True] * 5, [False, False, True, True, True]])
+    allowed = torch.ones(5, 5).tril().bool()[None, None] & is_real[:, None, None, :]
+    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    attend = attend_virtually(*hificl.products(leaves))
+    found = attend(0, query, key, value, mask, 0.5)
+    for row in range(2):
+        for head in range(4):
+            pairs = {
+                name: torch.stack(
+                    [
+                        sum(
+                            (
+                                leaves[f"{name}_left"][0, head, place, rank]
+                                * leaves[f"{name}_right"][0, head, rank]
+                                for rank in range(2)
+                            ),
+                            start=torch.zeros(6),
+                        )
+                        for place in range(3)
+                    ]
+                )
+                for name in ("keys", "values")
+            }
+            given = {**pairs, "scale": torch.tensor(0.5), "is_real": is_real[row]}
+            shared = (row, head // 2)
+            wanted = naive_virtual(query[row, head], key[shared], value[shared], given=given)
+            real = is_real[row]
+            assert_near(found[row, head][real], wanted[real])
 
 
 def test_prompt_tuning_is_embeddings_before_the_prompt(problem: Problem) -> None:
@@ -163,8 +217,8 @@ def test_lora_is_the_same_as_adding_its_product_to_the_weights(problem: Problem)
 
 @pytest.mark.parametrize(
     "fit",
-    [lora.fit, prefix.fit, prompt.fit, mimic.fit],
-    ids=["lora", "prefix", "prompt", "mimic"],
+    [lora.fit, prefix.fit, prompt.fit, mimic.fit, hificl.fit],
+    ids=["lora", "prefix", "prompt", "mimic", "hificl"],
 )
 def test_what_is_trained_is_never_worse_on_validation_than_its_start(
     problem: Problem, fit: Callable[[Problem], Adaptation]
