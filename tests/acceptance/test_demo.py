@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from app.cli.app import build
-from tests.fakes.installation import processes_about
+from tests.fakes.servers.installation import processes_about
 from tests.fakes.waiting import wait_until
 
 

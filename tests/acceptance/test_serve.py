@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from app.method.backbone.examples import Example
-from tests.fakes.backbones import tiny_examples
-from tests.fakes.installation import Installation, descendants, is_alive
+from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.servers.installation import Installation, descendants, is_alive
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client, WorkerUnavailableError
 

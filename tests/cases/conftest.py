@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.installation import Installation
+from tests.fakes.servers.installation import Installation
 
 SECONDS = 180.0
 

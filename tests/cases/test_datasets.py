@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.fakes.installation import Installation
+from tests.fakes.servers.installation import Installation
 from vlibrary_client import Client
 
 pytestmark = pytest.mark.cases

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.fakes.installation import Installation
+from tests.fakes.servers.installation import Installation
 from vlibrary_client import Client
 
 pytestmark = pytest.mark.cases

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.core.identifiers import new_id
 from app.library.records import VectorRecord
-from tests.fakes.worker import backbone
+from tests.fakes.servers.worker import backbone
 
 
 def vector_record(**changes: Any) -> VectorRecord:  # noqa: ANN401 - any field

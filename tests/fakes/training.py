@@ -20,7 +20,7 @@ from app.library.training.attempts import (
     record_progress,
 )
 from app.library.vectors import create_vector
-from tests.fakes.worker import SPACE
+from tests.fakes.servers.worker import SPACE
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.checkpoints.parts import save
-from tests.fakes.installation import Installation
+from tests.fakes.servers.installation import Installation
 from tests.families.plain import Plain
 from vlibrary_client import Client
 

@@ -31,8 +31,8 @@ from app.library.storage import ObjectStore, dataset_key
 from app.library.task_keys.keys import add_keys
 from app.library.training.attempts import claim_job
 from app.library.training.jobs import enqueue_training
-from tests.fakes.backbones import tiny_backbone
 from tests.fakes.library import store
+from tests.fakes.models.backbones import tiny_backbone
 
 pytestmark = pytest.mark.anyio
 

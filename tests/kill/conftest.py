@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.installation import ROOT, Installation, processes_about, save_tiny_backbone
+from tests.fakes.servers.installation import ROOT, Installation, processes_about, save_tiny_backbone
 from tests.fakes.waiting import wait_until
 
 FAILPOINTS = ROOT / "tests" / "kill" / "failpoints"

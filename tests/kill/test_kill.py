@@ -22,7 +22,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.fakes.installation import ROOT, Installation, descendants, is_alive
+from tests.fakes.servers.installation import ROOT, Installation, descendants, is_alive
 from tests.fakes.vectors import make_description
 from tests.fakes.waiting import wait_until
 from tests.kill.ledger import Ledger, Thing

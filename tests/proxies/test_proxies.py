@@ -19,10 +19,10 @@ from app.api.dependencies import Services
 from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
-from tests.fakes.live_server import serving
-from tests.fakes.streams import live_worker
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.streams import live_worker
+from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.waiting import wait_until
-from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.proxies
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.method.steering.injection import inject
-from tests.fakes.backbones import HIDDEN, LAYERS, tiny_inputs, tiny_model
+from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_inputs, tiny_model
 
 
 def naive_logits(backbone: PreTrainedModel, inputs: dict[str, Tensor], shift: Tensor) -> Tensor:

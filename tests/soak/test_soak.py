@@ -24,9 +24,9 @@ from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
 from app.worker.assembly import ServingParts, serving_parts
 from tests.fakes.answers import answer_of
-from tests.fakes.backbones import tiny_backbone
-from tests.fakes.serving import HIGHEST_DOSE, png, request_of
-from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals
+from tests.fakes.models.backbones import tiny_backbone
+from tests.fakes.models.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals
+from tests.fakes.servers.serving import HIGHEST_DOSE, png, request_of
 from tests.fakes.vectors import make_vector_file
 from tests.fakes.waiting import until
 

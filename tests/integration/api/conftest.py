@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from app.core.settings import Settings
 from app.main import create_app
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 
 @pytest.fixture

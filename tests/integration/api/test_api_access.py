@@ -16,7 +16,7 @@ from app.core.settings import Settings
 from app.library.access.access_keys import create_access_key, has_valid_access_key, list_access_keys
 from app.library.database import run_transaction
 from app.main import create_app
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

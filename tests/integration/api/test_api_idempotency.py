@@ -15,8 +15,8 @@ from app.library.access.access_keys import create_access_key
 from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.library import store
+from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.vectors import make_vector_file
-from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

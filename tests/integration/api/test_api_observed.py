@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from tests.fakes.exposition import parse_metrics
+from tests.fakes.servers.worker import FakeWorker, embedding_of
 from tests.fakes.training import Sessions, store_vector
-from tests.fakes.worker import FakeWorker, embedding_of
 
 pytestmark = pytest.mark.anyio
 

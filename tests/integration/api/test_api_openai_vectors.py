@@ -10,9 +10,9 @@ from fastapi import FastAPI
 
 from app.core.settings import Settings
 from app.main import create_app
-from tests.fakes.live_server import serving
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker, backbone, client_of, embedding_of
 from tests.fakes.training import Sessions, store_vector
-from tests.fakes.worker import FakeWorker, backbone, client_of, embedding_of
 
 pytestmark = pytest.mark.anyio
 

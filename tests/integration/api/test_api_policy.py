@@ -8,9 +8,9 @@ import pytest
 
 from app.core.settings import Settings
 from app.main import create_app
-from tests.fakes.streams import events_in
+from tests.fakes.servers.streams import events_in
+from tests.fakes.servers.worker import FakeWorker, backbone, embedding_of
 from tests.fakes.training import Sessions, store_vector
-from tests.fakes.worker import FakeWorker, backbone, embedding_of
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ import pytest
 
 from app.library.storage import dataset_key
 from tests.fakes.api_calls import parquet, upload
+from tests.fakes.servers.worker import FakeWorker, backbone, embedding_of
 from tests.fakes.training import Sessions, store_vector
-from tests.fakes.worker import FakeWorker, backbone, embedding_of
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
+from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.tenants import key_headers
 from tests.fakes.training import Sessions, vector_file
-from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -14,10 +14,10 @@ from app.core.settings import Settings
 from app.library.database import make_engine, session_factory
 from app.main import create_app
 from tests.fakes import training
-from tests.fakes.live_server import serving
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker, backbone, embedding_of
 from tests.fakes.training import Sessions, do_job, store_vector
 from tests.fakes.waiting import wait_until
-from tests.fakes.worker import FakeWorker, backbone, embedding_of
 from vlibrary_client import (
     AsyncClient,
     Client,

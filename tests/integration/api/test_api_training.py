@@ -13,8 +13,8 @@ from app.api.http.job_events import JobEvents
 from app.api.maintenance import requeue_stalled_jobs
 from app.library.training.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
+from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.training import Sessions, begin, cancel, fail, report, store_vector
-from tests.fakes.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from app.core.settings import Settings
 from app.library.workspaces import in_workspace
 from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
+from tests.fakes.servers.worker import FakeWorker, embedding_of
 from tests.fakes.tenants import key_headers
 from tests.fakes.training import Sessions, store_vector, vector_file
-from tests.fakes.worker import FakeWorker, embedding_of
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,8 @@ from app.library.training.attempts import claim_job, fail_job
 from app.library.training.jobs import list_jobs
 from app.main import create_app
 from tests.fakes.library import store, store_dataset
-from tests.fakes.live_server import serving
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker
 
 CASES = int(os.environ.get("VLIBRARY_FUZZ_CASES", "5000"))  # noqa: TID251 - of the test alone
 # Of the quick run.

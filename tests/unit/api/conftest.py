@@ -10,7 +10,7 @@ from app.api.dependencies import Services
 from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"
 

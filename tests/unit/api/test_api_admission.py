@@ -17,7 +17,7 @@ from app.core.errors import BusyError
 from app.main import MAX_UPLOADS
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.clock import Clock
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 
 def _turned_away(

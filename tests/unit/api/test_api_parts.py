@@ -24,7 +24,7 @@ from app.rpc.backbones import ServingWorkers, backbone_for
 from app.rpc.generation import AppliedVector, Receipt
 from app.rpc.messages import HealthResponse
 from tests.fakes.records import vector_record
-from tests.fakes.worker import FakeWorker, backbone
+from tests.fakes.servers.worker import FakeWorker, backbone
 
 
 class TestAdmission:

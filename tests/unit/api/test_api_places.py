@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from app.core.telemetry.tracing import telemetry
 from app.library.database import make_engine
 from app.main import make_services
 from app.rpc.client import WorkerClient
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -38,7 +38,7 @@ from benchmarks.setting.requests import (
     through_engine,
 )
 from benchmarks.setting.service import bodies, vector_file
-from tests.fakes.backbones import tiny_backbone
+from tests.fakes.models.backbones import tiny_backbone
 
 CONDITIONS = {"script", "rows", "clock", "processor", "threads", "torch", "transformers"}
 MODEL = {"model", "architecture", "parameters", "device", "dtype", "attention"}

@@ -27,7 +27,7 @@ from benchmarks.harness import (
     seconds_of,
     spread,
 )
-from tests.fakes.live_server import serving
+from tests.fakes.servers.live_server import serving
 
 numbers = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=50)
 

@@ -6,7 +6,7 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.method.training.plan import make_plan
 from benchmarks.figures.naive_training import naive_vectors
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 
 def test_the_published_loop_and_ours_end_with_the_same_vectors() -> None:

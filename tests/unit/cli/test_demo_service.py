@@ -12,7 +12,7 @@ from app.cli.demo.command import require_writable
 from app.cli.processes.environments import own_environment
 from app.cli.processes.temporary import passing_folder, running_service
 from app.core.errors import ConfigurationError, UnavailableError
-from tests.fakes.installation import descendants, is_alive, processes_about
+from tests.fakes.servers.installation import descendants, is_alive, processes_about
 from tests.fakes.waiting import wait_until
 
 LONG_SECONDS = 240.0

@@ -6,7 +6,13 @@ from typing import Unpack
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import Pieces, Scripted, ScriptedServer, answer_json, problem
+from tests.fakes.servers.scripted_server import (
+    Pieces,
+    Scripted,
+    ScriptedServer,
+    answer_json,
+    problem,
+)
 from vlibrary_client import (
     Answer,
     AsyncClient,

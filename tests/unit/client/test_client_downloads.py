@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import Pieces, Scripted, ScriptedServer, problem
+from tests.fakes.servers.scripted_server import Pieces, Scripted, ScriptedServer, problem
 from vlibrary_client import (
     AsyncClient,
     Client,

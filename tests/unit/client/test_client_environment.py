@@ -4,7 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import ScriptedServer, problem, vector_json
+from tests.fakes.servers.scripted_server import ScriptedServer, problem, vector_json
 from vlibrary_client import (
     AsyncClient,
     BusyError,

@@ -18,7 +18,7 @@ from app.core.vector_file import encode_vector_file
 from app.method.backbone.loading import load_backbone
 from app.method.steering.injection import inject
 from app.method.steering.sites import find_decoder
-from tests.fakes.families import tiny_inputs, tiny_model
+from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.vectors import make_tensors
 from vlibrary_client.errors import ConfigurationError, InvalidInputError, InvalidVectorFileError
 from vlibrary_client.sharing.gguf import NOTE, as_carried, read_shift, write_gguf

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.families import tiny_inputs, tiny_model
+from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.vectors import make_tensors
 from vlibrary_client import (
     CorruptDataError,

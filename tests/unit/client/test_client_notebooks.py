@@ -3,7 +3,13 @@
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import JOB_ID, ScriptedServer, answer_json, job_json, vector_json
+from tests.fakes.servers.scripted_server import (
+    JOB_ID,
+    ScriptedServer,
+    answer_json,
+    job_json,
+    vector_json,
+)
 from vlibrary_client import Client
 
 REPORT = {

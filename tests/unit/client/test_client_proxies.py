@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tests.fakes.scripted_server import vector_json
+from tests.fakes.servers.scripted_server import vector_json
 from vlibrary_client import AsyncClient, Client, ConnectionFailedError
 
 PAGE = {"items": [vector_json()], "next_cursor": None}

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import (
+from tests.fakes.servers.scripted_server import (
     DATASET_ID,
     JOB_ID,
     VECTOR_ID,

@@ -3,7 +3,7 @@ import random
 import httpx
 import pytest
 
-from tests.fakes.scripted_server import (
+from tests.fakes.servers.scripted_server import (
     Scripted,
     ScriptedServer,
     answer_json,

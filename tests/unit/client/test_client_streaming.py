@@ -9,7 +9,14 @@ from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.scripted_server import JOB_ID, Pieces, Scripted, ScriptedServer, job_json, problem
+from tests.fakes.servers.scripted_server import (
+    JOB_ID,
+    Pieces,
+    Scripted,
+    ScriptedServer,
+    job_json,
+    problem,
+)
 from vlibrary_client import (
     AsyncClient,
     Client,

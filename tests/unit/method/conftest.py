@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from tests.fakes.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_model
+from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
 from app.rpc.pool import HEALTH_TIMEOUT_SECONDS
 from tests.fakes.answers import answer_of
+from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
-from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
 

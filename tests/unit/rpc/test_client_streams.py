@@ -18,7 +18,7 @@ from app.rpc.generation import (
     Usage,
 )
 from app.rpc.messages import GenerateRequest, StreamLine
-from tests.fakes.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from app.rpc.client import WorkerClient
 from app.rpc.generation import GenerateResponse
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
 from tests.fakes.answers import answer_of
-from tests.fakes.worker import FakeWorker, backbone
+from tests.fakes.servers.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
 from app.rpc.pool import WorkerPool
 from tests.fakes.answers import answer_of
+from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
-from tests.fakes.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
 

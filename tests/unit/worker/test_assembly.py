@@ -15,7 +15,7 @@ from app.rpc.generation import SamplingParams
 from app.worker.engine.sequence import Sequence
 from app.worker.serving.responses import first_token_divergence
 from tests.fakes.answers import answer_of
-from tests.fakes.serving import png, request_of, running_parts
+from tests.fakes.servers.serving import png, request_of, running_parts
 from tests.fakes.waiting import until, wait_until
 
 TASKS = Path("/proc/self/task")

@@ -21,7 +21,7 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio

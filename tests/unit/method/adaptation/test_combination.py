@@ -16,7 +16,7 @@ from app.method.steps import finish
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import Lesson
 from app.method.training.teacher import answer_lessons
-from tests.fakes.backbones import HIDDEN, LAYERS, tiny_examples
+from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
 
 
 def part(seed: int) -> InContextVectors:

@@ -14,7 +14,7 @@ from app.method.backbone.chat import (
     render,
     user_message,
 )
-from tests.fakes.backbones import CHAT_TEMPLATE, tiny_processor
+from tests.fakes.models.backbones import CHAT_TEMPLATE, tiny_processor
 
 SPECIALS = ["<image>", "<end_of_utterance>", "<|im_start|>", "<fake_token_around_image>"]
 

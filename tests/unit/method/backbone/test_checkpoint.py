@@ -13,8 +13,8 @@ from app.core.errors import NotFoundError, UnsupportedBackboneError, VLibraryErr
 from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
 from app.method.backbone.checkpoint.processors import load_processor
 from app.method.backbone.loading import load_backbone
-from tests.fakes.backbones import tiny_model, tiny_processed_model, tiny_processor
 from tests.fakes.checkpoints.families import CHECKPOINTS
+from tests.fakes.models.backbones import tiny_model, tiny_processed_model, tiny_processor
 
 WEIGHTS = "model.safetensors"
 

@@ -13,7 +13,7 @@ from app.method.backbone.conversation import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
-from tests.fakes.backbones import CHAT_TEMPLATE, tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import CHAT_TEMPLATE, tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(4)
 ONE, TWO, THREE = (EXAMPLES[place].pictures[0] for place in (0, 2, 3))

@@ -5,7 +5,7 @@ from app.core.errors import InvalidInputError
 from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(12)
 IMAGES = [example.image for example in EXAMPLES]

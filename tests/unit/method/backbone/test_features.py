@@ -14,8 +14,8 @@ from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.backbone.vision import encode_images
 from app.method.steering.generation import generate, generate_encoded
-from tests.fakes.backbones import tiny_backbone, tiny_examples, tiny_processor
-from tests.fakes.family_configs import FAMILIES
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples, tiny_processor
+from tests.fakes.models.family_configs import FAMILIES
 
 EXAMPLES = tiny_examples(12)
 ANSWERS = ["red", "blue", "dark green"]

@@ -10,7 +10,7 @@ from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackbo
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
-from tests.fakes.backbones import (
+from tests.fakes.models.backbones import (
     tiny_backbone,
     tiny_examples,
     tiny_processed_model,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.core.pictures import Picture, PictureFile
 from app.method.backbone.features import FeatureCache
-from tests.fakes.backbones import tiny_backbone
+from tests.fakes.models.backbones import tiny_backbone
 
 WIDTH, HEIGHT, COUNT = 5000, 4000, 24
 MOST_BYTES = 500 << 20

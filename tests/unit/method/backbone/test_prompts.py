@@ -10,7 +10,7 @@ from app.method.backbone.prompts import (
     build_prompt,
     encode_prompts,
 )
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(6)
 

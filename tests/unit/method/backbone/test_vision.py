@@ -15,7 +15,7 @@ from app.method.backbone.vision import (
     tower_states,
 )
 from app.method.steering.injection import inject
-from tests.fakes.backbones import FAMILIES, row_of, tiny_inputs
+from tests.fakes.models.backbones import FAMILIES, row_of, tiny_inputs
 
 Models = Callable[[str], PreTrainedModel]
 PIXEL_KEYS = ("pixel_values", "image_sizes")

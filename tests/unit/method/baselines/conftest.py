@@ -2,7 +2,7 @@ import pytest
 
 from app.method.adaptation.adapted import Problem
 from app.method.backbone.loading import Backbone
-from tests.fakes.problems import tiny_problem
+from tests.fakes.models.problems import tiny_problem
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import plain
 from app.method.adaptation.edits import adaptable_sites
 from app.method.baselines import i2cl, icv, live
-from tests.fakes.problems import alone, assert_near, logits, watched
+from tests.fakes.models.problems import alone, assert_near, logits, watched
 
 
 def naive_turn(hidden: list[float], direction: list[float], strength: float) -> list[float]:

@@ -12,7 +12,7 @@ from app.method.adaptation.answering import draw_contexts, encode_parts, measure
 from app.method.adaptation.edits import adaptable_sites, head_counts, output_projections
 from app.method.baselines import function_vector, mtv, task_vector
 from app.method.steering.generation import generate_encoded
-from tests.fakes.problems import alone, assert_near, logits, rewritten, watched
+from tests.fakes.models.problems import alone, assert_near, logits, rewritten, watched
 
 
 def last(change: Tensor, where: slice = slice(None)) -> Callable[[Tensor], Tensor]:

@@ -16,7 +16,7 @@ from app.method.backbone.loading import Backbone
 from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
 from app.method.steering.generation import generate_encoded
 from app.method.steering.sites import find_decoder
-from tests.fakes.problems import alone, assert_near, logits
+from tests.fakes.models.problems import alone, assert_near, logits
 
 
 def kv_heads(backbone: Backbone) -> int:

@@ -21,7 +21,7 @@ from app.method.evaluation.conditions import (
     zero_shot,
 )
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(20)
 Cache = tuple[Backbone, FeatureCache]

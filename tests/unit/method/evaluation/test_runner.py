@@ -8,7 +8,7 @@ from app.method.evaluation.conditions import knn, n_shot, steered, zero_shot
 from app.method.evaluation.runner import ConditionReport, evaluate
 from app.method.steering.generation import generate
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(10)
 SUPPORT = tiny_examples(12, seed=4)

@@ -14,7 +14,7 @@ from app.method.experiments.suite import load_suite
 from app.method.experiments.trial import Trial
 from app.method.steering.composition import combine
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.backbones import HIDDEN, LAYERS
+from tests.fakes.models.backbones import HIDDEN, LAYERS
 from tests.fakes.suites import tiny_suite
 
 

@@ -12,7 +12,7 @@ from app.method.keys.contours import contours
 from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.keys.whitening import MAX_WIDTH, fit_whitening
 from app.method.keys.wording import wording
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(6)
 IMAGES = [example.image for example in EXAMPLES]

@@ -3,7 +3,7 @@ import torch
 
 from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.injection import inject
-from tests.fakes.backbones import tiny_backbone
+from tests.fakes.models.backbones import tiny_backbone
 
 
 def test_the_norms_are_those_of_the_residual_stream() -> None:

@@ -10,7 +10,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.steering.generation import Sampling, generate, generate_encoded
 from app.method.steering.injection import inject
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(8)
 Shifts = Callable[..., Tensor]

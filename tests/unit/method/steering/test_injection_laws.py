@@ -13,7 +13,7 @@ from app.core.errors import IncompatibleBackboneError, SteeringError
 from app.method.steering.injection import ATTENTION, MLP, Receipt, ShiftHooks, inject
 from app.method.steering.sites import Layout, find_sites
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.backbones import (
+from tests.fakes.models.backbones import (
     FAMILIES,
     HIDDEN,
     LAYERS,

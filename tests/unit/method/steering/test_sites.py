@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, GraniteConfig, Olmo2Config, PreTr
 
 from app.core.errors import UnsupportedBackboneError
 from app.method.steering.sites import Layout, find_decoder, find_sites
-from tests.fakes.backbones import LAYERS, tiny_model
-from tests.fakes.family_configs import TEXT
+from tests.fakes.models.backbones import LAYERS, tiny_model
+from tests.fakes.models.family_configs import TEXT
 
 Models = Callable[[str], PreTrainedModel]
 

@@ -13,7 +13,7 @@ from app.method.training.demonstrations import (
     draw_context,
     hold_out,
 )
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 
 
 def clusters(count: int, *, size: int) -> np.ndarray:

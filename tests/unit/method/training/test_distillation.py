@@ -28,7 +28,7 @@ from app.method.training.progress import TrainingProgress
 from app.method.training.selection.search import weight_candidates
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
-from tests.fakes.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(40)
 CONFIG = TrainingConfig(

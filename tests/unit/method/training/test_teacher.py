@@ -10,7 +10,7 @@ from app.method.training.losses import TeacherLogits
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import Lesson, write_prompts
 from app.method.training.teacher import TeacherCache, answer_lessons, compute_teacher
-from tests.fakes.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(16)
 

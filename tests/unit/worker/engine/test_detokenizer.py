@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.worker.engine.detokenizer import Detokenizer, whole_text
-from tests.fakes.backbones import tiny_processor
+from tests.fakes.models.backbones import tiny_processor
 
 LETTERS = "abc "
 

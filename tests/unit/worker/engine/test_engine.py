@@ -20,8 +20,8 @@ from app.method.steering.injection import inject
 from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from tests.fakes.backbones import lose_a_hook, tiny_examples
-from tests.fakes.sequences import greedy, run
+from tests.fakes.models.backbones import lose_a_hook, tiny_examples
+from tests.fakes.models.sequences import greedy, run
 
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
 

@@ -9,8 +9,8 @@ from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
-from tests.fakes.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals, run_arrivals
+from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.models.traffic import COMBINATIONS, Arrival, arrivals, check_arrivals, run_arrivals
 
 EXAMPLES = 4
 # Written out, so that a family cannot drop out of the list unnoticed.

@@ -19,9 +19,9 @@ from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
 from app.worker.engine.sequence import Increment
-from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
-from tests.fakes.sequences import greedy, run
-from tests.fakes.traffic import Arrival, run_arrivals
+from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.models.sequences import greedy, run
+from tests.fakes.models.traffic import Arrival, run_arrivals
 
 
 def test_a_request_that_breaks_the_backbone_fails_alone(backbone: Backbone, engine: Engine) -> None:

@@ -11,9 +11,9 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
-from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone, sampled_alone
-from tests.fakes.family_configs import FAMILIES
-from tests.fakes.traffic import Arrival, run_arrivals
+from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone, sampled_alone
+from tests.fakes.models.family_configs import FAMILIES
+from tests.fakes.models.traffic import Arrival, run_arrivals
 
 # Their masks or positions depend on which tokens are an image's.
 NEVER_PACKED = {family for family in IN_FLIGHT if FAMILIES[family].token_types}

@@ -10,8 +10,8 @@ from torch import nn
 from app.method.steering.sites import find_decoder
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
-from tests.fakes.alone import RequestSpec, answer_alone, bare_backbone
-from tests.fakes.traffic import Arrival, run_arrivals
+from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.models.traffic import Arrival, run_arrivals
 
 FAMILY = "idefics3"
 

@@ -5,7 +5,7 @@ import pytest
 from app.core.errors import ContextOverflowError, InvalidInputError
 from app.method.backbone.loading import Backbone
 from tests.fakes.answers import answer_of
-from tests.fakes.serving import DATASET, Parts, png, request_of
+from tests.fakes.servers.serving import DATASET, Parts, png, request_of
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ from app.method.backbone.loading import Backbone
 from app.rpc.messages import GenerateRequest, pack
 from app.worker.serving.server import create_app
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.gated_worker import GatedWorker, gated_worker
+from tests.fakes.servers.gated_worker import GatedWorker, gated_worker
 from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio

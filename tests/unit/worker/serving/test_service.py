@@ -34,8 +34,16 @@ from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest, p
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.preprocessing import SEEN_TOGETHER
 from tests.fakes.answers import answer_of
-from tests.fakes.backbones import lose_a_hook, tiny_examples
-from tests.fakes.serving import DATASET, ENDLESS, Parts, over_http, png, request_of, running_parts
+from tests.fakes.models.backbones import lose_a_hook, tiny_examples
+from tests.fakes.servers.serving import (
+    DATASET,
+    ENDLESS,
+    Parts,
+    over_http,
+    png,
+    request_of,
+    running_parts,
+)
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from app.method.backbone.loading import Backbone
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import GenerateRequest
 from tests.fakes.answers import answer_of
-from tests.fakes.serving import ENDLESS, Parts, over_http, request_of
+from tests.fakes.servers.serving import ENDLESS, Parts, over_http, request_of
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio

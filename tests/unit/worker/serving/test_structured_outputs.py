@@ -13,7 +13,7 @@ from app.method.backbone.loading import Backbone, load_backbone
 from app.rpc.generation import GenerateDelta, GenerateResponse, StructuredOutputs
 from app.worker.engine.grammar import GrammarCompiler
 from tests.fakes.answers import answer_of
-from tests.fakes.serving import Parts, request_of
+from tests.fakes.servers.serving import Parts, request_of
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.answers import answer_of
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.gated_worker import GatedWorker, gated_worker
+from tests.fakes.servers.gated_worker import GatedWorker, gated_worker
 
 
 def _sequence(**changes: object) -> Sequence:

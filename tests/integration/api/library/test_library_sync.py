@@ -1,0 +1,113 @@
+"""A library that is made to hold what a file declares."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi import FastAPI
+from typer.testing import CliRunner
+
+from app.cli.app import build
+from app.core.settings import Settings
+from app.library.database import make_engine, session_factory
+from app.main import create_app
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker
+from tests.fakes.training import store_vector
+from vlibrary_client import Client, InvalidInputError
+from vlibrary_client.sharing.declarations import read_declaration
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def url(settings: Settings, worker: FakeWorker, database: str) -> Iterator[str]:
+    async def store() -> None:
+        engine = make_engine(database)
+        for seed, name in enumerate(["gears", "colours"]):
+            await store_vector(session_factory(engine), worker.description, name=name, seed=seed)
+        await engine.dispose()
+
+    api: FastAPI = create_app(settings, workers=worker.client())
+    with serving(api) as address:
+        asyncio.run(store())
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, timeout=120.0, max_retries=0) as opened:
+        yield opened
+
+
+def sync(url: str, folder: Path, value: object, *options: str, code: int = 0) -> dict[str, object]:
+    path = folder / "vectors.yaml"
+    path.write_text(yaml.safe_dump({"vectors": value}))
+    result = runner.invoke(build(), ["sync", str(path), "--url", url, "--json", *options])
+    assert result.exit_code == code, result.output
+    # The api of this process may log beside it.
+    output = result.stdout
+    found, _ = json.JSONDecoder().raw_decode(output, output.index("{\n"))
+    return {item["name"]: item["error"] or item["changes"] for item in found["items"]}
+
+
+def test_a_library_holds_what_is_declared_and_the_second_time_changes_nothing(
+    client: Client, url: str, tmp_path: Path
+) -> None:
+    client.vectors.export("gears", tmp_path / "shared")
+    (tmp_path / "one.safetensors").write_bytes(client.vectors.download("colours"))
+    declared = {
+        "a": {"source": {"folder": "shared"}, "tags": ["x"], "aliases": ["prod"]},
+        "b": {"source": {"file": "one.safetensors"}, "description": "d", "status": "retired"},
+        "c": {"source": {"server": url, "vector": "gears@1"}},
+        "sum": {"source": {"combine": {"a": 0.5, "b": -1.0}}, "aliases": ["prod"]},
+    }
+    planned = sync(url, tmp_path, declared, "--dry-run", code=1)
+    assert planned["a"] == ["store", "alias prod"]
+    assert "No vectors a" in str(planned["sum"])
+    assert [vector.name for vector in client.vectors.list()] == ["colours", "gears"]
+    assert sync(url, tmp_path, declared) == {
+        "a": ["store a@1", "change tags", "alias prod"],
+        "b": ["store b@1", "change description", "change status"],
+        "c": ["store c@1"],
+        "sum": ["combine sum@1", "alias prod"],
+    }
+    nothing: dict[str, object] = {"a": [], "b": [], "c": [], "sum": []}
+    assert sync(url, tmp_path, declared, "--dry-run") == nothing
+    assert sync(url, tmp_path, declared) == nothing
+    assert client.vectors.get("a@prod").tags == ("x",)
+    assert client.vectors.get("b").status == "retired"
+    assert client.vectors.get("c").sha256 == client.vectors.get("gears").sha256
+
+
+def test_one_that_fails_stops_no_other(client: Client, url: str, tmp_path: Path) -> None:
+    client.vectors.export("gears", tmp_path / "shared")
+    declared = {
+        "a": {"source": {"folder": "missing"}},
+        "b": {"source": {"server": "http://127.0.0.1:9", "vector": "x"}},
+        "c": {"source": {"folder": "shared"}},
+    }
+    done = sync(url, tmp_path, declared, code=1)
+    assert "vector_config.json" in str(done["a"])
+    assert "http://127.0.0.1:9" in str(done["b"])
+    assert done["c"] == ["store c@1"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"source": {}}, "wanted one of folder"),
+        ({"source": {"folder": "x", "hub": "y"}}, "wanted one of folder"),
+        ({"source": {"server": "http://x"}}, "belong together"),
+        ({"source": {"folder": "x", "revision": "v1"}}, "revision"),
+        ({"source": {"folder": "x"}, "tag": ["y"]}, r"vectors\.a\.tag"),
+        ({"source": {"folder": "x"}, "status": "fine"}, r"vectors\.a\.status"),
+        (None, r"vectors\.a"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_its_place(entry: object, told: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        read_declaration({"vectors": {"a": entry}})

@@ -1,0 +1,196 @@
+"""Text completions and responses, asked by the real `openai` package."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from tests.fakes.api_calls import png
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker
+
+MODEL = "fake-a"
+DATA_URL = "data:image/png;base64," + base64.b64encode(png()).decode()
+
+
+@pytest.fixture
+def url(api: FastAPI) -> Iterator[str]:
+    with serving(api) as address:
+        yield f"{address}/v1"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as opened:
+        yield opened
+
+
+def test_a_text_is_continued_as_it_stands(client: openai.OpenAI, worker: FakeWorker) -> None:
+    answer = client.completions.create(
+        model=MODEL, prompt="Once upon", max_tokens=5, n=2, seed=3, logprobs=2, stop="x"
+    )
+    assert (answer.object, answer.id[:5]) == ("text_completion", "cmpl-")
+    assert [choice.text for choice in answer.choices] == ["plain", "plain"]
+    assert answer.choices[0].finish_reason == "stop"
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["a"], [-1], [0])
+    assert logprobs.top_logprobs == [{"a": -1.0, "b": -2.0}]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+    asked = worker.generated
+    assert all((one.prompt, one.is_raw, one.turns) == ("Once upon", True, ()) for one in asked)
+    assert sorted(one.seed for one in asked) == [3, 4]
+
+
+def test_a_text_is_continued_in_a_stream(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.completions.create(
+            model=MODEL,
+            prompt=["Once upon"],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    *pieces, end, usage = chunks
+    assert "".join(piece.choices[0].text for piece in pieces) == "plain"
+    assert end.choices[0].finish_reason == "stop"
+    assert usage.usage is not None
+    assert usage.usage.total_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "echo": True}, "echo"),
+        ({"prompt": "a", "best_of": 2}, "best_of"),
+    ],
+)
+def test_what_no_completion_can_be_is_refused(
+    url: str, worker: FakeWorker, *, body: dict[str, Any], param: str
+) -> None:
+    reply = httpx.post(f"{url}/completions", json={"model": MODEL, **body})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"].startswith(param)
+    assert worker.generated == []
+
+
+def test_a_response_to_a_question(client: openai.OpenAI, worker: FakeWorker) -> None:
+    answer = client.responses.create(
+        model=MODEL, input="What colour?", instructions="Be brief.", max_output_tokens=9, store=True
+    )
+    assert (answer.status, answer.output_text) == ("completed", "plain")
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.total_tokens) == (7, 9)
+    assert answer.model_dump()["vlibrary"]["ignored"] == ["store"]
+    (asked,) = worker.generated
+    assert [(turn.role, turn.parts) for turn in asked.turns] == [
+        ("system", ("Be brief.",)),
+        ("user", ("What colour?",)),
+    ]
+    assert asked.max_tokens == 9
+
+
+def test_a_response_to_a_conversation_with_pictures(
+    client: openai.OpenAI, worker: FakeWorker
+) -> None:
+    first = client.responses.create(model=MODEL, input="Hello")
+    items: list[Any] = [
+        {"role": "user", "content": "Hello"},
+        *(item.model_dump() for item in first.output),
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "What is this?"},
+                {"type": "input_image", "image_url": DATA_URL, "detail": "auto"},
+            ],
+        },
+    ]
+    client.responses.create(model=MODEL, input=items)
+    asked = worker.generated[-1]
+    assert [(turn.role, turn.parts) for turn in asked.turns] == [
+        ("user", ("Hello",)),
+        ("assistant", ("plain",)),
+        ("user", ("What is this?", None)),
+    ]
+    assert asked.images == (png(),)
+
+
+def test_a_response_in_a_stream(client: openai.OpenAI) -> None:
+    with client.responses.stream(model=MODEL, input="What colour?") as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[4:9] == ["response.output_text.delta"] * 5
+    assert kinds[9:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert final.output_text == "plain"
+
+
+def test_an_error_in_a_stream_of_a_response_is_raised(
+    client: openai.OpenAI, worker: FakeWorker
+) -> None:
+    worker.breaks_after = 2
+    stream = client.responses.create(model=MODEL, input="What colour?", stream=True)
+    with pytest.raises(openai.APIError, match="ended the answer before its end"):
+        list(stream)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+        ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": "a", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": "a", "n": 2}, "n"),
+        ({"input": "a", "background": True}, "background"),
+        (
+            {"input": "a", "text": {"format": {"type": "json_schema", "name": "x"}}},
+            "text.format",
+        ),
+    ],
+)
+def test_what_no_response_can_be_is_refused(
+    url: str, worker: FakeWorker, *, body: dict[str, Any], param: str
+) -> None:
+    reply = httpx.post(f"{url}/responses", json={"model": MODEL, **body})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"].startswith(param)
+    assert worker.generated == []
+
+
+class Found(BaseModel):
+    colour: str
+
+
+def test_the_schema_of_a_class_is_sent(client: openai.OpenAI, worker: FakeWorker) -> None:
+    # What the fake says is no JSON, which the package finds out.
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "What?"}],
+            response_format=Found,
+        )
+    form = worker.generated[-1].structured_outputs
+    assert form is not None
+    assert json.loads(form.json_schema or "")["properties"]["colour"]["type"] == "string"
