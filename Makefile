@@ -74,12 +74,17 @@ $(CLIENTS)/.installed: requirements/clients.txt tests/clients/package.json
 clients: $(STAMP) $(CLIENTS)/.installed ## OpenAI's packages, LangChain, LiteLLM and the Vercel AI SDK against a fresh service
 	tests/clients/run.sh
 
-proxies: $(STAMP) ## Streams behind nginx and Caddy of Debian's packages, which are unpacked below build/
+PROXIES := build/proxies/.installed
+
+$(PROXIES):
 	@mkdir -p build/proxies
 	cd build/proxies && apt-get download nginx caddy && for package in *.deb; do dpkg-deb -x $$package .; done
+	@touch $@
+
+proxies: $(STAMP) $(PROXIES) ## Streams behind nginx and Caddy of Debian's packages, which are unpacked below build/
 	$(BIN)/pytest -m proxies tests/proxies
 
-cases: $(STAMP) ## What people really bring, against a fresh service
+cases: $(STAMP) $(PROXIES) ## What people really bring, and the scripts in the folder VLIBRARY_CASES, against a fresh service
 	$(BIN)/pytest -m cases tests/cases
 
 families: $(STAMP) ## A fresh service for every family of backbones, with its real processor

@@ -4,11 +4,9 @@ The programs come from Debian's packages; `make proxies` fetches them.
 """
 
 import json
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,23 +18,13 @@ from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
 from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.proxies import proxied
 from tests.fakes.servers.streams import live_worker
 from tests.fakes.servers.worker import FakeWorker
-from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.proxies
 
-HERE = Path(__file__).parent
-PROGRAMS = HERE.parents[1] / "build" / "proxies"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1"
-COMMANDS = {
-    "nginx": [str(PROGRAMS / "usr/sbin/nginx"), "-p", "@FOLDER@", "-c", "@CONFIG@"],
-    "caddy": [
-        *(str(PROGRAMS / "usr/bin/caddy"), "run"),
-        *("--adapter", "caddyfile", "--config", "@CONFIG@"),
-    ],
-}
-CONFIGS = {"nginx": HERE / "nginx.conf", "caddy": HERE / "Caddyfile"}
 NATIVE = ("/steer/generate", {"prompt": "What colour?", "stream": True})
 OPENAI = (
     "/v1/chat/completions",
@@ -54,47 +42,6 @@ def services(tmp_path: Path, worker: FakeWorker) -> Iterator[Services]:
     settings = Settings(data_dir=tmp_path, early_stream_seconds=0.5, request_timeout_seconds=60)
     with live_worker(worker) as client:
         yield make_services(settings, engine=make_engine(NOWHERE), workers=client)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def proxied(kind: str, upstream: str, folder: Path) -> Iterator[str]:
-    """The address of a proxy in front of another."""
-    folder.mkdir()
-    port = _free_port()
-    values = {
-        "@FOLDER@": str(folder),
-        "@PORT@": str(port),
-        "@UPSTREAM@": upstream,
-        "@CONFIG@": str(folder / "config"),
-    }
-
-    def filled(text: str) -> str:
-        for name, value in values.items():
-            text = text.replace(name, value)
-        return text
-
-    (folder / "config").write_text(filled(CONFIGS[kind].read_text()))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own commands
-            [filled(part) for part in COMMANDS[kind]], stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        wait_until(lambda: _listens(port), seconds=60)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(params=[("nginx",), ("nginx", "nginx"), ("caddy",), ("caddy", "nginx", "nginx")])
