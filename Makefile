@@ -93,8 +93,8 @@ families: $(STAMP) ## A fresh service for every family of backbones, with its re
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
 	$(BIN)/pytest -m soak tests/soak -s
 
-fuzz: $(STAMP) ## 5,000 requests made from the schema (VLIBRARY_FUZZ_CASES) against the whole api
-	$(BIN)/pytest -m fuzz tests/integration/fuzz -s
+fuzz: $(STAMP) ## 5,000 requests made from the schema (VLIBRARY_FUZZ_CASES), 2,000 steps of two tenants (.._STEPS)
+	$(BIN)/pytest -m fuzz tests/integration/fuzz tests/integration/tenants -s
 
 kill: $(STAMP) ## 200 times kill -9 (VLIBRARY_KILL_CYCLES) of every part of a service while clients write
 	$(BIN)/pytest -m kill tests/kill -s

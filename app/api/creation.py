@@ -71,10 +71,10 @@ class Creation:
                 self._asked = self._request_key(self._key, content)
                 if (stored := await find_answer(session, self._asked)) is not None:
                     raise AnsweredBeforeError(stored)
-            await hold_use(session, self._quotas)
+            before = await hold_use(session, self._quotas)
             yield session
             # Behind the making, which tells best how much it takes.
-            await require_within(session, self._quotas)
+            await require_within(session, self._quotas, before=before)
 
     async def require_room(self, num_bytes: int) -> None:
         """Returns when so many bytes may be stored, before a file of theirs is.

@@ -144,31 +144,34 @@ async def create_dataset(
         num_images: From `convert_upload`.
         storage_key: Where the object store has the file.
         format: How the file is written.
-        description: Kept from the first time when the content is known.
-        report: Kept from the first time likewise.
+        description: Kept as it was while the content is known.
+        report: Kept likewise.
 
     Raises:
         InvalidInputError: The name or text is malformed.
     """
+    told = {
+        "name": check_name(name),
+        "description": check_description(description),
+        "report": dict(report or {}),
+    }
     statement = (
         insert(DatasetRow)
         .values(
             id=new_id(),
             workspace=workspace_of(session),
-            name=check_name(name),
             sha256=sha256,
             size_bytes=size_bytes,
             num_items=num_items,
             num_images=num_images,
             format=format,
             storage_key=storage_key,
-            description=check_description(description),
-            report=dict(report or {}),
+            **told,
         )
-        # A data set that was deleted comes back when its content does.
+        # A data set that was deleted comes back when its content does, as it is told of now.
         .on_conflict_do_update(
             index_elements=["workspace", "sha256"],
-            set_={"deleted": None},
+            set_={"deleted": None, **told},
             where=DatasetRow.deleted.is_not(None),
         )
         .returning(DatasetRow.id)

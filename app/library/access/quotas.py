@@ -4,8 +4,9 @@ They hold for what is asked for with the key and count what everybody has put in
 several keys do not add up.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +17,8 @@ from app.library.database import lock_number
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.workspaces import workspace_of
 
+Use: TypeAlias = Mapping[str, int]
+
 JOB_RETRY_SECONDS: Final = 10.0
 UNFINISHED: Final = ("queued", "running")
 _WORDS: Final = {
@@ -25,22 +28,27 @@ _WORDS: Final = {
 }
 
 
-async def hold_use(session: AsyncSession, quotas: Quotas) -> None:
-    """Makes others who are limited wait with what they store in the workspace until the commit.
+async def hold_use(session: AsyncSession, quotas: Quotas) -> Use:
+    """What the workspace holds, where that is limited; others who are wait until the commit.
 
     So that none of them passes a limit together with another.
     """
-    if quotas.limits_stored:
-        lock = lock_number(f"quota\0{workspace_of(session)}")
-        await session.execute(select(func.pg_advisory_xact_lock(lock)))
+    if not quotas.limits_stored:
+        return {}
+    lock = lock_number(f"quota\0{workspace_of(session)}")
+    await session.execute(select(func.pg_advisory_xact_lock(lock)))
+    return await _use(session)
 
 
-async def require_within(session: AsyncSession, quotas: Quotas, *, more_bytes: int = 0) -> None:
-    """Returns when the workspace, as the session sees it, is within the limits.
+async def require_within(
+    session: AsyncSession, quotas: Quotas, *, before: Use | None = None, more_bytes: int = 0
+) -> None:
+    """Returns when what was added to the workspace, as the session sees it, is within the limits.
 
     Args:
         session: Of the workspace.
         quotas: The limits.
+        before: What it held; what did not grow is refused by no limit.
         more_bytes: What shall be stored besides.
 
     Raises:
@@ -49,17 +57,12 @@ async def require_within(session: AsyncSession, quotas: Quotas, *, more_bytes: i
     """
     if not quotas.limits_stored:
         return
-    jobs = await _number(session, select(func.count()).where(JobRow.state.in_(UNFINISHED)))
-    vectors = await _number(session, select(func.count()).where(VectorRow.deleted.is_(None)))
-    size = more_bytes
-    for table in (VectorRow, DatasetRow):
-        stored = func.coalesce(func.sum(table.size_bytes), 0)
-        size += await _number(session, select(stored).where(table.deleted.is_(None)))
-    use = {"jobs": jobs, "bytes": size, "vectors": vectors + jobs}
+    use = await _use(session)
+    before = use if before is None else before
     limits = asdict(quotas)
-    for name, found in use.items():
+    for name, found in {**use, "bytes": use["bytes"] + more_bytes}.items():
         limit = limits[name]
-        if limit is None or found <= limit:
+        if limit is None or found <= max(limit, before[name]):
             continue
         message = (
             f"The quota of this key: wanted at most {limit} {_WORDS[name]} in the workspace "
@@ -69,6 +72,16 @@ async def require_within(session: AsyncSession, quotas: Quotas, *, more_bytes: i
         if name == "jobs":
             raise BusyError(message, details=details, retry_after_seconds=JOB_RETRY_SECONDS)
         raise QuotaExceededError(message, details=details)
+
+
+async def _use(session: AsyncSession) -> dict[str, int]:
+    jobs = await _number(session, select(func.count()).where(JobRow.state.in_(UNFINISHED)))
+    vectors = await _number(session, select(func.count()).where(VectorRow.deleted.is_(None)))
+    size = 0
+    for table in (VectorRow, DatasetRow):
+        stored = func.coalesce(func.sum(table.size_bytes), 0)
+        size += await _number(session, select(stored).where(table.deleted.is_(None)))
+    return {"jobs": jobs, "bytes": size, "vectors": vectors + jobs}
 
 
 async def _number(session: AsyncSession, query: Select[int]) -> int:

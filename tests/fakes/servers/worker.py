@@ -70,6 +70,7 @@ class FakeWorker:
     """
 
     description: BackboneDescription = field(default_factory=backbone)
+    space: str = SPACE
     status: Any = "ready"
     role: Any = "both"
     is_stuck: bool = False
@@ -106,7 +107,7 @@ class FakeWorker:
         body = HealthResponse(
             status=self.status,
             backbone=self.description,
-            space=SPACE,
+            space=self.space,
             running=self.running,
             waiting=0,
             role=self.role,
@@ -120,7 +121,7 @@ class FakeWorker:
             return error
         rows = zip(request.images, request.questions, strict=True)
         body = EmbedResponse(
-            space=SPACE,
+            space=self.space,
             dim=DIMENSION,
             embeddings=tuple(tuple(embedding_of(image, question)) for image, question in rows),
             num_tokens=sum(len(question or "") for question in request.questions),

@@ -52,6 +52,8 @@ async def test_a_data_set_comes_back_with_its_content(
     assert await store.get_bytes(dataset_key(made["sha256"])) == stored
     assert (await http.get("/datasets/again")).status_code == 200
     assert (await http.get("/datasets/one")).status_code == 404
+    listed = (await http.get("/datasets")).json()["items"]
+    assert [item["name"] for item in listed] == ["again"]
 
 
 @pytest.mark.anyio

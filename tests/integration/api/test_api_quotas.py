@@ -63,6 +63,25 @@ async def test_vectors_are_limited(
     assert (await bring(http, free, second)).status_code == 201
 
 
+async def test_what_adds_nothing_is_refused_by_no_limit(
+    http: httpx.AsyncClient, *, sessions: Sessions, worker: FakeWorker, tmp_path: Path
+) -> None:
+    free = await key_headers(sessions)
+    limited = await key_headers(sessions, quotas=Quotas(vectors=1))
+    blobs = [vector_file(worker.description, seed=seed) for seed in (1, 2)]
+    for blob in blobs:
+        assert (await bring(http, free, blob)).status_code == 201
+    # Others have filled the workspace beyond what this key may.
+    assert (await bring(http, limited, blobs[0])).status_code == 200
+    content = parquet(tmp_path)
+    made = await http.post("/datasets?name=d", content=content, headers=limited | OCTETS)
+    assert made.status_code == 201
+    key = {"name": "k", "scopes": ["read"]}
+    assert (await http.post("/keys", json=key, headers=limited)).status_code == 201
+    more = await bring(http, limited, vector_file(worker.description, seed=3))
+    assert (more.status_code, more.json()["details"]["found"]) == (403, 3)
+
+
 async def test_unfinished_jobs_are_limited(
     http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
 ) -> None:
