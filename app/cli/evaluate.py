@@ -12,6 +12,8 @@ from app.cli.local_datasets import load_local, read_map
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
 
+EPISODIC: Final = ("zero-shot", "icl", "m2iv")
+"""Where demonstrations come with every question."""
 CONDITIONS: Final = ("zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv")
 _BALANCED_SHOTS: Final = 8
 _MOST_SHOTS: Final = 64
@@ -22,7 +24,8 @@ def evaluate(
         str | None,
         typer.Argument(
             help="easy-vqa, a folder or file of any known layout, or a benchmark in its official "
-            "files: gqa:FOLDER, vqav2, okvqa, vizwiz, aokvqa-mc, aokvqa-da, cvqa."
+            "files: gqa:FOLDER, vqav2, okvqa, vizwiz, aokvqa-mc, aokvqa-da, cvqa, "
+            "vl-icl-TASK."
         ),
     ] = None,
     *,
@@ -68,8 +71,8 @@ def evaluate(
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Demonstrations [16]; of a suite, those to choose from, with commas between "
-            "[4,8,16,32]."
+            help="Demonstrations [16; of VL-ICL 1]; of a suite, those to choose from, with "
+            "commas between [4,8,16,32]."
         ),
     ] = None,
     strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
@@ -101,14 +104,20 @@ def evaluate(
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.runner import evaluate as run
 
-    wanted = _wanted(condition, has_vector=vector is not None)
-    columns = read_map(column_map)
-    examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
-    pool = []
-    if set(wanted) - {"zero-shot", "m2iv"}:
-        pool = load_local(
-            support or dataset, split=support_split, limit=None, seed=seed, columns=columns
-        )
+    episodes = _episodes(dataset, shots=shots, seed=seed)
+    usual = CONDITIONS if episodes is None else EPISODIC
+    wanted = _wanted(condition, usual, has_vector=vector is not None)
+    pool: Any = []
+    if episodes is None:
+        columns = read_map(column_map)
+        examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
+        if set(wanted) - {"zero-shot", "m2iv"}:
+            pool = load_local(
+                support or dataset, split=support_split, limit=None, seed=seed, columns=columns
+            )
+    else:
+        examples = [episode.query for episode in episodes[:limit]]
+        pool = [episode.context for episode in episodes[:limit]]
     loaded = load_backbone(backbone, device=device)
     cache = FeatureCache(loaded)
     console = Console(stderr=True)
@@ -123,7 +132,12 @@ def evaluate(
                     pool=pool,
                     vector=vector,
                     backbone=loaded,
-                    options={"shots": _shots(shots), "seed": seed, "strength": strength},
+                    options={
+                        "shots": _shots(shots, usual=1 if episodes else 16),
+                        "seed": seed,
+                        "strength": strength,
+                        "is_given": episodes is not None,
+                    },
                 ),
                 scorer=scorer or _usual_scorer(dataset),
                 features=cache,
@@ -132,15 +146,28 @@ def evaluate(
     print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
 
 
+def _episodes(dataset: str, *, shots: str | None, seed: int) -> Any:  # noqa: ANN401
+    from app.method.evaluation.tasks.vl_icl import find_task, load_episodes
+
+    found = find_task(dataset)
+    if found is None:
+        return None
+    task, folder = found
+    return load_episodes(folder, task, shots=_shots(shots, usual=1), seed=seed)
+
+
 def _usual_scorer(dataset: str) -> str:
     from app.method.evaluation.tasks.loading import find_official
+    from app.method.evaluation.tasks.vl_icl import SCORERS, find_task
 
+    if (found := find_task(dataset)) is not None:
+        return SCORERS[found[0]]
     official = find_official(dataset)
     return "exact-match" if official is None else official[0].scorer
 
 
-def _shots(text: str | None) -> int:
-    found = text or "16"
+def _shots(text: str | None, *, usual: int) -> int:
+    found = text or str(usual)
     if not found.isdecimal() or not 1 <= int(found) <= _MOST_SHOTS:
         raise typer.BadParameter(
             f"wanted a whole number from 1 to {_MOST_SHOTS}, found {found}", param_hint="--shots"
@@ -148,12 +175,14 @@ def _shots(text: str | None) -> int:
     return int(found)
 
 
-def _wanted(given: list[str] | None, *, has_vector: bool) -> tuple[str, ...]:
-    names = tuple(given or (CONDITIONS if has_vector else CONDITIONS[:-1]))
-    unknown = sorted(set(names) - set(CONDITIONS))
+def _wanted(
+    given: list[str] | None, usual: tuple[str, ...], *, has_vector: bool
+) -> tuple[str, ...]:
+    names = tuple(given or (usual if has_vector else usual[:-1]))
+    unknown = sorted(set(names) - set(usual))
     if unknown:
         raise typer.BadParameter(
-            f"wanted {', '.join(CONDITIONS)}, found {', '.join(unknown)}", param_hint="--condition"
+            f"wanted {', '.join(usual)}, found {', '.join(unknown)}", param_hint="--condition"
         )
     if "m2iv" in names and not has_vector:
         raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
@@ -173,7 +202,12 @@ def _condition(
     if name == "zero-shot":
         return conditions.zero_shot()
     if name == "icl":
-        return conditions.n_shot(pool, shots=options["shots"], seed=options["seed"])
+        is_given, shots, seed = options["is_given"], options["shots"], options["seed"]
+        return (
+            conditions.given(pool, shots=shots)
+            if is_given
+            else conditions.n_shot(pool, shots=shots, seed=seed)
+        )
     if name == "icl-balanced":
         shots = min(_BALANCED_SHOTS, options["shots"])
         return conditions.balanced(pool, shots=shots, seed=options["seed"])

@@ -75,6 +75,23 @@ def vizwiz_files(folder: Path, *, in_folder: bool = False) -> Path:
     return folder
 
 
+def vizwiz_as_vqa(folder: Path) -> Path:
+    """The same as people convert it, in two files; the pictures are the official ones."""
+    entries = json.loads((vizwiz_files(folder) / "val.json").read_text())
+    (folder / "val.json").unlink()
+    asked = [
+        {"image_id": one["image"], "question": one["question"], "question_id": n}
+        for n, one in enumerate(entries)
+    ]
+    annotated = [
+        {"image_id": one["image"], "question_id": n, "answers": one["answers"]}
+        for n, one in enumerate(entries)
+    ]
+    write(folder / "val_questions_vqa_format.json", {"questions": asked})
+    write(folder / "val_annotations_vqa_format.json", {"annotations": annotated[::-1]})
+    return folder
+
+
 def gqa_files(folder: Path) -> Path:
     questions = {
         name: {
@@ -171,4 +188,34 @@ def vl_icl_files(folder: Path) -> Path:
     )  # fmt: skip
     for name in ("q", "0", "1", "2", "3"):
         write(folder / operator / f"{name}.jpg", picture(90))
+    vl_icl_pairs(folder)
     return folder
+
+
+def vl_icl_pairs(folder: Path) -> None:
+    """The tasks that show two pictures at once."""
+    operator, matching = "operator_induction_interleaved", "matching_mi"
+
+    def digits(one: int, other: int, answer: object, **more: str) -> dict[str, object]:
+        images = [f"{operator}/{one}.jpg", f"{operator}/{other}.jpg"]
+        return {"image": images, "question": "What is the result?", "answer": answer, **more}
+
+    write(folder / operator / "query.json", [digits(1, 2, 2, operator="x")])
+    write(
+        folder / operator / "support.json",
+        [digits(n, 2, [n + 2, n - 2, 2 * n]) for n in range(3)],
+    )
+    for n in range(3):
+        write(folder / operator / f"{n}.jpg", picture(100 + n))
+
+    def pair(one: str, other: str, answer: str) -> dict[str, object]:
+        images = [f"{matching}/{one}.jpg", f"{matching}/{other}.jpg"]
+        return {"image": images, "question": "Do they match?", "answer": answer}
+
+    write(folder / matching / "query.json", [pair("a", "b", "No")])
+    write(
+        folder / matching / "support.json",
+        [{"same": pair("a", "a", "Yes"), "diff": pair("a", other, "No")} for other in "bc"],
+    )
+    for place, name in enumerate("abc"):
+        write(folder / matching / f"{name}.jpg", picture(120 + place))

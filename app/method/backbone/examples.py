@@ -18,6 +18,7 @@ class Example:
         image_id: Equal for examples that show the same picture, so that splits can keep pictures
             apart.
         id: Names this item within its data set.
+        others: Further pictures that the question is about, behind the first.
     """
 
     image: Picture | None
@@ -25,6 +26,7 @@ class Example:
     answers: tuple[str, ...]
     image_id: str
     id: str
+    others: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses an item nothing can be learnt from.
@@ -43,8 +45,8 @@ class Example:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """The picture, or none."""
-        return () if self.image is None else (self.image,)
+        """Every picture, in order."""
+        return self.others if self.image is None else (self.image, *self.others)
 
     @property
     def answer(self) -> str:

@@ -29,7 +29,7 @@ Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
 class Condition:
     """How every item of an evaluation is asked.
 
-    Made by `zero_shot`, `n_shot`, `knn`, `steered` and `adapted`.
+    Made by `zero_shot`, `n_shot`, `knn`, `given`, `steered` and `adapted`.
 
     Attributes:
         name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy`, `m2iv`, or that of
@@ -41,6 +41,7 @@ class Condition:
         strength: Factor over the vectors.
         applied: What else changes the backbone, if anything does.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
+        contexts: The demonstrations of each item that is asked, where they are given with it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Condition:
     strength: float = 1.0
     applied: Applied | None = None
     num_labels: int | None = 0
+    contexts: tuple[tuple[Example, ...], ...] | None = None
 
 
 def zero_shot() -> Condition:
@@ -124,6 +126,17 @@ def adapted(name: str, applied: Applied, *, num_labels: int | None = None) -> Co
     return Condition(name=name, applied=applied, num_labels=num_labels)
 
 
+def given(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:
+    """Demonstrations that come with each item, in the order of the items."""
+    return Condition(
+        name="icl",
+        shots=shots,
+        support=tuple(item for context in contexts for item in context),
+        num_labels=max((len(context) for context in contexts), default=0),
+        contexts=tuple(map(tuple, contexts)),
+    )
+
+
 def choose_demonstrations(
     condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
 ) -> list[tuple[Example, ...]]:
@@ -135,6 +148,8 @@ def choose_demonstrations(
         backbone: Whose features say what is near.
         features: Its vision features, to be reused.
     """
+    if condition.contexts is not None:
+        return list(condition.contexts)
     if condition.name == "icl":
         return [_random(condition, example, index) for index, example in enumerate(examples)]
     if condition.name == "icl-balanced":

@@ -226,6 +226,16 @@ def vl_icl_number(prediction: str, answers: Sequence[str]) -> float:
     return float((found.group() if found else "") in set(answers))
 
 
+def vl_icl_yes_no(prediction: str, answers: Sequence[str]) -> float:
+    """1 when the first sentence of the prediction has a yes where one is wanted, and else none.
+
+    So whatever has no yes in it is a right no, as in the official evaluation.
+
+    Source: https://github.com/ys-zong/VL-ICL.
+    """
+    return float(("yes" in _first_sentence(prediction).lower()) == (answers[0].lower() == "yes"))
+
+
 SCORERS: Final[dict[str, Scorer]] = {
     "exact-match": exact_match,
     "vqa": vqa_accuracy,
@@ -235,6 +245,7 @@ SCORERS: Final[dict[str, Scorer]] = {
     "gqa": gqa_match,
     "vl-icl": vl_icl_match,
     "vl-icl-number": vl_icl_number,
+    "vl-icl-yes-no": vl_icl_yes_no,
 }
 
 

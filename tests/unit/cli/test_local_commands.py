@@ -10,6 +10,7 @@ from app.cli.app import build
 from app.cli.demo.report import write_report
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
 from app.core.vector_file import decode_vector_file, encode_vector_file
+from tests.fakes import official
 from tools.pocket.questions import sample_question
 from tools.pocket.world import render_scene, sample_scene
 
@@ -134,3 +135,19 @@ def test_the_report_prints_and_saves_what_was_measured(
     assert "8-shot balanced ICL" in printed
     assert "nearest item's answer" in printed
     assert "3000" in printed
+
+
+def test_vl_icl_is_asked_alone_and_with_each_questions_own_demonstrations(tmp_path: Path) -> None:
+    official.vl_icl_files(tmp_path)
+    task = f"vl-icl-matching_mi:{tmp_path}"
+    found = json_of(run("evaluate", task, "--shots", "2", "--json"))
+    assert set(found) == {"zero-shot", "icl"}
+    alone, shown = found["zero-shot"], found["icl"]
+    assert (alone["scorer"], alone["items"], alone["labels"]) == ("vl-icl-yes-no", 1, 0)
+    # Two matches and two pairs of others, of two pictures each.
+    assert (shown["shots"], shown["labels"]) == (2, 4)
+    assert shown["prompt_tokens_mean"] > 4 * alone["prompt_tokens_mean"]
+    refused = run("evaluate", task, "--condition", "knn-icl")
+    assert refused.exit_code == 2
+    assert "wanted zero-shot, icl, m2iv" in refused.output
+    assert run("evaluate", f"vl-icl-cobsat:{tmp_path}").exit_code == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidDatasetError, NotFoundError
-from app.core.pictures import PictureFile
+from app.core.pictures import Picture, PictureFile
 from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.records import sample_places
 
@@ -50,11 +50,13 @@ class Reader:
         self._folder = folder
         self._pictures = PictureFile()
 
-    def item(self, *, picture: str, question: str, answers: Sequence[str], name: str) -> Example:
+    def item(
+        self, *, picture: str | Sequence[str], question: str, answers: Sequence[str], name: str
+    ) -> Example:
         """One item.
 
         Args:
-            picture: Path of its picture below the folder.
+            picture: Path of its picture below the folder, or of each, at least one.
             question: What is asked.
             answers: What is accepted.
             name: Of the item.
@@ -63,20 +65,25 @@ class Reader:
             NotFoundError: There is no such picture.
             InvalidDatasetError: There is no question or no answer.
         """
-        path = self._folder / picture
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"The data set lacks a picture: wanted {picture}, found none"
-            ) from error
+        names = [picture] if isinstance(picture, str) else list(picture)
+        first, *others = (self._picture(one) for one in names)
         return Example(
-            image=self._pictures.add(data, pixel_digest=None),
+            image=first,
             question=question,
             answers=tuple(answers),
-            image_id=picture,
+            image_id=" ".join(names),
             id=name,
+            others=tuple(others),
         )
+
+    def _picture(self, name: str) -> Picture:
+        try:
+            data = (self._folder / name).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"The data set lacks a picture: wanted {name}, found none"
+            ) from error
+        return self._pictures.add(data, pixel_digest=None)
 
 
 def read_some(

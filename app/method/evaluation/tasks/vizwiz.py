@@ -1,7 +1,9 @@
 """VizWiz-VQA: one list with question, picture and ten answers each.
 
 Official names: `SPLIT.json` (or `Annotations/SPLIT.json`) and pictures `SPLIT/VizWiz_val_*.jpg`. Of
-questions that cannot be answered the answers say `unanswerable` or `unsuitable`; they count.
+questions that cannot be answered the answers say `unanswerable` or `unsuitable`; they count. Copies
+in the layout of VQA (`SPLIT_questions_vqa_format.json`, `SPLIT_annotations_vqa_format.json`, whose
+`image_id` is the picture's name) are read where they lie instead.
 
 Source: https://vizwiz.org/tasks-and-datasets/vqa.
 """
@@ -11,6 +13,7 @@ from typing import Any
 
 from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.official import Reader, read_json, read_some
+from app.method.evaluation.tasks.vqa import load_joined
 
 
 def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -20,6 +23,16 @@ def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> li
         NotFoundError: A file or a picture is missing.
         InvalidDatasetError: A file has another layout, or no answers.
     """
+    questions = f"{split}_questions_vqa_format.json"
+    if (folder / questions).is_file():
+        return load_joined(
+            folder,
+            questions=questions,
+            annotations=f"{split}_annotations_vqa_format.json",
+            picture_of=lambda image: f"{split}/{image}",
+            limit=limit,
+            seed=seed,
+        )
     beside = folder / "Annotations" / f"{split}.json"
     path = beside if beside.is_file() else folder / f"{split}.json"
     reader = Reader(folder)

@@ -2,8 +2,8 @@
 
 Official names: `TASK/query.json` and `TASK/support.json`, pictures below the same folder. Which
 demonstrations a query may have is a rule of each task: those of `open_mi` come with the query and
-bind two of its classes, and the answer of an operator's support item is a list, of which the
-query's operator takes one.
+bind two of its classes, the answer of an operator's support item is a list, of which the query's
+operator takes one, and an item of `matching_mi`'s support is a pair of the same and one of others.
 
 Source: https://github.com/ys-zong/VL-ICL.
 """
@@ -23,11 +23,37 @@ from app.method.evaluation.tasks.official import Reader, read_json
 SCORERS: Final[Mapping[str, str]] = {
     "open_mi": "vl-icl",
     "operator_induction": "vl-icl-number",
+    "operator_induction_interleaved": "vl-icl-number",
     "clevr": "vl-icl",
     "textocr": "vl-icl",
+    "matching_mi": "vl-icl-yes-no",
 }
+_PAIRS: Final = ("operator_induction_interleaved", "matching_mi")
+"""Tasks that show two pictures at once."""
+_TWO: Final = 2
+_PREFIX: Final = "vl-icl-"
 _OPERATORS: Final = ("+", "-", "x")
 _OPEN_QUESTION: Final = "This is a"
+
+
+def find_task(spec: str) -> tuple[str, Path] | None:
+    """The task and the folder that a text such as `vl-icl-open_mi:/data/vl-icl` means, if it does.
+
+    Raises:
+        InvalidInputError: There is no such task.
+    """
+    name, colon, folder = spec.partition(":")
+    if not colon or not name.startswith(_PREFIX):
+        return None
+    return _known(name.removeprefix(_PREFIX)), Path(folder)
+
+
+def _known(task: str) -> str:
+    if task not in SCORERS:
+        raise InvalidInputError(
+            f"No such task with a text to answer: wanted {', '.join(SCORERS)}, found {task}"
+        )
+    return task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +62,7 @@ class Episode:
 
     Attributes:
         query: What is asked.
-        context: First to last; `open_mi` has twice as many as shots.
+        context: First to last; `open_mi` and `matching_mi` have twice as many as shots.
     """
 
     query: Example
@@ -48,8 +74,9 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
 
     Args:
         folder: Of the benchmark.
-        task: A name of `SCORERS`; the other tasks show two pictures at once or want pictures made.
-        shots: Demonstrations, of each of two classes in `open_mi`.
+        task: A name of `SCORERS`; the other tasks want pictures made.
+        shots: Demonstrations, of each of two classes in `open_mi`, and of each of two answers in
+            `matching_mi`; 0 asks without any.
         seed: Of the choice.
 
     Raises:
@@ -57,11 +84,7 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
         InvalidInputError: The task is not among them.
         InvalidDatasetError: A file has another layout, or fewer demonstrations than shots.
     """
-    if task not in SCORERS:
-        raise InvalidInputError(
-            f"No such task with one picture and a text to answer: wanted {', '.join(SCORERS)}, "
-            f"found {task}"
-        )
+    _known(task)
     queries = read_json(folder / task / "query.json", kind=list)
     support = read_json(folder / task / "support.json", kind=list)
     reader = Reader(folder)
@@ -71,9 +94,11 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
         try:
             shown = _demonstrations(task, query, support, shots=shots, rng=rng)
             context = [
-                _item(reader, one, name=f"{task}/{number}/{i}") for i, one in enumerate(shown)
+                _item(reader, one, task=task, name=f"{task}/{number}/{i}")
+                for i, one in enumerate(shown)
             ]
-            asked = _item(reader, {"question": _OPEN_QUESTION, **query}, name=f"{task}/{number}")
+            whole = {"question": _OPEN_QUESTION, **query}
+            asked = _item(reader, whole, task=task, name=f"{task}/{number}")
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise InvalidDatasetError(
                 f"Query {number} of {task} has another layout, or there are fewer than {shots} "
@@ -105,18 +130,21 @@ def _demonstrations(
             for name in order
         ]
     chosen = [support[int(i)] for i in rng.choice(len(support), size=shots, replace=False)]
-    if task == "operator_induction":
+    if task == "matching_mi":
+        return [one[kind] for one in chosen for kind in ("same", "diff")]
+    if task.startswith("operator_induction"):
         place = _OPERATORS.index(query["operator"])
         return [{**one, "answer": one["answer"][place]} for one in chosen]
     return chosen
 
 
-def _item(reader: Reader, entry: dict[str, Any], *, name: str) -> Example:
+def _item(reader: Reader, entry: dict[str, Any], *, task: str, name: str) -> Example:
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
-    if len(images) != 1:
-        raise InvalidDatasetError(f"{name}: wanted one picture, found {len(images)}")
+    wanted = _TWO if task in _PAIRS else 1
+    if len(images) != wanted:
+        raise InvalidDatasetError(f"{name}: wanted pictures: {wanted}, found {len(images)}")
     return reader.item(
-        picture=images[0],
+        picture=images,
         question=entry["question"],
         answers=[str(entry["answer"])],
         name=name,

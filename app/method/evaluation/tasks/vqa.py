@@ -7,6 +7,7 @@ Official names: `v2_OpenEnded_mscoco_SPLIT2014_questions.json` and
 Source: https://visualqa.org and https://okvqa.allenai.org.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,50 @@ def load_okvqa(folder: Path, *, split: str, limit: int | None, seed: int) -> lis
 
 def _load(folder: Path, *, split: str, prefix: str, limit: int | None, seed: int) -> list[Example]:
     stem = f"mscoco_{split}2014"
-    questions = read_json(folder / f"{prefix}OpenEnded_{stem}_questions.json", kind=dict)
-    annotations = read_json(folder / f"{prefix}{stem}_annotations.json", kind=dict)
-    # The two files need not be in one order.
-    asked = {entry["question_id"]: entry["question"] for entry in questions["questions"]}
+    return load_joined(
+        folder,
+        questions=f"{prefix}OpenEnded_{stem}_questions.json",
+        annotations=f"{prefix}{stem}_annotations.json",
+        picture_of=lambda image: f"{split}2014/COCO_{split}2014_{int(image):012}.jpg",
+        limit=limit,
+        seed=seed,
+    )
+
+
+def load_joined(
+    folder: Path,
+    *,
+    questions: str,
+    annotations: str,
+    picture_of: Callable[[Any], str],
+    limit: int | None,
+    seed: int,
+) -> list[Example]:
+    """Items of two files in the layout of VQA, which need not be in one order.
+
+    Args:
+        folder: Of all files.
+        questions: Name of the file of questions.
+        annotations: Name of the file of answers.
+        picture_of: The path of a picture below the folder, from its `image_id`.
+        limit: The most items; None takes all.
+        seed: Of the choice.
+
+    Raises:
+        NotFoundError: A file or a picture is missing.
+        InvalidDatasetError: A file has another layout.
+    """
+    entries = read_json(folder / questions, kind=dict)
+    answered = read_json(folder / annotations, kind=dict)
+    asked = {entry["question_id"]: entry["question"] for entry in entries["questions"]}
     reader = Reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
         return reader.item(
-            picture=f"{split}2014/COCO_{split}2014_{int(entry['image_id']):012}.jpg",
+            picture=picture_of(entry["image_id"]),
             question=asked[entry["question_id"]],
             answers=[answer["answer"] for answer in entry["answers"]],
             name=str(entry["question_id"]),
         )
 
-    return read_some(annotations["annotations"], make, limit=limit, seed=seed)
+    return read_some(answered["annotations"], make, limit=limit, seed=seed)

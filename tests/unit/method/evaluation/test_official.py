@@ -6,6 +6,7 @@ from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundErro
 from app.method.backbone.examples import Example
 from app.method.evaluation.metrics import SCORERS, find_scorer, vqa_accuracy
 from app.method.evaluation.tasks.loading import OFFICIAL, load_examples
+from app.method.evaluation.tasks.vl_icl import SCORERS as SCORERS_OF_TASKS
 from app.method.evaluation.tasks.vl_icl import load_episodes
 from tests.fakes import official
 
@@ -60,6 +61,13 @@ def test_vizwiz_keeps_what_cannot_be_answered(tmp_path: Path, *, in_folder: bool
     assert seen.answers.count("can") == 5
     assert unseen.answer == "unsuitable"
     assert unseen.image_id == "val/VizWiz_val_00000001.jpg"
+
+
+def test_copies_of_vizwiz_in_the_layout_of_vqa_have_the_same_items(tmp_path: Path) -> None:
+    official.vizwiz_as_vqa(tmp_path)
+    unseen, seen = load_examples(f"vizwiz:{tmp_path}", split="val")
+    assert (seen.answer, seen.answers.count("can")) == ("soup", 5)
+    assert (unseen.answer, unseen.image_id) == ("unsuitable", "val/VizWiz_val_00000001.jpg")
 
 
 def test_gqa_keeps_ids_as_text_and_compares_whole_answers(tmp_path: Path) -> None:
@@ -149,6 +157,49 @@ def test_an_operator_takes_its_own_answer_of_three(tmp_path: Path) -> None:
     assert len({item.image_id for item in episode.context}) == 3
 
 
+def test_an_operator_between_two_pictures_shows_both_in_their_order(tmp_path: Path) -> None:
+    official.vl_icl_files(tmp_path)
+    (episode,) = load_episodes(tmp_path, "operator_induction_interleaved", shots=3)
+    for item in (*episode.context, episode.query):
+        first, second = (int(name[-5]) for name in item.image_id.split(" "))
+        assert int(item.answer) == first * second
+        assert [picture.data for picture in item.pictures] == [
+            (tmp_path / name).read_bytes() for name in item.image_id.split(" ")
+        ]
+    assert len({item.image_id for item in episode.context}) == 3
+
+
+def test_a_match_is_shown_with_a_pair_of_others_behind_it(tmp_path: Path) -> None:
+    official.vl_icl_files(tmp_path)
+    (episode,) = load_episodes(tmp_path, "matching_mi", shots=2)
+    assert [item.answer for item in episode.context] == ["Yes", "No", "Yes", "No"]
+    same, other = episode.context[:2]
+    assert same.pictures[0].digest == same.pictures[1].digest == other.pictures[0].digest
+    assert other.pictures[1].digest != other.pictures[0].digest
+    assert episode.query.answer == "No"
+    (bare,) = load_episodes(tmp_path, "matching_mi", shots=0)
+    assert bare.context == ()
+
+
+def test_a_match_counts_the_yes_of_the_first_sentence_and_whatever_has_none() -> None:
+    score = SCORERS[SCORERS_OF_TASKS["matching_mi"]]
+    said = ("Yes.", "yes, they do", "No", "perhaps", "No. Yes", "eyes")
+    assert [score(one, ["Yes"]) for one in said] == [1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    assert [score(one, ["No"]) for one in said] == [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_tasks_of_one_picture_and_of_two_refuse_another_number(tmp_path: Path) -> None:
+    official.vl_icl_files(tmp_path)
+    for task, image in (
+        ("operator_induction_interleaved", ["a.jpg"]),
+        ("operator_induction", ["a.jpg", "b.jpg"]),
+    ):
+        query = {"image": image, "question": "q", "answer": 1, "operator": "+"}
+        official.write(tmp_path / task / "query.json", [query])
+        with pytest.raises(InvalidDatasetError, match=f"found {len(image)}"):
+            load_episodes(tmp_path, task, shots=0)
+
+
 def test_vl_icl_answers_are_cut_as_officially() -> None:
     match, number = SCORERS["vl-icl"], SCORERS["vl-icl-number"]
     assert match("Dax. It is small", ["dax"]) == 1.0
@@ -164,8 +215,8 @@ def test_vl_icl_answers_are_cut_as_officially() -> None:
 
 def test_vl_icl_refuses_what_it_cannot_show_and_too_many_shots(tmp_path: Path) -> None:
     official.vl_icl_files(tmp_path)
-    with pytest.raises(InvalidInputError, match="found matching_mi"):
-        load_episodes(tmp_path, "matching_mi", shots=1)
+    with pytest.raises(InvalidInputError, match="found cobsat"):
+        load_episodes(tmp_path, "cobsat", shots=1)
     with pytest.raises(InvalidDatasetError, match="fewer than 9"):
         load_episodes(tmp_path, "operator_induction", shots=9)
     with pytest.raises(NotFoundError, match=r"wanted query.json"):
