@@ -52,13 +52,7 @@ def create_api(
     lifespan: Lifespan | None = None,
     tracing: TracerProvider | None = None,
 ) -> FastAPI:
-    """The api on top of its services.
-
-    Args:
-        services: The long-lived parts.
-        lifespan: Starts and stops them.
-        tracing: Takes a span for each request.
-    """
+    """The api on top of its services."""
     settings = services.settings
     api = FastAPI(
         title="VLibrary",

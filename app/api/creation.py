@@ -1,7 +1,4 @@
-"""Requests that make something: each in one transaction, and done once for each Idempotency-Key.
-
-Knows no route and nothing of what is made.
-"""
+"""Requests that make something: each in one transaction, and done once for each Idempotency-Key."""
 
 import hashlib
 from collections.abc import AsyncIterator

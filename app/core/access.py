@@ -1,7 +1,7 @@
 """Keys as callers hold them: `vlib_<id>_<secret>`, and what they allow.
 
-Knows the text of a key; knows no database and no HTTP. Only a digest of the secret is ever kept.
-The secret has 256 random bits, so a plain SHA-256 of it cannot be searched through.
+Only a digest of the secret is ever kept. The secret has 256 random bits, so a plain SHA-256 of it
+cannot be searched through.
 """
 
 import datetime as dt

@@ -146,11 +146,7 @@ class CorruptDataError(VLibraryError):
 
 
 class UnavailableError(VLibraryError):
-    """The request is fine but cannot be served now; trying again later may work.
-
-    Attributes:
-        retry_after_seconds: When trying again makes sense, if that is known.
-    """
+    """The request is fine but cannot be served now; trying again later may work."""
 
     code = "unavailable"
 

@@ -1,7 +1,4 @@
-"""Names and ids: time-ordered ids, references to vectors, content digests.
-
-Knows nothing of what is stored under a name.
-"""
+"""Names and ids: time-ordered ids, references to vectors, content digests."""
 
 import hashlib
 import re

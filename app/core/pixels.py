@@ -5,8 +5,6 @@ a channel keep their upper 8, CMYK becomes RGB, and an embedded ICC profile is f
 Of an animation and of a camera's several frames (MPO) the first is taken. Not followed are PNG's
 `gAMA`, `cHRM` and `cICP` chunks, and gain maps. Whatever changes the pixels of any file raises
 `PIXELS_VERSION`.
-
-Knows no request, no data set and no backbone.
 """
 
 import hashlib

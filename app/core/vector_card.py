@@ -1,7 +1,7 @@
 """What a vector file says of itself beside its numbers: where it is found, how it did, whence.
 
 It travels as one JSON text in the file's metadata, so a file that leaves a library and enters
-another is found there as it was. Knows no library.
+another is found there as it was.
 """
 
 import base64

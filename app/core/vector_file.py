@@ -1,7 +1,7 @@
 """The vector file: four float32 tensors and text metadata in a strict subset of safetensors.
 
 Stricter than the safetensors library, which accepts duplicate names (the last wins), NaN and a
-million empty tensors. Knows no backbone beyond the number of layers and the width it is told.
+million empty tensors.
 
 Source: the format description in https://github.com/huggingface/safetensors.
 """

@@ -1,7 +1,4 @@
-"""Engines and sessions: psycopg 3 for everything, one transaction a session, limits on waiting.
-
-Knows no table.
-"""
+"""Engines and sessions: psycopg 3 for everything, one transaction a session, limits on waiting."""
 
 import asyncio
 import hashlib

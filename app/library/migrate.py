@@ -56,11 +56,7 @@ def downgrade(url: str | URL, *, revision: str) -> None:
 
 
 def remove_tables(url: str | URL) -> None:
-    """Takes everything back that `upgrade` has made, with whatever is in it.
-
-    Args:
-        url: The database.
-    """
+    """Takes everything back that `upgrade` has made, with whatever is in it."""
     with _open(url) as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         command.downgrade(_config(connection), "base")

@@ -1,4 +1,4 @@
-"""Files by key: a local folder by default, a bucket by setting. Knows nothing of what they hold."""
+"""Files by key: a local folder by default, a bucket by setting."""
 
 import asyncio
 import hashlib

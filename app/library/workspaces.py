@@ -1,8 +1,7 @@
 """Workspaces: who works in one sees and changes what is in it, and nothing else.
 
 A session belongs to one workspace, or to all of them. Every statement of the ORM on a table with a
-workspace is narrowed here, wherever in it the table occurs, so no query can forget to. Knows which
-tables have a workspace by their base; knows no table.
+workspace is narrowed here, wherever in it the table occurs, so no query can forget to.
 """
 
 from typing import Any, Final, TypeAlias

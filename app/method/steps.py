@@ -1,7 +1,7 @@
 """How long work hands the backbone over: it is a generator that stops between two passes.
 
 Whoever runs it may use the backbone whenever it has yielded, because nothing is bound to it then,
-and ends it early by closing it. Knows nothing of what is being done.
+and ends it early by closing it.
 """
 
 from collections.abc import Callable, Generator

@@ -2,7 +2,7 @@
 
 It listens on a unix socket that only its account and root can reach, and it ends when this process
 ends, however that happens. A lock on the folder makes one process its owner; further ones use the
-running server without owning it. Knows nothing of tables.
+running server without owning it.
 
 Linux only, because the guarantee rests on PR_SET_PDEATHSIG and /proc.
 """

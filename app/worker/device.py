@@ -1,8 +1,7 @@
 """The one thread that owns the accelerator, and how asyncio reaches it.
 
 Everything that touches the backbone runs here, in turn: its loading, short tasks such as an
-embedding, steps of the engine, and steps of long work such as a training. Knows neither HTTP nor
-SQL.
+embedding, steps of the engine, and steps of long work such as a training.
 """
 
 import asyncio

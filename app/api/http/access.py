@@ -1,7 +1,7 @@
 """Who calls, and whether they may: keys are read before anything else of a request.
 
-Knows scopes; knows no route but the public ones. An api that only this machine can reach needs no
-key, and then nothing is looked up and everything is allowed.
+An api that only this machine can reach needs no key, and then nothing is looked up and everything
+is allowed.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """The one table from library errors to HTTP statuses, and the handlers of everything raised.
 
-Knows no route. Messages of library errors are written to be read by callers; everything else is
-answered with a fixed text and explained in the log only.
+Messages of library errors are written to be read by callers; everything else is answered with a
+fixed text and explained in the log only.
 """
 
 import math

@@ -37,10 +37,6 @@ class JobEvents:
     """Reads the next events of all jobs that somebody listens to; for one event loop.
 
     A database that is away is asked again at the next look: streams are only silent meanwhile.
-
-    Args:
-        sessions: Transactions on the database.
-        poll_seconds: Between two looks.
     """
 
     def __init__(self, sessions: Sessions, *, poll_seconds: float = POLL_SECONDS) -> None:

@@ -1,7 +1,4 @@
-"""HEAD and OPTIONS for every route, and an `Allow` that names all methods of a path.
-
-Knows routes as patterns with methods; knows nothing of what they do.
-"""
+"""HEAD and OPTIONS for every route, and an `Allow` that names all methods of a path."""
 
 import re
 from collections.abc import Iterable

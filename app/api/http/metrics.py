@@ -1,7 +1,4 @@
-"""What the api counts: requests by route, retrievals, rejections; and the layer that counts them.
-
-Knows no route: labels are templates of routes, codes and states, never anything a caller typed.
-"""
+"""What the api counts: requests by route, retrievals, rejections; and the layer that counts."""
 
 import time
 from collections import Counter as Tally
@@ -89,12 +86,7 @@ def _rejections(admissions: Iterable[Admission]) -> Mapping[str, float]:
 
 
 class MeteredRequests:
-    """Counts every request by the template of its route.
-
-    Args:
-        app: What answers.
-        metrics: Where it is counted.
-    """
+    """Counts every request by the template of its route."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app

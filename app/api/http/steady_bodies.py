@@ -1,6 +1,6 @@
 """Bodies that come steadily: whoever sends too slowly is cut off, and frees what he held.
 
-Knows bytes and time; knows no route. A limit on silence alone is kept by one byte now and then.
+A limit on silence alone is kept by one byte now and then.
 """
 
 import asyncio

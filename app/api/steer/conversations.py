@@ -1,7 +1,4 @@
-"""From the messages that callers send to the turns that a worker is told.
-
-Knows no template: whether a backbone can write the turns as they are is the worker's to say.
-"""
+"""From the messages that callers send to the turns that a worker is told."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

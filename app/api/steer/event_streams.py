@@ -1,7 +1,4 @@
-"""From a started answer to its response, whole or as server-sent events.
-
-Knows no shape of a body and none of an event: a writer does.
-"""
+"""From a started answer to its response, whole or as server-sent events."""
 
 import asyncio
 import time
@@ -91,10 +88,6 @@ class AnswerStream(EventSourceResponse):
 
     The events watch the client and the deadline themselves. For a client that stays and reads
     nothing it ends soon after the deadline; the connection is ended by who made the socket.
-
-    Args:
-        started: Whose source is closed at the end.
-        events: The answer in the wire format.
     """
 
     def __init__(self, started: StartedAnswer, events: AsyncGenerator[bytes, None]) -> None:
@@ -121,13 +114,7 @@ EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream
 async def answer_events(
     started: StartedAnswer, *, request: Request, writer: AnswerWriter[object]
 ) -> AsyncGenerator[bytes, None]:
-    """The events of an answer's items, a comment in long pauses, and an event for an error.
-
-    Args:
-        started: The answer.
-        request: Whose answer it is.
-        writer: Makes events of items.
-    """
+    """The events of an answer's items, a comment in long pauses, and an event for an error."""
     items = started.items
     async with aclosing(items):
         try:

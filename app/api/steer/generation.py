@@ -1,7 +1,6 @@
 """From a request to its answer: what is looked up, what the worker is asked, what it must prove.
 
-Both APIs that generate answer through here, whole or piece by piece. Knows no route and no shape
-of an event.
+Both APIs that generate answer through here, whole or piece by piece.
 """
 
 import time

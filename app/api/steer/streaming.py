@@ -1,7 +1,4 @@
-"""Answers piece by piece, from what a caller asks to what a response is made of.
-
-Knows no route and no shape of an event.
-"""
+"""Answers piece by piece, from what a caller asks to what a response is made of."""
 
 import math
 import time

@@ -6,11 +6,7 @@ from app.api.steer.vector_selection import ChosenVector
 
 
 def notes_on_sum(chosen: Sequence[ChosenVector]) -> tuple[str, ...]:
-    """A warning where several vectors of tasks act at once; those of the policy are made for it.
-
-    Args:
-        chosen: All vectors that steer an answer.
-    """
+    """A warning where several vectors of tasks act at once; those of the policy are made for it."""
     tasks = [use.record for use in chosen if use.source != "policy" and use.strength]
     if len(tasks) < 2:  # noqa: PLR2004 - a sum has two parts
         return ()

@@ -1,7 +1,7 @@
 """What becomes of fields that clients send and this server has no use for.
 
 What says nothing is passed over, what would change the answer is refused by name, and the rest is
-ignored and told. Knows no route.
+ignored and told.
 
 Source: the request fields of OpenAI, vLLM, Ollama and OpenRouter as their clients send them.
 """

@@ -1,7 +1,7 @@
 """From what a caller asks to be steered by to stored vectors: by reference, or retrieved.
 
 The vectors of the server's policy are added to whatever was chosen and never displaced by it; a
-chosen vector may still work against them. Knows nothing of HTTP.
+chosen vector may still work against them.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""Child processes that never outlive their parent and are started again when they die.
-
-Knows processes and signals; not what runs in them.
-"""
+"""Child processes that never outlive their parent and are started again when they die."""
 
 import signal
 import subprocess

@@ -1,7 +1,7 @@
 """Metrics as Prometheus reads them: values mirrored when they are asked for, and their text.
 
-Knows no metric by name. Registries are made in the composition roots; the global registry of
-`prometheus_client` is never used.
+Registries are made in the composition roots; the global registry of `prometheus_client` is never
+used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

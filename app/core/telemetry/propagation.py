@@ -1,7 +1,4 @@
-"""What travels of a trace from one process to the next: the ids of `traceparent`, nothing else.
-
-Knows no provider; without a span there is nothing to hand on.
-"""
+"""What travels of a trace from one process to the next: the ids of `traceparent`, nothing else."""
 
 from typing import Final
 

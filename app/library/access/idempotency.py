@@ -1,7 +1,6 @@
 """Requests that carry a key of their own, and how they were answered: none is done twice.
 
-The answer is stored in the transaction that does what was asked, so a crash leaves both or
-neither. Knows no HTTP.
+The answer is stored in the transaction that does what was asked, so a crash leaves both or neither.
 """
 
 import datetime as dt
@@ -39,13 +38,7 @@ class RequestKey:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredAnswer:
-    """How a request was answered.
-
-    Attributes:
-        status: Its HTTP status.
-        location: Where what was made is.
-        body: The JSON of the answer.
-    """
+    """How a request was answered."""
 
     status: int
     location: str | None

@@ -34,10 +34,6 @@ async def find_sources(session: AsyncSession, ids: Sequence[uuid.UUID]) -> list[
     """What these vectors and everything that they were combined from learnt from.
 
     A weighted sum learnt nothing itself, so only its parts are told.
-
-    Args:
-        session: An open session.
-        ids: Of vectors.
     """
     seen: set[uuid.UUID] = set()
     sources: list[Source] = []

@@ -2,7 +2,7 @@
 
 A snapshot holds every key and everything that a search is narrowed by, so a search is one mask and
 one pass over the keys. It never changes: an update makes a new one that shares the keys' memory
-with the old, which goes on reading the part it knows. Knows no SQL and no vectors.
+with the old, which goes on reading the part it knows.
 """
 
 import uuid
@@ -118,11 +118,6 @@ class Snapshot:
         """The snapshot after some sets of vectors changed; this one stays as it is.
 
         Not for two threads at once.
-
-        Args:
-            epoch: What the result is the state of.
-            changed: Sets of vectors whose old keys no longer count.
-            keys: The present keys of those that still have any.
         """
         kept = self._table.without(changed)
         codes = dict(self._codes)

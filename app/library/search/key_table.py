@@ -1,7 +1,4 @@
-"""The memory of an index: rows of keys, and a line for each set of vectors.
-
-Knows no search.
-"""
+"""The memory of an index: rows of keys, and a line for each set of vectors."""
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence

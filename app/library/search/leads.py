@@ -1,7 +1,7 @@
 """By how much pictures of one task lie nearer to it than to another, where the two differ.
 
 A threshold of its own keeps out what looks like no task; the lead keeps out what looks more like
-another task of the library than like this one. Knows rows; knows no SQL and no question.
+another task of the library than like this one.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Rows of two parts, a picture's and a question's: how near, whose own, and whether told apart.
-
-Knows rows and thresholds; knows no index and no SQL.
-"""
+"""Rows of two parts, a picture's and a question's: how near, whose own, and whether told apart."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final

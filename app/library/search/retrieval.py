@@ -1,8 +1,7 @@
 """Finds the stored vectors that fit a query, or abstains: wrong vectors are worse than none.
 
 A snapshot of the index says what may be found and how near each is; Postgres describes what was
-found and says in the same look whether the snapshot was of the present. Knows nothing of how an
-embedding is computed.
+found and says in the same look whether the snapshot was of the present.
 """
 
 import asyncio
@@ -51,14 +50,7 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalResult:
-    """What was found, best first, and whether the best is good enough to be applied.
-
-    Attributes:
-        matches: Ranked, also when abstained.
-        abstained: Whether no vectors should be applied.
-        reason: Why, if abstained.
-        epoch: The state of the keys that was searched.
-    """
+    """What was found, best first, and whether the best is good enough to be applied."""
 
     matches: tuple[Match, ...]
     abstained: bool

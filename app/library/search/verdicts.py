@@ -1,7 +1,4 @@
-"""Which of the vectors that accept a query is meant, or why none is.
-
-Knows hits and records; knows no keys and no SQL.
-"""
+"""Which of the vectors that accept a query is meant, or why none is."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence

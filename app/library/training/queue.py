@@ -1,7 +1,7 @@
 """Delivery of training jobs through procrastinate, which lives in the same Postgres.
 
 A row of its queue says only that someone should look at a job; whether there is anything to do is
-the job's own business. Knows no state of a job.
+the job's own business.
 """
 
 import uuid

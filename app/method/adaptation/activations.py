@@ -1,7 +1,4 @@
-"""What modules write at one token of every row.
-
-Knows modules and positions; knows no method.
-"""
+"""What modules write at one token of every row."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,4 @@
-"""What every way of changing a frozen backbone has in common.
-
-Knows when a change begins and ends; knows no rule of any method.
-"""
+"""What every way of changing a frozen backbone has in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

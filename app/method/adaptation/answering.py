@@ -1,7 +1,4 @@
-"""Labelled items as batches with their answers, and how well they are answered.
-
-Knows prompts and demonstrations; knows no method.
-"""
+"""Labelled items as batches with their answers, and how well they are answered."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,12 +23,7 @@ _MAX_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """Rows that go through the backbone together.
-
-    Attributes:
-        places: Which of the items they are.
-        batch: Their prompts.
-    """
+    """Rows that go through the backbone together."""
 
     places: list[int]
     batch: EncodedBatch
@@ -39,12 +31,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Measured:
-    """How well items are answered; the larger, the better.
-
-    Attributes:
-        num_right: Items whose greedy answer is exactly theirs.
-        gain: Minus the mean cross-entropy of their answers.
-    """
+    """How well items are answered; the larger, the better."""
 
     num_right: int
     gain: float

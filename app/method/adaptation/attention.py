@@ -1,7 +1,7 @@
 """Attention with something added to each layer: virtual keys, or gated vectors of heads.
 
-Knows queries, keys and values after their rotation; knows no method. It goes through the attention
-interface of transformers, so masks, caches and padding are the library's own.
+It goes through the attention interface of transformers, so masks, caches and padding are the
+library's own.
 """
 
 from collections.abc import Callable, Iterator

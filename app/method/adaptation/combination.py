@@ -44,13 +44,7 @@ _MAX_ROWS: Final = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Combined:
-    """What a rule made of the parts.
-
-    Attributes:
-        vectors: The combination, or the best part.
-        weights: Of the parts.
-        best: The part that validation likes best.
-    """
+    """What a rule made of the parts."""
 
     vectors: InContextVectors
     weights: tuple[float, ...]

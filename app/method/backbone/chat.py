@@ -1,7 +1,4 @@
-"""How a processor writes a conversation: its chat template, where an answer starts and ends.
-
-Knows text and token ids; knows no model and no image.
-"""
+"""How a processor writes a conversation: its chat template, where an answer starts and ends."""
 
 import re
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""Groups of points.
-
-Knows points; not what they stand for.
-"""
+"""Groups of points."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
 """How near items lie to one another: which demonstrations are nearest, which queries differ.
 
-Knows features; knows no task. Vectors are found by other rows: see `app.method.keys`.
+Vectors are found by other rows: see `app.method.keys`.
 """
 
 from collections.abc import Sequence

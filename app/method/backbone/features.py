@@ -1,7 +1,5 @@
 """Vision features computed once per picture and reused by teacher, student and evaluation.
 
-Knows prompts and pictures; knows no question's meaning, no answer and no vectors.
-
 Steering never touches the vision tower, so its output is the same for every prompt that shows the
 picture. Families that take precomputed features are fed from here; others, and prompts in which a
 picture's features or tokens depend on the pictures beside it, read pixels as usual. Which is which

@@ -1,7 +1,4 @@
-"""The frozen vision-language model with its processor, and the fingerprint that names it.
-
-Knows how to load and identify a backbone; knows nothing of vectors.
-"""
+"""The frozen vision-language model with its processor, and the fingerprint that names it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

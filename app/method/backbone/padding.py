@@ -1,7 +1,4 @@
-"""Prompts padded on the right, with answers put right after them.
-
-Knows the names of a processor's tensors; knows no text.
-"""
+"""Prompts padded on the right, with answers put right after them."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,7 +1,4 @@
-"""Pictures of vision batches as pixels, a bounded number of bytes at a time.
-
-Knows no backbone: what is done with the pixels is the caller's affair.
-"""
+"""Pictures of vision batches as pixels, a bounded number of bytes at a time."""
 
 import threading
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """What a processor writes into a prompt in place of each picture, by the processor's own rules.
 
-Knows texts and ids; knows nothing of what a vision tower makes of pictures.
-
 A picture's share of a prompt depends on its size only, so it is asked for once a size. The prompt
 is tokenised with it in place: tokens at its edges may join with the text around it.
 """
@@ -34,9 +32,6 @@ class Placeholders:
 
     Whether prompts with one picture, and with several, are then those of the processor is found out
     once, on pictures of its own: what is asked for later never changes it.
-
-    Args:
-        backbone: Whose processor writes them.
 
     Attributes:
         token: How a chat template writes a picture.
@@ -102,12 +97,7 @@ class Placeholders:
     def padded(
         self, rows: Sequence[list[int]], *, side: Side
     ) -> dict[str, Int[Tensor, "rows tokens"]]:
-        """The rows as one batch on the backbone's device, with masks and token types.
-
-        Args:
-            rows: Ids of each row.
-            side: Where shorter rows are filled up.
-        """
+        """The rows as one batch on the backbone's device, with masks and token types."""
         pad = cast("int", self._backbone.tokenizer.pad_token_id)
         columns = {"input_ids": (rows, pad), "attention_mask": ([[1] * len(r) for r in rows], 0)}
         for key, marks_pictures in self._type_keys.items():

@@ -1,7 +1,4 @@
-"""The vision side of a backbone: pictures in, features of each picture out.
-
-Knows the calling conventions of transformers' vision towers; knows no prompt and no cache.
-"""
+"""The vision side of a backbone: pictures in, features of each picture out."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -105,14 +105,7 @@ def mix(
     noise: float,
     generator: torch.Generator,
 ) -> Edit:
-    """The output times its own scalar plus the context times the other, with noise while it learns.
-
-    Args:
-        context: Of the branch.
-        scalars: Of the output itself and of the context.
-        noise: Deviation of what is added while gradients flow.
-        generator: Of the noise, on the CPU.
-    """
+    """The output times its own scalar plus the context times the other; noise while it learns."""
     own, share = scalars
 
     def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:

@@ -116,13 +116,7 @@ def _reward(
 def replacing(
     problem: Problem, means: Float[Tensor, "layers heads width"], heads: Heads
 ) -> Applied:
-    """Puts the means of these heads in their places, in prefill only.
-
-    Args:
-        problem: Whose backbone.
-        means: Of every head.
-        heads: Which are replaced.
-    """
+    """Puts the means of these heads in their places, in prefill only."""
     projections = output_projections(problem.backbone)
 
     def applied(batch: EncodedBatch) -> AbstractContextManager[None]:

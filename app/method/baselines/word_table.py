@@ -1,19 +1,11 @@
-"""A table from what the backbone says to what is mostly right then.
-
-It knows no picture: whatever it gains, renaming the answers would have gained as well.
-"""
+"""A table from what the backbone says to what is mostly right then."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 
 def fit(said: Sequence[str], answers: Sequence[str]) -> dict[str, str]:
-    """For every zero-shot answer, the true answer that labelled items most often had with it.
-
-    Args:
-        said: What the backbone said to each item.
-        answers: The true ones.
-    """
+    """For every zero-shot answer, the true answer that labelled items most often had with it."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for text, answer in zip(said, answers, strict=True):
         found[text.casefold()][answer] += 1

@@ -21,14 +21,7 @@ def nearest_context(similarities: Float[np.ndarray, " support"], *, shots: int) 
 def balanced_context(
     answers: Sequence[str], *, shots: int, query: int, seed: int
 ) -> tuple[int, ...]:
-    """Demonstrations of as many different answers as possible, in random order.
-
-    Args:
-        answers: Of the items to choose from.
-        shots: How many are wanted; fewer items are all taken.
-        query: Number of the query.
-        seed: Of the run.
-    """
+    """Demonstrations of as many different answers as possible, in random order."""
     generator = generator_for(seed, "balanced", query)
     rounds: dict[str, int] = {}
     ranks: list[tuple[int, int, int]] = []

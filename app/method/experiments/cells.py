@@ -1,7 +1,4 @@
-"""One cell of the table: a method on a task with so many labelled items and a seed.
-
-Knows how a cell is measured and kept; knows nothing of other cells.
-"""
+"""One cell of the table: a method on a task with so many labelled items and a seed."""
 
 import json
 from collections.abc import Sequence

@@ -67,15 +67,7 @@ ALONE: Final = frozenset({"zero_shot"})
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A method ready to be asked.
-
-    Attributes:
-        condition: How.
-        seconds: Wall time of getting ready.
-        parameters: Numbers that are kept for it.
-        notes: What was chosen, in JSON values.
-        kind: What is done to the backbone.
-    """
+    """A method ready to be asked."""
 
     condition: Condition
     seconds: float = 0.0

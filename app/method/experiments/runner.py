@@ -77,12 +77,7 @@ class CellKey:
 
 
 def cells_of(plan: Plan, tasks: Sequence[Task]) -> list[CellKey]:
-    """All cells, seed after seed, so that a run which is stopped has every task.
-
-    Args:
-        plan: Methods, items and seeds.
-        tasks: Of the suite.
-    """
+    """All cells, seed after seed, so that a run which is stopped has every task."""
     found: dict[CellKey, None] = {}
     for seed in range(plan.seeds):
         for task in tasks:

@@ -1,7 +1,7 @@
 """Tables of many cells: means, paired intervals, costs, and which methods collapse.
 
-Knows scores; knows no backbone. Intervals resample seeds and test items of every task, the same for
-all methods, so that differences are paired.
+Intervals resample seeds and test items of every task, the same for all methods, so that differences
+are paired.
 """
 
 from collections.abc import Mapping, Sequence

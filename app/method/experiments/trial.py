@@ -1,7 +1,4 @@
-"""What one trial has to work with: a task, some of its labelled items, a seed.
-
-Knows items and similarities of answers; knows no method.
-"""
+"""What one trial has to work with: a task, some of its labelled items, a seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,11 +99,7 @@ class Trial:
         return measure(problem, encode_parts(problem, asked))
 
     def best_in_context(self, most: int) -> tuple[str, int]:
-        """The kind and the number of demonstrations, at most so many, that validation likes best.
-
-        Args:
-            most: Demonstrations.
-        """
+        """The kind and the number of demonstrations, at most `most`, that validate best."""
         found = {
             (kind, shots): score
             for kind in KINDS

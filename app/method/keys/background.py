@@ -3,7 +3,7 @@
 Families of pictures as statistical models of natural and of drawn images make them: noise whose
 power falls with frequency, dead leaves, strokes, blocks and gradients, each under several settings.
 How a backbone's features vary within a family tells which differences between two pictures mean
-little. Knows no backbone.
+little.
 
 Source: dead leaves and spectra as in Baradad et al., "Learning to See by Looking at Noise"
 (arXiv 2106.05963).

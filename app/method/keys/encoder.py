@@ -1,8 +1,4 @@
-"""Pictures and questions as rows in the space in which vectors are found again.
-
-Knows a backbone's features and what pictures and questions look like; knows no task and no
-threshold.
-"""
+"""Pictures and questions as rows in the space in which vectors are found again."""
 
 from collections.abc import Generator, Sequence
 from functools import partial

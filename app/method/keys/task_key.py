@@ -1,7 +1,4 @@
-"""The key of a task: items of its own, and how near to them its other items lie.
-
-Knows rows; knows no picture and no question.
-"""
+"""The key of a task: items of its own, and how near to them its other items lie."""
 
 from dataclasses import dataclass
 from typing import Final

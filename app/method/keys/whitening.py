@@ -42,9 +42,6 @@ def fit_whitening(families: Sequence[Float[np.ndarray, "members width"]]) -> Whi
     """The whitening of what varies within families.
 
     Features wider than 512 are first laid into 512 axes at random, which keeps angles.
-
-    Args:
-        families: Features of each family's members.
     """
     width = families[0].shape[1]
     if width > MAX_WIDTH:

@@ -2,7 +2,7 @@
 
 Two questions with the same words lie in one place and questions without a common word nearly at
 right angles, whatever a backbone makes of them: a question that shares most of its words with
-another is still another. Knows no backbone and no meaning.
+another is still another.
 """
 
 import hashlib

@@ -31,9 +31,6 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
 
     The median over the tokens of a plain prompt: a few tokens of most backbones carry activations
     that are larger by orders of magnitude and say nothing about the others.
-
-    Args:
-        backbone: Unsteered.
     """
     image = Picture.of(Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY))
     batch = encode_prompts(backbone, [build_prompt(backbone, _PROBE_QUESTION, image)])

@@ -37,12 +37,7 @@ SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 
 @dataclass
 class Receipt:
-    """Proof of what was applied while one set of shifts was bound.
-
-    Attributes:
-        sites_expected: Sites of the backbone, two a decoder layer.
-        num_forwards: Passes through the text decoder that began.
-    """
+    """Proof of what was applied while one set of shifts was bound."""
 
     sites_expected: int
     num_forwards: int = 0

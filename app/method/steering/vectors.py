@@ -1,7 +1,4 @@
-"""The four tensors of a trained M2IV and the shift they stand for.
-
-Knows no backbone: whether the shapes fit one is decided where they are applied.
-"""
+"""The four tensors of a trained M2IV and the shift they stand for."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -20,12 +17,6 @@ INITIAL_WEIGHT: Final = 0.1
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InContextVectors:
     """A vector and a weight for each branch of each decoder layer.
-
-    Attributes:
-        attention_vectors: Direction added to what attention writes.
-        mlp_vectors: Direction added to what the MLP writes.
-        attention_weights: Learned factor of each attention vector.
-        mlp_weights: Learned factor of each MLP vector.
 
     Source: M2IV, arXiv 2504.04633, section 3.
     """

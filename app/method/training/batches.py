@@ -1,7 +1,4 @@
-"""From queries that sets of vectors learn from to what goes through the backbone together.
-
-Knows prompts and token budgets; knows no loss.
-"""
+"""From queries that sets of vectors learn from to what goes through the backbone together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

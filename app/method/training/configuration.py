@@ -1,6 +1,6 @@
 """How a training run is to be done, in values that survive a round trip through JSON.
 
-They come from HTTP, from argv and from stored jobs. Knows bounds; knows no tensors.
+They come from HTTP, from argv and from stored jobs.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""Which items become queries, and which solved examples stand before a query.
-
-Knows features, ids and seeds; knows no backbone and no prompt.
-"""
+"""Which items become queries, and which solved examples stand before a query."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

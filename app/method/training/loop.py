@@ -123,13 +123,7 @@ class TrainLoop:
     def checkpoint(
         self, student: Student | None, teacher: TeacherCache, state: TrainState
     ) -> Checkpoint:
-        """The state, which later steps leave as it is.
-
-        Args:
-            student: What learns, once it does.
-            teacher: Its predictions, in the CPU's memory.
-            state: What has come of the steps.
-        """
+        """The state, which later steps leave as it is."""
         tensors = {**({} if student is None else student.state()), **_teacher_tensors(teacher)}
         tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}

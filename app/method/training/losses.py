@@ -1,6 +1,6 @@
 """The three losses that in-context vectors are trained with, and their naive counterparts' rules.
 
-Knows logits and vectors; knows no backbone. Every reduction is in float32 or wider.
+Every reduction is in float32 or wider.
 """
 
 from dataclasses import dataclass
@@ -124,11 +124,6 @@ def synergy(
     the mean over layers of (1 - M_ll)^2 plus gamma times the squares beside the diagonal.
 
     The value does not depend on the vectors' lengths, so its gradient grows as they get shorter.
-
-    Args:
-        attention_vectors: One a layer.
-        mlp_vectors: One a layer.
-        gamma: Weight of the pairs of different layers.
 
     Source: M2IV, arXiv 2504.04633, the synergy loss; taking the correlation over layers is ours.
     """

@@ -1,7 +1,4 @@
-"""What a run tells while it goes on, and whether it was asked to stop.
-
-Knows clocks and counts; knows nothing of what is being done.
-"""
+"""What a run tells while it goes on, and whether it was asked to stop."""
 
 import time
 from collections.abc import Callable, Generator

@@ -1,7 +1,4 @@
-"""The prompts of a training: written and their pictures decoded while others use the backbone.
-
-Knows how items are asked about; knows no answer's value and no vectors.
-"""
+"""The prompts of a training: written and their pictures decoded while others use the backbone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -50,13 +50,6 @@ class Student:
 
     The hooks stay on the backbone until `close`; in between, no gradient reaches anything but the
     vectors and their weights.
-
-    Args:
-        backbone: Stays frozen.
-        config: Settings.
-        initial: Where every set starts.
-        num_sets: How many learn beside each other.
-        features: Vision features to reuse.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""What the backbone predicts with demonstrations before the query, computed once and kept.
-
-Knows prompts and logits; knows no vectors: the teacher is the unsteered backbone.
-"""
+"""What the backbone predicts with demonstrations before the query, computed once and kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,4 @@
-"""The text of an answer while it grows: what is safe to show, and where it must end.
-
-Knows token ids and a way to decode them; no sequence and no backbone.
-"""
+"""The text of an answer while it grows: what is safe to show, and where it must end."""
 
 from bisect import bisect_left
 from collections.abc import Callable

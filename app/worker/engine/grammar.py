@@ -1,7 +1,5 @@
 """Answers of a given form: which tokens may come next, and whether an answer may end.
 
-Knows a backbone's tokenizer; knows no logits.
-
 Source: llguidance, which does the work; the forms are those of vLLM's structured outputs.
 """
 

@@ -1,7 +1,4 @@
-"""Who runs next: first come, first served, together with whoever fits.
-
-Knows ids, lengths and layouts; no tensors, no backbone, no clock.
-"""
+"""Who runs next: first come, first served, together with whoever fits."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -12,12 +12,7 @@ PUBLIC_PATH: Final = "/health"
 
 
 class OnlyTheApi:
-    """Answers 401 to requests without the secret that api and workers share.
-
-    Args:
-        app: What is behind it.
-        secret: What they know each other by.
-    """
+    """Answers 401 to requests without the secret that api and workers share."""
 
     def __init__(self, app: ASGIApp, *, secret: str) -> None:
         self.app = app

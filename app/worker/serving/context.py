@@ -15,13 +15,7 @@ from app.method.backbone.prompts import PromptText
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """A prompt, and the same with fewer shots or turns.
-
-    Attributes:
-        build: The prompt with this many of them.
-        most: As many as were asked for.
-        unit: What there could be fewer of.
-    """
+    """A prompt, and the same with fewer shots or turns."""
 
     build: Callable[[int], PromptText]
     most: int

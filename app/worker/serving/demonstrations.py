@@ -1,7 +1,4 @@
-"""Items of stored datasets put before a query: pools kept in memory, a bounded number of them.
-
-Knows datasets by their key in the object store and the method's way of choosing; no SQL.
-"""
+"""Items of stored datasets put before a query: pools kept in memory, a bounded number of them."""
 
 import asyncio
 import tempfile

@@ -139,9 +139,6 @@ class Metrics:
         """Follows a request for the block, and counts how it ended.
 
         To be used on one event loop; sequences may be added from the device thread.
-
-        Args:
-            vectors: Digests of the vectors that steer it.
         """
         passage = RequestTracker(vectors=frozenset(vectors))
         self._passages.add(passage)

@@ -1,7 +1,6 @@
 """From a request message to its prompt, images opened and seen, and to a shift within its dose.
 
 Runs on the event loop and hands everything heavy to threads of its own or to the device thread.
-Knows nothing of places, answers or HTTP.
 """
 
 import asyncio

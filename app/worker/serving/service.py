@@ -1,7 +1,6 @@
 """From a request message to its answer: a place, vectors held, sequences run, receipt written.
 
 Runs on the event loop and hands everything heavy to the device thread or to threads of its own.
-Knows neither HTTP nor SQL.
 """
 
 import asyncio

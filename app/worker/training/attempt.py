@@ -1,7 +1,4 @@
-"""One worker's go at a training job: what it tells meanwhile, and whether it is to stop.
-
-Knows a training's events and the job's record; not how a job begins or ends.
-"""
+"""One worker's go at a training job: what it tells meanwhile, and whether it is to stop."""
 
 import threading
 from contextlib import closing

@@ -37,15 +37,7 @@ def encode_result(
     dataset: str,
     dataset_sha256: str | None = None,
 ) -> bytes:
-    """The vector file of a training, with all that another library needs to find it.
-
-    Args:
-        backbone: What was trained on.
-        result: What came of it.
-        config: The settings.
-        dataset: Name of the data set.
-        dataset_sha256: Its digest, where it has one.
-    """
+    """The vector file of a training, with all that another library needs to find it."""
     key = result.key
     card = VectorCard(
         status=result.verdict.status,

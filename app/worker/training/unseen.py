@@ -1,7 +1,4 @@
-"""Which labelled items stored vectors were not trained on, so that those may measure them.
-
-Knows data sets and lineage; knows no training.
-"""
+"""Which labelled items stored vectors were not trained on, so that those may measure them."""
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence

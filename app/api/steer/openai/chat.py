@@ -25,11 +25,7 @@ from app.rpc.generation import GenerateDelta, TokenLogprobs
 
 @dataclass(kw_only=True)
 class Completion(CompletionWriter):
-    """Writes the answers to one conversation, whole or in chunks.
-
-    Attributes:
-        begun: Places of those that have begun.
-    """
+    """Writes the answers to one conversation, whole or in chunks."""
 
     begun: set[int] = field(default_factory=set)
 

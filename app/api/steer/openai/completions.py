@@ -19,11 +19,7 @@ from app.rpc.generation import GenerateDelta, TokenLogprobs
 
 @dataclass(kw_only=True)
 class TextCompletion(CompletionWriter):
-    """Writes the continuations of one prompt, whole or in chunks.
-
-    Attributes:
-        lengths: Characters of each that were written so far.
-    """
+    """Writes the continuations of one prompt, whole or in chunks."""
 
     lengths: dict[int, int] = field(default_factory=dict)
 

@@ -1,7 +1,4 @@
-"""Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it.
-
-Knows no shape of a request.
-"""
+"""Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass

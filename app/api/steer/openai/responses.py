@@ -1,6 +1,6 @@
 """Between OpenAI's responses and this api: conversations in, output items and events out.
 
-Knows no route and no worker. Nothing is stored: a conversation is sent whole with every request.
+Nothing is stored: a conversation is sent whole with every request.
 """
 
 import json

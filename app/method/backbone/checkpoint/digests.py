@@ -1,7 +1,7 @@
 """Digests of files' whole contents, computed once for each file as it is.
 
-Knows files; knows no backbone. Files of tens of gigabytes are read once, in parallel, and not again
-while nothing says that they were written to: device, inode, size and both times of change.
+Files of tens of gigabytes are read once, in parallel, and not again while nothing says that they
+were written to: device, inode, size and both times of change.
 """
 
 import hashlib
@@ -26,12 +26,7 @@ log = get_logger(__name__)
 
 
 def digest_of_files(folder: Path, *, pattern: str = "*.safetensors") -> str:
-    """A digest of the names and the whole contents of the files in a folder.
-
-    Args:
-        folder: Where they lie.
-        pattern: Which of them count.
-    """
+    """A digest of the names and the whole contents of the files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob(pattern)):
         digest.update(f"{path.name}:{path.stat().st_size}:{digest_of_file(path)}\n".encode())

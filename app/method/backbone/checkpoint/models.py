@@ -1,7 +1,4 @@
-"""A checkpoint's configuration and weights, read whole or refused with what is wrong with them.
-
-Knows files and transformers' classes; knows no processor and no device.
-"""
+"""A checkpoint's configuration and weights, read whole or refused with what is wrong with them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +23,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where a checkpoint lies.
-
-    Attributes:
-        source: What it was asked for by.
-        place: Its folder or hub id.
-    """
+    """Where a checkpoint lies."""
 
     source: str
     place: str

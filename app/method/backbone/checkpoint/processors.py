@@ -1,8 +1,8 @@
 """A checkpoint's processor, as far as texts and pictures need it.
 
-Knows transformers' processor classes; knows no model. Many families' processors take videos as
-well, and the part for those wants torchvision, of which not every torch has a build. Nothing here
-shows videos, so where torchvision does not work, processors are loaded without that part.
+Many families' processors take videos as well, and the part for those wants torchvision, of which
+not every torch has a build. Nothing here shows videos, so where torchvision does not work,
+processors are loaded without that part.
 """
 
 import importlib

@@ -1,7 +1,4 @@
-"""What readers of official layouts share: JSON files, pictures by name, one item at a time.
-
-Knows files; knows no data set.
-"""
+"""What readers of official layouts share: JSON files, pictures by name, one item at a time."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -40,11 +37,7 @@ def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
 
 
 class Reader:
-    """Turns entries into items; pictures stay encoded, in a file of their own.
-
-    Args:
-        folder: Of the pictures.
-    """
+    """Turns entries into items; pictures stay encoded, in a file of their own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -74,12 +74,7 @@ class HeldOutReport:
 def compare(
     loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]
 ) -> Steps[HeldOutReport | None]:
-    """The report; None without held-out items.
-
-    Args:
-        loop: What is worked with.
-        shifts: Of every set, at the strength that was chosen.
-    """
+    """The report; None without held-out items."""
     plan, config = loop.plan, loop.config
     if not plan.measured:
         return None

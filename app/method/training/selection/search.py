@@ -2,7 +2,7 @@
 
 A teacher that is weaker than the labels pulls the vectors down, so its loss is worth only what
 held-out items say. Each candidate learns for a few steps from the same start, and the one with the
-lowest held-out loss is taken. Knows candidates; knows no arithmetic of a step.
+lowest held-out loss is taken.
 """
 
 import math
@@ -18,11 +18,7 @@ _SLOWER: Final = 1 / 3
 
 
 def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
-    """The settings as they are, and with the labels alone; none adds a loss that was switched off.
-
-    Args:
-        config: As it was given.
-    """
+    """The settings as they are, and with the labels alone; none adds a loss that was off."""
     found = [config]
     if config.mimicry_weight and config.supervision_weight:
         found.append(config.changed(mimicry_weight=0.0, synergy_weight=0.0, supervision_weight=1.0))

@@ -36,10 +36,6 @@ def calibrate(loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]) ->
     """The strengths that held-out items ask for.
 
     The best one costs no right answer against strength 1 and has the lowest loss.
-
-    Args:
-        loop: What is worked with.
-        shifts: Of every set, as trained.
     """
     queries = loop.queries
     if not queries:

@@ -1,7 +1,7 @@
 """What held-out answers say about vectors: better than chance, too few to tell, no gain, or worse.
 
-Knows which answers were right; knows no backbone. All comparisons are paired: both sides answered
-the same items, and the exact McNemar test looks only at the items that they answered differently.
+All comparisons are paired: both sides answered the same items, and the exact McNemar test looks
+only at the items that they answered differently.
 
 Source: McNemar (1947), Note on the sampling error of the difference between correlated proportions;
 the interval of the gain is Agresti and Min's (2005). The rules of the states are ours.

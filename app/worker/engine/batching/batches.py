@@ -38,11 +38,7 @@ class _Batch:
 
 
 class StaticBatching:
-    """A backbone that decodes whole batches. Device thread only.
-
-    Args:
-        backbone: Gets resident hooks.
-    """
+    """A backbone that decodes whole batches. Device thread only."""
 
     is_repeatable = False
 

@@ -1,7 +1,6 @@
 """Keys and values of rows that are at different places: every row has its own next position.
 
-Knows layers, rows and positions; no sequences and no vectors. All tensors belong to the device
-thread, which makes and changes them in one gradient mode.
+All tensors belong to the device thread, which makes and changes them in one gradient mode.
 """
 
 from contextlib import suppress
@@ -23,12 +22,7 @@ KeysOrValues = Float[Tensor, "rows heads positions width"]
 
 
 class RowPositions:
-    """Where each row stands, shared by all layers.
-
-    Args:
-        max_rows: Rows there are.
-        device: Of the tensors.
-    """
+    """Where each row stands, shared by all layers."""
 
     def __init__(self, *, max_rows: int, device: torch.device) -> None:
         self._lengths = [0] * max_rows

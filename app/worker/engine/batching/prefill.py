@@ -1,7 +1,4 @@
-"""The first pass of prompts, through the stock forward: exact for every family.
-
-Knows how inputs are stacked and what the stock loop carries on; not who decodes afterwards.
-"""
+"""The first pass of prompts, through the stock forward: exact for every family."""
 
 import inspect
 from collections.abc import Sequence as Rows

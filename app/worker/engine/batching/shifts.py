@@ -12,12 +12,7 @@ from app.method.steering.injection import SiteShifts
 
 
 class ShiftBuffer:
-    """One shift a row; zeros for a row that is not steered.
-
-    Args:
-        backbone: Whose sites, device and dtype these are.
-        max_rows: Rows.
-    """
+    """One shift a row; zeros for a row that is not steered."""
 
     def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
         shape = (backbone.num_layers, 2, max_rows, 1, backbone.hidden_size)
