@@ -31,6 +31,8 @@ from app.web import pages
 
 BODIES_IN_FLIGHT = 4
 MAX_UPLOADS = 8
+# One caller alone never holds all places.
+MAX_UPLOADS_PER_CALLER = 4
 MAX_STREAMS = 256
 
 
@@ -89,7 +91,11 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         max_bytes=max_bytes,
         max_requests_per_caller=settings.max_requests_per_caller,
     )
-    uploads = Admission(max_requests=MAX_UPLOADS, max_bytes=max_bytes)
+    uploads = Admission(
+        max_requests=MAX_UPLOADS,
+        max_bytes=max_bytes,
+        max_requests_per_caller=MAX_UPLOADS_PER_CALLER,
+    )
     streams = Admission(max_requests=MAX_STREAMS, max_bytes=max_bytes)
     metrics.mirror_places({"answers": admission, "uploads": uploads, "streams": streams})
     return Services(

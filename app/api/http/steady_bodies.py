@@ -68,6 +68,11 @@ async def wait_for_beginning(request: Request, *, num_bytes: int = EARLY_BYTES) 
     await getattr(request.state, _STATE).wait_for(num_bytes)
 
 
+def require_rate(request: Request, *, bytes_per_second: float) -> None:
+    """Holds the rest of the body to another least rate: who has a place owes more."""
+    getattr(request.state, _STATE).bytes_per_second = bytes_per_second
+
+
 class _Body:
     """The messages of one request, and the time that is left to its sender."""
 
@@ -81,7 +86,7 @@ class _Body:
     ) -> None:
         self._receive = receive
         self._grace_seconds = grace_seconds
-        self._bytes_per_second = bytes_per_second
+        self.bytes_per_second = bytes_per_second
         self._clock = clock
         self._left = grace_seconds
         self._is_complete = False
@@ -107,10 +112,15 @@ class _Body:
             async with asyncio.timeout(max(0.0, self._left)):
                 message = await self._receive()
         except TimeoutError:
-            self._is_complete = True
-            raise HTTPException(408, headers={"connection": "close"}) from None
+            raise self._too_slow() from None
         self._left -= self._clock() - begin
-        self._left += len(message.get("body", b"")) / self._bytes_per_second
+        if self._left < 0:
+            raise self._too_slow()
+        self._left += len(message.get("body", b"")) / self.bytes_per_second
         self._left = min(self._left, self._grace_seconds)
         self._is_complete = not message.get("more_body", False)
         return message
+
+    def _too_slow(self) -> HTTPException:
+        self._is_complete = True
+        return HTTPException(408, headers={"connection": "close"})

@@ -14,7 +14,7 @@ from app.api.dependencies import Services
 from app.api.http.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
 from app.api.http.throughput import WINDOW_SECONDS, Throughput
 from app.core.errors import BusyError
-from app.main import MAX_UPLOADS
+from app.main import MAX_UPLOADS, MAX_UPLOADS_PER_CALLER
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.clock import Clock
 from tests.fakes.servers.worker import FakeWorker
@@ -268,6 +268,22 @@ class TestRoutes:
         worker.released.set()
         assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200, 200]
         assert admission.num_callers == 0
+
+    async def test_a_caller_holds_only_a_part_of_the_places_for_uploads(
+        self, api: FastAPI, services: Services
+    ) -> None:
+        async def send(address: str) -> httpx.Response:
+            transport = httpx.ASGITransport(app=api, client=(address, 5))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return await http.post("/vectors?name=n", content=b"-", headers=OCTETS)
+
+        with ExitStack() as stack:
+            for _ in range(MAX_UPLOADS_PER_CALLER):
+                stack.enter_context(services.uploads.place(caller="10.0.0.1"))
+            refused = await send("10.0.0.1")
+            assert (refused.status_code, refused.json()["details"]) == (429, {"reason": "caller"})
+            # It was let in, and is no vector file.
+            assert (await send("10.0.0.2")).status_code == 422
 
     @pytest.mark.parametrize("path", ["/vectors", "/datasets"])
     async def test_an_impatient_sender_of_files_costs_others_no_time(

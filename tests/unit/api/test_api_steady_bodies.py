@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -8,8 +9,15 @@ from starlette.types import Message
 
 from app.api.http.admission import Admission
 from app.api.http.errors import error_handlers
-from app.api.http.steady_bodies import EARLY_BYTES, SteadyBodies, wait_for_beginning
-from app.api.http.uploads import upload_place
+from app.api.http.steady_bodies import (
+    EARLY_BYTES,
+    GRACE_SECONDS,
+    LEAST_BYTES_PER_SECOND,
+    SteadyBodies,
+    wait_for_beginning,
+)
+from app.api.http.uploads import UPLOAD_BYTES_PER_SECOND, upload_place
+from tests.fakes.clock import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -60,9 +68,12 @@ async def answer_to(
     grace: float = 0.2,
     rate: float = 100.0,
     places: Admission | None = None,
+    clock: Clock | None = None,
 ) -> tuple[int, bytes]:
     """Status and body of the answer when the pieces arrive after their pauses."""
-    app = SteadyBodies(make_app(places), grace_seconds=grace, bytes_per_second=rate)
+    app = SteadyBodies(
+        make_app(places), grace_seconds=grace, bytes_per_second=rate, clock=clock or time.monotonic
+    )
     queue = iter(pieces)
     statuses: list[int] = []
     bodies: list[bytes] = []
@@ -72,7 +83,10 @@ async def answer_to(
         if found is None:
             return {"type": "http.request", "body": b"", "more_body": False}
         pause, body = found
-        await asyncio.sleep(pause)
+        if clock is None:
+            await asyncio.sleep(pause)
+        else:
+            clock.now += pause
         return {"type": "http.request", "body": body, "more_body": True}
 
     async def send(message: Message) -> None:
@@ -129,3 +143,35 @@ async def test_who_has_not_sent_the_beginning_yet_has_no_place() -> None:
 async def test_what_was_waited_for_is_a_part_of_the_body(num_bytes: int) -> None:
     pieces = [(0.0, b"abcd"), (0.0, b"efghij"), (0.0, b"kl")]
     assert await answer_to(f"/early/{num_bytes}", pieces) == (200, b'"abcdefghijkl"')
+
+
+def paced(num_seconds: int, *, bytes_per_second: int) -> Iterator[tuple[float, bytes]]:
+    """A body whose pieces come once a second."""
+    return ((1.0, bytes(bytes_per_second)) for _ in range(num_seconds))
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "num_seconds", "status"),
+    [
+        (LEAST_BYTES_PER_SECOND + 1, 3600, 408),
+        (UPLOAD_BYTES_PER_SECOND - 1024, 3600, 408),
+        (UPLOAD_BYTES_PER_SECOND, 3000, 200),
+    ],
+)
+async def test_who_has_a_place_has_as_long_as_the_size_of_the_body_is_worth(
+    bytes_per_second: int, num_seconds: int, status: int
+) -> None:
+    clock, places = Clock(), Admission(max_requests=1, max_bytes=10**9)
+    found = await status_of(
+        "/upload",
+        paced(num_seconds, bytes_per_second=bytes_per_second),
+        grace=GRACE_SECONDS,
+        rate=LEAST_BYTES_PER_SECOND,
+        places=places,
+        clock=clock,
+    )
+    assert found == status
+    assert places.in_flight == 0
+    beginning = EARLY_BYTES / bytes_per_second
+    sent = (clock.now - beginning) * bytes_per_second
+    assert clock.now - beginning <= 1 + GRACE_SECONDS + sent / UPLOAD_BYTES_PER_SECOND
