@@ -217,6 +217,7 @@ async def check_backbone(settings: Settings) -> str:
     backbone = await asyncio.to_thread(
         load_backbone,
         settings.backbone,
+        revision=settings.backbone_revision,
         device=settings.device,
         dtype=settings.dtype,
         attention=settings.attention,

@@ -21,11 +21,12 @@ def doctor(
     backbone: Annotated[
         str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
 ) -> None:
     """Check the database, the files and the backbone; exit status 1 when something is wrong."""
     from app.core.telemetry.logs import configure_logs
 
-    settings = read_settings(backbone=backbone)
+    settings = read_settings(backbone=backbone, backbone_revision=revision)
     configure_logs("error")
     findings = find(settings)
     is_ok = all(finding.is_ok for finding in findings)

@@ -61,6 +61,7 @@ def evaluate(
     backbone: Annotated[
         str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = "pocket",
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
     column_map: Annotated[
         list[str] | None,
@@ -91,8 +92,8 @@ def evaluate(
     if suite is not None:
         run_suite(
             SuiteOptions(
-                suite=suite, backbone=backbone, device=device, methods=methods, items=items,
-                seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
+                suite=suite, backbone=backbone, revision=revision, device=device, methods=methods,
+                items=items, seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
                 tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
             ),
             as_json=as_json,
@@ -118,7 +119,7 @@ def evaluate(
     else:
         examples = [episode.query for episode in episodes[:limit]]
         pool = [episode.context for episode in episodes[:limit]]
-    loaded = load_backbone(backbone, device=device)
+    loaded = load_backbone(backbone, revision=revision, device=device)
     cache = FeatureCache(loaded)
     console = Console(stderr=True)
     reports = {}

@@ -24,6 +24,7 @@ class SuiteOptions:
 
     suite: str
     backbone: str
+    revision: str | None
     device: str
     methods: str
     items: str
@@ -53,7 +54,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         tasks=options.tasks,
     )
     suite = load_suite(options.suite)
-    backbone = load_backbone(options.backbone, device=options.device)
+    backbone = load_backbone(options.backbone, revision=options.revision, device=options.device)
     folder = run_folder(options.output, suite=suite, backbone=backbone, plan=plan)
     began = time.monotonic()
     with _progress() as progress:

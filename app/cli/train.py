@@ -46,6 +46,7 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = "pocket",
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
     split: Annotated[
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
     ] = None,
@@ -89,7 +90,7 @@ def train(
         skip_bad=skip_bad,
         text_only=text_only,
     )
-    loaded = load_backbone(backbone, device=device)
+    loaded = load_backbone(backbone, revision=revision, device=device)
     with progress_reporter(progress=True, title=output.stem) as report:
         result = run(
             loaded,

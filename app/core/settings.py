@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     worker_role: Literal["serve", "train", "both"] = "both"
 
     backbone: str = Field(default="pocket", min_length=1)
+    backbone_revision: str | None = Field(
+        default=None, min_length=1, description="Commit, branch or tag of a hub id."
+    )
     device: str = Field(default="auto", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

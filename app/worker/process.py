@@ -69,6 +69,7 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
 def _load(settings: Settings) -> Backbone:
     backbone = load_backbone(
         settings.backbone,
+        revision=settings.backbone_revision,
         device=settings.device,
         dtype=settings.dtype,
         attention=settings.attention,

@@ -67,10 +67,13 @@ def serve(
     backbone: Annotated[
         str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of all state.")] = None,
 ) -> None:
     """Run everything on this machine: Postgres, a worker with the backbone, the api."""
-    settings = read_settings(host=host, port=port, backbone=backbone, data_dir=data_dir)
+    settings = read_settings(
+        host=host, port=port, backbone=backbone, backbone_revision=revision, data_dir=data_dir
+    )
     if "log_level" not in settings.model_fields_set:
         # A person watches; a line for every request would bury the ones that matter.
         settings = settings.model_copy(update={"log_level": "warning"})
@@ -143,6 +146,7 @@ def programs(
         "database_url": database_url,
         "data_dir": str(settings.data_dir.resolve()),
         "backbone": str(local) if local.is_dir() else settings.backbone,
+        **({"backbone_revision": found} if (found := settings.backbone_revision) else {}),
         "log_level": settings.log_level,
         # Nobody but our own api and worker, where both are ours, is to know it.
         "worker_secret": revealed(settings.worker_secret) or secrets.token_urlsafe(32),

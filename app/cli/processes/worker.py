@@ -17,12 +17,17 @@ def worker(
     backbone: Annotated[
         str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
     role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Load the backbone and serve or train with it; needs DATABASE_URL."""
     settings = read_settings(
-        worker_host=host, worker_port=port, backbone=backbone, worker_role=role
+        worker_host=host,
+        worker_port=port,
+        backbone=backbone,
+        backbone_revision=revision,
+        worker_role=role,
     )
     configure_logs(settings.log_level)
     if settings.database_url is None:

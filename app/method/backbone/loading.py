@@ -15,7 +15,7 @@ from app.core.errors import ConfigurationError, UnsupportedBackboneError
 from app.method.backbone.chat import AnswerFormat, find_answer_format
 from app.method.backbone.checkpoint.digests import digest_of_files
 from app.method.backbone.checkpoint.fingerprint import describe, digest_of_parameters
-from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
+from app.method.backbone.checkpoint.models import Checkpoint, load_model, pinned, read_config
 from app.method.backbone.checkpoint.processors import load_processor
 
 POCKET: Final = "pocket"
@@ -24,6 +24,8 @@ POCKET_FOLDER: Final = _ASSETS / "pocket-lvlm"
 # Bundled backbones by the name that asks for them.
 BUNDLED: Final[Mapping[str, Path]] = {POCKET: POCKET_FOLDER, "pocket-2": _ASSETS / "pocket-2"}
 
+# How transformers is told to spread a model.
+_DEVICE_MAPS: Final = frozenset({"balanced", "balanced_low_0", "sequential"})
 _DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -138,6 +140,12 @@ def backbone_from_parts(
 
 
 def _resolve_device(device: str) -> torch.device:
+    if device in _DEVICE_MAPS or device.startswith("{"):
+        raise ConfigurationError(
+            "A backbone lies whole on one device: wanted auto, cpu or one such as cuda:1, found "
+            f"{device}, which would spread its layers over several; run a worker on each device "
+            "instead"
+        )
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -156,21 +164,27 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def _revision(source: str, model: PreTrainedModel) -> str:
-    folder = Path(source)
-    if folder.is_dir():
-        return digest_of_files(folder)
-    return str(getattr(model.config, "_commit_hash", None) or source)
+def _identity(checkpoint: Checkpoint) -> str:
+    """What tells these weights from others."""
+    folder = Path(checkpoint.place)
+    return digest_of_files(folder) if folder.is_dir() else checkpoint.revision or checkpoint.place
 
 
 def load_backbone(
-    source: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
+    source: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "sdpa",
 ) -> Backbone:
     """Loads a backbone with its processor.
 
     Args:
         source: `pocket` or `pocket-2` for a bundled one, a folder, or a hub id.
-        device: `auto` takes a GPU when there is one.
+        revision: Commit, branch or tag of a hub id; its main branch if None.
+        device: `auto` takes a GPU when there is one, `cuda:1` a certain one. A backbone lies whole
+            on one device.
         dtype: `auto` is float32 on a CPU and bfloat16 elsewhere.
         attention: The attention implementation, `sdpa` or `eager`; a family without it gets
             `eager`, which is logged.
@@ -179,22 +193,27 @@ def load_backbone(
         NotFoundError: There is no such checkpoint.
         UnsupportedBackboneError: It is no whole image-text-to-text model with a usable processor;
             the error tells which part is wrong.
-        ConfigurationError: The device or the dtype is unknown.
+        ConfigurationError: The device or the dtype is unknown, or a folder is to have a revision.
     """
-    checkpoint = Checkpoint(source=source, place=str(BUNDLED.get(source, source)))
+    place = str(BUNDLED.get(source, source))
+    if revision is not None and Path(place).is_dir():
+        raise ConfigurationError(
+            f"A revision is a commit, branch or tag of a hub id: wanted one, found {source}, which "
+            "lies in a folder"
+        )
     target = _resolve_device(device)
     precision = _resolve_dtype(dtype, target)
+    checkpoint = pinned(Checkpoint(source=source, place=place, revision=revision))
     config = read_config(checkpoint)
     processor = _load_processor(checkpoint, config)
     model = load_model(checkpoint, config, dtype=precision, attention=attention)
     nn.Module.to(model, target)
-    revision = _revision(checkpoint.place, model)
-    return backbone_from_parts(model, processor, name=source, revision=revision)
+    return backbone_from_parts(model, processor, name=source, revision=_identity(checkpoint))
 
 
 def _load_processor(checkpoint: Checkpoint, config: PreTrainedConfig) -> ProcessorMixin:
     try:
-        processor = load_processor(checkpoint.place, config)
+        processor = load_processor(checkpoint.place, config, revision=checkpoint.revision)
     except Exception as error:
         # Its parts are read by many libraries, each with errors of its own.
         raise checkpoint.unsupported(

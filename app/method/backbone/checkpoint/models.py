@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError
 from app.core.telemetry.logs import get_logger
@@ -23,10 +24,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where a checkpoint lies."""
+    """Where a checkpoint lies.
+
+    Attributes:
+        revision: Commit, branch or tag of a hub id; None for a folder, and for the main branch.
+    """
 
     source: str
     place: str
+    revision: str | None = None
 
     def unsupported(self, found: str, error: Exception | None = None) -> UnsupportedBackboneError:
         """An error that tells which part cannot be used, and why.
@@ -44,8 +50,9 @@ class Checkpoint:
 
     def missing(self, wanted: str, error: Exception) -> NotFoundError:
         """An error that tells what is not there."""
+        named = self.source if self.revision is None else f"{self.source} at {self.revision}"
         return NotFoundError(
-            f"No such backbone: wanted {wanted}, found {self.source}: {first_line(error)}",
+            f"No such backbone: wanted {wanted}, found {named}: {first_line(error)}",
             details={"source": self.source, "reason": type(error).__name__},
         )
 
@@ -54,6 +61,24 @@ def first_line(error: Exception) -> str:
     """What an error says at first; a line that announces another comes with that."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason"]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def pinned(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint at the commit that its revision stands for now; a folder is as it is.
+
+    A branch may move while its files are fetched; a commit does not, and tells weights apart.
+
+    Raises:
+        NotFoundError: The hub, or what is kept of it here, has no such model or revision.
+    """
+    if Path(checkpoint.place).is_dir():
+        return checkpoint
+    try:
+        found = cached_file(checkpoint.place, "config.json", revision=checkpoint.revision)
+    except OSError as error:
+        raise checkpoint.missing(WANTED, error) from error
+    commit = extract_commit_hash(found, None)
+    return replace(checkpoint, revision=commit or checkpoint.revision)
 
 
 def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
@@ -68,14 +93,14 @@ def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
         raise checkpoint.missing(WANTED, FileNotFoundError("no config.json in the folder"))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            checkpoint.place, trust_remote_code=False
+            checkpoint.place, revision=checkpoint.revision, trust_remote_code=False
         )
     except OSError as error:
         if folder.is_dir():
             raise checkpoint.unsupported("an invalid config.json", error) from error
         raise checkpoint.missing(WANTED, error) from error
     except Exception as error:
-        if _asks_for_code(folder):
+        if _asks_for_code(checkpoint):
             raise checkpoint.unsupported(
                 "one that brings code of its own (auto_map in config.json), which is never run"
             ) from error
@@ -103,6 +128,7 @@ def load_model(
     """
     _require_shards(checkpoint)
     options: dict[str, Any] = {
+        "revision": checkpoint.revision,
         "dtype": dtype,
         "attn_implementation": attention,
         # Pickled weights run code when they are read.
@@ -160,11 +186,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def _asks_for_code(folder: Path) -> bool:
+def _asks_for_code(checkpoint: Checkpoint) -> bool:
     try:
-        return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found, _ = PreTrainedConfig.get_config_dict(checkpoint.place, revision=checkpoint.revision)
     except (OSError, ValueError, TypeError):
         return False
+    return "auto_map" in found
 
 
 def _require_shards(checkpoint: Checkpoint) -> None:

@@ -112,24 +112,30 @@ def _has_torchvision() -> bool:
     return True
 
 
-def load_processor(place: str, config: PreTrainedConfig) -> ProcessorMixin:
+def load_processor(
+    place: str, config: PreTrainedConfig, *, revision: str | None = None
+) -> ProcessorMixin:
     """The processor of a checkpoint.
 
     Args:
         place: A folder or hub id.
         config: Of the model that it belongs to.
+        revision: Commit, branch or tag of a hub id.
 
     Raises:
         Exception: Whatever transformers raises, from an OSError about a missing file to an
             ImportError about a missing package.
     """
-    kind: Any = AutoProcessor if _has_torchvision() else _without_videos(place, config)
-    return cast("ProcessorMixin", kind.from_pretrained(place, trust_remote_code=False))
+    kind: Any = AutoProcessor
+    if not _has_torchvision():
+        kind = _without_videos(config, name=_class_name(place, revision))
+    return cast(
+        "ProcessorMixin", kind.from_pretrained(place, revision=revision, trust_remote_code=False)
+    )
 
 
-def _without_videos(place: str, config: PreTrainedConfig) -> Any:  # noqa: ANN401
+def _without_videos(config: PreTrainedConfig, *, name: str | None) -> Any:  # noqa: ANN401
     """The class that reads the checkpoint, as far as it works without torchvision."""
-    name = _class_name(place)
     if name == PixtralProcessor.__name__:
         return PixtralProcessor
     known: Any = getattr(importlib.import_module("transformers"), name, None) if name else None
@@ -140,12 +146,13 @@ def _without_videos(place: str, config: PreTrainedConfig) -> Any:  # noqa: ANN40
     return type(known.__name__, (known, NoVideos), {})
 
 
-def _class_name(place: str) -> str | None:
+def _class_name(place: str, revision: str | None) -> str | None:
     """The name of the processor class, as the first of the checkpoint's files says it."""
     for file in _FILES:
         path = cached_file(
             place,
             file,
+            revision=revision,
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,

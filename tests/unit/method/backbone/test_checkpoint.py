@@ -9,7 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.core.errors import NotFoundError, UnsupportedBackboneError, VLibraryError
+from app.core.errors import (
+    ConfigurationError,
+    NotFoundError,
+    UnsupportedBackboneError,
+    VLibraryError,
+)
 from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
 from app.method.backbone.checkpoint.processors import load_processor
 from app.method.backbone.loading import load_backbone
@@ -183,3 +188,69 @@ def test_a_family_without_an_attention_gets_eager(
     model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32, attention="sdpa")
     assert model.config.get_text_config()._attn_implementation == "eager"
     assert "eager" in capsys.readouterr().out
+
+
+@pytest.fixture
+def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub in which me/lvlm has two commits: the head of main, and the tag `old`."""
+    repository = tmp_path / "hub" / "models--me--lvlm"
+    (repository / "refs").mkdir(parents=True)
+    for name, commit in (("main", "b" * 40), ("old", "a" * 40)):
+        (repository / "refs" / name).write_text(commit)
+        shutil.copytree(whole, repository / "snapshots" / commit)
+    template = repository / "snapshots" / ("a" * 40) / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# old #}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(repository.parent))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return repository
+
+
+def test_a_revision_of_the_hub_is_loaded_in_all_of_its_parts(hub: Path) -> None:
+    assert hub.is_dir()
+    newest, old = load_backbone("me/lvlm"), load_backbone("me/lvlm", revision="old")
+    assert newest.description.digests["revision"] == "b" * 40
+    assert old.description.digests["revision"] == "a" * 40
+    assert str(old.processor.chat_template).endswith("{# old #}")
+    assert not str(newest.processor.chat_template).endswith("{# old #}")
+    again = load_backbone("me/lvlm", revision="a" * 40)
+    assert again.description.fingerprint == old.description.fingerprint
+
+
+def test_a_branch_that_moves_while_it_is_read_is_one_commit(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_move(checkpoint: Checkpoint) -> Any:  # noqa: ANN401
+        config = read_config(checkpoint)
+        (hub / "refs" / "main").write_text("a" * 40)
+        return config
+
+    monkeypatch.setattr("app.method.backbone.loading.read_config", read_and_move)
+    loaded = load_backbone("me/lvlm")
+    assert loaded.description.digests["revision"] == "b" * 40
+    assert not str(loaded.processor.chat_template).endswith("{# old #}")
+
+
+def test_a_revision_that_is_not_there_is_named(hub: Path) -> None:
+    assert hub.is_dir()
+    with pytest.raises(NotFoundError, match="me/lvlm at nowhere"):
+        load_backbone("me/lvlm", revision="nowhere")
+
+
+@pytest.mark.parametrize("source", ["pocket", "folder"])
+def test_a_folder_has_no_revision(source: str, folder: Path) -> None:
+    place = str(folder) if source == "folder" else source
+    with pytest.raises(ConfigurationError, match="of a hub id: wanted one, found"):
+        load_backbone(place, revision="main")
+
+
+def test_code_of_a_checkpoint_on_the_hub_is_never_run(hub: Path) -> None:
+    config = hub / "snapshots" / ("b" * 40) / "config.json"
+    set_in(config, model_type="lvlm9000", auto_map={"AutoConfig": "mine.Config"})
+    with pytest.raises(UnsupportedBackboneError, match="code of its own"):
+        load_backbone("me/lvlm")
+
+
+@pytest.mark.parametrize("device", ["balanced", "sequential", '{"": "cpu"}'])
+def test_layers_on_several_devices_are_refused_in_words(device: str, folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="whole on one device"):
+        load_backbone(str(folder), device=device)
