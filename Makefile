@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve bench clients proxies soak fuzz kill cases families pocket pocket2 suite examples notebook clean deploy-check image-test
+.PHONY: help demo test check serve bench clients proxies browser soak fuzz kill cases families pocket pocket2 suite examples notebook clean deploy-check image-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ $(PROXIES):
 
 proxies: $(STAMP) $(PROXIES) ## Streams behind nginx and Caddy of Debian's packages, which are unpacked below build/
 	$(BIN)/pytest -m proxies tests/proxies
+
+browser: $(STAMP) ## Markup in all that can be stored, in Debian's Chromium
+	$(BIN)/pytest -m browser tests/integration/browser
 
 cases: $(STAMP) $(PROXIES) ## What people really bring, and the scripts in the folder VLIBRARY_CASES, against a fresh service
 	$(BIN)/pytest -m cases tests/cases
