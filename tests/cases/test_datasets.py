@@ -99,7 +99,7 @@ def test_rows_without_a_picture_are_counted_or_taken_as_text(http: httpx.Client)
     made = upload(http, items, text_only=True).json()
     assert (made["num_items"], made["report"]["num_text_only"]) == (30, 6)
     job = trained(http, made["id"])
-    assert job["state"] == "succeeded", job
+    assert job["state"] == "succeeded", job["error"]
     for selection in ("random", "nearest", "balanced"):
         assert shown(http, made["name"], shots=20, selection=selection).status_code == 200
 
@@ -113,7 +113,7 @@ def test_splits_are_told_and_chosen(http: httpx.Client) -> None:
     assert "found 12" in too_many.json()["detail"]
     assert shown(http, made["name"], split="validation").status_code == 200
     refused = http.post("/train", json={"name": "v", "dataset": made["id"], "split": "dev"})
-    assert "found train (12), validation (12), test (12)" in refused.json()["detail"]
+    assert "found test (12), train (12), validation (12)" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("listing", ["metadata.jsonl", "metadata.csv", "train/metadata.jsonl"])

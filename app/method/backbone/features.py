@@ -19,7 +19,7 @@ from torch import Tensor
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
-from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, plan_batches
+from app.method.backbone.pictures import DecodedPictures, VisionPasses
 from app.method.backbone.placeholders import Placeholders, Side
 from app.method.backbone.prompts import (
     EncodedBatch,
@@ -69,6 +69,7 @@ class FeatureCache:
         self._max_summaries = max_summaries
         self._num_bytes = 0
         self.pixels = DecodedPictures()
+        self.passes = VisionPasses(backbone)
         # With the text that stands for the picture.
         self._features: OrderedDict[str, tuple[ImageFeatures, str]] = OrderedDict()
         self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
@@ -97,17 +98,17 @@ class FeatureCache:
         return picture.digest in (self._features if self.takes_features else self._summaries)
 
     def prepare(self, images: Iterable[Picture]) -> None:
-        """Computes what is missing, in batches of pictures of equal size.
+        """Computes what is missing, in bounded passes over pictures of equal size.
 
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        for group in batches_of_equal_size(self._missing(images), self.pixels):
+        for group in self.passes.decoded(self._missing(images), self.pixels):
             self._compute(group)
 
     def missing(self, images: Iterable[Picture]) -> list[list[Picture]]:
-        """What `prepare` would have to compute, in the batches that it would make of it."""
-        return plan_batches(self._missing(images))
+        """What `prepare` would have to compute, in the passes that it would make of it."""
+        return self.passes.plan(self._missing(images))
 
     def _missing(self, images: Iterable[Picture]) -> list[Picture]:
         kept = self._features if self.takes_features else self._summaries

@@ -1,20 +1,30 @@
-"""Pictures of vision batches as pixels, a bounded number of bytes at a time."""
+"""Pictures as pixels, and in bounded passes of the vision tower.
+
+How much of it a picture is depends on its processor: some cut it into dozens of tiles.
+"""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from PIL import Image
+from torch import Tensor
 
 from app.core.pictures import Picture
 from app.core.pixels import decode, pixel_digest
+from app.method.backbone.loading import Backbone
 
-BATCH_PICTURES: Final = 64
-BATCH_BYTES: Final = 64 << 20
+PASS_PICTURES: Final = 64
+# Ten tiles of 512 x 512, or two dozen pictures of 336 x 336; 32 MiB in float32.
+PASS_VALUES: Final = 8 << 20
+# Of pictures as they are decoded.
+PASS_BYTES: Final = 64 << 20
 KEPT_BYTES: Final = 128 << 20
 _CHANNELS: Final = 3
+
+Size: TypeAlias = tuple[int, int]
 
 
 def _num_bytes(image: Image.Image) -> int:
@@ -79,29 +89,77 @@ class DecodedPictures:
             self._num_bytes -= 0 if dropped is None else _num_bytes(dropped)
 
 
-def plan_batches(pictures: Iterable[Picture]) -> list[list[Picture]]:
-    """Pictures whose headers tell the same size, as many together as a vision pass may see."""
-    by_size: dict[tuple[int, int], list[Picture]] = {}
-    for picture in pictures:
-        by_size.setdefault(picture.size, []).append(picture)
-    batches = []
-    for (width, height), group in by_size.items():
-        count = max(1, min(BATCH_PICTURES, BATCH_BYTES // (width * height * _CHANNELS or 1)))
-        batches += [group[start : start + count] for start in range(0, len(group), count)]
-    return batches
+class VisionPasses:
+    """How many pictures the vision tower sees at once.
 
+    A picture that exceeds the bounds by itself has a pass of its own.
 
-def batches_of_equal_size(
-    pictures: Iterable[Picture], pixels: DecodedPictures
-) -> Iterator[dict[str, Image.Image]]:
-    """Pixels by digest in batches that need no padding; one batch is decoded at a time.
-
-    Raises:
-        InvalidImageError: A picture is damaged.
+    Args:
+        backbone: Whose processor prepares pictures.
     """
-    for planned in plan_batches(pictures):
-        batch = {one.digest: pixels.get(one) for one in planned}
-        # A header may hide how its picture stands.
-        ordered = sorted(batch.items(), key=lambda pair: pair[1].size)
-        for _, equal in groupby(ordered, key=lambda pair: pair[1].size):
-            yield dict(equal)
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._processor: Any = backbone.processor.image_processor
+        self._of_size: dict[Size, int] = {}
+
+    def num_values(self, size: Size) -> int:
+        """Values of pixels that the processor makes of a picture, all of its tiles together.
+
+        The processor is asked once a size; any thread may.
+        """
+        if size not in self._of_size:
+            self._of_size[size] = self._ask(size)
+        return self._of_size[size]
+
+    def _ask(self, size: Size) -> int:
+        blank = Image.new("RGB", size)
+        try:
+            found = self._processor(images=[blank], return_tensors="pt")
+            # The first Idefics has nothing else to tell.
+            values = found if isinstance(found, Tensor) else found["pixel_values"]
+        except (ValueError, IndexError, TypeError, ZeroDivisionError):
+            # Refused pictures are told to whoever shows them.
+            return size[0] * size[1] * _CHANNELS
+        return sum(part.numel() for part in values)
+
+    def leading(self, pictures: Sequence[Picture]) -> int:
+        """How many of the pictures, from the first on, one pass takes: one at least."""
+        values = 0
+        for place, picture in enumerate(pictures[:PASS_PICTURES]):
+            if place == 0 and len(pictures) == 1:
+                break
+            values += self.num_values(picture.size)
+            if place and values > PASS_VALUES:
+                return place
+        return len(pictures[:PASS_PICTURES])
+
+    def plan(self, pictures: Iterable[Picture]) -> list[list[Picture]]:
+        """Pictures whose headers tell the same size, as many together as a pass takes."""
+        by_size: dict[Size, list[Picture]] = {}
+        for picture in pictures:
+            by_size.setdefault(picture.size, []).append(picture)
+        batches = []
+        for size, group in by_size.items():
+            count = self._most(size) if len(group) > 1 else 1
+            batches += [group[start : start + count] for start in range(0, len(group), count)]
+        return batches
+
+    def _most(self, size: Size) -> int:
+        decoded = size[0] * size[1] * _CHANNELS or 1
+        values = self.num_values(size) or 1
+        return max(1, min(PASS_PICTURES, PASS_BYTES // decoded, PASS_VALUES // values))
+
+    def decoded(
+        self, pictures: Iterable[Picture], pixels: DecodedPictures
+    ) -> Iterator[dict[str, Image.Image]]:
+        """Pixels by digest in passes that need no padding; one pass is decoded at a time.
+
+        Raises:
+            InvalidImageError: A picture is damaged.
+        """
+        for planned in self.plan(pictures):
+            batch = {one.digest: pixels.get(one) for one in planned}
+            # A header may hide how its picture stands.
+            ordered = sorted(batch.items(), key=lambda pair: pair[1].size)
+            for _, equal in groupby(ordered, key=lambda pair: pair[1].size):
+                yield dict(equal)

@@ -72,6 +72,7 @@ class PreparedPrompt:
         candidates: The same with fewer shots or turns.
         grammar: Of the answer's form, to be copied for every answer.
         num_new_tokens: That are asked for behind it.
+        num_first: Pictures that its first pass takes, from the first on.
         is_checked: Whether it is known if that fits the context.
         refusal: What the request fails with if it does not.
     """
@@ -79,6 +80,7 @@ class PreparedPrompt:
     prompt: PromptText
     candidates: Candidates
     num_new_tokens: int
+    num_first: int = 1
     grammar: Grammar | None = None
     is_checked: bool = False
     refusal: VLibraryError | None = None
@@ -229,24 +231,29 @@ class Reader:
 
     async def _see_surplus(self, prepared: PreparedPrompt) -> None:
         """Have the pictures seen that are too many for one pass, in passes of their own."""
-        surplus = prepared.prompt.images[SEEN_TOGETHER:]
+        images = prepared.prompt.images
+        fitting = await self.in_thread(partial(self._features.passes.leading, images))
+        prepared.num_first = min(SEEN_TOGETHER, fitting)
+        surplus = images[prepared.num_first :]
         if not surplus:
             return
         await self._device.call(lambda: self._check(prepared))
         if prepared.refusal is not None:
             raise prepared.refusal
-        for start in range(0, len(surplus), SEEN_TOGETHER):
-            chunk = surplus[start : start + SEEN_TOGETHER]
-            await self._device.call(partial(self._see, chunk))
+        for batch in await self._device.call(lambda: self._features.missing(surplus)):
+            for start in range(0, len(batch), SEEN_TOGETHER):
+                chunk = batch[start : start + SEEN_TOGETHER]
+                await self._device.call(partial(self._see, chunk))
 
     def _see_waiting(self) -> None:
         pictures: list[Picture] = []
-        while len(pictures) < SEEN_TOGETHER and not self._waiting.empty():
+        leading = self._features.passes.leading
+        while leading(pictures) == len(pictures) < SEEN_TOGETHER and not self._waiting.empty():
             prepared = self._waiting.get()
             self._check(prepared)
             if prepared.refusal is None:
-                pictures += prepared.prompt.images[:SEEN_TOGETHER]
-        self._see(pictures[:SEEN_TOGETHER])
+                pictures += prepared.prompt.images[: prepared.num_first]
+        self._see(pictures[: min(SEEN_TOGETHER, leading(pictures))])
 
     def _see(self, pictures: Sequence[Picture]) -> None:
         try:

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from app.core.pictures import Picture
+from app.method.backbone import pictures as module
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, backbone_from_parts
-from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
+from app.method.backbone.placeholders import Placeholders
+from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts, process
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.checkpoints.parts import random_model
 
@@ -96,3 +98,28 @@ def test_no_token_of_an_answer_is_seen_before_it_is_said(backbone: Backbone) -> 
         asked = backbone.model(**cache.encode([prompt]).inputs).logits[0, -1]
     for first in firsts:
         torch.testing.assert_close(first, asked, atol=TOLERANCE, rtol=0)
+
+
+def test_passes_are_bounded_by_what_the_tower_sees(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [picture(seed, (150, 90)) for seed in range(20, 25)]
+    found = process(
+        backbone,
+        [PromptText(text=Placeholders.token_of(backbone), images=(pictures[0],))],
+        padding_side="right",
+        add_special_tokens=False,
+    )["pixel_values"]
+    passes = FeatureCache(backbone).passes
+    one = passes.num_values(pictures[0].size)
+    # Pixtral's processor rounds sizes to patches of its own.
+    assert sum(part.numel() for part in found) == pytest.approx(one, rel=0.2)
+    monkeypatch.setattr(module, "PASS_VALUES", 2 * one)
+    assert [len(batch) for batch in passes.plan(pictures)] == [2, 2, 1]
+    assert passes.leading(pictures) == 2
+    monkeypatch.setattr(module, "PASS_VALUES", one // 2)
+    assert [len(batch) for batch in passes.plan(pictures)] == [1] * 5
+    assert passes.leading(pictures) == 1
+    monkeypatch.undo()
+    assert passes.leading(pictures) == 5
+    assert passes.leading([]) == 0

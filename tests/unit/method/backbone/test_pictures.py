@@ -6,7 +6,8 @@ from PIL import Image
 from app.core.errors import InvalidImageError
 from app.core.pictures import Picture
 from app.method.backbone import pictures as module
-from app.method.backbone.pictures import DecodedPictures, batches_of_equal_size, shown_digest
+from app.method.backbone.loading import Backbone
+from app.method.backbone.pictures import DecodedPictures, VisionPasses, shown_digest
 
 
 def picture(size: tuple[int, int] = (4, 4), *, shade: int = 0, orientation: int = 1) -> Picture:
@@ -17,28 +18,37 @@ def picture(size: tuple[int, int] = (4, 4), *, shade: int = 0, orientation: int 
     return Picture.of(buffer.getvalue())
 
 
-def batches(pictures: list[Picture]) -> list[dict[str, Image.Image]]:
-    return list(batches_of_equal_size(pictures, DecodedPictures()))
+@pytest.fixture
+def passes(backbone: Backbone) -> VisionPasses:
+    return VisionPasses(backbone)
 
 
-def test_batches_hold_pictures_of_one_size() -> None:
+def batches(passes: VisionPasses, pictures: list[Picture]) -> list[dict[str, Image.Image]]:
+    return list(passes.decoded(pictures, DecodedPictures()))
+
+
+def test_batches_hold_pictures_of_one_size(passes: VisionPasses) -> None:
     sizes = [(4, 4)] * 70 + [(8, 4)] * 3
-    found = batches([picture(size, shade=shade) for shade, size in enumerate(sizes)])
+    found = batches(passes, [picture(size, shade=shade) for shade, size in enumerate(sizes)])
     assert sorted(len(batch) for batch in found) == [3, 6, 64]
     assert all(len({image.size for image in batch.values()}) == 1 for batch in found)
 
 
-def test_a_picture_on_its_side_is_batched_by_how_it_stands() -> None:
-    found = batches([picture((8, 4)), picture((8, 4), orientation=6), picture((8, 4), shade=1)])
+def test_a_picture_on_its_side_is_batched_by_how_it_stands(passes: VisionPasses) -> None:
+    found = batches(
+        passes, [picture((8, 4)), picture((8, 4), orientation=6), picture((8, 4), shade=1)]
+    )
     assert sorted(tuple(image.size for image in batch.values()) for batch in found) == [
         ((4, 8),),
         ((8, 4), (8, 4)),
     ]
 
 
-def test_batches_are_bounded_by_their_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_BYTES", 2 * 4 * 4 * 3)
-    found = batches([picture(shade=shade) for shade in range(5)])
+def test_batches_are_bounded_by_their_pixels(
+    monkeypatch: pytest.MonkeyPatch, passes: VisionPasses
+) -> None:
+    monkeypatch.setattr(module, "PASS_BYTES", 2 * 4 * 4 * 3)
+    found = batches(passes, [picture(shade=shade) for shade in range(5)])
     assert [len(batch) for batch in found] == [2, 2, 1]
 
 
@@ -59,11 +69,11 @@ def test_a_picture_larger_than_the_bound_is_decoded_and_not_kept() -> None:
     assert pixels._num_bytes == 0
 
 
-def test_a_damaged_picture_is_refused_whoever_asks() -> None:
+def test_a_damaged_picture_is_refused_whoever_asks(passes: VisionPasses) -> None:
     with pytest.raises(InvalidImageError):
         DecodedPictures().keep(Picture.of(b"no picture"))
     with pytest.raises(InvalidImageError):
-        batches([Picture.of(b"no picture")])
+        batches(passes, [Picture.of(b"no picture")])
 
 
 def test_files_that_show_the_same_are_told_by_their_pixels() -> None:

@@ -448,6 +448,28 @@ async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behin
     assert max(sizes) <= SEEN_TOGETHER
 
 
+async def test_a_pass_takes_fewer_pictures_where_each_is_many_tiles(
+    backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    reader = parts.serving._reader
+    many = request_of(images=[png((7, shade, 0)) for shade in range(7)])
+    passes = reader._features.passes
+    one = passes.num_values(Picture.of(png((7, 0, 0))).size)
+    monkeypatch.setattr("app.method.backbone.pictures.PASS_VALUES", 3 * one)
+    prepared = await reader.prepare(many)
+    seen_before = list(sizes)
+    await parts.device.call(lambda: reader.encode(prepared))
+    counting.remove()
+    assert (seen_before, sizes) == ([3, 1], [3, 1, 3])
+
+
 async def test_a_steered_image_request_is_one_task_of_the_device_thread(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
