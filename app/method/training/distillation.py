@@ -80,6 +80,7 @@ class TrainingResult:
             strength was before it became 1.
         seconds: Wall time, with what earlier attempts had spent by their last checkpoint.
         teacher_accuracy: Share of lessons that the teacher answers right.
+        shots: Most demonstrations that the teacher was shown; fewer than wanted with few items.
     """
 
     vectors: InContextVectors
@@ -93,6 +94,7 @@ class TrainingResult:
     recipe: dict[str, float]
     seconds: float
     teacher_accuracy: float
+    shots: int
 
 
 def train(
@@ -222,6 +224,7 @@ def training_steps(
         recipe={**recipe, "steps": state.best_step or state.step, "strength": strengths.best},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
+        shots=max(len(lesson.context) for lesson in loop.plan.lessons),
     )
 
 

@@ -41,7 +41,7 @@ def encode_result(
     key = result.key
     card = VectorCard(
         status=result.verdict.status,
-        shots=config.shots,
+        shots=result.shots,
         seed=config.seed,
         dose=result.dose,
         max_dose=result.max_dose,
@@ -130,7 +130,7 @@ async def store_result(
         ),
         backbone=backbone.description,
         method=METHOD,
-        shots=config.shots,
+        shots=result.shots,
         dataset_sha256=dataset.sha256,
         job_id=job.id,
         hyper_parameters=config.to_dict(),

@@ -374,6 +374,8 @@ def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -
     assert all(0 < len(context["demonstrations"]) < 8 for context in contexts)
     assert found.held_out is not None
     assert found.held_out.shots < 8
+    shown = max(len(one["demonstrations"]) for one in found.provenance["contexts"])
+    assert found.shots == shown < 8
 
 
 @pytest.mark.parametrize(("branches", "silent"), [("attention", "mlp"), ("mlp", "attention")])
