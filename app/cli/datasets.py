@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
-from app.cli.local_datasets import convert_local, read_map
+from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, convert_local, read_map
 
 datasets = typer.Typer(
     name="datasets",
@@ -22,16 +22,9 @@ datasets = typer.Typer(
 def check(
     source: Annotated[str, typer.Argument(help="A folder or a file of any known layout.")],
     *,
-    column_map: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
-    ] = False,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
-    ] = False,
+    column_map: ColumnMap = None,
+    skip_bad: SkipBad = False,
+    text_only: TextOnly = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
@@ -73,16 +66,9 @@ def upload(
     *,
     name: Annotated[str, typer.Option(help="What it is called.")],
     description: Annotated[str, typer.Option(help="Text for people.")] = "",
-    column_map: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
-    ] = False,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
-    ] = False,
+    column_map: ColumnMap = None,
+    skip_bad: SkipBad = False,
+    text_only: TextOnly = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

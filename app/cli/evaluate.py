@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.local_datasets import load_local, read_map
+from app.cli.local_datasets import ColumnMap, load_local, read_map
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
 
@@ -63,10 +63,7 @@ def evaluate(
     ] = "pocket",
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
-    column_map: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
-    ] = None,
+    column_map: ColumnMap = None,
     support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
     shots: Annotated[

@@ -4,13 +4,26 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
 
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from app.library.uploads.dataset_reports import DatasetReport
     from app.method.backbone.examples import Example
+
+ColumnMap: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
+]
+SkipBad: TypeAlias = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
+]
+TextOnly: TypeAlias = Annotated[
+    bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
+]
 
 
 def read_map(pairs: list[str] | None) -> dict[str, str]:

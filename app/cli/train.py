@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from app.cli.local_datasets import load_local, read_map
+from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, load_local, read_map
 from app.core.errors import InvalidInputError
 from app.method.training.configuration import TrainingSettings
 
@@ -50,16 +50,9 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
     ] = None,
-    column_map: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
-    ] = False,
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="Take rows without a picture as text alone.")
-    ] = False,
+    column_map: ColumnMap = None,
+    skip_bad: SkipBad = False,
+    text_only: TextOnly = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items taken.")] = None,
     shots: Annotated[int, typer.Option(min=1, max=64, help="The teacher's demonstrations.")] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,

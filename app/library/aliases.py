@@ -12,18 +12,8 @@ from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import LATEST, check_alias
 from app.library.access.audit import write_audit
 from app.library.database import FRESH
-from app.library.records import AliasRecord
+from app.library.records import AliasRecord, record_of
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
-
-
-def _record(row: AliasRow) -> AliasRecord:
-    return AliasRecord(
-        name=row.name,
-        alias=row.alias,
-        version=row.version,
-        vector_id=row.vector_id,
-        updated=row.updated,
-    )
 
 
 async def lock_name(session: AsyncSession, name: str) -> None:
@@ -48,7 +38,7 @@ async def _point(session: AsyncSession, vector: VectorRow, alias: str) -> AliasR
         .returning(AliasRow)
     )
     row = (await session.scalars(statement, execution_options=FRESH)).one()
-    return _record(row)
+    return record_of(AliasRecord, row)
 
 
 async def _find(session: AsyncSession, name: str, alias: str) -> AliasRow | None:
@@ -148,4 +138,6 @@ async def delete_alias(session: AsyncSession, name: str, alias: str) -> None:
 async def list_aliases(session: AsyncSession, name: str) -> list[AliasRecord]:
     """All aliases of a name, sorted."""
     query = select(AliasRow).where(AliasRow.name == name).order_by(AliasRow.alias)
-    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+    return [
+        record_of(AliasRecord, row) for row in await session.scalars(query, execution_options=FRESH)
+    ]

@@ -6,22 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import NotFoundError
+from app.library.records import record_of
 from app.library.tables import BackboneRow
 
 
 def describe(row: BackboneRow) -> BackboneDescription:
     """The record of a row."""
-    return BackboneDescription(
-        fingerprint=row.fingerprint,
-        name=row.name,
-        architecture=row.architecture,
-        num_layers=row.num_layers,
-        hidden_size=row.hidden_size,
-        num_heads=row.num_heads,
-        vocab_size=row.vocab_size,
-        max_position_embeddings=row.max_position_embeddings,
-        digests=dict(row.digests),
-    )
+    return record_of(BackboneDescription, row)
 
 
 async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:

@@ -26,7 +26,7 @@ from app.core.pictures import PictureLimits
 from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.records import DatasetRecord
+from app.library.records import DatasetRecord, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
 from app.library.uploads.dataset_reports import ConversionOptions, DatasetReport
 from app.library.workspaces import workspace_of
@@ -104,22 +104,6 @@ async def convert_upload(
     return DatasetReport(**verdict["report"])
 
 
-def _record(row: DatasetRow, *, name: str | None = None) -> DatasetRecord:
-    return DatasetRecord(
-        id=row.id,
-        name=name or row.name,
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
-        num_items=row.num_items,
-        num_images=row.num_images,
-        format=row.format,
-        storage_key=row.storage_key,
-        description=row.description,
-        report=dict(row.report),
-        created=row.created,
-    )
-
-
 async def create_dataset(
     session: AsyncSession,
     *,
@@ -186,7 +170,7 @@ async def create_dataset(
     if created is not None:
         details = {"name": name, "sha256": sha256}
         await write_audit(session, action="dataset.create", subject=str(row.id), details=details)
-    return _record(row, name=name)
+    return record_of(DatasetRecord, row, name=name or row.name)
 
 
 async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
@@ -206,7 +190,7 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
     row = await session.get(DatasetRow, dataset_id)
     if row is None or row.deleted is not None:
         raise NotFoundError(f"No data set {dataset_id}")
-    return _record(row)
+    return record_of(DatasetRecord, row)
 
 
 async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
@@ -272,7 +256,7 @@ async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | 
     """The data set with this content, or None when it was never stored."""
     query = select(DatasetRow).where(DatasetRow.sha256 == sha256, DatasetRow.deleted.is_(None))
     row = (await session.scalars(query)).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(DatasetRecord, row)
 
 
 async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:
@@ -284,7 +268,7 @@ async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:
     row = (await session.scalars(query)).one_or_none()
     if row is None:
         raise NotFoundError(f"No data set named {name}")
-    return _record(row, name=name)
+    return record_of(DatasetRecord, row, name=name or row.name)
 
 
 async def list_datasets(
@@ -299,5 +283,5 @@ async def list_datasets(
     query = query.order_by(DatasetRow.id.desc()).limit(check_limit(limit) + 1)
     if cursor is not None:
         query = query.where(DatasetRow.id < decode_cursor(cursor))
-    records = [_record(row) for row in await session.scalars(query)]
+    records = [record_of(DatasetRecord, row) for row in await session.scalars(query)]
     return make_page(records, [record.id for record in records], limit=limit)

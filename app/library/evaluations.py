@@ -9,28 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
 from app.library.database import FRESH
-from app.library.records import EvaluationRecord
+from app.library.records import EvaluationRecord, record_of
 from app.library.tables import EvaluationRow
 from app.library.vectors import get_vector
-
-
-def _record(row: EvaluationRow) -> EvaluationRecord:
-    return EvaluationRecord(
-        id=row.id,
-        vector_id=row.vector_id,
-        dataset=row.dataset,
-        split=row.split,
-        scorer=row.scorer,
-        items=row.items,
-        accuracy=row.accuracy,
-        low=row.low,
-        high=row.high,
-        zero_shot=row.zero_shot,
-        icl=row.icl,
-        knn_icl=row.knn_icl,
-        details=dict(row.details),
-        created=row.created,
-    )
 
 
 async def add_evaluation(
@@ -81,7 +62,7 @@ async def add_evaluation(
     await session.flush()
     # What was stored is what a reader gets: numbers that are not finite have become null.
     await session.refresh(row)
-    return _record(row)
+    return record_of(EvaluationRecord, row)
 
 
 async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[EvaluationRecord]:
@@ -91,7 +72,10 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
         .where(EvaluationRow.vector_id == vector_id)
         .order_by(EvaluationRow.id.desc())
     )
-    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+    return [
+        record_of(EvaluationRecord, row)
+        for row in await session.scalars(query, execution_options=FRESH)
+    ]
 
 
 async def held_out_gains(

@@ -3,14 +3,16 @@
 import datetime as dt
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from app.core.backbones import BackboneDescription
 
 VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobEventKind: TypeAlias = Literal["progress", "state"]
+
+Record = TypeVar("Record")
 
 FINAL_STATES: Final[frozenset[JobState]] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -240,3 +242,16 @@ class JobEvent:
     kind: JobEventKind
     data: dict[str, Any]
     created: dt.datetime
+
+
+def record_of(kind: type[Record], row: object, /, **others: Any) -> Record:  # noqa: ANN401
+    """The record of a row's columns by their names, with others in their place."""
+    own = [one.name for one in fields(kind) if one.name not in others]  # type: ignore[arg-type]
+    return kind(**{name: _kept(getattr(row, name)) for name in own}, **others)
+
+
+def _kept(value: Any) -> Any:  # noqa: ANN401 - of any column
+    # Apart from the row, which may change.
+    if isinstance(value, list):
+        return tuple(value)
+    return dict(value) if isinstance(value, dict) else value

@@ -1,7 +1,7 @@
 """How a stored row of vectors becomes a record; private to the library."""
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from sqlalchemy import ARRAY, Select, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from app.library.backbones import describe
 from app.library.database import FRESH
-from app.library.records import VectorRecord, VectorStatus
+from app.library.records import VectorRecord, record_of
 from app.library.tables import AliasRow, BackboneRow, VectorRow
 
 Rows: TypeAlias = Select[VectorRow, BackboneRow, Sequence[str]]
@@ -32,30 +32,11 @@ VECTOR_ROWS: Final[Rows] = select(
 
 
 def _record(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> VectorRecord:
-    return VectorRecord(
-        id=row.id,
-        name=row.name,
-        version=row.version,
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
+    return record_of(
+        VectorRecord,
+        row,
         backbone=describe(backbone),
-        method=row.method,
-        shots=row.shots,
-        dataset_sha256=row.dataset_sha256,
-        job_id=row.job_id,
-        parents=tuple(row.parents),
-        hyper_parameters=dict(row.hyper_parameters),
-        seed=row.seed,
-        library_versions=dict(row.library_versions),
-        norms=dict(row.norms),
-        dose=row.dose,
-        max_dose=row.max_dose,
-        status=cast("VectorStatus", row.status),
-        description=row.description,
-        tags=tuple(row.tags),
         aliases=tuple(sorted(aliases)),
-        created=row.created,
-        deleted=row.deleted,
     )
 
 

@@ -49,10 +49,7 @@ def train(
             tags=tag or (),
             **config,
         )
-        if detach:
-            _tell(job, as_json=as_json)
-        else:
-            _watch(job, report_to, as_json=as_json)
+        _watch(job, report_to, detach=detach, as_json=as_json)
 
 
 @jobs.command()
@@ -79,10 +76,7 @@ def combine(
         job = client.combine(
             name, refs, dataset, rule=chosen, split=split, seed=seed, description=description
         )
-        if detach:
-            _tell(job, as_json=as_json)
-        else:
-            _watch(job, report_to, as_json=as_json)
+        _watch(job, report_to, detach=detach, as_json=as_json)
 
 
 @jobs.command()
@@ -123,10 +117,7 @@ def evaluate(
             items=items,
             seed=seed,
         )
-        if detach:
-            _tell(job, as_json=as_json)
-        else:
-            _watch(job, report_to, as_json=as_json)
+        _watch(job, report_to, detach=detach, as_json=as_json)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -155,9 +146,11 @@ def watch(
         _watch(client.job(job_id), report_to, as_json=as_json)
 
 
-def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool) -> None:
+def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bool = False) -> None:
     trackers: Any = report_to
-    _tell(job.wait(progress=not as_json, report_to=trackers), as_json=as_json)
+    if not detach:
+        job = job.wait(progress=not as_json, report_to=trackers)
+    _tell(job, as_json=as_json)
 
 
 def _tell(job: "Job", *, as_json: bool) -> None:

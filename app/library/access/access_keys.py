@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +14,6 @@ from app.core.access import (
     SCOPES,
     AccessKey,
     Quotas,
-    Scope,
     Token,
     new_token,
 )
@@ -23,28 +22,17 @@ from app.core.identifiers import check_name
 from app.library.access.access_tables import AccessKeyRow
 from app.library.access.audit import write_audit
 from app.library.database import FRESH
+from app.library.records import record_of
 from app.library.workspaces import workspace_of
 
 LAST_USED_EVERY: Final = dt.timedelta(minutes=1)
 
 
 def _record(row: AccessKeyRow) -> AccessKey:
-    return AccessKey(
-        id=row.id,
-        name=row.name,
-        workspace=row.workspace,
-        scopes=tuple(cast("list[Scope]", row.scopes)),
-        quotas=Quotas(
-            requests=row.max_requests,
-            jobs=row.max_jobs,
-            bytes=row.max_bytes,
-            vectors=row.max_vectors,
-        ),
-        created=row.created,
-        expires=row.expires,
-        revoked=row.revoked,
-        last_used=row.last_used,
+    quotas = Quotas(
+        requests=row.max_requests, jobs=row.max_jobs, bytes=row.max_bytes, vectors=row.max_vectors
     )
+    return record_of(AccessKey, row, quotas=quotas)
 
 
 async def create_access_key(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import JSON
 from app.library.access.access_tables import AuditRow
 from app.library.access.actors import current_actor
+from app.library.records import record_of
 from app.library.workspaces import workspace_of
 
 
@@ -83,14 +84,4 @@ async def list_audit(
         query = query.where(AuditRow.subject == subject)
     if action is not None:
         query = query.where(AuditRow.action == action)
-    return [
-        AuditRecord(
-            id=row.id,
-            action=row.action,
-            subject=row.subject,
-            actor=row.actor,
-            details=row.details,
-            created=row.created,
-        )
-        for row in await session.scalars(query)
-    ]
+    return [record_of(AuditRecord, row) for row in await session.scalars(query)]

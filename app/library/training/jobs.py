@@ -6,7 +6,7 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +16,7 @@ from app.core.identifiers import check_description, check_name, check_tags, new_
 from app.library.access.audit import write_audit
 from app.library.database import FRESH, dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.records import JobRecord, JobState, VectorStatus
+from app.library.records import JobRecord, JobState, record_of
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.training.job_events import append_event
 from app.library.training.queue import dequeue, enqueue
@@ -25,32 +25,7 @@ from app.library.workspaces import workspace_of
 
 def _record(row: JobRow, vector: tuple[str | None, int | None, str | None]) -> JobRecord:
     name, version, status = vector
-    return JobRecord(
-        id=row.id,
-        workspace=row.workspace,
-        name=row.name,
-        dataset_id=row.dataset_id,
-        backbone_fingerprint=row.backbone_fingerprint,
-        config=dict(row.config),
-        description=row.description,
-        tags=tuple(row.tags),
-        state=cast("JobState", row.state),
-        progress=dict(row.progress),
-        report=row.report,
-        vector_id=row.vector_id,
-        vector_name=name,
-        vector_version=version,
-        vector_status=cast("VectorStatus | None", status),
-        error_code=row.error_code,
-        error_message=row.error_message,
-        cancel_requested=row.cancel_requested,
-        attempts=row.attempts,
-        last_sequence=row.last_sequence,
-        heartbeat=row.heartbeat,
-        created=row.created,
-        started=row.started,
-        finished=row.finished,
-    )
+    return record_of(JobRecord, row, vector_name=name, vector_version=version, vector_status=status)
 
 
 async def enqueue_training(

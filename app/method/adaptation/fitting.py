@@ -4,14 +4,15 @@ Knows when steps happen and which are kept; the change and its loss are the call
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.adapted import Problem
+from app.core.errors import JSON
+from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import Measured, Part, encode_parts, measure_steps, plain
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
@@ -50,7 +51,7 @@ class Recipe:
     applied: Callable[[Leaves], Applied]
     loss: Loss
     rates: tuple[float, ...]
-    factors: Mapping[str, float]
+    factors: Mapping[str, float] = field(default_factory=dict)
     evaluate_every: int = 20
     patience: int = 4
 
@@ -84,6 +85,17 @@ def true_answers(backbone: Backbone) -> Loss:
 def fit(problem: Problem, recipe: Recipe) -> Fitted:
     """The best tensors of the best rate: `fit_steps` from the first to the last."""
     return finish(fit_steps(problem, recipe))
+
+
+def fit_adaptation(problem: Problem, recipe: Recipe, *, kind: str, **notes: JSON) -> Adaptation:
+    """The change that the best tensors stand for, with these notes and what was chosen."""
+    found = fit(problem, recipe)
+    return Adaptation(
+        kind=kind,
+        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
+        applied=recipe.applied(found.leaves),
+        notes={"rate": found.rate, "steps": found.steps, **notes},
+    )
 
 
 def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:

@@ -3,7 +3,6 @@
 Source: Li et al. (2024), Implicit in-context learning, arXiv 2405.14660.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -15,12 +14,10 @@ from app.method.adaptation.activations import outputs_at
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import encode_parts, plain
 from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
-from app.method.adaptation.fitting import Leaves, Recipe
+from app.method.adaptation.fitting import Leaves, Recipe, true_answers
 from app.method.adaptation.fitting import fit as fit_leaves
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
-from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 _RATES: Final = (1e-2,)
 _NOISE: Final = 1e-3
@@ -31,9 +28,6 @@ def fit(problem: Problem) -> Adaptation:
     """The context vectors of all items with calibrated scalars, four a layer."""
     context = context_vectors(problem)
     generator = torch.Generator().manual_seed(problem.seed)
-
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(problem.backbone, batch), batch.targets)
 
     def start() -> Leaves:
         shape = context.shape[:2]
@@ -46,9 +40,8 @@ def fit(problem: Problem) -> Adaptation:
     recipe = Recipe(
         start=start,
         applied=lambda leaves: _mixing(problem, context, leaves, generator=generator),
-        loss=loss,
+        loss=true_answers(problem.backbone),
         rates=_RATES,
-        factors={},
     )
     found = fit_leaves(problem, recipe)
     return Adaptation(

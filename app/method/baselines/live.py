@@ -14,8 +14,7 @@ from torch import Tensor
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import draw_contexts
 from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs
-from app.method.adaptation.fitting import Leaves, Recipe
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
@@ -53,15 +52,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _shifting(problem, leaves),
         loss=loss,
         rates=_RATES,
-        factors={},
     )
-    found = fit_leaves(problem, recipe)
-    return Adaptation(
-        kind="normed-shift",
-        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
-        applied=_shifting(problem, found.leaves),
-        notes={"rate": found.rate, "steps": found.steps, "teacher_accuracy": teacher.accuracy},
-    )
+    return fit_adaptation(problem, recipe, kind="normed-shift", teacher_accuracy=teacher.accuracy)
 
 
 def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:

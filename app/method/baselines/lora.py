@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from app.core.errors import ConfigurationError
 from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.fitting import Leaves, Recipe, true_answers
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -39,15 +38,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _adapting(backbone, leaves),
         loss=true_answers(backbone),
         rates=_RATES,
-        factors={},
     )
-    found = fit_leaves(problem, recipe)
-    return Adaptation(
-        kind="low-rank",
-        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
-        applied=_adapting(backbone, found.leaves),
-        notes={"rate": found.rate, "steps": found.steps, "rank": RANK},
-    )
+    return fit_adaptation(problem, recipe, kind="low-rank", rank=RANK)
 
 
 def fresh_adapters(backbone: Backbone, *, seed: int) -> Leaves:

@@ -15,8 +15,7 @@ from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import draw_contexts, encode_parts
 from app.method.adaptation.attention import attend_gated, attend_with
 from app.method.adaptation.edits import adaptable_sites, edit_outputs, head_counts
-from app.method.adaptation.fitting import Leaves, Recipe
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.training.losses import supervision
@@ -53,15 +52,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _gating(problem, leaves),
         loss=loss,
         rates=_RATES,
-        factors={},
     )
-    found = fit_leaves(problem, recipe)
-    return Adaptation(
-        kind="gated-heads",
-        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
-        applied=_gating(problem, found.leaves),
-        notes={"rate": found.rate, "steps": found.steps},
-    )
+    return fit_adaptation(problem, recipe, kind="gated-heads")
 
 
 @torch.no_grad()

@@ -12,8 +12,7 @@ import torch
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
-from app.method.adaptation.fitting import Leaves, Recipe, true_answers
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 
@@ -42,15 +41,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _attending(problem, leaves),
         loss=true_answers(backbone),
         rates=_RATES,
-        factors={},
     )
-    found = fit_leaves(problem, recipe)
-    return Adaptation(
-        kind="virtual-keys",
-        num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
-        applied=_attending(problem, found.leaves),
-        notes={"rate": found.rate, "steps": found.steps, "virtual": NUM_VIRTUAL},
-    )
+    return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)
 
 
 def _attending(problem: Problem, leaves: Leaves) -> Applied:

@@ -19,8 +19,7 @@ from transformers.cache_utils import DynamicCache
 from app.core.errors import UnsupportedBackboneError
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
-from app.method.adaptation.fitting import Leaves, Recipe, true_answers
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -56,15 +55,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _prepending(backbone, leaves),
         loss=true_answers(backbone),
         rates=_RATES,
-        factors={},
     )
-    found = fit_leaves(problem, recipe)
-    return Adaptation(
-        kind="virtual-keys",
-        num_parameters=found.leaves["embeddings"].numel(),
-        applied=_prepending(backbone, found.leaves),
-        notes={"rate": found.rate, "steps": found.steps, "virtual": NUM_VIRTUAL},
-    )
+    return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)
 
 
 def read_virtual(

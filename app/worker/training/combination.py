@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.combination import Rule
 from app.core.identifiers import VectorReference
-from app.core.states import advice_on
 from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.blobs import get_blob
@@ -29,7 +28,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
-from app.worker.training.results import SCORER, SPLIT, software
+from app.worker.training.results import SPLIT, judged, measured_of, software
 from app.worker.training.unseen import Load, Unseen, leave_out_seen
 
 SETTING: Final = "combine"
@@ -138,18 +137,10 @@ async def store_combination(
         **settings_of(order.parts, result.combined.weights),
     }
     report = _report(order, result)
-    own = result.conditions["m2iv"]
     measured = EvaluationCard(
         dataset=order.dataset.name[:200],
         split=SPLIT,
-        scorer=SCORER,
-        items=result.items,
-        accuracy=own.accuracy,
-        low=own.low,
-        high=own.high,
-        zero_shot=result.conditions["zero_shot"].accuracy,
-        icl=None,
-        knn_icl=None,
+        **measured_of(result.conditions, items=result.items),
     )
     card = VectorCard(
         status=result.verdict.status,
@@ -191,7 +182,7 @@ async def store_combination(
 
 
 def _report(combination: Combination, result: CombinationResult) -> dict[str, Any]:
-    verdict, gain = result.verdict, result.gain
+    gain = result.gain
     parts = [
         {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
         for part, weight, one in zip(
@@ -204,10 +195,8 @@ def _report(combination: Combination, result: CombinationResult) -> dict[str, An
         f"{gain.low:+.1%} to {gain.high:+.1%}."
     )
     return {
-        "status": verdict.status,
-        "reason": f"{verdict.reason} {beside}",
-        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
-        "looks_random": verdict.looks_random,
+        **judged(result.verdict),
+        "reason": f"{result.verdict.reason} {beside}",
         "items": result.items,
         "shots": 0,
         "conditions": {name: asdict(one) for name, one in result.conditions.items()},

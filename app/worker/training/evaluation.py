@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import InvalidDatasetError
 from app.core.evaluation import Method
 from app.core.identifiers import VectorReference
-from app.core.states import advice_on
 from app.core.vector_file import decode_vector_file
 from app.library.blobs import get_blob
 from app.library.database import Sessions
@@ -30,7 +29,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.randomness import generator_for
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
-from app.worker.training.results import SCORER
+from app.worker.training.results import judged, measured_of
 from app.worker.training.unseen import Load, Unseen, leave_out_seen
 
 SETTING: Final = "evaluate"
@@ -170,41 +169,26 @@ async def store_evaluation(
         ConflictError: The job is no longer this worker's.
     """
     report = _report(order, result)
-    own = result.conditions["m2iv"]
-    opponents = {
-        name: result.conditions[name].accuracy
-        for name in ("zero_shot", "icl", "knn_icl")
-        if name in result.conditions
-    }
     await add_evaluation(
         session,
         vector_id=order.vector.id,
         dataset=order.dataset.name,
         split=order.split,
-        scorer=SCORER,
-        items=result.items,
-        accuracy=own.accuracy,
-        low=own.low,
-        high=own.high,
         details=report,
-        **opponents,
+        **measured_of(result.conditions, items=result.items),
     )
     await finish_job(session, job.id, token, vector_id=order.vector.id, report=report)
     return order.vector
 
 
 def _report(evaluation: Evaluation, result: Measurement) -> dict[str, Any]:
-    verdict = result.verdict
     conditions = {
         name: {**asdict(one), "ms_per_query": round(result.milliseconds[name], 3)}
         for name, one in result.conditions.items()
     }
     conditions["m2iv"]["labels"] = evaluation.labels
     return {
-        "status": verdict.status,
-        "reason": verdict.reason,
-        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
-        "looks_random": verdict.looks_random,
+        **judged(result.verdict),
         "items": result.items,
         "shots": result.shots,
         "conditions": conditions,

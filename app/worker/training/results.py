@@ -1,7 +1,7 @@
 """Where tensors become records: a training's result with its job's success, or nothing at all."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -22,10 +22,13 @@ from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import space_id
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult
+from app.method.training.selection.comparison import Compared
+from app.method.training.selection.verdict import Verdict
 
 METHOD: Final = "m2iv"
 SPLIT: Final = "held-out"
 SCORER: Final = "exact-answer"
+_OPPONENTS: Final = ("zero_shot", "icl", "knn_icl")
 _PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy")
 
 
@@ -86,22 +89,21 @@ def _measured(result: TrainingResult, *, dataset: str) -> tuple[EvaluationCard, 
     report = result.held_out
     if report is None:
         return ()
-    accuracy = {name: one.accuracy for name, one in report.conditions.items()}
-    own = report.conditions["m2iv"]
-    return (
-        EvaluationCard(
-            dataset=dataset[:200],
-            split=SPLIT,
-            scorer=SCORER,
-            items=report.items,
-            accuracy=own.accuracy,
-            low=own.low,
-            high=own.high,
-            zero_shot=accuracy["zero_shot"],
-            icl=accuracy["icl"],
-            knn_icl=accuracy["knn_icl"],
-        ),
-    )
+    found = measured_of(report.conditions, items=report.items)
+    return (EvaluationCard(dataset=dataset[:200], split=SPLIT, **found),)
+
+
+def measured_of(conditions: Mapping[Any, Compared], *, items: int) -> dict[str, Any]:
+    """A measurement of vectors beside their opponents, as fields of its record."""
+    own = conditions["m2iv"]
+    return {
+        "scorer": SCORER,
+        "items": items,
+        "accuracy": own.accuracy,
+        "low": own.low,
+        "high": own.high,
+        **{name: conditions[name].accuracy for name in _OPPONENTS if name in conditions},
+    }
 
 
 async def store_result(
@@ -165,10 +167,7 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
     verdict, held_out = result.verdict, result.held_out
     measured = None if held_out is None else held_out.to_dict()
     return {
-        "status": verdict.status,
-        "reason": verdict.reason,
-        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
-        "looks_random": verdict.looks_random,
+        **judged(verdict),
         "items": 0 if held_out is None else held_out.items,
         "shots": 0 if held_out is None else held_out.shots,
         "conditions": {} if measured is None else measured["conditions"],
@@ -180,6 +179,16 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
     }
 
 
+def judged(verdict: Verdict) -> dict[str, Any]:
+    """What held-out items showed, and what to do about it."""
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
+        "looks_random": verdict.looks_random,
+    }
+
+
 async def _store_measurement(
     session: AsyncSession,
     *,
@@ -188,29 +197,11 @@ async def _store_measurement(
     result: TrainingResult,
     overlaps: Sequence[str],
 ) -> None:
-    report = result.held_out
-    if report is None:
-        return
     details = {
         **report_of(result),
         "train_seconds": round(result.seconds, 3),
         "overlaps": list(overlaps),
         "last_losses": result.losses[-1] if result.losses else {},
     }
-    accuracy = {name: one.accuracy for name, one in report.conditions.items()}
-    own = report.conditions["m2iv"]
-    await add_evaluation(
-        session,
-        vector_id=vector.id,
-        dataset=dataset.name,
-        split=SPLIT,
-        scorer=SCORER,
-        items=report.items,
-        accuracy=own.accuracy,
-        low=own.low,
-        high=own.high,
-        zero_shot=accuracy["zero_shot"],
-        icl=accuracy["icl"],
-        knn_icl=accuracy["knn_icl"],
-        details=details,
-    )
+    for card in _measured(result, dataset=dataset.name):
+        await add_evaluation(session, vector_id=vector.id, details=details, **card.model_dump())
