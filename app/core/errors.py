@@ -29,14 +29,19 @@ VLibraryError
 A message says what was wanted and what was found. It never repeats a prompt, an image or a secret.
 """
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 if TYPE_CHECKING:
     JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 else:
     # Run-time type checkers cannot follow an alias that names itself.
     JSON = object
+
+_OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# Libraries that write files themselves tell it in words alone.
+_WORDS: Final = ("no space left on device", "disk quota exceeded", "os error 28", "errno 28")
 
 
 class VLibraryError(Exception):
@@ -227,3 +232,17 @@ def error_from_code(
     if isinstance(error, UnavailableError) and isinstance(retry_after, int | float):
         error.retry_after_seconds = float(retry_after)
     return error
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether the error, or one that it came of, tells of a full disk or an exhausted quota."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, OSError) and current.errno in _OUT_OF_SPACE:
+            return True
+        if any(words in str(current).lower() for words in _WORDS):
+            return True
+        current = current.__cause__ or current.__context__
+    return False

@@ -15,8 +15,13 @@ from obstore.store import LocalStore, from_url
 from obstore.store import ObjectStore as AnyStore
 
 from app.core.access import DEFAULT_WORKSPACE
-from app.core.errors import CorruptDataError, InvalidInputError, NotFoundError, StorageFullError
-from app.core.space import is_out_of_space
+from app.core.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    StorageFullError,
+    is_out_of_space,
+)
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
 _NAMED_BY_DIGEST: Final = re.compile(r"datasets/([0-9a-f]{64})\.parquet")

@@ -20,8 +20,13 @@ from starlette.responses import JSONResponse
 from app.api.http.openai_errors import is_openai_route, wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.cancellation import ClientGoneError
-from app.core.errors import InProgressError, StorageFullError, UnavailableError, VLibraryError
-from app.core.space import is_out_of_space
+from app.core.errors import (
+    InProgressError,
+    StorageFullError,
+    UnavailableError,
+    VLibraryError,
+    is_out_of_space,
+)
 from app.core.telemetry.logs import get_logger
 from app.library.access.idempotency import StoredAnswer
 

@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from pyarrow import ArrowException
 
-from app.core.errors import VLibraryError
+from app.core.errors import VLibraryError, is_out_of_space
 from app.core.pictures import PictureLimits
-from app.core.space import is_out_of_space
 from app.library.uploads.dataset_conversion import convert
 from app.library.uploads.dataset_reports import ConversionOptions
 from vlibrary_client.layouts.sources import open_upload

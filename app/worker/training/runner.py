@@ -22,8 +22,8 @@ from app.core.errors import (
     JobCancelledError,
     VLibraryError,
     WorkerUnavailableError,
+    is_out_of_space,
 )
-from app.core.space import is_out_of_space
 from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from app.core.space import is_out_of_space
+from app.core.errors import is_out_of_space
 
 
 def test_a_device_that_is_full_tells_it() -> None:
