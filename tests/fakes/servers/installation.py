@@ -16,7 +16,7 @@ from tests.fakes.waiting import wait_until
 from vlibrary_client import Client
 
 ROOT = Path(__file__).resolve().parents[3]
-READY_SECONDS = 240.0
+READY_SECONDS = 600.0
 
 
 def save_tiny_backbone(folder: Path) -> Path:
