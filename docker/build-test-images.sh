@@ -23,9 +23,12 @@ if [ ! -e "$out/base/etc/debian_version" ]; then
     rm -rf "$out/base"
     debootstrap --variant=minbase "$suite" "$out/base" ${MIRROR:+"$MIRROR"}
 fi
-container=$(buildah $storage from scratch)
-buildah $storage add --quiet "$container" "$out/base" /
-buildah $storage commit --quiet --rm "$container" "$base"
+# Made once: layers on top of another one would all be built again.
+if ! buildah $storage inspect --type image "$base" >/dev/null 2>&1; then
+    container=$(buildah $storage from scratch)
+    buildah $storage add --quiet "$container" "$out/base" /
+    buildah $storage commit --quiet --rm "$container" "$base"
+fi
 
 # What this machine's pip needs to reach its packages, the build's pip needs as well.
 pip_conf=$out/pip.conf
