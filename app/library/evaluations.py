@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
+from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.records import EvaluationRecord, record_of
 from app.library.tables import EvaluationRow
@@ -62,6 +63,13 @@ async def add_evaluation(
     await session.flush()
     # What was stored is what a reader gets: numbers that are not finite have become null.
     await session.refresh(row)
+    told: dict[str, JSON] = {"dataset": dataset, "split": split, "scorer": scorer}
+    await write_audit(
+        session,
+        action="evaluation.create",
+        subject=str(vector_id),
+        details={**told, "accuracy": accuracy},
+    )
     return record_of(EvaluationRecord, row)
 
 

@@ -222,6 +222,7 @@ async def update_vector(
         NotFoundError: There are no such vectors.
     """
     row = await _locked_row(session, vector_id)
+    before = {"description": row.description, "tags": row.tags, "status": row.status}
     if description is not None:
         row.description = check_description(description)
     if tags is not None:
@@ -230,6 +231,14 @@ async def update_vector(
         row.status = _check_status(status)
         await refresh_keys(session, vector_id=vector_id)
     await session.flush()
+    changed: dict[str, JSON] = {
+        field: {"from": old, "to": getattr(row, field)}
+        for field, old in before.items()
+        if old != getattr(row, field)
+    }
+    if changed:
+        details = {"name": row.name, "version": row.version, **changed}
+        await write_audit(session, action="vector.update", subject=str(vector_id), details=details)
     return await get_vector(session, VectorReference(id=vector_id))
 
 

@@ -395,6 +395,33 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
         await session.rollback()
 
 
+async def test_a_change_is_told_with_what_was_before(session: AsyncSession) -> None:
+    stored = await store(session, "task", tags=["a"])
+    await update_vector(session, stored.id, tags=["a", "b"], status="retired")
+    # What changes nothing is no deed.
+    await update_vector(session, stored.id, tags=["b", "a"])
+    await add_evaluation(
+        session,
+        vector_id=stored.id,
+        dataset="d",
+        split="test",
+        scorer="exact",
+        items=4,
+        accuracy=0.5,
+        low=0.4,
+        high=0.6,
+    )
+    _, changed, measured = await list_audit(session, subject=str(stored.id))
+    assert (changed.action, measured.action) == ("vector.update", "evaluation.create")
+    assert changed.details == {
+        "name": "task",
+        "version": 1,
+        "tags": {"from": ["a"], "to": ["a", "b"]},
+        "status": {"from": "ready", "to": "retired"},
+    }
+    assert measured.details == {"dataset": "d", "split": "test", "scorer": "exact", "accuracy": 0.5}
+
+
 async def test_a_deadlock_is_tried_again(sessions: Sessions) -> None:
     async with sessions() as session:
         await store(session, "a")

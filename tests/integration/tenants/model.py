@@ -90,6 +90,22 @@ class Tenant:
         self.versions.append(version)
         self.deeds.append(("vector.create", version.id))
 
+    def change(
+        self,
+        version: Version,
+        *,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        status: str | None = None,
+    ) -> None:
+        """Notes a change; one that changes nothing is no deed."""
+        before = (version.description, version.tags, version.status)
+        version.description = version.description if description is None else description
+        version.tags = version.tags if tags is None else set(tags)
+        version.status = status or version.status
+        if before != (version.description, version.tags, version.status):
+            self.deeds.append(("vector.update", version.id))
+
     def refuses_burial(self, version: Version | None) -> int | None:
         """The status by which a deletion is refused, if it is."""
         if version is None:

@@ -124,9 +124,7 @@ class VectorRules(Machine):
             assert reply.status_code == 404, reply.text
             return
         assert reply.status_code == 200, reply.text
-        found.description = changes.get("description", found.description)
-        found.tags = set(changes.get("tags", found.tags))
-        found.status = changes.get("status", found.status)
+        tenant.change(found, **changes)
 
     @rule(side=sides, reference=references)
     def delete(self, side: int, *, reference: tuple[str, Any]) -> None:
@@ -168,9 +166,10 @@ class VectorRules(Machine):
             if action == "delete":
                 tenant.bury(found)
             elif action == "set-status":
-                found.status = status
+                tenant.change(found, status=status)
             else:
-                found.tags = found.tags | {tag} if action == "tag" else found.tags - {tag}
+                tags = found.tags | {tag} if action == "tag" else found.tags - {tag}
+                tenant.change(found, tags=tags)
 
     @rule(side=sides, name=names, kept=numbers)
     def prune(self, side: int, *, name: str, kept: int) -> None:
