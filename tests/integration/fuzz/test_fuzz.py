@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
 from app.core.errors import VLibraryError
@@ -112,6 +113,8 @@ def service(database: str, tmp_path: Path) -> Iterator[Service]:
         {"database_url": database, "data_dir": tmp_path, "require_keys": True}
     )
     with jobs_ending(database), serving(create_app(settings, workers=worker.client())) as url:
+        # The schema is made when it is first asked for, and the generator waits 10 s for it.
+        httpx.get(f"{url}/openapi.json", timeout=None, trust_env=False).raise_for_status()
         yield Service(url, key)
 
 
