@@ -34,6 +34,7 @@ CASES = int(os.environ.get("VLIBRARY_FUZZ_CASES", "5000"))  # noqa: TID251 - of 
 MIN_CASES = 50
 EXAMPLES = 25
 REQUEST_SECONDS = 30
+SCHEMA_SECONDS = 300
 UNFIT_CHECKS = (
     # Rules between fields stand in no schema; they are refused in words.
     "positive_data_acceptance",
@@ -114,7 +115,7 @@ def service(database: str, tmp_path: Path) -> Iterator[Service]:
     )
     with jobs_ending(database), serving(create_app(settings, workers=worker.client())) as url:
         # The schema is made when it is first asked for, and the generator waits 10 s for it.
-        httpx.get(f"{url}/openapi.json", timeout=None, trust_env=False).raise_for_status()
+        httpx.get(f"{url}/openapi.json", timeout=SCHEMA_SECONDS, trust_env=False).raise_for_status()
         yield Service(url, key)
 
 

@@ -196,7 +196,3 @@ class OtherRules(Machine):
             deeds += [(item["action"], item["subject"]) for item in page["items"]]
             after = page["next_after"]
         assert deeds == self.tenants[side].deeds
-
-    def teardown(self) -> None:
-        for side in range(len(self.tenants)):
-            self.read_the_trail(side, limit=20)
