@@ -80,6 +80,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto (float32 on a CPU, else bfloat16), float32, bfloat16, float16."),
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items.
@@ -89,7 +93,8 @@ def evaluate(
     if suite is not None:
         run_suite(
             SuiteOptions(
-                suite=suite, backbone=backbone, revision=revision, device=device, methods=methods,
+                suite=suite, backbone=backbone, revision=revision, device=device, dtype=dtype,
+                methods=methods,
                 items=items, seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
                 tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
             ),
@@ -116,7 +121,7 @@ def evaluate(
     else:
         examples = [episode.query for episode in episodes[:limit]]
         pool = [episode.context for episode in episodes[:limit]]
-    loaded = load_backbone(backbone, revision=revision, device=device)
+    loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
     cache = FeatureCache(loaded)
     console = Console(stderr=True)
     reports = {}

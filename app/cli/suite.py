@@ -26,6 +26,7 @@ class SuiteOptions:
     backbone: str
     revision: str | None
     device: str
+    dtype: str
     methods: str
     items: str
     seeds: int
@@ -54,7 +55,9 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         tasks=options.tasks,
     )
     suite = load_suite(options.suite)
-    backbone = load_backbone(options.backbone, revision=options.revision, device=options.device)
+    backbone = load_backbone(
+        options.backbone, revision=options.revision, device=options.device, dtype=options.dtype
+    )
     folder = run_folder(options.output, suite=suite, backbone=backbone, plan=plan)
     began = time.monotonic()
     with _progress() as progress:
@@ -85,7 +88,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         "command": _command(options),
         "seconds": round(time.monotonic() - began, 1),
         "folder": str(folder),
-        "machine": _machine(),
+        "machine": _machine(backbone),
         "items": tables,
     }
     if as_json:
@@ -95,7 +98,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         Console().print(_table(size, table))
 
 
-def _machine() -> dict[str, str]:
+def _machine(backbone: Any) -> dict[str, str]:  # noqa: ANN401 - torch stays out of the imports
     import platform
 
     import torch
@@ -106,6 +109,8 @@ def _machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
     }
 
 
@@ -120,8 +125,13 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 
 def _command(options: SuiteOptions) -> str:
     tasks = "".join(f" --task {task}" for task in options.tasks)
+    place = "".join(
+        f" --{name} {value}"
+        for name, value in (("device", options.device), ("dtype", options.dtype))
+        if value != "auto"
+    )
     return (
-        f"vlibrary evaluate --suite {options.suite} --backbone {options.backbone} "
+        f"vlibrary evaluate --suite {options.suite} --backbone {options.backbone}{place} "
         f"--methods {options.methods} --items {options.items} --shots {options.shots} "
         f"--seeds {options.seeds} --questions {options.questions}{tasks} --json"
     )

@@ -31,6 +31,18 @@ def _rendering(stream: TextIO) -> list[Processor]:
     return [structlog.processors.ExceptionRenderer(as_dict), structlog.processors.JSONRenderer()]
 
 
+class _StandardError(logging.Handler):
+    """Writes to whatever standard error is by then: a caller may have replaced and closed it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - logging says itself what went wrong
+            self.handleError(record)
+
+
 def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None:
     """Routes all logs of this process to one stream.
 
@@ -38,15 +50,14 @@ def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None
         level: The least level that is written: debug, info, warning, error or critical.
         stream: Where to; standard error by default, since standard output belongs to results.
     """
-    stream = stream or sys.stderr
     shared = _shared_processors()
-    handler = logging.StreamHandler(stream)
+    handler = _StandardError() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(stream),
+                *_rendering(stream or sys.stderr),
             ],
         )
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from app.core.errors import InvalidInputError
 from app.core.splits import TRAIN
 from app.method.backbone.examples import Example
@@ -100,13 +102,15 @@ def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) ->
     Args:
         output: The folder of all runs.
         suite: Whose tasks.
-        backbone: Who answers.
+        backbone: Who answers; what it computes in counts.
         plan: Its numbers of questions, validation items and shots count; its methods do not.
     """
     identity = (
         f"{PROTOCOL} {suite.digest} {backbone.description.fingerprint} {plan.questions} "
         f"{plan.validation} {plan.shots}"
     )
+    if backbone.dtype is not torch.float32:
+        identity += f" {backbone.dtype}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = Path(backbone.name).name or backbone.name
     return output / f"{suite.name}-{name}-{digest}"

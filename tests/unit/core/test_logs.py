@@ -2,6 +2,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 
 import pytest
 import structlog
@@ -43,6 +44,16 @@ def test_the_level_is_respected() -> None:
     configure_logs("warning", stream=stream)
     get_logger("app.test").info("quiet")
     assert stream.getvalue() == ""
+
+
+def test_logs_outlive_a_standard_error_that_was_replaced_for_a_while() -> None:
+    # As commands do that are run within a process, and test runners.
+    with redirect_stderr(io.StringIO()) as replaced:
+        configure_logs("warning")
+    replaced.close()
+    with redirect_stderr(io.StringIO()) as current:
+        get_logger("app.test").warning("still heard")
+    assert json.loads(current.getvalue())["event"] == "still heard"
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["file", "terminal"])
