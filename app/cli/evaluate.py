@@ -34,7 +34,8 @@ def evaluate(
         typer.Option(help="Measure every task of a suite instead: its name or folder."),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Of a suite: all, or names with commas between.")
+        str,
+        typer.Option(help="Of a suite: all, ablations, many_shot or names, commas between."),
     ] = "all",
     items: Annotated[
         str, typer.Option(help="Of a suite: labelled items to learn from, with commas between.")

@@ -40,14 +40,13 @@ class SuiteOptions:
 def run(options: SuiteOptions, *, as_json: bool) -> None:
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
-    from app.method.experiments.methods import DEFAULTS
+    from app.method.experiments.methods import expand
     from app.method.experiments.runner import Plan, kept_cells, run_folder, run_suite
     from app.method.experiments.suite import load_suite
     from app.method.experiments.summary import summarize
 
-    names = DEFAULTS if options.methods == "all" else tuple(options.methods.split(","))
     plan = Plan(
-        methods=names,
+        methods=expand(options.methods),
         items=_numbers(options.items, "--items"),
         seeds=options.seeds,
         questions=options.questions,

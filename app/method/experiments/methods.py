@@ -61,6 +61,26 @@ DEFAULTS: Final = (
     *(WORD_TABLE, *FITTED, SUPERVISION_ONLY, M2IV),
 )
 
+ABLATIONS: Final = (
+    *(M2IV, SUPERVISION_ONLY),
+    *(f"{M2IV}:{loss}_weight=0" for loss in ("mimicry", "supervision", "synergy")),
+    *(f"{M2IV}:branches={branch}" for branch in ("attention", "mlp")),
+    f"{M2IV}:mimicry_of=all",
+    *(f"{M2IV}:shots={shots}" for shots in (4, 8, 32)),
+    *(f"{M2IV}:num_queries={number}" for number in (16, 32)),
+    *(f"{M2IV}:contexts_per_query={number}" for number in (1, 4)),
+    f"{M2IV}:temperature=2",
+    *(f"{M2IV}:vector_learning_rate={rate}" for rate in (0.03, 0.3)),
+)
+"""Each loss, branch, number of shots, queries and contexts, the temperature and the rate."""
+MANY_SHOT: Final = (
+    *(f"icl_{shots}" for shots in (16, 32, 64, 128, 256)),
+    *(f"chunks_{rule}_16" for rule in RULES),
+    M2IV,
+)
+"""Demonstrations as far as the context goes, and vectors of 16 items each, by every rule."""
+SETS: Final = {"all": DEFAULTS, "ablations": ABLATIONS, "many_shot": MANY_SHOT}
+
 ALONE: Final = frozenset({"zero_shot"})
 """Methods that no labelled item and no seed can change."""
 
@@ -77,6 +97,12 @@ class Prepared:
 
 
 _Prepare: TypeAlias = Callable[[Trial], Prepared]
+
+
+def expand(text: str) -> tuple[str, ...]:
+    """The methods that names with commas between mean, those of `SETS` among them."""
+    found = [one for name in text.split(",") for one in SETS.get(name, (name,))]
+    return tuple(dict.fromkeys(found))
 
 
 def find_method(name: str) -> _Prepare:

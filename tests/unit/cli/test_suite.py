@@ -32,6 +32,8 @@ def test_a_suite_gives_one_report_that_a_second_run_reads_back(tmp_path: Path) -
     assert reports[0]["tasks"] == ["one", "two"]
     assert "--methods zero_shot,icl_best,nearest_copy" in reports[0]["command"]
     assert len(list(Path(reports[0]["folder"]).rglob("*.json"))) == 6
+    machine = reports[0]["machine"]
+    assert (machine["device"], machine["dtype"]) == ("cpu", "float32")
     kept = json.loads(asked(tmp_path, *methods, "--kept-only", "--seeds", "2").stdout)
     assert kept["items"]["8"]["average"] == average
 
@@ -40,6 +42,14 @@ def test_a_suite_prints_a_table_of_one_task(tmp_path: Path) -> None:
     tiny_suite(tmp_path, "one", "two")
     found = asked(tmp_path, "--methods", "zero_shot,nearest_copy", "--task", "two")
     assert "1 tasks, 8 labelled items" in found.stdout
+
+
+def test_a_suite_runs_in_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    tiny_suite(tmp_path, "one")
+    place = ("--device", "cpu", "--dtype", "bfloat16")
+    report = json.loads(asked(tmp_path, "--methods", "zero_shot,icl_2", *place, "--json").stdout)
+    assert report["machine"]["dtype"] == "bfloat16"
+    assert " --device cpu --dtype bfloat16 --methods" in report["command"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
 from app.method.adaptation.answering import measure
@@ -15,11 +16,14 @@ from app.method.baselines import word_table
 from app.method.evaluation.conditions import zero_shot
 from app.method.evaluation.runner import evaluate
 from app.method.experiments import cells as cells_module
+from app.method.experiments import methods as methods_module
 from app.method.experiments.cells import CellResult, measure_cell, read_cell
-from app.method.experiments.methods import DEFAULTS, find_method
+from app.method.experiments.methods import SETS, expand
 from app.method.experiments.runner import Plan, cells_of, run_folder, run_suite
 from app.method.experiments.suite import Suite, load_suite
 from app.method.experiments.trial import Trial
+from app.method.training.configuration import TrainingConfig
+from tests.fakes.models.backbones import tiny_backbone
 from tests.fakes.suites import tiny_suite
 
 CHEAP = ("zero_shot", "icl_2", "nearest_copy", "word_table")
@@ -168,9 +172,32 @@ def test_an_unknown_method_or_setting_is_refused_at_once(name: str, message: str
         Plan(methods=(name,))
 
 
-def test_every_default_method_is_known() -> None:
-    for name in DEFAULTS:
-        find_method(name)
+def test_every_set_is_of_known_methods_and_mixes_with_names() -> None:
+    for name, methods in SETS.items():
+        assert expand(name) == methods
+        Plan(methods=methods)
+    assert expand("lora,many_shot,m2iv")[0] == "lora"
+    assert len(expand("many_shot,m2iv,icl_16")) == len(SETS["many_shot"])
+
+
+def test_ablations_change_one_setting_each_and_really_change_it() -> None:
+    usual = TrainingConfig().to_dict()
+    for name in SETS["ablations"]:
+        head, *settings = name.split(":")
+        changed = methods_module._config(head, settings).to_dict()
+        different = {key for key, value in changed.items() if usual[key] != value}
+        assert different == {setting.split("=")[0] for setting in settings} or head != "m2iv"
+
+
+def test_cells_of_another_precision_lie_elsewhere(
+    backbone: Backbone, suite: Suite, tmp_path: Path
+) -> None:
+    half = tiny_backbone()
+    half.model.to(torch.bfloat16)
+    folders = {
+        run_folder(tmp_path, suite=suite, backbone=one, plan=PLAN) for one in (backbone, half)
+    }
+    assert len(folders) == 2
 
 
 def test_a_file_that_the_manifest_does_not_tell_of_is_refused(tmp_path: Path) -> None:
