@@ -126,8 +126,12 @@ def _command(options: SuiteOptions) -> str:
     tasks = "".join(f" --task {task}" for task in options.tasks)
     place = "".join(
         f" --{name} {value}"
-        for name, value in (("device", options.device), ("dtype", options.dtype))
-        if value != "auto"
+        for name, value in (
+            ("revision", options.revision),
+            ("device", options.device),
+            ("dtype", options.dtype),
+        )
+        if value not in {None, "auto"}
     )
     return (
         f"vlibrary evaluate --suite {options.suite} --backbone {options.backbone}{place} "

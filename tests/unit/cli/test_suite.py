@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
 from app.core.errors import InvalidInputError, NotFoundError
+from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.suites import tiny_suite
 
 
@@ -50,6 +53,23 @@ def test_a_suite_runs_in_the_precision_that_is_asked_for(tmp_path: Path) -> None
     report = json.loads(asked(tmp_path, "--methods", "zero_shot,icl_2", *place, "--json").stdout)
     assert report["machine"]["dtype"] == "bfloat16"
     assert " --device cpu --dtype bfloat16 --methods" in report["command"]
+
+
+def test_a_suite_takes_any_checkpoint_that_loads(tmp_path: Path) -> None:
+    parts = CHECKPOINTS["qwen2_vl"]()
+    make: Any = AutoModelForImageTextToText.from_config
+    place = tmp_path / "qwen"
+    make(parts.config).save_pretrained(place)
+    parts.processor.save_pretrained(place)
+    tiny_suite(tmp_path, "one")
+    methods = "zero_shot,icl_2,knn_icl_2,icv,prompt"
+    words = ("--backbone", str(place), "--dtype", "bfloat16", "--methods", methods, "--json")
+    report = json.loads(asked(tmp_path, *words).stdout)
+    assert set(report["average"]) == {"zero_shot", "icl_2", "knn_icl_2", "icv"}
+    rows = report["items"]["8"]["tasks"]["one"]
+    assert "cannot be prompt-tuned" in rows["prompt"]["refused"]
+    costs = report["items"]["8"]["methods"]
+    assert costs["icl_2"]["prompt_tokens"] > costs["zero_shot"]["prompt_tokens"] > 0
 
 
 @pytest.mark.parametrize(
