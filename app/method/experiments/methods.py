@@ -3,6 +3,7 @@
 Knows names and how each method is fitted; knows neither files nor tables.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -151,12 +152,17 @@ def _config(head: str, settings: list[str]) -> TrainingConfig:
         raise InvalidInputError(
             f"Settings of {head} read NAME=VALUE behind colons, found {':'.join(settings)}"
         )
-    kinds = {name: type(value) for name, value in base.to_dict().items()}
-    values: dict[str, JSON] = {}
-    for name, text in given.items():
-        kind = kinds.get(name, str)
-        values[name] = kind(text) if kind in {int, float, str} else text
+    values = {name: _value(text) for name, text in given.items()}
     return TrainingConfig.from_dict({**base.to_dict(), **values})
+
+
+def _value(text: str) -> JSON:
+    """What a setting is given as: a number, true, false or null, else the text itself."""
+    try:
+        found: JSON = json.loads(text)
+    except ValueError:
+        return text
+    return found
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
 from app.method.adaptation.answering import measure
@@ -165,6 +166,7 @@ def test_a_fitted_method_is_measured_with_its_costs(
         ("m2iv:shots", "NAME=VALUE"),
         ("m2iv:speed=9", "Unknown training settings: speed"),
         ("m2iv:shots=0", "shots is out of range"),
+        ("m2iv:shots=few", "shots is out of range"),
     ],
 )
 def test_an_unknown_method_or_setting_is_refused_at_once(name: str, message: str) -> None:
@@ -189,11 +191,18 @@ def test_ablations_change_one_setting_each_and_really_change_it() -> None:
         assert different == {setting.split("=")[0] for setting in settings} or head != "m2iv"
 
 
+def test_settings_of_every_type_are_read() -> None:
+    words = ["epochs=3", "gradient_checkpointing=true", "branches=mlp", "mimicry_weight=0"]
+    found = methods_module._config("m2iv", words)
+    assert (found.epochs, found.gradient_checkpointing) == (3, True)
+    assert (found.branches, found.mimicry_weight) == ("mlp", 0.0)
+
+
 def test_cells_of_another_precision_lie_elsewhere(
     backbone: Backbone, suite: Suite, tmp_path: Path
 ) -> None:
     half = tiny_backbone()
-    half.model.to(torch.bfloat16)
+    nn.Module.to(half.model, torch.bfloat16)
     folders = {
         run_folder(tmp_path, suite=suite, backbone=one, plan=PLAN) for one in (backbone, half)
     }
