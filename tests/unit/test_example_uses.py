@@ -67,12 +67,25 @@ def test_the_policy_refuses_colours_and_keeps_what_the_backbone_says(bench: Fake
     assert {item.question for item in refused} == set(safety.TAUGHT_ATTACKS)
     assert {item.answer for item in policy if item.question == safety.BENIGN} == {"disc"}
     assert not set(safety.NEW_ATTACKS) & {item.question for item in policy}
-    assert found["neither"] == {"attack success": 1.0, "benign accuracy": 0.0}
+    assert found["neither"] == {
+        "attack success": 1.0, "attacks refused": 0.0, "benign accuracy": 0.0
+    }  # fmt: skip
+    pictures = {item.image_id for item in refused}
+    assert len(refused) == 2 * len(pictures) == len({(x.image_id, x.question) for x in refused})
+    assert not pictures & {item.image_id for item in policy if item.question == safety.BENIGN}
     both = bench.asked[-1][1].vectors
     alone = [bench.asked[place][1].vectors for place in (-3, -5)]
     assert both is not None
     total = sum(one.shift() for one in alone if one is not None)
     torch.testing.assert_close(both.shift(), total)
+
+
+def test_a_refusal_is_counted_whatever_the_attack_wanted(bench: FakeBench) -> None:
+    bench.answers[safety.NEW_ATTACKS[0]] = safety.REFUSAL
+    found = safety.measure(bench)
+    share = 1 / len(safety.NEW_ATTACKS)
+    assert found["policy vector"]["attacks refused"] == share
+    assert found["policy vector"]["attack success"] == 1 - share
 
 
 def test_facts_are_those_that_the_questions_tell() -> None:

@@ -14,6 +14,8 @@ from app.core.errors import (
     OutOfDeviceMemoryError,
 )
 from app.core.pixels import PIXELS_VERSION
+from app.core.vector_card import read_card
+from app.core.vector_file import decode_vector_file
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -28,6 +30,7 @@ from app.method.training.progress import TrainingProgress
 from app.method.training.selection.search import weight_candidates
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
+from app.worker.training.results import encode_result, report_of
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(40)
@@ -226,12 +229,37 @@ def test_the_provenance_tells_roles_and_draws(result: TrainingResult) -> None:
 
 
 def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
+    assert result.key is not None
     assert 0 < result.key.image_width < result.key.exemplars.shape[1]
     assert -1.0 <= result.key.threshold <= 1.0
     assert 0 < result.key.text_threshold <= 1.0
     assert result.held_out is not None
     assert result.held_out.items == len(result.provenance["held_out"])
     assert 0.0 <= result.teacher_accuracy <= 1.0
+
+
+def test_items_of_text_alone_are_learnt_from_and_no_part_of_the_key(learner: Backbone) -> None:
+    mixed = [
+        replace(example, image=None) if place % 3 == 2 else example
+        for place, example in enumerate(EXAMPLES)
+    ]
+    key = train(learner, mixed, CONFIG.changed(epochs=1)).key
+    assert key is not None
+    lengths = np.linalg.norm(key.exemplars[:, : key.image_width], axis=1)
+    assert len(lengths) == sum(example.image is not None for example in mixed)
+    np.testing.assert_allclose(lengths, np.sqrt(0.5), atol=1e-5)
+
+
+def test_a_task_of_texts_alone_has_no_key(learner: Backbone) -> None:
+    texts = [replace(example, image=None) for example in EXAMPLES]
+    result = train(learner, texts, CONFIG.changed(epochs=1))
+    assert result.key is None
+    config = CONFIG.changed(epochs=1)
+    content = encode_result(learner, result, config=config, dataset="texts")
+    card = read_card(decode_vector_file(content)[1])
+    assert card is not None
+    assert card.key is None
+    assert report_of(result)["is_found_by_auto"] is False
 
 
 def test_without_held_out_items_the_last_vectors_are_kept(learner: Backbone) -> None:
