@@ -94,7 +94,7 @@ families: $(STAMP) ## A fresh service for every family of backbones, with its re
 	$(BIN)/pytest -m families tests/families
 
 soak: $(STAMP) ## 10,000 requests with 1,000 vectors, and many more random plans of the exactness test
-	$(BIN)/pytest -m soak tests/soak -s
+	$(BIN)/pytest -m soak tests/soak tests/integration/api/test_several_apis.py -s
 
 fuzz: $(STAMP) ## 5,000 requests made from the schema (VLIBRARY_FUZZ_CASES), 2,000 steps of two tenants (.._STEPS)
 	$(BIN)/pytest -m fuzz tests/integration/fuzz tests/integration/tenants -s

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -19,15 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import Quotas
 from app.core.settings import Settings
-from app.core.vector_card import KeyCard, VectorCard
 from app.library.access.access_keys import create_access_key
 from app.library.database import make_engine, run_transaction, session_factory
 from app.library.workspaces import in_workspace
 from app.main import create_app
 from tests.fakes.api_calls import parquet
+from tests.fakes.keyed_files import make_keyed_file
 from tests.fakes.servers.live_server import serving
-from tests.fakes.servers.worker import FakeWorker, embedding_of
-from tests.fakes.vectors import make_vector_file
+from tests.fakes.servers.worker import FakeWorker
 from tests.integration.tenants.machine import CONTENTS, LIMITED_VECTORS, SEEDS
 from tests.integration.tenants.model import Tenant
 from tests.integration.tenants.other_rules import OtherRules
@@ -45,14 +43,6 @@ class TwoTenants(VectorRules, OtherRules):
 
 
 Walks: TypeAlias = Callable[[], TwoTenants]
-
-
-def keyed_file(worker: FakeWorker, seed: int) -> bytes:
-    """A vector file that is found by the embedding of its seed."""
-    rows = np.asarray([embedding_of(None, f"{seed}")], dtype=np.float32)
-    key = KeyCard.of(rows, space=SPACE, threshold=0.5)
-    metadata = VectorCard(status="ready", key=key).to_metadata()
-    return make_vector_file(seed, backbone=worker.description, metadata=metadata)
 
 
 def admit(database: str) -> Tenant:
@@ -95,7 +85,7 @@ def walks(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "retrieval_poll_seconds": 0.1,
         }
     )
-    files = [keyed_file(worker, seed) for seed in SEEDS]
+    files = [make_keyed_file(worker.description, seed=seed, space=SPACE) for seed in SEEDS]
     contents = [parquet(tmp_path, items=1 + number) for number in CONTENTS]
     with (
         serving(create_app(chosen, workers=worker.client())) as url,
