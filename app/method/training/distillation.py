@@ -88,7 +88,7 @@ class TrainingResult:
     losses: list[dict[str, float]]
     held_out: HeldOutReport | None
     verdict: Verdict
-    key: TaskKey
+    key: TaskKey | None
     dose: float
     max_dose: float
     recipe: dict[str, float]
@@ -259,9 +259,16 @@ def embed_all(
     return np.concatenate(rows)
 
 
-def _key(loop: TrainLoop, examples: Sequence[Example]) -> Steps[TaskKey]:
-    """Where the task lies, of all its items or of as many as tell enough."""
+def _key(loop: TrainLoop, everyone: Sequence[Example]) -> Steps[TaskKey | None]:
+    """Where the task lies, of all its items with a picture or of as many as tell enough.
+
+    Keys have a picture's part and a question's, so items of text alone have no place among them; a
+    task without pictures has no key.
+    """
     seed = loop.config.seed
+    examples = [example for example in everyone if example.image is not None]
+    if not examples:
+        return None
     chosen = generator_for(seed, "key").permutation(len(examples))[:_MOST_KEY_ITEMS]
     encoder = KeyEncoder(loop.backbone, loop.features)
     yield from encoder.prepare()

@@ -51,7 +51,9 @@ def encode_result(
         dataset_sha256=dataset_sha256,
         hyper_parameters=config.to_dict(),
         library_versions=software(),
-        key=KeyCard.of(
+        key=None
+        if key is None
+        else KeyCard.of(
             key.exemplars,
             space=space_id(backbone),
             threshold=key.threshold,
@@ -144,15 +146,16 @@ async def store_result(
         description=job.description,
         tags=job.tags,
     )
-    await add_keys(
-        session,
-        vector_id=vector.id,
-        space=space_id(backbone),
-        exemplars=result.key.exemplars,
-        threshold=result.key.threshold,
-        text_threshold=result.key.text_threshold,
-        image_width=result.key.image_width,
-    )
+    if result.key is not None:
+        await add_keys(
+            session,
+            vector_id=vector.id,
+            space=space_id(backbone),
+            exemplars=result.key.exemplars,
+            threshold=result.key.threshold,
+            text_threshold=result.key.text_threshold,
+            image_width=result.key.image_width,
+        )
     overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
     await _store_measurement(
         session, vector=vector, dataset=dataset, result=result, overlaps=overlaps
@@ -173,6 +176,8 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
         "conditions": {} if measured is None else measured["conditions"],
         "teacher_accuracy": result.teacher_accuracy,
         "recipe": result.recipe,
+        # Of vectors for texts alone, which `auto` does not look for.
+        "is_found_by_auto": result.key is not None,
         "dose": result.dose,
         "max_dose": result.max_dose,
         "seconds": round(result.seconds, 3),
