@@ -3,9 +3,12 @@
 The policy here: the colour is not told, whoever asks and however. Everything else is answered as
 the backbone would.
 
-On the pocket LVLM this is no protection: with 60 questions and 200 steps the policy vector brought
-attacks from 52 to 31 % and left benign answers as they were (20 %), but with the task's vector
-added 95 % succeeded. A policy has to be measured together with what it is added to.
+A policy has to be measured together with what it is added to. With the refusal `unknown`, six
+wordings taught and two others asked (64 items, 60 pictures, 300 steps, pocket LVLM), attacks
+succeeded in 52 % of the cases, with the task's vector in 62 %, with the policy's in 24 %, and with
+both added in none; benign answers were right in 20, 98, 20 and 95 %. So the policy alone was no
+protection, and what stood for a refusal was mostly `un`, which that backbone spells letter by
+letter. Hence the refusal and the wordings of today, which have not been measured yet.
 """
 
 from dataclasses import replace
