@@ -18,7 +18,7 @@ from app.library.search.index import Snapshot
 from app.library.search.leads import LEAD_REFUSALS
 from app.library.task_keys.keys import VectorKeys
 from app.method.keys.encoder import KeyEncoder
-from app.method.keys.task_key import IMAGE_REFUSALS, build_task_key
+from app.method.keys.task_key import IMAGE_DEVIATIONS, build_task_key
 from benchmarks.abstention.figures import NOTHING, Answer, accepted, refused, right, summary
 from benchmarks.abstention.library import ITEMS, QUERIES, Rows, rows_of
 from benchmarks.abstention.pictures import SOURCES
@@ -36,15 +36,15 @@ class Law:
     """Settings of the law: what is looked at, and how much of its own a task gives up."""
 
     views: tuple[str, ...] = _VIEWS
-    image_refusals: float = IMAGE_REFUSALS
+    image_deviations: float = IMAGE_DEVIATIONS
     lead_refusals: float = LEAD_REFUSALS
 
 
 LAWS: Final = tuple(
-    Law(views=views, image_refusals=image, lead_refusals=lead)
+    Law(views=views, image_deviations=image, lead_refusals=lead)
     for views, image, lead in product(
         (_VIEWS, ("tower", "appearance"), ("appearance", "contours"), ("tower",)),
-        (0.02, 0.03, 0.05),
+        (2.25, 2.75, 3.25),
         (0.0, 0.05, 0.1),
     )
 )
@@ -177,7 +177,7 @@ class _Half:
     def _key(self, task: Task, *, law: Law) -> VectorKeys:
         rows = self._seen(self._rows[task.name, ITEMS], law=law)
         width = rows.shape[1] - (self._rows[task.name, ITEMS].shape[1] - self._width)
-        key = build_task_key(rows, image_width=width, image_refusals=law.image_refusals)
+        key = build_task_key(rows, image_width=width, image_deviations=law.image_deviations)
         return VectorKeys(
             vector_id=new_id(),
             name=task.name,

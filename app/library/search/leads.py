@@ -16,11 +16,12 @@ from app.library.task_keys.keys import Float32Array
 LEAD_REFUSALS: Final = 0.05
 # A picture must lead over the nearest of so many other names.
 MAX_RIVALS: Final = 64
+_SAME_PICTURE: Final = 1 - 1e-5
 _MAX_KNOWN: Final = 2**18
 
 
 def own_similarities(own: Float32Array, *, image_width: int) -> Float32Array:
-    """`[keys]`: each picture's cosine with the nearest other one of the same task.
+    """`[keys]`: each picture's cosine with the nearest other one of the same task; -1 without.
 
     Args:
         own: `[keys, dimension]` of the task.
@@ -29,6 +30,8 @@ def own_similarities(own: Float32Array, *, image_width: int) -> Float32Array:
     pictures = own[:, :image_width]
     # The parts of a key have the length sqrt(1/2).
     among = 2.0 * pictures @ pictures.T
+    # Several items may show one picture.
+    among[among >= _SAME_PICTURE] = -1.0
     np.fill_diagonal(among, -1.0)
     nearest: Float32Array = among.max(1)
     return nearest

@@ -131,3 +131,12 @@ def test_only_tasks_with_the_same_pictures_and_questions_cannot_be_told_apart() 
     assert cannot_tell_apart(one, same, image_width=WIDTH)
     assert not cannot_tell_apart(one, other, image_width=WIDTH)
     assert cannot_tell_apart(one, other, image_width=WIDTH, asked=["image"])
+
+
+def test_pictures_of_several_questions_ask_for_no_larger_lead() -> None:
+    own, other = rows_of(0, 0), rows_of(1, 1)
+    repeated = np.repeat(own, 3, axis=0)
+    asked = {"image_width": WIDTH}
+    assert least_lead(repeated, other, **asked) == pytest.approx(
+        least_lead(own, other, **asked), abs=0.05
+    )

@@ -32,6 +32,35 @@ def test_most_unseen_items_reach_both_thresholds_and_others_miss_one() -> None:
     assert not reaches(rows_of(image=0, text=1, count=100)).any()
 
 
+def share_of_pictures(rows: np.ndarray, **unseen: int) -> float:
+    """Of pictures that made no key, the share that reaches the threshold of these items' key."""
+    key = build_task_key(rows, image_width=WIDTH)
+    images = rows_of(**unseen, count=400, seed=99)[:, :WIDTH]
+    return float(((2 * images @ key.exemplars[:, :WIDTH].T).max(1) >= key.threshold).mean())
+
+
+def test_few_items_let_unseen_ones_through_whichever_they_are() -> None:
+    shares = [
+        share_of_pictures(rows_of(image=0, text=0, count=24, seed=seed), image=0, text=0)
+        for seed in range(20)
+    ]
+    assert np.mean(shares) > 0.97
+    assert min(shares) > 0.9
+
+
+def test_pictures_of_several_questions_let_unseen_pictures_through() -> None:
+    rows = np.repeat(rows_of(image=0, text=0, count=30), 3, axis=0)
+    rows[:, WIDTH:] = rows_of(image=0, text=0, count=90, seed=1)[:, WIDTH:]
+    assert share_of_pictures(rows, image=0, text=0) > 0.9
+    assert share_of_pictures(rows, image=1, text=0) == 0
+
+
+def test_one_picture_of_many_questions_is_found_by_itself_alone() -> None:
+    rows = rows_of(image=0, text=0, count=30)
+    rows[:, :WIDTH] = rows[0, :WIDTH]
+    assert build_task_key(rows, image_width=WIDTH).threshold == pytest.approx(1.0, abs=1e-3)
+
+
 def test_repeated_questions_need_to_be_met_exactly() -> None:
     rows = rows_of(image=0, text=0, count=30)
     rows[:, WIDTH:] = rows[0, WIDTH:]
