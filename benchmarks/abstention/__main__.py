@@ -6,6 +6,8 @@ trained: their keys and thresholds are made of each task's items as a training m
 
 import asyncio
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,7 +23,7 @@ from app.postgres.server import EmbeddedPostgres
 from benchmarks.abstention.aside import ASIDE_FOREIGN, ASIDE_STORED
 from benchmarks.abstention.choice import choose_on_halves
 from benchmarks.abstention.library import TaskLibrary
-from benchmarks.abstention.tasks import FOREIGN, STORED
+from benchmarks.abstention.tasks import FOREIGN, STORED, Task
 from benchmarks.harness import (
     AsJson,
     Device,
@@ -42,6 +44,9 @@ def abstention(
     backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
     queries: Annotated[int, typer.Option(min=1, help="Of each task.")] = QUERIES,
     splits: Annotated[int, typer.Option(min=0, help="Halves that choose for the other.")] = SPLITS,
+    items: Annotated[
+        int | None, typer.Option(min=2, help="Of each stored task at most; its own number else.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of items and queries.")] = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -61,20 +66,42 @@ def abstention(
     configure_logs("warning")
     made = load(backbone, device=device, dtype=dtype)
     encoder = KeyEncoder(made)
+    stored, aside = (
+        [replace(task, items=min(task.items, items or task.items)) for task in tasks]
+        for tasks in (STORED, ASIDE_STORED)
+    )
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder)) as server:
         upgrade(server.url)
-        figures = asyncio.run(_measure(made, encoder, url=server.url, queries=queries, seed=seed))
+        measured = _measure(
+            made,
+            encoder,
+            stored=stored,
+            aside=aside,
+            url=server.url,
+            queries=queries,
+            seed=seed,
+        )
+        figures = asyncio.run(measured)
     if splits:
-        every = (*STORED, *FOREIGN, *ASIDE_STORED, *ASIDE_FOREIGN)
+        every = (*stored, *FOREIGN, *aside, *ASIDE_FOREIGN)
         figures["halves"] = choose_on_halves(
             encoder, every, splits=splits, queries=queries, seed=seed
         )
-    conditions = machine_conditions("abstention", queries=queries, splits=splits, seed=seed)
+    conditions = machine_conditions(
+        "abstention", queries=queries, splits=splits, items=items, seed=seed
+    )
     show({**figures, **model_conditions(made), **conditions}, as_json=as_json)
 
 
 async def _measure(
-    backbone: Backbone, encoder: KeyEncoder, *, url: str, queries: int, seed: int
+    backbone: Backbone,
+    encoder: KeyEncoder,
+    *,
+    stored: Sequence[Task],
+    aside: Sequence[Task],
+    url: str,
+    queries: int,
+    seed: int,
 ) -> dict[str, Any]:
     engine = make_engine(url)
     sessions = session_factory(engine)
@@ -84,8 +111,8 @@ async def _measure(
         library = TaskLibrary(
             backbone, encoder, sessions=sessions, retriever=retriever, queries=queries, seed=seed
         )
-        figures = await library.measure(STORED, FOREIGN)
-        return {**figures, "aside": await library.measure(ASIDE_STORED, ASIDE_FOREIGN)}
+        figures = await library.measure(stored, FOREIGN)
+        return {**figures, "aside": await library.measure(aside, ASIDE_FOREIGN)}
     finally:
         await retriever.stop()
         await engine.dispose()
