@@ -105,6 +105,16 @@ def print_report(report: Mapping[str, Any], *, console: Console | None = None) -
         out.print(comparison_table(report))
     out.print(f"{report['status']}: {report['reason']}", highlight=False)
     out.print(report["advice"], highlight=False)
+    if report.get("left_out"):
+        out.print(
+            f"Left out: {report['left_out']} items whose pictures were trained on.",
+            highlight=False,
+        )
+    if report.get("unchecked"):
+        out.print(
+            f"Nobody knows any more what was trained on: {', '.join(report['unchecked'])}.",
+            highlight=False,
+        )
     if report.get("overlaps"):
         out.print(
             f"Looks the same as {', '.join(report['overlaps'])}: `auto` abstains between them "
@@ -121,9 +131,12 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
     """
     table = Table(title=f"{report['items']} held-out items, exact answer")
     table.add_column("")
-    for heading in ("accuracy", "95 % interval", "prompt tokens", "labels"):
-        table.add_column(heading, justify="right")
     conditions = report["conditions"]
+    # Evaluations take the time, trainings do not.
+    is_timed = all("ms_per_query" in row for row in conditions.values())
+    timed = ("ms a question",) if is_timed else ()
+    for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
+        table.add_column(heading, justify="right")
     for name in sorted(conditions, key=_place):
         row = conditions[name]
         table.add_row(
@@ -132,6 +145,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
             f"{row['low']:.1%} - {row['high']:.1%}",
             f"{row['prompt_tokens']:.0f}",
             "?" if row["labels"] is None else str(row["labels"]),
+            *((f"{row['ms_per_query']:.1f}",) if is_timed else ()),
         )
     return table
 

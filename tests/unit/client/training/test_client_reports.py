@@ -29,3 +29,26 @@ def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
     alike = io.StringIO()
     print_report({**report, "overlaps": ["a", "b"]}, console=Console(file=alike, width=120))
     assert "Looks the same as a, b" in alike.getvalue()
+
+
+def test_an_evaluation_tells_its_times_and_what_it_did_not_ask() -> None:
+    row = {
+        "accuracy": 0.5, "low": 0.4, "high": 0.6, "prompt_tokens": 16.2, "labels": None,
+        "ms_per_query": 4.25,
+    }  # fmt: skip
+    report = {
+        "items": 40, "shots": 7, "status": "ready", "reason": "Better.", "advice": "Use it.",
+        "conditions": {"m2iv": row, "icl": row}, "left_out": 12, "unchecked": ["gears@1"],
+    }  # fmt: skip
+    text = io.StringIO()
+    print_report(report, console=Console(file=text, width=120))
+    for wanted in ("ms a question", "4.2", " ? ", "Left out: 12 items", "trained on: gears@1"):
+        assert wanted in text.getvalue()
+    trained = {name: {**row, "labels": 3} for name in ("m2iv", "icl")}
+    for one in trained.values():
+        del one["ms_per_query"]
+    plain = io.StringIO()
+    whole = {**report, "conditions": trained, "left_out": 0, "unchecked": []}
+    print_report(whole, console=Console(file=plain, width=120))
+    for unwanted in ("ms a question", "Left out", "Nobody knows"):
+        assert unwanted not in plain.getvalue()
