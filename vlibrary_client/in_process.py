@@ -44,8 +44,15 @@ class AppliedShift:
         decoder = model.get_decoder()
         self._handles = [decoder.register_forward_hook(self._count)]
         try:
+            gated = []
             for index, layer in enumerate(decoder.layers):
-                self._install(index, layer)
+                if self._install(index, layer):
+                    gated.append(index)
+                elif gated:
+                    self._install_behind(gated, layer)
+                    gated = []
+            if gated:
+                self._install_behind(gated, decoder.norm)
         except UnsupportedBackboneError:
             self.remove()
             raise
@@ -84,7 +91,8 @@ class AppliedShift:
         self._is_complete &= len(self._hits) == 2 * len(self._shift)
         self._hits.clear()
 
-    def _install(self, index: int, layer: Any) -> None:  # noqa: ANN401 - a module
+    def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
+        """Whether the layer is one that is skipped where no picture is shown."""
         children = {name for name, _ in layer.named_children()}
         after: Callable[[int], Any] = lambda branch: partial(  # noqa: E731 - one line, twice
             self._after, site=(index, branch)
@@ -109,6 +117,19 @@ class AppliedShift:
                 f"cannot steer a layer made of {', '.join(sorted(children))}: wanted the parts of "
                 f"a known decoder layer, such as {', '.join(sorted(_PLAIN))}"
             )
+        return children == _GATED
+
+    def _install_behind(self, gated: list[int], module: Any) -> None:  # noqa: ANN401 - a module
+        before = partial(self._before_next, skipped=tuple(gated))
+        self._handles.append(module.register_forward_pre_hook(before))
+
+    def _before_next(self, _module: object, inputs: Any, *, skipped: tuple[int, ...]) -> Any:  # noqa: ANN401
+        # A layer that is left out adds nothing, so its shifts are all that its branches add.
+        hidden = inputs[0]
+        for site in ((layer, branch) for layer in skipped for branch in (0, 1)):
+            if site not in self._hits:
+                hidden = self._shifted(hidden, site)
+        return (hidden, *inputs[1:])
 
     def _after(self, _module: object, _inputs: object, output: Any, *, site: Any) -> Any:  # noqa: ANN401
         if isinstance(output, tuple):

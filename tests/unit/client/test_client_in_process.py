@@ -72,6 +72,27 @@ def test_it_steers_exactly_as_the_service_does(model: PreTrainedModel, family: s
     assert torch.equal(logits(model, family), plain)
 
 
+def test_a_text_alone_is_steered_as_the_service_does(model: PreTrainedModel, family: str) -> None:
+    text = {
+        name: part
+        for name, part in tiny_inputs(family).items()
+        if name in {"input_ids", "attention_mask"}
+    }
+    image_id = int(getattr(model.config, "image_token_id", -1))
+    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"].eq(image_id), 5)
+    content = file_for(model)
+    shift = InContextVectors.from_tensors(decode_vector_file(content)[0]).shift(0.5)
+    with torch.no_grad():
+        plain = model(**text).logits
+        with inject(model, shift[None]) as receipt:
+            wanted = model(**text).logits
+        receipt.verify()
+        with apply(model, content, strength=0.5):
+            found = model(**text).logits
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(found, plain)
+
+
 class TestSources:
     def folder_for(self, model: PreTrainedModel, folder: Path, **config: object) -> Path:
         content = file_for(model)
