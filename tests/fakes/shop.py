@@ -22,8 +22,8 @@ from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.training.runner import Trainer
+from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import HIDDEN, LAYERS
-from tests.fakes.parquet import write_parquet
 
 Sessions = async_sessionmaker[AsyncSession]
 

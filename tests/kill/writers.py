@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from app.core.backbones import BackboneDescription
 from tests.fakes.api_calls import OCTETS, png
+from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_examples
-from tests.fakes.parquet import write_parquet
 from tests.fakes.vectors import make_vector_file, split_file
 from tests.kill.ledger import ABSENT, Ledger, Thing
 

@@ -38,8 +38,8 @@ from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
 from app.worker.process import Worker, running_worker, serve_until_ended
 from tests.fakes.answers import answer_of
+from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
-from tests.fakes.parquet import write_parquet
 from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio

@@ -46,9 +46,9 @@ from app.worker.engine.sequence import Sequence
 from app.worker.training import runner as training_module
 from app.worker.training.attempt import Attempt, tell
 from app.worker.training.runner import Trainer
+from tests.fakes.files.parquet import write_parquet
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
-from tests.fakes.parquet import write_parquet
 from tests.fakes.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio

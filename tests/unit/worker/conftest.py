@@ -7,8 +7,8 @@ from app.core.telemetry.logs import configure_logs
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
 from app.worker.engine.engine import Engine
+from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
-from tests.fakes.parquet import write_parquet
 from tests.fakes.servers.serving import Parts, running_parts
 
 

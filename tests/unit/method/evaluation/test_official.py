@@ -8,7 +8,7 @@ from app.method.evaluation.metrics import SCORERS, find_scorer, vqa_accuracy
 from app.method.evaluation.tasks.loading import OFFICIAL, load_examples
 from app.method.evaluation.tasks.vl_icl import SCORERS as SCORERS_OF_TASKS
 from app.method.evaluation.tasks.vl_icl import load_episodes
-from tests.fakes import official
+from tests.fakes.files import official
 
 
 def test_vqav2_joins_its_two_files_by_question_not_by_place(tmp_path: Path) -> None:

@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from app.core.errors import IncompatibleBackboneError, SteeringError
-from app.method.steering.injection import ATTENTION, MLP, Receipt, ShiftHooks, inject
+from app.method.steering.injection import ATTENTION, MLP, inject
 from app.method.steering.sites import Layout, find_sites
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import (
@@ -21,31 +19,16 @@ from tests.fakes.models.backbones import (
     tiny_inputs,
     tiny_model,
 )
-
-TOLERANCE = 2e-5
-Models = Callable[[str], PreTrainedModel]
-Shifts = Callable[..., Tensor]
+from tests.fakes.models.steered import (
+    TOLERANCE,
+    Models,
+    Shifts,
+    first_of,
+    logits_of,
+    steered_logits,
+)
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-def first_of(output: object) -> Tensor:
-    first = output[0] if isinstance(output, tuple) else output
-    assert isinstance(first, Tensor)
-    return first
-
-
-def logits_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(**inputs, use_cache=False).logits
-    return logits
-
-
-def steered_logits(model: PreTrainedModel, inputs: dict[str, Tensor], shifts: Tensor) -> Tensor:
-    with inject(model, shifts) as receipt:
-        logits = logits_of(model, inputs)
-    receipt.verify()
-    return logits
 
 
 def generated(model: PreTrainedModel, inputs: dict[str, Tensor], **options: int) -> Tensor:
@@ -205,145 +188,3 @@ def test_beam_search_repeats_the_shifts_of_rows(
         with inject(model, shifts[row : row + 1]):
             alone = generated(model, row_of(inputs, row, rows=2), num_beams=3)
         assert torch.equal(alone[0], together[row])
-
-
-@pytest.mark.parametrize("family", ["idefics3", "gemma3", "qwen2_5_vl"])
-def test_eager_attention_gives_the_same(
-    family: str, model_of: Models, random_shifts: Shifts
-) -> None:
-    inputs, shifts = tiny_inputs(family), random_shifts(2)
-    wanted = steered_logits(model_of(family), inputs, shifts)
-    found = steered_logits(tiny_model(family, attention="eager"), inputs, shifts)
-    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
-
-
-def test_a_closed_gate_does_not_silence_the_shift(random_shifts: Shifts) -> None:
-    model, inputs = tiny_model("mllama"), tiny_inputs("mllama")
-    for name, parameter in model.named_parameters():
-        if name.endswith("gate"):
-            parameter.data.zero_()
-    only = torch.zeros(1, LAYERS, 2, HIDDEN)
-    only[:, 1] = random_shifts(1)[:, 1]
-    difference = steered_logits(model, inputs, only) - logits_of(model, inputs)
-    assert difference.abs().max() > 1e-2
-
-
-def test_a_layer_that_a_text_alone_skips_still_shifts_the_stream(
-    model_of: Models, random_shifts: Shifts
-) -> None:
-    inputs = tiny_inputs("mllama")
-    text_only = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-    model, shifts = model_of("mllama"), random_shifts(2)
-    with inject(model, shifts) as receipt:
-        found = logits_of(model, text_only)
-    receipt.verify()
-    # Its branches add nothing, so what they are shifted by may be added by the layer before.
-    moved = shifts.clone()
-    moved[:, 0, 1] += shifts[:, 1].sum(1)
-    moved[:, 1] = 0
-    torch.testing.assert_close(
-        found, steered_logits(model, text_only, moved), atol=TOLERANCE, rtol=0
-    )
-    assert not torch.allclose(found, logits_of(model, text_only))
-
-
-def test_a_skipped_last_layer_shifts_the_stream_too(random_shifts: Shifts) -> None:
-    family = FAMILIES["mllama"]
-    config: Any = family.config()
-    config.text_config.cross_attention_layers = [LAYERS - 1]
-    make: Any = transformers.AutoModelForImageTextToText.from_config
-    model = make(config)
-    inputs = tiny_inputs("mllama")
-    text_only = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-    shifts = random_shifts(2)
-    with inject(model, shifts) as receipt:
-        found = logits_of(model, text_only)
-    receipt.verify()
-    moved = shifts.clone()
-    moved[:, LAYERS - 2, 1] += shifts[:, LAYERS - 1].sum(1)
-    moved[:, LAYERS - 1] = 0
-    torch.testing.assert_close(
-        found, steered_logits(model, text_only, moved), atol=TOLERANCE, rtol=0
-    )
-
-
-def test_a_receipt_without_a_pass_proves_nothing(model_of: Models, random_shifts: Shifts) -> None:
-    with inject(model_of("llava"), random_shifts(1)) as receipt:
-        pass
-    assert receipt.sites_hit == 0
-    with pytest.raises(SteeringError):
-        receipt.verify()
-
-
-def test_a_receipt_remembers_the_worst_pass() -> None:
-    receipt = Receipt(sites_expected=2)
-    for sites in ((0, 1), (0,), (0, 1)):
-        receipt.begin_forward().update(sites)
-    assert (receipt.num_forwards, receipt.sites_hit) == (3, 1)
-
-
-def test_resident_hooks_do_nothing_until_bound(model_of: Models, random_shifts: Shifts) -> None:
-    model, inputs, shifts = model_of("idefics3"), tiny_inputs("idefics3"), random_shifts(2)
-    plain = logits_of(model, inputs)
-    wanted = steered_logits(model, inputs, shifts)
-    hooks = ShiftHooks(model)
-    try:
-        unbound = hooks.bind(None)
-        assert torch.equal(logits_of(model, inputs), plain)
-        assert unbound.num_forwards == 0
-        receipt = hooks.bind(shifts)
-        assert torch.equal(logits_of(model, inputs), wanted)
-        receipt.verify()
-        hooks.bind(None)
-        assert torch.equal(logits_of(model, inputs), plain)
-    finally:
-        hooks.remove()
-    assert torch.equal(logits_of(model, inputs), plain)
-    assert hooks.num_sites == 2 * LAYERS
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, LAYERS + 1, 2, HIDDEN), (1, LAYERS, 2, 8), (0, 3, 2, HIDDEN)]
-)
-def test_shifts_of_another_backbone_are_refused(shape: tuple[int, ...], model_of: Models) -> None:
-    with (
-        pytest.raises(IncompatibleBackboneError, match=r"wanted \[rows, 3, 2, 32\]"),
-        inject(model_of("llava"), torch.zeros(shape)),
-    ):
-        pytest.fail("the block must not be entered")
-
-
-def test_rows_that_do_not_fit_the_batch_are_refused(
-    model_of: Models, random_shifts: Shifts
-) -> None:
-    model, inputs = model_of("llava"), tiny_inputs("llava", rows=3)
-    with pytest.raises(SteeringError, match="wanted 3 rows"), inject(model, random_shifts(2)):
-        logits_of(model, inputs)
-    assert torch.equal(logits_of(model, inputs), logits_of(model, inputs))
-
-
-def test_hooks_never_write_in_place(model_of: Models, random_shifts: Shifts) -> None:
-    model, inputs = model_of("idefics3"), tiny_inputs("idefics3")
-    kept: list[Tensor] = []
-    copies: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-        kept.append(first_of(output))
-        copies.append(kept[-1].clone())
-
-    first = find_sites(model)[0]
-    handles = [first.attention.register_forward_hook(keep), first.mlp.register_forward_hook(keep)]
-    steered_logits(model, inputs, random_shifts(2))
-    for handle in handles:
-        handle.remove()
-    assert len(kept) == 2
-    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
-
-
-def test_half_precision_backbones_take_float32_shifts(random_shifts: Shifts) -> None:
-    model = tiny_model("idefics3")
-    nn.Module.to(model, torch.bfloat16)
-    inputs = tiny_inputs("idefics3")
-    found = steered_logits(model, inputs, random_shifts(2))
-    assert found.dtype == torch.bfloat16
-    assert not torch.equal(found, logits_of(model, inputs))

@@ -1,0 +1,35 @@
+"""Items in the layouts that people have, read as the SDK reads them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from vlibrary_client.layouts.items import Found, Item
+from vlibrary_client.layouts.sources import DatasetSource, open_source
+
+ASKED = {"question": "What colour?", "answer": "red"}
+
+
+def picture(shade: int = 0, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def read(source: DatasetSource, **options: Any) -> list[Found]:  # noqa: ANN401 - passed on
+    return list(open_source(source, **options).found)
+
+
+def items(source: DatasetSource, **options: Any) -> list[Item]:  # noqa: ANN401 - passed on
+    found = read(source, **options)
+    assert all(isinstance(one, Item) for one in found), found
+    return [one for one in found if isinstance(one, Item)]
+
+
+def table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None = None) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return path

@@ -1,0 +1,36 @@
+"""Shifts of tiny models, and what they do to the logits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from app.method.steering.injection import inject
+
+TOLERANCE = 2e-5
+
+
+Models = Callable[[str], PreTrainedModel]
+
+
+Shifts = Callable[..., Tensor]
+
+
+def first_of(output: object) -> Tensor:
+    first = output[0] if isinstance(output, tuple) else output
+    assert isinstance(first, Tensor)
+    return first
+
+
+def logits_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return logits
+
+
+def steered_logits(model: PreTrainedModel, inputs: dict[str, Tensor], shifts: Tensor) -> Tensor:
+    with inject(model, shifts) as receipt:
+        logits = logits_of(model, inputs)
+    receipt.verify()
+    return logits

@@ -1,0 +1,240 @@
+"""Data sets as they lie on disks and hubs are one kind of item, or are refused by their place."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.fakes.files.layouts import ASKED, items, picture, read, table
+from vlibrary_client import InvalidDatasetError
+from vlibrary_client.layouts import archives, texts
+from vlibrary_client.layouts.items import BadItem, Item
+from vlibrary_client.layouts.sources import open_upload
+
+
+def test_a_line_that_is_no_object_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "q", "answer": "a"}\n{\n\xff\n[1]\n')
+    found = read(tmp_path / "a.jsonl")
+    assert [one.place for one in found] == [f"a.jsonl line {number}" for number in (1, 2, 3, 4)]
+    assert [isinstance(one, BadItem) for one in found] == [False, True, True, True]
+
+
+def test_a_json_array_is_read_one_object_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "_CHUNK_CHARACTERS", 7)
+    path = tmp_path / "llava.json"
+    path.write_text(json.dumps([{**ASKED, "id": str(number)} for number in range(5)], indent=1))
+    assert [one.id for one in items(path)] == ["0", "1", "2", "3", "4"]
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(
+        InvalidDatasetError, match=r"llava\.json: its array is damaged or cut short"
+    ):
+        read(path)
+
+
+def test_parquet_columns_may_be_of_any_kind_of_text(tmp_path: Path) -> None:
+    rows = {
+        "image": pa.array([picture()] * 2, pa.large_binary()),
+        "question": pa.array(["q", "q"]).dictionary_encode(),
+        "answer": pa.array(["a", "b"], pa.large_string()),
+        "split": pa.array(["train", "test"]),
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(rows), path)
+    assert [(one.answers, one.split) for one in items(path)] == [
+        (("a",), "train"),
+        (("b",), "test"),
+    ]
+
+
+def test_class_labels_are_named_as_hugging_face_names_them(tmp_path: Path) -> None:
+    features = {"answer": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema([("question", pa.string()), ("answer", pa.int64())], metadata=metadata)
+    rows = [{"question": "q", "answer": answer} for answer in (1, 0, -1)]
+    found = read(table(tmp_path / "a.parquet", rows, schema))
+    assert [one.answers for one in found if isinstance(one, Item)] == [("dog",), ("cat",)]
+    assert isinstance(found[2], BadItem)
+
+
+@pytest.mark.parametrize("open_writer", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_arrow_files_and_streams(tmp_path: Path, open_writer: Callable[..., Any]) -> None:
+    rows = pa.table(
+        {
+            "image": pa.array([{"bytes": picture(), "path": "a.png"}] * 40),
+            "question": pa.array(["q"] * 40, pa.string_view()),
+            "answer": pa.array(range(40)),
+        }
+    )
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(path), "wb") as sink, open_writer(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    assert [one.answers[0] for one in items(path)] == [str(number) for number in range(40)]
+    assert len(list(open_upload(path).found)) == 40
+
+
+def test_files_of_a_folder_are_read_as_one_with_splits_by_their_names(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        table(tmp_path / f"{name}.parquet", [{"image": picture(), **ASKED}])
+    assert [(one.place, one.split) for one in items(tmp_path)] == [
+        ("test-00000-of-00001.parquet row 0", "test"),
+        ("train-00000-of-00002.parquet row 0", "train"),
+        ("train-00001-of-00002.parquet row 0", "train"),
+    ]
+
+
+def vqa_folder(root: Path) -> Path:
+    questions = {
+        "info": {},
+        "questions": [
+            {"image_id": 9, "question": "What colour?", "question_id": 90},
+            {"image_id": 7, "question": "Where?", "question_id": 70},
+        ],
+    }
+    annotations = {
+        "annotations": [
+            {
+                "question_id": 90,
+                "image_id": 9,
+                "multiple_choice_answer": "red",
+                "answers": [{"answer": "red", "answer_confidence": "yes"}] * 2,
+            },
+            {"question_id": 70, "image_id": 7, "answers": [{"answer": "here"}]},
+            {"question_id": 1, "image_id": 9, "answers": [{"answer": "lost"}]},
+        ]
+    }
+    name = "v2_OpenEnded_mscoco_train2014_questions.json"
+    (root / name).write_text(json.dumps(questions))
+    (root / "v2_mscoco_train2014_annotations.json").write_text(json.dumps(annotations))
+    (root / "train2014").mkdir()
+    (root / "train2014" / "COCO_train2014_000000000009.jpg").write_bytes(picture(kind="JPEG"))
+    return root
+
+
+def test_questions_and_annotations_of_the_vqa_challenge_are_joined(tmp_path: Path) -> None:
+    first, second, third = read(vqa_folder(tmp_path))
+    assert isinstance(first, Item)
+    assert (first.question, first.answers, first.split) == ("What colour?", ("red", "red"), "train")
+    assert (first.image, first.id, first.image_id) == (picture(kind="JPEG"), "90", "9")
+    assert isinstance(second, BadItem)
+    assert "no picture in the folder ends in its image_id 7" in second.reason
+    assert isinstance(third, BadItem)
+    assert "no question of its question_id" in third.reason
+
+
+def test_questions_without_annotations_are_refused(tmp_path: Path) -> None:
+    (vqa_folder(tmp_path) / "v2_mscoco_train2014_annotations.json").unlink()
+    with pytest.raises(InvalidDatasetError, match="its answers are missing"):
+        read(tmp_path)
+
+
+def packed(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+SAMPLES = {
+    "a/0001.json": json.dumps({"question": "What colour?"}).encode(),
+    "a/0001.jpg": picture(kind="JPEG"),
+    "a/0001.answer.txt": b"red",
+    "a/0002.png": picture(),
+    "a/0002.json": json.dumps(ASKED).encode(),
+    "a/0003.json": b"{",
+}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_webdataset_tars_are_read_as_streams(tmp_path: Path, mode: str) -> None:
+    path = packed(tmp_path / "train.tar", SAMPLES, mode)
+    first, second, third = open_upload(path).found
+    assert isinstance(first, Item)
+    assert isinstance(second, Item)
+    assert (first.place, first.image, first.answers) == (
+        "file: a/0001",
+        picture(kind="JPEG"),
+        ("red",),
+    )
+    assert second.image == picture()
+    assert isinstance(third, BadItem)
+    assert third.reason == "its .json cannot be read"
+
+
+@pytest.mark.parametrize("kind", ["tar", "tgz", "zip"])
+def test_packed_folders_are_image_folders(tmp_path: Path, kind: str) -> None:
+    line = json.dumps({"file_name": "a.png", **ASKED}).encode()
+    members = {"set/train/metadata.jsonl": line, "set/train/a.png": picture()}
+    path = tmp_path / f"set.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    else:
+        packed(path, members, "w:gz" if kind == "tgz" else "w")
+    source = open_upload(path)
+    (found,) = source.found
+    assert isinstance(found, Item)
+    assert (source.layout, found.split, found.image) == ("packed folder", "train", picture())
+
+
+@pytest.mark.parametrize("name", ["../metadata.jsonl", "/etc/metadata.jsonl"])
+def test_a_name_that_leads_out_of_an_archive_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidDatasetError, match="leads out of it"):
+        list(open_upload(packed(tmp_path / "a.tar", {name: b"{}"})).found)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"{}")
+    with pytest.raises(InvalidDatasetError, match="leads out of it"):
+        list(open_upload(tmp_path / "a.zip").found)
+
+
+def test_an_archive_that_unfolds_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 1000)
+    members = {"metadata.jsonl": b"{}", "a.png": bytes(2000)}
+    with pytest.raises(InvalidDatasetError, match="unfolds to more than 1000 bytes"):
+        list(open_upload(packed(tmp_path / "a.tgz", members, "w:gz")).found)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.tar", SAMPLES)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InvalidDatasetError, match="damaged or cut short"):
+        list(open_upload(path).found)
+
+
+def test_an_upload_is_told_by_its_content_and_follows_no_path(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    line = json.dumps({"file_name": "a.png", **ASKED})
+    path = tmp_path / "body.upload"
+    for text, layout in (
+        (line, "JSON lines"),
+        (f"[{line}]", "JSON"),
+        ("file_name,question,answer\na.png,q,a", "CSV"),
+    ):
+        path.write_text(text)
+        source = open_upload(path)
+        (found,) = source.found
+        assert source.layout == layout
+        assert isinstance(found, BadItem)
+        assert "a path alone is never followed" in found.reason
+    path.write_bytes(b"\0\1\2")
+    with pytest.raises(InvalidDatasetError, match="no layout that is known"):
+        open_upload(path)
+
+
+def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    with pytest.raises(InvalidDatasetError, match="no data set in the folder"):
+        read(tmp_path)

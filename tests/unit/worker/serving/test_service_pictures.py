@@ -1,0 +1,132 @@
+"""Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app.core.pictures import Picture
+from app.core.pixels import decode
+from app.library.storage import ObjectStore
+from app.method.backbone.loading import Backbone
+from app.rpc.messages import EmbedRequest
+from app.worker.serving.preprocessing import SEEN_TOGETHER
+from tests.fakes.answers import answer_of
+from tests.fakes.servers.serving import (
+    Parts,
+    png,
+    request_of,
+    running_parts,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_pictures_that_were_seen_are_decoded_beside_the_device(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = EmbedRequest(images=(png(),), questions=(None,))
+    first = await parts.serving.embed(request)
+    threads: list[str] = []
+
+    def watched(data: bytes) -> Image.Image:
+        threads.append(threading.current_thread().name)
+        return decode(data)
+
+    monkeypatch.setattr("app.method.backbone.pictures.decode", watched)
+    again = await parts.serving.embed(request)
+    assert again.embeddings == first.embeddings
+    assert threads
+    assert not [name for name in threads if "device" in name]
+
+
+async def test_pictures_of_requests_that_come_together_are_seen_together(
+    backbone: Backbone, parts: Parts
+) -> None:
+    passes: list[int] = []
+    model: Any = backbone.model
+    counting = model.model.vision_model.register_forward_hook(lambda *_: passes.append(1))
+    requests = [request_of(images=[png((shade, 0, 0))]) for shade in range(100, 108)]
+    answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
+    counting.remove()
+    assert len(answers) == 8
+    assert len(passes) < 8
+
+
+async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
+    backbone: Backbone, objects: ObjectStore
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    async with running_parts(backbone, objects, max_requests=64) as parts:
+        requests = [request_of(images=[png((shade, 9, 0))]) for shade in range(60)]
+        answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
+    counting.remove()
+    assert len(answers) == 60
+    assert 1 < max(sizes) <= SEEN_TOGETHER
+
+
+async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behind(
+    backbone: Backbone, parts: Parts
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    reader = parts.serving._reader
+    many = request_of(images=[png((9, shade, 0)) for shade in range(SEEN_TOGETHER + 1)])
+    prepared = await reader.prepare(many)
+    await parts.device.call(lambda: reader.encode(prepared))
+    counting.remove()
+    assert reader._waiting.empty()
+    assert sum(sizes) == SEEN_TOGETHER + 1
+    assert max(sizes) <= SEEN_TOGETHER
+
+
+async def test_a_pass_takes_fewer_pictures_where_each_is_many_tiles(
+    backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    model: Any = backbone.model
+
+    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        sizes.append(len(kwargs["pixel_values"]))
+
+    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    reader = parts.serving._reader
+    many = request_of(images=[png((7, shade, 0)) for shade in range(7)])
+    passes = reader._features.passes
+    one = passes.num_values(Picture.of(png((7, 0, 0))).size)
+    monkeypatch.setattr("app.method.backbone.pictures.PASS_VALUES", 3 * one)
+    prepared = await reader.prepare(many)
+    seen_before = list(sizes)
+    await parts.device.call(lambda: reader.encode(prepared))
+    counting.remove()
+    assert (seen_before, sizes) == ([3, 1], [3, 1, 3])
+
+
+async def test_a_steered_image_request_is_one_task_of_the_device_thread(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its vector is on the device from here on.
+    await answer_of(parts.serving, request_of(vectors=[parts.use(0)]))
+    tasks: list[object] = []
+    put = parts.device._put
+
+    def counted(order: Any) -> None:  # noqa: ANN401
+        tasks.append(order)
+        put(order)
+
+    monkeypatch.setattr(parts.device, "_put", counted)
+    await answer_of(parts.serving, request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
+    assert len(tasks) == 1
