@@ -49,6 +49,10 @@ class TrainingSettings(BaseModel):
     """Most queries an optimiser step; small sets take an eighth of their queries, at least 8 and,
     where every item measures, at most 16.
     """
+    optimizer: Literal["adamw", "lbfgs"] = "adamw"
+    """AdamW over batches, or L-BFGS over all queries in every step. L-BFGS has neither rates nor
+    batches: it needs about a tenth of the steps, each of them as long as a pass over the queries.
+    """
     vector_learning_rate: Annotated[float, Field(ge=1e-8, le=10.0)] = 1e-1
     """Of the vectors, at its peak."""
     weight_learning_rate: Annotated[float, Field(ge=0.0, le=10.0)] = 3e-2

@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from app.method.steering.dose import residual_norms
 from app.method.steering.vectors import InContextVectors
 from app.method.training.batches import Row
 from app.method.training.checkpoints import Checkpoint
@@ -17,6 +18,8 @@ from app.method.training.progress import Phase, Steps
 from app.method.training.student import LOSS_NAMES, Student
 from app.method.training.teacher import TeacherCache
 
+# L-BFGS counts in units of the stream: a coordinate of 1 is this share of a token's mean one.
+_UNIT: Final = 0.3
 _CUT: Final = 0.25
 _MOST_CUTS: Final = 1
 # The rate falls over the last fifth of the steps, for runs that nothing ends earlier.
@@ -68,13 +71,10 @@ def fit(
         JobCancelledError: Someone asked to stop; a checkpoint was made before.
         SteeringError: The vectors could not be applied in full.
     """
-    generator = torch.Generator().manual_seed(config.seed)
     student = Student(
         loop.backbone,
         config,
-        initial=InContextVectors.initial(
-            loop.backbone.num_layers, loop.backbone.hidden_size, generator=generator
-        ),
+        initial=_start(loop, config),
         num_sets=loop.plan.num_sets,
         features=loop.features,
     )
@@ -106,6 +106,18 @@ def fit(
     return state
 
 
+def _start(loop: TrainLoop, config: TrainingConfig) -> InContextVectors:
+    backbone = loop.backbone
+    start = InContextVectors.initial(
+        backbone.num_layers,
+        backbone.hidden_size,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    if config.optimizer == "adamw":
+        return start
+    return start.weighted(_UNIT * residual_norms(backbone) / backbone.hidden_size**0.5)
+
+
 def _step(
     loop: TrainLoop,
     student: Student,
@@ -119,7 +131,14 @@ def _step(
     epoch, place = divmod(state.step, plan.steps_per_epoch)
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
     batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-    learners = [(plan.draw(query, epoch=epoch), plan.sets(query)) for query in batches[place]]
+    # Curvature is that of one loss, so every step of L-BFGS sees all the draws that matter.
+    is_whole = config.optimizer == "lbfgs" and config.mimicry_weight > 0
+    epochs = range(plan.num_draws) if is_whole else (0 if config.optimizer == "lbfgs" else epoch,)
+    learners = [
+        (plan.draw(query, epoch=one), plan.sets(query))
+        for one in epochs
+        for query in batches[place]
+    ]
     rows = [
         Row(lesson=plan.lessons[draw], draw=draw, set=one)
         for draw, sets in learners
@@ -161,7 +180,7 @@ def _measure(
     state.num_stale = 0 if is_news else state.num_stale + 1
     if state.num_stale < config.patience or state.step < config.min_steps:
         return
-    if state.num_cuts == _MOST_CUTS:
+    if state.num_cuts == _MOST_CUTS or config.optimizer == "lbfgs":
         state.is_over = True
     else:
         state.num_cuts, state.num_stale = state.num_cuts + 1, 0

@@ -84,10 +84,14 @@ class Plan:
         """Optimiser steps of one pass over the queries."""
         return -(-self.num_queries // self.batch_size)
 
+    @property
+    def num_draws(self) -> int:
+        """Draws of demonstrations a query."""
+        return len(self.lessons) // self.num_queries
+
     def draw(self, query: int, *, epoch: int) -> int:
         """Which lesson a query uses in an epoch; epochs take the draws in turn."""
-        draw = epoch % (len(self.lessons) // self.num_queries)
-        return draw * self.num_queries + query
+        return epoch % self.num_draws * self.num_queries + query
 
     def sets(self, query: int) -> list[int]:
         """The sets of vectors that learn from a query: all but its own fold's."""
@@ -183,6 +187,8 @@ def _plan(
     count = len(split.queries)
     most = _FOLDED_BATCH if any(folds) else config.batch_size
     batch_size = min(config.batch_size, count, most, max(_SMALL_BATCH, count // 8))
+    if config.optimizer == "lbfgs":
+        batch_size = count
     steps_per_epoch = -(-count // batch_size)
     num_steps = config.max_steps
     if config.epochs is not None:

@@ -26,14 +26,13 @@ from app.method.training.losses import (
     supervision_by_token,
     synergy,
 )
+from app.method.training.optimisers import LBFGS, AdamW, Optimiser, set_norms
 from app.method.training.progress import Steps
 from app.method.training.teacher import TeacherCache, answer_logits
 
 LOSS_NAMES: Final = ("total", "mimicry", "synergy", "supervision")
-# The second moment forgets within 100 steps instead of 1000: runs are a few hundred steps long.
-_BETAS: Final = (0.9, 0.99)
+_OPTIMISER: Final = "optimiser."
 _BRANCHES: Final = {"both": (1.0, 1.0), "attention": (1.0, 0.0), "mlp": (0.0, 1.0)}
-_LEAST_NORM: Final = 1e-6
 
 
 def sets_of(tensors: Mapping[str, Tensor]) -> list[InContextVectors]:
@@ -70,15 +69,9 @@ class Student:
             torch.stack([getattr(initial, name).detach().to(device)] * num_sets).requires_grad_()
             for name in TENSOR_NAMES
         ]
-        self._optimiser = torch.optim.AdamW(
-            [
-                {"params": self._leaves[:2], "lr": config.vector_learning_rate},
-                {"params": self._leaves[2:], "lr": config.weight_learning_rate},
-            ],
-            betas=_BETAS,
-            weight_decay=config.weight_decay,
+        self._optimiser: Optimiser = (
+            AdamW(self._leaves, config) if config.optimizer == "adamw" else LBFGS(self._leaves)
         )
-        self._peaks = [config.vector_learning_rate, config.weight_learning_rate]
         mask = torch.tensor(_BRANCHES[config.branches], device=device)
         self._mask: Float[Tensor, "1 2 1"] = mask[None, :, None]
         self._hooks = ShiftHooks(backbone)
@@ -125,7 +118,7 @@ class Student:
         Raises:
             SteeringError: The shifts could not be applied in full.
         """
-        losses = dict.fromkeys(LOSS_NAMES, 0.0)
+        means = {name: torch.zeros(self._num_sets) for name in ("mimicry", "supervision")}
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
         parts = yield from self._batches.parts(rows, teacher)
         # Every set has its own means, so that it learns as it would alone.
@@ -146,22 +139,20 @@ class Student:
                     gradients, torch.autograd.grad(total, self._leaves), strict=True
                 ):
                     gradient.add_(found)
-            losses["mimicry"] += near[part.token_sets[places] == 0].sum().item()
-            losses["supervision"] += right[part.token_sets == 0].sum().item()
+            means["mimicry"].index_add_(0, part.token_sets[places].cpu(), near.detach().cpu())
+            means["supervision"].index_add_(0, part.token_sets.cpu(), right.detach().cpu())
             # Whoever has the backbone next needs the memory.
             del logits, near, right, total, found
             yield None
-        losses["total"] = (
-            self._config.mimicry_weight * losses["mimicry"]
-            + self._config.supervision_weight * losses["supervision"]
+        totals = (
+            self._config.mimicry_weight * means["mimicry"]
+            + self._config.supervision_weight * means["supervision"]
         )
+        losses = dict.fromkeys(LOSS_NAMES, 0.0)
+        losses |= {name: mean[0].item() for name, mean in means.items()}
+        losses["total"] = totals[0].item()
         self._add_synergy(gradients, losses)
-        scale = (self._config.clip_norm / (_norms(gradients) + _LEAST_NORM)).clamp_max(1.0)
-        for leaf, gradient in zip(self._leaves, gradients, strict=True):
-            leaf.grad = gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
-        for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * rate_factor
-        self._optimiser.step()
+        self._optimiser.step(gradients, totals, rate_factor=rate_factor)
         return losses
 
     @contextmanager
@@ -185,26 +176,23 @@ class Student:
 
     def state(self) -> dict[str, Tensor]:
         """Vectors and optimiser moments by name, copied."""
-        tensors: dict[str, Tensor] = {}
-        for name, leaf in zip(TENSOR_NAMES, self._leaves, strict=True):
-            tensors[f"vectors.{name}"] = leaf.detach().cpu().clone()
-            for key, value in self._optimiser.state.get(leaf, {}).items():
-                tensors[f"optimiser.{name}.{key}"] = value.detach().cpu().clone()
-        return tensors
+        leaves = zip(TENSOR_NAMES, self._leaves, strict=True)
+        tensors = {f"vectors.{name}": leaf.detach().cpu().clone() for name, leaf in leaves}
+        moments = self._optimiser.state().items()
+        return tensors | {f"{_OPTIMISER}{name}": tensor for name, tensor in moments}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint's vectors and moments."""
-        for name, leaf in zip(TENSOR_NAMES, self._leaves, strict=True):
-            with torch.no_grad():
+        with torch.no_grad():
+            for name, leaf in zip(TENSOR_NAMES, self._leaves, strict=True):
                 leaf.copy_(checkpoint.tensors[f"vectors.{name}"])
-            prefix = f"optimiser.{name}."
-            self._optimiser.state[leaf] = {
-                key.removeprefix(prefix): value.clone().to(
-                    "cpu" if key == f"{prefix}step" else leaf.device
-                )
-                for key, value in checkpoint.tensors.items()
-                if key.startswith(prefix)
+        self._optimiser.restore(
+            {
+                name.removeprefix(_OPTIMISER): tensor
+                for name, tensor in checkpoint.tensors.items()
+                if name.startswith(_OPTIMISER)
             }
+        )
 
     def _shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
         sets = sets_of(dict(zip(TENSOR_NAMES, self._leaves, strict=True)))
@@ -239,16 +227,11 @@ class Student:
             ]
         )
         pulls = torch.autograd.grad(each.sum(), vectors)
-        bound = self._config.synergy_share * _norms(gradients) / _norms(pulls).clamp_min(1e-12)
+        bound = (
+            self._config.synergy_share * set_norms(gradients) / set_norms(pulls).clamp_min(1e-12)
+        )
         factor = bound.clamp_max(weight)[:, None, None]
         for gradient, pull in zip(gradients[:2], pulls, strict=True):
             gradient.add_(pull * factor)
         losses["synergy"] = each[0].item()
         losses["total"] += weight * losses["synergy"]
-
-
-def _norms(tensors: Sequence[Tensor]) -> Float[Tensor, " sets"]:
-    """The length of everything that belongs to each set."""
-    flat = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
-    lengths: Float[Tensor, " sets"] = flat.norm(dim=1)
-    return lengths

@@ -28,7 +28,9 @@ def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
 
 
 def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
-    """The settings with a lower rate."""
+    """The settings with a lower rate; L-BFGS has none."""
+    if config.optimizer == "lbfgs":
+        return []
     return [config.changed(vector_learning_rate=config.vector_learning_rate * _SLOWER)]
 
 

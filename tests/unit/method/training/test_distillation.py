@@ -153,6 +153,37 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     assert resumed.seconds > 0
 
 
+@pytest.mark.parametrize("num_sets", [1, 3])
+def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Backbone) -> None:
+    whole_batch = CONFIG if num_sets == 1 else FEW
+    config = whole_batch.changed(
+        optimizer="lbfgs", epochs=None, max_steps=6, min_steps=6, evaluate_every=3,
+        checkpoint_every=1,
+    )  # fmt: skip
+    whole = train(learner, EXAMPLES, config)
+    store, steps = MemoryStore(), list[int]()
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            config,
+            on_step=lambda progress: steps.append(progress.step),
+            checkpoint=store,
+            should_stop=lambda: steps[-1:] == [4],
+        )
+    assert same_vectors(train(learner, EXAMPLES, config, checkpoint=store), whole)
+    assert len(whole.losses) == 6
+
+
+def test_full_batches_reach_a_lower_loss_in_as_many_passes(learner: Backbone) -> None:
+    labels = CONFIG.changed(mimicry_weight=0.0, synergy_weight=0.0, epochs=30, batch_size=8)
+    ends = {
+        name: train(learner, EXAMPLES, labels.changed(optimizer=name)).losses[-1]["supervision"]
+        for name in ("adamw", "lbfgs")
+    }
+    assert ends["lbfgs"] < 0.8 * ends["adamw"]
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     learner: Backbone, result: TrainingResult
 ) -> None:
