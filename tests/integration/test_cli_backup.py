@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
-from app.cli.processes.environments import own_environment
 from app.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -37,7 +34,6 @@ from app.library.migrate import current_revision, newest_revision, remove_tables
 from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.training.jobs import enqueue_training
-from app.postgres.server import EmbeddedPostgres
 from tests.fakes.library import store
 
 DATA = b"a data set's file"
@@ -292,14 +288,3 @@ def test_a_database_that_refuses_is_told_in_its_own_words(
     found = other.run("restore", tmp_path / "saved").exception
     assert isinstance(found, UnavailableError)
     assert 'relation "audit" already exists' in found.message
-
-
-def test_what_is_printed_is_json_alone(postgres: EmbeddedPostgres) -> None:
-    # The own database is joined, which is logged.
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "gc", "--json"],
-        env=own_environment({"data_dir": str(postgres.data_dir.parent)}),
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == {"datasets": 0, "checkpoints": 0}

@@ -52,15 +52,6 @@ _CHOSEN: Final = (
 _EMBEDDED_TOGETHER: Final = 256
 _MOST_KEY_ITEMS: Final = 1000
 
-__all__ = [
-    "HeldOutReport",
-    "TrainingConfig",
-    "TrainingProgress",
-    "TrainingResult",
-    "train",
-    "training_steps",
-]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingResult:

@@ -12,8 +12,7 @@ from app.library.records import JobRecord
 from app.library.training.attempts import heartbeat, record_progress
 from app.method.steps import OffDevice
 from app.method.training.checkpoints import Checkpoint
-from app.method.training.distillation import TrainingProgress
-from app.method.training.progress import Steps
+from app.method.training.progress import Steps, TrainingProgress
 from app.worker.long_work import LongSteps
 from app.worker.training.checkpoints import ObjectCheckpoints
 

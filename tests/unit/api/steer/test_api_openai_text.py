@@ -2,33 +2,18 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tests.fakes.api_calls import png
-from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 
 MODEL = "fake-a"
 DATA_URL = "data:image/png;base64," + base64.b64encode(png()).decode()
-
-
-@pytest.fixture
-def url(api: FastAPI) -> Iterator[str]:
-    with serving(api) as address:
-        yield f"{address}/v1"
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as opened:
-        yield opened
 
 
 def test_a_text_is_continued_as_it_stands(client: openai.OpenAI, worker: FakeWorker) -> None:
