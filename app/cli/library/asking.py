@@ -12,6 +12,17 @@ Images = Annotated[
     list[Path] | None, typer.Option("--image", exists=True, help="A picture; may be repeated.")
 ]
 
+Prefer = Annotated[
+    str | None,
+    typer.Option(help="Tag, alias or name of the one that is meant where several fit alike."),
+]
+OnlyReady = Annotated[
+    bool,
+    typer.Option(
+        "--only-ready/--any-state", help="Find only what is shown to help, or all but retired ones."
+    ),
+]
+
 
 def steer(
     prompt: Annotated[str, typer.Argument(help="The question.")],
@@ -20,6 +31,8 @@ def steer(
     vector: Annotated[
         list[str] | None, typer.Option(help="REF or REF=STRENGTH, or auto; may be repeated.")
     ] = None,
+    prefer: Prefer = None,
+    only_ready: OnlyReady = True,
     backbone: Annotated[str | None, typer.Option(help="Where several are served.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 32,
     temperature: Annotated[float, typer.Option(min=0, help="0 is the likeliest.")] = 0.0,
@@ -39,6 +52,8 @@ def steer(
             raise typer.BadParameter(f"wanted REF=STRENGTH, found {text}") from None
     chosen = uses[0] if len(uses) == 1 else uses or None
     options: dict[str, Any] = {"backbone": backbone} if backbone else {}
+    if prefer is not None:
+        options["prefer"] = prefer
     with connected(url, key) as client:
         answer = client.steer.generate(
             prompt,
@@ -46,6 +61,7 @@ def steer(
             vector=chosen,
             max_tokens=max_tokens,
             temperature=temperature,
+            only_ready=only_ready,
             **options,
         )
     if as_json:
@@ -61,6 +77,8 @@ def retrieve(
     text: Annotated[str | None, typer.Option(help="A question.")] = None,
     image: Annotated[Path | None, typer.Option(exists=True, help="A picture.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="At most so many.")] = 3,
+    prefer: Prefer = None,
+    only_ready: OnlyReady = True,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -69,7 +87,7 @@ def retrieve(
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image or both")
     with connected(url, key) as client:
-        found = client.retrieve(image=image, text=text, k=k)
+        found = client.retrieve(image=image, text=text, k=k, prefer=prefer, only_ready=only_ready)
     if as_json:
         print_json(found)
         return

@@ -175,6 +175,12 @@ def test_questions_have_commands(url: str, tmp_path: Path) -> None:
     run(*asked, "--vector", "none", code=1)
     output = run("retrieve", "--text", "What colour?", "--url", url, "--json")
     assert '"abstained": true' in output
+    wanted = ("--prefer", "gears", "--any-state")
+    assert '"no-vectors"' in run(*asked, "--vector", "auto", *wanted, "--json")
+    run(*asked, "--vector", "gears", "--prefer", "gears", code=1)
+    assert '"abstained": true' in run(
+        "retrieve", "--text", "What?", *wanted, "--url", url, "--json"
+    )
     run("retrieve", "--url", url, code=2)
 
 
