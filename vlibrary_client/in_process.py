@@ -26,6 +26,8 @@ _TENSORS = {"attention_vectors", "attention_weights", "mlp_vectors", "mlp_weight
 _PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+_PARALLEL = {"input_layernorm", "self_attn", "mlp"}
+_SANDWICHED = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 
 
@@ -97,12 +99,15 @@ class AppliedShift:
         after: Callable[[int], Any] = lambda branch: partial(  # noqa: E731 - one line, twice
             self._after, site=(index, branch)
         )
-        if children == _PLAIN:
+        if children in (_PLAIN, _PARALLEL):
             self._handles.append(layer.self_attn.register_forward_hook(after(0)))
             self._handles.append(layer.mlp.register_forward_hook(after(1)))
         elif children == _NORMED:
             self._handles.append(layer.post_attention_layernorm.register_forward_hook(after(0)))
             self._handles.append(layer.post_feedforward_layernorm.register_forward_hook(after(1)))
+        elif children == _SANDWICHED:
+            self._handles.append(layer.post_self_attn_layernorm.register_forward_hook(after(0)))
+            self._handles.append(layer.post_mlp_layernorm.register_forward_hook(after(1)))
         elif children == _GATED:
             # A gate may be zero, so what is added before it could vanish: the input of the second
             # norm and the layer's output are the two points behind the gates.

@@ -4,8 +4,10 @@ Knows module layouts only; what is done at a site is decided by whoever asked fo
 
 Three layouts are known, told apart by the children of a decoder layer:
 
-- *plain*: the outputs of `self_attn` and `mlp` are added as they are (Llama, Mistral, Qwen).
-- *normed*: a norm stands between the branch and the addition; its output is the site (Gemma 2, 3).
+- *plain*: the outputs of `self_attn` and `mlp` are added as they are, one after the other (Llama,
+  Mistral, Qwen) or both to the layer's input (Cohere 2).
+- *normed*: a norm stands between the branch and the addition; its output is the site (Gemma 2 and
+  3, GLM-4V).
 - *gated*: a learned gate scales the branch before the addition (the cross-attention layers of
   Mllama). A gate may be zero, so the branch's own output is no site: whatever is added there could
   vanish. The layer's output and the input of its second norm are, together, equivalent to the two
@@ -56,7 +58,11 @@ class LayerSites:
 _PRE_NORMS: Final = frozenset({"input_layernorm", "post_attention_layernorm"})
 _PLAIN: Final = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED: Final = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+_PARALLEL: Final = frozenset({"input_layernorm", "self_attn", "mlp"})
+_SANDWICHED: Final = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED: Final = _PRE_NORMS | {"cross_attn", "mlp"}
+# Parts that stand where attention should, by what they are called.
+_MIXERS: Final = {"linear_attn": "linear attention", "conv": "a convolution"}
 _GATES: Final = frozenset({"cross_attn_attn_gate", "cross_attn_mlp_gate"})
 
 
@@ -86,16 +92,23 @@ def find_decoder(model: PreTrainedModel) -> nn.Module:
 def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerSites:
     children = frozenset(name for name, _ in layer.named_children())
     get = layer.get_submodule
-    if children == _PLAIN:
+    if children in {_PLAIN, _PARALLEL}:
         layout, attention, mlp = Layout.PLAIN, get("self_attn"), get("mlp")
     elif children == _NORMED:
         layout = Layout.NORMED
         attention, mlp = get("post_attention_layernorm"), get("post_feedforward_layernorm")
+    elif children == _SANDWICHED:
+        layout = Layout.NORMED
+        attention, mlp = get("post_self_attn_layernorm"), get("post_mlp_layernorm")
     elif children == _GATED and all(hasattr(layer, gate) for gate in _GATES):
         layout, attention, mlp = Layout.GATED, get("post_attention_layernorm"), layer
     else:
         wanted = "the parts of a known decoder layer, such as " + ", ".join(sorted(_PLAIN))
-        raise _unsupported(model, wanted, f"{', '.join(sorted(children))} in layer {index}")
+        found = f"{', '.join(sorted(children))} in layer {index}"
+        mixers = [said for name, said in _MIXERS.items() if name in children]
+        if mixers:
+            found += f", which joins tokens by {mixers[0]} and has no attention branch"
+        raise _unsupported(model, wanted, found)
     return LayerSites(index=index, layout=layout, layer=layer, attention=attention, mlp=mlp)
 
 

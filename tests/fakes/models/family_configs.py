@@ -239,6 +239,20 @@ def _mistral3_config() -> hf.PreTrainedConfig:
     )
 
 
+def _cohere_config() -> hf.PreTrainedConfig:
+    return hf.Cohere2VisionConfig(
+        text_config={
+            "model_type": "cohere2", **TEXT, "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        vision_config={"model_type": "siglip_vision_model", **VISION},
+        downsample_factor=2,
+        alignment_intermediate_size=48,
+        image_token_id=IMAGE_TOKEN,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+
+
 def _mllama_config() -> hf.PreTrainedConfig:
     vision = {
         "hidden_size": 24,
@@ -325,6 +339,15 @@ FAMILIES: Final = {
             images=_qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
+        Family(
+            name="glm4v",
+            config=_qwen_config(
+                hf.Glm4vConfig, {**QWEN_VISION, "hidden_size": 24, "image_size": 16}, [1, 1, 2]
+            ),
+            images=_qwen_pixels,
+            token_types=("mm_token_type_ids",),
+        ),
+        Family(name="cohere2_vision", config=_cohere_config, images=_pixels(3, 16, 16)),
         Family(name="internvl", config=_internvl_config, images=_pixels(3, 16, 16)),
         Family(
             name="gemma3",

@@ -21,6 +21,8 @@ Models = Callable[[str], PreTrainedModel]
         ("paligemma", [Layout.PLAIN] * 3),
         ("paligemma2", [Layout.NORMED] * 3),
         ("gemma3", [Layout.NORMED] * 3),
+        ("glm4v", [Layout.NORMED] * 3),
+        ("cohere2_vision", [Layout.PLAIN] * 3),
         ("mllama", [Layout.PLAIN, Layout.GATED, Layout.PLAIN]),
     ],
 )
@@ -41,6 +43,18 @@ def test_a_layer_of_unknown_parts_is_refused_with_what_was_found() -> None:
     model = tiny_model("llava")
     find_sites(model)[1].layer.add_module("second_mlp", nn.Identity())
     with pytest.raises(UnsupportedBackboneError, match="second_mlp, self_attn in layer 1"):
+        find_sites(model)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "reason"), [("linear_attn", "linear attention"), ("conv", "a convolution")]
+)
+def test_a_layer_without_attention_is_refused_with_the_reason(mixer: str, reason: str) -> None:
+    model = tiny_model("llava")
+    layer = find_sites(model)[0].layer
+    layer.add_module(mixer, nn.Identity())
+    del layer.self_attn
+    with pytest.raises(UnsupportedBackboneError, match=f"by {reason} and has no attention branch"):
         find_sites(model)
 
 
