@@ -142,7 +142,8 @@ async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
         return await get_job(session, job_id)
 
 
-@router.get("/train/{job_id}", responses=problems(404))
+# Only an id, so that any other method of `/train/combine` is not taken for a job of that name.
+@router.get("/train/{job_id:uuid}", responses=problems(404))
 async def get_one(job_id: UUID, services: ServicesOf) -> JobBody:
     """Describes one job."""
     return JobBody.of(await found_job(job_id, services))

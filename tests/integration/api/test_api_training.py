@@ -105,7 +105,9 @@ class TestTraining:
         method = "POST" if path == "/cancel" else "GET"
         response = await http.request(method, f"/train/{uuid.UUID(int=3)}{path}")
         assert (response.status_code, response.json()["code"]) == (404, "not-found")
-        assert (await http.get("/train/not-an-id")).status_code == 422
+        assert (await http.get("/train/not-an-id")).status_code == 404
+        refused = await http.get("/train/combine")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "OPTIONS, POST")
 
     async def test_events_are_replayed_from_where_the_client_stands(
         self, http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path

@@ -129,6 +129,7 @@ def fuzz(service: Service, folder: Path, *, seed: int, choices: Sequence[str] = 
         f"--header=Authorization: Bearer {service.key}",
         f"--seed={seed}",
         f"--request-timeout={REQUEST_SECONDS}",
+        f"--max-response-time={REQUEST_SECONDS}",
         f"--report-json-path={report}",
         "--report=json",
         "--checks=all",
