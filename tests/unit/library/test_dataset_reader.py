@@ -2,6 +2,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from app.core.errors import InvalidDatasetError
 from app.library import datasets
 from app.library.datasets import convert_upload
 from tests.fakes.files.uploads import LIMITS, convert, refused, rows, verdict, write
-from tests.fakes.waiting import until, wait_until
+from tests.fakes.waiting import SECONDS, until, wait_until
 
 SLOW = """
 import os, pathlib, time
@@ -100,6 +101,35 @@ async def test_the_reader_ends_with_who_waits_for_it(
         await waiting
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
+
+
+def test_readers_that_take_long_hold_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, begun = tmp_path / "slow.py", tmp_path / "begun"
+    begun.mkdir()
+    script.write_text(
+        "import os, pathlib, time\n"
+        f"(pathlib.Path({str(begun)!r}) / str(os.getpid())).touch()\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setattr(datasets, "CHECK_SCRIPT", (str(script),))
+    source = write(tmp_path, rows())
+
+    async def work_beside_readers() -> int:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        reading = [
+            asyncio.create_task(convert_upload(source, tmp_path / f"{number}", limits=LIMITS))
+            for number in range(3)
+        ]
+        await until(lambda: len(list(begun.iterdir())) == len(reading))
+        found = await asyncio.wait_for(asyncio.to_thread(lambda: 1), SECONDS)
+        for one in reading:
+            one.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        return found
+
+    assert asyncio.run(work_beside_readers()) == 1
 
 
 def test_the_reader_does_not_outlive_a_killed_process(tmp_path: Path) -> None:
