@@ -176,7 +176,7 @@ def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Back
 
 
 def test_full_batches_reach_a_lower_loss_in_as_many_passes(learner: Backbone) -> None:
-    labels = CONFIG.changed(mimicry_weight=0.0, synergy_weight=0.0, epochs=30, batch_size=8)
+    labels = CONFIG.changed(mimicry_weight=0.0, synergy_weight=0.0, epochs=12, batch_size=8)
     ends = {
         name: train(learner, EXAMPLES, labels.changed(optimizer=name)).losses[-1]["supervision"]
         for name in ("adamw", "lbfgs")
