@@ -1,6 +1,6 @@
 """From queries that sets of vectors learn from to what goes through the backbone together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,43 +57,64 @@ class StudentBatches:
     Args:
         backbone: Who reads them.
         config: Instruction, token budget and whose answers are mimicked.
+        num_sets: Sets of vectors that learn beside each other.
         features: Vision features to reuse.
     """
 
     def __init__(
-        self, backbone: Backbone, config: TrainingConfig, *, features: FeatureCache
+        self,
+        backbone: Backbone,
+        config: TrainingConfig,
+        *,
+        num_sets: int,
+        features: FeatureCache,
     ) -> None:
         self._backbone = backbone
         self._config = config
+        self._num_sets = num_sets
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
 
-    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> Steps[list[Part]]:
-        """The batch in passes that fit the budget."""
+    def see(self, rows: Sequence[Row]) -> Steps[None]:
+        """Writes the rows' prompts and sees their pictures, which `parts` then finds."""
         yield from self._write_prompts(rows)
-        prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
+        prompts = [self._prompts[row.draw][0] for row in rows]
         yield from see(prompts, features=self._features)
+
+    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> Iterator[Part]:
+        """The batch in passes that fit the budget, each encoded when its turn comes."""
+        prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
         budget = self._config.token_budget
-        is_all = self._config.mimicry_of == "all"
         device = self._backbone.device
-        parts = []
         for places in token_batches(lengths, token_budget=budget, max_rows=len(rows)):
             answers = [rows[place].lesson.query.answer for place in places]
             batch = self._features.encode([prompts[place] for place in places], answers=answers)
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])
             sets = torch.tensor([rows[place].set for place in places])
             draws = [rows[place].draw for place in places]
-            is_taught = torch.tensor([is_all or teacher.is_right[draw] for draw in draws])
-            parts.append(
-                Part(
-                    batch=batch,
-                    draws=draws,
-                    row_sets=sets.to(device),
-                    token_sets=sets.repeat_interleave(counts).to(device),
-                    is_taught=is_taught.repeat_interleave(counts).to(device),
-                )
+            is_taught = torch.tensor([self._is_taught(draw, teacher) for draw in draws])
+            yield Part(
+                batch=batch,
+                draws=draws,
+                row_sets=sets.to(device),
+                token_sets=sets.repeat_interleave(counts).to(device),
+                is_taught=is_taught.repeat_interleave(counts).to(device),
             )
-        return parts
+
+    def counts(
+        self, rows: Sequence[Row], teacher: TeacherCache
+    ) -> tuple[Int[Tensor, " sets"], Int[Tensor, " sets"]]:
+        """Answer tokens of each set, and those at which it mimics the teacher; at least one."""
+        found = torch.zeros(2, self._num_sets, dtype=torch.long)
+        for row in rows:
+            tokens = teacher.starts[row.draw + 1] - teacher.starts[row.draw]
+            found[0, row.set] += tokens
+            found[1, row.set] += tokens * self._is_taught(row.draw, teacher)
+        every, taught = found.clamp_min(1).to(self._backbone.device)
+        return every, taught
+
+    def _is_taught(self, draw: int, teacher: TeacherCache) -> bool:
+        return self._config.mimicry_of == "all" or teacher.is_right[draw]
 
     def _write_prompts(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the prompts of queries that were not seen before; epochs repeat them."""

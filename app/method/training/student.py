@@ -62,7 +62,7 @@ class Student:
     ) -> None:
         self._backbone = backbone
         self._config = config
-        self._batches = StudentBatches(backbone, config, features=features)
+        self._batches = StudentBatches(backbone, config, num_sets=num_sets, features=features)
         self._num_sets = num_sets
         device = backbone.device
         self._leaves = [
@@ -120,11 +120,10 @@ class Student:
         """
         means = {name: torch.zeros(self._num_sets) for name in ("mimicry", "supervision")}
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
-        parts = yield from self._batches.parts(rows, teacher)
+        yield from self._batches.see(rows)
         # Every set has its own means, so that it learns as it would alone.
-        share = 1 / self._counts(torch.cat([part.token_sets for part in parts]))
-        taught = 1 / self._counts(torch.cat([part.token_sets[part.is_taught] for part in parts]))
-        for part in parts:
+        share, taught = (1 / count for count in self._batches.counts(rows, teacher))
+        for part in self._batches.parts(rows, teacher):
             with self._bound(part):
                 logits = answer_logits(self._backbone, part.batch)
                 places = part.is_taught.nonzero().flatten()
@@ -197,10 +196,6 @@ class Student:
     def _shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
         sets = sets_of(dict(zip(TENSOR_NAMES, self._leaves, strict=True)))
         return torch.stack([one.shift() for one in sets]) * self._mask
-
-    def _counts(self, token_sets: Int[Tensor, " answers"]) -> Float[Tensor, " sets"]:
-        found = torch.bincount(token_sets, minlength=self._num_sets)
-        return found.clamp_min(1).float()
 
     def _mimicry(
         self,
