@@ -30,9 +30,9 @@ from app.rpc.client import WorkerClient
 from app.web import pages
 
 BODIES_IN_FLIGHT = 4
-MAX_UPLOADS = 8
+MAX_UPLOADS = 12
 # One caller alone never holds all places.
-MAX_UPLOADS_PER_CALLER = 4
+MAX_UPLOADS_PER_CALLER = 8
 MAX_STREAMS = 256
 
 
