@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from app.core.errors import (
     ConfigurationError,
@@ -179,15 +180,16 @@ def test_a_processor_is_read_with_all_of_its_settings(family: str, tmp_path: Pat
     assert found.to_dict() == parts.processor.to_dict()
 
 
-def test_a_family_without_an_attention_gets_eager(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_family_without_an_attention_gets_eager(tmp_path: Path) -> None:
     made: Any = tiny_model("paligemma2")
     made.save_pretrained(tmp_path)
     checkpoint = Checkpoint(source="paligemma2", place=str(tmp_path))
-    model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32, attention="sdpa")
+    with capture_logs() as logs:
+        model = load_model(
+            checkpoint, read_config(checkpoint), dtype=torch.float32, attention="sdpa"
+        )
     assert model.config.get_text_config()._attn_implementation == "eager"
-    assert "eager" in capsys.readouterr().out
+    assert [log for log in logs if "eager" in log["event"]]
 
 
 @pytest.fixture
