@@ -3,6 +3,7 @@
 Knows when things happen; the arithmetic of a step is the student's.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -100,6 +101,7 @@ def fit(
         if keeps:
             yield loop.checkpoint(student, teacher, state)
         if config.keep == "last" or not state.best:
+            student.settle()
             state.best = student.snapshot()
     finally:
         student.close()
@@ -131,9 +133,10 @@ def _step(
     epoch, place = divmod(state.step, plan.steps_per_epoch)
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
     batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-    # Curvature is that of one loss, so every step of L-BFGS sees all the draws that matter.
-    is_whole = config.optimizer == "lbfgs" and config.mimicry_weight > 0
-    epochs = range(plan.num_draws) if is_whole else (0 if config.optimizer == "lbfgs" else epoch,)
+    epochs: Sequence[int] = (epoch,)
+    if config.optimizer == "lbfgs":
+        # Curvature is that of one loss, so every step sees all the draws that matter.
+        epochs = range(plan.num_draws if config.mimicry_weight else 1)
     learners = [
         (plan.draw(query, epoch=one), plan.sets(query))
         for one in epochs
@@ -155,10 +158,9 @@ def _step(
     state.step += 1
     if state.step % config.evaluate_every == 0 or state.step == num_steps:
         yield from _measure(loop, student, state, config=config)
+    rate = config.vector_learning_rate * factor if config.optimizer == "adamw" else 0.0
     if state.step % config.report_every == 0 or state.step == num_steps or state.is_over:
-        yield loop.reporter.progress(
-            state.step, losses=losses, learning_rate=config.vector_learning_rate * factor
-        )
+        yield loop.reporter.progress(state.step, losses=losses, learning_rate=rate)
 
 
 def _measure(

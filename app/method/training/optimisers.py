@@ -44,6 +44,10 @@ class Optimiser(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Moves the leaves to a place whose loss is known, for whoever ends here."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """What it has to remember, by name, in memory of its own on the CPU."""
         ...
@@ -80,6 +84,9 @@ class AdamW:
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
             group["lr"] = peak * rate_factor
         self._optimiser.step()
+
+    def settle(self) -> None:
+        """See `Optimiser`; a rate is no guess that has to prove itself."""
 
     def state(self) -> dict[str, Tensor]:
         """See `Optimiser`."""
@@ -123,6 +130,11 @@ class LBFGS:
         for number, (one, loss) in enumerate(zip(self._sets, losses.tolist(), strict=True)):
             one.step([gradient[number] for gradient in gradients[:2]], loss)
 
+    def settle(self) -> None:
+        """See `Optimiser`."""
+        for one in self._sets:
+            one.cut(0.0)
+
     def state(self) -> dict[str, Tensor]:
         """See `Optimiser`."""
         return {
@@ -154,21 +166,24 @@ class _OneSet:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], loss: float) -> None:
-        last = self._optimiser.state[self._vectors[0]]
-        if "d" in last and not loss <= _MOST_RISE * self._best_loss + _MOST_ADDED:
-            self._shorten(last)
+        if not loss <= _MOST_RISE * self._best_loss + _MOST_ADDED:
+            self.cut(_SHORTER)
             return
         self._best_loss = min(loss, self._best_loss)
         for vector, gradient in zip(self._vectors, gradients, strict=True):
             vector.grad = gradient.clone()
         self._optimiser.step(lambda: loss)  # type: ignore[no-untyped-call]
 
-    def _shorten(self, last: dict[str, Any]) -> None:
-        """Goes back most of the way of the last step."""
+    @torch.no_grad()
+    def cut(self, share: float) -> None:
+        """Leaves this share of the last step, if there was one."""
+        last = self._optimiser.state[self._vectors[0]]
+        if "d" not in last:
+            return
         sizes = [vector.numel() for vector in self._vectors]
         for vector, step in zip(self._vectors, last["d"].split(sizes), strict=True):
-            vector.sub_(step.view_as(vector) * last["t"] * (1 - _SHORTER))
-        last["t"] = last["t"] * _SHORTER
+            vector.sub_(step.view_as(vector) * last["t"] * (1 - share))
+        last["t"] = last["t"] * share
 
     def state(self) -> dict[str, Tensor]:
         found = {"best_loss": torch.tensor(self._best_loss, dtype=torch.float64)}

@@ -87,6 +87,10 @@ class Student:
         copies["mlp_weights"] *= mlp
         return copies
 
+    def settle(self) -> None:
+        """Moves the vectors to where their loss is known, for whoever keeps the last ones."""
+        self._optimiser.settle()
+
     @property
     def shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
         """The shift of every set as it is, without gradient."""

@@ -71,6 +71,18 @@ def test_a_step_that_went_too_far_is_cut(bad: float) -> None:
     assert losses_at(found).item() < 1e-4
 
 
+def test_who_ends_after_a_step_too_far_keeps_what_was_before_it() -> None:
+    found = leaves(2)
+    optimiser = LBFGS(found)
+    take_steps(optimiser, found, 4)
+    before = [leaf.detach().clone() for leaf in found]
+    take_steps(optimiser, found, 1)
+    optimiser.settle()
+    for leaf, place in zip(found, before, strict=True):
+        torch.testing.assert_close(leaf, place)
+    assert losses_at(found).isfinite().all()
+
+
 @pytest.mark.parametrize("count", [0, 1, 6, 30])
 @pytest.mark.parametrize("kind", ["adamw", "lbfgs"])
 def test_what_was_kept_goes_on_bit_for_bit(kind: str, count: int) -> None:
