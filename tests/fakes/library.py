@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
@@ -67,3 +68,15 @@ async def events_of(
 
 def some_id() -> uuid.UUID:
     return uuid.UUID("01a20630-2422-7ee6-9fda-12192fef72d3")
+
+
+async def silence(session: AsyncSession, job: JobRecord, *, seconds: float) -> None:
+    """Makes a job's last sign of life so much older."""
+    query = "UPDATE training_jobs SET heartbeat = heartbeat - make_interval(secs => :seconds)"
+    await session.execute(text(query + " WHERE id = :id"), {"seconds": seconds, "id": job.id})
+
+
+async def count_waiting(session: AsyncSession) -> int:
+    """Deliveries that nobody has taken."""
+    query = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
+    return int(await session.scalar(text(query)) or 0)

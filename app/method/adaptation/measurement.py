@@ -5,7 +5,6 @@ is the caller's affair.
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,12 +23,17 @@ from app.method.evaluation.conditions import (
     nearest_copy,
     nearest_demonstrations,
 )
-from app.method.evaluation.metrics import exact_match
 from app.method.steering.vectors import InContextVectors
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import Lesson
-from app.method.training.selection.comparison import BALANCED_SHOTS, Compared, compared
+from app.method.training.selection.comparison import (
+    BALANCED_SHOTS,
+    Compared,
+    compared,
+    most_usual,
+    text_hits,
+)
 from app.method.training.selection.verdict import Gain, Verdict, judge, paired_gain
 from app.method.training.teacher import Answered, answer_lessons
 
@@ -108,9 +112,11 @@ def measurement_steps(
         )
         answers[name], spent[name] = yield from _timed(steps)
     hits = {name: [one.is_right for one in found] for name, found in answers.items()}
-    hits["majority"] = _hits(asked, [_most_usual(problem.items)] * len(asked))
+    hits["majority"] = text_hits([most_usual(problem.items)] * len(asked), asked)
     if "nearest_copy" in contexts:
-        hits["nearest_copy"] = _hits(asked, [one[-1].answer for one in contexts["nearest_copy"]])
+        hits["nearest_copy"] = text_hits(
+            [one[-1].answer for one in contexts["nearest_copy"]], asked
+        )
     return _measurement(problem, hits, answers=answers, spent=spent, seconds=reporter.seconds)
 
 
@@ -180,15 +186,6 @@ def _contexts(
                 details={"method": name},
             )
     return found
-
-
-def _most_usual(items: Sequence[Example]) -> str:
-    return Counter(item.answer for item in items).most_common(1)[0][0]
-
-
-def _hits(asked: Sequence[Example], texts: Sequence[str]) -> list[bool]:
-    pairs = zip(texts, asked, strict=True)
-    return [exact_match(text, [item.answer]) == 1.0 for text, item in pairs]
 
 
 def _timed(steps: Steps[Result]) -> Steps[tuple[Result, float]]:

@@ -5,7 +5,8 @@ How much of it a picture is depends on its processor: some cut it into dozens of
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
@@ -22,6 +23,7 @@ PASS_VALUES: Final = 8 << 20
 # Of pictures as they are decoded.
 PASS_BYTES: Final = 64 << 20
 KEPT_BYTES: Final = 128 << 20
+_KEPT_SIZES: Final = 4096
 _CHANNELS: Final = 3
 
 Size: TypeAlias = tuple[int, int]
@@ -100,18 +102,11 @@ class VisionPasses:
 
     def __init__(self, backbone: Backbone) -> None:
         self._processor: Any = backbone.processor.image_processor
-        self._of_size: dict[Size, int] = {}
+        # The processor is asked once a size; any thread may.
+        self.num_values: Callable[[Size], int] = lru_cache(_KEPT_SIZES)(self._num_values)
 
-    def num_values(self, size: Size) -> int:
-        """Values of pixels that the processor makes of a picture, all of its tiles together.
-
-        The processor is asked once a size; any thread may.
-        """
-        if size not in self._of_size:
-            self._of_size[size] = self._ask(size)
-        return self._of_size[size]
-
-    def _ask(self, size: Size) -> int:
+    def _num_values(self, size: Size) -> int:
+        """Values of pixels that the processor makes of a picture, all of its tiles together."""
         blank = Image.new("RGB", size)
         try:
             found = self._processor(images=[blank], return_tensors="pt")

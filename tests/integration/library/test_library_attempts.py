@@ -23,22 +23,12 @@ from app.library.training.jobs import (
 from app.library.training.queue import (
     is_waiting,
 )
-from tests.fakes.library import events_of, store, store_job
+from tests.fakes.library import count_waiting, events_of, silence, store, store_job
 
 pytestmark = pytest.mark.anyio
 
 
 Sessions = async_sessionmaker[AsyncSession]
-
-
-async def silence(session: AsyncSession, job: JobRecord, *, seconds: float) -> None:
-    query = "UPDATE training_jobs SET heartbeat = heartbeat - make_interval(secs => :seconds)"
-    await session.execute(text(query + " WHERE id = :id"), {"seconds": seconds, "id": job.id})
-
-
-async def count_waiting(session: AsyncSession) -> int:
-    query = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
-    return int(await session.scalar(text(query)) or 0)
 
 
 async def take_delivery(session: AsyncSession) -> None:

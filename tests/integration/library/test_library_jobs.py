@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
 from app.library.access.audit import list_audit
 from app.library.database import conninfo
-from app.library.records import JobRecord
 from app.library.training import job_events as library_job_events
 from app.library.training.attempts import (
     claim_job,
@@ -36,22 +35,20 @@ from app.library.training.queue import (
     is_waiting,
     make_queue,
 )
-from tests.fakes.library import events_of, some_id, store, store_dataset, store_job
+from tests.fakes.library import (
+    count_waiting,
+    events_of,
+    silence,
+    some_id,
+    store,
+    store_dataset,
+    store_job,
+)
 
 pytestmark = pytest.mark.anyio
 
 
 Sessions = async_sessionmaker[AsyncSession]
-
-
-async def silence(session: AsyncSession, job: JobRecord, *, seconds: float) -> None:
-    query = "UPDATE training_jobs SET heartbeat = heartbeat - make_interval(secs => :seconds)"
-    await session.execute(text(query + " WHERE id = :id"), {"seconds": seconds, "id": job.id})
-
-
-async def count_waiting(session: AsyncSession) -> int:
-    query = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
-    return int(await session.scalar(text(query)) or 0)
 
 
 async def test_a_connection_lost_at_the_queue_is_an_error_of_the_database(

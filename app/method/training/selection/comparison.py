@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from app.method.backbone.examples import Example
 from app.method.evaluation.metrics import exact_match, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.training.demonstrations import draw_context
@@ -102,16 +103,20 @@ def compare(
     }
     loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[Answered]] = {}
-    for name, asked in lessons.items():
+    for name, lesson in lessons.items():
         own = shifts if name == "m2iv" else None
-        answers[name] = yield from loop.measure(asked, shifts=own, reporter=loop.reporter)
+        answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
     hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
     copied = [
         loop.examples[nearest(item, pool)[-1]].answer
         for item, pool in zip(plan.measured, plan.pools, strict=True)
     ]
-    hits["nearest_copy"] = _hits(loop, copied)
-    hits["majority"] = _hits(loop, [_most_usual(loop)] * len(plan.measured))
+    asked = [loop.examples[item] for item in plan.measured]
+    # Within folds the most usual of every item that may be shown is seldom the others' own.
+    shown = {item for pool in plan.pools for item in pool}
+    usual = most_usual([loop.examples[item] for item in sorted(shown)])
+    hits["nearest_copy"] = text_hits(copied, asked)
+    hits["majority"] = text_hits([usual] * len(asked), asked)
     loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
@@ -151,17 +156,15 @@ def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
     ]
 
 
-def _hits(loop: TrainLoop, texts: Sequence[str]) -> list[bool]:
-    return [
-        exact_match(text, [loop.examples[item].answer]) == 1.0
-        for text, item in zip(texts, loop.plan.measured, strict=True)
-    ]
+def text_hits(texts: Sequence[str], asked: Sequence[Example]) -> list[bool]:
+    """Which texts are exactly the answers of the items that were asked."""
+    pairs = zip(texts, asked, strict=True)
+    return [exact_match(text, [item.answer]) == 1.0 for text, item in pairs]
 
 
-def _most_usual(loop: TrainLoop) -> str:
-    # Of every item that may be shown: within folds it is seldom the others' most usual one.
-    shown = {item for pool in loop.plan.pools for item in pool}
-    return Counter(loop.examples[item].answer for item in sorted(shown)).most_common(1)[0][0]
+def most_usual(items: Sequence[Example]) -> str:
+    """The answer that most items have; of equally many, the first one's."""
+    return Counter(item.answer for item in items).most_common(1)[0][0]
 
 
 def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch.utils.hooks import RemovableHandle
 
 from app.core.pictures import Picture
 from app.core.pixels import decode
@@ -55,16 +56,22 @@ async def test_pictures_of_requests_that_come_together_are_seen_together(
     assert len(passes) < 8
 
 
-async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
-    backbone: Backbone, objects: ObjectStore
-) -> None:
+def watch_passes(backbone: Backbone) -> tuple[list[int], RemovableHandle]:
+    """Pictures of each vision pass from now on, and what ends the watching."""
     sizes: list[int] = []
     model: Any = backbone.model
 
     def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
         sizes.append(len(kwargs["pixel_values"]))
 
-    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    tower = model.model.vision_model
+    return sizes, tower.register_forward_pre_hook(note, with_kwargs=True)
+
+
+async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
+    backbone: Backbone, objects: ObjectStore
+) -> None:
+    sizes, counting = watch_passes(backbone)
     async with running_parts(backbone, objects, max_requests=64) as parts:
         requests = [request_of(images=[png((shade, 9, 0))]) for shade in range(60)]
         answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
@@ -76,13 +83,7 @@ async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
 async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behind(
     backbone: Backbone, parts: Parts
 ) -> None:
-    sizes: list[int] = []
-    model: Any = backbone.model
-
-    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
-        sizes.append(len(kwargs["pixel_values"]))
-
-    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    sizes, counting = watch_passes(backbone)
     reader = parts.serving._reader
     many = request_of(images=[png((9, shade, 0)) for shade in range(SEEN_TOGETHER + 1)])
     prepared = await reader.prepare(many)
@@ -96,13 +97,7 @@ async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behin
 async def test_a_pass_takes_fewer_pictures_where_each_is_many_tiles(
     backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-    model: Any = backbone.model
-
-    def note(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
-        sizes.append(len(kwargs["pixel_values"]))
-
-    counting = model.model.vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    sizes, counting = watch_passes(backbone)
     reader = parts.serving._reader
     many = request_of(images=[png((7, shade, 0)) for shade in range(7)])
     passes = reader._features.passes
