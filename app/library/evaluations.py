@@ -89,10 +89,14 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
 async def held_out_gains(
     session: AsyncSession, vector_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, float]:
-    """Accuracy above zero-shot by the newest measurement of each that has both."""
+    """Accuracy above zero-shot by the newest measurement of each on the data it was first measured on.
+
+    Measurements on other data say how far the vectors reach, not how good they are at their task.
+    """
     query = (
         select(
             EvaluationRow.vector_id,
+            EvaluationRow.dataset,
             (EvaluationRow.accuracy - EvaluationRow.zero_shot).label("gain"),
         )
         .where(EvaluationRow.vector_id.in_(vector_ids), EvaluationRow.zero_shot.is_not(None))
@@ -100,4 +104,5 @@ async def held_out_gains(
     )
     # Ids grow with time, so the newest comes last.
     found = (await session.execute(query)).all()
-    return {row.vector_id: float(row.gain) for row in found}
+    own = {row.vector_id: row.dataset for row in reversed(found)}
+    return {row.vector_id: float(row.gain) for row in found if row.dataset == own[row.vector_id]}

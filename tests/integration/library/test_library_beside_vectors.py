@@ -16,7 +16,7 @@ from app.library.access.audit import list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.backbones import get_backbone, list_backbones
 from app.library.database import run_transaction
-from app.library.evaluations import add_evaluation, list_evaluations
+from app.library.evaluations import add_evaluation, held_out_gains, list_evaluations
 from app.library.vectors import (
     delete_vector,
     update_vector,
@@ -115,6 +115,21 @@ async def test_an_evaluation_out_of_order_is_refused(
         await add_evaluation(
             session, vector_id=stored.id, dataset="d", split="s", scorer="x", **values
         )
+
+
+async def test_a_gain_is_the_newest_on_the_task_itself(session: AsyncSession) -> None:
+    stored, bare = await store(session, seed=1), await store(session, seed=2)
+    for dataset, accuracy, zero_shot in (
+        ("own", 0.9, None),
+        ("own", 0.5, 0.4),
+        ("own", 0.75, 0.5),
+        ("another", 0.5, 0.75),
+    ):
+        await add_evaluation(
+            session, vector_id=stored.id, dataset=dataset, split="test", scorer="exact-match",
+            items=8, accuracy=accuracy, low=0.0, high=1.0, zero_shot=zero_shot,
+        )  # fmt: skip
+    assert await held_out_gains(session, [stored.id, bare.id]) == {stored.id: 0.25}
 
 
 async def test_an_evaluation_of_nothing_is_refused(session: AsyncSession) -> None:
