@@ -37,7 +37,8 @@ class TrainingSettings(BaseModel):
     """Fewest steps before held-out items may end the run."""
     patience: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Measurements without improvement after which the learning rates are cut to a quarter, and
-    after which, once more, the run ends.
+    after which, once more, the run ends; neither happens while the vectors are no better than the
+    most usual answer.
     """
     trial_steps: Annotated[int, Field(ge=0, le=100_000)] = 20
     """Steps of each short run that compares weights of the losses and the rate by held-out items

@@ -16,6 +16,8 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import TrainLoop, TrainState, restored_state
 from app.method.training.plan import epoch_batches
 from app.method.training.progress import Phase, Steps
+from app.method.training.selection.comparison import majority_hits
+from app.method.training.selection.verdict import CHANCE, paired_gain
 from app.method.training.student import LOSS_NAMES, Student
 from app.method.training.teacher import TeacherCache
 
@@ -171,7 +173,8 @@ def _measure(
     if not queries:
         return
     answers = yield from loop.measure(queries, shifts=student.shifts)
-    right = sum(answer.is_right for answer in answers)
+    hits = [answer.is_right for answer in answers]
+    right = sum(hits)
     loss = sum(answer.loss for answer in answers) / len(answers)
     loop.reporter.held_out_accuracy = right / len(queries)
     is_news = right > state.best_right or loss < (1 - _NEWS) * state.lowest_loss
@@ -179,8 +182,12 @@ def _measure(
     if (right, -loss) > (state.best_right, -state.best_loss):
         state.best_step, state.best_right, state.best_loss = state.step, right, loss
         state.best = student.snapshot()
+        state.is_above_majority = paired_gain(hits, majority_hits(loop)).chance <= CHANCE
     state.num_stale = 0 if is_news else state.num_stale + 1
-    if state.num_stale < config.patience or state.step < config.min_steps:
+    # A rule may be found late, and until then the most usual answer is the lowest loss.
+    if not state.is_above_majority or state.step < config.min_steps:
+        return
+    if state.num_stale < config.patience:
         return
     if state.num_cuts == _MOST_CUTS or config.optimizer == "lbfgs":
         state.is_over = True

@@ -37,6 +37,7 @@ class TrainState:
         best_step: When the best measurement was.
         best_right: Held-out items that the best vectors get right; -1 before the first measurement.
         best_loss: Their mean loss on held-out items.
+        is_above_majority: Whether the best beat the most usual answer by more than chance.
         lowest_loss: The lowest there was; fewer right answers may come with it.
         best: Those vectors by name, of every set.
         num_stale: Measurements without more right answers and without a lower loss, since then or
@@ -50,6 +51,7 @@ class TrainState:
     best_step: int = 0
     best_right: int = -1
     best_loss: float = float("inf")
+    is_above_majority: bool = False
     lowest_loss: float = float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
     num_stale: int = 0
@@ -62,6 +64,7 @@ class TrainState:
             "best_step",
             "best_right",
             "best_loss",
+            "is_above_majority",
             "lowest_loss",
             "num_stale",
             "num_cuts",

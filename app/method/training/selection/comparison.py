@@ -111,12 +111,8 @@ def compare(
         loop.examples[nearest(item, pool)[-1]].answer
         for item, pool in zip(plan.measured, plan.pools, strict=True)
     ]
-    asked = [loop.examples[item] for item in plan.measured]
-    # Within folds the most usual of every item that may be shown is seldom the others' own.
-    shown = {item for pool in plan.pools for item in pool}
-    usual = most_usual([loop.examples[item] for item in sorted(shown)])
-    hits["nearest_copy"] = text_hits(copied, asked)
-    hits["majority"] = text_hits([usual] * len(asked), asked)
+    hits["nearest_copy"] = text_hits(copied, [loop.examples[item] for item in plan.measured])
+    hits["majority"] = majority_hits(loop)
     loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
@@ -160,6 +156,15 @@ def text_hits(texts: Sequence[str], asked: Sequence[Example]) -> list[bool]:
     """Which texts are exactly the answers of the items that were asked."""
     pairs = zip(texts, asked, strict=True)
     return [exact_match(text, [item.answer]) == 1.0 for text, item in pairs]
+
+
+def majority_hits(loop: TrainLoop) -> list[bool]:
+    """Which held-out items have the most usual answer of those that may be shown."""
+    # Within folds the most usual of every item that may be shown is seldom the others' own.
+    shown = {item for pool in loop.plan.pools for item in pool}
+    usual = most_usual([loop.examples[item] for item in sorted(shown)])
+    asked = [loop.examples[item] for item in loop.plan.measured]
+    return text_hits([usual] * len(asked), asked)
 
 
 def most_usual(items: Sequence[Example]) -> str:

@@ -31,7 +31,7 @@ from app.method.training.selection.search import weight_candidates
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
 from app.worker.training.results import encode_result, report_of
-from tests.fakes.models.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(40)
 CONFIG = TrainingConfig(
@@ -64,16 +64,6 @@ class MemoryStore:
 
     def save(self, data: bytes) -> None:
         self.saved.append(data)
-
-
-@pytest.fixture(scope="module")
-def learner() -> Backbone:
-    """A backbone whose answers a shift can change: its head is sharp."""
-    backbone = tiny_backbone()
-    with torch.no_grad():
-        sharp = backbone.model.get_parameter("lm_head.weight")
-        sharp.mul_(20)
-    return backbone
 
 
 @pytest.fixture(scope="module")
@@ -415,16 +405,6 @@ def test_the_search_never_adds_a_loss_that_was_switched_off() -> None:
     assert [one.mimicry_weight for one in found] == [0.0] * len(found)
     found = weight_candidates(CONFIG.changed(supervision_weight=0.0, synergy_weight=0.0))
     assert [one.supervision_weight for one in found] == [0.0]
-
-
-def test_a_plateau_of_held_out_items_ends_the_run(learner: Backbone) -> None:
-    still = FEW.changed(
-        max_steps=200, min_steps=10, evaluate_every=2, patience=2, vector_learning_rate=1e-8,
-        weight_learning_rate=0.0,
-    )  # fmt: skip
-    assert 10 <= len(train(learner, EXAMPLES, still).losses) < 30
-    longer = still.changed(min_steps=40)
-    assert 40 <= len(train(learner, EXAMPLES, longer).losses) < 60
 
 
 def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -> None:
