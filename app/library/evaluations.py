@@ -89,7 +89,7 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
 async def held_out_gains(
     session: AsyncSession, vector_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, float]:
-    """Accuracy above zero-shot by the newest measurement of each on the data it was first measured on.
+    """Accuracy above zero-shot by each one's newest measurement on the data of its first.
 
     Measurements on other data say how far the vectors reach, not how good they are at their task.
     """
