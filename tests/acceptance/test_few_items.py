@@ -9,7 +9,7 @@ from app.method.backbone.examples import Example
 from app.method.backbone.loading import POCKET_FOLDER
 from app.method.evaluation.metrics import exact_match
 from app.method.evaluation.tasks.loading import load_examples
-from app.method.training.selection.verdict import CHANCE, paired_gain
+from app.method.evaluation.verdict import CHANCE, paired_gain
 from tests.fakes.servers.installation import Installation
 from vlibrary_client import Client
 

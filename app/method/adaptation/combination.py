@@ -25,6 +25,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import exact_match
+from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.composition import combine, loss_weighted_mean, mean
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
@@ -32,7 +33,6 @@ from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import Lesson, see_batch
 from app.method.training.selection.comparison import Compared, compared
-from app.method.training.selection.verdict import Gain, Verdict, judge, paired_gain
 from app.method.training.teacher import Answered, answer_lessons
 
 FEWEST_ITEMS: Final = 16

@@ -23,6 +23,8 @@ from app.method.evaluation.conditions import (
     nearest_copy,
     nearest_demonstrations,
 )
+from app.method.evaluation.metrics import most_usual, text_hits
+from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.vectors import InContextVectors
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
@@ -31,10 +33,7 @@ from app.method.training.selection.comparison import (
     BALANCED_SHOTS,
     Compared,
     compared,
-    most_usual,
-    text_hits,
 )
-from app.method.training.selection.verdict import Gain, Verdict, judge, paired_gain
 from app.method.training.teacher import Answered, answer_lessons
 
 _MAX_ROWS = 64
@@ -112,11 +111,12 @@ def measurement_steps(
         )
         answers[name], spent[name] = yield from _timed(steps)
     hits = {name: [one.is_right for one in found] for name, found in answers.items()}
-    hits["majority"] = text_hits([most_usual(problem.items)] * len(asked), asked)
+    true = [item.answer for item in asked]
+    usual = most_usual([item.answer for item in problem.items])
+    hits["majority"] = text_hits([usual] * len(true), true)
     if "nearest_copy" in contexts:
-        hits["nearest_copy"] = text_hits(
-            [one[-1].answer for one in contexts["nearest_copy"]], asked
-        )
+        copied = [one[-1].answer for one in contexts["nearest_copy"]]
+        hits["nearest_copy"] = text_hits(copied, true)
     return _measurement(problem, hits, answers=answers, spent=spent, seconds=reporter.seconds)
 
 

@@ -5,6 +5,7 @@ Knows text and numbers only.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -247,6 +248,16 @@ SCORERS: Final[dict[str, Scorer]] = {
     "vl-icl-number": vl_icl_number,
     "vl-icl-yes-no": vl_icl_yes_no,
 }
+
+
+def text_hits(texts: Sequence[str], answers: Sequence[str]) -> list[bool]:
+    """Which texts are exactly the answers."""
+    return [exact_match(text, [answer]) == 1.0 for text, answer in zip(texts, answers, strict=True)]
+
+
+def most_usual(answers: Sequence[str]) -> str:
+    """The answer that most items have; of equally many, the first one's."""
+    return Counter(answers).most_common(1)[0][0]
 
 
 def find_scorer(name: str) -> Scorer:

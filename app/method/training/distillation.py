@@ -19,6 +19,7 @@ from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.randomness import generator_for
+from app.method.evaluation.verdict import UNMEASURED, Verdict
 from app.method.keys.encoder import KeyEncoder
 from app.method.keys.task_key import TaskKey, build_task_key
 from app.method.steering.dose import dose_of, residual_norms
@@ -39,7 +40,6 @@ from app.method.training.prompts import see_batch
 from app.method.training.selection.comparison import HeldOutReport, compare
 from app.method.training.selection.search import choose_recipe
 from app.method.training.selection.strength import calibrate
-from app.method.training.selection.verdict import UNMEASURED, Verdict
 from app.method.training.student import LOSS_NAMES, sets_of
 from app.method.training.teacher import TeacherCache, compute_teacher
 

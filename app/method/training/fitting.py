@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 
+from app.method.evaluation.verdict import CHANCE, paired_gain
 from app.method.steering.dose import residual_norms
 from app.method.steering.vectors import InContextVectors
 from app.method.training.batches import Row
@@ -16,8 +17,6 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import TrainLoop, TrainState, restored_state
 from app.method.training.plan import epoch_batches
 from app.method.training.progress import Phase, Steps
-from app.method.training.selection.comparison import majority_hits
-from app.method.training.selection.verdict import CHANCE, paired_gain
 from app.method.training.student import LOSS_NAMES, Student
 from app.method.training.teacher import TeacherCache
 
@@ -182,7 +181,7 @@ def _measure(
     if (right, -loss) > (state.best_right, -state.best_loss):
         state.best_step, state.best_right, state.best_loss = state.step, right, loss
         state.best = student.snapshot()
-        state.is_above_majority = paired_gain(hits, majority_hits(loop)).chance <= CHANCE
+        state.is_above_majority = paired_gain(hits, loop.majority_hits()).chance <= CHANCE
     state.num_stale = 0 if is_news else state.num_stale + 1
     # A rule may be found late, and until then the most usual answer is the lowest loss.
     if not state.is_above_majority or state.step < config.min_steps:

@@ -19,11 +19,11 @@ from app.library.task_keys.keys import add_keys
 from app.library.training.attempts import finish_job
 from app.library.vectors import create_vector
 from app.method.backbone.loading import Backbone
+from app.method.evaluation.verdict import Verdict
 from app.method.keys.encoder import space_id
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult
 from app.method.training.selection.comparison import Compared
-from app.method.training.selection.verdict import Verdict
 
 METHOD: Final = "m2iv"
 SPLIT: Final = "held-out"

@@ -3,7 +3,6 @@
 Knows held-out items and whom they may be shown; knows no training.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -12,14 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.backbone.examples import Example
-from app.method.evaluation.metrics import exact_match, wilson_interval
+from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
+from app.method.evaluation.verdict import Verdict, judge
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
 from app.method.training.prompts import Lesson
-from app.method.training.selection.verdict import Verdict, judge
 from app.method.training.teacher import Answered
 
 BALANCED_SHOTS: Final = 8
@@ -111,8 +109,8 @@ def compare(
         loop.examples[nearest(item, pool)[-1]].answer
         for item, pool in zip(plan.measured, plan.pools, strict=True)
     ]
-    hits["nearest_copy"] = text_hits(copied, [loop.examples[item] for item in plan.measured])
-    hits["majority"] = majority_hits(loop)
+    hits["nearest_copy"] = text_hits(copied, [loop.examples[item].answer for item in plan.measured])
+    hits["majority"] = loop.majority_hits()
     loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
@@ -150,26 +148,6 @@ def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
         )
         for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True)
     ]
-
-
-def text_hits(texts: Sequence[str], asked: Sequence[Example]) -> list[bool]:
-    """Which texts are exactly the answers of the items that were asked."""
-    pairs = zip(texts, asked, strict=True)
-    return [exact_match(text, [item.answer]) == 1.0 for text, item in pairs]
-
-
-def majority_hits(loop: TrainLoop) -> list[bool]:
-    """Which held-out items have the most usual answer of those that may be shown."""
-    # Within folds the most usual of every item that may be shown is seldom the others' own.
-    shown = {item for pool in loop.plan.pools for item in pool}
-    usual = most_usual([loop.examples[item] for item in sorted(shown)])
-    asked = [loop.examples[item] for item in loop.plan.measured]
-    return text_hits([usual] * len(asked), asked)
-
-
-def most_usual(items: Sequence[Example]) -> str:
-    """The answer that most items have; of equally many, the first one's."""
-    return Counter(item.answer for item in items).most_common(1)[0][0]
 
 
 def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:

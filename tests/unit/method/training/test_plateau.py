@@ -12,7 +12,6 @@ from app.method.training.fitting import fit
 from app.method.training.loop import TrainLoop, TrainState
 from app.method.training.plan import make_plan
 from app.method.training.progress import Reporter, Steps
-from app.method.training.selection.comparison import majority_hits
 from app.method.training.teacher import Answered, compute_teacher
 from tests.fakes.models.backbones import tiny_examples
 
@@ -48,7 +47,7 @@ def steps_taken(backbone: Backbone, config: TrainingConfig, *, learnt_at: int | 
     def script() -> Iterator[Sequence[bool]]:
         for step in range(1, config.max_steps + 1):
             learnt = learnt_at is not None and step >= learnt_at
-            yield [True] * len(loop.plan.measured) if learnt else majority_hits(loop)
+            yield [True] * len(loop.plan.measured) if learnt else loop.majority_hits()
 
     loop = ScriptedLoop(
         backbone=backbone,

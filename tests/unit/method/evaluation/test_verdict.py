@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.method.training.selection.verdict import judge, paired_gain
+from app.method.evaluation.verdict import judge, paired_gain
 
 
 def hits(pattern: str, times: int = 1) -> list[bool]:
