@@ -190,7 +190,7 @@ class Killer:
             told = self._http.get(f"{self.installation.url}/readyz").text
         except httpx.TransportError as error:
             told = repr(error)
-        return f"{told}; processes {before}, now {self._seen()}"
+        return f"{told}; processes {before}, now {self._seen()}\n{self.installation.told()}"
 
     def _is_back(self, victim: str, before: dict[str, int]) -> bool:
         return self._seen().get(victim, before[victim]) != before[victim] and self._is_ready()

@@ -13,6 +13,7 @@ from app.core.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from app.postgres.server import EmbeddedPostgres
 
+# How often the server of another owner is asked whether it is there; the end of our own is seen.
 CHECK_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 8.0
 PATIENCE_SECONDS: Final = 60.0
@@ -107,7 +108,7 @@ class _Mender:
         self._postgres = postgres
         self._interrupted = interrupted
         self._pause_seconds = CHECK_SECONDS
-        self._next_look = monotonic() + CHECK_SECONDS
+        self._next_look = 0.0
 
     def __call__(self) -> None:
         """Looks after the server, if it is time to."""
@@ -129,5 +130,5 @@ class _Mender:
             self._next_look = monotonic() + self._pause_seconds
             self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
         else:
-            self._next_look = monotonic() + CHECK_SECONDS
+            self._next_look = monotonic() + CHECK_SECONDS * self._postgres.is_adopted
             self._pause_seconds = CHECK_SECONDS

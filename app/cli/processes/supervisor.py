@@ -13,7 +13,6 @@ from app.core.telemetry.logs import get_logger
 from app.postgres.pdeathsig import with_pdeathsig
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
-# What is ready 10 s after its death has waited for less.
 LONGEST_BACKOFF_SECONDS: Final = 8.0
 STABLE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
@@ -60,7 +59,8 @@ class Supervisor:
 
     Args:
         stop_timeout_seconds: How long children may take to end when asked.
-        first_backoff_seconds: Pause before a child that died is started again; doubled each time.
+        first_backoff_seconds: Least time between two starts of a child that dies; doubled each
+            time. One that lived for longer is started again at once.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Supervisor:
     def watch(
         self, *, interrupted: Callable[[], bool], chore: Callable[[], None] = lambda: None
     ) -> None:
-        """Start children that die again, slower each time, until interrupted.
+        """Start children that die again, those that die at their start slower each time.
 
         Args:
             interrupted: Whether to return.
@@ -160,15 +160,15 @@ class Supervisor:
             return
         if now - child.started > STABLE_SECONDS:
             child.backoff_seconds = self._first_backoff_seconds
+        child.start_again_at = max(now, child.started + child.backoff_seconds)
         log.error(
             "child ended, will be started again",
             action="supervisor.restart",
             child=child.program.name,
             status=code,
-            seconds=child.backoff_seconds,
+            seconds=round(child.start_again_at - now, 1),
         )
         child.process = None
-        child.start_again_at = now + child.backoff_seconds
         child.backoff_seconds = min(child.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
 
 

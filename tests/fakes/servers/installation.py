@@ -17,6 +17,7 @@ from vlibrary_client import Client
 
 ROOT = Path(__file__).resolve().parents[3]
 READY_SECONDS = 600.0
+LINES = 40
 
 
 def save_tiny_backbone(folder: Path) -> Path:
@@ -72,7 +73,7 @@ class Installation:
             }
         ) | dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = folder / f"serve-{uuid.uuid4().hex}.log"
+        self._log = folder / "serve.log"
 
     @property
     def pid(self) -> int:
@@ -92,6 +93,7 @@ class Installation:
 
     def start(self) -> Client:
         """Starts `serve` and waits for its banner."""
+        self._log = self.folder / f"serve-{uuid.uuid4().hex}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app", "serve"],
@@ -119,6 +121,13 @@ class Installation:
         """The exit status of `serve`."""
         assert self._process is not None
         return self._process.wait(READY_SECONDS)
+
+    def told(self) -> str:
+        """The last lines of this start's log and of the database's."""
+        logs = (self._log, self.folder / "postgres" / "postgres.log")
+        return "\n".join(
+            line for log in logs if log.exists() for line in log.read_text().splitlines()[-LINES:]
+        )
 
     def end(self) -> None:
         """Kills what still runs."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.cli.processes.environments import child_environment
 from app.cli.processes.supervisor import Program, Supervisor
@@ -92,9 +93,19 @@ def test_a_child_that_dies_is_started_again_slower_each_time(tmp_path: Path) -> 
         return log.exists() and len(log.read_text().split()) >= times
 
     supervisor.watch(interrupted=lambda: has_started(4))
-    # Pauses of 0.1, 0.2 and 0.4 s lie between four starts.
+    # At least 0.1, 0.2 and 0.4 s lie between four starts.
     assert time.monotonic() - began >= 0.7
     supervisor.stop(hurried=lambda: True)
+
+
+def test_a_child_that_lived_is_started_again_at_once_however_often(tmp_path: Path) -> None:
+    supervisor = Supervisor(first_backoff_seconds=0.02)
+    lives = "time.sleep(0.3); os.kill(os.getpid(), 9)"
+    supervisor.start(_program(lives, tmp_path / "pid"))
+    with capture_logs() as logs:
+        supervisor.watch(interrupted=lambda: len(logs) >= 3)
+    supervisor.stop(hurried=lambda: True)
+    assert [line["seconds"] for line in logs] == [0.0, 0.0, 0.0]
 
 
 def test_it_is_ready_when_every_child_is(supervisor: Supervisor, tmp_path: Path) -> None:
