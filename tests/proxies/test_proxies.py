@@ -12,14 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api.app import create_api
 from app.api.dependencies import Services
 from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
-from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.proxies import proxied
-from tests.fakes.servers.streams import live_worker
+from tests.fakes.servers.streams import live_api, live_worker
 from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.proxies
@@ -47,7 +45,7 @@ def services(tmp_path: Path, worker: FakeWorker) -> Iterator[Services]:
 @pytest.fixture(params=[("nginx",), ("nginx", "nginx"), ("caddy",), ("caddy", "nginx", "nginx")])
 def url(request: pytest.FixtureRequest, services: Services, tmp_path: Path) -> Iterator[str]:
     with ExitStack() as stack:
-        address = stack.enter_context(serving(create_api(services)))
+        address = stack.enter_context(live_api(services))
         for place, kind in enumerate(reversed(request.param)):
             folder = tmp_path / f"{kind}-{place}"
             address = stack.enter_context(proxied(kind, address, folder))

@@ -1,13 +1,16 @@
 """Streamed answers as tests read them, and a worker behind a socket of its own."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from httpx_sse import EventSource
 
+from app.api.app import create_api
+from app.api.dependencies import Services
 from app.rpc.client import WorkerClient
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
@@ -32,3 +35,16 @@ def live_worker(worker: FakeWorker) -> Iterator[WorkerClient]:
     """A client of the worker behind a real socket, over which answers come piece by piece."""
     with serving(worker.app()) as url:
         yield WorkerClient([url])
+
+
+@contextmanager
+def live_api(services: Services) -> Iterator[str]:
+    """The address of an api that closes its connections to workers when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+        async with services.workers:
+            yield
+
+    with serving(create_api(services, lifespan=lifespan)) as address:
+        yield address

@@ -16,7 +16,7 @@ from app.core.settings import Settings
 from app.library.database import make_engine
 from app.main import make_services
 from tests.fakes.servers.live_server import running, serving
-from tests.fakes.servers.streams import events_in, live_worker
+from tests.fakes.servers.streams import events_in, live_api, live_worker
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.waiting import wait_until
 from vlibrary_client import Client
@@ -33,7 +33,7 @@ def services(settings: Settings, worker: FakeWorker) -> Iterator[Services]:
 
 @pytest.fixture
 def url(services: Services) -> Iterator[str]:
-    with serving(create_api(services)) as address:
+    with live_api(services) as address:
         yield address
 
 
