@@ -22,6 +22,8 @@ from app.core.settings import Settings
 WANTED: Final = "An image is a PNG, JPEG or WEBP file"
 
 _HEAD_BYTES: Final = 512
+# What of a file Pillow reads an orientation from.
+_SAYS_TURN: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 # What else people hold pictures in, told by its first bytes so that a refusal can name it.
 _OTHERS: Final = (
     ("GIF", re.compile(rb"GIF8[79]a")),
@@ -149,7 +151,7 @@ class Picture:
         try:
             with Image.open(io.BytesIO(self.data), formats=FORMATS) as image:
                 # Asking a PNG for EXIF behind its pixels would decode them.
-                turn = turn_of(image) if "exif" in image.info else None
+                turn = turn_of(image) if _SAYS_TURN & image.info.keys() else None
                 width, height = image.size
         except UNREADABLE:
             raise InvalidImageError(f"{WANTED}, found one that cannot be read") from None

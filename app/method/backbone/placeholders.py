@@ -69,14 +69,18 @@ class Placeholders:
         Raises:
             InvalidInputError: The processor refuses the picture.
         """
-        if size not in self._of_size:
+        if size in self._of_size:
+            return self._of_size[size]
+        image = pixels()
+        # A header may hide how its picture stands.
+        if image.size not in self._of_size:
             try:
-                self._of_size[size] = self._ask(pixels())
+                self._of_size[image.size] = self._ask(image)
             except (ValueError, IndexError, ZeroDivisionError) as error:
                 raise InvalidInputError(
                     "The processor cannot read an image", details={"reason": type(error).__name__}
                 ) from error
-        return self._of_size[size]
+        return self._of_size[image.size]
 
     def rows(self, texts: Sequence[str], shown: Sequence[Sequence[str]]) -> list[list[int]]:
         """The ids of prompts.

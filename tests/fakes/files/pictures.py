@@ -1,7 +1,9 @@
 """Pictures in files of every kind, and how they look."""
 
 import io
-from typing import Any
+import struct
+import zlib
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,28 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:  
     out = io.BytesIO()
     picture.save(out, form, **options)
     return out.getvalue()
+
+
+def on_its_side(picture: Image.Image, form: str, where: Literal["exif", "xmp", "behind"]) -> bytes:
+    """A file that tells its orientation in EXIF, in XMP, or (a PNG) behind its pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    if where == "exif":
+        return encoded(picture, form, exif=exif)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    if form != "PNG":
+        return encoded(picture, form, xmp=xmp)
+    data = encoded(picture)
+    if where == "xmp":
+        return _with_chunk(data, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp, before=b"IDAT")
+    body = exif.tobytes().removeprefix(b"Exif\0\0")
+    return _with_chunk(data, b"eXIf", body, before=b"IEND")
+
+
+def _with_chunk(data: bytes, kind: bytes, body: bytes, *, before: bytes) -> bytes:
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    place = data.index(before) - 4
+    return data[:place] + chunk + data[place:]
 
 
 def pixels(data: bytes) -> npt.NDArray[np.uint8]:

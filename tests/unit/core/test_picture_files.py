@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from PIL import Image, ImageCms
 from app.core.errors import InvalidImageError
 from app.core.pictures import Picture, PictureFile, check_picture
 from app.core.pixels import FORMATS, decode, pixel_digest
-from tests.fakes.files.pictures import BLUE, GREEN, LIMITS, encoded, logo, pixels, shows
+from tests.fakes.files.pictures import (
+    BLUE,
+    GREEN,
+    LIMITS,
+    encoded,
+    logo,
+    on_its_side,
+    pixels,
+    shows,
+)
 
 
 def profile(*, primaries: Sequence[tuple[float, ...]]) -> bytes:
@@ -179,3 +189,14 @@ def test_pictures_lie_in_a_file_once_and_can_be_read_for_as_long_as_they_live() 
     assert [picture.data for picture in pictures] == [first, second, first]
     assert pictures[0] is pictures[2]
     assert pictures[1].digest == Picture.of(second).digest
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_a_size_is_told_as_the_picture_is_shown(form: str, where: Literal["exif", "xmp"]) -> None:
+    data = on_its_side(logo(), form, where)
+    assert decode(data).size == Picture.of(data).size == logo().size[::-1]
+
+
+def test_a_picture_may_be_turned_by_what_stands_behind_its_pixels() -> None:
+    assert decode(on_its_side(logo(), "PNG", "behind")).size == logo().size[::-1]

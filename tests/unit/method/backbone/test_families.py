@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from app.core.pictures import Picture
+from app.core.pixels import decode
 from app.method.backbone import pictures as module
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -16,6 +17,7 @@ from app.method.backbone.placeholders import Placeholders
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts, process
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.checkpoints.parts import random_model
+from tests.fakes.files.pictures import on_its_side
 
 TOLERANCE = 1e-4
 # PaliGemma's processor makes arrays of tensors.
@@ -74,6 +76,20 @@ def test_counted_tokens_are_those_of_the_prompt(backbone: Backbone) -> None:
         wanted = encode_prompts(backbone, [prompt]).num_prompt_tokens
         (found,) = cache.count_tokens([prompt])
         assert abs(found - wanted[0]) <= (0 if cache.feeds([prompt]) else 2)
+
+
+def test_a_picture_that_stands_otherwise_than_its_header_tells_changes_no_other(
+    backbone: Backbone,
+) -> None:
+    plain, hidden = picture(6, (150, 90)), picture(9, (150, 90))
+    turned = Picture.of(on_its_side(decode(hidden.data), "PNG", "behind"))
+    assert turned.size == plain.size
+    prompts = [build_prompt(backbone, "What is it?", one) for one in (turned, plain)]
+    cache = FeatureCache(backbone)
+    cache.count_tokens(prompts)
+    for prompt in prompts:
+        wanted = encode_prompts(backbone, [prompt]).inputs
+        same(backbone, cache.encode([prompt]).inputs, wanted)
 
 
 def test_summaries_do_not_depend_on_what_was_asked(backbone: Backbone) -> None:
