@@ -34,6 +34,11 @@ async def continue_text(
 ) -> TextCompletionBody | AnswerStream:
     """Continues a text as OpenAI's completions do: without the chat template, steered as ever."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    if body.vlibrary.demonstrations is not None:
+        raise InvalidInputError(
+            "A text that is continued as it stands has no demonstrations; chat completions have",
+            details={"param": "vlibrary.demonstrations"},
+        )
     references = [choice.ref for choice in listed_choices(body.vlibrary)]
     model = await named_model(services, body.model, references=references)
     backbone, count, options = model.backbone.fingerprint, body.n or 1, body.stream_options

@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    field_validator,
     model_validator,
 )
 
@@ -30,9 +29,18 @@ MAX_FIELDS: Final = 2 * MAX_UNKNOWN_FIELDS
 PartText: TypeAlias = Annotated[
     str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_unstorable)
 ]
+
+
+def _require_inline(value: str) -> str:
+    if not is_data_url(value):
+        raise ValueError("an image is a data: URL; nothing is fetched from other addresses")
+    return value
+
+
 ImageUrl: TypeAlias = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_IMAGE_CHARACTERS),
+    AfterValidator(_require_inline),
     Field(description="A data: URL of an image file in base64."),
 ]
 
@@ -55,13 +63,6 @@ class ImageAddress(LenientBody):
     """Where an image is: in the request itself."""
 
     url: ImageUrl
-
-    @field_validator("url")
-    @classmethod
-    def _is_inline(cls, value: str) -> str:
-        if not is_data_url(value):
-            raise ValueError("an image is a data: URL; nothing is fetched from other addresses")
-        return value
 
 
 def _as_address(value: object) -> object:

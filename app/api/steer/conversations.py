@@ -88,8 +88,9 @@ def _turns(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
         is_leading = all(turn.role == "system" for turn in turns)
         if role == "system" and turns and is_leading:
             turns[-1] = Turn(role="system", parts=_joined([*turns[-1].parts, *parts]))
-        elif parts:
-            turns.append(Turn.model_validate({"role": role, "parts": parts}))
+        elif parts or role != "system":
+            # A turn in which nothing was said is one all the same.
+            turns.append(Turn.model_validate({"role": role, "parts": parts or ("",)}))
     return tuple(turns)
 
 

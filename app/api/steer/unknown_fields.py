@@ -30,6 +30,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "conversation": (),
     "documents": (),
     "echo": (),
+    "file_id": (),
     "function_call": ("none",),
     "functions": (),
     "guided_choice": (),

@@ -6,22 +6,16 @@ Source: the API reference of OpenAI's responses, and the `openai` package as its
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from app.api.schemas.bodies import ResponseBody
-from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, Prompt
-from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, LenientBody, PartText
+from app.api.schemas.fields import Prompt
+from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, ImageUrl, LenientBody, PartText
 from app.api.schemas.openai.answers import SteeringFacts
 from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 
 MESSAGE: Final = "message"
-
-InputImageUrl: TypeAlias = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_IMAGE_CHARACTERS),
-    Field(description="A data: URL of an image file in base64."),
-]
 
 
 class InputPart(LenientBody):
@@ -29,7 +23,15 @@ class InputPart(LenientBody):
 
     type: Literal["input_text", "output_text", "input_image"]
     text: PartText | None = None
-    image_url: InputImageUrl | None = None
+    image_url: ImageUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_type_says(self) -> Self:
+        wanted = "image_url" if self.type == "input_image" else "text"
+        given = {name for name in ("text", "image_url") if getattr(self, name) is not None}
+        if given != {wanted}:
+            raise ValueError(f"a part of this type has its {wanted} and nothing else")
+        return self
 
 
 def _as_parts(value: object) -> object:

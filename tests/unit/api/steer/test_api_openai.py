@@ -138,6 +138,9 @@ async def test_a_conversation_reaches_the_worker_in_its_order(
                 ],
             },
             {"role": "assistant", "content": "disc", "refusal": None, "tool_calls": []},
+            {"role": "system", "content": ""},
+            {"role": "user", "content": "Sure?", "name": "ann"},
+            {"role": "assistant", "content": None},
             {
                 "role": "user",
                 "content": [
@@ -153,6 +156,8 @@ async def test_a_conversation_reaches_the_worker_in_its_order(
         ("system", ("Be brief.\nOne word.",)),
         ("user", ("This:", None, "What\nis it?")),
         ("assistant", ("disc",)),
+        ("user", ("Sure?",)),
+        ("assistant", ("",)),
         ("user", (None, "And this?")),
     ]
     assert (asked.prompt, asked.images) == ("And this?", (png("red"), png("blue")))

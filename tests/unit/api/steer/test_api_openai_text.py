@@ -59,6 +59,7 @@ def test_a_text_is_continued_in_a_stream(client: openai.OpenAI) -> None:
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "vlibrary": {"demonstrations": {"dataset": "d"}}}, "vlibrary.demonstr"),
     ],
 )
 def test_what_no_completion_can_be_is_refused(
@@ -140,11 +141,30 @@ def test_an_error_in_a_stream_of_a_response_is_raised(
         list(stream)
 
 
+def said(part: dict[str, Any]) -> list[dict[str, Any]]:
+    question = {"type": "input_text", "text": "What is this?"}
+    return [{"role": "user", "content": [part, question]}]
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"input": []}, "input"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+        ({"input": said({"type": "input_image"})}, "input.0.content.0"),
+        ({"input": said({"type": "input_image", "file_id": "f"})}, "input.0.content.0"),
+        (
+            {"input": said({"type": "input_image", "image_url": "https://h/a.png"})},
+            "input.0.content.0.image_url",
+        ),
+        (
+            {"input": said({"type": "input_text", "text": "a", "image_url": DATA_URL})},
+            "input.0.content.0",
+        ),
+        (
+            {"input": said({"type": "input_image", "image_url": DATA_URL, "file_id": "f"})},
+            "input.0.content.0.file_id",
+        ),
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools"),
         ({"input": "a", "n": 2}, "n"),
