@@ -4,12 +4,13 @@ Knows nothing of HTTP. Nothing is fetched: an address is refused, a path is read
 """
 
 import base64
-import binascii
 import io
+import re
 import struct
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from PIL import ExifTags, Image, ImageCms
 
@@ -20,6 +21,9 @@ ImageSource: TypeAlias = str | PathLike[str] | bytes | Image.Image
 _KEPT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Modes that PNG cannot hold, with the one that loses nothing of what they show.
 _WRITTEN_AS = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA", "I;16B": "I;16", "I;16L": "I;16"}
+_SPACE = re.compile(r"\s+")
+# Encoders for addresses write these two characters of the alphabet otherwise.
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
 _LEVELS_8 = 255
 _LEVELS_16 = 65535
 
@@ -37,14 +41,20 @@ def image_bytes(source: ImageSource) -> bytes:
         return _encode_png(source)
     if isinstance(source, bytes):
         return source
-    if isinstance(source, str) and source.startswith("data:"):
-        return _decode_data_url(source)
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return _of_data_url(source)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise InvalidImageError("images are not fetched from addresses; pass the bytes or a path")
+    if not isinstance(source, str | PathLike):
+        raise InvalidImageError(
+            "wanted an image as a Pillow image, bytes, a path or a data: URL, found "
+            f"{type(source).__name__}"
+        )
     try:
         return Path(source).read_bytes()
-    except OSError as error:
-        raise InvalidImageError(f"cannot read the image file: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no path"
+        raise InvalidImageError(f"cannot read the image file: {reason}") from error
 
 
 def image_text(source: ImageSource) -> str:
@@ -59,9 +69,11 @@ def image_text(source: ImageSource) -> str:
 def _encode_png(image: Image.Image) -> bytes:
     """The picture without loss, with what its file said of how it is shown."""
     orientation = Image.Exif()
-    orientation[ExifTags.Base.Orientation] = _orientation(image)
     buffer = io.BytesIO()
     try:
+        # Of some formats the pixels are turned as they are read, and the tag is gone.
+        image.load()
+        orientation[ExifTags.Base.Orientation] = _orientation(image)
         writable = _writable(image)
         writable.save(
             buffer,
@@ -118,11 +130,37 @@ def _printed_to_srgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if converted is None else converted
 
 
-def _decode_data_url(url: str) -> bytes:
-    header, separator, payload = url.partition(",")
-    if not separator or not header.endswith(";base64"):
-        raise InvalidImageError("wanted a data: URL with base64 content")
+def _of_data_url(url: str) -> bytes:
     try:
-        return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
-        raise InvalidImageError("the data: URL's content is not base64") from error
+        return decode_data_url(url)
+    except ValueError as error:
+        raise InvalidImageError(str(error)) from error
+
+
+def decode_data_url(url: str) -> bytes:
+    """What a data: URL holds, whichever type and parameters it names.
+
+    Raises:
+        ValueError: Its content is not base64.
+    """
+    header, comma, payload = url.partition(",")
+    if not comma or "base64" not in header.lower().split(";"):
+        raise ValueError("wanted a data: URL with base64 content")
+    try:
+        data = decode_base64(payload)
+    except ValueError as error:
+        raise ValueError("the data: URL's content is not base64") from error
+    if not data:
+        raise ValueError("the data: URL is empty")
+    return data
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes behind base64 as it is written: also for addresses, unpadded, or on several lines.
+
+    Raises:
+        ValueError: It is none.
+    """
+    # Encoders for mail break lines, and some clients escape what stands in an address.
+    payload = _SPACE.sub("", unquote(text)).rstrip("=").translate(_FROM_URL_SAFE)
+    return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)

@@ -13,6 +13,7 @@ from typing import Any
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
 from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES
+from vlibrary_client.layouts.texts import Twice, object_of
 
 MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30
@@ -170,7 +171,9 @@ def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str 
         return None
     try:
         if kind == "json":
-            value = json.loads(data)
+            value = json.loads(data, object_pairs_hook=object_of)
+            if isinstance(value, Twice):
+                return f"its .json has the name {value.name[:40]} twice"
             if not isinstance(value, dict):
                 return "its .json is no object"
             fields.update(value)

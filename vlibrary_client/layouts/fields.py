@@ -1,6 +1,9 @@
 """From the fields of a record to questions, answers and names. One rule for every format."""
 
+import ast
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
@@ -68,6 +71,21 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
             "as question=COLUMN tells which column is which"
         )
     raise InvalidDatasetError(f"{problem}; found the columns {_listed(names)}")
+
+
+def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
+    """The columns of a table that say something.
+
+    Raises:
+        InvalidDatasetError: Records with these columns can be no items, or one of them is there
+            twice.
+    """
+    check_columns(names, columns)
+    wanted = [name for name in names if name in USED_COLUMNS or name in columns.values()]
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise InvalidDatasetError(f"the column {', '.join(twice)} occurs twice")
+    return wanted
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
@@ -159,10 +177,31 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
     given = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
     if given is None:
         raise UnusableError("wanted an answer, or a list of answers, found none")
+    if given is fields.get("answers"):
+        given = _listing(given)
     answers = given if isinstance(given, list | tuple) else [given]
     if len(answers) > MAX_ANSWERS:
         raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
     return tuple(_text(answer) for answer in answers)
+
+
+def _listing(answers: object) -> object:
+    """Several answers as a list, also where they came as the text of one or as a table of them."""
+    if isinstance(answers, Mapping) and isinstance(answers.get("answer"), list | tuple):
+        return answers["answer"]
+    if not isinstance(answers, str) or not answers.lstrip().startswith("["):
+        return answers
+    try:
+        return json.loads(answers)
+    except (ValueError, RecursionError):
+        pass
+    # How Python writes a list; other texts that it can read are no lists of answers.
+    if len(answers) <= MAX_ANSWERS * MAX_ANSWER_CHARACTERS:
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = ast.literal_eval(answers)
+            if repr(found) == answers:
+                return found
+    raise UnusableError("its answers begin like a list and are none in JSON")
 
 
 def _is_whole(value: object) -> bool:

@@ -1,7 +1,5 @@
 """The picture of a record: in it, beside it on the disk, or none. Nothing is fetched or decoded."""
 
-import base64
-import binascii
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,13 +9,25 @@ from typing import Any
 from PIL import Image
 
 from vlibrary_client.errors import InvalidImageError
-from vlibrary_client.images import image_bytes
+from vlibrary_client.images import decode_data_url, image_bytes
 from vlibrary_client.layouts.items import UnusableError
 
 PICTURE_COLUMNS = ("image", "images", "file_name", "image_path")
 MAX_PICTURE_BYTES = 64 << 20
+# Archives of a Mac have a second file for each, with what the first cannot hold.
+_OF_MAC = "__MACOSX"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files in a folder and its folders by name, but for those that systems and tools hide."""
+    return sorted(
+        path
+        for path in folder.rglob(pattern)
+        if not any(
+            part.startswith(".") or part == _OF_MAC for part in path.relative_to(folder).parts
+        )
+    )
 
 
 class Pictures:
@@ -79,7 +89,10 @@ class Pictures:
         if not text:
             return None, None
         if text[:5].lower() == "data:":
-            return _of_data_url(text), None
+            try:
+                return decode_data_url(text), None
+            except ValueError as error:
+                raise UnusableError(f"its image is no data URL of base64: {error}") from error
         if _ADDRESS.match(text):
             raise UnusableError("its image is an address, and nothing is fetched")
         return self._of_path(text), text.replace("\\", "/")
@@ -135,17 +148,6 @@ def _listing(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {unicodedata.normalize("NFC", name): name for name in names}
-
-
-def _of_data_url(text: str) -> bytes:
-    match = _DATA_URL.match(text)
-    if match is None:
-        raise UnusableError("its image is no data URL of base64")
-    payload = "".join(text[match.end() :].split())
-    try:
-        return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
-        raise UnusableError("its image is no data URL of base64") from error
 
 
 def _encoded(image: Image.Image) -> bytes:

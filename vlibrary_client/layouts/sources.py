@@ -11,8 +11,8 @@ from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.archives import METADATA_NAMES, holds_folder, samples, unpacked
 from vlibrary_client.layouts.fields import read_items
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
-from vlibrary_client.layouts.pictures import Pictures
-from vlibrary_client.layouts.tables import arrow_rows, parquet_rows
+from vlibrary_client.layouts.pictures import Pictures, files_below
+from vlibrary_client.layouts.tables import arrow_rows, labelled, parquet_rows
 from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
 from vlibrary_client.layouts.vqa import pair_records, question_pairs
 
@@ -73,14 +73,28 @@ def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures)
 
 
 def _given_records(source: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    labels = _label_names(source)
     for index, item in enumerate(source):
         place = f"item {index}"
         if isinstance(item, Mapping):
-            yield Record(place=place, fields=item)
+            named = {name: labelled(item.get(name), names) for name, names in labels.items()}
+            yield Record(place=place, fields={**item, **named} if named else item)
         else:
             yield Record(
                 place=place, fields={}, problem="wanted a mapping with question and answer"
             )
+
+
+def _label_names(source: object) -> dict[str, list[str]]:
+    """The names behind the numbers of a Hugging Face data set's ClassLabel columns."""
+    features = getattr(source, "features", None)
+    found = {}
+    for name, feature in features.items() if isinstance(features, Mapping) else ():
+        inner = feature[0] if isinstance(feature, list) and feature else feature
+        names = getattr(getattr(inner, "feature", inner), "names", None)
+        if isinstance(names, list):
+            found[name] = names
+    return found
 
 
 def _open_file(
@@ -115,12 +129,14 @@ def _kind(path: Path, suffix: str) -> str:
         return ".arrow"
     if head[_TAR_MAGIC] == b"ustar" or head.startswith((b"\x1f\x8b", b"PK\x03\x04")):
         return ".tar"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    first = text.partition(b"\n")[0].strip()
+    if suffix in {".json", ""} and text.startswith((b"{", b"[")):
+        # Many a file that is called .json has an object a line.
+        return ".jsonl" if text.startswith(b"{") and first != b"{" else ".json"
     if suffix in _KINDS:
         return suffix
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith((b"{", b"[")):
-        return ".jsonl" if text.startswith(b"{") else ".json"
-    if b"," in text.partition(b"\n")[0] and b"\0" not in text:
+    if any(mark in first for mark in (b",", b";", b"\t")) and b"\0" not in text:
         return ".csv"
     raise InvalidDatasetError(
         "no layout that is known: wanted Parquet, Arrow, JSON lines, a JSON array, CSV, a "
@@ -135,15 +151,16 @@ def _reader(kind: str, columns: ColumnMap) -> Callable[..., Iterator[Record]]:
         ".tar": samples,
         ".jsonl": json_lines,
         ".json": json_array,
-        ".csv": csv_rows,
-        ".tsv": csv_rows,
+        ".csv": partial(csv_rows, columns=columns),
+        ".tsv": partial(csv_rows, columns=columns),
     }
     return readers[kind]
 
 
 def _open_folder(root: Path, columns: ColumnMap) -> Source:
-    listed = sorted(path for name in METADATA_NAMES for path in root.rglob(name))
+    listed = sorted(path for name in METADATA_NAMES for path in files_below(root, name))
     if listed:
+        _require_one_listing(root, listed)
         return Source(layout="image folder", found=_folder_items(root, listed, columns))
     if pairs := question_pairs(root):
         return Source(
@@ -151,7 +168,7 @@ def _open_folder(root: Path, columns: ColumnMap) -> Source:
         )
     for suffix, kind in _KINDS.items():
         endings = {suffix, *(old for old, new in _ALIASES.items() if new == suffix)}
-        files = sorted(p for p in root.rglob("*") if p.suffix.lower() in endings and _is_data(p))
+        files = [p for p in files_below(root) if p.suffix.lower() in endings and _is_data(p)]
         if files:
             layout = f"folder of {kind}"
             return Source(layout=layout, found=_folder_items(root, files, columns))
@@ -161,16 +178,25 @@ def _open_folder(root: Path, columns: ColumnMap) -> Source:
     )
 
 
+def _require_one_listing(root: Path, listed: list[Path]) -> None:
+    folders = [path.parent for path in listed]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            names = " and ".join(path.name for path in listed if path.parent == folder)
+            where = folder.relative_to(root.parent)
+            raise InvalidDatasetError(f"the folder {where} has {names}, wanted one of them")
+
+
 def _is_data(path: Path) -> bool:
     # Hugging Face keeps intermediate results and notes beside the data.
     is_note = path.name in {"dataset_info.json", "dataset_dict.json", "state.json"}
-    return not (is_note or path.name.startswith(("cache-", ".")))
+    return not (is_note or path.name.startswith("cache-"))
 
 
 def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
     for path in files:
         relative = path.relative_to(root)
-        kind = _ALIASES.get(path.suffix.lower(), path.suffix.lower())
+        kind = _kind(path, path.suffix.lower())
         records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
         pictures = Pictures(path.parent, root=root)
         yield from _items(records, columns=columns, pictures=pictures)

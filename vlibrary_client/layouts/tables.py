@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.fields import USED_COLUMNS, check_columns
+from vlibrary_client.layouts.fields import wanted_columns
 from vlibrary_client.layouts.items import ColumnMap, Record
 
 MAX_ROWS = 1_000_000
@@ -108,12 +108,7 @@ def _wanted(schema: Any, columns: ColumnMap) -> list[str]:  # noqa: ANN401
     names = list(schema.names)
     if len(names) > MAX_COLUMNS:
         raise InvalidDatasetError(f"it has more than {MAX_COLUMNS} columns")
-    check_columns(names, columns)
-    wanted = [name for name in names if name in USED_COLUMNS or name in columns.values()]
-    twice = sorted({name for name in wanted if wanted.count(name) > 1})
-    if twice:
-        raise InvalidDatasetError(f"the column {', '.join(twice)} occurs twice")
-    return wanted
+    return wanted_columns(names, columns)
 
 
 def _rows(
@@ -129,7 +124,7 @@ def _rows(
             if number >= MAX_ROWS:
                 raise InvalidDatasetError(f"it has more than {MAX_ROWS} rows")
             for column, names in labels.items():
-                row[column] = _labelled(row.get(column), names)
+                row[column] = labelled(row.get(column), names)
             place = f"row {number}" if name is None else f"{name} row {number}"
             yield Record(place=place, fields=row, split=split)
             number += 1
@@ -152,9 +147,10 @@ def _class_labels(schema: Any) -> dict[str, list[str]]:  # noqa: ANN401
     return found
 
 
-def _labelled(value: object, names: list[str]) -> object:
+def labelled(value: object, names: list[str]) -> object:
+    """What the numbers of a ClassLabel column stand for; nothing for those without a name."""
     if isinstance(value, list):
-        return [_labelled(one, names) for one in value]
+        return [labelled(one, names) for one in value]
     if isinstance(value, int) and 0 <= value < len(names):
         return names[value]
     # Hugging Face writes -1 where a label is not known.

@@ -8,11 +8,33 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.items import Record
+from vlibrary_client.layouts.fields import wanted_columns
+from vlibrary_client.layouts.items import ColumnMap, Record
 
 MAX_RECORD_BYTES = 64 << 20
 _CHUNK_CHARACTERS = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+# Spreadsheets write the one that numbers of their country do not need.
+_DELIMITERS = (",", ";", "\t")
+
+
+class Twice:
+    """An object of JSON in which a name occurs twice: nobody knows which one was meant."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> object:
+    """An object of JSON; for `json`, which keeps the last of equal names otherwise."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    names = [name for name, _ in pairs]
+    return Twice(next(name for name in names if names.count(name) > 1))
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of)
 
 
 def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
@@ -28,7 +50,7 @@ def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode())
+                value = _DECODER.decode(line.decode())
             except (ValueError, RecursionError):
                 value = None
             yield _record(value, place=place, split=split)
@@ -37,7 +59,10 @@ def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
 def _record(value: object, *, place: str, split: str | None) -> Record:
     if isinstance(value, dict):
         return Record(place=place, fields=value, split=split)
-    return Record(place=place, fields={}, problem="not a JSON object", split=split)
+    problem = "not a JSON object"
+    if isinstance(value, Twice):
+        problem = f"the name {value.name[:40]} occurs twice in it"
+    return Record(place=place, fields={}, problem=problem, split=split)
 
 
 def json_array(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
@@ -53,16 +78,18 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
         InvalidDatasetError: There is no such array, or it ends early.
     """
     start = re.compile(r"\s*\[" if key is None else rf'"{re.escape(key)}"\s*:\s*\[')
-    decoder = json.JSONDecoder()
+    wanted = "or an object a line" if key is None else f"called {key}"
     try:
         with path.open(encoding="utf-8-sig") as file:
-            buffer = _after(start, file, name=name, is_anywhere=key is not None)
+            buffer = _after(start, file, is_anywhere=key is not None)
+            if buffer is None:
+                raise InvalidDatasetError(f"{name}: wanted a JSON array of objects, {wanted}")
             while True:
                 buffer = buffer.lstrip(" \t\r\n,")
                 if buffer.startswith("]"):
                     return
                 try:
-                    value, end = decoder.raw_decode(buffer)
+                    value, end = _DECODER.raw_decode(buffer)
                 except json.JSONDecodeError:
                     buffer = _longer(buffer, file, name=name)
                 else:
@@ -72,7 +99,7 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
         raise InvalidDatasetError(f"{name}: not JSON in UTF-8") from error
 
 
-def _after(start: re.Pattern[str], file: TextIO, *, name: str, is_anywhere: bool) -> str:
+def _after(start: re.Pattern[str], file: TextIO, *, is_anywhere: bool) -> str | None:
     buffer = ""
     while chunk := file.read(_CHUNK_CHARACTERS):
         buffer += chunk
@@ -82,7 +109,7 @@ def _after(start: re.Pattern[str], file: TextIO, *, name: str, is_anywhere: bool
         if not is_anywhere:
             break
         buffer = buffer[-1000:]
-    raise InvalidDatasetError(f"{name}: wanted a JSON array of objects")
+    return None
 
 
 def _longer(buffer: str, file: TextIO, *, name: str) -> str:
@@ -92,33 +119,46 @@ def _longer(buffer: str, file: TextIO, *, name: str) -> str:
     return buffer + chunk
 
 
-def csv_rows(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
+def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) -> Iterator[Record]:
     """The rows of a file whose first line names the columns; empty cells say nothing.
 
+    Args:
+        path: The file, with commas, semicolons or tabs between its cells.
+        name: Put before a row's line.
+        split: Of rows that name none.
+        columns: Which column is which.
+
     Raises:
-        InvalidDatasetError: It cannot be read as such.
+        InvalidDatasetError: It cannot be read as such, or has no columns of a data set.
     """
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # A picture as a data URL is one cell.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
+    number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, restkey="", restval=None)
-            for row in reader:
-                place = f"{name} line {reader.line_num}"
-                if "" in row:
+            reader = csv.reader(file, delimiter=_delimiter(path))
+            names = next(reader, [])
+            wanted = set(wanted_columns(names, columns))
+            for cells in filter(None, reader):
+                number = reader.line_num
+                place = f"{name} line {number}"
+                if len(cells) > len(names):
                     problem = "it has more cells than there are columns"
                     yield Record(place=place, fields={}, problem=problem, split=split)
                     continue
-                fields = {key: _cell(key, text) for key, text in row.items() if text}
+                pairs = zip(names, cells, strict=False)
+                fields = {key: text for key, text in pairs if text and key in wanted}
                 yield Record(place=place, fields=fields, split=split)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidDatasetError(f"{name}: no CSV in UTF-8 with a line of column names") from error
+    except InvalidDatasetError as error:
+        raise InvalidDatasetError(f"{name}: {error.message}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidDatasetError(f"{name}: no CSV in UTF-8") from error
+    except csv.Error as error:
+        raise InvalidDatasetError(f"{name}: no CSV after line {number}: {error}") from error
 
 
-def _cell(column: str, text: str) -> object:
-    # A list of answers has no other way into a cell.
-    if column == "answers" and text.startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
+def _delimiter(path: Path) -> str:
+    """What separates the most names in the first line."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        line = file.readline(MAX_RECORD_BYTES)
+    return max(_DELIMITERS, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))

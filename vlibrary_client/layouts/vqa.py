@@ -7,6 +7,7 @@ from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
+from vlibrary_client.layouts.pictures import files_below
 from vlibrary_client.layouts.texts import array_values
 
 _QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
@@ -21,7 +22,7 @@ def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
         InvalidDatasetError: Questions have no annotations beside them.
     """
     pairs = []
-    for questions in sorted(folder.rglob("*.json")):
+    for questions in files_below(folder, "*.json"):
         if not _QUESTIONS.search(questions.name):
             continue
         annotations = _annotations(questions)
@@ -44,7 +45,7 @@ def _annotations(questions: Path) -> Path | None:
 def pair_records(
     questions: Path, annotations: Path, *, root: Path, split: str | None
 ) -> Iterator[Record]:
-    """One record for every annotation, with the question it belongs to.
+    """One record for every annotation with its question, and for every question without one.
 
     Raises:
         InvalidDatasetError: A file cannot be read.
@@ -54,7 +55,8 @@ def pair_records(
         for entry in array_values(questions, name=questions.name, key="questions")
         if isinstance(entry, dict) and {"question_id", "question", "image_id"} <= set(entry)
     }
-    pictures = _numbered_pictures(root, split)
+    pictures = _ListedPictures(root, split)
+    left = set(asked)
     values = array_values(annotations, name=annotations.name, key="annotations")
     for number, entry in enumerate(values):
         place = f"{annotations.name} item {number}"
@@ -62,14 +64,15 @@ def pair_records(
             problem = f"there is no question of its question_id in {questions.name}"
             yield Record(place=place, fields={}, problem=problem, split=split)
             continue
+        left.discard(entry["question_id"])
         question, image_id = asked[entry["question_id"]]
-        found = _picture(pictures, image_id)
-        if found is None:
-            problem = f"no picture in the folder ends in its image_id {str(image_id)[:50]}"
+        found = pictures.of(image_id)
+        if len(found) != 1:
+            problem = _no_picture(image_id, found)
             yield Record(place=place, fields={}, problem=problem, split=split)
             continue
         fields: dict[str, Any] = {
-            "image": found,
+            "image": found[0],
             "question": question,
             "answers": entry.get("answers"),
             "answer": entry.get("multiple_choice_answer"),
@@ -77,27 +80,44 @@ def pair_records(
             "image_id": image_id,
         }
         yield Record(place=place, fields=fields, split=split)
+    for question_id in asked:
+        if question_id in left:
+            place = f"{questions.name} question {str(question_id)[:50]}"
+            problem = f"it has no annotation in {annotations.name}"
+            yield Record(place=place, fields={}, problem=problem, split=split)
 
 
-def _numbered_pictures(root: Path, split: str | None) -> dict[str, str]:
-    """Pictures by the last number in their name; those of the split's folder win."""
-    found: dict[str, str] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() not in _PICTURES:
-            continue
-        name = str(path.relative_to(root))
-        is_of_split = split is not None and split in name.lower()
-        for key in {path.stem, *_last_number(path.stem)}:
-            if is_of_split or key not in found:
-                found[key] = name
-    return found
+class _ListedPictures:
+    """Pictures below a folder by their name, and by the last number in it."""
+
+    def __init__(self, root: Path, split: str | None) -> None:
+        self._split = split
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_number: dict[str, list[str]] = {}
+        for path in files_below(root):
+            if path.suffix.lower() in _PICTURES:
+                name = str(path.relative_to(root))
+                self._by_stem.setdefault(path.stem, []).append(name)
+                for number in _last_number(path.stem):
+                    self._by_number.setdefault(number, []).append(name)
+
+    def of(self, image_id: object) -> list[str]:
+        """Those that may be meant: of several, those of the split's folder."""
+        text = str(image_id)
+        stems, numbers = self._by_stem, self._by_number
+        found = stems.get(text) or stems.get(Path(text).stem) or numbers.get(text, [])
+        split = self._split
+        of_split = [name for name in found if split is not None and split in name.lower()]
+        return of_split or found
+
+
+def _no_picture(image_id: object, found: list[str]) -> str:
+    shown = str(image_id)[:50]
+    if not found:
+        return f"no picture in the folder ends in its image_id {shown}"
+    return f"several pictures in the folder end in its image_id {shown}: {', '.join(found[:3])}"
 
 
 def _last_number(stem: str) -> list[str]:
     match = _LAST_NUMBER.search(stem)
     return [] if match is None else [str(int(match.group(1)))]
-
-
-def _picture(pictures: dict[str, str], image_id: object) -> str | None:
-    text = str(image_id)
-    return pictures.get(text) or pictures.get(Path(text).stem)

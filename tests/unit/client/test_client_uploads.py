@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlibrary_client import InvalidDatasetError, InvalidImageError
 from vlibrary_client.images import image_bytes, image_text
@@ -188,13 +189,41 @@ def test_bytes_paths_and_data_urls_are_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     url = "data:image/png;base64," + base64.b64encode(png()).decode()
-    assert {image_text(source) for source in (png(), path, str(path), url)} == {image_text(png())}
+    other = "DATA:;base64;x=y,\n" + base64.urlsafe_b64encode(png()).decode().rstrip("=")
+    sources = (png(), path, str(path), url, other)
+    assert {image_text(source) for source in sources} == {image_text(png())}
 
 
 @pytest.mark.parametrize(
     "source",
-    ["http://host/a.png", "https://host/a.png", "data:image/png,x", "data:x;base64,=", "/no/file"],
+    [
+        "http://host/a.png",
+        "https://host/a.png",
+        "data:image/png,x",
+        "data:x;base64,=",
+        "data:x;base64,*",
+        "/no/file",
+        "a\0b",
+        np.zeros((8, 8, 3)),
+        None,
+    ],
 )
-def test_an_image_that_is_not_here_is_refused(source: str) -> None:
+def test_an_image_that_is_not_here_is_refused(source: Any) -> None:  # noqa: ANN401 - anything
     with pytest.raises(InvalidImageError):
         image_bytes(source)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_picture_that_was_opened_stands_as_its_file_says(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (64, 32), "red")
+    lying.paste("blue", (0, 0, 8, 32))
+    buffer = io.BytesIO()
+    lying.save(buffer, form, exif=exif)
+    with Image.open(buffer) as opened, Image.open(buffer) as again:
+        upright = ImageOps.exif_transpose(again)
+        sent = Image.open(io.BytesIO(image_bytes(opened)))
+    found = np.asarray(ImageOps.exif_transpose(sent).convert("RGB")).astype(int)
+    assert found.shape == (64, 32, 3)
+    assert np.abs(found - np.asarray(upright.convert("RGB"))).max() == 0

@@ -130,6 +130,43 @@ def test_questions_and_annotations_of_the_vqa_challenge_are_joined(tmp_path: Pat
     assert "no question of its question_id" in third.reason
 
 
+def test_questions_that_nobody_answered_are_told(tmp_path: Path) -> None:
+    annotations = vqa_folder(tmp_path) / "v2_mscoco_train2014_annotations.json"
+    annotations.write_text(json.dumps({"annotations": [], "info": {"questions": []}}))
+    assert [(one.place, one.reason) for one in read(tmp_path) if isinstance(one, BadItem)] == [
+        (
+            f"v2_OpenEnded_mscoco_train2014_questions.json question {number}",
+            "it has no annotation in v2_mscoco_train2014_annotations.json",
+        )
+        for number in (90, 70)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["val2014/a_9.jpg"], "train2014"),
+        (["train2014/9.png"], "train2014/9.png"),
+        (["train2014/dog_09.jpg"], None),
+        (["__MACOSX/train2014/._COCO_train2014_000000000009.jpg"], "train2014"),
+    ],
+)
+def test_a_number_means_one_picture_or_none(
+    tmp_path: Path, names: list[str], chosen: str | None
+) -> None:
+    vqa_folder(tmp_path)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(1))
+    found = read(tmp_path)[0]
+    if chosen is None:
+        assert isinstance(found, BadItem)
+        assert "several pictures in the folder end in its image_id 9: " in found.reason
+    else:
+        assert isinstance(found, Item)
+        assert (found.image_name or "").startswith(chosen)
+
+
 def test_questions_without_annotations_are_refused(tmp_path: Path) -> None:
     (vqa_folder(tmp_path) / "v2_mscoco_train2014_annotations.json").unlink()
     with pytest.raises(InvalidDatasetError, match="its answers are missing"):

@@ -1,0 +1,183 @@
+"""Tables and records of text as spreadsheets, pandas and people write them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.files.layouts import ASKED, items, picture, read
+from vlibrary_client import InvalidDatasetError
+from vlibrary_client.layouts.items import BadItem
+from vlibrary_client.layouts.sources import open_source, open_upload
+
+
+def written(path: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def reasons(source: Path) -> list[str]:
+    found = read(source)
+    assert all(isinstance(one, BadItem) for one in found), found
+    return [one.reason for one in found if isinstance(one, BadItem)]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("head", ["", "\ufeff"])
+def test_cells_are_divided_as_spreadsheets_do(
+    tmp_path: Path, *, mark: str, ends: str, head: str
+) -> None:
+    lines = [f"question{mark}answer", f'"What, here; or\tthere?"{mark}red', ""]
+    path = written(tmp_path / "a.csv", head + ends.join(lines))
+    (found,) = items(path)
+    assert (found.question, found.answers) == ("What, here; or\tthere?", ("red",))
+    (found,) = open_upload(path.rename(tmp_path / "body")).found  # type: ignore[assignment]
+    assert found.question == "What, here; or\tthere?"
+
+
+def test_the_unnamed_column_that_pandas_writes_says_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ",question,answer\n0,What?,red\n1,And?,blue\n")
+    assert [one.question for one in items(path)] == ["What?", "And?"]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "question,note,answer,note,answer\nq,1,red,2,blue\n")
+    with pytest.raises(InvalidDatasetError, match=r"a\.csv: the column answer occurs twice"):
+        read(path)
+    path = written(tmp_path / "a.csv", "question,note,answer,note\nq,1,red,2\n")
+    assert items(path)[0].answers == ("red",)
+
+
+def test_a_table_without_the_columns_of_a_data_set_names_those_it_has(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "problem;solution\nq;a\n")
+    with pytest.raises(InvalidDatasetError, match="found the columns problem, solution"):
+        read(path)
+    columns = {"question": "problem", "answer": "solution"}
+    assert items(path, columns=columns)[0].answers == ("a",)
+
+
+def test_a_cell_may_hold_a_picture(tmp_path: Path) -> None:
+    url = "data:image/png;base64," + "A" * 300_000
+    (found,) = items(written(tmp_path / "a.csv", f'image,question,answer\n"{url}",q,a\n'))
+    assert found.image == bytes(225_000)
+
+
+def test_what_is_no_csv_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "question,answer\nStraße?,rot\n", encoding="latin-1")
+    with pytest.raises(InvalidDatasetError, match=r"a\.csv: no CSV in UTF-8"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "answers"),
+    [
+        ('["red", "blue"]', ("red", "blue")),
+        ("['red', 'blue']", ("red", "blue")),
+        ("['it\\'s', \"no\"]", None),
+        ("['red' 'blue']", None),
+        ("[red]", None),
+        ("red [dark]", ("red [dark]",)),
+    ],
+)
+def test_a_list_of_answers_in_a_text_is_a_list_or_refused(
+    cell: str, answers: tuple[str, ...] | None
+) -> None:
+    (found,) = read([{"question": "q", "answers": cell}])
+    if answers is None:
+        assert isinstance(found, BadItem)
+        assert found.reason == "its answers begin like a list and are none in JSON"
+    else:
+        assert found.answers == answers  # type: ignore[union-attr]
+    (single,) = items([{"question": "q", "answer": cell}])
+    assert single.answers == (cell,)
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_json_file_has_an_array_or_an_object_a_line(tmp_path: Path, *, is_array: bool) -> None:
+    rows = [{**ASKED, "id": str(number)} for number in range(3)]
+    text = json.dumps(rows, indent=1) if is_array else "\n".join(map(json.dumps, rows))
+    path = written(tmp_path / "a.json", text)
+    for source in (path, tmp_path):
+        assert [one.id for one in items(source)] == ["0", "1", "2"]
+
+
+def test_one_object_is_no_data_set(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", json.dumps({"data": [ASKED]}, indent=1))
+    with pytest.raises(InvalidDatasetError, match="wanted a JSON array of objects, or an object a"):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["{}", "[{}]"])
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path, form: str) -> None:
+    row = '{"question": "q", "answer": "red", "answer": "blue"}'
+    path = written(tmp_path / "a.json", form.format(row))
+    assert reasons(path) == ["the name answer occurs twice in it"]
+
+
+@pytest.mark.parametrize("other", ["metadata.csv", "metadata.parquet"])
+def test_a_folder_has_one_list_of_its_pictures(tmp_path: Path, other: str) -> None:
+    written(tmp_path / "metadata.jsonl", json.dumps(ASKED))
+    written(tmp_path / other, "question,answer\nq,a\n")
+    names = " and ".join(sorted([other, "metadata.jsonl"]))
+    with pytest.raises(InvalidDatasetError, match=f"has {re.escape(names)}, wanted one of them"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", ".cache/more"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "a.jsonl"])
+def test_what_tools_hide_is_no_part_of_a_data_set(tmp_path: Path, hidden: str, name: str) -> None:
+    (tmp_path / hidden).mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / hidden):
+        written(folder / name, json.dumps(ASKED))
+    assert len(items(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "data:image/png;name=a.png;base64,{}",
+        "DATA:;BASE64,{}",
+        "data:image/png;base64,\n{}\n",
+    ],
+)
+def test_a_data_url_is_read_as_in_a_request(image: str) -> None:
+    payload = "-_" + "A" * 6
+    (found,) = items([{"image": image.format(payload), **ASKED}])
+    assert found.image == b"\xfb\xf0\0\0\0\0"
+    (refused,) = read([{"image": image.format("*"), **ASKED}])
+    assert isinstance(refused, BadItem)
+    assert "not base64" in refused.reason
+
+
+@dataclass
+class ClassLabel:
+    """As Hugging Face's: what the numbers of a column are called."""
+
+    names: list[str] = field(default_factory=lambda: ["cat", "dog"])
+
+
+@dataclass
+class ListOf:
+    feature: ClassLabel
+
+
+class Rows(list[dict[str, Any]]):
+    features: Mapping[str, object]
+
+
+@pytest.mark.parametrize("several", [[ClassLabel()], ListOf(ClassLabel())])
+def test_class_labels_of_rows_that_are_given_are_named(several: object) -> None:
+    rows = Rows([{"question": "q", "answer": 1}, {"question": "q", "answers": [0, 1]}])
+    rows.features = {"question": object(), "answer": ClassLabel(), "answers": several}
+    assert [one.answers for one in items(rows)] == [("dog",), ("cat", "dog")]
+
+
+def test_answers_may_be_a_table_of_them() -> None:
+    fields = {"answer": ["red", "blue"], "answer_confidence": ["yes", "no"]}
+    (found,) = items([{"image": picture(), "question": "q", "answers": fields}])
+    assert found.answers == ("red", "blue")
