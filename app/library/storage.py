@@ -24,7 +24,7 @@ from app.core.errors import (
 )
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
-_NAMED_BY_DIGEST: Final = re.compile(r"datasets/([0-9a-f]{64})\.parquet")
+_NAMED_BY_DIGEST: Final = re.compile(r"datasets/(?:[^/]+/)?([0-9a-f]{64})\.parquet")
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 
 

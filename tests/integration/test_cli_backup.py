@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
+from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -34,9 +35,12 @@ from app.library.migrate import current_revision, newest_revision, remove_tables
 from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from app.library.training.jobs import enqueue_training
+from app.library.workspaces import in_workspace, workspace_of
 from tests.fakes.library import store
 
 DATA = b"a data set's file"
+# The same content in another workspace is a file of its own.
+TEAM = "team.a"
 
 
 @pytest.fixture
@@ -50,9 +54,11 @@ def elsewhere(database: str, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def session_of(url: str) -> AsyncIterator[AsyncSession]:
+async def session_of(
+    url: str, *, workspace: str = DEFAULT_WORKSPACE
+) -> AsyncIterator[AsyncSession]:
     engine = make_engine(url)
-    async with session_factory(engine)() as session:
+    async with in_workspace(session_factory(engine), workspace)() as session:
         yield session
     await engine.dispose()
 
@@ -66,7 +72,7 @@ async def add_dataset(session: AsyncSession, data: bytes) -> DatasetRecord:
         size_bytes=len(data),
         num_items=1,
         num_images=1,
-        storage_key=dataset_key(sha256),
+        storage_key=dataset_key(sha256, workspace=workspace_of(session)),
     )
 
 
@@ -84,6 +90,10 @@ async def fill(url: str, objects: Path) -> str:
         await delete_dataset(session, gone.id)
         job = await enqueue_training(session, name="gears", dataset_id=parts.id, config={})
         await session.commit()
+    async with session_of(url, workspace=TEAM) as session:
+        await add_dataset(session, DATA)
+        await session.commit()
+    await files.put_bytes(dataset_key(sha256_hex(DATA), workspace=TEAM), DATA)
     await files.put_bytes(checkpoint_key(job.id), b"half of a training")
     await files.put_bytes(checkpoint_key("00000000-0000-0000-0000-000000000000"), b"ended")
     return str(job.id)
@@ -144,10 +154,11 @@ def test_what_is_restored_equals_what_was_saved(
         upgrade(other.url)
     restored = other.run("restore", tmp_path / name)
     assert restored.exit_code == 0, restored.exception
-    assert "2 vectors, 2 data sets, 1 trainings, 1 keys" in restored.stdout
+    assert "2 vectors, 3 data sets, 1 trainings, 1 keys" in restored.stdout
     assert asyncio.run(contents(other.url)) == before
     assert other.files() == {
         dataset_key(sha256_hex(DATA)): DATA,
+        dataset_key(sha256_hex(DATA), workspace=TEAM): DATA,
         checkpoint_key(job_id): b"half of a training",
     }
     # What is not empty any more is left alone.

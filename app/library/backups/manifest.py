@@ -11,7 +11,9 @@ DUMP: Final = "library.dump"
 OBJECTS: Final = "objects/"
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_OBJECT: Final = r"objects/(datasets|checkpoints)/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"
+# Data sets of all but the first workspace lie in a folder of its name.
+_FOLDER: Final = r"(datasets(/[a-z0-9][a-z0-9._-]{0,99})?|checkpoints)"
+_OBJECT: Final = rf"objects/{_FOLDER}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,199}}"
 
 
 class BackupFile(BaseModel):

@@ -58,9 +58,10 @@ async def test_vectors(http: httpx.AsyncClient, sessions: async_sessionmaker[Asy
     assert (await http.get(url)).content == whole
 
 
-async def test_data_sets(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workspace", ["default", "team.a"])
+async def test_data_sets(tmp_path: Path, workspace: str) -> None:
     objects, data = ObjectStore("memory:///"), random.Random(1).randbytes(5000)  # noqa: S311
-    key, target = dataset_key(sha256_hex(data)), tmp_path / "file"
+    key, target = dataset_key(sha256_hex(data), workspace=workspace), tmp_path / "file"
     for bit in bits(len(data)):
         await objects.put_bytes(key, flipped(data, bit))
         with pytest.raises(CorruptDataError):
