@@ -7,7 +7,6 @@ repeated.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Generator
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from httpx_sse import ServerSentEvent
@@ -104,12 +103,7 @@ class AnswerStream(_Reader):
         """Returns the stream itself."""
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes the connection."""
         self.close()
 
@@ -156,12 +150,7 @@ class AsyncAnswerStream(_Reader):
         """Returns the stream itself."""
         return self
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Closes the connection."""
         await self.aclose()
 

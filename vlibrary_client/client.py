@@ -1,17 +1,8 @@
-"""The clients of a VLibrary server; the async one has the same methods, to be awaited.
-
-with Client() as client:
-dataset = client.datasets.upload("pictures/", name="colours")
-job = client.train("colours", dataset, shots=16).wait(progress=True)
-answer = client.steer.generate("What colour?", images=["a.png"], vector=job.vector)
-
-async with AsyncClient() as client:
-answer = await client.steer.generate("What colour?", images=["a.png"], vector="auto")
-"""
+"""The clients of a VLibrary server; the async one has the same methods, to be awaited."""
 
 import copy
 from functools import partial
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 
@@ -22,50 +13,34 @@ from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page
 from vlibrary_client.vectors import AsyncVectors, Vectors
 from vlibrary_client.wire.connection import Connection
-from vlibrary_client.wire.endpoints import (
-    AsyncResource,
-    Resource,
-    awaitable,
-    awaitable_as,
-    blocking,
-    blocking_as,
-)
+from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as
 from vlibrary_client.wire.retrying import RetryPolicy
-from vlibrary_client.wire.transport import AsyncTransport, SyncTransport, TransportChanges
+from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 DEFAULT_TIMEOUT_SECONDS = 150.0
 
 
-class Datasets(Resource):
+class Datasets(Resource[Transport]):
     """Data sets on the server."""
 
-    upload = blocking(requests.upload_dataset)
-    get = blocking(requests.get_dataset)
-    delete = blocking(requests.delete_dataset)
-    list = blocking(requests.list_datasets)
+    upload = endpoint(requests.upload_dataset)
+    get = endpoint(requests.get_dataset)
+    delete = endpoint(requests.delete_dataset)
+    list = endpoint(requests.list_datasets)
 
 
-class AsyncDatasets(AsyncResource):
-    """Data sets on the server."""
-
-    upload = awaitable(requests.upload_dataset)
-    get = awaitable(requests.get_dataset)
-    delete = awaitable(requests.delete_dataset)
-    list = awaitable(requests.list_datasets)
-
-
-class Keys(Resource):
+class Keys(Resource[Transport]):
     """Keys that open the api; for administrators."""
 
-    create = blocking(access.create_key)
-    list = blocking(access.list_keys)
-    revoke = blocking(access.revoke_key)
+    create = endpoint(access.create_key)
+    list = endpoint(access.list_keys)
+    revoke = endpoint(access.revoke_key)
 
 
-class Steering(Resource):
+class Steering(Resource[SyncTransport]):
     """Answers of the backbone, steered by vectors."""
 
-    generate = blocking(queries.generate)
+    generate = endpoint(queries.generate)
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
@@ -88,18 +63,10 @@ class Steering(Resource):
         return AnswerStream(self._transport, queries.stream(prompt, timeout=timeout, **options))
 
 
-class AsyncKeys(AsyncResource):
-    """Keys that open the api; for administrators."""
-
-    create = awaitable(access.create_key)
-    list = awaitable(access.list_keys)
-    revoke = awaitable(access.revoke_key)
-
-
-class AsyncSteering(AsyncResource):
+class AsyncSteering(Resource[AsyncTransport]):
     """Answers of the backbone, steered by vectors."""
 
-    generate = awaitable(queries.generate)
+    generate = endpoint(queries.generate)
 
     def stream(
         self, prompt: str, *, timeout: float | None = None, **options: Unpack[SteerOptions]
@@ -127,7 +94,49 @@ def _async_jobs(page: Page[JobRecord], transport: AsyncTransport) -> Page[AsyncJ
     return Page(items=items, next_cursor=page.next_cursor)
 
 
-class Client:
+class _AnyClient(Resource[Transport]):
+    train = endpoint_as(trainings.train, _job, _async_job)
+    combine = endpoint_as(trainings.combine, _job, _async_job)
+    evaluate = endpoint_as(trainings.evaluate, _job, _async_job)
+    job = endpoint_as(trainings.get_job, _job, _async_job)
+    jobs = endpoint_as(trainings.list_jobs, _jobs, _async_jobs)
+    retrieve = endpoint(queries.retrieve)
+    audit = endpoint(access.list_audit)
+    ready = endpoint(queries.ready)
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
+        self.datasets = Datasets(transport)
+        self.keys = Keys(transport)
+
+    def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
+        """A client on the same connections that waits or tries otherwise; `close` ends both.
+
+        Args:
+            timeout: How long an answer may take, in seconds.
+            max_retries: Further tries of a request that is harmless to repeat.
+        """
+        transport: Any = self._transport.changed(timeout_seconds=timeout, max_retries=max_retries)
+        other = copy.copy(self)
+        for name, part in vars(self).items():
+            if isinstance(part, Resource):
+                setattr(other, name, type(part)(transport))
+        other._transport = transport  # noqa: SLF001 - a client like this one
+        return other
+
+
+def _connection(
+    base_url: str | None, api_key: str | None, *, timeout: float, max_retries: int
+) -> Connection:
+    return Connection(
+        base_url=base_url,
+        api_key=api_key,
+        timeout_seconds=timeout,
+        policy=RetryPolicy(max_retries=max_retries),
+    )
+
+
+class Client(_AnyClient[SyncTransport]):
     """A connection to a VLibrary server; use it in a `with` block, or `close` it.
 
     Args:
@@ -149,34 +158,10 @@ class Client:
         max_retries: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        connection = Connection(
-            base_url=base_url,
-            api_key=api_key,
-            timeout_seconds=timeout,
-            policy=RetryPolicy(max_retries=max_retries),
-        )
-        self._use(SyncTransport(connection, transport=transport))
-
-    def _use(self, transport: SyncTransport) -> None:
-        self._transport = transport
-        self.datasets = Datasets(transport)
-        self.vectors = Vectors(transport)
-        self.steer = Steering(transport)
-        self.keys = Keys(transport)
-
-    def with_options(
-        self, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> "Client":
-        """A client on the same connections that waits or tries otherwise; `close` ends both.
-
-        Args:
-            timeout: How long an answer may take, in seconds.
-            max_retries: Further tries of a request that is harmless to repeat.
-        """
-        other = copy.copy(self)
-        changes = TransportChanges(timeout_seconds=timeout, max_retries=max_retries)
-        other._use(self._transport.changed(changes))  # noqa: SLF001 - a client like this one
-        return other
+        found = _connection(base_url, api_key, timeout=timeout, max_retries=max_retries)
+        super().__init__(SyncTransport(found, transport=transport))
+        self.vectors = Vectors(self._transport)
+        self.steer = Steering(self._transport)
 
     def __enter__(self) -> Self:
         """Returns the client itself."""
@@ -190,26 +175,9 @@ class Client:
         """Closes the connections."""
         self._transport.close()
 
-    train = blocking_as(_job, trainings.train)
-    combine = blocking_as(_job, trainings.combine)
-    evaluate = blocking_as(_job, trainings.evaluate)
-    job = blocking_as(_job, trainings.get_job)
-    jobs = blocking_as(_jobs, trainings.list_jobs)
-    retrieve = blocking(queries.retrieve)
-    audit = blocking(access.list_audit)
-    ready = blocking(queries.ready)
 
-
-class AsyncClient:
-    """As `Client`; use it in an `async with` block, or `aclose` it.
-
-    Args:
-        base_url: As for `Client`.
-        api_key: As for `Client`.
-        timeout: As for `Client`.
-        max_retries: As for `Client`.
-        transport: Replaces the network, for tests.
-    """
+class AsyncClient(_AnyClient[AsyncTransport]):
+    """As `Client`, with the same arguments; use it in an `async with` block, or `aclose` it."""
 
     def __init__(
         self,
@@ -220,34 +188,10 @@ class AsyncClient:
         max_retries: int = 4,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        connection = Connection(
-            base_url=base_url,
-            api_key=api_key,
-            timeout_seconds=timeout,
-            policy=RetryPolicy(max_retries=max_retries),
-        )
-        self._use(AsyncTransport(connection, transport=transport))
-
-    def _use(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-        self.datasets = AsyncDatasets(transport)
-        self.vectors = AsyncVectors(transport)
-        self.steer = AsyncSteering(transport)
-        self.keys = AsyncKeys(transport)
-
-    def with_options(
-        self, *, timeout: float | None = None, max_retries: int | None = None
-    ) -> "AsyncClient":
-        """A client on the same connections that waits or tries otherwise; `close` ends both.
-
-        Args:
-            timeout: How long an answer may take, in seconds.
-            max_retries: Further tries of a request that is harmless to repeat.
-        """
-        other = copy.copy(self)
-        changes = TransportChanges(timeout_seconds=timeout, max_retries=max_retries)
-        other._use(self._transport.changed(changes))  # noqa: SLF001 - a client like this one
-        return other
+        found = _connection(base_url, api_key, timeout=timeout, max_retries=max_retries)
+        super().__init__(AsyncTransport(found, transport=transport))
+        self.vectors = AsyncVectors(self._transport)
+        self.steer = AsyncSteering(self._transport)
 
     async def __aenter__(self) -> Self:
         """Returns the client itself."""
@@ -260,12 +204,3 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._transport.aclose()
-
-    train = awaitable_as(_async_job, trainings.train)
-    combine = awaitable_as(_async_job, trainings.combine)
-    evaluate = awaitable_as(_async_job, trainings.evaluate)
-    job = awaitable_as(_async_job, trainings.get_job)
-    jobs = awaitable_as(_async_jobs, trainings.list_jobs)
-    retrieve = awaitable(queries.retrieve)
-    audit = awaitable(access.list_audit)
-    ready = awaitable(queries.ready)

@@ -4,7 +4,8 @@
     |- InvalidInputError              invalid-input
     |  |- InvalidVectorFileError      invalid-vector-file
     |  |- InvalidImageError           invalid-image
-    |  `- InvalidDatasetError         invalid-dataset
+    |  |- InvalidDatasetError         invalid-dataset
+    |  `- ContextOverflowError        context-overflow
     |- NotFoundError                  not-found
     |- ConflictError                  conflict
     |  `- InProgressError             in-progress
@@ -27,7 +28,7 @@
     |- WaitTimeoutError               wait-timeout          the job goes on, the waiting ended
     `- InvalidResponseError           invalid-response      an answer that cannot be read
 
-The first twenty mirror the server's errors by their stable `code`; the last four are born in
+All but the last four mirror the server's errors by their stable `code`; those are born in
 the client. A code this release does not know becomes a plain `VLibraryError` that keeps it.
 """
 
@@ -248,28 +249,7 @@ def _subclasses(base: type[VLibraryError]) -> Iterator[type[VLibraryError]]:
         yield from _subclasses(cls)
 
 
-def error_class(code: str) -> type[VLibraryError]:
-    """The class that mirrors `code`; `VLibraryError` itself for an unknown code."""
-    return next((cls for cls in _subclasses(VLibraryError) if cls.code == code), VLibraryError)
-
-
-def error_from_code(
-    code: str,
-    message: str,
-    *,
-    status: int | None = None,
-    request_id: str | None = None,
-    details: Mapping[str, Any] | None = None,
-    errors: Sequence[FieldError] = (),
-    retry_after_seconds: float | None = None,
-) -> VLibraryError:
-    """An exception of the class that mirrors `code`, ready to raise."""
-    return error_class(code)(
-        message,
-        code=code,
-        status=status,
-        request_id=request_id,
-        details=details,
-        errors=errors,
-        retry_after_seconds=retry_after_seconds,
-    )
+def error_from_code(code: str, message: str, **facts: Any) -> VLibraryError:  # noqa: ANN401
+    """An exception of the class that mirrors `code`, ready to raise, with its other arguments."""
+    kinds = (kind for kind in _subclasses(VLibraryError) if kind.code == code)
+    return next(kinds, VLibraryError)(message, code=code, **facts)

@@ -21,8 +21,8 @@ from vlibrary_client.errors import (
     UnsupportedBackboneError,
 )
 from vlibrary_client.sharing.folders import FILE_NAME, read_folder
+from vlibrary_client.sharing.shifts import read_shift
 
-_TENSORS = {"attention_vectors", "attention_weights", "mlp_vectors", "mlp_weights"}
 _PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
@@ -178,7 +178,13 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
     if not math.isfinite(strength):
         raise InvalidVectorFileError(f"wanted a finite strength, found {strength}")
     content, architecture = _read(vector)
-    shift = _shift_of(content) * strength
+    try:
+        import torch  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError(
+            "to apply a vector here, pip install 'vlibrary-client[transformers]'"
+        ) from None
+    shift = torch.from_numpy(read_shift(content)) * strength
     if architecture not in {None, type(model).__name__}:
         raise IncompatibleBackboneError(
             f"wanted {architecture}, found {type(model).__name__}",
@@ -211,30 +217,3 @@ def _read(vector: str | Path | bytes) -> tuple[bytes, str | None]:
         raise InvalidVectorFileError(
             f"{path}: wanted a folder with {FILE_NAME}, or a vector file, found none"
         ) from None
-
-
-def _shift_of(content: bytes) -> Any:  # noqa: ANN401 - `[layers, 2, hidden]`, torch is an extra
-    try:
-        import safetensors.torch  # noqa: PLC0415 - an extra
-        import torch  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise ConfigurationError(
-            "to apply a vector here, pip install 'vlibrary-client[transformers]'"
-        ) from None
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError:
-        raise InvalidVectorFileError("no vector file: safetensors cannot read it") from None
-    if set(tensors) != _TENSORS:
-        raise InvalidVectorFileError(f"no vector file: wanted {', '.join(sorted(_TENSORS))}")
-    try:
-        branches = [
-            tensors[f"{branch}_weights"].float()[:, None] * tensors[f"{branch}_vectors"].float()
-            for branch in ("attention", "mlp")
-        ]
-        shift = torch.stack(branches, dim=1)
-    except (IndexError, RuntimeError):
-        raise InvalidVectorFileError("no vector file: its tensors do not fit each other") from None
-    if shift.ndim != 3 or not torch.isfinite(shift).all():  # noqa: PLR2004 - layers, branches, width
-        raise InvalidVectorFileError("no vector file: it has values that are not finite")
-    return shift

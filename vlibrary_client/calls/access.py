@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from vlibrary_client.calls.requests import segment
+from vlibrary_client.types import Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 
 Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
@@ -51,13 +52,6 @@ class NewAccessKey(AccessKey):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessKeys:
-    """Every key of the workspace that was ever made, newest first."""
-
-    items: tuple[AccessKey, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
     """One thing that was done: who (the id of a key), what, to which thing, when."""
 
@@ -75,12 +69,6 @@ class AuditPage:
 
     items: tuple[Deed, ...]
     next_after: int | None = None
-
-
-_READ_AUDIT = json_reader(AuditPage)
-_READ_KEY = json_reader(AccessKey)
-_READ_KEYS = json_reader(AccessKeys)
-_READ_NEW_KEY = json_reader(NewAccessKey)
 
 
 def create_key(
@@ -105,18 +93,17 @@ def create_key(
     return Call(
         method="POST",
         path="/keys",
-        read=_READ_NEW_KEY,
+        read=json_reader(NewAccessKey),
         # A second key is never made; if the first was made and its answer lost, that is told.
-        is_repeatable=True,
         headers=once(),
         body={"name": name, "scopes": list(scopes), "valid_days": valid_days}
         | ({} if quotas is None else {"quotas": asdict(quotas)}),
     )
 
 
-def list_keys() -> Call[AccessKeys]:
+def list_keys() -> Call[Page[AccessKey]]:
     """Every key that was ever made, newest first."""
-    return Call(method="GET", path="/keys", read=_READ_KEYS, is_repeatable=True)
+    return Call(path="/keys", read=json_reader(Page[AccessKey]))
 
 
 def revoke_key(key_id: str) -> Call[AccessKey]:
@@ -126,7 +113,7 @@ def revoke_key(key_id: str) -> Call[AccessKey]:
         NotFoundError: There is no such key.
     """
     path = f"/keys/{segment(key_id)}"
-    return Call(method="DELETE", path=path, read=_READ_KEY, is_repeatable=True)
+    return Call(method="DELETE", path=path, read=json_reader(AccessKey))
 
 
 def list_audit(
@@ -142,4 +129,4 @@ def list_audit(
     """
     query: dict[str, str | int] = {"after": after, "limit": limit}
     query |= {k: v for k, v in {"subject": subject, "action": action}.items() if v is not None}
-    return Call(method="GET", path="/audit", read=_READ_AUDIT, is_repeatable=True, query=query)
+    return Call(path="/audit", read=json_reader(AuditPage), query=query)

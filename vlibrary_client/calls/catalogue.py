@@ -57,14 +57,6 @@ def _text(value: Any) -> Any:  # noqa: ANN401 - what httpx takes
     return str(value) if isinstance(value, UUID | float) else value
 
 
-_READ_ALIASES = json_reader(Page[Alias])
-_READ_BATCH = json_reader(Batch)
-_READ_COMBINED = json_reader(CombinedVector)
-_READ_COMPARED = json_reader(Compared)
-_READ_EVALUATION = json_reader(Evaluation)
-_READ_VECTORS = json_reader(Page[Vector])
-
-
 def list_vectors(
     *, limit: int = 50, cursor: str | None = None, **filters: Unpack[VectorFilters]
 ) -> Call[Page[Vector]]:
@@ -76,10 +68,8 @@ def list_vectors(
     if cursor is not None:
         query["cursor"] = cursor
     return Call(
-        method="GET",
         path="/vectors",
-        read=_READ_VECTORS,
-        is_repeatable=True,
+        read=json_reader(Page[Vector]),
         query={**query, "limit": limit},
     )
 
@@ -88,7 +78,7 @@ def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call
     return Call(
         method="POST",
         path="/vectors/batch",
-        read=_READ_BATCH,
+        read=json_reader(Batch),
         # A repeat of a delete would find the vectors gone.
         is_repeatable=action != "delete",
         body={"action": action, "vectors": [vector_text(ref) for ref in vectors], **values},
@@ -132,10 +122,8 @@ def compare_vectors(vectors: Sequence[VectorRef]) -> Call[Compared]:
         InvalidInputError: One is given twice, or there are too few or too many.
     """
     return Call(
-        method="GET",
         path="/vectors/compare",
-        read=_READ_COMPARED,
-        is_repeatable=True,
+        read=json_reader(Compared),
         query={"ref": [vector_text(ref) for ref in vectors]},
     )
 
@@ -170,8 +158,7 @@ def combine_vectors(
     return Call(
         method="POST",
         path="/vectors/combine",
-        read=_READ_COMBINED,
-        is_repeatable=True,
+        read=json_reader(CombinedVector),
         headers=once(),
         body={
             "name": name,
@@ -195,7 +182,7 @@ def prune_versions(name: str, *, keep_last: int) -> Call[Page[Vector]]:
     return Call(
         method="POST",
         path=f"/vectors/{segment(name)}/prune",
-        read=_READ_VECTORS,
+        read=json_reader(Page[Vector]),
         is_repeatable=False,
         body={"keep_last": keep_last},
     )
@@ -236,8 +223,7 @@ def add_evaluation(
     return Call(
         method="POST",
         path=f"/vectors/{segment(vector_text(ref))}/evaluations",
-        read=_READ_EVALUATION,
-        is_repeatable=True,
+        read=json_reader(Evaluation),
         headers=once(),
         body={
             "dataset": dataset,
@@ -261,7 +247,7 @@ def list_aliases(name: str) -> Call[Page[Alias]]:
         NotFoundError: There are no vectors of the name.
     """
     path = f"/vectors/{segment(name)}/aliases"
-    return Call(method="GET", path=path, read=_READ_ALIASES, is_repeatable=True)
+    return Call(path=path, read=json_reader(Page[Alias]))
 
 
 def delete_alias(name: str, alias: str) -> Call[None]:

@@ -21,10 +21,6 @@ from vlibrary_client.images import ImageSource, image_text
 from vlibrary_client.types import Readiness, Retrieval, VectorName
 from vlibrary_client.wire.replies import Call, json_reader
 
-_READ_ANSWER = json_reader(Answer)
-_READ_READINESS = json_reader(Readiness)
-_READ_RETRIEVAL = json_reader(Retrieval)
-
 
 def retrieve(
     *,
@@ -56,8 +52,7 @@ def retrieve(
     return Call(
         method="POST",
         path="/retrieve",
-        read=_READ_RETRIEVAL,
-        is_repeatable=True,
+        read=json_reader(Retrieval),
         body={
             "image": None if image is None else image_text(image),
             "text": text,
@@ -102,7 +97,6 @@ def generate(
         IncompatibleBackboneError: The vector belongs to another backbone.
         SteeringError: The vector could not be shown to have been applied.
         TypeError: There is no such option.
-        VLibraryError: The server refuses, or cannot be reached.
     """
     unknown = sorted(set(options) - set(SteerOptions.__annotations__))
     if unknown:
@@ -114,8 +108,7 @@ def generate(
     return Call(
         method="POST",
         path="/steer/generate",
-        read=_READ_ANSWER,
-        is_repeatable=True,
+        read=json_reader(Answer),
         body=body,
         timeout_seconds=timeout,
     )
@@ -146,9 +139,8 @@ def ready() -> Call[Readiness]:
         ConnectionFailedError: It does not answer at all.
     """
     return Call(
-        method="GET",
         path="/readyz",
-        read=_READ_READINESS,
+        read=json_reader(Readiness),
         is_repeatable=False,
         answer_statuses=frozenset({503}),
     )

@@ -39,12 +39,6 @@ PARQUET = "application/vnd.apache.parquet"
 UPLOAD_TIMEOUT_SECONDS = 960.0
 
 
-_READ_ALIAS = json_reader(Alias)
-_READ_DATASET = json_reader(Dataset)
-_READ_DATASETS = json_reader(Page[Dataset])
-_READ_VECTOR = json_reader(Vector)
-
-
 def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values of any kind
     return {name: value for name, value in values.items() if value is not None}
 
@@ -82,13 +76,11 @@ def upload_dataset(
 
     Raises:
         InvalidDatasetError: The source cannot be read, or the server refuses its content.
-        VLibraryError: The server refuses, or cannot be reached.
     """
     return Call(
         method="POST",
         path="/datasets",
-        read=_READ_DATASET,
-        is_repeatable=True,
+        read=json_reader(Dataset),
         query=_present(
             name=name,
             description=description or None,
@@ -108,16 +100,14 @@ def get_dataset(dataset: DatasetRef) -> Call[Dataset]:
         NotFoundError: There is none.
     """
     path = f"/datasets/{segment(dataset_text(dataset))}"
-    return Call(method="GET", path=path, read=_READ_DATASET, is_repeatable=True)
+    return Call(path=path, read=json_reader(Dataset))
 
 
 def list_datasets(*, limit: int = 50, cursor: str | None = None) -> Call[Page[Dataset]]:
     """One page of the data sets, newest first."""
     return Call(
-        method="GET",
         path="/datasets",
-        read=_READ_DATASETS,
-        is_repeatable=True,
+        read=json_reader(Page[Dataset]),
         query=_present(limit=limit, cursor=cursor),
     )
 
@@ -140,7 +130,7 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
         NotFoundError: There is none.
     """
     path = f"/vectors/{segment(vector_text(ref))}"
-    return Call(method="GET", path=path, read=_READ_VECTOR, is_repeatable=True)
+    return Call(path=path, read=json_reader(Vector))
 
 
 def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
@@ -162,7 +152,7 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
         return content
 
     path = f"/vectors/{segment(vector_text(ref))}/file"
-    return Call(method="GET", path=path, read=read, is_repeatable=True, kept=Kept())
+    return Call(path=path, read=read, kept=Kept())
 
 
 def upload_vector(
@@ -177,8 +167,7 @@ def upload_vector(
     return Call(
         method="POST",
         path="/vectors",
-        read=_READ_VECTOR,
-        is_repeatable=True,
+        read=json_reader(Vector),
         query=_present(name=name, description=description or None, tags=list(tags) or None),
         content=content,
         headers={"content-type": OCTET_STREAM} | once(),
@@ -200,8 +189,7 @@ def update_vector(
     return Call(
         method="PATCH",
         path=f"/vectors/{segment(vector_text(ref))}",
-        read=_READ_VECTOR,
-        is_repeatable=True,
+        read=json_reader(Vector),
         body=_present(
             description=description, tags=None if tags is None else list(tags), status=status
         ),
@@ -238,7 +226,7 @@ def set_alias(
     return Call(
         method="PUT",
         path=f"/vectors/{segment(name)}/aliases/{segment(alias)}",
-        read=_READ_ALIAS,
+        read=json_reader(Alias),
         # With an expected version a repeat would find its own effect and report a conflict.
         is_repeatable=expected_version is None,
         body={"version": version, "expected_version": expected_version},

@@ -18,9 +18,6 @@ from vlibrary_client.calls.arguments import (
 from vlibrary_client.types import JobRecord, JobState, Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 
-_READ_JOB = json_reader(JobRecord)
-_READ_JOBS = json_reader(Page[JobRecord])
-
 
 def train(
     name: str,
@@ -50,8 +47,7 @@ def train(
     return Call(
         method="POST",
         path="/train",
-        read=_READ_JOB,
-        is_repeatable=True,
+        read=json_reader(JobRecord),
         body={
             "name": name,
             "dataset": dataset_text(dataset),
@@ -101,8 +97,7 @@ def combine(
     return Call(
         method="POST",
         path="/train/combine",
-        read=_READ_JOB,
-        is_repeatable=True,
+        read=json_reader(JobRecord),
         body={
             "name": name,
             "vectors": [vector_text(ref) for ref in vectors],
@@ -155,8 +150,7 @@ def evaluate(
     return Call(
         method="POST",
         path="/evaluations",
-        read=_READ_JOB,
-        is_repeatable=True,
+        read=json_reader(JobRecord),
         body={
             "vector": vector_text(vector),
             "dataset": dataset_text(dataset),
@@ -178,27 +172,22 @@ def get_job(job_id: UUID | str) -> Call[JobRecord]:
         NotFoundError: There is none.
     """
     path = f"/train/{UUID(str(job_id))}"
-    return Call(method="GET", path=path, read=_READ_JOB, is_repeatable=True)
+    return Call(path=path, read=json_reader(JobRecord))
 
 
 def list_jobs(
     *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
 ) -> Call[Page[JobRecord]]:
     """One page of the training jobs, newest first.
-
-    Raises:
-        VLibraryError: The server refuses, or cannot be reached.
     """
     query = {"state": state, "limit": limit, "cursor": cursor}
     return Call(
-        method="GET",
         path="/train",
-        read=_READ_JOBS,
-        is_repeatable=True,
+        read=json_reader(Page[JobRecord]),
         query={name: value for name, value in query.items() if value is not None},
     )
 
 
 def cancel_job(job_id: UUID) -> Call[JobRecord]:
     """Asks a job to stop; too late is a conflict."""
-    return Call(method="POST", path=f"/train/{job_id}/cancel", read=_READ_JOB, is_repeatable=True)
+    return Call(method="POST", path=f"/train/{job_id}/cancel", read=json_reader(JobRecord))

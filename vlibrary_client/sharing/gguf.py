@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlibrary_client.errors import ConfigurationError, InvalidInputError, InvalidVectorFileError
+from vlibrary_client.errors import ConfigurationError, InvalidInputError
+from vlibrary_client.sharing.shifts import read_shift
 from vlibrary_client.types import Vector
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ NOTE = (
     "Lossy: one direction a layer instead of two shifts, none behind the first layer. Made from an "
     "M2IV vector, which only vlibrary applies exactly."
 )
-_TENSORS = {"attention_vectors", "attention_weights", "mlp_vectors", "mlp_weights"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,31 +45,7 @@ class GgufExport:
     unseen_share: float
 
 
-def read_shift(content: bytes) -> "npt.NDArray[np.float32]":
-    """The shifts of a vector file at strength 1, `[layers, 2, hidden]`: attention, then MLP.
-
-    Raises:
-        ConfigurationError: `gguf` or `safetensors` is missing.
-        InvalidVectorFileError: It is no vector file.
-    """
-    _, numpy, safetensors = _packages()
-    try:
-        tensors = safetensors.numpy.load(content)
-    except safetensors.SafetensorError:
-        raise InvalidVectorFileError("no vector file: safetensors cannot read it") from None
-    if set(tensors) != _TENSORS:
-        raise InvalidVectorFileError(f"no vector file: wanted {', '.join(sorted(_TENSORS))}")
-    branches = [
-        tensors[f"{branch}_weights"][:, None] * tensors[f"{branch}_vectors"]
-        for branch in ("attention", "mlp")
-    ]
-    shift: npt.NDArray[np.float32] = numpy.stack(branches, axis=1).astype("float32")
-    return shift
-
-
-def as_carried(
-    shift: "npt.NDArray[np.float32]",
-) -> "npt.NDArray[np.float32]":
+def as_carried(shift: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
     """The shifts that act on a backbone as the file does, `[layers, 2, hidden]`.
 
     Adding behind the MLP is adding behind the layer, so a file can be measured before it is used.
@@ -98,7 +74,7 @@ def write_gguf(path: Path, *, vector: Vector, content: bytes) -> GgufExport:
         InvalidVectorFileError: It is no vector file.
         InvalidInputError: It has a single layer, which such a file cannot carry.
     """
-    gguf, numpy, _ = _packages()
+    gguf, numpy = _packages()
     shift = read_shift(content)
     if len(shift) < 2:  # noqa: PLR2004 - see above
         raise InvalidInputError("a control vector begins at the second layer: found only one")
@@ -126,13 +102,12 @@ def write_gguf(path: Path, *, vector: Vector, content: bytes) -> GgufExport:
     )
 
 
-def _packages() -> tuple[Any, Any, Any]:
+def _packages() -> tuple[Any, Any]:
     try:
         import gguf  # noqa: PLC0415 - an extra
         import numpy  # noqa: ICN001, PLC0415 - an extra
-        import safetensors.numpy  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
             "to write a control-vector file, pip install 'vlibrary-client[gguf]'"
         ) from None
-    return gguf, numpy, safetensors
+    return gguf, numpy

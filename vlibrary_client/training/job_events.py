@@ -60,15 +60,11 @@ class _Position:
     silent_reconnects: int = 0
 
     def call(self, *, silence_seconds: float = STREAM_SILENCE_SECONDS) -> Call[None]:
-        headers = {"accept": "text/event-stream"}
+        known = {"last-event-id": str(self.last_id)} if self.last_id else {}
         return Call(
-            method="GET",
             path=f"/train/{self.job_id}/events",
             read=read_nothing,
-            is_repeatable=True,
-            headers=headers
-            if self.last_id == 0
-            else {**headers, "last-event-id": str(self.last_id)},
+            headers={"accept": "text/event-stream", **known},
             timeout_seconds=silence_seconds,
         )
 
@@ -111,9 +107,6 @@ def job_events(
         job_id: Whose events.
         after: The last event that is already known.
         deadline: When to stop listening, on the clock of `time.monotonic`.
-
-    Raises:
-        VLibraryError: The server refuses, or stays unreachable.
     """
     position = _Position(job_id=job_id, last_id=after)
     while (left := deadline - time.monotonic()) > 0:
@@ -136,13 +129,7 @@ def job_events(
 async def async_job_events(
     transport: AsyncTransport, job_id: UUID, *, after: int = 0
 ) -> AsyncGenerator[JobEvent, None]:
-    """The job's events after number `after`, until it reaches a final state.
-
-    A lost connection is opened again from the last event seen.
-
-    Raises:
-        VLibraryError: The server refuses, or stays unreachable.
-    """
+    """As `job_events`, for as long as it takes."""
     position = _Position(job_id=job_id, last_id=after)
     while True:
         error: VLibraryError | None = None

@@ -88,11 +88,6 @@ def _check_success(record: JobRecord) -> None:
         raise error_from_code(code, f"the job {record.id} failed: {message}")
 
 
-def _show_end(record: JobRecord, *, progress: bool | OnProgress) -> None:
-    if progress is True and record.report is not None:
-        print_report(record.report)
-
-
 def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
     return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s")
 
@@ -105,9 +100,6 @@ class Job(_Handle):
 
     def refresh(self) -> "Job":
         """The job as it is now.
-
-        Raises:
-            VLibraryError: The server refuses, or cannot be reached.
         """
         return replace(self, record=self.transport.send(trainings.get_job(self.id)))
 
@@ -116,7 +108,6 @@ class Job(_Handle):
 
         Raises:
             ConflictError: It has succeeded or failed already.
-            VLibraryError: The server refuses, or cannot be reached.
         """
         return replace(self, record=self.transport.send(trainings.cancel_job(self.id)))
 
@@ -124,9 +115,6 @@ class Job(_Handle):
         """What happens to the job, from its beginning or after event number `after`.
 
         Ends when the job does; lost connections are resumed without losing an event.
-
-        Raises:
-            VLibraryError: The server refuses, or stays unreachable.
         """
         return job_events(self.transport, self.id, after=after)
 
@@ -159,7 +147,8 @@ class Job(_Handle):
             progress_reporter(progress=progress, title=job.record.name) as report,
         ):
             # What a tracker wants of a job that is over is still told.
-            for event in () if job.is_final and not report_to else _events(job, deadline=deadline):
+            events = job_events(self.transport, self.id, deadline=deadline)
+            for event in () if job.is_final and not report_to else events:
                 if event.progress is not None:
                     report(event.progress)
                     trackers.progress(event.progress)
@@ -168,12 +157,9 @@ class Job(_Handle):
                 raise _timed_out(job.record, timeout)
             _check_success(job.record)
             trackers.end(job.record)
-        _show_end(job.record, progress=progress)
+        if progress is True and job.report is not None:
+            print_report(job.report)
         return job
-
-
-def _events(job: Job, *, deadline: float) -> Generator[JobEvent, None, None]:
-    return job_events(job.transport, job.id, deadline=deadline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,30 +169,15 @@ class AsyncJob(_Handle):
     transport: AsyncTransport = field(repr=False)
 
     async def refresh(self) -> "AsyncJob":
-        """The job as it is now.
-
-        Raises:
-            VLibraryError: The server refuses, or cannot be reached.
-        """
+        """As `Job.refresh`."""
         return replace(self, record=await self.transport.send(trainings.get_job(self.id)))
 
     async def cancel(self) -> "AsyncJob":
-        """Asks the job to stop; it does so at its next step.
-
-        Raises:
-            ConflictError: It has succeeded or failed already.
-            VLibraryError: The server refuses, or cannot be reached.
-        """
+        """As `Job.cancel`."""
         return replace(self, record=await self.transport.send(trainings.cancel_job(self.id)))
 
     def events(self, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
-        """What happens to the job, from its beginning or after event number `after`.
-
-        Ends when the job does; lost connections are resumed without losing an event.
-
-        Raises:
-            VLibraryError: The server refuses, or stays unreachable.
-        """
+        """As `Job.events`."""
         return async_job_events(self.transport, self.id, after=after)
 
     async def wait(
@@ -216,20 +187,7 @@ class AsyncJob(_Handle):
         report_to: ReportTo = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the same spelling as the sync client
     ) -> "AsyncJob":
-        """The finished job, whose `vector` is then set.
-
-        Args:
-            progress: `True` draws a bar on the terminal and prints how the vector did; a function
-                is called with every report.
-            report_to: As for `Job.wait`; trackers are written to in another thread.
-            timeout: The longest wait in seconds; the job goes on when it is over.
-
-        Raises:
-            WaitTimeoutError: The time is over.
-            ConfigurationError: A tracker is unknown, or its package is missing.
-            JobCancelledError: The job was cancelled.
-            VLibraryError: The job failed, or the server stays unreachable.
-        """
+        """As `Job.wait`; trackers are written to in another thread."""
         job = await self.refresh()
         with (
             tracked(report_to, job.record) as trackers,
@@ -244,7 +202,8 @@ class AsyncJob(_Handle):
             job = await self.refresh()
             _check_success(job.record)
             await asyncio.to_thread(trackers.end, job.record)
-        _show_end(job.record, progress=progress)
+        if progress is True and job.report is not None:
+            print_report(job.report)
         return job
 
 

@@ -1,103 +1,114 @@
-"""Methods of clients made of the functions that make calls, so that each request is written once.
+"""Methods of clients made of the functions that say what is asked, so that each is written once.
 
-    class Vectors(Resource):
-        get = blocking(requests.get_vector)
+    class Vectors(Resource[Transport]):
+        get = endpoint(requests.get_vector)
 
-    class AsyncVectors(AsyncResource):
-        get = awaitable(requests.get_vector)
-
-Either method takes what the function takes, has its documentation, and sends what it returns on the
-`_transport` of its object.
+The method takes what the function takes, has its documentation, and sends what it returns on the
+`_transport` of its object: in a sync client it waits, in an async one it is to be awaited.
 """
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from vlibrary_client.wire.replies import Call
+from vlibrary_client.wire.replies import Call, Steps
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R")
+Waited = TypeVar("Waited")
+Awaited = TypeVar("Awaited")
+Transport = TypeVar("Transport", bound=SyncTransport | AsyncTransport)
 
 
-class Resource:
+class Resource(Generic[Transport]):
     """A part of the server, whose methods send on the client's transport."""
 
-    def __init__(self, transport: SyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
 
-class AsyncResource:
-    """A part of the server, whose coroutines send on the client's transport."""
+class Endpoint(Generic[P, Waited, Awaited]):
+    """A method that waits, or one to be awaited, whichever the object's transport asks for."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
+    def __init__(
+        self, make: Callable[P, Iterable[Call[Any]]], wrap: Callable[[Any, Any], Any]
+    ) -> None:
+        def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+            work = iter(make(*args, **kwargs))
+            call, answer = _next_call(work)
+            while call is not None:
+                call, answer = _next_call(work, self._transport.send(call))
+            return wrap(answer, self._transport)
 
+        async def awaited(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+            # In other threads, because files are read and written on the way.
+            work = iter(await asyncio.to_thread(make, *args, **kwargs))
+            call, answer = await asyncio.to_thread(_next_call, work)
+            while call is not None:
+                sent = await self._transport.send(call)
+                call, answer = await asyncio.to_thread(_next_call, work, sent)
+            return wrap(answer, self._transport)
 
-def blocking(make_call: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], T]:
-    """A method that waits for the answer of the call."""
-    return blocking_as(_as_it_is, make_call)
+        self._waiting = _documented(waiting, make)
+        self._awaited = _documented(awaited, make)
 
-
-def blocking_as(
-    wrap: Callable[[T, Any], R], make_call: Callable[P, Call[T]]
-) -> Callable[Concatenate[Any, P], R]:
-    """As `blocking`, for what `wrap` makes of the answer and the transport."""
-
-    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:  # noqa: ANN401 - any client
-        transport = self._transport
-        return wrap(transport.send(make_call(*args, **kwargs)), transport)
-
-    return _documented(method, make_call)
-
-
-def awaitable(
-    make_call: Callable[P, Call[T]],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """A method whose coroutine returns the answer of the call."""
-    return awaitable_as(_as_it_is, make_call)
-
-
-def awaitable_as(
-    wrap: Callable[[T, Any], R], make_call: Callable[P, Call[T]]
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """As `awaitable`, for what `wrap` makes of the answer and the transport."""
-
-    async def method(
-        self: Any,  # noqa: ANN401 - any client
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> R:
-        transport = self._transport
-        # Images may be files.
-        call = await asyncio.to_thread(make_call, *args, **kwargs)
-        return wrap(await transport.send(call), transport)
-
-    return _documented(method, make_call)
+    @overload
+    def __get__(
+        self, owner: Resource[SyncTransport], kind: type | None = None
+    ) -> Callable[P, Waited]: ...
+    @overload
+    def __get__(
+        self, owner: Resource[AsyncTransport], kind: type | None = None
+    ) -> Callable[P, Coroutine[Any, Any, Awaited]]: ...
+    @overload
+    def __get__(self, owner: None, kind: type | None = None) -> Callable[..., Any]: ...
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        """The method of an object; of a class the one that waits."""
+        if owner is None:
+            return self._waiting
+        is_async = isinstance(owner._transport, AsyncTransport)  # noqa: SLF001 - a resource of ours
+        return MethodType(self._awaited if is_async else self._waiting, owner)
 
 
-def _as_it_is(result: T, _transport: object) -> T:
-    return result
+def endpoint(make: Callable[P, Call[T] | Steps[T]]) -> Endpoint[P, T, T]:
+    """A method that returns the answer of a call, or what was made of the answers of several."""
+    return Endpoint(make, lambda answer, _: answer)
 
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+def endpoint_as(
+    make: Callable[P, Call[T]],
+    waited: Callable[[T, SyncTransport], Waited],
+    awaited: Callable[[T, AsyncTransport], Awaited],
+) -> Endpoint[P, Waited, Awaited]:
+    """As `endpoint`, for what is made of the answer and the transport of either kind."""
+
+    def wrap(answer: T, transport: Any) -> Any:  # noqa: ANN401 - of either kind
+        made = awaited if isinstance(transport, AsyncTransport) else waited
+        return made(answer, transport)
+
+    return Endpoint(make, wrap)
 
 
-def _documented(method: Method, make_call: Callable[..., Any]) -> Method:
+def _next_call(work: Iterator[Call[Any]], answer: object = None) -> tuple[Call[Any] | None, Any]:
+    """The next call, or None and what came of all."""
+    try:
+        return work.send(answer), None  # type: ignore[attr-defined]  # steps are generators
+    except StopIteration as end:
+        return None, end.value
+
+
+def _documented(method: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
     """The method with the function's documentation and arguments, for `help` and editors."""
-    signature = inspect.signature(make_call)
+    signature = inspect.signature(make)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    vars(method).update(
-        __signature__=signature.replace(
-            parameters=[own, *signature.parameters.values()],
-            return_annotation=inspect.Signature.empty,
-        )
+    vars(method)["__signature__"] = signature.replace(
+        parameters=[own, *signature.parameters.values()],
+        return_annotation=inspect.Signature.empty,
     )
-    method.__doc__ = make_call.__doc__
-    method.__name__ = make_call.__name__
-    method.__qualname__ = make_call.__qualname__
+    method.__doc__ = make.__doc__
+    method.__name__ = make.__name__
+    method.__qualname__ = make.__qualname__
     return method

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -101,6 +102,8 @@ class Kept:
 class Call(Generic[T]):
     """One request and the reader of its answer.
 
+    In something that takes several calls, one step is `answer = yield from call`.
+
     Attributes:
         is_repeatable: Sending it twice has the effect of sending it once.
         content: A body of raw bytes, or the file that holds them.
@@ -110,10 +113,10 @@ class Call(Generic[T]):
         kept: Where the body of a file is kept, so that a lost connection loses none of it.
     """
 
-    method: str
     path: str
     read: Callable[[Reply], T]
-    is_repeatable: bool
+    method: str = "GET"
+    is_repeatable: bool = True
     query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     content: bytes | Path | None = None
@@ -123,34 +126,42 @@ class Call(Generic[T]):
     answer_statuses: frozenset[int] = frozenset()
     kept: Kept | None = None
 
+    def __iter__(self) -> "Steps[T]":
+        """Yields itself, and returns the answer that it is sent."""
+        answer: T = yield self
+        return answer
+
+
+Steps: TypeAlias = Generator[Call[Any], Any, T]
+"""Calls one after the other, each told the answer of the one before, and what comes of them."""
+
 
 def once() -> dict[str, str]:
     """A header that makes a repeated send harmless: the server does what it asks for once."""
     return {"idempotency-key": str(uuid.uuid4())}
 
 
-def read_json(reply: Reply, adapter: TypeAdapter[T]) -> T:
-    """The answer's JSON as a typed result.
-
-    Raises:
-        InvalidResponseError: The body is not JSON, or not of the expected shape.
-    """
-    try:
-        return adapter.validate_json(reply.body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "body"
-        raise InvalidResponseError(
-            f"cannot read the answer at {place}: {first['msg']}",
-            status=reply.status,
-            request_id=reply.request_id,
-        ) from error
-
-
+@cache
 def json_reader(kind: Any) -> Callable[[Reply], Any]:  # noqa: ANN401 - any annotation
-    """A function that reads answers of this kind."""
+    """A function that reads the JSON of answers of this kind.
+
+    It raises `InvalidResponseError` where a body is not JSON, or not of the kind.
+    """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    return lambda reply: read_json(reply, adapter)
+
+    def read(reply: Reply) -> Any:  # noqa: ANN401 - of the kind
+        try:
+            return adapter.validate_json(reply.body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "body"
+            raise InvalidResponseError(
+                f"cannot read the answer at {place}: {first['msg']}",
+                status=reply.status,
+                request_id=reply.request_id,
+            ) from error
+
+    return read
 
 
 def read_bytes(reply: Reply) -> bytes:

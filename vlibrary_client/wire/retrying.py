@@ -32,27 +32,17 @@ class RetryPolicy:
     max_delay_seconds: float = 30.0
     randomness: random.Random = field(default_factory=random.Random, repr=False, compare=False)
 
-    def delay_after_refusal(
-        self, error: VLibraryError, *, attempt: int, is_repeatable: bool
-    ) -> float | None:
-        """Seconds to wait after an answer before trying again, or `None` to take it as it is."""
-        is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
-        if not is_passing or not is_repeatable:
-            return None
-        return self._delay(asked=error.retry_after_seconds, attempt=attempt)
+    def delay(self, *, attempt: int, asked: float | None = None) -> float | None:
+        """Seconds to wait after the try of this number, from 0 on, or `None` to give up.
 
-    def _delay(self, *, asked: float | None, attempt: int) -> float | None:
+        Args:
+            attempt: How many tries there were before.
+            asked: How long the server asked to wait.
+        """
         if attempt >= self.max_retries:
             return None
-        return self._backoff(attempt) if asked is None else min(asked, self.max_delay_seconds)
-
-    def delay_after_loss(self, *, attempt: int, is_harmless: bool) -> float | None:
-        """Seconds to wait after a lost connection before trying again, or `None` to give up."""
-        if not is_harmless or attempt >= self.max_retries:
-            return None
-        return self._backoff(attempt)
-
-    def _backoff(self, attempt: int) -> float:
+        if asked is not None:
+            return min(asked, self.max_delay_seconds)
         longest = min(self.first_delay_seconds * (1 << attempt), self.max_delay_seconds)
         return longest * self.randomness.uniform(0.5, 1.0)
 
@@ -83,9 +73,10 @@ class Tries:
         # Only the loss itself tells whether anything was sent.
         loss = error.__cause__
         if isinstance(loss, httpx.RequestError):
-            return self._policy.delay_after_loss(
-                attempt=self._attempt, is_harmless=_is_harmless(self._call, loss)
-            )
-        return self._policy.delay_after_refusal(
-            error, attempt=self._attempt, is_repeatable=self._call.is_repeatable
-        )
+            is_worth_it = _is_harmless(self._call, loss)
+        else:
+            is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
+            is_worth_it = is_passing and self._call.is_repeatable
+        if not is_worth_it:
+            return None
+        return self._policy.delay(attempt=self._attempt, asked=error.retry_after_seconds)

@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
@@ -17,21 +17,11 @@ from vlibrary_client.errors import VLibraryError
 from vlibrary_client.wire.connection import Connection, timeout_of
 from vlibrary_client.wire.losses import loss_of, no_events
 from vlibrary_client.wire.replies import Call, Kept, Reply, error_from_reply
-from vlibrary_client.wire.retrying import Tries
+from vlibrary_client.wire.retrying import RetryPolicy, Tries
 
 T = TypeVar("T")
-Made = TypeVar("Made", "SyncTransport", "AsyncTransport")
 
 CHUNK_BYTES = 1 << 20
-STREAM_SILENCE_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransportChanges:
-    """What differs from the transport that a client was made with; None differs in nothing."""
-
-    timeout_seconds: float | None = None
-    max_retries: int | None = None
 
 
 def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
@@ -98,12 +88,19 @@ def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
         options["content"] = call.content
 
 
-def _changed(transport: Made, changes: TransportChanges) -> Made:
-    if changes.timeout_seconds is not None:
-        transport._timeout_seconds = changes.timeout_seconds  # noqa: SLF001 - a copy of ours
-    if changes.max_retries is not None:
-        transport.policy = replace(transport.policy, max_retries=changes.max_retries)
-    return transport
+class _AnyTransport:
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+        self._timeout_seconds: float | None = None
+
+    def changed(self, *, timeout_seconds: float | None, max_retries: int | None) -> Self:
+        """Another transport on the same connections; None changes nothing."""
+        other = copy.copy(self)
+        if timeout_seconds is not None:
+            other._timeout_seconds = timeout_seconds  # noqa: SLF001 - a copy of this
+        if max_retries is not None:
+            other.policy = replace(self.policy, max_retries=max_retries)
+        return other
 
 
 class _Bounded(httpx.SyncByteStream):
@@ -124,19 +121,14 @@ class _Bounded(httpx.SyncByteStream):
         self._stream.close()  # type: ignore[union-attr]  # of a sync client
 
 
-class SyncTransport:
+class SyncTransport(_AnyTransport):
     """Sends calls on one pool of connections and waits for the answers; safe to share."""
 
     def __init__(
         self, connection: Connection, *, transport: httpx.BaseTransport | None = None
     ) -> None:
-        self.policy = connection.policy
-        self._timeout_seconds: float | None = None
+        super().__init__(connection.policy)
         self._http = httpx.Client(transport=transport, **connection.http_options())
-
-    def changed(self, changes: TransportChanges) -> "SyncTransport":
-        """Another transport on the same connections."""
-        return _changed(copy.copy(self), changes)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -209,19 +201,14 @@ class SyncTransport:
             raise loss_of(error) from error
 
 
-class AsyncTransport:
+class AsyncTransport(_AnyTransport):
     """Sends calls on one pool of connections of one event loop; safe to share between tasks."""
 
     def __init__(
         self, connection: Connection, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.policy = connection.policy
-        self._timeout_seconds: float | None = None
+        super().__init__(connection.policy)
         self._http = httpx.AsyncClient(transport=transport, **connection.http_options())
-
-    def changed(self, changes: TransportChanges) -> "AsyncTransport":
-        """Another transport on the same connections."""
-        return _changed(copy.copy(self), changes)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -232,11 +219,7 @@ class AsyncTransport:
         await asyncio.sleep(seconds)
 
     async def send(self, call: Call[T]) -> T:
-        """The answer of the call.
-
-        Raises:
-            VLibraryError: The server refused, or could not be reached.
-        """
+        """As `SyncTransport.send`."""
         with ExitStack() as stack:
             # Files are packed, read and written in other threads.
             whole = await asyncio.to_thread(stack.enter_context, _packed(call))
@@ -272,11 +255,7 @@ class AsyncTransport:
 
     @asynccontextmanager
     async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
-        """The answer's events as they arrive; lost after the call's timeout without a byte.
-
-        Raises:
-            VLibraryError: The server refused, could not be reached, or hung up.
-        """
+        """As `SyncTransport.events`, without a deadline."""
         try:
             async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:

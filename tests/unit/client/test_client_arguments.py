@@ -1,6 +1,9 @@
+import asyncio
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
@@ -23,15 +26,6 @@ from vlibrary_client import (
     VectorUse,
 )
 from vlibrary_client.calls.arguments import VectorChoice
-from vlibrary_client.client import (
-    AsyncDatasets,
-    AsyncKeys,
-    AsyncSteering,
-    Datasets,
-    Keys,
-    Steering,
-)
-from vlibrary_client.vectors import AsyncVectors, Vectors
 
 
 @pytest.mark.parametrize(
@@ -162,21 +156,40 @@ def test_a_calls_own_timeout_is_used() -> None:
     assert timeouts == [3.0, 150.0]
 
 
-@pytest.mark.parametrize(
-    ("sync", "asynchronous"),
-    [
-        (Datasets, AsyncDatasets),
-        (Keys, AsyncKeys),
-        (Vectors, AsyncVectors),
-        (Steering, AsyncSteering),
-    ],
-)
-def test_both_clients_take_the_same_arguments(sync: type, asynchronous: type) -> None:
-    def shape(cls: type) -> dict[str, list[str]]:
-        methods = inspect.getmembers(cls, inspect.isfunction)
-        return {name: list(inspect.signature(method).parameters) for name, method in methods}
+@pytest.mark.parametrize("part", ["datasets", "keys", "vectors", "steer"])
+def test_both_clients_take_the_same_arguments(part: str) -> None:
+    def methods(client: Client | AsyncClient) -> dict[str, Callable[..., object]]:
+        found = inspect.getmembers(getattr(client, part), inspect.ismethod)
+        return {name: method for name, method in found if not name.startswith("_")}
 
-    assert shape(sync) == shape(asynchronous)
+    waiting, awaited = methods(Client()), methods(AsyncClient())
+    assert waiting.keys() == awaited.keys() > set()
+    for name, method in waiting.items():
+        other = awaited[name]
+        assert inspect.signature(method).parameters == inspect.signature(other).parameters
+        assert not inspect.iscoroutinefunction(method)
+        assert inspect.iscoroutinefunction(other) or name in {"iterate", "stream"}
+        assert method.__doc__
+
+
+def test_what_takes_several_requests_may_be_awaited_as_well(tmp_path: Path) -> None:
+    def server() -> ScriptedServer:
+        vector, content = httpx.Response(200, json=vector_json()), b"a file"
+        etag = f'"{sha256(content).hexdigest()}"'
+        return ScriptedServer(
+            [vector, httpx.Response(200, content=content, headers={"etag": etag})]
+        )
+
+    async def export() -> Path:
+        async with AsyncClient(transport=server().async_transport) as client:
+            return await client.vectors.export("colours", tmp_path / "awaited")
+
+    with Client(transport=server().transport) as client:
+        made = client.vectors.export("colours", tmp_path / "waited")
+    assert [path.name for path in (made, asyncio.run(export()))] == ["waited", "awaited"]
+    for name in ("vector.safetensors", "vector_config.json", "README.md"):
+        waited, awaited = (tmp_path / kind / name for kind in ("waited", "awaited"))
+        assert waited.read_bytes() == awaited.read_bytes() != b""
 
 
 def test_the_sdk_loads_nothing_of_the_server() -> None:

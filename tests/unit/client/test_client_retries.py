@@ -188,11 +188,11 @@ def test_the_key_goes_into_the_header_only() -> None:
 def test_waits_double_with_some_randomness() -> None:
     policy = RetryPolicy(max_retries=9, first_delay_seconds=1.0, randomness=random.Random(1))  # noqa: S311
     for attempt in range(9):
-        delay = policy.delay_after_loss(attempt=attempt, is_harmless=True)
+        delay = policy.delay(attempt=attempt)
         longest = min(2.0**attempt, policy.max_delay_seconds)
         assert delay is not None
         assert 0.5 * longest <= delay <= longest
-    assert policy.delay_after_loss(attempt=9, is_harmless=True) is None
+    assert policy.delay(attempt=9) is None
 
 
 @pytest.mark.parametrize(

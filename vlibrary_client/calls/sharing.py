@@ -1,0 +1,147 @@
+"""What takes several requests: vectors on their way to folders, files and the hub, and back."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from vlibrary_client.calls import requests
+from vlibrary_client.calls.arguments import VectorRef
+from vlibrary_client.sharing.folders import VectorFolder, read_folder, write_folder
+from vlibrary_client.sharing.gguf import GgufExport, write_gguf
+from vlibrary_client.sharing.hub import pull_folder, push_folder
+from vlibrary_client.types import Vector
+from vlibrary_client.wire.replies import Call, Steps
+
+
+class PushOptions(TypedDict, total=False):
+    """How something is put on the hub; what is not given is as huggingface_hub has it.
+
+    Attributes:
+        private: Whether a repository that is made is private.
+        commit_message: Of the commit.
+        token: Instead of the one of the login.
+        endpoint: Another hub.
+    """
+
+    private: bool | None
+    commit_message: str | None
+    token: str | None
+    endpoint: str | None
+
+
+class PullOptions(TypedDict, total=False):
+    """How something is fetched from the hub.
+
+    Attributes:
+        revision: A branch, a tag or a commit.
+        token: Instead of the one of the login.
+        endpoint: Another hub.
+    """
+
+    revision: str | None
+    token: str | None
+    endpoint: str | None
+
+
+def export(ref: VectorRef, folder: str | Path) -> Steps[Path]:
+    """Writes a vector as a folder with `vector.safetensors`, `vector_config.json` and a card.
+
+    Args:
+        ref: Which version.
+        folder: Made when it is missing; files of the same names are replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        CorruptDataError: The bytes are not those that were stored.
+    """
+    vector, content = yield from _with_file(ref)
+    return write_folder(Path(folder), vector=vector, content=content)
+
+
+def export_gguf(ref: VectorRef, path: str | Path) -> Steps[GgufExport]:
+    """Writes a vector as a control-vector file of llama.cpp, which is lossy.
+
+    Needs the extra `gguf`; `vlibrary_client.sharing.gguf` tells what is lost.
+
+    Args:
+        ref: Which version.
+        path: The file; one that is there is replaced.
+
+    Raises:
+        NotFoundError: There is no such vector.
+        ConfigurationError: `gguf` or `safetensors` is missing.
+    """
+    vector, content = yield from _with_file(ref)
+    return write_gguf(Path(path), vector=vector, content=content)
+
+
+def import_folder(folder: str | Path, *, name: str | None = None) -> Call[Vector]:
+    """Stores what `export` wrote as the next version of a name; the same file again is found.
+
+    Args:
+        folder: With `vector.safetensors` and `vector_config.json`.
+        name: What it is called here; as in the folder when not given.
+
+    Raises:
+        InvalidVectorFileError: The folder holds no vector.
+        CorruptDataError: The file is not the one that the configuration names.
+        IncompatibleBackboneError: No backbone that the server knows made it.
+    """
+    return _import(read_folder(Path(folder)), name=name)
+
+
+def push_to_hub(ref: VectorRef, repo_id: str, **options: Unpack[PushOptions]) -> Steps[str]:
+    """Puts a vector into a repository of the Hugging Face hub; the address of the commit.
+
+    The repository has the files of `export` and is made when it is missing. Needs the extra `hub`.
+
+    Args:
+        ref: Which version.
+        repo_id: Such as `me/gears`.
+        **options: `private`, `commit_message`, `token` and `endpoint`, as huggingface_hub takes
+            them.
+
+    Raises:
+        NotFoundError: There is no such vector, or no such repository for the token.
+        ConfigurationError: `huggingface_hub` is missing, or told to stay offline.
+        ConnectionFailedError: The hub cannot be reached.
+    """
+    vector, content = yield from _with_file(ref)
+    return push_folder(vector, content, repo_id=repo_id, **options)
+
+
+def from_hub(
+    repo_id: str, *, name: str | None = None, **options: Unpack[PullOptions]
+) -> Call[Vector]:
+    """Stores what a repository of the Hugging Face hub holds; the same file again is found.
+
+    Args:
+        repo_id: Such as `me/gears`.
+        name: What it is called here; as in the repository when not given.
+        **options: `revision`, `token` and `endpoint`, as huggingface_hub takes them.
+
+    Raises:
+        NotFoundError: There is no such repository or revision for the token.
+        InvalidVectorFileError: It holds no vector.
+        CorruptDataError: The file is not the one that the configuration names.
+        IncompatibleBackboneError: No backbone that the server knows made it.
+        ConfigurationError: `huggingface_hub` is missing, or told to stay offline.
+    """
+    return _import(pull_folder(repo_id, **options), name=name)
+
+
+def _with_file(ref: VectorRef) -> Generator[Call[Any], Any, tuple[Vector, bytes]]:
+    vector = yield from requests.get_vector(ref)
+    return vector, (yield from requests.download_vector(vector))
+
+
+def _import(found: VectorFolder, *, name: str | None) -> Call[Vector]:
+    return requests.upload_vector(
+        found.content,
+        name=name or found.config["name"],
+        description=found.description,
+        tags=found.tags,
+    )
