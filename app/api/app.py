@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -38,6 +37,7 @@ from app.api.steer.generation import VECTOR_HEADER
 from app.core.settings import Settings, is_loopback
 from app.core.telemetry.tracing import telemetry
 from app.core.vector_file import MAX_FILE_BYTES
+from app.core.version import software_version
 
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "[::1]")
 MAX_SMALL_BODY_BYTES: Final = 1024 * 1024
@@ -57,7 +57,7 @@ def create_api(
     api = FastAPI(
         title="VLibrary",
         summary="Train, keep, find and apply multimodal in-context vectors.",
-        version=_version(),
+        version=software_version(),
         lifespan=lifespan,
         telemetry=telemetry(tracing),
         # The interactive pages load scripts from other hosts.
@@ -136,13 +136,6 @@ def allowed_hosts(settings: Settings) -> list[str]:
     if settings.allowed_hosts:
         return [*LOCAL_HOSTS, *settings.allowed_hosts]
     return list(LOCAL_HOSTS) if is_loopback(settings.host) else ["*"]
-
-
-def _version() -> str:
-    try:
-        return version("vlibrary")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -30,14 +30,7 @@ SEPARATOR: Final = b"\0"
 
 
 class Creation:
-    """The making of one thing.
-
-    Args:
-        services: The parts that requests share.
-        request: What asks for it.
-        response: What its answer will be sent with.
-        key: What the caller calls the request, if anything.
-    """
+    """The making of one thing, for a request that may carry a key of its own."""
 
     def __init__(
         self, services: Services, *, request: Request, response: Response, key: str | None
@@ -85,13 +78,9 @@ class Creation:
     async def answer(
         self, session: AsyncSession, body: Body, *, at: str | None, is_secret: bool = False
     ) -> Body:
-        """The body, which is kept for a repeated request.
+        """The body, kept in the transaction of `begin` for a repeated request unless it is secret.
 
-        Args:
-            session: The transaction of `begin`.
-            body: What the caller gets.
-            at: The path of what was made.
-            is_secret: The body is never shown again.
+        What was made is to be found `at` a path.
         """
         if at is not None:
             self._response.headers["location"] = at

@@ -1,9 +1,11 @@
-"""What the states of a vector mean for people, in one place for api, worker and commands."""
+"""The states of a vector, and what they mean for people, for api, worker and commands alike."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
+VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
+VECTOR_STATES: Final[tuple[VectorStatus, ...]] = get_args(VectorStatus)
 ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ready": "Held-out items show that it helps. Use it by name, or let retrieval find it.",

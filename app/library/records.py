@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from app.core.backbones import BackboneDescription
+from app.core.states import VectorStatus
 
-VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
 JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobEventKind: TypeAlias = Literal["progress", "state"]
 
@@ -212,6 +212,21 @@ class JobRecord:
     created: dt.datetime
     started: dt.datetime | None
     finished: dt.datetime | None
+
+    @property
+    def vector(self) -> dict[str, Any] | None:
+        """What it made, once it succeeded: `id`, `name`, `version` and `status`."""
+        if self.vector_name is None:
+            return None
+        names = ("id", "name", "version", "status")
+        return {name: getattr(self, f"vector_{name}") for name in names}
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """Why it failed, if it did: `code` and `message`."""
+        if self.error_code is None:
+            return None
+        return {"code": self.error_code, "message": self.error_message or ""}
 
     @property
     def is_final(self) -> bool:

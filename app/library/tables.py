@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.core.states import VECTOR_STATES
+from app.library.records import JobState
 from app.library.workspaces import InWorkspace
 
 NAMING: Final = {
@@ -32,8 +34,6 @@ NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
-VECTOR_STATES: Final = ("ready", "unproven", "ineffective", "collapsed", "retired")
-JOB_STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
 
 WORKSPACE_NAME: Final = ("workspace", "name")
 OF_VECTOR_NAMES: Final = ("vector_names.workspace", "vector_names.name")
@@ -205,7 +205,7 @@ class JobRow(InWorkspace, Table):
 
     __tablename__ = "training_jobs"
     __table_args__ = (
-        _one_of("state", JOB_STATES),
+        _one_of("state", get_args(JobState)),
         CheckConstraint("(state = 'succeeded') = (vector_id IS NOT NULL)", name="result"),
         Index(
             "ix_training_jobs_unfinished",

@@ -24,13 +24,14 @@ from app.core.identifiers import (
     new_id,
     sha256_hex,
 )
+from app.core.states import VECTOR_STATES, VectorStatus
 from app.core.vector_file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
 from app.library.backbones import remember_backbone
 from app.library.database import FRESH
-from app.library.records import VectorRecord, VectorStatus
-from app.library.tables import VECTOR_STATES, AliasRow, VectorNameRow, VectorRow
+from app.library.records import VectorRecord
+from app.library.tables import AliasRow, VectorNameRow, VectorRow
 from app.library.task_keys.keys import refresh_keys, remove_keys
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 from app.library.workspaces import workspace_of

@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import sha256_hex
+from app.core.states import VectorStatus
 from app.library.datasets import create_dataset
-from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord, VectorStatus
+from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord
 from app.library.training.job_events import new_events
 from app.library.training.jobs import enqueue_training
 from app.library.vectors import create_vector

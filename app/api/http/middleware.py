@@ -11,13 +11,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.http.access import SAFE_METHODS
 from app.api.http.errors import INTERNAL_DETAIL, http_problem
 from app.api.http.problems import problem_response
 from app.core.identifiers import new_id
 from app.core.telemetry.logs import get_logger
 
 REQUEST_ID_HEADER: Final = "x-request-id"
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FIRST_ERROR_STATUS: Final = 400
 

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.creation import CreationOf
+from app.api.creation import Creation, CreationOf
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
@@ -17,7 +18,6 @@ from app.api.schemas.training import (
     CombinationRequest,
     EvaluateRequest,
     JobBody,
-    State,
     TrainRequest,
 )
 from app.core.identifiers import VectorReference
@@ -25,7 +25,7 @@ from app.core.splits import TEST, choose_split
 from app.library.catalogue.combination import require_one_backbone
 from app.library.catalogue.comparison import check_distinct
 from app.library.datasets import get_dataset
-from app.library.records import JobRecord
+from app.library.records import JobRecord, JobState
 from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.vectors import get_vector
 
@@ -59,7 +59,7 @@ async def start(body: TrainRequest, creation: CreationOf) -> JobBody:
             description=body.description,
             tags=body.tags,
         )
-        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
+        return await _answer(creation, session, record)
 
 
 @router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
@@ -85,7 +85,7 @@ async def combine(body: CombinationRequest, creation: CreationOf) -> JobBody:
             description=body.description,
             tags=body.tags,
         )
-        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
+        return await _answer(creation, session, record)
 
 
 @router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
@@ -114,22 +114,26 @@ async def evaluate(body: EvaluateRequest, creation: CreationOf) -> JobBody:
             config={"evaluate": order} if split is None else {"evaluate": order, "split": split},
             backbone_fingerprint=vector.backbone.fingerprint,
         )
-        return await creation.answer(session, JobBody.of(record), at=f"/train/{record.id}")
+        return await _answer(creation, session, record)
+
+
+async def _answer(creation: Creation, session: AsyncSession, record: JobRecord) -> JobBody:
+    made = JobBody.model_validate(record)
+    return await creation.answer(session, made, at=f"/train/{record.id}")
 
 
 @router.get("/train", responses=problems())
 async def list_page(
     services: ServicesOf,
     *,
-    state: State | None = None,
+    state: JobState | None = None,
     limit: Limit = 50,
     cursor: Cursor | None = None,
 ) -> PageBody[JobBody]:
     """Lists jobs, newest first."""
     async with services.sessions.begin() as session:
         page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
-        items = tuple(JobBody.of(record) for record in page.items)
-        return PageBody[JobBody](items=items, next_cursor=page.next_cursor)
+        return PageBody[JobBody].model_validate(page)
 
 
 async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
@@ -146,14 +150,14 @@ async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
 @router.get("/train/{job_id:uuid}", responses=problems(404))
 async def get_one(job_id: UUID, services: ServicesOf) -> JobBody:
     """Describes one job."""
-    return JobBody.of(await found_job(job_id, services))
+    return JobBody.model_validate(await found_job(job_id, services))
 
 
 @router.post("/train/{job_id}/cancel", responses=problems(404, 409))
 async def cancel(job_id: UUID, services: ServicesOf) -> JobBody:
     """Asks a job to stop; doing so again is harmless, doing so too late is a conflict."""
     async with services.sessions.begin() as session:
-        return JobBody.of(await request_cancel(session, job_id))
+        return JobBody.model_validate(await request_cancel(session, job_id))
 
 
 def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:

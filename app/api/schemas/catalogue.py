@@ -19,9 +19,10 @@ from app.api.schemas.fields import (
     Tag,
     Tags,
 )
-from app.api.schemas.vectors import EvaluationBody, Status, VectorBody
+from app.api.schemas.vectors import EvaluationBody, VectorBody
 from app.core.combination import MAX_PARTS
 from app.core.identifiers import MAX_TAGS
+from app.core.states import VectorStatus
 from app.library.catalogue.filters import VectorFilters
 
 MAX_BATCH = 200
@@ -65,7 +66,7 @@ class VectorQuery(BaseModel):
     )
     alias: Name | None = None
     backbone: Fingerprint | None = None
-    status: Status | None = None
+    status: VectorStatus | None = None
     method: ShortText | None = None
     dataset: Annotated[
         Fingerprint | None, Field(description="SHA-256 of the data set it was trained on.")
@@ -104,7 +105,7 @@ class BatchRequest(RequestBody):
     action: Literal["delete", "tag", "untag", "set-status"]
     vectors: Annotated[list[Reference], Field(min_length=1, max_length=MAX_BATCH)]
     tags: Annotated[Tags, Field(description="For `tag` and `untag`.")] = Field(default_factory=list)
-    status: Annotated[Status | None, Field(description="For `set-status`.")] = None
+    status: Annotated[VectorStatus | None, Field(description="For `set-status`.")] = None
 
     @model_validator(mode="after")
     def _has_what_the_action_needs(self) -> Self:

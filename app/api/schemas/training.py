@@ -1,21 +1,19 @@
 """Bodies about training jobs."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
-from app.api.schemas.vectors import Status
 from app.core.combination import MAX_PARTS, Rule
 from app.core.evaluation import DEFAULTS, MAX_ITEMS, METHODS, Method
 from app.core.identifiers import MAX_TAGS
-from app.library.records import JobRecord
+from app.core.states import VectorStatus
+from app.library.records import JobState
 from app.method.training.configuration import TrainingSettings
-
-State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class TrainRequest(RequestBody):
@@ -125,7 +123,7 @@ class JobVectorBody(ResponseBody):
     id: UUID
     name: str
     version: int = Field(ge=1)
-    status: Status
+    status: VectorStatus
 
 
 class JobErrorBody(ResponseBody):
@@ -139,13 +137,14 @@ class JobBody(ResponseBody):
     """A training job."""
 
     id: UUID
-    state: State
+    state: JobState
     name: str
     dataset_id: UUID
     config: dict[str, Any]
     description: str
     tags: tuple[str, ...]
-    progress: ProgressBody | None
+    # A job that has not begun has told nothing.
+    progress: Annotated[ProgressBody | None, BeforeValidator(lambda told: told or None)]
     report: dict[str, Any] | None = Field(
         description="How the vector did on held-out items beside its opponents."
     )
@@ -156,47 +155,3 @@ class JobBody(ResponseBody):
     started: datetime | None
     finished: datetime | None
     seconds: float | None = Field(description="From its first start to its end.")
-
-    @classmethod
-    def of(cls, record: JobRecord) -> Self:
-        """The body of a record."""
-        return cls(
-            id=record.id,
-            state=record.state,
-            name=record.name,
-            dataset_id=record.dataset_id,
-            config=record.config,
-            description=record.description,
-            tags=record.tags,
-            report=record.report,
-            progress=ProgressBody.model_validate(record.progress) if record.progress else None,
-            vector=_vector(record),
-            error=_error(record),
-            attempts=record.attempts,
-            created=record.created,
-            started=record.started,
-            finished=record.finished,
-            seconds=record.seconds,
-        )
-
-
-def _vector(record: JobRecord) -> JobVectorBody | None:
-    if (
-        record.vector_id is None
-        or record.vector_name is None
-        or record.vector_version is None
-        or record.vector_status is None
-    ):
-        return None
-    return JobVectorBody(
-        id=record.vector_id,
-        name=record.vector_name,
-        version=record.vector_version,
-        status=record.vector_status,
-    )
-
-
-def _error(record: JobRecord) -> JobErrorBody | None:
-    if record.error_code is None:
-        return None
-    return JobErrorBody(code=record.error_code, message=record.error_message or "")

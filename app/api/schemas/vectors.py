@@ -1,7 +1,7 @@
 """Bodies about stored vectors."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field, computed_field
@@ -9,9 +9,7 @@ from pydantic import Field, computed_field
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Tags, Version
 from app.core.identifiers import MAX_VERSION
-from app.core.states import ADVICE
-
-Status = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
+from app.core.states import ADVICE, VectorStatus
 
 
 class BackboneBody(ResponseBody):
@@ -64,7 +62,7 @@ class VectorBody(ResponseBody):
     max_dose: float | None = Field(
         description="The largest dose at which held-out answers stayed good, where measured."
     )
-    status: Status
+    status: VectorStatus
     description: str
     tags: tuple[str, ...]
     aliases: tuple[str, ...]
@@ -101,7 +99,7 @@ class VectorPatch(RequestBody):
 
     description: Description | None = None
     tags: Tags | None = None
-    status: Status | None = None
+    status: VectorStatus | None = None
 
 
 class AliasPut(RequestBody):

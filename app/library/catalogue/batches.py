@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, VLibraryError
 from app.core.identifiers import LATEST, VectorReference, check_name
+from app.core.states import VectorStatus
 from app.library.aliases import lock_name
 from app.library.database import Sessions, run_transaction
-from app.library.records import VectorRecord, VectorStatus
+from app.library.records import VectorRecord
 from app.library.tables import VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 from app.library.vectors import delete_vector, get_vector, update_vector

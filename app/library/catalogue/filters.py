@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, func, o
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError
+from app.core.states import VECTOR_STATES
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord
-from app.library.tables import VECTOR_STATES, AliasRow, EvaluationRow, VectorRow
+from app.library.tables import AliasRow, EvaluationRow, VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 
 MAX_WORDS: Final = 16

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
-from app.library.records import VectorStatus
+from app.core.states import VectorStatus
 from app.library.search.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
 from app.library.search.leads import LEAD_REFUSALS, Leads, nearest_of_each
 from app.library.search.parts import cannot_tell_apart, parts_of

@@ -11,8 +11,8 @@ from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
+from app.core.states import VectorStatus
 from app.library.database import make_engine, session_factory
-from app.library.records import VectorStatus
 from app.library.search.retrieval import Retriever
 from app.library.task_keys.epochs import changed_vectors, current_epochs, find_space
 from app.library.task_keys.keys import (

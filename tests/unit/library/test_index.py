@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError
 from app.core.identifiers import new_id
-from app.library.records import VectorStatus
+from app.core.states import VectorStatus
 from app.library.search import key_table
 from app.library.search.index import Hit, Snapshot
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
