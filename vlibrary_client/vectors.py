@@ -38,8 +38,7 @@ class Vectors(_AnyVectors[SyncTransport]):
     """The library of vectors."""
 
     def iterate(self, **filters: Unpack[VectorFilters]) -> Iterator[Vector]:
-        """Every vector that matches the filters, fetched page by page.
-        """
+        """Every vector that matches the filters, fetched page by page."""
         page = self.list(**filters)
         yield from page
         while page.next_cursor is not None:

@@ -178,8 +178,7 @@ def get_job(job_id: UUID | str) -> Call[JobRecord]:
 def list_jobs(
     *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
 ) -> Call[Page[JobRecord]]:
-    """One page of the training jobs, newest first.
-    """
+    """One page of the training jobs, newest first."""
     query = {"state": state, "limit": limit, "cursor": cursor}
     return Call(
         path="/train",

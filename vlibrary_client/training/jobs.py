@@ -99,8 +99,7 @@ class Job(_Handle):
     transport: SyncTransport = field(repr=False)
 
     def refresh(self) -> "Job":
-        """The job as it is now.
-        """
+        """The job as it is now."""
         return replace(self, record=self.transport.send(trainings.get_job(self.id)))
 
     def cancel(self) -> "Job":
