@@ -26,6 +26,26 @@ from vlibrary_client.sharing.shifts import read_shift
 _PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+# What layers of Gemma 4 have besides.
+_OWN_INPUTS = {
+    "act_fn",
+    "per_layer_input_gate",
+    "per_layer_projection",
+    "post_per_layer_input_norm",
+}
+_EXPERTS = {
+    "router",
+    "experts",
+    "post_feedforward_layernorm_1",
+    "post_feedforward_layernorm_2",
+    "pre_feedforward_layernorm_2",
+}
+_NORMED_KINDS = (
+    _NORMED,
+    _NORMED | _OWN_INPUTS,
+    _NORMED | _EXPERTS,
+    _NORMED | _OWN_INPUTS | _EXPERTS,
+)
 _PARALLEL = {"input_layernorm", "self_attn", "mlp"}
 _SANDWICHED = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
@@ -102,7 +122,7 @@ class AppliedShift:
         if children in (_PLAIN, _PARALLEL):
             self._handles.append(layer.self_attn.register_forward_hook(after(0)))
             self._handles.append(layer.mlp.register_forward_hook(after(1)))
-        elif children == _NORMED:
+        elif children in _NORMED_KINDS:
             self._handles.append(layer.post_attention_layernorm.register_forward_hook(after(0)))
             self._handles.append(layer.post_feedforward_layernorm.register_forward_hook(after(1)))
         elif children == _SANDWICHED:

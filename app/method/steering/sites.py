@@ -6,8 +6,8 @@ Three layouts are known, told apart by the children of a decoder layer:
 
 - *plain*: the outputs of `self_attn` and `mlp` are added as they are, one after the other (Llama,
   Mistral, Qwen) or both to the layer's input (Cohere 2).
-- *normed*: a norm stands between the branch and the addition; its output is the site (Gemma 2 and
-  3, GLM-4V).
+- *normed*: a norm stands between the branch and the addition; its output is the site (Gemma 2 to 4,
+  GLM-4V). Layers of Gemma 4 may add inputs of their own behind both branches, and scale the stream.
 - *gated*: a learned gate scales the branch before the addition (the cross-attention layers of
   Mllama). A gate may be zero, so the branch's own output is no site: whatever is added there could
   vanish. The layer's output and the input of its second norm are, together, equivalent to the two
@@ -58,6 +58,23 @@ class LayerSites:
 _PRE_NORMS: Final = frozenset({"input_layernorm", "post_attention_layernorm"})
 _PLAIN: Final = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED: Final = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+# What Gemma 4 has besides: inputs of each layer, which are added behind both branches, and experts,
+# whose sum with the MLP's goes through the branch's one norm.
+_OWN_INPUTS: Final = frozenset(
+    {"act_fn", "per_layer_input_gate", "per_layer_projection", "post_per_layer_input_norm"}
+)
+_EXPERTS: Final = frozenset(
+    {
+        "router",
+        "experts",
+        "post_feedforward_layernorm_1",
+        "post_feedforward_layernorm_2",
+        "pre_feedforward_layernorm_2",
+    }
+)
+_NORMED_KINDS: Final = frozenset(
+    {_NORMED, _NORMED | _OWN_INPUTS, _NORMED | _EXPERTS, _NORMED | _OWN_INPUTS | _EXPERTS}
+)
 _PARALLEL: Final = frozenset({"input_layernorm", "self_attn", "mlp"})
 _SANDWICHED: Final = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED: Final = _PRE_NORMS | {"cross_attn", "mlp"}
@@ -94,7 +111,7 @@ def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerS
     get = layer.get_submodule
     if children in {_PLAIN, _PARALLEL}:
         layout, attention, mlp = Layout.PLAIN, get("self_attn"), get("mlp")
-    elif children == _NORMED:
+    elif children in _NORMED_KINDS:
         layout = Layout.NORMED
         attention, mlp = get("post_attention_layernorm"), get("post_feedforward_layernorm")
     elif children == _SANDWICHED:

@@ -42,6 +42,9 @@ def sharpen(model: nn.Module) -> None:
                 parameter.mul_(SCALE)
             elif name.endswith(("mm_input_projection_weight", "gate", "image_newline")):
                 parameter.normal_(std=0.3)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.fill_(0.8)
 
 
 def tiny_inputs(name: str, *, rows: int = 2, seed: int = 0, length: int = 7) -> dict[str, Tensor]:

@@ -24,7 +24,15 @@ from vlibrary_client import (
 from vlibrary_client.sharing.folders import CONFIG_NAME, FILE_NAME
 
 # One of each way in which a layer joins its branches.
-LAYOUTS = ("idefics3", "gemma3", "mllama", "glm4v", "cohere2_vision")
+LAYOUTS = (
+    "idefics3",
+    "gemma3",
+    "gemma4",
+    "gemma4_experts",
+    "mllama",
+    "glm4v",
+    "cohere2_vision",
+)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)

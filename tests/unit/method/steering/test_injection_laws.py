@@ -69,10 +69,16 @@ def test_branches_are_added_to_the_stream_as_they_leave_their_sites(
             layer.mlp.register_forward_hook(keep("mlp")),
             layer.layer.register_forward_hook(keep("out")),
         ]
+        # What Gemma 4 does behind both branches.
+        behind = getattr(layer.layer, "post_per_layer_input_norm", None)
+        scale = getattr(layer.layer, "layer_scalar", 1.0)
+        if behind is not None:
+            handles.append(behind.register_forward_hook(keep("behind")))
         logits_of(model, inputs)
         for handle in handles:
             handle.remove()
-        wanted = seen["in"] + seen["attention"] + seen["mlp"]
+        wanted = seen["in"] + seen["attention"] + seen["mlp"] + seen.pop("behind", 0.0)
+        wanted = wanted * scale
         torch.testing.assert_close(seen["out"], wanted, atol=1e-5, rtol=1e-5)
 
 

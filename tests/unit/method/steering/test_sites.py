@@ -21,6 +21,8 @@ Models = Callable[[str], PreTrainedModel]
         ("paligemma", [Layout.PLAIN] * 3),
         ("paligemma2", [Layout.NORMED] * 3),
         ("gemma3", [Layout.NORMED] * 3),
+        ("gemma4", [Layout.NORMED] * 3),
+        ("gemma4_experts", [Layout.NORMED] * 3),
         ("glm4v", [Layout.NORMED] * 3),
         ("cohere2_vision", [Layout.PLAIN] * 3),
         ("mllama", [Layout.PLAIN, Layout.GATED, Layout.PLAIN]),
