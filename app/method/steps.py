@@ -46,3 +46,18 @@ def finish(
                 answer = event.work()
             elif on_event is not None:
                 on_event(event)
+
+
+def relayed(
+    steps: Generator[Any, Any, Result], relay: Callable[[Any], Any]
+) -> Generator[Any, Any, Result]:
+    """The same steps, which yield what `relay` makes of each of their events."""
+    with closing(steps):
+        answer: Any = None
+        while True:
+            try:
+                event = steps.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            answer = yield relay(event)

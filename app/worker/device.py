@@ -136,12 +136,13 @@ class DeviceThread:
             raise finished.error
         return finished
 
-    async def run_background(self, steps: LongSteps[Result]) -> Result:
+    async def run_background(self, steps: LongSteps[Result], *, goes_first: bool = False) -> Result:
         """What the generator returns, run on the device thread beside the serving.
 
         Args:
             steps: Yields while the backbone carries nothing of it. Closed on the device thread
                 when the awaiting task is cancelled.
+            goes_first: Whether a training under way waits for it, rather than it for the training.
 
         Raises:
             WorkerUnavailableError: The device is shut down or broken.
@@ -150,7 +151,7 @@ class DeviceThread:
 
         def queue() -> None:
             if work.future.set_running_or_notify_cancel():
-                self._background.append(work)
+                self._background.insert(0 if goes_first else len(self._background), work)
 
         self._put(_Task(run=queue, waiting=work.future))
         try:

@@ -15,7 +15,7 @@ from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
 from app.method.training.losses import supervision_by_token
 from app.method.training.progress import Steps
-from app.method.training.prompts import Lesson, lesson_prompt
+from app.method.training.prompts import Lesson, see, write_prompts
 from app.method.training.teacher import answer_logits, rows_right
 
 _MAX_ROWS = 64
@@ -67,20 +67,34 @@ def plain(items: Sequence[Example]) -> list[Lesson]:
 def encode_parts(
     problem: Problem, asked: Sequence[Lesson], *, with_answers: bool = True
 ) -> list[Part]:
+    """The queries in batches that fit the budget: `encode_steps` from the first to the last."""
+    return finish(encode_steps(problem, asked, with_answers=with_answers))
+
+
+def encode_steps(
+    problem: Problem, asked: Sequence[Lesson], *, with_answers: bool = True
+) -> Steps[list[Part]]:
     """The queries in batches that fit the budget.
 
     Args:
         problem: Backbone, features and budget.
         asked: At least one.
         with_answers: Whether answers are appended; open prompts are padded on the left.
+
+    Yields:
+        Work for another thread, and None after every batch.
     """
-    prompts = [lesson_prompt(problem.backbone, one, None) for one in asked]
-    lengths = problem.features.count_tokens(prompts)
+    prompts, lengths = yield from write_prompts(
+        problem.backbone, asked, None, features=problem.features
+    )
     parts = []
     for places in token_batches(lengths, token_budget=problem.token_budget, max_rows=_MAX_ROWS):
+        shown = [prompts[place] for place in places]
+        yield from see(shown, features=problem.features)
         answers = [asked[place].query.answer for place in places] if with_answers else None
-        batch = problem.features.encode([prompts[place] for place in places], answers=answers)
+        batch = problem.features.encode(shown, answers=answers)
         parts.append(Part(places=list(places), batch=batch))
+        yield None
     return parts
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from app.core.combination import Rule
 from app.core.errors import InvalidDatasetError
 from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import encode_parts, measure_steps, plain
+from app.method.adaptation.answering import encode_steps, measure_steps, plain
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -29,8 +29,9 @@ from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.composition import combine, loss_weighted_mean, mean
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
+from app.method.steps import relayed
 from app.method.training.demonstrations import hold_out
-from app.method.training.progress import Reporter, Steps
+from app.method.training.progress import Event, Reporter, Steps
 from app.method.training.prompts import Lesson, see_batch
 from app.method.training.selection.comparison import Compared, compared
 from app.method.training.teacher import Answered, answer_lessons
@@ -89,7 +90,7 @@ def combine_steps(
     Yields:
         None after every pass; the backbone is unsteered then.
     """
-    held = encode_parts(problem, plain(problem.validation))
+    held = yield from encode_steps(problem, plain(problem.validation))
     scores = []
     for part in parts:
         applied = _steering(problem.backbone, part.shift())
@@ -136,9 +137,13 @@ def combination_steps(
     items = problem.items
     chosen, measured = _halves(items, seed=problem.seed)
     yield from _see(items, features=problem.features, reporter=reporter)
-    combined = yield from _reported(
-        combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule), reporter
-    )
+
+    def or_stop(event: Event) -> Event:
+        reporter.stop_if_asked()
+        return event
+
+    making = combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule)
+    combined: Combined = yield from relayed(making, or_stop)
     lessons = [Lesson(query=item, context=()) for item in measured]
     candidates = {"zero_shot": None, "m2iv": combined.vectors}
     candidates |= {str(place): part for place, part in enumerate(parts)}
@@ -223,18 +228,6 @@ def _see(items: Sequence[Example], *, features: FeatureCache, reporter: Reporter
     for batch in batches:
         yield from see_batch(batch, features=features)
         yield from reporter.advance(len(batch))
-
-
-def _reported(steps: Steps[Combined], reporter: Reporter) -> Steps[Combined]:
-    """The same steps, which end when somebody asks for it."""
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            combined: Combined = end.value
-            return combined
-        yield event
-        reporter.stop_if_asked()
 
 
 def _on(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.core.errors import JSON
 from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import Measured, Part, encode_parts, measure_steps, plain
+from app.method.adaptation.answering import Measured, Part, encode_steps, measure_steps, plain
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
@@ -111,7 +111,7 @@ def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
     Yields:
         None after every pass; the backbone is as it was then.
     """
-    held = encode_parts(problem, plain(problem.validation))
+    held = yield from encode_steps(problem, plain(problem.validation))
     rate = recipe.rates[0]
     if len(recipe.rates) > 1:
         steps = min(_TRIAL_STEPS, problem.max_steps)
@@ -141,7 +141,8 @@ def _run(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (step + 1) / _WARM_UP)
         optimizer.zero_grad(set_to_none=True)
-        for part in _draw(problem, step):
+        drawn = yield from _draw(problem, step)
+        for part in drawn:
             with recipe.applied(leaves)(part.batch):
                 loss = recipe.loss(part.places, part.batch, leaves)
             torch.autograd.backward(loss)
@@ -161,17 +162,16 @@ def _run(
     return best
 
 
-def _draw(problem: Problem, step: int) -> list[Part]:
+def _draw(problem: Problem, step: int) -> Steps[list[Part]]:
     """The items of one step in passes that fit the budget; epochs take each item once."""
     size = min(_BATCH_SIZE, len(problem.items))
     per_epoch = len(problem.items) // size
     epoch, place = divmod(step, per_epoch)
     order = generator_for(problem.seed, "fit", epoch).permutation(len(problem.items))
     chosen = [int(item) for item in order[place * size : (place + 1) * size]]
-    asked = plain([problem.items[item] for item in chosen])
+    parts = yield from encode_steps(problem, plain([problem.items[item] for item in chosen]))
     return [
-        Part(places=[chosen[place] for place in part.places], batch=part.batch)
-        for part in encode_parts(problem, asked)
+        Part(places=[chosen[place] for place in part.places], batch=part.batch) for part in parts
     ]
 
 

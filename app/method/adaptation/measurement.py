@@ -8,7 +8,11 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
 from app.core.evaluation import ALWAYS, Method
@@ -26,6 +30,7 @@ from app.method.evaluation.conditions import (
 from app.method.evaluation.metrics import most_usual, text_hits
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.vectors import InContextVectors
+from app.method.steps import OffDevice
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import Lesson
@@ -159,6 +164,25 @@ def _contexts(
     problem: Problem, asked: Sequence[Example], methods: Sequence[Method], *, reporter: Reporter
 ) -> Steps[dict[Method, Contexts]]:
     """What each method that reads labelled items shows before each item."""
+    chosen = yield OffDevice(partial(_conditions, problem, methods))
+    seen = [*asked, *(problem.items if chosen else ())]
+    rows = yield from embed_all(problem.backbone, seen, cache=problem.features, reporter=reporter)
+    found: dict[Method, Contexts] = yield OffDevice(
+        lambda: {
+            name: _shown(problem, asked, condition, rows=rows) for name, condition in chosen.items()
+        }
+    )
+    for name, shown in found.items():
+        if not all(shown):
+            raise InvalidDatasetError(
+                f"Nothing to demonstrate with: wanted items of another picture than the one that "
+                f"is asked about, found none for {sum(not one for one in shown)} items",
+                details={"method": name},
+            )
+    return found
+
+
+def _conditions(problem: Problem, methods: Sequence[Method]) -> dict[Method, Condition]:
     items, most = problem.items, len(problem.items)
     shots = min(problem.shots, most)
     conditions: dict[Method, Condition] = {
@@ -167,25 +191,22 @@ def _contexts(
         "knn_icl": knn(items, shots=shots),
         "nearest_copy": nearest_copy(items),
     }
-    chosen = {name: one for name, one in conditions.items() if name in methods}
-    seen = [*asked, *(items if chosen else ())]
-    rows = yield from embed_all(problem.backbone, seen, cache=problem.features, reporter=reporter)
-    found: dict[Method, Contexts] = {}
-    for name, condition in chosen.items():
-        if name in {"knn_icl", "nearest_copy"}:
-            similarities = rows[: len(asked)] @ rows[len(asked) :].T
-            found[name] = nearest_demonstrations(condition, asked, similarities)
-        else:
-            found[name] = choose_demonstrations(
-                condition, asked, backbone=problem.backbone, features=problem.features
-            )
-        if not all(found[name]):
-            raise InvalidDatasetError(
-                f"Nothing to demonstrate with: wanted items of another picture than the one that "
-                f"is asked about, found none for {sum(not one for one in found[name])} items",
-                details={"method": name},
-            )
-    return found
+    return {name: one for name, one in conditions.items() if name in methods}
+
+
+def _shown(
+    problem: Problem,
+    asked: Sequence[Example],
+    condition: Condition,
+    *,
+    rows: Float32[np.ndarray, "items width"],
+) -> Contexts:
+    if condition.name in {"knn-icl", "nearest-copy"}:
+        similarities = rows[: len(asked)] @ rows[len(asked) :].T
+        return nearest_demonstrations(condition, asked, similarities)
+    return choose_demonstrations(
+        condition, asked, backbone=problem.backbone, features=problem.features
+    )
 
 
 def _timed(steps: Steps[Result]) -> Steps[tuple[Result, float]]:

@@ -139,7 +139,10 @@ def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening
         yield OffDevice(partial(cache.pixels.keep_all, family))
         towers.append(cache.summaries(family).numpy())
         yield None
-    return tuple(fit_whitening(view) for view in (towers, *looks))
+    views: tuple[Whitening, ...] = yield OffDevice(
+        lambda: tuple(fit_whitening(view) for view in (towers, *looks))
+    )
+    return views
 
 
 def _background() -> tuple[list[list[Picture]], list[tuple[Any, ...]]]:

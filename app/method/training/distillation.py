@@ -166,7 +166,7 @@ def training_steps(
     if not examples:
         raise InvalidDatasetError("Nothing to train on: wanted examples, found none")
     reporter = Reporter(should_stop=should_stop)
-    identity = run_identity(backbone.description, examples, config)
+    identity: str = yield OffDevice(partial(run_identity, backbone.description, examples, config))
     found: Checkpoint | None = None
     if checkpoint is not None:
         found = yield OffDevice(partial(decode_checkpoint, checkpoint, identity=identity))

@@ -80,6 +80,7 @@ class Serving:
         self._reader = reader
         self._features = features
         self._keys = KeyEncoder(backbone, features)
+        self._preparing: asyncio.Task[None] | None = None
         self._limits = limits
         self._num_requests = 0
         self._is_draining = False
@@ -182,6 +183,7 @@ class Serving:
         async with self._place():
             images = await self._reader.images(request.images)
             looks = await self._reader.in_thread(lambda: self._keys.looks(images))
+            await self._prepare_keys()
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (
@@ -195,6 +197,15 @@ class Serving:
             embeddings=rows.tolist(),
             num_tokens=num_tokens,
         )
+
+    async def _prepare_keys(self) -> None:
+        """Returns when the background of all keys was seen, in passes that answers wait for."""
+        preparing = self._preparing
+        if preparing is None or (preparing.done() and preparing.exception() is not None):
+            steps = self._keys.prepare()
+            preparing = asyncio.create_task(self._device.run_background(steps, goes_first=True))
+            self._preparing = preparing
+        await asyncio.shield(preparing)
 
     def _num_tokens(self, questions: Iterable[str | None]) -> int:
         tokenizer = self._backbone.tokenizer

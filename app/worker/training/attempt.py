@@ -1,18 +1,17 @@
 """One worker's go at a training job: what it tells meanwhile, and whether it is to stop."""
 
 import threading
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.records import JobRecord
 from app.library.training.attempts import heartbeat, record_progress
-from app.method.steps import OffDevice
+from app.method.steps import OffDevice, relayed
 from app.method.training.checkpoints import Checkpoint
-from app.method.training.progress import Steps, TrainingProgress
+from app.method.training.progress import Event, Steps, TrainingProgress
 from app.worker.long_work import LongSteps
 from app.worker.training.checkpoints import ObjectCheckpoints
 
@@ -44,20 +43,16 @@ def observed(
     steps: Steps[Result], attempt: Attempt, checkpoints: ObjectCheckpoints
 ) -> LongSteps[Result]:
     """The training's steps for the device, with what they tell noted and their states kept."""
-    with closing(steps):
-        answer: Any = None
-        while True:
-            try:
-                event = steps.send(answer)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            if isinstance(event, TrainingProgress):
-                attempt.progress = event
-                event = None
-            elif isinstance(event, Checkpoint):
-                event = OffDevice(partial(checkpoints.save, event))
-            answer = yield event
+
+    def note(event: Event) -> OffDevice | None:
+        if isinstance(event, TrainingProgress):
+            attempt.progress = event
+            return None
+        if isinstance(event, Checkpoint):
+            return OffDevice(partial(checkpoints.save, event))
+        return event
+
+    return relayed(steps, note)
 
 
 async def tell(attempt: Attempt, progress: TrainingProgress | None, session: AsyncSession) -> bool:

@@ -11,17 +11,26 @@ from typing import Any
 import pytest
 import torch
 
+from app.core.evaluation import METHODS
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.combination import combination_steps
+from app.method.adaptation.measurement import measurement_steps
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
-from app.method.steps import OffDevice
+from app.method.steering.vectors import InContextVectors
+from app.method.steps import OffDevice, relayed
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import TrainingResult, train, training_steps
+from app.method.training.distillation import train, training_steps
+from app.method.training.progress import Reporter
 from app.rpc.generation import SamplingParams
+from app.rpc.messages import EmbedRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps
 from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.servers.serving import Parts, png
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -50,47 +59,132 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
     return sequence
 
 
-def _steps(backbone: Backbone, config: TrainingConfig = CONFIG) -> LongSteps[TrainingResult]:
-    """A training of which nobody hears what it tells."""
-    steps = training_steps(backbone, tiny_examples(40), config)
-    answer: Any = None
-    while True:
-        try:
-            event = steps.send(answer)
-        except StopIteration as end:
-            result: TrainingResult = end.value
-            return result
-        answer = yield event if isinstance(event, OffDevice) else None
+def _steps(steps: LongSteps[Any]) -> LongSteps[Any]:
+    """The same of which nobody hears what it tells."""
+    return relayed(steps, lambda event: event if isinstance(event, OffDevice) else None)
 
 
-async def test_planning_and_pictures_are_left_to_another_thread(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: dict[str, set[str]] = {}
+Threads = dict[str, set[str]]
 
-    def watch(module: str, name: str) -> None:
-        work = getattr(import_module(module), name)
 
-        def watched(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - as they come
-            threads.setdefault(name, set()).add(threading.current_thread().name)
-            return work(*args, **options)
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Threads]:
+    """The names of the threads that call functions, by the function."""
 
-        monkeypatch.setattr(f"{module}.{name}", watched)
+    def watch(*places: str) -> Threads:
+        threads: Threads = {}
+        for place in places:
+            module, _, name = place.rpartition(".")
+            monkeypatch.setattr(place, noting(threads, getattr(import_module(module), name), name))
+        return threads
 
-    watch("app.method.training.distillation", "make_plan")
-    watch("app.method.training.distillation", "build_task_key")
-    watch("app.method.training.prompts", "build_prompt")
-    watch("app.method.backbone.pictures", "decode")
+    return watch
+
+
+def noting(threads: Threads, work: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def noted(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - as they come
+        threads.setdefault(name, set()).add(threading.current_thread().name)
+        return work(*args, **options)
+
+    return noted
+
+
+async def on_device(backbone: Backbone, steps: LongSteps[Any]) -> None:
     engine = Engine(backbone, max_rows=4)
     device = DeviceThread(engine)
     device.start()
+    try:
+        await device.run_background(steps)
+    finally:
+        await asyncio.to_thread(device.stop)
+        engine.close()
+
+
+async def test_planning_and_pictures_are_left_to_another_thread(
+    backbone: Backbone, watched: Callable[..., Threads]
+) -> None:
+    threads = watched(
+        "app.method.training.distillation.run_identity",
+        "app.method.training.distillation.make_plan",
+        "app.method.training.distillation.build_task_key",
+        "app.method.training.prompts.build_prompt",
+        "app.method.training.selection.comparison.balanced_context",
+        "app.method.training.selection.comparison.nearest_context",
+        "app.method.keys.encoder.background_families",
+        "app.method.keys.encoder.fit_whitening",
+        "app.method.backbone.pictures.decode",
+    )
     short = CONFIG.changed(max_steps=2, trial_steps=0, cross_fit_below=0)
-    await device.run_background(_steps(backbone, short))
+    await on_device(backbone, _steps(training_steps(backbone, tiny_examples(40), short)))
+    # The pictures that every backbone is compared by are drawn, never files of the task.
+    assert len(threads) == 9
+    assert not [name for name, found in threads.items() if "device" in found]
+
+
+@pytest.mark.parametrize("kind", ["combination", "measurement"])
+async def test_so_are_the_prompts_and_demonstrations_of_jobs_with_stored_vectors(
+    kind: str, backbone: Backbone, watched: Callable[..., Threads]
+) -> None:
+    problem = Problem(
+        backbone=backbone,
+        items=tiny_examples(24),
+        validation=(),
+        features=FeatureCache(backbone),
+        shots=2,
+    )
+    size = (backbone.num_layers, backbone.hidden_size)
+    vectors = InContextVectors.initial(*size, generator=torch.Generator().manual_seed(0))
+    threads = watched(
+        "app.method.training.prompts.build_prompt",
+        "app.method.evaluation.conditions.balanced_context",
+        "app.method.evaluation.conditions.nearest_context",
+    )
+    steps: LongSteps[Any]
+    if kind == "combination":
+        steps = combination_steps(problem, [vectors] * 2, rule="learned", reporter=Reporter())
+    else:
+        asked = tiny_examples(30)[24:]
+        steps = measurement_steps(problem, asked, vectors, methods=METHODS, reporter=Reporter())
+    await on_device(backbone, _steps(steps))
+    assert len(threads) == (1 if kind == "combination" else 3)
+    assert not [name for name, found in threads.items() if "device" in found]
+
+
+async def test_the_first_embedding_leaves_its_background_to_another_thread(
+    parts: Parts, watched: Callable[..., Threads]
+) -> None:
+    threads = watched(
+        "app.method.keys.encoder.background_families", "app.method.keys.encoder.fit_whitening"
+    )
+    request = EmbedRequest(images=(png(),), questions=("what color?",))
+    first, second = await asyncio.gather(parts.serving.embed(request), parts.serving.embed(request))
+    assert first.embeddings == second.embeddings
+    assert len(threads) == 2
+    assert not [name for name, found in threads.items() if "device" in found]
+
+
+async def test_short_work_goes_before_a_training_that_is_under_way(backbone: Backbone) -> None:
+    engine = Engine(backbone, max_rows=1)
+    device = DeviceThread(engine)
+    device.start()
+    is_over = threading.Event()
+
+    def training() -> LongSteps[None]:
+        while not is_over.is_set():
+            yield None
+
+    def short() -> LongSteps[int]:
+        yield None
+        return 3
+
+    working = asyncio.create_task(device.run_background(training()))
+    await until(lambda: device.num_passes > 0)
+    assert await device.run_background(short(), goes_first=True) == 3
+    assert not working.done()
+    is_over.set()
+    await working
     await asyncio.to_thread(device.stop)
     engine.close()
-    # The pictures that every backbone is compared by are drawn, never files of the task.
-    assert set(threads) == {"make_plan", "build_task_key", "build_prompt", "decode"}
-    assert not [name for name, found in threads.items() if "device" in found]
 
 
 async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Backbone) -> None:
@@ -112,7 +206,9 @@ async def test_no_two_passes_of_a_training_come_between_two_tokens(backbone: Bac
     answering = asyncio.create_task(answer_on())
     await until(lambda: "token" in course)
     began = len(course)
-    result = await device.run_background(_steps(backbone))
+    result = await device.run_background(
+        _steps(training_steps(backbone, tiny_examples(40), CONFIG))
+    )
     ended = len(course)
     answering.cancel()
     counting.remove()
@@ -144,7 +240,9 @@ async def test_a_training_that_is_shared_ends_with_the_vectors_of_one_that_is_no
         )
         for place in range(3)
     ]
-    shared = await device.run_background(_steps(backbone))
+    shared = await device.run_background(
+        _steps(training_steps(backbone, tiny_examples(40), CONFIG))
+    )
     await asyncio.gather(*answers)
     await asyncio.to_thread(device.stop)
     engine.close()

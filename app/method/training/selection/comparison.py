@@ -5,6 +5,7 @@ Knows held-out items and whom they may be shown; knows no training.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.evaluation.verdict import Verdict, judge
+from app.method.steps import OffDevice
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
@@ -74,43 +76,17 @@ def compare(
     loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]
 ) -> Steps[HeldOutReport | None]:
     """The report; None without held-out items."""
-    plan, config = loop.plan, loop.config
+    plan = loop.plan
     if not plan.measured:
         return None
-    shots = min(config.shots, *(len(pool) for pool in plan.pools))
-    similarities = _similarities(loop)
-
-    def random(item: int, pool: Sequence[int]) -> Sequence[int]:
-        return draw_context(pool, shots=shots, query=item, draw=0, seed=config.seed)
-
-    def balanced(item: int, pool: Sequence[int]) -> Sequence[int]:
-        answers = [loop.examples[other].answer for other in pool]
-        chosen = balanced_context(answers, shots=BALANCED_SHOTS, query=item, seed=config.seed)
-        return [pool[place] for place in chosen]
-
-    def nearest(item: int, pool: Sequence[int]) -> Sequence[int]:
-        chosen = nearest_context(similarities[item][list(pool)], shots=shots)
-        return [pool[place] for place in chosen]
-
-    lessons: dict[str, list[Lesson]] = {
-        "m2iv": loop.queries,
-        "zero_shot": loop.queries,
-        "icl": _with_context(loop, random),
-        "icl_balanced": _with_context(loop, balanced),
-        "knn_icl": _with_context(loop, nearest),
-    }
+    shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
+    lessons, hits = yield OffDevice(partial(_asked, loop, shots=shots))
     loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[Answered]] = {}
     for name, lesson in lessons.items():
         own = shifts if name == "m2iv" else None
         answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
-    hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
-    copied = [
-        loop.examples[nearest(item, pool)[-1]].answer
-        for item, pool in zip(plan.measured, plan.pools, strict=True)
-    ]
-    hits["nearest_copy"] = text_hits(copied, [loop.examples[item].answer for item in plan.measured])
-    hits["majority"] = loop.majority_hits()
+    hits = {name: [answer.is_right for answer in found] for name, found in answers.items()} | hits
     loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
@@ -128,6 +104,38 @@ def compare(
             demonstrated=hits["icl"],
         ),
     )
+
+
+def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
+    """What each way of answering is asked, and which items those get right that ask nobody."""
+    plan, seed = loop.plan, loop.config.seed
+    similarities = _similarities(loop)
+
+    def random(item: int, pool: Sequence[int]) -> Sequence[int]:
+        return draw_context(pool, shots=shots, query=item, draw=0, seed=seed)
+
+    def balanced(item: int, pool: Sequence[int]) -> Sequence[int]:
+        answers = [loop.examples[other].answer for other in pool]
+        chosen = balanced_context(answers, shots=BALANCED_SHOTS, query=item, seed=seed)
+        return [pool[place] for place in chosen]
+
+    def nearest(item: int, pool: Sequence[int]) -> Sequence[int]:
+        chosen = nearest_context(similarities[item][list(pool)], shots=shots)
+        return [pool[place] for place in chosen]
+
+    lessons = {
+        "m2iv": loop.queries,
+        "zero_shot": loop.queries,
+        "icl": _with_context(loop, random),
+        "icl_balanced": _with_context(loop, balanced),
+        "knn_icl": _with_context(loop, nearest),
+    }
+    copied = [lesson.context[-1].answer for lesson in lessons["knn_icl"]]
+    alone = {
+        "nearest_copy": text_hits(copied, [lesson.query.answer for lesson in loop.queries]),
+        "majority": loop.majority_hits(),
+    }
+    return lessons, alone
 
 
 def _similarities(loop: TrainLoop) -> dict[int, Float[np.ndarray, " items"]]:
