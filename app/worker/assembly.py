@@ -22,11 +22,10 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
-from app.worker.serving.dose_limit import DoseLimit
 from app.worker.serving.gauges import register_worker_metrics
 from app.worker.serving.metrics import Metrics
 from app.worker.serving.preprocessing import Reader
-from app.worker.serving.service import Limits, Serving
+from app.worker.serving.service import Serving
 from app.worker.serving.vector_cache import Fetch, VectorCache
 
 FEATURE_CACHE_BYTES: Final = 256 * 1024**2
@@ -43,23 +42,6 @@ class ServingParts:
     vector_cache: VectorCache
     pools: DatasetPools
     serving: Serving
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Loaded:
-    """What has to be computed before anything can be served."""
-
-    backbone: Backbone
-    norms: Float[Tensor, " layers"]
-    weights: PackedWeights | None
-    engine: Engine
-    features: FeatureCache
-
-    def close(self) -> None:
-        """Take off all hooks."""
-        self.engine.close()
-        if self.weights is not None:
-            self.weights.remove()
 
 
 @asynccontextmanager
@@ -91,11 +73,10 @@ async def serving_parts(
         closing = stack.enter_context(ExitStack())
         stack.push_async_callback(asyncio.to_thread, device.stop)
         device.start()
-        loaded = await device.call(lambda: _load(load, settings))
-        closing.callback(loaded.close)
-        device.serve(loaded.engine)
-        backbone = loaded.backbone
-        features = loaded.features
+        backbone, norms, engine, features = await device.call(
+            lambda: _load(load, settings, closing)
+        )
+        device.serve(engine)
         vector_cache = await device.call(
             lambda: VectorCache(
                 backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
@@ -110,18 +91,16 @@ async def serving_parts(
             limits=PictureLimits.of(settings),
         )
         stack.callback(reader.close)
-        limits = Limits(
-            max_requests=settings.max_rows + settings.max_waiting,
-            max_new_tokens=settings.max_new_tokens_limit,
-            dose=DoseLimit(norms=loaded.norms, highest=settings.max_dose),
-        )
         serving = Serving(
             backbone,
             device=device,
             vector_cache=vector_cache,
             reader=reader,
             features=features,
-            limits=limits,
+            max_requests=settings.max_rows + settings.max_waiting,
+            max_new_tokens=settings.max_new_tokens_limit,
+            norms=norms,
+            max_dose=settings.max_dose,
             metrics=metrics,
         )
         register_worker_metrics(
@@ -129,7 +108,7 @@ async def serving_parts(
         )
         yield ServingParts(
             backbone=backbone,
-            engine=loaded.engine,
+            engine=engine,
             device=device,
             vector_cache=vector_cache,
             pools=pools,
@@ -137,15 +116,17 @@ async def serving_parts(
         )
 
 
-def _load(load: Callable[[], Backbone], settings: Settings) -> _Loaded:
+def _load(
+    load: Callable[[], Backbone], settings: Settings, closing: ExitStack
+) -> tuple[Backbone, Float[Tensor, " layers"], Engine, FeatureCache]:
     backbone = load()
     weights = PackedWeights(backbone) if settings.pack_weights else None
-    return _Loaded(
-        backbone=backbone,
-        norms=residual_norms(backbone),
-        weights=weights,
-        engine=Engine(backbone, max_rows=settings.max_rows, weights=weights),
-        features=FeatureCache(
-            backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
-        ),
+    if weights is not None:
+        closing.callback(weights.remove)
+    norms = residual_norms(backbone)
+    engine = Engine(backbone, max_rows=settings.max_rows, weights=weights)
+    closing.callback(engine.close)
+    features = FeatureCache(
+        backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
     )
+    return backbone, norms, engine, features

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -25,12 +24,8 @@ Result = TypeVar("Result")
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Task:
-    """Something to do on the thread, and who waits for it."""
-
-    run: Callable[[], None]
-    waiting: "Future[Any] | None" = None
+Task = tuple[Callable[[], None], "Future[Any] | None"]
+"""Something to do on the thread, and who waits for it."""
 
 
 class DeviceThread:
@@ -52,7 +47,7 @@ class DeviceThread:
         self._engine = engine
         self._training_share = training_share
         self._on_broken = on_broken
-        self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._background: deque[LongWork[Any]] = deque()
         self._serve_until = 0.0
         self._results: dict[str, Future[Sequence]] = {}
@@ -110,7 +105,7 @@ class DeviceThread:
             OutOfDeviceMemoryError: The device had no room for it.
         """
         future: Future[Result] = Future()
-        self._put(_Task(run=lambda: self._settle(future, work), waiting=future))
+        self._put(lambda: self._settle(future, work), future)
         return await asyncio.wrap_future(future)
 
     async def generate(self, sequence_id: str, make: Callable[[], Sequence]) -> Sequence:
@@ -126,7 +121,7 @@ class DeviceThread:
             VLibraryError: The sequence failed; the others go on.
         """
         future: Future[Sequence] = Future()
-        self._put(_Task(run=lambda: self._begin(make, future), waiting=future))
+        self._put(lambda: self._begin(make, future), future)
         try:
             finished = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -153,7 +148,7 @@ class DeviceThread:
             if work.future.set_running_or_notify_cancel():
                 self._background.insert(0 if goes_first else len(self._background), work)
 
-        self._put(_Task(run=queue, waiting=work.future))
+        self._put(queue, work.future)
         try:
             return await asyncio.wrap_future(work.future)
         except asyncio.CancelledError:
@@ -161,13 +156,13 @@ class DeviceThread:
             raise
 
     def _call_soon(self, work: Callable[[], None]) -> None:
-        self._tasks.put(_Task(run=work))
+        self._tasks.put((work, None))
 
-    def _put(self, task: _Task) -> None:
+    def _put(self, work: Callable[[], None], waiting: "Future[Any]") -> None:
         with self._gate:
             if not self._is_open:
                 raise device_shut_down()
-            self._tasks.put(task)
+            self._tasks.put((work, waiting))
 
     def _close(self) -> None:
         with self._gate:
@@ -190,10 +185,10 @@ class DeviceThread:
             self._fail_the_rest()
 
     def _run_tasks(self, *, block: bool) -> None:
-        if block:
-            self._tasks.get().run()
-        while not self._tasks.empty():
-            self._tasks.get().run()
+        while block or not self._tasks.empty():
+            run, _ = self._tasks.get()
+            run()
+            block = False
 
     @property
     def _has_sequences(self) -> bool:
@@ -281,10 +276,8 @@ class DeviceThread:
         for work in self._background:
             work.close()
             work.future.set_exception(device_shut_down())
-        waiting = []
         while not self._tasks.empty():
-            waiting.append(self._tasks.get().waiting)
-        for future in waiting:
+            _, future = self._tasks.get()
             # Whoever waits may cancel at any moment; from here on it cannot.
             if future is not None and future.set_running_or_notify_cancel():
                 future.set_exception(device_shut_down())

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.method.backbone.examples import Lesson
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import answer_token_ids, encode_prompts
 from app.method.steering.injection import inject
@@ -23,7 +24,7 @@ from app.method.training.losses import (
     synergy,
 )
 from app.method.training.plan import Plan, epoch_batches
-from app.method.training.prompts import Lesson, lesson_prompt
+from app.method.training.prompts import lesson_prompt
 from app.method.training.teacher import answer_logits
 
 _BETAS: Final = (0.9, 0.99)

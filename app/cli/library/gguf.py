@@ -79,10 +79,10 @@ def measure_loss(
     import torch
 
     from app.core.backbones import require_same_backbone
+    from app.method.backbone.examples import Lesson
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.steps import finish
-    from app.method.training.prompts import Lesson
     from app.method.training.teacher import answer_lessons
     from vlibrary_client.sharing.gguf import as_carried
     from vlibrary_client.sharing.shifts import read_shift

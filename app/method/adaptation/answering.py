@@ -8,14 +8,14 @@ import torch
 
 from app.method.adaptation.adapted import Problem
 from app.method.backbone.batching import token_batches
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
 from app.method.training.losses import supervision_by_token
 from app.method.training.progress import Steps
-from app.method.training.prompts import Lesson, see, write_prompts
+from app.method.training.prompts import see, write_prompts
 from app.method.training.teacher import answer_logits, rows_right
 
 _MAX_ROWS = 64

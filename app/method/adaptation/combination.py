@@ -19,20 +19,20 @@ from app.core.errors import InvalidDatasetError
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import encode_steps, measure_steps, plain
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import exact_match
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
-from app.method.steering.composition import combine, loss_weighted_mean, mean
+from app.method.steering.composition import combine
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
-from app.method.training.prompts import Lesson, see_batch
+from app.method.training.prompts import see_batch
 from app.method.training.selection.comparison import Compared, compared
 from app.method.training.teacher import Answered, answer_lessons
 
@@ -98,17 +98,14 @@ def combine_steps(
     best = max(range(len(parts)), key=lambda place: scores[place])
     if rule == "best":
         weights = [float(place == best) for place in range(len(parts))]
-        vectors = parts[best]
     elif rule == "mean":
         weights = [1 / len(parts)] * len(parts)
-        vectors = mean(parts)
     elif rule == "weighted":
-        losses = [-score.gain for score in scores]
-        weights = (-torch.tensor(losses, dtype=torch.float64)).softmax(0).tolist()
-        vectors = loss_weighted_mean(parts, losses=losses)
+        gains = torch.tensor([score.gain for score in scores], dtype=torch.float64)
+        weights = gains.softmax(0).tolist()
     else:
         weights = yield from _learned(problem, parts)
-        vectors = combine(parts, weights=weights)
+    vectors = parts[best] if rule == "best" else combine(parts, weights=weights)
     return Combined(vectors=vectors, weights=tuple(weights), best=best)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from app.core.errors import UnsupportedBackboneError
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
-from app.method.steering.sites import LayerSites, Layout, find_sites
+from app.method.steering.sites import LayerSites, find_sites
 
 Hidden: TypeAlias = Float[Tensor, "batch tokens width"]
 Edit: TypeAlias = Callable[[Hidden], Hidden]
@@ -27,7 +27,7 @@ def adaptable_sites(backbone: Backbone) -> list[LayerSites]:
         UnsupportedBackboneError: A layer scales a branch behind its module.
     """
     sites = find_sites(backbone.model)
-    gated = [site.index for site in sites if site.layout is Layout.GATED]
+    gated = [site.index for site in sites if site.is_gated]
     if gated:
         raise UnsupportedBackboneError(
             f"{type(backbone.model).__name__} cannot be adapted: wanted branches that are added as "

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from app.core.errors import InvalidDatasetError
 from app.core.evaluation import ALWAYS, Method
 from app.method.adaptation.adapted import Problem
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (
     Condition,
     balanced,
@@ -33,7 +33,6 @@ from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
-from app.method.training.prompts import Lesson
 from app.method.training.selection.comparison import (
     BALANCED_SHOTS,
     Compared,

@@ -53,3 +53,11 @@ class Example:
         """The answer given most often, the earliest of them when several tie."""
         counts = Counter(answer.strip() for answer in self.answers if answer.strip())
         return counts.most_common(1)[0][0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """A query with the solved examples that stand before it, first to last."""
+
+    query: Example
+    context: tuple[Example, ...] = ()

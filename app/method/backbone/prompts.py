@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import IdeficsProcessor
 
-from app.core.errors import InvalidInputError
+from app.core.errors import ContextOverflowError, InvalidInputError
 from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.method.backbone.chat import (
@@ -27,7 +27,6 @@ from app.method.backbone.chat import (
     user_message,
 )
 from app.method.backbone.checkpoint.models import first_line
-from app.method.backbone.context import check_length
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.padding import append_answers
@@ -197,6 +196,28 @@ def process(
         )
     moved = features.to(device=backbone.device, dtype=backbone.dtype)
     return {key: value for key, value in moved.items() if key not in _UNUSED_KEYS}
+
+
+def check_length(backbone: Backbone, num_tokens: int, *, num_new_tokens: int = 0) -> None:
+    """Returns when a sequence fits the backbone's context window.
+
+    Args:
+        backbone: Whose window it is.
+        num_tokens: Of the prompt, image tokens included.
+        num_new_tokens: That are asked for behind it.
+
+    Raises:
+        ContextOverflowError: Together they are longer than the backbone was made for.
+    """
+    limit = backbone.description.max_position_embeddings
+    if not limit or num_tokens + num_new_tokens <= limit:
+        return
+    asked = f" and {num_new_tokens} asked for" if num_new_tokens else ""
+    raise ContextOverflowError(
+        f"The prompt is too long: wanted at most {limit} tokens of context, found {num_tokens} "
+        f"of the prompt{asked}; fewer shots or turns, or shorter texts, would fit",
+        details={"context": limit, "prompt": num_tokens, "asked": num_new_tokens},
+    )
 
 
 def finish_batch(

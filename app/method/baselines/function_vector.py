@@ -22,11 +22,10 @@ from app.method.adaptation.edits import (
     last_prompt_tokens,
     output_projections,
 )
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
-from app.method.training.prompts import Lesson
 from app.method.training.teacher import answer_logits
 
 _MOST_CONTEXTS: Final = 50

@@ -5,12 +5,11 @@ them.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Final
 
 from app.core.combination import Rule
 from app.core.errors import InvalidInputError
-from app.method.adaptation.combination import combine_steps
+from app.method.adaptation.combination import Combined, combine_steps
 from app.method.experiments.trial import Trial
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
@@ -20,23 +19,8 @@ from app.method.training.distillation import train
 FEWEST: Final = 8
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Combined:
-    """What a rule made of the parts.
-
-    Attributes:
-        vectors: The combination, or the best part.
-        seconds: Wall time of training the parts and combining them.
-        weights: Of the parts.
-    """
-
-    vectors: InContextVectors
-    seconds: float
-    weights: tuple[float, ...]
-
-
-def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> Combined:
-    """Vectors of the trial's items, trained in chunks of at most this many.
+def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> tuple[Combined, float]:
+    """What a rule makes of vectors trained on chunks of the trial's items, and the seconds of it.
 
     Args:
         trial: Items, validation items and seed; parts that it trained before are taken.
@@ -49,8 +33,7 @@ def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> Combined:
     began = time.monotonic()
     parts, earlier = _train_parts(trial, size)
     combined = finish(combine_steps(trial.problem(), parts, rule=rule))
-    seconds = earlier + time.monotonic() - began
-    return Combined(vectors=combined.vectors, seconds=seconds, weights=combined.weights)
+    return combined, earlier + time.monotonic() - began
 
 
 def _train_parts(trial: Trial, size: int) -> tuple[list[InContextVectors], float]:

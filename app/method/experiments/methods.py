@@ -184,11 +184,11 @@ def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
 
 
 def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
-    found = combine_chunks(trial, rule=rule, size=size)
+    found, seconds = combine_chunks(trial, rule=rule, size=size)
     vectors = found.vectors
     return Prepared(
         condition=steered(vectors, num_labels=len(trial.items)),
-        seconds=found.seconds,
+        seconds=seconds,
         parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
         notes={"rule": rule, "weights": list(found.weights)},
         kind="shift",

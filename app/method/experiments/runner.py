@@ -5,7 +5,7 @@ Knows the order of cells and where they lie; what a cell is measured by is the m
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,6 @@ import torch
 
 from app.core.errors import InvalidInputError
 from app.core.splits import TRAIN
-from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.experiments.cells import CellResult, measure_cell, read_cell, write_cell
@@ -133,16 +132,6 @@ def kept_cells(suite: Suite, plan: Plan, *, folder: Path) -> list[CellResult]:
     return [read_cell(path) for path in paths if path.is_file()]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Loaded:
-    """The items of one task."""
-
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
-    trials: dict[tuple[int, int], Trial] = field(default_factory=dict)
-
-
 def run_suite(
     backbone: Backbone,
     suite: Suite,
@@ -168,19 +157,20 @@ def run_suite(
     keys = cells_of(plan, tasks)
     by_name = {task.name: task for task in tasks}
     features = FeatureCache(backbone)
-    loaded: dict[str, _Loaded] = {}
+    whole: Trial | None = None
+    trials: dict[tuple[int, int], Trial] = {}
     for done, key in enumerate(keys, start=1):
         path = folder / key.file
         if path.is_file():
             result = read_cell(path)
         else:
-            if key.task not in loaded:
-                loaded = {key.task: _load(by_name[key.task], plan)}
-            trial = _trial(
-                loaded[key.task], key, task=by_name[key.task], backbone=backbone,
-                features=features, plan=plan,
-            )  # fmt: skip
-            result = measure_cell(trial, key.method)
+            which = (key.items, key.seed)
+            if whole is None or whole.task.name != key.task:
+                task = by_name[key.task]
+                whole, trials = _whole(task, plan, backbone=backbone, features=features), {}
+            if which not in trials:
+                trials[which] = _drawn(whole, items=key.items, seed=key.seed)
+            result = measure_cell(trials[which], key.method)
             result = CellResult(**{**vars(result), "items": key.items, "seed": key.seed})
             write_cell(result, path)
         if on_cell is not None:
@@ -188,35 +178,21 @@ def run_suite(
         yield result
 
 
-def _load(task: Task, plan: Plan) -> _Loaded:
-    return _Loaded(
-        train=task.load(TRAIN),
+def _whole(task: Task, plan: Plan, *, backbone: Backbone, features: FeatureCache) -> Trial:
+    """A trial with all labelled items of a task."""
+    return Trial(
+        backbone=backbone,
+        features=features,
+        task=task,
+        items=task.load(TRAIN),
         validation=task.load(VALIDATION, limit=plan.validation),
         test=task.load(TEST, limit=plan.questions),
+        seed=0,
+        shots=plan.shots,
     )
 
 
-def _trial(
-    loaded: _Loaded,
-    key: CellKey,
-    *,
-    task: Task,
-    backbone: Backbone,
-    features: FeatureCache,
-    plan: Plan,
-) -> Trial:
-    """The trial of a cell; cells of the same items and seed share what they measured."""
-    which = (key.items, key.seed)
-    if which not in loaded.trials:
-        train = task.load(TRAIN, limit=key.items, seed=1 + key.seed) if key.items else loaded.train
-        loaded.trials[which] = Trial(
-            backbone=backbone,
-            features=features,
-            task=task,
-            items=train,
-            validation=loaded.validation,
-            test=loaded.test,
-            seed=key.seed,
-            shots=plan.shots,
-        )
-    return loaded.trials[which]
+def _drawn(whole: Trial, *, items: int, seed: int) -> Trial:
+    """The trial of some of the items; cells of the same ones share what they measured."""
+    chosen = whole.task.load(TRAIN, limit=items, seed=1 + seed) if items else whole.items
+    return replace(whole, items=chosen, seed=seed, measured={}, chunks={})

@@ -7,7 +7,7 @@ from typing import Final
 from app.core.errors import ContextOverflowError
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import Measured, encode_parts, measure
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import (
@@ -19,7 +19,6 @@ from app.method.evaluation.conditions import (
 )
 from app.method.experiments.suite import Task
 from app.method.steering.vectors import InContextVectors
-from app.method.training.prompts import Lesson
 
 KINDS: Final = ("icl", "icl_balanced", "knn_icl")
 """Ways to choose demonstrations, by the names of methods."""

@@ -47,33 +47,3 @@ def combine(parts: Sequence[InContextVectors], *, weights: Sequence[float]) -> I
         attention_weights=ones,
         mlp_weights=ones.clone(),
     )
-
-
-def mean(parts: Sequence[InContextVectors]) -> InContextVectors:
-    """The mean of the parts' shifts.
-
-    Raises:
-        InvalidInputError: There is no part.
-        IncompatibleBackboneError: The parts differ in layers or width.
-    """
-    return combine(parts, weights=[1 / len(parts) for _ in parts])
-
-
-def loss_weighted_mean(
-    parts: Sequence[InContextVectors], *, losses: Sequence[float], temperature: float = 1.0
-) -> InContextVectors:
-    """The mean of the parts' shifts in which parts with lower losses count more.
-
-    Args:
-        parts: At least one.
-        losses: Of each part on held-out queries; finite.
-        temperature: Above 0; a small one lets the best part win alone.
-
-    Raises:
-        InvalidInputError: A loss is not finite, or there is not one for each part.
-        IncompatibleBackboneError: The parts differ in layers or width.
-    """
-    scores = torch.tensor(losses, dtype=torch.float64)
-    if temperature <= 0 or not torch.isfinite(scores).all():
-        raise InvalidInputError("Wanted finite losses and a temperature above 0")
-    return combine(parts, weights=(-scores / temperature).softmax(0).tolist())

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
 from app.method.backbone.loading import Backbone
-from app.method.steering.sites import LayerSites, Layout, find_decoder, find_sites
+from app.method.steering.sites import LayerSites, find_decoder, find_sites
 
 ATTENTION, MLP = 0, 1
 
@@ -166,7 +166,7 @@ class ShiftHooks:
 
     def _install(self, sites: LayerSites) -> list[RemovableHandle]:
         layer = sites.index
-        if sites.layout is Layout.GATED:
+        if sites.is_gated:
             return [
                 sites.attention.register_forward_pre_hook(
                     partial(self._before_second_norm, layer=layer)
@@ -183,7 +183,7 @@ class ShiftHooks:
         handles: list[RemovableHandle] = []
         before: list[int] = []
         for sites in self._sites:
-            if sites.layout is Layout.GATED:
+            if sites.is_gated:
                 before.append(sites.index)
             elif before:
                 hook = partial(self._before_next, skipped=tuple(before))

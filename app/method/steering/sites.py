@@ -18,7 +18,6 @@ blocks outside `num_hidden_layers`; a decoder layer there means a layer of the t
 """
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, cast
 
 from torch import nn
@@ -27,21 +26,13 @@ from transformers import PreTrainedModel
 from app.core.errors import UnsupportedBackboneError
 
 
-class Layout(Enum):
-    """How a decoder layer joins its branches with the residual stream."""
-
-    PLAIN = "plain"
-    NORMED = "normed"
-    GATED = "gated"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerSites:
     """The modules of one decoder layer where its branches can be shifted.
 
     Attributes:
         index: Position among the decoder layers, 0 for the first block.
-        layout: How the modules below are to be used.
+        is_gated: Whether a learned gate scales its branches.
         layer: The decoder layer itself.
         attention: Its output is the attention branch; in a gated layer, its *input* is the residual
             stream right after the attention branch was added.
@@ -49,7 +40,7 @@ class LayerSites:
     """
 
     index: int
-    layout: Layout
+    is_gated: bool
     layer: nn.Module
     attention: nn.Module
     mlp: nn.Module
@@ -109,16 +100,15 @@ def find_decoder(model: PreTrainedModel) -> nn.Module:
 def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerSites:
     children = frozenset(name for name, _ in layer.named_children())
     get = layer.get_submodule
+    is_gated = False
     if children in {_PLAIN, _PARALLEL}:
-        layout, attention, mlp = Layout.PLAIN, get("self_attn"), get("mlp")
+        attention, mlp = get("self_attn"), get("mlp")
     elif children in _NORMED_KINDS:
-        layout = Layout.NORMED
         attention, mlp = get("post_attention_layernorm"), get("post_feedforward_layernorm")
     elif children == _SANDWICHED:
-        layout = Layout.NORMED
         attention, mlp = get("post_self_attn_layernorm"), get("post_mlp_layernorm")
     elif children == _GATED and all(hasattr(layer, gate) for gate in _GATES):
-        layout, attention, mlp = Layout.GATED, get("post_attention_layernorm"), layer
+        attention, mlp, is_gated = get("post_attention_layernorm"), layer, True
     else:
         wanted = "the parts of a known decoder layer, such as " + ", ".join(sorted(_PLAIN))
         found = f"{', '.join(sorted(children))} in layer {index}"
@@ -126,7 +116,7 @@ def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerS
         if mixers:
             found += f", which joins tokens by {mixers[0]} and has no attention branch"
         raise _unsupported(model, wanted, found)
-    return LayerSites(index=index, layout=layout, layer=layer, attention=attention, mlp=mlp)
+    return LayerSites(index=index, is_gated=is_gated, layer=layer, attention=attention, mlp=mlp)
 
 
 def find_sites(model: PreTrainedModel) -> list[LayerSites]:

@@ -8,12 +8,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from app.method.backbone.batching import token_batches
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText
 from app.method.training.configuration import TrainingConfig
 from app.method.training.progress import Steps
-from app.method.training.prompts import Lesson, see, write_prompts
+from app.method.training.prompts import see, write_prompts
 from app.method.training.teacher import TeacherCache
 
 

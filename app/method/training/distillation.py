@@ -193,9 +193,9 @@ def training_steps(
         state = yield from fit(loop, teacher, done, config=chosen, num_steps=loop.plan.num_steps)
         sets = sets_of(state.best)
         shifts = torch.stack([one.shift() for one in sets]).to(backbone.device)
-        strengths = yield from calibrate(loop, shifts)
-        report = yield from compare(loop, shifts * strengths.best)
-        dose = dose_of(sets[0].shift(strengths.best), residual_norms(backbone))
+        strength, highest = yield from calibrate(loop, shifts)
+        report = yield from compare(loop, shifts * strength)
+        dose = dose_of(sets[0].shift(strength), residual_norms(backbone))
         key = yield from _key(loop, examples)
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(
@@ -204,15 +204,15 @@ def training_steps(
         ) from error
     recipe = {name: float(getattr(chosen, name)) for name in _CHOSEN}
     return TrainingResult(
-        vectors=sets[0].scaled(strengths.best),
+        vectors=sets[0].scaled(strength),
         provenance=provenance(backbone.description, examples, config=config, plan=loop.plan),
         losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in state.losses],
         held_out=report,
         verdict=UNMEASURED if report is None else report.verdict,
         key=key,
         dose=dose,
-        max_dose=dose * strengths.highest / strengths.best,
-        recipe={**recipe, "steps": state.best_step or state.step, "strength": strengths.best},
+        max_dose=dose * highest / strength,
+        recipe={**recipe, "steps": state.best_step or state.step, "strength": strength},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
         shots=max(len(lesson.context) for lesson in loop.plan.lessons),

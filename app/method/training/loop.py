@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.metrics import most_usual, text_hits
@@ -21,7 +21,6 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
 from app.method.training.plan import Plan
 from app.method.training.progress import Reporter, Steps
-from app.method.training.prompts import Lesson
 from app.method.training.student import Student
 from app.method.training.teacher import Answered, TeacherCache, answer_lessons
 

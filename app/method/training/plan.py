@@ -15,18 +15,16 @@ from jaxtyping import Float32
 
 from app.core.backbones import BackboneDescription
 from app.core.pixels import PIXELS_VERSION
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
 from app.method.training.configuration import TrainingConfig
 from app.method.training.demonstrations import (
-    Split,
     choose_folds,
     choose_queries,
     draw_context,
     hold_out,
     require_pictures,
 )
-from app.method.training.prompts import Lesson
 
 _BUCKET_BATCHES: Final = 8
 _WITHOUT_EFFECT: Final = ("report_every", "checkpoint_every")
@@ -47,7 +45,9 @@ class Plan:
     measure what vectors do on items that they have not seen.
 
     Attributes:
-        split: Item numbers by role.
+        queries: Item numbers that the vectors are trained on.
+        support: Those that demonstrations are drawn from. No two roles share a picture, unless
+            items are so few that all of them have every role.
         folds: Fold of each query, from 1; all 0 where there are no folds.
         lessons: Each query with its demonstrations: all queries of draw 0, then of draw 1, and on.
             Within folds, demonstrations are of the query's own fold, so that the set that leaves
@@ -59,7 +59,8 @@ class Plan:
         num_steps: Most optimiser steps.
     """
 
-    split: Split
+    queries: tuple[int, ...]
+    support: tuple[int, ...]
     folds: tuple[int, ...]
     lessons: tuple[Lesson, ...]
     measured: tuple[int, ...]
@@ -71,7 +72,7 @@ class Plan:
     @property
     def num_queries(self) -> int:
         """Queries of one epoch."""
-        return len(self.split.queries)
+        return len(self.queries)
 
     @property
     def num_sets(self) -> int:
@@ -132,9 +133,11 @@ def _cross_fitted(examples: Sequence[Example], config: TrainingConfig) -> Plan:
     return _plan(
         examples,
         config,
-        split=Split(queries=tuple(queries), support=everything, held_out=tuple(measured)),
+        queries=tuple(queries),
+        support=everything,
         folds=tuple(1 + folds[item] for item in queries),
-        support={item: members[folds[item]] for item in queries},
+        shown={item: members[folds[item]] for item in queries},
+        measured=tuple(measured),
         measured_sets=tuple(1 + folds[item] for item in measured),
         pools=tuple(others[folds[item]] for item in measured),
     )
@@ -158,17 +161,16 @@ def _split_once(
         num_queries=config.num_queries,
         seed=config.seed,
     )
-    split = Split(
-        queries=tuple(training[index] for index in queries),
-        support=tuple(training[index] for index in support),
-        held_out=held_out,
-    )
+    asked = tuple(training[index] for index in queries)
+    demonstrating = tuple(training[index] for index in support)
     return _plan(
         examples,
         config,
-        split=split,
-        folds=(0,) * len(split.queries),
-        support=dict.fromkeys(split.queries, split.support),
+        queries=asked,
+        support=demonstrating,
+        folds=(0,) * len(asked),
+        shown=dict.fromkeys(asked, demonstrating),
+        measured=held_out,
         measured_sets=(0,) * len(held_out),
         pools=(training,) * len(held_out),
     )
@@ -178,13 +180,15 @@ def _plan(
     examples: Sequence[Example],
     config: TrainingConfig,
     *,
-    split: Split,
+    queries: tuple[int, ...],
+    support: tuple[int, ...],
     folds: tuple[int, ...],
-    support: Mapping[int, tuple[int, ...]],
+    shown: Mapping[int, tuple[int, ...]],
+    measured: tuple[int, ...],
     measured_sets: tuple[int, ...],
     pools: tuple[tuple[int, ...], ...],
 ) -> Plan:
-    count = len(split.queries)
+    count = len(queries)
     most = _FOLDED_BATCH if any(folds) else config.batch_size
     batch_size = min(config.batch_size, count, most, max(_SMALL_BATCH, count // 8))
     if config.optimizer == "lbfgs":
@@ -196,15 +200,16 @@ def _plan(
     draws = min(config.contexts_per_query, -(-num_steps // steps_per_epoch))
 
     def lesson(item: int, draw: int) -> Lesson:
-        shown = [i for i in support[item] if examples[i].image_id != examples[item].image_id]
-        context = draw_context(shown, shots=config.shots, query=item, draw=draw, seed=config.seed)
+        others = [i for i in shown[item] if examples[i].image_id != examples[item].image_id]
+        context = draw_context(others, shots=config.shots, query=item, draw=draw, seed=config.seed)
         return Lesson(query=examples[item], context=tuple(examples[index] for index in context))
 
     return Plan(
-        split=split,
+        queries=queries,
+        support=support,
         folds=folds,
-        lessons=tuple(lesson(item, draw) for draw in range(draws) for item in split.queries),
-        measured=split.held_out,
+        lessons=tuple(lesson(item, draw) for draw in range(draws) for item in queries),
+        measured=measured,
         measured_sets=measured_sets,
         pools=pools,
         batch_size=batch_size,
@@ -264,9 +269,9 @@ def provenance(
         "method": "m2iv",
         "backbone": backbone.fingerprint,
         "config": config.to_dict(),
-        "queries": ids(plan.split.queries),
-        "support": ids(plan.split.support),
-        "held_out": ids(plan.split.held_out),
+        "queries": ids(plan.queries),
+        "support": ids(plan.support),
+        "held_out": ids(plan.measured),
         "contexts": [
             {"query": lesson.query.id, "demonstrations": [shown.id for shown in lesson.context]}
             for lesson in plan.lessons

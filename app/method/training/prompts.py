@@ -1,12 +1,11 @@
 """The prompts of a training: written and their pictures decoded while others use the backbone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from app.core.pictures import Picture
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt
@@ -15,19 +14,6 @@ from app.method.training.progress import Steps
 
 # The tokenizer belongs to the backbone's thread, so texts are counted a few at a time.
 _COUNTED_TOGETHER: Final = 64
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """A query with the demonstrations that one draw put before it.
-
-    Attributes:
-        query: What is asked.
-        context: Solved examples, first to last.
-    """
-
-    query: Example
-    context: tuple[Example, ...]
 
 
 def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -> PromptText:

@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from app.method.backbone.batching import token_batches
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import ShiftHooks
 from app.method.training.losses import TeacherLogits, supervision_by_token
 from app.method.training.progress import Reporter, Steps
-from app.method.training.prompts import Lesson, see, write_prompts
+from app.method.training.prompts import see, write_prompts
 
 # Below this size a vocabulary is kept whole: abridging would save little and lose exactness.
 SMALL_VOCABULARY: Final = 8192

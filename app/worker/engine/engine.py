@@ -17,11 +17,12 @@ from app.core.errors import ConflictError, VLibraryError
 from app.core.telemetry.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
+from app.rpc.generation import TokenLogprobs
 from app.worker.engine.batching.runner import ForwardOutput
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
-from app.worker.engine.sampling import TokenScore, sample, score_tokens
-from app.worker.engine.scheduler import Scheduler, Waiting
+from app.worker.engine.sampling import sample, score_tokens
+from app.worker.engine.scheduler import Scheduler
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.weights import PackedWeights
 
@@ -54,7 +55,9 @@ class Engine:
         self._using_weights = nullcontext if weights is None else weights.in_use
         self._ends = frozenset(backbone.eos_token_ids)
         self._runner = make_runner(backbone, max_rows=max_rows)
-        self._scheduler = Scheduler(max_batch_tokens=max_batch_tokens)
+        self._scheduler = Scheduler(
+            max_batch_tokens=max_batch_tokens, is_varlen=self._runner.is_varlen
+        )
         self._max_rows = max_rows
         self._sequences: dict[str, Sequence] = {}
         self.num_steps = 0
@@ -93,14 +96,7 @@ class Engine:
             raise ConflictError("The engine has a sequence of this id already")
         sequence.added = monotonic()
         self._sequences[sequence.id] = sequence
-        self._scheduler.add(
-            Waiting(
-                id=sequence.id,
-                num_tokens=sequence.num_prompt_tokens,
-                layout=sequence.layout,
-                is_varlen=self._runner.is_varlen(sequence),
-            )
-        )
+        self._scheduler.add(sequence)
 
     @torch.inference_mode()
     def abort(self, sequence_id: str) -> bool:
@@ -133,7 +129,7 @@ class Engine:
         finished += self._collect()
         chosen = self._scheduler.next_batch(free_rows=self._max_rows - self.num_running)
         if chosen:
-            self._prefill([self._sequences[sequence_id] for sequence_id in chosen])
+            self._prefill(chosen)
         return finished + self._collect()
 
     def _decode(self, rows: Rows[Sequence]) -> None:
@@ -189,7 +185,7 @@ class Engine:
 
     def _scores(
         self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"], token_ids: Rows[int]
-    ) -> dict[int, TokenScore]:
+    ) -> dict[int, TokenLogprobs]:
         """The scores of the tokens of those rows that ask for them, by place."""
         asked = {
             place: row.sampling.logprobs

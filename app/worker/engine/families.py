@@ -8,7 +8,7 @@ from typing import Final
 
 from app.method.backbone.loading import Backbone
 from app.worker.engine.batching.batches import StaticBatching
-from app.worker.engine.batching.masks import attention_kinds
+from app.worker.engine.batching.masks import FULL, SLIDING, attention_kinds
 from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.batching.runner import Runner
 
@@ -42,8 +42,8 @@ def runs_in_flight(backbone: Backbone) -> bool:
     config = backbone.model.config
     text_config = config.get_text_config()
     takes_masks = text_config._attn_implementation in _TAKE_MASKS  # noqa: SLF001 - its only name
-    kinds = attention_kinds(text_config)
-    return config.model_type in IN_FLIGHT and takes_masks and kinds.are_known
+    has_masks = attention_kinds(text_config).keys() <= {FULL, SLIDING}
+    return config.model_type in IN_FLIGHT and takes_masks and has_masks
 
 
 def make_runner(backbone: Backbone, *, max_rows: int) -> Runner:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from app.core.errors import VLibraryError
-from app.rpc.generation import SamplingParams
+from app.rpc.generation import LEAST_LOGPROB, SamplingParams, TokenLogprob, TokenLogprobs
 from app.worker.engine.grammar import Grammar
 
 LEAST_TEMPERATURE: Final = 1e-4
@@ -210,57 +210,37 @@ def _nucleus(
     return scores.masked_fill(scores < ordered.gather(1, num_kept.clamp_min(1) - 1), -torch.inf)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoredToken:
-    """How likely the backbone found a token, before any setting of the sampling.
-
-    Attributes:
-        token_id: The token.
-        text: How it reads alone.
-        logprob: Natural logarithm of its probability.
-    """
-
-    token_id: int
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenScore:
-    """The token that was taken, and the likeliest ones in its place, likeliest first."""
-
-    taken: ScoredToken
-    top: tuple[ScoredToken, ...] = ()
-
-
 def score_tokens(
     logits: Float[Tensor, "rows vocab"],
     token_ids: Rows[int],
     *,
     top_logprobs: Rows[int],
     read: Callable[[int], str],
-) -> list[TokenScore]:
-    """The scores of tokens that were taken from these logits, all read back at once.
+) -> list[TokenLogprobs]:
+    """How likely the backbone found tokens, before any setting of the sampling.
 
     Args:
-        logits: Of these rows.
-        token_ids: What was taken, one a row.
+        logits: What the tokens were taken from.
+        token_ids: One a row.
         top_logprobs: How many of the likeliest tokens to tell as well, by row.
         read: How a token reads alone.
     """
     logprobs = logits.float().log_softmax(dim=-1)
     taken = logprobs.gather(1, torch.tensor(token_ids, device=logits.device)[:, None])
     best = logprobs.topk(min(max(top_logprobs), logprobs.shape[-1]), dim=-1)
-    values = torch.cat([taken, best.values], dim=1).tolist()
-    indices = best.indices.tolist()
+    values = torch.cat([taken, best.values], dim=1).clamp(LEAST_LOGPROB, 0.0).tolist()
 
-    def scored(token_id: int, logprob: float) -> ScoredToken:
-        return ScoredToken(token_id=token_id, text=read(token_id), logprob=logprob)
+    def scored(token_id: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(token_id=token_id, text=read(token_id), logprob=logprob)
 
     return [
-        TokenScore(
-            taken=scored(token_id, row[0]),
+        TokenLogprobs(
+            token_id=token_id,
+            text=read(token_id),
+            logprob=row[0],
             top=tuple(map(scored, ids[:count], row[1 : count + 1])),
         )
-        for token_id, row, ids, count in zip(token_ids, values, indices, top_logprobs, strict=True)
+        for token_id, row, ids, count in zip(
+            token_ids, values, best.indices.tolist(), top_logprobs, strict=True
+        )
     ]

@@ -4,38 +4,24 @@ A sequence belongs to the device thread between `Engine.add` and its return from
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import VLibraryError
-from app.rpc.generation import SamplingParams
+from app.rpc.generation import GenerateDelta, SamplingParams, TokenLogprob, TokenLogprobs
 from app.worker.engine.collate import layout_of
 from app.worker.engine.detokenizer import Decode, Detokenizer, whole_text
 from app.worker.engine.grammar import Grammar
-from app.worker.engine.sampling import Sampler, TokenScore
+from app.worker.engine.sampling import Sampler
 
+Score = TypeVar("Score", bound=TokenLogprob)
 Shift = Float[Tensor, "layers 2 hidden"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Increment:
-    """What a sequence has to show since the last one.
-
-    Attributes:
-        text: Nothing while everything is held back.
-        token_ids: Tokens whose text is shown by now.
-        scores: Their scores, if the sequence keeps them.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    scores: tuple[TokenScore, ...]
-
-
-Listener: TypeAlias = Callable[[Increment], object]
+Listener: TypeAlias = Callable[[GenerateDelta], object]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,6 +46,7 @@ class Sequence:
         first_log_probabilities: Natural logarithms over the vocabulary, float32 on the CPU.
         added: Monotonic time of `Engine.add`; likewise `began` of the prefill, `first` of the first
             token, `latest` of the last one so far, and `ended`.
+        layout: Equal for prompts whose inputs can be stacked into one batch.
     """
 
     id: str
@@ -71,7 +58,7 @@ class Sequence:
     listener: Listener | None = None
 
     token_ids: list[int] = field(default_factory=list)
-    scores: list[TokenScore] = field(default_factory=list)
+    scores: list[TokenLogprobs] = field(default_factory=list)
     text: str = ""
     finish_reason: Literal["stop", "length"] | None = None
     error: VLibraryError | None = None
@@ -85,12 +72,14 @@ class Sequence:
     ended: float = 0.0
     sampler: Sampler = field(init=False)
     num_prompt_tokens: int = field(init=False)
+    layout: Hashable = field(init=False)
     _growing: Detokenizer | None = field(init=False, default=None)
     _num_told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         """Gives the row its own source of randomness; counts the prompt, image tokens included."""
         ids = self.inputs["input_ids"]
+        self.layout = layout_of(self.inputs)
         self.num_prompt_tokens = int(ids.shape[1])
         prompt_ids = ids[0].tolist() if self.sampling.repetition_penalty != 1 else ()
         self.sampler = Sampler(
@@ -104,11 +93,6 @@ class Sequence:
     def is_finished(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.finish_reason is not None or self.error is not None
-
-    @property
-    def layout(self) -> Hashable:
-        """Equal for prompts whose inputs can be stacked into one batch."""
-        return layout_of(self.inputs)
 
     def note_forward(self, *, sites_hit: int, now: float) -> None:
         """Count a pass that gave a token, at this time and with this many sites shifted."""
@@ -124,7 +108,7 @@ class Sequence:
         *,
         ends: frozenset[int],
         decode: Decode,
-        score: TokenScore | None = None,
+        score: TokenLogprobs | None = None,
     ) -> None:
         """Take the next token, and finish when it or the text it completes ends the answer.
 
@@ -156,15 +140,17 @@ class Sequence:
             self._growing = Detokenizer(decode, stop=self.sampling.stop)
         return self._growing
 
-    def _take(self, token_id: int, growing: Detokenizer | None, score: TokenScore | None) -> None:
+    def _take(
+        self, token_id: int, growing: Detokenizer | None, score: TokenLogprobs | None
+    ) -> None:
         if self.grammar is not None:
             self.grammar.accept(token_id)
         self.token_ids.append(token_id)
         if growing is not None:
             growing.add(token_id)
         if score is not None and growing is not None:
-            top = (replace(one, text=growing.read(one.token_id) or one.text) for one in score.top)
-            self.scores.append(replace(score, top=tuple(top)))
+            top = tuple(_reading(one, growing.read(one.token_id) or one.text) for one in score.top)
+            self.scores.append(score.model_copy(update={"top": top}))
         if growing is not None and growing.is_stopped:
             self.finish_reason = "stop"
         elif len(self.token_ids) >= self.sampling.max_tokens:
@@ -177,17 +163,23 @@ class Sequence:
         begin = self._num_told
         end = growing.num_covered if self.is_finished else growing.num_settled
         self._num_told = max(begin, end)
-        increment = Increment(
-            text=text,
-            token_ids=tuple(self.token_ids[begin:end]),
-            scores=tuple(self._shared_scores(growing, begin, end)),
-        )
-        if increment.text or increment.token_ids:
-            self.listener(increment)
+        if text or end > begin:
+            scores = self._shared_scores(growing, begin, end)
+            self.listener(
+                GenerateDelta(
+                    text=text,
+                    token_ids=tuple(self.token_ids[begin:end]),
+                    logprobs=tuple(scores) or None,
+                )
+            )
 
-    def _shared_scores(self, growing: Detokenizer, begin: int, end: int) -> list[TokenScore]:
+    def _shared_scores(self, growing: Detokenizer, begin: int, end: int) -> list[TokenLogprobs]:
         """The scores of some tokens, each with its share of the text."""
         return [
-            replace(score, taken=replace(score.taken, text=growing.share(place)))
+            _reading(score, growing.share(place))
             for place, score in enumerate(self.scores[begin:end], start=begin)
         ]
+
+
+def _reading(score: Score, text: str) -> Score:
+    return score.model_copy(update={"text": text})

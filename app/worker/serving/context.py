@@ -4,7 +4,6 @@ Runs on the device thread, which owns the tokenizer; knows no request.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from app.core.errors import ContextOverflowError
@@ -13,20 +12,13 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidates:
-    """A prompt, and the same with fewer shots or turns."""
-
-    build: Callable[[int], PromptText]
-    most: int
-    unit: Literal["shots", "turns"]
-
-
 def require_context(
     backbone: Backbone,
     features: FeatureCache,
-    candidates: Candidates,
+    build: Callable[[int], PromptText],
     *,
+    most: int,
+    unit: Literal["shots", "turns"],
     num_new_tokens: int,
 ) -> None:
     """Returns when the prompt with all of its shots or turns fits.
@@ -34,7 +26,9 @@ def require_context(
     Args:
         backbone: Whose context it is.
         features: Counts the tokens of pictures.
-        candidates: The prompt and shorter ones.
+        build: The prompt with so many shots or turns.
+        most: As many as there are.
+        unit: Which of them.
         num_new_tokens: That are asked for behind it.
 
     Raises:
@@ -43,16 +37,16 @@ def require_context(
     limit = backbone.description.max_position_embeddings
     if not limit:
         return
-    prompt = candidates.build(candidates.most)
+    prompt = build(most)
     (length,) = features.count_tokens([prompt])
     if length + num_new_tokens <= limit:
         return
 
     def fits(count: int) -> bool:
-        (found,) = features.count_tokens([candidates.build(count)])
+        (found,) = features.count_tokens([build(count)])
         return found + num_new_tokens <= limit
 
-    low, high = 0, candidates.most
+    low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -62,9 +56,9 @@ def require_context(
         f"wanted at most {limit} tokens of context, found {length} of the prompt ({pictures} of "
         f"them for {len(prompt.images)} pictures) and {num_new_tokens} asked for"
     )
-    if candidates.most <= 1 and candidates.unit == "turns":
+    if most <= 1 and unit == "turns":
         raise ContextOverflowError(f"The prompt is too long: {found}", details=facts)
     raise ContextOverflowError(
-        f"The prompt is too long: {found}; {low} of {candidates.most} {candidates.unit} would fit",
-        details={**facts, f"{candidates.unit}_that_fit": low},
+        f"The prompt is too long: {found}; {low} of {most} {unit} would fit",
+        details={**facts, f"{unit}_that_fit": low},
     )

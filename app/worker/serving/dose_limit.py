@@ -1,6 +1,5 @@
 """How strongly vectors may act on an answer; knows tensors and no request."""
 
-from dataclasses import dataclass
 from math import floor
 from typing import Final
 
@@ -16,40 +15,32 @@ _ROUNDING: Final = 1.01
 Shift = Float[Tensor, "layers 2 hidden"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DoseLimit:
-    """How strongly a shift may act.
+def check_dose(
+    shift: Shift,
+    *,
+    norms: Float[Tensor, " layers"],
+    highest: float,
+    strength: float | None = None,
+) -> float:
+    """The dose of a shift: how long it is beside what it is added to.
 
-    Attributes:
+    Args:
+        shift: Strengths included.
         norms: Usual length of the residual stream behind each layer.
-        highest: Largest ratio of a shift's length to that which is applied.
+        highest: Largest dose that is applied.
+        strength: Of the one vector that there is.
+
+    Raises:
+        InvalidInputError: It is too high.
     """
-
-    norms: Float[Tensor, " layers"]
-    highest: float
-
-    def check(
-        self, shift: Shift, *, highest: float | None = None, strength: float | None = None
-    ) -> float:
-        """The dose of a shift.
-
-        Args:
-            shift: Strengths included.
-            highest: What its own vector bears, in place of what everybody may ask for.
-            strength: Of the one vector that there is.
-
-        Raises:
-            InvalidInputError: It is too high.
-        """
-        dose = dose_of(shift, self.norms)
-        most = self.highest if highest is None else highest
-        if dose <= most * _ROUNDING:
-            return dose
-        raise InvalidInputError(
-            f"The vectors act too strongly: wanted a dose of at most {most:.3g}, "
-            f"found {dose:.3g}; {_allowed(most / dose, strength)}",
-            details={"wanted": most, "found": dose},
-        )
+    dose = dose_of(shift, norms)
+    if dose <= highest * _ROUNDING:
+        return dose
+    raise InvalidInputError(
+        f"The vectors act too strongly: wanted a dose of at most {highest:.3g}, "
+        f"found {dose:.3g}; {_allowed(highest / dose, strength)}",
+        details={"wanted": highest, "found": dose},
+    )
 
 
 def _allowed(share: float, strength: float | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
 from app.core.pictures import Picture, PictureLimits, check_picture
@@ -30,7 +30,7 @@ from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
 from app.worker.engine.grammar import Grammar, GrammarCompiler
-from app.worker.serving.context import Candidates, require_context
+from app.worker.serving.context import require_context
 from app.worker.serving.demonstrations import DatasetPools
 
 NUM_THREADS: Final = 2
@@ -69,7 +69,9 @@ class PreparedPrompt:
 
     Attributes:
         prompt: Its pictures are decoded.
-        candidates: The same with fewer shots or turns.
+        build: The same with so many shots or turns.
+        most: How many of them it has.
+        unit: Which of them.
         grammar: Of the answer's form, to be copied for every answer.
         num_new_tokens: That are asked for behind it.
         num_first: Pictures that its first pass takes, from the first on.
@@ -78,7 +80,9 @@ class PreparedPrompt:
     """
 
     prompt: PromptText
-    candidates: Candidates
+    build: Callable[[int], PromptText]
+    most: int
+    unit: Literal["shots", "turns"]
     num_new_tokens: int
     num_first: int = 1
     grammar: Grammar | None = None
@@ -192,16 +196,14 @@ class Reader:
                 return build_conversation(self._backbone, turns, demonstrations=shown[:count])
             return build_conversation(self._backbone, latest_turns(turns, count))
 
-        candidates = Candidates(
-            build=build,
-            most=len(shown) if shown else count_turns(turns),
-            unit="shots" if shown else "turns",
-        )
-        prompt = await self.in_thread(lambda: build(candidates.most))
+        most = len(shown) if shown else count_turns(turns)
+        prompt = await self.in_thread(lambda: build(most))
         await self.in_thread(lambda: self._decode_all(prompt))
         prepared = PreparedPrompt(
             prompt=prompt,
-            candidates=candidates,
+            build=build,
+            most=most,
+            unit="shots" if shown else "turns",
             num_new_tokens=1 if request.fits_context else request.max_tokens,
             grammar=grammar,
         )
@@ -274,7 +276,9 @@ class Reader:
             require_context(
                 self._backbone,
                 self._features,
-                prepared.candidates,
+                prepared.build,
+                most=prepared.most,
+                unit=prepared.unit,
                 num_new_tokens=prepared.num_new_tokens,
             )
         except VLibraryError as error:

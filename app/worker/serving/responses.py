@@ -3,29 +3,23 @@
 Pure functions; they know messages and sequences, no device and no event loop.
 """
 
-from collections.abc import Iterable
 from time import monotonic
 
 import numpy as np
 
 from app.core.errors import SteeringError
 from app.rpc.generation import (
-    LEAST_LOGPROB,
     AppliedVector,
     BaselineAnswer,
     FinishReason,
-    GenerateDelta,
     GenerateResponse,
     Receipt,
     SamplingParams,
     Timings,
-    TokenLogprob,
-    TokenLogprobs,
     Usage,
 )
 from app.rpc.messages import GenerateRequest
-from app.worker.engine.sampling import ScoredToken, TokenScore
-from app.worker.engine.sequence import Increment, Sequence
+from app.worker.engine.sequence import Sequence
 
 
 def sampling_of(request: GenerateRequest, *, max_new_tokens: int) -> SamplingParams:
@@ -80,7 +74,7 @@ def response_of(
             dose=None if dose is None else round(dose, 6),
         ),
         baseline=None if plain is None else _baseline(plain),
-        logprobs=None if request.logprobs is None else _logprobs(answered.scores),
+        logprobs=None if request.logprobs is None else tuple(answered.scores),
         timings=Timings(
             queue_ms=_milliseconds(began, answered.began),
             prefill_ms=_milliseconds(answered.began, answered.first),
@@ -90,31 +84,6 @@ def response_of(
         max_tokens=answered.sampling.max_tokens,
         notes=notes,
     )
-
-
-def delta_of(increment: Increment) -> GenerateDelta:
-    """What a growing answer shows, as the api is told."""
-    return GenerateDelta(
-        text=increment.text,
-        token_ids=increment.token_ids,
-        logprobs=_logprobs(increment.scores) or None,
-    )
-
-
-def _logprobs(scores: Iterable[TokenScore]) -> tuple[TokenLogprobs, ...]:
-    return tuple(
-        TokenLogprobs.model_validate({**_parts(score.taken), "top": [*map(_logprob, score.top)]})
-        for score in scores
-    )
-
-
-def _logprob(token: ScoredToken) -> TokenLogprob:
-    return TokenLogprob.model_validate(_parts(token))
-
-
-def _parts(token: ScoredToken) -> dict[str, object]:
-    bounded = min(0.0, max(token.logprob, LEAST_LOGPROB))
-    return {"token_id": token.token_id, "text": token.text, "logprob": bounded}
 
 
 def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:

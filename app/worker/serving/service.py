@@ -7,9 +7,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from collections.abc import Sequence as Rows
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
+
+from jaxtyping import Float
+from torch import Tensor
 
 from app.core.errors import (
     BusyError,
@@ -17,36 +19,21 @@ from app.core.errors import (
     InvalidInputError,
     WorkerUnavailableError,
 )
-from app.method.backbone.context import check_length
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import check_length
 from app.method.keys.encoder import KeyEncoder
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
-from app.worker.engine.sequence import Increment, Listener, Sequence
-from app.worker.serving.dose_limit import DoseLimit, Shift
+from app.worker.engine.sequence import Listener, Sequence
+from app.worker.serving.dose_limit import Shift, check_dose
 from app.worker.serving.metrics import Metrics, RequestTracker
 from app.worker.serving.preprocessing import PreparedPrompt, Reader
-from app.worker.serving.responses import delta_of, response_of, sampling_of
+from app.worker.serving.responses import response_of, sampling_of
 from app.worker.serving.vector_cache import VectorCache
 
 RETRY_AFTER_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one worker takes.
-
-    Attributes:
-        max_requests: Requests that are prepared, wait or run together.
-        max_new_tokens: Longest answer.
-        dose: Strongest steering.
-    """
-
-    max_requests: int
-    max_new_tokens: int
-    dose: DoseLimit
 
 
 class Serving:
@@ -58,7 +45,10 @@ class Serving:
         vector_cache: Vectors on the device.
         reader: Makes prompts out of requests.
         features: Vision features, touched on the device thread only.
-        limits: What is taken.
+        max_requests: Requests that are prepared, wait or run together.
+        max_new_tokens: Longest answer.
+        norms: Usual length of the residual stream behind each layer.
+        max_dose: Strongest steering.
         metrics: Where requests are counted.
     """
 
@@ -70,7 +60,10 @@ class Serving:
         vector_cache: VectorCache,
         reader: Reader,
         features: FeatureCache,
-        limits: Limits,
+        max_requests: int,
+        max_new_tokens: int,
+        norms: Float[Tensor, " layers"],
+        max_dose: float,
         metrics: Metrics | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
@@ -81,7 +74,10 @@ class Serving:
         self._features = features
         self._keys = KeyEncoder(backbone, features)
         self._preparing: asyncio.Task[None] | None = None
-        self._limits = limits
+        self._max_requests = max_requests
+        self._max_new_tokens = max_new_tokens
+        self._norms = norms
+        self._max_dose = max_dose
         self._num_requests = 0
         self._is_draining = False
 
@@ -117,17 +113,17 @@ class Serving:
             yield await self._answer(request, listener=None)
             return
         loop = asyncio.get_running_loop()
-        increments: asyncio.Queue[Increment | None] = asyncio.Queue()
+        deltas: asyncio.Queue[GenerateDelta | None] = asyncio.Queue()
         answering = asyncio.create_task(
             self._answer(
                 request,
-                listener=lambda one: loop.call_soon_threadsafe(increments.put_nowait, one),
+                listener=lambda one: loop.call_soon_threadsafe(deltas.put_nowait, one),
             )
         )
-        answering.add_done_callback(lambda _: increments.put_nowait(None))
+        answering.add_done_callback(lambda _: deltas.put_nowait(None))
         try:
-            while (increment := await increments.get()) is not None:
-                yield delta_of(increment)
+            while (delta := await deltas.get()) is not None:
+                yield delta
             yield await answering
         finally:
             answering.cancel()
@@ -135,10 +131,9 @@ class Serving:
     async def _answer(
         self, request: GenerateRequest, *, listener: Listener | None
     ) -> GenerateResponse:
-        if request.max_tokens > self._limits.max_new_tokens and not request.fits_context:
+        if request.max_tokens > self._max_new_tokens and not request.fits_context:
             raise InvalidInputError(
-                f"An answer has at most {self._limits.max_new_tokens} tokens, "
-                f"found {request.max_tokens}"
+                f"An answer has at most {self._max_new_tokens} tokens, found {request.max_tokens}"
             )
         with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
             async with self._place(), _time_limit(request.deadline_seconds):
@@ -165,12 +160,13 @@ class Serving:
         Raises:
             InvalidInputError: One acts more strongly than its training bore, or they do together.
         """
-        cache, check = self._vector_cache, self._limits.dose.check
+        cache, norms = self._vector_cache, self._norms
         for slot, strength in parts:
             shift = cache.combined([(slot, strength)])
-            check(shift, highest=cache.highest_dose(slot), strength=strength)
+            check_dose(shift, norms=norms, highest=cache.highest_dose(slot), strength=strength)
         shift = cache.combined(parts)
-        return shift, check(shift, strength=parts[0][1] if len(parts) == 1 else None)
+        alone = parts[0][1] if len(parts) == 1 else None
+        return shift, check_dose(shift, norms=norms, highest=self._max_dose, strength=alone)
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """One row an item.
@@ -217,9 +213,9 @@ class Serving:
             raise WorkerUnavailableError(
                 "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS
             )
-        if self._num_requests >= self._limits.max_requests:
+        if self._num_requests >= self._max_requests:
             raise BusyError(
-                f"All {self._limits.max_requests} places are taken",
+                f"All {self._max_requests} places are taken",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         self._num_requests += 1
@@ -237,7 +233,7 @@ class Serving:
         limit = self._backbone.description.max_position_embeddings
         room = request.max_tokens
         if request.fits_context:
-            room = min(room, self._limits.max_new_tokens)
+            room = min(room, self._max_new_tokens)
             room = max(1, min(room, limit - num_prompt_tokens)) if limit else room
         check_length(self._backbone, num_prompt_tokens, num_new_tokens=room)
         return room

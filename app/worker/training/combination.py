@@ -6,6 +6,7 @@ Knows data sets and lineage; the rules are the method's.
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,7 +30,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import SPLIT, judged, measured_of, software
-from app.worker.training.unseen import Load, Unseen, leave_out_seen
+from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
 SETTING: Final = "combine"
 
@@ -43,7 +44,6 @@ class Combination:
         seed: Of every draw.
         dataset: Where the items are from.
         parts: Records of the vectors.
-        vectors: The same as tensors.
         unseen: The items that choose and measure.
     """
 
@@ -51,17 +51,27 @@ class Combination:
     seed: int
     dataset: DatasetRecord
     parts: tuple[VectorRecord, ...]
-    vectors: tuple[InContextVectors, ...]
     unseen: Unseen
 
 
-async def load_combination(job: JobRecord, *, sessions: Sessions, load: Load) -> Combination:
-    """Everything that the job names.
+async def prepare_combination(
+    job: JobRecord,
+    *,
+    backbone: Backbone,
+    sessions: Sessions,
+    load: Load,
+    token_budget: int,
+    should_stop: Callable[[], bool],
+) -> tuple[Steps[CombinationResult], Store]:
+    """The job as steps for the device, and what stores their result in a transaction.
 
     Args:
         job: Its `config` has `combine`, with a rule and the ids of the parts.
+        backbone: What the parts were made for.
         sessions: Where transactions come from.
         load: Reads a part of a data set.
+        token_budget: Most tokens of a pass.
+        should_stop: Asked between two passes.
 
     Raises:
         NotFoundError: A part or the data set was deleted.
@@ -75,45 +85,33 @@ async def load_combination(job: JobRecord, *, sessions: Sessions, load: Load) ->
         blobs = [await get_blob(session, one) for one in ids]
     items = await load(dataset, job.config.get("split"))
     unseen = await leave_out_seen(items, ids, sessions=sessions, load=load)
-    return Combination(
+    combination = Combination(
         rule=order["rule"],
         seed=order["seed"],
         dataset=dataset,
         parts=tuple(parts),
-        vectors=tuple(InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs),
         unseen=unseen,
     )
 
+    def combining() -> Steps[CombinationResult]:
+        # The cache asks the tokenizer, which belongs to the device thread.
+        problem = Problem(
+            backbone=backbone,
+            items=unseen.items,
+            validation=(),
+            features=FeatureCache(backbone),
+            seed=combination.seed,
+            token_budget=token_budget,
+        )
+        result = yield from combination_steps(
+            problem,
+            [InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs],
+            rule=combination.rule,
+            reporter=Reporter(should_stop=should_stop),
+        )
+        return result
 
-def steps_of(
-    backbone: Backbone,
-    combination: Combination,
-    *,
-    token_budget: int,
-    should_stop: Callable[[], bool],
-) -> Steps[CombinationResult]:
-    """The job as steps for the device.
-
-    Args:
-        backbone: What the parts were made for.
-        combination: What is combined.
-        token_budget: Most tokens of a pass.
-        should_stop: Asked between two passes.
-    """
-    problem = Problem(
-        backbone=backbone,
-        items=combination.unseen.items,
-        validation=(),
-        features=FeatureCache(backbone),
-        seed=combination.seed,
-        token_budget=token_budget,
-    )
-    return combination_steps(
-        problem,
-        combination.vectors,
-        rule=combination.rule,
-        reporter=Reporter(should_stop=should_stop),
-    )
+    return combining(), partial(store_combination, order=combination)
 
 
 async def store_combination(

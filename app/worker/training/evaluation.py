@@ -4,14 +4,14 @@ Knows data sets and records; how answers are judged is the method's affair.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError
-from app.core.evaluation import Method
 from app.core.identifiers import VectorReference
 from app.core.vector_file import decode_vector_file
 from app.library.blobs import get_blob
@@ -30,7 +30,7 @@ from app.method.backbone.randomness import generator_for
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import judged, measured_of
-from app.worker.training.unseen import Load, Unseen, leave_out_seen
+from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
 SETTING: Final = "evaluate"
 WHOLE: Final = "all"
@@ -44,37 +44,36 @@ class Evaluation:
     Attributes:
         dataset: Where the items are from.
         vector: Its record.
-        vectors: The same as tensors.
         labels: Labelled items that it was trained with, if its file says so.
         unseen: The items that may measure.
-        asked: Those that are asked.
-        support: What is demonstrated with.
-        methods: Opponents.
-        shots: Demonstrations before a query.
-        seed: Of every draw.
         split: Which part is asked.
     """
 
     dataset: DatasetRecord
     vector: VectorRecord
-    vectors: InContextVectors
     labels: int | None
     unseen: Unseen
-    asked: tuple[Example, ...]
-    support: Sequence[Example]
-    methods: tuple[Method, ...]
-    shots: int
-    seed: int
     split: str
 
 
-async def load_evaluation(job: JobRecord, *, sessions: Sessions, load: Load) -> Evaluation:
-    """Everything that the job names.
+async def prepare_evaluation(
+    job: JobRecord,
+    *,
+    backbone: Backbone,
+    sessions: Sessions,
+    load: Load,
+    token_budget: int,
+    should_stop: Callable[[], bool],
+) -> tuple[Steps[Measurement], Store]:
+    """The job as steps for the device, and what stores their result in a transaction.
 
     Args:
         job: Its `config` has `evaluate`.
+        backbone: What the vector was made for.
         sessions: Where transactions come from.
         load: Reads a part of a data set.
+        token_budget: Most tokens of a pass.
+        should_stop: Asked between two passes.
 
     Raises:
         NotFoundError: The vector or the data set was deleted.
@@ -98,58 +97,42 @@ async def load_evaluation(job: JobRecord, *, sessions: Sessions, load: Load) -> 
         )
     tensors, metadata = decode_vector_file(blob)
     labels = metadata.get("labels", "")
-    return Evaluation(
+    support = items if support_split == split else await load(dataset, support_split)
+
+    def measuring() -> Steps[Measurement]:
+        # The cache asks the tokenizer, which belongs to the device thread.
+        problem = Problem(
+            backbone=backbone,
+            items=support,
+            validation=(),
+            features=FeatureCache(backbone),
+            shots=order["shots"],
+            seed=order["seed"],
+            token_budget=token_budget,
+        )
+        result = yield from measurement_steps(
+            problem,
+            _drawn(unseen.items, count=order["items"], seed=order["seed"]),
+            InContextVectors.from_tensors(tensors),
+            methods=order["methods"],
+            reporter=Reporter(should_stop=should_stop),
+        )
+        return result
+
+    evaluation = Evaluation(
         dataset=dataset,
         vector=vector,
-        vectors=InContextVectors.from_tensors(tensors),
         labels=int(labels) if labels.isdecimal() else None,
         unseen=unseen,
-        asked=_drawn(unseen.items, count=order["items"], seed=order["seed"]),
-        support=items if support_split == split else await load(dataset, support_split),
-        methods=tuple(order["methods"]),
-        shots=order["shots"],
-        seed=order["seed"],
         split=split or WHOLE,
     )
+    return measuring(), partial(store_evaluation, order=evaluation)
 
 
 def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Example, ...]:
     """So many of them at most, in their order."""
     places = generator_for(seed, "evaluation").permutation(len(items))[:count]
     return tuple(items[place] for place in sorted(places.tolist()))
-
-
-def steps_of(
-    backbone: Backbone,
-    evaluation: Evaluation,
-    *,
-    token_budget: int,
-    should_stop: Callable[[], bool],
-) -> Steps[Measurement]:
-    """The job as steps for the device.
-
-    Args:
-        backbone: What the vector was made for.
-        evaluation: What is measured.
-        token_budget: Most tokens of a pass.
-        should_stop: Asked between two passes.
-    """
-    problem = Problem(
-        backbone=backbone,
-        items=evaluation.support,
-        validation=(),
-        features=FeatureCache(backbone),
-        shots=evaluation.shots,
-        seed=evaluation.seed,
-        token_budget=token_budget,
-    )
-    return measurement_steps(
-        problem,
-        evaluation.asked,
-        evaluation.vectors,
-        methods=evaluation.methods,
-        reporter=Reporter(should_stop=should_stop),
-    )
 
 
 async def store_evaluation(

@@ -7,11 +7,11 @@ database is the library's.
 import asyncio
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,7 +27,7 @@ from app.core.errors import (
 from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
-from app.library.records import DatasetRecord, VectorRecord
+from app.library.records import DatasetRecord
 from app.library.storage import ObjectStore, checkpoint_key
 from app.library.training.attempts import (
     claim_job,
@@ -41,12 +41,14 @@ from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
-from app.method.training.distillation import training_steps
+from app.method.training.distillation import TrainingResult, training_steps
+from app.method.training.progress import Steps
 from app.worker.device import DeviceThread
+from app.worker.training import combination, evaluation
 from app.worker.training.attempt import Attempt, observed, tell
 from app.worker.training.checkpoints import ObjectCheckpoints
-from app.worker.training.kinds import KINDS, JobKind
 from app.worker.training.results import store_result
+from app.worker.training.unseen import Store
 
 PULSE_SECONDS: Final = 1.0
 PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
@@ -54,7 +56,11 @@ PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
 
 
-Store: TypeAlias = Callable[[AsyncSession], Awaitable[VectorRecord]]
+KINDS: Final[Mapping[str, Callable[..., Awaitable[tuple[Steps[Any], Store]]]]] = {
+    combination.SETTING: combination.prepare_combination,
+    evaluation.SETTING: evaluation.prepare_evaluation,
+}
+"""Jobs that take stored vectors rather than train one, by what their settings name."""
 
 log = get_logger(__name__)
 
@@ -178,54 +184,39 @@ class Trainer:
             require_same_backbone(
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
-        for setting, kind in KINDS.items():
-            if setting in job.config:
-                return await self._apply(attempt, checkpoints, kind=kind)
-        return await self._train(attempt, checkpoints)
+        prepare = next((KINDS[name] for name in KINDS if name in job.config), None)
+        if prepare is None:
+            steps, store = await self._training(attempt, await checkpoints.load())
+        else:
+            steps, store = await prepare(
+                job,
+                backbone=self._backbone,
+                sessions=in_workspace(self._sessions, job.workspace),
+                load=self._examples,
+                token_budget=self._pass_tokens,
+                should_stop=attempt.stop.is_set,
+            )
+        result = await self._device.run_background(observed(steps, attempt, checkpoints))
+        return partial(store, job=job, token=attempt.token, result=result)
 
-    async def _train(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+    async def _training(
+        self, attempt: Attempt, checkpoint: bytes | None
+    ) -> tuple[Steps[TrainingResult], Store]:
         job = attempt.job
         # Which items are learnt from is no setting of how.
         settings = {name: value for name, value in job.config.items() if name != "split"}
         config = TrainingConfig.from_dict(settings)
         async with in_workspace(self._sessions, job.workspace)() as session:
             dataset = await get_dataset(session, job.dataset_id)
-        examples = await self._examples(dataset, job.config.get("split"))
-
         steps = training_steps(
             self._backbone,
-            examples,
+            await self._examples(dataset, job.config.get("split")),
             # Answers wait for one pass at most.
             config.changed(token_budget=min(config.token_budget, self._pass_tokens)),
-            checkpoint=await checkpoints.load(),
+            checkpoint=checkpoint,
             should_stop=attempt.stop.is_set,
         )
-        result = await self._device.run_background(observed(steps, attempt, checkpoints))
-        return partial(
-            store_result,
-            job=job,
-            token=attempt.token,
-            dataset=dataset,
-            backbone=self._backbone,
-            config=config,
-            result=result,
-        )
-
-    async def _apply(
-        self, attempt: Attempt, checkpoints: ObjectCheckpoints, *, kind: JobKind
-    ) -> Store:
-        """The same for a job that takes vectors which are stored already."""
-        job = attempt.job
-        sessions = in_workspace(self._sessions, job.workspace)
-        order = await kind.load(job, sessions=sessions, load=self._examples)
-        steps = kind.steps_of(
-            self._backbone,
-            order,
-            token_budget=self._pass_tokens,
-            should_stop=attempt.stop.is_set,
-        )
-        result = await self._device.run_background(observed(steps, attempt, checkpoints))
-        return partial(kind.store, order=order, job=job, token=attempt.token, result=result)
+        return steps, partial(store_result, dataset=dataset, backbone=self._backbone, config=config)
 
     async def _examples(self, dataset: DatasetRecord, split: str | None) -> Sequence[Example]:
         with tempfile.TemporaryDirectory() as folder:

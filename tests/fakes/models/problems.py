@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from app.method.adaptation.adapted import Problem
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, encode_prompts
-from app.method.training.prompts import Lesson, lesson_prompt
+from app.method.training.prompts import lesson_prompt
 from tests.fakes.models.backbones import tiny_examples
 
 

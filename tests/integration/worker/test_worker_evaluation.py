@@ -1,6 +1,7 @@
 """Jobs that measure stored vectors, in a real database, on a tiny random backbone."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.sharing.exports import current_file, load_file
 from app.library.vectors import delete_vector, get_vector
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 from tests.fakes.shop import Sessions, Shop
@@ -110,6 +112,21 @@ async def test_at_most_so_many_items_are_asked(shop: Shop) -> None:
     assert (job.state, job.error_message) == ("succeeded", None)
     assert job.report is not None
     assert (job.report["items"], job.report["unchecked"]) == (5, ["part-0@1"])
+
+
+async def test_the_tokenizer_is_asked_on_the_device_thread_alone(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def made(backbone: Backbone) -> FeatureCache:
+        threads.append(threading.current_thread().name)
+        return FeatureCache(backbone)
+
+    monkeypatch.setattr("app.worker.training.evaluation.FeatureCache", made)
+    given = await shop.dataset("given", tiny_examples(8))
+    job = await evaluate(shop, given, await shop.vector(0), items=1, methods=["zero_shot"])
+    assert (job.state, threads) == ("succeeded", ["device"])
 
 
 async def test_what_a_vector_was_trained_on_does_not_measure_it(shop: Shop) -> None:

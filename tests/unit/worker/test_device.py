@@ -22,7 +22,7 @@ from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.generation import generate
 from app.method.steps import OffDevice
 from app.rpc.generation import SamplingParams
-from app.worker.device import DeviceThread, _Task
+from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps
@@ -313,7 +313,7 @@ async def test_a_call_cancelled_while_the_device_ends_leaves_no_other_without_an
     device = DeviceThread(engine)
     futures: list[Future[None]] = [_Cancelled(), Future()]
     for future in futures:
-        device._tasks.put(_Task(run=lambda: None, waiting=future))
+        device._tasks.put((lambda: None, future))
     device._fail_the_rest()
     assert isinstance(futures[1].exception(timeout=0), WorkerUnavailableError)
     engine.close()

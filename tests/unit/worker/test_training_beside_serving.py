@@ -22,7 +22,7 @@ from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice, relayed
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train, training_steps
-from app.method.training.progress import Reporter
+from app.method.training.progress import Reporter, Steps
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import EmbedRequest
 from app.worker.device import DeviceThread
@@ -59,7 +59,7 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
     return sequence
 
 
-def _steps(steps: LongSteps[Any]) -> LongSteps[Any]:
+def _steps(steps: Steps[Any]) -> LongSteps[Any]:
     """The same of which nobody hears what it tells."""
     return relayed(steps, lambda event: event if isinstance(event, OffDevice) else None)
 
@@ -139,7 +139,7 @@ async def test_so_are_the_prompts_and_demonstrations_of_jobs_with_stored_vectors
         "app.method.evaluation.conditions.balanced_context",
         "app.method.evaluation.conditions.nearest_context",
     )
-    steps: LongSteps[Any]
+    steps: Steps[Any]
     if kind == "combination":
         steps = combination_steps(problem, [vectors] * 2, rule="learned", reporter=Reporter())
     else:

@@ -9,14 +9,13 @@ Source: https://github.com/ys-zong/VL-ICL.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from app.core.errors import InvalidDatasetError, InvalidInputError
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.tasks.official import Reader, read_json
 
@@ -56,21 +55,8 @@ def _known(task: str) -> str:
     return task
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Episode:
-    """A query with the demonstrations that its task's rule gave it.
-
-    Attributes:
-        query: What is asked.
-        context: First to last; `open_mi` and `matching_mi` have twice as many as shots.
-    """
-
-    query: Example
-    context: tuple[Example, ...]
-
-
-def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list[Episode]:
-    """All queries of a task with their demonstrations.
+def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list[Lesson]:
+    """All queries of a task with the demonstrations that its rule gives them.
 
     Args:
         folder: Of the benchmark.
@@ -104,7 +90,7 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
                 f"Query {number} of {task} has another layout, or there are fewer than {shots} "
                 f"demonstrations for it: {type(error).__name__} {error}"
             ) from error
-        episodes.append(Episode(query=asked, context=tuple(context)))
+        episodes.append(Lesson(query=asked, context=tuple(context)))
     return episodes
 
 

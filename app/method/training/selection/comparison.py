@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from app.method.backbone.examples import Lesson
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.evaluation.verdict import Verdict, judge
@@ -19,7 +20,6 @@ from app.method.steps import OffDevice
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
-from app.method.training.prompts import Lesson
 from app.method.training.teacher import Answered
 
 BALANCED_SHOTS: Final = 8

@@ -3,7 +3,6 @@
 Knows held-out items; knows no training.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from jaxtyping import Float
@@ -19,27 +18,17 @@ _UNMEASURED: Final = 1.5
 _STILL_GOOD: Final = 0.9
 
 
-@dataclass(frozen=True, kw_only=True)
-class Strengths:
-    """Factors over the vectors as they were trained.
+def calibrate(
+    loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]
+) -> Steps[tuple[float, float]]:
+    """Factors over the vectors: what held-out items do best with, and the highest that is good.
 
-    Attributes:
-        best: What held-out items do best with.
-        highest: The last, going up from there, that keeps nine of ten right answers.
-    """
-
-    best: float
-    highest: float
-
-
-def calibrate(loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]) -> Steps[Strengths]:
-    """The strengths that held-out items ask for.
-
-    The best one costs no right answer against strength 1 and has the lowest loss.
+    The best one costs no right answer against strength 1 and has the lowest loss. The highest is
+    the last, going up from there, that keeps nine of ten right answers.
     """
     queries = loop.queries
     if not queries:
-        return Strengths(best=1.0, highest=_UNMEASURED)
+        return 1.0, _UNMEASURED
     right: dict[float, int] = {}
     loss: dict[float, float] = {}
     for strength in _STRENGTHS:
@@ -59,4 +48,4 @@ def calibrate(loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]) ->
         if right[strength] < _STILL_GOOD * right[best]:
             break
         highest = strength
-    return Strengths(best=best, highest=highest)
+    return best, highest

@@ -5,36 +5,16 @@ and the leaving of rows are ours.
 """
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from app.method.backbone.loading import Backbone
-from app.method.steering.injection import ShiftHooks, Shifts
-from app.worker.engine.batching.prefill import Prefill, stock_forward
+from app.method.steering.injection import ShiftHooks
+from app.worker.engine.batching.prefill import PaddedPrefilled, Prefill, stock_forward
 from app.worker.engine.batching.runner import ForwardOutput
 from app.worker.engine.collate import select_rows
 from app.worker.engine.sequence import Sequence
-
-
-@dataclass(kw_only=True, eq=False)
-class _Batch:
-    """Rows that are decoded together, with their cache.
-
-    Attributes:
-        rows: The sequences, row by row.
-        tokens: All ids so far, padded on the left.
-        state: What the stock loop carries from one pass to the next, the cache included.
-        shifts: One row each, or none when no row is steered.
-    """
-
-    rows: list[Sequence]
-    tokens: Int[Tensor, "rows tokens"]
-    state: dict[str, Any]
-    shifts: Shifts | None
 
 
 class StaticBatching:
@@ -46,7 +26,7 @@ class StaticBatching:
         self._model: Any = backbone.model
         self._hooks = ShiftHooks(backbone)
         self._prefill = Prefill(backbone, self._hooks, keeps_windows=True)
-        self._batches: list[_Batch] = []
+        self._batches: list[PaddedPrefilled] = []
 
     @property
     def num_sites(self) -> int:
@@ -69,9 +49,7 @@ class StaticBatching:
     def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
         """Start a batch."""
         done = self._prefill.run(rows)
-        self._batches.append(
-            _Batch(rows=list(rows), tokens=done.tokens, state=done.state, shifts=done.shifts)
-        )
+        self._batches.append(done)
         return done.passed
 
     def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
@@ -108,11 +86,11 @@ class StaticBatching:
         """Free all rows."""
         self._batches = []
 
-    def _batch_of(self, rows: Rows[Sequence]) -> _Batch:
+    def _batch_of(self, rows: Rows[Sequence]) -> PaddedPrefilled:
         return next(batch for batch in self._batches if batch.rows[0].id == rows[0].id)
 
 
-def _keep(batch: _Batch, places: Rows[int]) -> None:
+def _keep(batch: PaddedPrefilled, places: Rows[int]) -> None:
     kept = torch.tensor(places, dtype=torch.long, device=batch.tokens.device)
     batch.rows = [batch.rows[place] for place in places]
     batch.tokens = batch.tokens[kept]

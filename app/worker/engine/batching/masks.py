@@ -5,7 +5,7 @@ scores: eager attention takes no others, and the others turn a chosen mask into 
 in every layer.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -18,36 +18,19 @@ SLIDING: Final = "sliding_attention"
 Mask = Float[Tensor, "rows 1 queries positions"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttentionKinds:
-    """Which masks the decoder layers want.
-
-    Attributes:
-        kinds: Kinds of attention among the layers.
-        window: Positions that sliding attention sees, the token's own included.
-    """
-
-    kinds: frozenset[str]
-    window: int
-
-    @property
-    def are_known(self) -> bool:
-        """Whether there is a mask for each of them."""
-        return self.kinds <= {FULL, SLIDING}
+Kinds = Mapping[str, int | None]
+"""Kinds of attention among the decoder layers, each with the positions that it sees, if bounded."""
 
 
-def attention_kinds(config: Any) -> AttentionKinds:  # noqa: ANN401 - each family has its own class
+def attention_kinds(config: Any) -> Kinds:  # noqa: ANN401 - each family has its own class
     """What the layers of a text decoder with this configuration want."""
     window = getattr(config, "sliding_window", None)
-    uniform = [FULL if window is None else SLIDING]
-    return AttentionKinds(
-        kinds=frozenset(getattr(config, "layer_types", None) or uniform),
-        window=window or 0,
-    )
+    names = getattr(config, "layer_types", None) or [FULL if window is None else SLIDING]
+    return {name: window or 0 if name == SLIDING else None for name in names}
 
 
 def decode_masks(
-    kinds: AttentionKinds,
+    kinds: Kinds,
     positions: Int[Tensor, " rows"],
     *,
     reach: int,
@@ -67,7 +50,7 @@ def decode_masks(
 
 
 def varlen_masks(
-    kinds: AttentionKinds, token_rows: Int[Tensor, " tokens"], *, dtype: torch.dtype
+    kinds: Kinds, token_rows: Int[Tensor, " tokens"], *, dtype: torch.dtype
 ) -> Mask | dict[str, Mask]:
     """The same of a pass over prompts that lie end to end in one row of the batch.
 
@@ -83,18 +66,17 @@ def varlen_masks(
 
 
 def _masks(
-    kinds: AttentionKinds,
+    kinds: Kinds,
     is_seen: Bool[Tensor, "rows 1 queries positions"],
     *,
     ago: Int[Tensor, "rows 1 queries positions"],
     dtype: torch.dtype,
 ) -> Mask | dict[str, Mask]:
     """One mask, or one a kind where they differ; `ago` is how far back a position lies."""
-    masks: dict[str, Mask] = {}
-    if FULL in kinds.kinds:
-        masks[FULL] = _added(is_seen, dtype=dtype)
-    if SLIDING in kinds.kinds:
-        masks[SLIDING] = _added(is_seen & (ago < kinds.window), dtype=dtype)
+    masks = {
+        kind: _added(is_seen if window is None else is_seen & (ago < window), dtype=dtype)
+        for kind, window in kinds.items()
+    }
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 

@@ -49,11 +49,13 @@ class PaddedPrefilled(Prefilled):
     """The same of a padded batch, which the stock loop could carry on with.
 
     Attributes:
-        tokens: The prompts' ids, padded on the left.
+        rows: The sequences, row by row.
+        tokens: All ids so far, padded on the left.
         state: What the stock loop carries from one pass to the next, the cache included.
         shifts: One row each, or none when no row is steered.
     """
 
+    rows: list[Sequence]
     tokens: Int[Tensor, "rows tokens"]
     state: dict[str, Any]
     shifts: Shifts | None
@@ -112,6 +114,7 @@ class Prefill:
             ],
             passed=passed,
             next_positions=last + 1,
+            rows=list(rows),
             tokens=tokens,
             state=state,
             shifts=shifts,

@@ -8,13 +8,13 @@ from app.core.combination import RULES, Rule
 from app.core.errors import InvalidDatasetError, JobCancelledError
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.composition import combine
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
 from app.method.training.progress import Reporter, TrainingProgress
-from app.method.training.prompts import Lesson
 from app.method.training.teacher import answer_lessons
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from app.method.steering.injection import ATTENTION, MLP, inject
-from app.method.steering.sites import Layout, find_sites
+from app.method.steering.sites import find_sites
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import (
     FAMILIES,
@@ -61,7 +61,7 @@ def test_branches_are_added_to_the_stream_as_they_leave_their_sites(
         seen["in"] = args[0] if args else kwargs["hidden_states"]
 
     for layer in find_sites(model):
-        if layer.layout is Layout.GATED:
+        if layer.is_gated:
             continue
         handles = [
             layer.layer.register_forward_pre_hook(keep_input, with_kwargs=True),
@@ -152,19 +152,20 @@ def _with_bias(linear: nn.Linear, shift: Tensor) -> None:
 def test_shifts_equal_biases_of_the_output_projections(family: str, random_shifts: Shifts) -> None:
     model, inputs = tiny_model(family), tiny_inputs(family)
     shift = random_shifts(1)[0]
-    layouts = [layer.layout for layer in find_sites(model)]
-    for index, layout in enumerate(layouts):
-        if layout is not Layout.PLAIN:
-            shift[index] = 0.0
-    wanted = steered_logits(model, inputs, shift[None])
+    plain = [
+        one for one in find_sites(model) if one.attention is one.layer._modules.get("self_attn")
+    ]
     for layer in find_sites(model):
-        if layer.layout is Layout.PLAIN:
-            output = layer.attention.get_submodule("o_proj")
-            down = layer.mlp.get_submodule("down_proj")
-            assert isinstance(output, nn.Linear)
-            assert isinstance(down, nn.Linear)
-            _with_bias(output, shift[layer.index, ATTENTION])
-            _with_bias(down, shift[layer.index, MLP])
+        if layer not in plain:
+            shift[layer.index] = 0.0
+    wanted = steered_logits(model, inputs, shift[None])
+    for layer in plain:
+        output = layer.attention.get_submodule("o_proj")
+        down = layer.mlp.get_submodule("down_proj")
+        assert isinstance(output, nn.Linear)
+        assert isinstance(down, nn.Linear)
+        _with_bias(output, shift[layer.index, ATTENTION])
+        _with_bias(down, shift[layer.index, MLP])
     torch.testing.assert_close(logits_of(model, inputs), wanted, atol=TOLERANCE, rtol=0)
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, Olmo2Config, PreTrainedModel
 
 from app.core.errors import UnsupportedBackboneError
-from app.method.steering.sites import Layout, find_decoder, find_sites
+from app.method.steering.sites import find_decoder, find_sites
 from tests.fakes.models.backbones import LAYERS, tiny_model
 from tests.fakes.models.family_configs import TEXT
 
@@ -14,24 +14,36 @@ Models = Callable[[str], PreTrainedModel]
 
 
 @pytest.mark.parametrize(
-    ("family", "layouts"),
+    ("family", "branches"),
     [
-        ("idefics", [Layout.PLAIN] * 3),
-        ("qwen3_vl", [Layout.PLAIN] * 3),
-        ("paligemma", [Layout.PLAIN] * 3),
-        ("paligemma2", [Layout.NORMED] * 3),
-        ("gemma3", [Layout.NORMED] * 3),
-        ("gemma4", [Layout.NORMED] * 3),
-        ("gemma4_experts", [Layout.NORMED] * 3),
-        ("glm4v", [Layout.NORMED] * 3),
-        ("cohere2_vision", [Layout.PLAIN] * 3),
-        ("mllama", [Layout.PLAIN, Layout.GATED, Layout.PLAIN]),
+        ("idefics", ("self_attn", "mlp")),
+        ("qwen3_vl", ("self_attn", "mlp")),
+        ("paligemma", ("self_attn", "mlp")),
+        ("paligemma2", ("post_attention_layernorm", "post_feedforward_layernorm")),
+        ("gemma3", ("post_attention_layernorm", "post_feedforward_layernorm")),
+        ("gemma4", ("post_attention_layernorm", "post_feedforward_layernorm")),
+        ("gemma4_experts", ("post_attention_layernorm", "post_feedforward_layernorm")),
+        ("glm4v", ("post_self_attn_layernorm", "post_mlp_layernorm")),
+        ("cohere2_vision", ("self_attn", "mlp")),
     ],
 )
-def test_the_layout_follows_the_family(
-    family: str, layouts: list[Layout], model_of: Models
+def test_the_sites_follow_the_family(
+    family: str, branches: tuple[str, str], model_of: Models
 ) -> None:
-    assert [layer.layout for layer in find_sites(model_of(family))] == layouts
+    attention, mlp = branches
+    found = find_sites(model_of(family))
+    assert len(found) == LAYERS
+    for sites in found:
+        assert not sites.is_gated
+        assert sites.attention is sites.layer.get_submodule(attention)
+        assert sites.mlp is sites.layer.get_submodule(mlp)
+
+
+def test_cross_attention_layers_are_gated(model_of: Models) -> None:
+    found = find_sites(model_of("mllama"))
+    assert [sites.is_gated for sites in found] == [False, True, False]
+    assert found[1].mlp is found[1].layer
+    assert found[1].attention is found[1].layer.get_submodule("post_attention_layernorm")
 
 
 def test_the_decoder_is_the_text_model_even_where_the_vision_tower_is_deeper() -> None:

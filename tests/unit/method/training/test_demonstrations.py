@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidDatasetError
-from app.method.backbone.clusters import k_means, nearest
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.training.demonstrations import (
@@ -12,6 +11,8 @@ from app.method.training.demonstrations import (
     choose_queries,
     draw_context,
     hold_out,
+    k_means,
+    nearest,
 )
 from tests.fakes.models.backbones import tiny_examples
 

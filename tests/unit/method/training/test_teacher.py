@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
@@ -8,7 +9,7 @@ from app.method.steering.generation import generate
 from app.method.steps import finish
 from app.method.training.losses import TeacherLogits
 from app.method.training.progress import Reporter, TrainingProgress
-from app.method.training.prompts import Lesson, write_prompts
+from app.method.training.prompts import write_prompts
 from app.method.training.teacher import TeacherCache, answer_lessons, compute_teacher
 from tests.fakes.models.backbones import tiny_examples
 

@@ -14,11 +14,11 @@ from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.steering.generation import generate
+from app.rpc.generation import GenerateDelta
 from app.worker.engine.batching import cache
 from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
-from app.worker.engine.sequence import Increment
 from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
 from tests.fakes.models.sequences import greedy, run
 from tests.fakes.models.traffic import Arrival, run_arrivals
@@ -148,7 +148,7 @@ def test_a_listener_that_fails_ends_its_own_sequence_only(
     prompts = [build_prompt(backbone, "what color?", ())] * 2
     sequences = greedy(backbone, prompts)
 
-    def fail(_increment: Increment) -> None:
+    def fail(_delta: GenerateDelta) -> None:
         raise RuntimeError("nobody listens")
 
     sequences[0].listener = fail

@@ -124,10 +124,10 @@ def test_scores_are_the_backbones_own_and_list_the_likeliest() -> None:
     logits = _logits(rows=2, seed=4)
     wanted = logits.log_softmax(-1)
     first, second = score_tokens(logits, [7, 9], top_logprobs=[3, 0], read=str)
-    assert first.taken.logprob == float(wanted[0, 7])
+    assert first.logprob == float(wanted[0, 7])
     assert [one.token_id for one in first.top] == wanted[0].topk(3).indices.tolist()
     assert [one.text for one in first.top] == [str(one.token_id) for one in first.top]
-    assert second.taken.logprob == float(wanted[1, 9])
+    assert second.logprob == float(wanted[1, 9])
     assert second.top == ()
 
 

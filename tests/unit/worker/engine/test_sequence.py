@@ -2,9 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rpc.generation import SamplingParams
-from app.worker.engine.sampling import ScoredToken, TokenScore
-from app.worker.engine.sequence import Increment, Sequence
+from app.rpc.generation import GenerateDelta, SamplingParams, TokenLogprob, TokenLogprobs
+from app.worker.engine.sequence import Sequence
 
 END = 0
 
@@ -63,9 +62,9 @@ def test_the_receipt_keeps_the_fewest_sites_of_all_passes() -> None:
     assert (sequence.first, sequence.latest) == (6.0, 6.0)
 
 
-def _score(token_id: int) -> TokenScore:
-    taken = ScoredToken(token_id=token_id, text="alone", logprob=-1.0)
-    return TokenScore(taken=taken, top=(taken,))
+def _score(token_id: int) -> TokenLogprobs:
+    likeliest = TokenLogprob(token_id=token_id, text="alone", logprob=-1.0)
+    return TokenLogprobs(token_id=token_id, text="alone", logprob=-1.0, top=(likeliest,))
 
 
 @given(
@@ -73,7 +72,7 @@ def _score(token_id: int) -> TokenScore:
     stop=st.lists(st.text("ab ", min_size=1, max_size=3), max_size=2),
 )
 def test_scores_cover_the_text_that_is_shown_and_no_more(letters: str, stop: list[str]) -> None:
-    streamed: list[Increment] = []
+    streamed: list[GenerateDelta] = []
     sequences = []
     for listener in (None, streamed.append):
         sequence = Sequence(
@@ -89,8 +88,8 @@ def test_scores_cover_the_text_that_is_shown_and_no_more(letters: str, stop: lis
                 )
         sequences.append(sequence)
     whole, watched = sequences
-    assert "".join(score.taken.text for score in whole.scores) == whole.text == watched.text
+    assert "".join(score.text for score in whole.scores) == whole.text == watched.text
     assert "".join(one.text for one in streamed) == whole.text
-    told = [score for one in streamed for score in one.scores]
+    told = [score for one in streamed for score in one.logprobs or ()]
     assert told == whole.scores == watched.scores
     assert sum(len(one.token_ids) for one in streamed) == len(told)

@@ -118,9 +118,9 @@ async def test_a_steered_image_request_is_one_task_of_the_device_thread(
     tasks: list[object] = []
     put = parts.device._put
 
-    def counted(order: Any) -> None:  # noqa: ANN401
+    def counted(*order: Any) -> None:  # noqa: ANN401
         tasks.append(order)
-        put(order)
+        put(*order)
 
     monkeypatch.setattr(parts.device, "_put", counted)
     await answer_of(parts.serving, request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
