@@ -29,9 +29,7 @@ def finish(
 ) -> Result:
     """What the steps return, run to their end on this thread.
 
-    Args:
-        steps: Closed in any case.
-        on_event: Hears what they yield, but for the work, which is done here.
+    Closes them in any case; `on_event` hears what they yield, but for the work done here.
     """
     with closing(steps):
         answer: Any = None

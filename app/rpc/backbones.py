@@ -33,10 +33,6 @@ class ServingWorkers:
 def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:
     """The worker whose backbone fits all of the vectors, or the only one when there are none.
 
-    Args:
-        fingerprints: Of the backbones that the vectors were made for.
-        serving: The workers there are; at least one.
-
     Raises:
         InvalidInputError: There are no vectors and several backbones.
         IncompatibleBackboneError: The vectors differ, or no worker serves their backbone.

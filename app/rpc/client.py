@@ -43,11 +43,6 @@ class WorkerClient:
     """The workers behind a list of URLs.
 
     Safe to share between tasks of one event loop. Close it with `aclose` or `async with`.
-
-    Args:
-        urls: base URLs of workers, `http://host:port`.
-        secret: what workers know the api by.
-        transport: replaces the network, for tests.
     """
 
     def __init__(
@@ -109,10 +104,6 @@ class WorkerClient:
         """The answer in full, after its deltas as they come where the request streams.
 
         Closing the generator closes the connection, upon which the worker drops the row.
-
-        Args:
-            request: What to answer.
-            backbone_fingerprint: Refuse workers with another backbone.
 
         Raises:
             WorkerUnavailableError: No worker answers, or the one that did went away.

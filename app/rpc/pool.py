@@ -25,12 +25,10 @@ class WorkerState:
     """One worker URL with what was last heard of it.
 
     Attributes:
-        url: Without a slash at its end.
         in_flight: Our requests that are there.
         health: What it said last; none when it did not answer.
         asked: When it was last asked for its health, on the monotonic clock.
         checked: When the outcome of that was last known.
-        asking: The question that is under way, or the last one.
     """
 
     url: str
@@ -53,10 +51,6 @@ class WorkerPool:
     A worker is asked for its health when somebody wants to know and nothing was heard for a
     second, whether it answered then or not. The question is a task of its own, shared by all who
     wait for it.
-
-    Args:
-        urls: Base URLs of workers.
-        http: With which they are asked for their health; closed by the caller.
     """
 
     def __init__(self, urls: Sequence[str], *, http: httpx.AsyncClient) -> None:
@@ -96,9 +90,7 @@ class WorkerPool:
 
         Waits for those that have to be asked only while no fitting one is known.
 
-        Args:
-            fingerprint: Of the backbone that it must have; any when not given.
-            without: URLs that are out of the question.
+        Any backbone will do where none is given.
 
         Raises:
             WorkerUnavailableError: No worker is ready to serve.

@@ -32,7 +32,6 @@ class DeviceThread:
     """A thread that does tasks and steps an engine, fed through one queue.
 
     Args:
-        engine: What to step; None where `serve` brings it.
         training_share: Part of the device time that long work keeps while sequences run.
         on_broken: Called on this thread when the device failed in a way that never heals.
     """
@@ -111,9 +110,7 @@ class DeviceThread:
     async def generate(self, sequence_id: str, make: Callable[[], Sequence]) -> Sequence:
         """The sequence that `make` returns, finished. Cancelling the awaiting task frees its row.
 
-        Args:
-            sequence_id: The sequence's id.
-            make: Called on the device thread.
+        `make` is called on the device thread.
 
         Raises:
             WorkerUnavailableError: The device shut down or broke before the sequence was begun.

@@ -21,8 +21,6 @@ class LongWork(Generic[Result]):
 
     Args:
         steps: Yields None wherever others may have the device, or work for another thread.
-        beside: Does that work.
-        call_on_device: Has something called on the device thread soon.
     """
 
     def __init__(

@@ -43,7 +43,6 @@ class Worker:
     """A worker that runs.
 
     Attributes:
-        app: Its HTTP.
         drain: Take nothing more and end what can be ended; may be called more than once.
     """
 
@@ -52,12 +51,7 @@ class Worker:
 
 
 def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
-    """Run a worker until it is asked to end; exits with status 1 when its device broke.
-
-    Args:
-        settings: Must name a database.
-        listener: A bound socket to listen on instead of the settings' address.
-    """
+    """Run a worker until it is asked to end; exits with status 1 when its device broke."""
     # Its bars would stand between the lines of the log.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     # Until it serves there is nothing to end in order, and no waiting for the loading either.
@@ -133,10 +127,7 @@ async def running_worker(
 ) -> AsyncIterator[Worker]:
     """A worker with its loops, which are ended when the block is left.
 
-    Args:
-        settings: Must name a database.
-        load: Brings the backbone; called on the device thread.
-        on_broken: Called from the device thread when the device is lost for good.
+    `load` and `on_broken` are called on the device thread.
 
     Raises:
         ConfigurationError: No database is named.

@@ -19,14 +19,7 @@ def outputs_at(
     *,
     places: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows modules width"]:
-    """The output of each module at one token of each row, in float32.
-
-    Args:
-        backbone: Who reads the batch.
-        batch: Prompts, open or with answers.
-        modules: All of one width.
-        places: The token of each row.
-    """
+    """The output of each module at one token of each row, in float32."""
     kept: list[Tensor] = []
     with edit_outputs([(module, _keeping(kept, places)) for module in modules]):
         backbone.model(**batch.inputs, use_cache=False)

@@ -16,15 +16,9 @@ class Problem:
     """What a method may use.
 
     Attributes:
-        backbone: Stays frozen.
-        items: Labelled items to learn from.
         validation: Labelled items that only choose: layers, rates, when to stop.
-        features: Vision features to reuse.
         shots: Demonstrations before a query wherever a method reads some; fewer items are all
             taken.
-        seed: Of every draw.
-        token_budget: Most tokens of one forward pass.
-        max_steps: Most optimiser steps of whatever takes gradients.
     """
 
     backbone: Backbone
@@ -44,8 +38,6 @@ class Adaptation:
     Attributes:
         kind: What is done to it: `shift`, `last-token`, `direction`, `scaled-context`,
             `normed-shift`, `gated-heads`, `low-rank`, `virtual-keys`.
-        num_parameters: Numbers that were learned or computed and are kept.
-        applied: Makes the change for one batch.
         vectors: The same as in-context vectors, if it is nothing but a shift.
         notes: What was chosen on validation, in JSON values.
     """

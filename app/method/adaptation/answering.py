@@ -38,13 +38,7 @@ class Measured:
 
 
 def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]:
-    """Queries, each once at most, with demonstrations drawn from the other items' pictures.
-
-    Args:
-        problem: Items, shots and seed.
-        count: The most queries.
-        purpose: Tells draws for different ends apart.
-    """
+    """Queries, each once at most, with demonstrations drawn from the other items' pictures."""
     items = problem.items
     order = generator_for(problem.seed, purpose).permutation(len(items))[:count]
     found = []
@@ -76,11 +70,6 @@ def encode_steps(
 ) -> Steps[list[Part]]:
     """The queries in batches that fit the budget.
 
-    Args:
-        problem: Backbone, features and budget.
-        asked: At least one.
-        with_answers: Whether answers are appended; open prompts are padded on the left.
-
     Yields:
         Work for another thread, and None after every batch.
     """
@@ -109,11 +98,6 @@ def measure_steps(
     """How well the changed backbone answers, read off one pass over prompts with answers.
 
     If every answer token is the most likely one where it is due, greedy decoding writes the same.
-
-    Args:
-        problem: Whose backbone is asked.
-        parts: Encoded with answers.
-        applied: The change; None asks the backbone as it is.
 
     Yields:
         None after every pass; the backbone is as it was then.

@@ -117,11 +117,6 @@ def attend_gated(
     The gate is the share that keys of mass exp(q . gate + bias) would have beside the real ones,
     of which only those count that the mask lets a token see.
 
-    Args:
-        vectors: Added to what a head gives out.
-        gates: Told by the query after its rotation.
-        biases: Of the gates.
-
     Source: MimIC, Jiang et al. (2025), arXiv 2504.08851.
     """
 

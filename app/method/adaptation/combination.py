@@ -57,13 +57,7 @@ class CombinationResult:
     """A combination, and how it does on items that chose nothing.
 
     Attributes:
-        combined: What was made.
-        items: How many measured.
         conditions: `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
-        parts: Every part by itself.
-        gain: Of the combination over the best part.
-        verdict: What the items say of the combination.
-        seconds: Wall time.
     """
 
     combined: Combined

@@ -39,11 +39,8 @@ class Recipe:
 
     Attributes:
         start: Makes the tensors to learn by name, the same at every call.
-        applied: The change that given tensors stand for.
         loss: Of a batch, read within that change: which items it holds, the batch, the tensors.
-        rates: Learning rates to choose from.
         factors: What the rate of a tensor is multiplied by, where it is not 1.
-        evaluate_every: Steps between looks at the validation items.
         patience: Looks without anything better that end it.
     """
 
@@ -61,9 +58,6 @@ class Fitted:
     """What came of it.
 
     Attributes:
-        leaves: The tensors of the best look, without gradients.
-        measured: How they did on the validation items.
-        rate: The learning rate that was chosen.
         steps: When they were reached; 0 keeps the start.
     """
 
@@ -103,10 +97,6 @@ def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
 
     Every rate takes a few steps from the same start, and the one with the lowest validation loss
     goes on.
-
-    Args:
-        problem: Items to learn from and to choose with.
-        recipe: What and how.
 
     Yields:
         None after every pass; the backbone is as it was then.

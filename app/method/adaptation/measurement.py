@@ -51,14 +51,10 @@ class Measurement:
     """How vectors did.
 
     Attributes:
-        items: How many were asked.
         shots: Demonstrations before a query, of `icl` and `knn_icl`.
-        conditions: Every method's figures.
         milliseconds: An answer's wall time on the device, in batches, by method; 0 where nobody is
             asked. Vision features are computed before.
         gains: Of the vectors over every other method, on the same items.
-        verdict: What the items say of the vectors.
-        seconds: Wall time of all.
     """
 
     items: int

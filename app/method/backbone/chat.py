@@ -41,7 +41,6 @@ class AnswerFormat:
         opening: Text between the question and the answer: the end of the user's turn and the
             start of the model's.
         lead: Text between `opening` and the answer, often one space or nothing.
-        end_token_id: The token that ends the turn.
     """
 
     opening: str
@@ -104,10 +103,6 @@ def as_plain_text(processor: ProcessorMixin, text: str) -> str:
 
     An invisible separator is put into each such string, and `as_written` takes it out of what a
     model says; other text comes back as it was.
-
-    Args:
-        processor: Whose tokens are meant.
-        text: What a user wrote.
     """
     pattern = control_pattern(processor)
     while pattern.search(text):

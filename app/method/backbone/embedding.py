@@ -50,12 +50,6 @@ def embed(
     The row is scaled to length 1 again. A missing half is zero, so with one half the similarity to
     a key of both can reach at most about 0.71.
 
-    Args:
-        backbone: Whose vision tower and token embeddings are used.
-        images: A picture or None for each item.
-        questions: A question or None for each item.
-        features: Vision features computed before, to be reused.
-
     Raises:
         InvalidInputError: The lists differ in length, or an item has neither.
     """

@@ -13,11 +13,9 @@ class Example:
 
     Attributes:
         image: The encoded picture; None for an item of text alone.
-        question: What is asked about it.
         answers: At least one accepted answer; several annotators may repeat each other.
         image_id: Equal for examples that show the same picture, so that splits can keep pictures
             apart.
-        id: Names this item within its data set.
         others: Further pictures that the question is about, behind the first.
     """
 

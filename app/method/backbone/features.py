@@ -140,10 +140,6 @@ class FeatureCache:
     ) -> EncodedBatch:
         """The same batch as `encode_prompts`, without going through pixels where that is exact.
 
-        Args:
-            prompts: At least one.
-            answers: One text a prompt, or None to leave the prompts open for generation.
-
         Raises:
             ContextOverflowError: A row is longer than the backbone's context window.
             InvalidInputError: The processor refuses a picture or a prompt.

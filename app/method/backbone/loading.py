@@ -38,10 +38,6 @@ class Backbone:
     """A loaded backbone in evaluation mode whose parameters take no gradient.
 
     Attributes:
-        model: The Hugging Face image-text-to-text model.
-        processor: Its processor.
-        name: Where it came from.
-        description: Identity and sizes, as records keep them.
         answer_format: How its chat template writes an answer.
         eos_token_ids: Tokens that end a generation, ascending.
     """
@@ -101,11 +97,7 @@ def backbone_from_parts(
     padding token gets its end token for that. Of the model's `generation_config` only the tokens
     stay that begin, end and pad a text: how tokens are chosen is said by whoever asks.
 
-    Args:
-        model: An image-text-to-text model.
-        processor: Its processor.
-        name: What people call it.
-        revision: Identifies the weights; None digests them.
+    Without a revision the weights are digested.
 
     Raises:
         UnsupportedBackboneError: The chat template has no end of turn, or the tokenizer no token

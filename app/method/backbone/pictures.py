@@ -95,9 +95,6 @@ class VisionPasses:
     """How many pictures the vision tower sees at once.
 
     A picture that exceeds the bounds by itself has a pass of its own.
-
-    Args:
-        backbone: Whose processor prepares pictures.
     """
 
     def __init__(self, backbone: Backbone) -> None:

@@ -34,7 +34,6 @@ class Placeholders:
     once, on pictures of its own: what is asked for later never changes it.
 
     Attributes:
-        token: How a chat template writes a picture.
         fits_one: Whether prompts with one picture are the processor's.
         fits_several: Whether prompts with several are.
     """
@@ -84,10 +83,6 @@ class Placeholders:
 
     def rows(self, texts: Sequence[str], shown: Sequence[Sequence[str]]) -> list[list[int]]:
         """The ids of prompts.
-
-        Args:
-            texts: With one placeholder for each picture.
-            shown: For each text, what stands for each of its pictures.
 
         Raises:
             InvalidInputError: There are not as many placeholders as pictures.

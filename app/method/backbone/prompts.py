@@ -43,7 +43,6 @@ class PromptText:
 
     Attributes:
         text: Rendered by the chat template, one placeholder an image.
-        images: In the order of their placeholders.
         notes: What the template could not write as it was said.
     """
 
@@ -201,11 +200,6 @@ def process(
 def check_length(backbone: Backbone, num_tokens: int, *, num_new_tokens: int = 0) -> None:
     """Returns when a sequence fits the backbone's context window.
 
-    Args:
-        backbone: Whose window it is.
-        num_tokens: Of the prompt, image tokens included.
-        num_new_tokens: That are asked for behind it.
-
     Raises:
         ContextOverflowError: Together they are longer than the backbone was made for.
     """
@@ -225,10 +219,7 @@ def finish_batch(
 ) -> EncodedBatch:
     """Encoded prompts, with answers appended when there are some.
 
-    Args:
-        backbone: Who reads them.
-        inputs: Prompts, padded on the right when answers follow.
-        answers: One text a prompt.
+    The inputs are padded on the right where answers follow.
 
     Raises:
         ContextOverflowError: A row is longer than the backbone's context window.

@@ -67,11 +67,6 @@ def encode_images(
 ) -> list[ImageFeatures] | None:
     """The features of each picture of a batch of prompts that consist of one picture each.
 
-    Args:
-        model: One that takes precomputed features.
-        inputs: The prompts as its processor encodes them, padded on the right.
-        count: Prompts in the batch.
-
     Returns:
         One entry a picture, or None when a picture's share of the batch cannot be told; a batch of
         one always can.
@@ -115,11 +110,6 @@ def tower_states(
     model: PreTrainedModel, inputs: Mapping[str, Any], *, count: int
 ) -> Float[Tensor, "images tokens width"]:
     """The last states of the vision tower, for families that join pictures by cross-attention.
-
-    Args:
-        model: Any model with a vision tower.
-        inputs: Prompts of one picture each, as its processor encodes them.
-        count: Prompts in the batch.
 
     Raises:
         UnsupportedBackboneError: There is no vision tower where it should be.

@@ -34,12 +34,6 @@ class Condition:
     Attributes:
         name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy`, `m2iv`, or that of
             another change of the backbone.
-        shots: Demonstrations before each query.
-        support: What demonstrations are chosen from.
-        seed: Of random choices.
-        vectors: What steers, if anything does.
-        strength: Factor over the vectors.
-        applied: What else changes the backbone, if anything does.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
         contexts: The demonstrations of each item that is asked, where they are given with it.
     """
@@ -140,14 +134,7 @@ def given(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:
 def choose_demonstrations(
     condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
 ) -> list[tuple[Example, ...]]:
-    """The demonstrations of each item, first to last; never one that shows the item's picture.
-
-    Args:
-        condition: How to choose.
-        examples: The items that are asked.
-        backbone: Whose features say what is near.
-        features: Its vision features, to be reused.
-    """
+    """The demonstrations of each item, first to last; never one that shows the item's picture."""
     if condition.contexts is not None:
         return list(condition.contexts)
     if condition.name == "icl":
@@ -191,13 +178,7 @@ def nearest_demonstrations(
     examples: Sequence[Example],
     similarities: Float32[np.ndarray, "items support"],
 ) -> list[tuple[Example, ...]]:
-    """The nearest demonstrations of each item, the nearest last; never one with its picture.
-
-    Args:
-        condition: What they are chosen from, and how many.
-        examples: The items that are asked.
-        similarities: Of each item to what is chosen from.
-    """
+    """The nearest demonstrations of each item, the nearest last; never one with its picture."""
     pictures = np.array([item.image_id for item in condition.support])
     chosen = []
     for example, row in zip(examples, similarities, strict=True):

@@ -32,10 +32,6 @@ class Interval:
 def wilson_interval(num_right: int, num_items: int) -> Interval:
     """The share of right answers with Wilson's score interval, which holds near 0 and 1 too.
 
-    Args:
-        num_right: Items scored 1.
-        num_items: All items, at least one.
-
     Raises:
         InvalidInputError: There is no item.
 

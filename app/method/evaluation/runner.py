@@ -27,8 +27,6 @@ class Prediction:
     """One item's answer and its score.
 
     Attributes:
-        id: Of the item.
-        text: What the backbone answered.
         score: In [0, 1].
         num_prompt_tokens: Image tokens included.
     """
@@ -44,18 +42,10 @@ class ConditionReport:
     """How well the backbone did under one condition.
 
     Attributes:
-        condition: Its name.
-        scorer: Name of the score.
-        shots: Demonstrations before each query.
         labels: Labelled items that an answer depends on; None where nobody knows.
-        items: How many were asked.
         accuracy: Mean score, in [0, 1].
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        prompt_tokens_mean: Tokens of a prompt.
         ms_per_query: Wall time of encoding and generating, shared among the items of a batch.
             Vision features of all pictures are computed before the clock starts.
-        predictions: One an item, in the order of the items.
     """
 
     condition: str

@@ -28,9 +28,7 @@ class Gain:
     """How much larger one share of right answers is than another's, on the same items.
 
     Attributes:
-        mean: The difference of the shares.
         low: Lower end of its 95 % interval.
-        high: Upper end.
         chance: How likely so large a gain, or a larger one, is without any difference.
     """
 
@@ -41,12 +39,7 @@ class Gain:
 
 
 def paired_gain(ours: Sequence[bool], theirs: Sequence[bool]) -> Gain:
-    """The gain of one side over the other.
-
-    Args:
-        ours: Which items one side answers right.
-        theirs: The same items, answered by the other.
-    """
+    """The gain of one side over the other."""
     wins = sum(a and not b for a, b in zip(ours, theirs, strict=True))
     losses = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     items = len(ours)
@@ -83,8 +76,6 @@ class Verdict:
     """What held-out answers say of vectors.
 
     Attributes:
-        status: `ready`, `unproven`, `ineffective` or `collapsed`.
-        reason: One sentence for people.
         looks_random: Whether neither demonstrations nor vectors do better than always giving the
             most usual answer.
     """
@@ -108,11 +99,8 @@ def judge(
 ) -> Verdict:
     """The verdict on vectors by items that took no part in training them.
 
-    Args:
-        steered: Which items they answer right.
-        zero_shot: Which the backbone alone answers right.
-        majority: Which have the most usual answer.
-        demonstrated: Which in-context learning answers right.
+    Each side says which items it answers right: the vectors, the backbone alone, the most usual
+    answer, and in-context learning.
     """
     items = len(steered)
     gains = {

@@ -20,19 +20,10 @@ class CellResult:
     """What one cell measured.
 
     Attributes:
-        task: Name of the task.
-        method: Name of the method.
         items: Labelled items to learn from; 0 where none can change anything.
-        seed: Of every draw.
         scores: Of each test item, in their order; empty where the method was refused.
         refused: Why the method could not be measured here.
-        prompt_tokens: Mean length of a prompt.
-        ms_per_query: Wall time of an answer, in batches.
-        train_seconds: Wall time of getting ready.
         parameters: Numbers that are kept for the method.
-        kind: What is done to the backbone.
-        labels: Labelled items that an answer depends on.
-        notes: What was chosen on validation.
     """
 
     task: str
@@ -59,10 +50,6 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     """Gets the method ready and asks the test items.
 
     What the method refuses, such as a prompt that is too long, is a result as well.
-
-    Args:
-        trial: Task, items and seed.
-        method: Its name.
 
     Raises:
         InvalidInputError: There is no such method.

@@ -22,10 +22,7 @@ FEWEST: Final = 8
 def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> tuple[Combined, float]:
     """What a rule makes of vectors trained on chunks of the trial's items, and the seconds of it.
 
-    Args:
-        trial: Items, validation items and seed; parts that it trained before are taken.
-        rule: As `combine_steps` has it.
-        size: Items of a chunk.
+    Parts that the trial trained before are taken.
 
     Raises:
         InvalidInputError: The chunks are too small to train on.

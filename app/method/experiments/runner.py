@@ -29,9 +29,6 @@ class Plan:
     """What is measured.
 
     Attributes:
-        methods: Names.
-        items: Numbers of labelled items.
-        seeds: How many draws of them.
         questions: Test items a task at most.
         validation: Validation items a task at most.
         shots: Numbers of demonstrations that the best one is chosen from.
@@ -98,11 +95,7 @@ def cells_of(plan: Plan, tasks: Sequence[Task]) -> list[CellKey]:
 def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) -> Path:
     """Where the cells lie that may be compared with each other.
 
-    Args:
-        output: The folder of all runs.
-        suite: Whose tasks.
-        backbone: Who answers; what it computes in counts.
-        plan: Its numbers of questions, validation items and shots count; its methods do not.
+    The plan's numbers of questions, validation items and shots count; its methods do not.
     """
     identity = (
         f"{PROTOCOL} {suite.digest} {backbone.description.fingerprint} {plan.questions} "
@@ -119,11 +112,6 @@ def kept_cells(suite: Suite, plan: Plan, *, folder: Path) -> list[CellResult]:
     """The results of the seeds that are whole; where none is, what there is of the first.
 
     Nothing is measured.
-
-    Args:
-        suite: Whose tasks.
-        plan: What is asked for.
-        folder: Of the run, from `run_folder`.
     """
     keys = cells_of(plan, suite.only(plan.tasks))
     missing = {key.seed for key in keys if not (folder / key.file).is_file()}
@@ -142,12 +130,7 @@ def run_suite(
 ) -> Iterator[CellResult]:
     """The results of all cells; what lies in the folder is not measured again.
 
-    Args:
-        backbone: Who answers.
-        suite: Whose tasks.
-        plan: What is measured.
-        folder: Of the run, from `run_folder`.
-        on_cell: Called after each cell with how many are done, how many there are, and its result.
+    `on_cell` is told how many cells are done, how many there are, and the last result.
 
     Raises:
         NotFoundError: The suite has no such task.

@@ -27,10 +27,6 @@ class Task:
     """One task of a suite.
 
     Attributes:
-        name: What tables call it.
-        file: Its Parquet file, all splits in one.
-        scorer: How its answers are scored.
-        max_new_tokens: The most tokens of an answer.
         about: What is asked, whose pictures they are and under which licence.
     """
 
@@ -41,13 +37,7 @@ class Task:
     about: str
 
     def load(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Example]:
-        """Items of a split in an order of their own; a smaller limit gives the first of them.
-
-        Args:
-            split: `train`, `validation` or `test`.
-            limit: The most items; None takes all.
-            seed: Of the order.
-        """
+        """Items of a split in an order of their own; a smaller limit gives the first of them."""
         items = load_parquet(self.file, split=split, limit=None, seed=0)
         order = generator_for(seed, "suite", split).permutation(len(items))
         return [items[int(place)] for place in order[:limit]]
@@ -58,9 +48,7 @@ class Suite:
     """Tasks that are measured together.
 
     Attributes:
-        name: What it is called.
         digest: Of its manifest, which has those of the files.
-        tasks: In the order of the manifest.
     """
 
     name: str

@@ -28,7 +28,6 @@ class _Resampled:
 
     Attributes:
         means: By task and method, `[replicates]`; the first entry is the plain mean.
-        cells: By task and method.
     """
 
     means: Mapping[str, Mapping[str, Float[np.ndarray, " replicates"]]]
@@ -37,10 +36,6 @@ class _Resampled:
 
 def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]:
     """The tables of a run, by number of labelled items.
-
-    Args:
-        results: At least one cell.
-        seed: Of the resampling.
 
     Returns:
         For each number of items: `average`, `methods`, `tasks`, `gains` of M2IV over each other

@@ -29,14 +29,7 @@ class Trial:
     """A task with what may be used for it.
 
     Attributes:
-        backbone: Who answers.
-        features: Vision features of all pictures.
-        task: What is asked.
-        items: Labelled items to learn from.
         validation: Labelled items that only choose.
-        test: Items that only measure.
-        seed: Of every draw.
-        shots: Numbers of demonstrations to choose from.
         measured: How in-context learning did on the validation items, by kind and shots; None
             where a prompt is too long.
         chunks: Vectors of chunks of so many items, with the seconds that they took.

@@ -40,10 +40,6 @@ class KeyEncoder:
     each whitened against a background of pictures that mean nothing and of equal weight. The
     question part is its words. Both parts have the same length, and the row has length 1; a missing
     part is zero.
-
-    Args:
-        backbone: Whose vision tower is used.
-        features: Vision features computed before, to be reused.
     """
 
     def __init__(self, backbone: Backbone, features: FeatureCache | None = None) -> None:

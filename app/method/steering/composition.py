@@ -18,10 +18,6 @@ from app.method.steering.vectors import InContextVectors
 def combine(parts: Sequence[InContextVectors], *, weights: Sequence[float]) -> InContextVectors:
     """The weighted sum of the parts' shifts.
 
-    Args:
-        parts: At least one; all for the same backbone.
-        weights: One finite number a part.
-
     Raises:
         InvalidInputError: There is no part, or not one weight for each.
         IncompatibleBackboneError: The parts differ in layers or width.

@@ -52,9 +52,7 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
 def dose_of(shift: Float[Tensor, "layers 2 hidden"], norms: Float[Tensor, " layers"]) -> float:
     """The largest ratio, over the layers, of what both branches add to the stream's length.
 
-    Args:
-        shift: Strengths included.
-        norms: From `residual_norms`.
+    `norms` are those of `residual_norms`.
     """
     added = shift.float().sum(dim=1).norm(dim=-1).cpu()
     return float((added / norms.clamp_min(torch.finfo(torch.float32).tiny)).max())

@@ -26,7 +26,6 @@ class Generation:
         text: The answer without control tokens and the space before it.
         token_ids: What was generated, without padding and without the token that ended it.
         finish_reason: `stop` when the backbone ended its turn, `length` when it ran out of tokens.
-        num_prompt_tokens: Length of the prompt, image tokens included.
     """
 
     text: str
@@ -95,11 +94,7 @@ def generate(
 ) -> list[Generation]:
     """Answers to prompts, as one batch.
 
-    Args:
-        backbone: Who answers.
-        prompts: At least one.
-        shifts: One row for each prompt or one for all; None leaves the backbone unsteered.
-        max_new_tokens: The most tokens of an answer.
+    Arguments as of `generate_encoded`.
 
     Raises:
         SteeringError: The shifts could not be applied in full.

@@ -130,9 +130,7 @@ class ShiftHooks:
     ) -> Receipt:
         """The same with shifts that are split, placed and cast already.
 
-        Args:
-            shifts: As many layers as the backbone has; rows as in `bind`.
-            token_rows: As in `bind`.
+        Rows and `token_rows` are as in `bind`.
 
         Returns:
             The receipt of the passes until the next call, to be verified after them.

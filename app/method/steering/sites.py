@@ -31,9 +31,7 @@ class LayerSites:
     """The modules of one decoder layer where its branches can be shifted.
 
     Attributes:
-        index: Position among the decoder layers, 0 for the first block.
         is_gated: Whether a learned gate scales its branches.
-        layer: The decoder layer itself.
         attention: Its output is the attention branch; in a gated layer, its *input* is the residual
             stream right after the attention branch was added.
         mlp: Its output is the MLP branch; in a gated layer this is the layer itself.

@@ -34,10 +34,7 @@ class InContextVectors:
 
         Zero vectors with zero weights would have no gradient at all.
 
-        Args:
-            num_layers: Decoder layers of the backbone.
-            hidden_size: Width of the backbone.
-            generator: Source of the noise; a CPU generator gives the same start on every device.
+        A CPU generator gives the same start on every device.
         """
 
         def noise() -> Float32[Tensor, "layers hidden"]:

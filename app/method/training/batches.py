@@ -23,9 +23,7 @@ class Row:
     """A query that one of the sets of vectors learns from.
 
     Attributes:
-        lesson: The query; its demonstrations are not shown.
         draw: Which of the teacher's lessons it is.
-        set: Number of the set.
     """
 
     lesson: Lesson
@@ -38,10 +36,6 @@ class Part:
     """Rows that go through the backbone together.
 
     Attributes:
-        batch: Their prompts with answers.
-        draws: Of each row.
-        row_sets: The set of each row.
-        token_sets: The set of each answer token.
         is_taught: Whether the teacher is to be mimicked at each answer token.
     """
 
@@ -53,14 +47,7 @@ class Part:
 
 
 class StudentBatches:
-    """Encodes queries without their demonstrations; each prompt is written once.
-
-    Args:
-        backbone: Who reads them.
-        config: Instruction, token budget and whose answers are mimicked.
-        num_sets: Sets of vectors that learn beside each other.
-        features: Vision features to reuse.
-    """
+    """Encodes queries without their demonstrations; each prompt is written once."""
 
     def __init__(
         self,

@@ -41,9 +41,7 @@ class Checkpoint:
 
     Attributes:
         identity: Digest of backbone, items and settings; a checkpoint of another run is refused.
-        step: Optimiser steps done.
         tensors: Vectors, optimiser moments, losses and teacher predictions by name.
-        notes: Small JSON values.
     """
 
     identity: str
@@ -66,10 +64,6 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 def decode_checkpoint(data: bytes, *, identity: str) -> Checkpoint:
     """The checkpoint in these bytes.
-
-    Args:
-        data: What `encode_checkpoint` made.
-        identity: Of the run that wants to go on.
 
     Raises:
         CorruptDataError: The bytes are no checkpoint.

@@ -47,10 +47,7 @@ def hold_out(
 def choose_folds(image_ids: Sequence[str], *, num_folds: int, seed: int) -> tuple[int, ...]:
     """The fold of each item, from 0: pictures in random order, dealt out one after the other.
 
-    Args:
-        image_ids: Which picture each item shows; a picture is in one fold only.
-        num_folds: At most as many as there are pictures.
-        seed: Of the order.
+    There are at most as many folds as pictures.
     """
     pictures = sorted(set(image_ids))
     order = generator_for(seed, "folds").permutation(len(pictures))
@@ -84,12 +81,6 @@ def choose_queries(
     K-means groups the features; the item nearest each centre becomes a query. Pictures of queries
     are taken out of the support set, and at most half of the pictures become queries, so that
     demonstrations stay varied.
-
-    Args:
-        features: One row an item.
-        image_ids: Which picture each item shows.
-        num_queries: The most queries wanted.
-        seed: Of the grouping.
 
     Returns:
         Item numbers of queries and of support items, each ascending.
@@ -128,12 +119,7 @@ def draw_context(
 
     Draws come in pairs: an odd draw is the draw before it in another order.
 
-    Args:
-        support: Items to choose from; fewer than `shots` are all taken.
-        shots: How many are wanted.
-        query: Item number of the query.
-        draw: Number of the draw for this query, from 0.
-        seed: Of the run.
+    Fewer than `shots` are all taken.
 
     Source: M2IV, arXiv 2504.04633, section 3 (permuted copy of the order).
     """
@@ -149,9 +135,7 @@ def nearest(
 ) -> Int64[np.ndarray, " points"]:
     """Which of the others is nearest to each point, the first of equals.
 
-    Args:
-        points: Taken some at a time, so that memory stays small however many there are.
-        others: At least one.
+    Points are taken some at a time, so that memory stays small however many there are.
     """
     offsets = 0.5 * (others**2).sum(1)
     size = max(1, _MOST_PRODUCTS // len(others))
@@ -169,10 +153,7 @@ def k_means(
 ) -> Float[np.ndarray, "centres width"]:
     """Centres of groups of points, by Lloyd's iterations from distinct random points.
 
-    Args:
-        points: At least `num_centres` of them.
-        num_centres: Groups wanted; an empty group keeps its last centre.
-        generator: Chooses where to start.
+    An empty group keeps its last centre.
     """
     start = generator.choice(len(points), size=num_centres, replace=False)
     centres = points[np.sort(start)].copy()

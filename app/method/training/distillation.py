@@ -58,19 +58,13 @@ class TrainingResult:
     """What a run made.
 
     Attributes:
-        vectors: The trained tensors, on the CPU.
         provenance: How they came about, in JSON values: settings, backbone, ids by role and every
             draw of demonstrations.
-        losses: One entry an optimiser step, by name.
-        held_out: Accuracies on held-out pictures; None without such pictures.
-        verdict: What held-out items say of the vectors.
-        key: Where the task lies.
         dose: Of the vectors at strength 1, which is the one that held-out items did best with.
         max_dose: The largest at which held-out answers stayed good.
         recipe: Weights of the losses and rate that were chosen, steps that were kept, and what the
             strength was before it became 1.
         seconds: Wall time, with what earlier attempts had spent by their last checkpoint.
-        teacher_accuracy: Share of lessons that the teacher answers right.
         shots: Most demonstrations that the teacher was shown; fewer than wanted with few items.
     """
 
@@ -100,14 +94,8 @@ def train(
 ) -> TrainingResult:
     """Trains vectors on this thread: `training_steps` from the first to the last.
 
-    Args:
-        backbone: Stays frozen.
-        examples: The task.
-        config: Settings.
-        on_step: Hears about progress every few steps.
-        checkpoint: Where the state is kept; a run that finds one goes on from it.
-        should_stop: Asked often; when it says yes the state is saved and the run ends.
-        features: Vision features computed before, to be reused.
+    `on_step` hears about progress every few steps. `checkpoint` keeps the state, from which a later
+    run goes on.
 
     Raises:
         VLibraryError: What `training_steps` raises.
@@ -223,12 +211,6 @@ def embed_all(
     backbone: Backbone, examples: Sequence[Example], *, cache: FeatureCache, reporter: Reporter
 ) -> Steps[Float32[np.ndarray, "items width"]]:
     """What says how near items lie to one another; afterwards the cache knows their pictures.
-
-    Args:
-        backbone: Whose features.
-        examples: At least one.
-        cache: Vision features to reuse.
-        reporter: Hears of every batch.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.

@@ -35,12 +35,6 @@ def rate_factor(step: int, *, num_steps: int, warmup_fraction: float, num_cuts: 
     """The share of the peak learning rates at a step.
 
     A linear rise, then level; a quarter after a cut; a linear fall over the last fifth.
-
-    Args:
-        step: From 0.
-        num_steps: The most of the whole run.
-        warmup_fraction: Share of them that rises.
-        num_cuts: How often held-out items stopped getting better.
     """
     rise = min(1.0, (step + 1) / max(1, round(num_steps * warmup_fraction)))
     left = (num_steps - step) / max(1.0, num_steps * _TAIL)
@@ -58,13 +52,7 @@ def fit(
 ) -> Steps[TrainState]:
     """Takes the optimiser steps, from the start or from where a checkpoint was made.
 
-    Args:
-        loop: What is worked with.
-        teacher: Its predictions for every lesson of the plan, in the CPU's memory.
-        found: The checkpoint to go on from.
-        config: The settings, with the weights and rate that were chosen.
-        num_steps: Most steps.
-        phase: What listeners are told; only the run proper keeps checkpoints.
+    `found` is the checkpoint to go on from; only the run proper, `student`, keeps checkpoints.
 
     Returns:
         How it went; its `best` has the vectors to keep.

@@ -32,18 +32,12 @@ class TrainState:
     """What has come of the optimiser steps so far.
 
     Attributes:
-        step: How many there were.
         losses: Of each step, in the order of `LOSS_NAMES`.
-        best_step: When the best measurement was.
         best_right: Held-out items that the best vectors get right; -1 before the first measurement.
-        best_loss: Their mean loss on held-out items.
         is_above_majority: Whether the best beat the most usual answer by more than chance.
         lowest_loss: The lowest there was; fewer right answers may come with it.
-        best: Those vectors by name, of every set.
         num_stale: Measurements without more right answers and without a lower loss, since then or
             since the rate was cut.
-        num_cuts: How often the rate was cut.
-        is_over: Whether held-out items say that it is enough.
     """
 
     step: int = 0
@@ -78,14 +72,6 @@ class TrainLoop:
     """What one run works with, from its first step to its report.
 
     Attributes:
-        backbone: Stays frozen.
-        config: Settings.
-        features: Vision features of all pictures.
-        examples: All items.
-        rows: Their embeddings.
-        plan: Roles and draws.
-        reporter: Measures progress and knows whether to stop.
-        identity: Of the run, written into checkpoints.
         trials: Held-out loss of each short run that was made to choose between recipes.
     """
 

@@ -96,12 +96,7 @@ def mimicry(
 def supervision_by_token(
     student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
 ) -> Float[Tensor, " answers"]:
-    """Cross-entropy of each true answer token.
-
-    Args:
-        student: Logits at the positions that predict the answer, the end of the turn included.
-        targets: The ids to be predicted there.
-    """
+    """Cross-entropy of each true answer token."""
     return functional.cross_entropy(_wide(student), targets, reduction="none")
 
 

@@ -55,8 +55,6 @@ class Plan:
         measured: Item numbers that measure.
         measured_sets: Which set of vectors measures on each of them; it has not seen it.
         pools: For each of them, the items that may be shown to whoever wants demonstrations.
-        batch_size: Queries an optimiser step.
-        num_steps: Most optimiser steps.
     """
 
     queries: tuple[int, ...]
@@ -105,11 +103,6 @@ def make_plan(
     config: TrainingConfig,
 ) -> Plan:
     """Decides who is asked, who demonstrates and who measures.
-
-    Args:
-        examples: All items.
-        rows: Their embeddings.
-        config: Sizes and seed.
 
     Raises:
         InvalidDatasetError: There are too few pictures.
@@ -220,14 +213,7 @@ def _plan(
 def epoch_batches(
     lengths: Sequence[int], *, batch_size: int, epoch: int, seed: int
 ) -> list[list[int]]:
-    """Query numbers by batch for one epoch: shuffled, yet similar lengths together.
-
-    Args:
-        lengths: Characters of each query.
-        batch_size: Queries a batch; one batch may be smaller.
-        epoch: From 0.
-        seed: Of the run.
-    """
+    """Query numbers by batch for one epoch: shuffled, yet similar lengths together."""
     generator = generator_for(seed, "epoch", epoch)
     order = [int(index) for index in generator.permutation(len(lengths))]
     bucket = _BUCKET_BATCHES * batch_size

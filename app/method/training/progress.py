@@ -19,12 +19,7 @@ class TrainingProgress:
     """One report of a training run.
 
     Attributes:
-        phase: What is being done.
         step: Units of the phase that are done: pictures, lessons, optimiser steps or items.
-        num_steps: Units of the phase.
-        losses: Of the last optimiser step, by name.
-        learning_rate: Of the vectors.
-        items_per_second: In this phase of this attempt.
         eta_seconds: Until the end of this phase; None before anything can be said.
         held_out_accuracy: Of the last measurement, in [0, 1].
     """
@@ -73,14 +68,7 @@ class Reporter:
     def begin(
         self, phase: Phase, num_steps: int, *, done_before: int = 0, items_per_step: int = 1
     ) -> None:
-        """Starts the clock of a phase.
-
-        Args:
-            phase: What begins.
-            num_steps: Its units.
-            done_before: Units that an earlier attempt has done.
-            items_per_step: Items in a unit.
-        """
+        """Starts the clock of a phase."""
         self._phase, self._num_steps = phase, num_steps
         self._done = self._done_before = done_before
         self._items_per_step = items_per_step

@@ -34,14 +34,7 @@ def write_prompts(
     *,
     features: FeatureCache,
 ) -> Steps[tuple[list[PromptText], list[int]]]:
-    """The prompts of lessons, open for the answer, and how many tokens each will have.
-
-    Args:
-        backbone: Who will read them.
-        lessons: Queries with or without demonstrations.
-        instruction: Said at the start of every prompt.
-        features: Knows how many tokens stand for a picture.
-    """
+    """The prompts of lessons, open for the answer, and how many tokens each will have."""
     prompts: list[PromptText] = yield OffDevice(
         lambda: [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
     )

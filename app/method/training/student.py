@@ -111,11 +111,6 @@ class Student:
     ) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
 
-        Args:
-            rows: Which set learns from which query.
-            teacher: Predictions of the teacher.
-            rate_factor: Share of the peak learning rates.
-
         Returns:
             The losses of the first set before the step, by name.
 

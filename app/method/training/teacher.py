@@ -27,9 +27,7 @@ class TeacherCache:
     """The teacher's predictions for the answer tokens of every lesson.
 
     Attributes:
-        logits: All answer tokens, lesson after lesson.
         starts: Where each lesson starts in them, and where the last one ends.
-        is_right: Whether the teacher's greedy answer is the true one.
     """
 
     logits: TeacherLogits
@@ -86,7 +84,6 @@ class Answered:
     """How the backbone answered one lesson by itself.
 
     Attributes:
-        is_right: Whether its greedy answer is the true one.
         loss: Mean cross-entropy of the true answer's tokens.
         num_tokens: Length of the prompt, image tokens included.
     """
@@ -109,15 +106,7 @@ def answer_lessons(
 ) -> Steps[list[Answered]]:
     """How the backbone answers each lesson by itself, with or without a shift.
 
-    Args:
-        backbone: Who answers.
-        lessons: Queries with or without demonstrations.
-        features: Vision features to reuse.
-        token_budget: Most tokens of a batch.
-        max_rows: Most rows of a batch.
-        instruction: Said at the start of every prompt.
-        shifts: One for each lesson or one for all; None leaves the backbone unsteered.
-        reporter: Hears of every batch, if given.
+    There is one shift for each lesson or one for all.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.
@@ -172,16 +161,7 @@ def compute_teacher(
 ) -> Steps[TeacherCache]:
     """The teacher's predictions for every lesson, in the CPU's memory.
 
-    Args:
-        backbone: The unsteered backbone.
-        lessons: Queries with their demonstrations.
-        features: Vision features to reuse.
-        temperature: What logits are divided by before they are kept.
-        top_k: Outcomes kept of a large vocabulary; a small one is kept whole.
-        token_budget: Most tokens of a batch.
-        max_rows: Most rows of a batch.
-        instruction: Said at the start of every prompt.
-        reporter: Hears of every batch, if given.
+    Of a large vocabulary `top_k` outcomes are kept; a small one is kept whole.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.

@@ -55,12 +55,7 @@ def stack_inputs(inputs: Rows[Mapping[str, Any]], *, pad_token_id: int) -> dict[
 
 
 def varlen_inputs(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
-    """Prompts as one row of a batch, without their attention masks.
-
-    Args:
-        inputs: Keyword arguments of the backbone, each a batch of one without padding: token ids,
-            and the features of images where there are any.
-    """
+    """Prompts as one row of a batch, without their attention masks."""
     packed: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
     features = [one[_FEATURES]["image"] for one in inputs if _FEATURES in one]
     if features:
@@ -80,12 +75,7 @@ def stack_shifts(
 
 
 def select_rows(state: Mapping[str, Any], *, kept: Int[Tensor, " kept"]) -> dict[str, Any]:
-    """The state with these rows only; the cache is left to its own method.
-
-    Args:
-        state: What the stock loop carries from one pass to the next.
-        kept: Indices of rows, on the state's device.
-    """
+    """The state with these rows only; the cache is left to its own method."""
 
     def selected(key: str, value: object) -> object:
         if not isinstance(value, Tensor) or value.ndim == 0:

@@ -14,12 +14,7 @@ Decode = Callable[[list[int]], str]
 
 
 def whole_text(token_ids: list[int], decode: Decode) -> str:
-    """The text of an answer that nobody looked at before, equal to what would have been shown.
-
-    Args:
-        token_ids: All of it.
-        decode: Text of token ids, without control tokens.
-    """
+    """The text of an answer that nobody looked at before, equal to what would have been shown."""
     text = decode(token_ids)
     if _INCOMPLETE not in text:
         return text.lstrip()
@@ -41,7 +36,6 @@ class Detokenizer:
     to the token that completes it, and the tokens before that have none.
 
     Args:
-        decode: Text of token ids, without control tokens.
         stop: Texts that end the answer.
     """
 
@@ -110,8 +104,7 @@ class Detokenizer:
     def shown(self, *, is_last: bool) -> str:
         """What can be shown now and was not before; all calls together give the whole.
 
-        Args:
-            is_last: Whether the answer has ended, so that nothing need be held back.
+        Nothing is held back of an answer that has ended.
         """
         end = len(self._text) if is_last else max(0, len(self._text) - self._most_held)
         begin = max(self._start, self._num_shown)

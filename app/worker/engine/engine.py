@@ -37,8 +37,6 @@ class Engine:
     Everything but the counters belongs to one thread.
 
     Args:
-        backbone: Gets resident hooks, which do nothing while no row is steered.
-        max_rows: Most sequences that run together.
         max_batch_tokens: Most padded tokens of one prefill.
         weights: Copies of the backbone's weights for its passes, which outlive the engine.
     """

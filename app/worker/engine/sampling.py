@@ -26,10 +26,6 @@ class Sampler:
     """One row's settings with what its next token depends on.
 
     Attributes:
-        sampling: The settings.
-        prompt_ids: Tokens of the prompt.
-        answer_ids: Tokens taken so far.
-        grammar: Told of every token; none where all tokens may come.
         generator: Advanced by one draw a token.
     """
 
@@ -58,10 +54,6 @@ def sample(
     """One token id a row; a row's failure stands in its place, so that others get their tokens.
 
     All rows are computed together, each independently of the others, and read back once.
-
-    Args:
-        logits: The rows' next-token logits on the backbone's device, float32.
-        samplers: One a row.
     """
     scores = _constrained(_penalised(logits, samplers), samplers)
     best = scores.max(dim=-1)
@@ -219,11 +211,7 @@ def score_tokens(
 ) -> list[TokenLogprobs]:
     """How likely the backbone found tokens, before any setting of the sampling.
 
-    Args:
-        logits: What the tokens were taken from.
-        token_ids: One a row.
-        top_logprobs: How many of the likeliest tokens to tell as well, by row.
-        read: How a token reads alone.
+    `top_logprobs` is how many of the likeliest are told as well; `read` is how a token reads alone.
     """
     logprobs = logits.float().log_softmax(dim=-1)
     taken = logprobs.gather(1, torch.tensor(token_ids, device=logits.device)[:, None])

@@ -52,9 +52,6 @@ class Scheduler:
     def next_batch(self, *, free_rows: int) -> list[Sequence]:
         """Take those out of the queue that are to be prefilled together next.
 
-        Args:
-            free_rows: how many more rows may run.
-
         Returns:
             In order of arrival; empty when nothing waits or no row is free.
         """

@@ -29,20 +29,14 @@ class Sequence:
     """A prompt and the answer that grows behind it.
 
     Attributes:
-        id: Unique among the sequences in the engine.
         inputs: The backbone's keyword arguments for this prompt alone: a batch of one, no padding.
-        sampling: How tokens are picked and when it ends.
-        grammar: What form the answer keeps; this sequence's alone.
-        shift: What is added at every site; none leaves the row unsteered.
         keeps_first: Whether to keep the distribution of the first token.
-        listener: Told of what can be shown, as soon as it can be, on the device thread.
         token_ids: The answer so far, without the token that ends the turn.
         scores: One a token of the text, when the sampling asks for them.
         text: The answer without control tokens and the space before it, set when it is finished.
         finish_reason: Why it ended, set when it is finished.
         error: What it failed with; text and finish reason are not set then.
         sites_hit: Fewest sites shifted in any pass; 0 while unsteered.
-        num_forwards: Passes through the backbone.
         first_log_probabilities: Natural logarithms over the vocabulary, float32 on the CPU.
         added: Monotonic time of `Engine.add`; likewise `began` of the prefill, `first` of the first
             token, `latest` of the last one so far, and `ended`.
@@ -110,14 +104,7 @@ class Sequence:
         decode: Decode,
         score: TokenLogprobs | None = None,
     ) -> None:
-        """Take the next token, and finish when it or the text it completes ends the answer.
-
-        Args:
-            token_id: What was picked.
-            ends: Tokens that end a turn; they are no part of the answer.
-            decode: Text of token ids, without control tokens.
-            score: The token's, if it shall be kept.
-        """
+        """Take the next token, and finish when it or the text it completes ends the answer."""
         growing = self._text_so_far(decode)
         if token_id in ends:
             self.finish_reason = "stop"

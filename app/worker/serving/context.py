@@ -23,14 +23,6 @@ def require_context(
 ) -> None:
     """Returns when the prompt with all of its shots or turns fits.
 
-    Args:
-        backbone: Whose context it is.
-        features: Counts the tokens of pictures.
-        build: The prompt with so many shots or turns.
-        most: As many as there are.
-        unit: Which of them.
-        num_new_tokens: That are asked for behind it.
-
     Raises:
         ContextOverflowError: It does not; the error tells how many shots or turns would.
     """

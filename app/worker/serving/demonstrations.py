@@ -38,7 +38,6 @@ class Pool:
     """One dataset's items, with what choosing among them needs.
 
     Attributes:
-        examples: The items.
         pictures: What each item's picture shows, as a digest; empty where there is none.
         rows: Each item's embedding, once somebody asked for nearest items.
     """
@@ -52,11 +51,6 @@ class DatasetPools:
     """The datasets used last. Use it from one event loop.
 
     Args:
-        backbone: Whose embeddings say what is near.
-        device: Where they are computed, a chunk at a time so that others get their turn.
-        objects: Where the files lie.
-        features: Vision features, touched on the device thread only.
-        max_pools: Most datasets kept.
         max_items: Items kept of each; always the same random ones of a larger dataset.
     """
 

@@ -24,11 +24,7 @@ def check_dose(
 ) -> float:
     """The dose of a shift: how long it is beside what it is added to.
 
-    Args:
-        shift: Strengths included.
-        norms: Usual length of the residual stream behind each layer.
-        highest: Largest dose that is applied.
-        strength: Of the one vector that there is.
+    `strength` is that of the only vector, to be told what would be taken.
 
     Raises:
         InvalidInputError: It is too high.

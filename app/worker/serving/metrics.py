@@ -38,8 +38,6 @@ class RequestTracker:
     """One request on its way through the worker.
 
     Attributes:
-        vectors: Digests of the vectors that steer it.
-        arrived: Monotonic time in seconds.
         sequences: Those made for it, the answer's own first; filled in as they are made.
     """
 
@@ -56,15 +54,7 @@ class RequestTracker:
 
 
 class Metrics:
-    """A worker's metrics, in a registry of their own.
-
-    Attributes:
-        registry: Where all of them are, also what the composition root mirrors.
-        bank_hits: Vectors that were on the device already when a request came for them.
-        bank_loads: Vectors brought to the device.
-        bank_evictions: Vectors that gave their slot to another.
-        bank_load_seconds: How long the loads took that succeeded.
-    """
+    """A worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

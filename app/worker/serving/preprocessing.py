@@ -68,12 +68,7 @@ class PreparedPrompt:
     """A prompt with what the device thread still has to find out.
 
     Attributes:
-        prompt: Its pictures are decoded.
-        build: The same with so many shots or turns.
-        most: How many of them it has.
-        unit: Which of them.
         grammar: Of the answer's form, to be copied for every answer.
-        num_new_tokens: That are asked for behind it.
         num_first: Pictures that its first pass takes, from the first on.
         is_checked: Whether it is known if that fits the context.
         refusal: What the request fails with if it does not.
@@ -91,15 +86,7 @@ class PreparedPrompt:
 
 
 class Reader:
-    """Makes prompts out of requests.
-
-    Args:
-        backbone: Who will read them.
-        device: The thread it lives on.
-        pools: Datasets for demonstrations.
-        features: Vision features, touched on the device thread only.
-        limits: What an image may be.
-    """
+    """Makes prompts out of requests."""
 
     def __init__(
         self,

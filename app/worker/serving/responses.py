@@ -39,14 +39,7 @@ def response_of(
 ) -> GenerateResponse:
     """The answer to a request.
 
-    Args:
-        request: What was asked.
-        answered: The finished sequence.
-        plain: The same without vectors, if that was asked for as well.
-        num_sites: Sites that steering has to hit in every pass.
-        began: Monotonic time in seconds at which the request came.
-        dose: Of the shift, if there was one.
-        notes: What was not done as it was asked.
+    `began` is the monotonic time in seconds at which the request came.
 
     Raises:
         SteeringError: Vectors were asked for and a pass did not get them in full.

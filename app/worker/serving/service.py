@@ -37,20 +37,7 @@ RETRY_AFTER_SECONDS: Final = 1.0
 
 
 class Serving:
-    """Answers requests with one backbone.
-
-    Args:
-        backbone: Who answers.
-        device: The thread it lives on, with its engine.
-        vector_cache: Vectors on the device.
-        reader: Makes prompts out of requests.
-        features: Vision features, touched on the device thread only.
-        max_requests: Requests that are prepared, wait or run together.
-        max_new_tokens: Longest answer.
-        norms: Usual length of the residual stream behind each layer.
-        max_dose: Strongest steering.
-        metrics: Where requests are counted.
-    """
+    """Answers requests with one backbone."""
 
     def __init__(
         self,

@@ -52,13 +52,6 @@ class VectorCache:
     """A fixed number of slots on the device, addressed by the digest of the stored file.
 
     Use it from one event loop. Digests name immutable bytes, so nothing here can go stale.
-
-    Args:
-        backbone: Vectors made for another one are refused.
-        device: Whose thread writes and reads the slots.
-        fetch: The stored file of a digest.
-        num_slots: Most vectors that are resident together.
-        metrics: Where loads, hits and evictions are counted.
     """
 
     def __init__(
@@ -102,9 +95,6 @@ class VectorCache:
 
         Waits while others hold every slot. All slots are taken at once, so that two requests never
         wait for each other.
-
-        Args:
-            digests: SHA-256 of the stored files.
 
         Yields:
             The slot of each digest.

@@ -23,10 +23,8 @@ class Attempt:
     """One worker's go at a job, shared by the event loop and the device thread.
 
     Attributes:
-        job: What to do.
         token: Proof that it is ours.
         stop: Set when the training must end at its next step, for whatever reason.
-        is_cancelled: Whether somebody asked the job to stop.
         is_lost: Whether the job is no longer ours.
         progress: The latest that is not in the database yet.
     """

@@ -22,10 +22,6 @@ class ObjectCheckpoints:
     A save returns when the state is encoded, which is written while the training goes on; the next
     one waits for it, so an older state never replaces a newer one. A state that there was no room
     for is left out: the training does not need it, and there may be room for the next.
-
-    Args:
-        objects: Where the bytes are kept.
-        key: Under which key.
     """
 
     def __init__(self, objects: ObjectStore, *, key: str) -> None:

@@ -37,15 +37,7 @@ SETTING: Final = "combine"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Combination:
-    """What is combined, and with which items.
-
-    Attributes:
-        rule: How.
-        seed: Of every draw.
-        dataset: Where the items are from.
-        parts: Records of the vectors.
-        unseen: The items that choose and measure.
-    """
+    """What is combined, and with which items."""
 
     rule: Rule
     seed: int
@@ -64,14 +56,6 @@ async def prepare_combination(
     should_stop: Callable[[], bool],
 ) -> tuple[Steps[CombinationResult], Store]:
     """The job as steps for the device, and what stores their result in a transaction.
-
-    Args:
-        job: Its `config` has `combine`, with a rule and the ids of the parts.
-        backbone: What the parts were made for.
-        sessions: Where transactions come from.
-        load: Reads a part of a data set.
-        token_budget: Most tokens of a pass.
-        should_stop: Asked between two passes.
 
     Raises:
         NotFoundError: A part or the data set was deleted.

@@ -42,11 +42,7 @@ class Evaluation:
     """What is measured, and with which items.
 
     Attributes:
-        dataset: Where the items are from.
-        vector: Its record.
         labels: Labelled items that it was trained with, if its file says so.
-        unseen: The items that may measure.
-        split: Which part is asked.
     """
 
     dataset: DatasetRecord
@@ -66,14 +62,6 @@ async def prepare_evaluation(
     should_stop: Callable[[], bool],
 ) -> tuple[Steps[Measurement], Store]:
     """The job as steps for the device, and what stores their result in a transaction.
-
-    Args:
-        job: Its `config` has `evaluate`.
-        backbone: What the vector was made for.
-        sessions: Where transactions come from.
-        load: Reads a part of a data set.
-        token_budget: Most tokens of a pass.
-        should_stop: Asked between two passes.
 
     Raises:
         NotFoundError: The vector or the data set was deleted.

@@ -24,10 +24,6 @@ log = get_logger(__name__)
 async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[Callable[[], None]]:
     """Take jobs during the block, one at a time; at its end the one at hand is left for later.
 
-    Args:
-        trainer: Does the jobs.
-        url: The database, for the queue's own connections.
-
     Yields:
         What ends the taking at once; the job at hand goes on to its next step.
     """

@@ -69,12 +69,7 @@ class Trainer:
     """Runs the training jobs it is given, one after the other.
 
     Args:
-        backbone: What vectors are trained for.
-        device: The thread it lives on.
-        sessions: Where transactions come from.
-        objects: Where datasets and checkpoints lie.
         pass_tokens: Most tokens of a pass through the backbone, which serving waits for.
-        pulse_seconds: How often progress is told and wishes to cancel are heard.
     """
 
     def __init__(

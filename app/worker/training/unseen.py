@@ -22,8 +22,6 @@ class Unseen:
     """Items that may measure.
 
     Attributes:
-        items: Those whose pictures none of the vectors was trained on.
-        left_out: How many others there are.
         unchecked: Vectors of which nobody knows what they were trained on any more.
     """
 
@@ -37,11 +35,7 @@ async def leave_out_seen(
 ) -> Unseen:
     """The items without those whose pictures are in what the vectors learnt from.
 
-    Args:
-        items: Of any data set.
-        vector_ids: Of stored vectors; what they were combined from counts as well.
-        sessions: Where transactions come from.
-        load: Reads what they learnt from.
+    What the vectors were combined from counts as well.
     """
     async with sessions() as session:
         sources = await find_sources(session, vector_ids)

@@ -91,11 +91,7 @@ def describe(
 ) -> BackboneDescription:
     """The identity and the sizes of a backbone.
 
-    Args:
-        model: The loaded model.
-        processor: Its processor; tokens and pixels decide what a vector means.
-        name: What people call it; no part of the fingerprint.
-        revision: Identifies the weights.
+    The name is no part of the fingerprint; the revision identifies the weights.
     """
     config = model.config.get_text_config()
     architecture = type(model).__name__

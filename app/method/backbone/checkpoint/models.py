@@ -35,12 +35,7 @@ class Checkpoint:
     revision: str | None = None
 
     def unsupported(self, found: str, error: Exception | None = None) -> UnsupportedBackboneError:
-        """An error that tells which part cannot be used, and why.
-
-        Args:
-            found: The part, and what is wrong with it unless there is an error.
-            error: Its first line is told.
-        """
+        """An error that tells which part cannot be used, and why."""
         told = found if error is None else f"{found}: {first_line(error)}"
         return UnsupportedBackboneError(
             f"{self.source} cannot be loaded: wanted an image-text-to-text model and its "
@@ -115,11 +110,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The model with all of its weights, on the CPU.
 
-    Args:
-        checkpoint: Where it lies.
-        config: Its configuration.
-        dtype: What it shall compute in.
-        attention: The attention implementation; a family without it gets `eager`.
+    A family without the attention implementation gets `eager`.
 
     Raises:
         NotFoundError: There are no weights in safetensors files.

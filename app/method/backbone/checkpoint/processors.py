@@ -117,11 +117,6 @@ def load_processor(
 ) -> ProcessorMixin:
     """The processor of a checkpoint.
 
-    Args:
-        place: A folder or hub id.
-        config: Of the model that it belongs to.
-        revision: Commit, branch or tag of a hub id.
-
     Raises:
         Exception: Whatever transformers raises, from an OSError about a missing file to an
             ImportError about a missing package.

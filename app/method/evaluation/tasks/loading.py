@@ -26,8 +26,6 @@ class Official:
     """A benchmark in the files that its makers publish.
 
     Attributes:
-        load: Items of a split from a folder.
-        scorer: The metric that its results are told in.
         fit_split: The part to learn from where none is named.
     """
 

@@ -14,10 +14,6 @@ from app.method.evaluation.tasks.records import sample_places
 def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
     """What the file holds.
 
-    Args:
-        path: The file.
-        kind: Whether a list or an object is wanted.
-
     Raises:
         NotFoundError: There is no such file.
         InvalidDatasetError: It is no JSON of that kind.
@@ -48,12 +44,6 @@ class Reader:
     ) -> Example:
         """One item.
 
-        Args:
-            picture: Path of its picture below the folder, or of each, at least one.
-            question: What is asked.
-            answers: What is accepted.
-            name: Of the item.
-
         Raises:
             NotFoundError: There is no such picture.
             InvalidDatasetError: There is no question or no answer.
@@ -83,12 +73,6 @@ def read_some(
     entries: Sequence[Any], make: Callable[[Any], Example], *, limit: int | None, seed: int
 ) -> list[Example]:
     """Items of all entries, or of as many as are wanted, chosen at random.
-
-    Args:
-        entries: Of the data set.
-        make: One item from one entry.
-        limit: The most items; None takes all.
-        seed: Of the choice.
 
     Raises:
         InvalidDatasetError: An entry lacks a field.

@@ -31,11 +31,7 @@ _PIXELS_KEY: Final = b"vlibrary.pixels"
 def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int) -> list[Example]:
     """Items of a stored data set.
 
-    Args:
-        path: The file.
-        split: Which part; None takes the one to train on, or the only one.
-        limit: The most items, chosen at random; None takes all.
-        seed: Of the choice.
+    Without a split, of the one to train on, or of the only one.
 
     Raises:
         InvalidDatasetError: The file is no stored data set, or it has no such split.

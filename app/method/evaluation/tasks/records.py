@@ -4,13 +4,7 @@ import numpy as np
 
 
 def sample_places(count: int, *, limit: int | None, seed: int) -> list[int]:
-    """Which records to read, ascending: all of them, or `limit` chosen at random.
-
-    Args:
-        count: Records there are.
-        limit: The most wanted; None wants all.
-        seed: Of the choice.
-    """
+    """Which records to read, ascending: all of them, or `limit` chosen at random."""
     if limit is None or limit >= count:
         return list(range(count))
     chosen = np.random.default_rng(seed).choice(count, size=limit, replace=False)

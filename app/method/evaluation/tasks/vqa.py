@@ -58,13 +58,7 @@ def load_joined(
 ) -> list[Example]:
     """Items of two files in the layout of VQA, which need not be in one order.
 
-    Args:
-        folder: Of all files.
-        questions: Name of the file of questions.
-        annotations: Name of the file of answers.
-        picture_of: The path of a picture below the folder, from its `image_id`.
-        limit: The most items; None takes all.
-        seed: Of the choice.
+    `picture_of` is the path of a picture below the folder, from its `image_id`.
 
     Raises:
         NotFoundError: A file or a picture is missing.

@@ -32,9 +32,7 @@ class Compared:
     """How one way of answering did on the held-out items.
 
     Attributes:
-        accuracy: Share of right answers, by exact answer.
         low: Lower end of its 95 % interval (Wilson's).
-        high: Upper end.
         prompt_tokens: Mean length of a prompt, image tokens included; 0 where nobody is asked.
         labels: Labelled items that an answer depends on.
     """
@@ -54,12 +52,10 @@ class HeldOutReport:
     figure to publish needs items that chose nothing.
 
     Attributes:
-        items: How many were asked.
         shots: Demonstrations before a query, of `icl` and `knn_icl`.
         conditions: `m2iv`, `zero_shot`, `icl`, `icl_balanced` (8 demonstrations of different
             answers), `knn_icl` (nearest picture and question), `nearest_copy` (the nearest item's
             answer) and `majority` (always the most usual answer).
-        verdict: What they say of the vectors.
     """
 
     items: int
@@ -159,13 +155,7 @@ def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
 
 
 def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:
-    """The figures of one way of answering.
-
-    Args:
-        hits: Which items it answers right.
-        answers: What is known of its prompts; empty where nobody was asked.
-        labels: Labelled items that an answer depends on.
-    """
+    """The figures of one way of answering."""
     interval = wilson_interval(sum(hits), len(hits))
     tokens = sum(answer.num_tokens for answer in answers) / max(1, len(answers))
     return Compared(

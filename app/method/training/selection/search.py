@@ -37,9 +37,7 @@ def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
 def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfig]:
     """The settings that held-out items do best with.
 
-    Args:
-        loop: What is worked with; its `trials` are those made before an interruption.
-        teacher: Its predictions, in the CPU's memory.
+    The loop's `trials` are those made before an interruption.
 
     Raises:
         JobCancelledError: Someone asked to stop; the trials that were finished are kept.

@@ -78,9 +78,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
     """One decoder layer's keys and values, rows aligned at their first position.
 
     Args:
-        positions: Where the rows stand.
         like: Keys and values of one row, for their shapes, device and dtype.
-        max_rows: Rows there are.
     """
 
     def __init__(
@@ -165,7 +163,6 @@ class RowCache:
     """Keys and values of all layers for a fixed number of rows, made when the first row comes.
 
     Args:
-        max_rows: Rows.
         device: Of the positions; keys and values live where the backbone makes them.
     """
 

@@ -52,13 +52,7 @@ def decode_masks(
 def varlen_masks(
     kinds: Kinds, token_rows: Int[Tensor, " tokens"], *, dtype: torch.dtype
 ) -> Mask | dict[str, Mask]:
-    """The same of a pass over prompts that lie end to end in one row of the batch.
-
-    Args:
-        kinds: What the layers want.
-        token_rows: Whose token each one is.
-        dtype: Of the backbone's scores.
-    """
+    """The same of a pass over prompts that lie end to end in one row of the batch."""
     places = torch.arange(len(token_rows), device=token_rows.device)
     ago = places[:, None] - places
     is_seen = (ago >= 0) & (token_rows[:, None] == token_rows)

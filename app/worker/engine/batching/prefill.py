@@ -32,9 +32,7 @@ class Prefilled:
     """Rows after their first pass.
 
     Attributes:
-        cache: Their keys and values.
         sources: Where in it each row's are: the row of the batch and the positions in that.
-        passed: The pass.
         next_positions: Of each row's first token, in every component that positions have.
     """
 
@@ -49,10 +47,7 @@ class PaddedPrefilled(Prefilled):
     """The same of a padded batch, which the stock loop could carry on with.
 
     Attributes:
-        rows: The sequences, row by row.
-        tokens: All ids so far, padded on the left.
         state: What the stock loop carries from one pass to the next, the cache included.
-        shifts: One row each, or none when no row is steered.
     """
 
     rows: list[Sequence]
@@ -65,8 +60,6 @@ class Prefill:
     """First passes of a backbone with resident hooks. Device thread only.
 
     Args:
-        backbone: Who reads the prompts.
-        hooks: Its hooks.
         keeps_windows: Whether caches may drop what sliding attention no longer sees.
     """
 
@@ -83,8 +76,7 @@ class Prefill:
     def run(self, rows: Rows[Sequence]) -> PaddedPrefilled:
         """The prompts read, each under its own shift.
 
-        Args:
-            rows: Sequences of one layout.
+        The sequences are of one layout.
 
         Raises:
             SteeringError: A shift could not be applied in full.

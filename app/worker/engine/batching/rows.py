@@ -24,12 +24,7 @@ from app.worker.engine.sequence import Sequence
 
 
 class ContinuousBatching:
-    """A backbone that decodes rows in flight. Device thread only.
-
-    Args:
-        backbone: Gets resident hooks; of a family that this is exact for.
-        max_rows: Rows there are.
-    """
+    """A backbone that decodes rows in flight. Device thread only."""
 
     is_repeatable = True
 

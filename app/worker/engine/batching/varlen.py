@@ -27,12 +27,7 @@ _PACKED_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outp
 
 
 class VarlenPrefill:
-    """First passes without padding. Device thread only.
-
-    Args:
-        backbone: Who reads the prompts; of a family that is given masks and positions.
-        hooks: Its hooks.
-    """
+    """First passes without padding. Device thread only."""
 
     def __init__(self, backbone: Backbone, hooks: ShiftHooks) -> None:
         # Its methods for generation come from a mixin that type checkers do not see.
@@ -55,9 +50,6 @@ class VarlenPrefill:
 
     def run(self, rows: Rows[Sequence]) -> Prefilled:
         """The prompts read, each under its own shift.
-
-        Args:
-            rows: Sequences that may all be packed.
 
         Raises:
             SteeringError: A shift could not be applied in full.
