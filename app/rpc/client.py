@@ -1,7 +1,4 @@
-"""Talk to one or several workers and pick the least loaded that serves the asked backbone.
-
-Knows the wire of `app.rpc.messages` and nothing of what a worker does with it.
-"""
+"""Talk to one or several workers and pick the least loaded that serves the asked backbone."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager

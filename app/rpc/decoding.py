@@ -1,7 +1,4 @@
-"""What a worker's responses mean: answers, or the library errors that it told of.
-
-Knows the wire of `app.rpc.messages` and nothing of connections.
-"""
+"""What a worker's responses mean: answers, or the library errors that it told of."""
 
 from collections.abc import AsyncGenerator
 from typing import Final, TypeVar

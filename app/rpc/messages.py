@@ -1,7 +1,7 @@
 """What the api and a worker say to each other, as Pydantic models with bounds.
 
-Every number, string and list is bounded here, so that a worker reached by mistake from elsewhere
-is as hard to exhaust as the public api. This module knows neither torch nor SQL.
+Every number, string and list is bounded here, so that a worker reached by mistake from elsewhere is
+as hard to exhaust as the public api.
 """
 
 from typing import Annotated, Any, Final, Literal, Self, TypeVar

@@ -1,7 +1,4 @@
-"""The workers there are: what was last heard of each, and which of them to ask.
-
-Knows their health and nothing of what they are asked.
-"""
+"""The workers there are: what was last heard of each, and which of them to ask."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence

@@ -1,7 +1,4 @@
-"""What a worker serves with, put together from its settings and taken apart again.
-
-Knows every part of the serving side; where vectors and datasets come from is the caller's affair.
-"""
+"""What a worker serves with, put together from its settings and taken apart again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,4 @@
-"""Work of many steps, such as a training, that goes on while the device serves.
-
-Knows generators and threads; when a step is due is the device's affair.
-"""
+"""Work of many steps, such as a training, that goes on while the device serves."""
 
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future

@@ -1,8 +1,4 @@
-"""Trained vectors combined into one by a rule that looks at labelled items, and what it is worth.
-
-Knows trained parts and items that none of them has seen; which rule wins is for the items to show,
-the best part alone beside them.
-"""
+"""Trained vectors made into one by a rule that looks at labelled items, and what it is worth."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Changing what modules give out, or take in, within a block.
 
-Knows modules and tensors; what is changed and why is the caller's affair. Edits return new tensors.
+Edits return new tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence

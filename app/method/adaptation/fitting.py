@@ -1,7 +1,4 @@
-"""Gradient steps on a few tensors over labelled items, judged by validation items.
-
-Knows when steps happen and which are kept; the change and its loss are the caller's.
-"""
+"""Gradient steps on a few tensors over labelled items, judged by validation items."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

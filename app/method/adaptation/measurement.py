@@ -1,8 +1,4 @@
-"""Stored vectors beside their opponents on labelled items that they have not seen.
-
-Knows vectors, items and what demonstrations are drawn from; whether the vectors have seen an item
-is the caller's affair.
-"""
+"""Stored vectors beside their opponents on labelled items that they have not seen."""
 
 import time
 from collections.abc import Sequence

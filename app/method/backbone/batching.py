@@ -1,7 +1,7 @@
 """Which sequences go through the backbone together.
 
-Knows lengths only. Sequences of similar length waste little padding, and a budget of tokens keeps
-memory level where a number of rows would not.
+Sequences of similar length waste little padding, and a budget of tokens keeps memory level where a
+number of rows would not.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Prompts of several turns, in the order in which they were said, by the backbone's own template.
 
-Knows the chat template and what it does with turns; knows neither vectors nor the engine.
-
 Templates differ in what they can write: some put a turn's pictures before its text, some know no
 system turn, some want the roles to alternate. What a template would change silently is found by
 rendering marks in place of the texts.

@@ -1,7 +1,5 @@
 """From questions, images and demonstrations to the tensors a backbone reads.
 
-Knows the processor's layout of text and images; knows neither vectors nor losses.
-
 An answer is never part of the tokenised prompt: its ids are appended to the ids of a prompt that
 ends with the generation prompt, so training sees exactly the sequence that generation would make.
 """

@@ -1,7 +1,4 @@
-"""Under which condition a backbone is asked: with what before the query, and with which vectors.
-
-Knows examples and similarities; knows no score.
-"""
+"""Under which condition a backbone is asked: with what before the query, and with which vectors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

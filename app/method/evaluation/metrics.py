@@ -1,7 +1,4 @@
-"""Scores of answers and how sure their mean is.
-
-Knows text and numbers only.
-"""
+"""Scores of answers and how sure their mean is."""
 
 import math
 import re

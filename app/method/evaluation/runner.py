@@ -1,7 +1,4 @@
-"""Measuring a backbone on a task under one condition.
-
-Knows prompts, generation and scores; where the items come from is the caller's affair.
-"""
+"""Measuring a backbone on a task under one condition."""
 
 import time
 from collections.abc import Callable, Sequence

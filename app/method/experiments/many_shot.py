@@ -1,8 +1,4 @@
-"""More demonstrations than a training takes: a vector a chunk, combined by several rules.
-
-Knows trained parts and rules; which rule wins is for the table to show, the best part alone beside
-them.
-"""
+"""More demonstrations than a training takes: a vector a chunk, combined by several rules."""
 
 import time
 from typing import Final

@@ -1,7 +1,4 @@
-"""Every method by its name in the tables, as a condition that test items are asked under.
-
-Knows names and how each method is fitted; knows neither files nor tables.
-"""
+"""Every method by its name in the tables, as a condition that test items are asked under."""
 
 import json
 import time

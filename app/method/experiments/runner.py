@@ -1,7 +1,4 @@
-"""All cells of a plan, each kept in a file of its own, so that a run goes on where it stopped.
-
-Knows the order of cells and where they lie; what a cell is measured by is the methods' affair.
-"""
+"""All cells of a plan, each kept in a file of its own, so that a run goes on where it stopped."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

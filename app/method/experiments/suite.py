@@ -1,7 +1,4 @@
-"""A suite: tasks as stored data sets with pictures for training, choosing and testing apart.
-
-Knows the manifest and the files beside it; who made them is told by the manifest.
-"""
+"""A suite: tasks as stored data sets with pictures for training, choosing and testing apart."""
 
 import hashlib
 import json

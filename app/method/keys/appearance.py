@@ -1,7 +1,7 @@
 """What a picture looks like before anybody understands it: light, colour, edges, coarseness.
 
 A vision tower is trained to see what things are and to look past how they are drawn, but pictures
-of two tasks often differ in just that. Knows pixels alone.
+of two tasks often differ in just that.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """What the outlines of a picture are like: straight or bent, of areas or of thin lines.
 
 Drawings on a plain ground share colours, edges and coarseness whatever they show; how their
-outlines run tells a polygon from a sign or from writing. Knows pixels alone.
+outlines run tells a polygon from a sign or from writing.
 
 Source: the structure tensor and its coherence, Bigün and Granlund, ICCV 1987.
 """

@@ -1,7 +1,5 @@
 """Features seen against a background: which of their directions tell pictures apart.
 
-Knows numbers alone.
-
 Source: within-class covariance normalisation, Hatch et al., Interspeech 2006.
 """
 

@@ -1,7 +1,5 @@
 """Several sets of vectors made into one, for more demonstrations than one training can take.
 
-Knows tensors only; whether a combination beats its best part is measured by whoever combines.
-
 A combination is stored like any other set: its vectors are the combined shifts, its weights 1.
 """
 

@@ -1,7 +1,5 @@
 """How strong a shift is, against what it is added to.
 
-Knows tensors; what is done about a dose that is too strong is the caller's affair.
-
 A shift that is much longer than the residual stream drowns what the backbone itself has to say, and
 answers turn to noise whatever the vector was trained for.
 

@@ -1,7 +1,4 @@
-"""Greedy answers in text, a batch at a time, steered or not.
-
-Knows how to call `generate`; the serving engine has its own loop and only shares prompts and hooks.
-"""
+"""Greedy answers in text, a batch at a time, steered or not."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Adding a shift to both branches of every decoder layer, a different one for every row.
 
-Knows tensors and modules; whose vectors they are and how they were combined is the caller's affair.
-
     h_l = h_{l-1} + (a_l + shift_l^a) + (m_l + shift_l^m)
 
 at every token position, in prefill and in decode. Hooks return new tensors and never write in

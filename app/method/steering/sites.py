@@ -1,7 +1,5 @@
 """Where each family of backbones writes its two branches into the residual stream.
 
-Knows module layouts only; what is done at a site is decided by whoever asked for it.
-
 Three layouts are known, told apart by the children of a decoder layer:
 
 - *plain*: the outputs of `self_attn` and `mlp` are added as they are, one after the other (Llama,

@@ -1,7 +1,4 @@
-"""A training run's state as bytes, so that it can go on after its process is gone.
-
-Knows tensors and one JSON record; where the bytes are kept is the store's affair.
-"""
+"""A training run's state as bytes, so that it can go on after its process is gone."""
 
 import json
 from collections.abc import Mapping

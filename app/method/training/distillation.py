@@ -1,8 +1,4 @@
-"""Training in-context vectors for a task, from examples to vectors with a key and a report.
-
-Knows the order of the phases and what survives an interruption; the arithmetic of a step is the
-student's, and where examples come from is the caller's affair.
-"""
+"""Training in-context vectors for a task, from examples to vectors with a key and a report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

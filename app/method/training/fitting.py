@@ -1,7 +1,4 @@
-"""The optimiser steps of a run: order of queries, measuring, when it is enough, checkpoints.
-
-Knows when things happen; the arithmetic of a step is the student's.
-"""
+"""The optimiser steps of a run: order of queries, measuring, when it is enough, checkpoints."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,7 +1,4 @@
-"""What one training works with, what has come of it so far, and how both survive an interruption.
-
-Knows checkpoints and measuring; knows neither the order of steps nor their arithmetic.
-"""
+"""What a training works with, what has come of it, and how both survive an interruption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

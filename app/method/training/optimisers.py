@@ -1,7 +1,6 @@
 """How gradients move the vectors: AdamW over batches of queries, or L-BFGS over all of them.
 
-Several sets of vectors learn beside each other and none hears of another's gradient. Knows tensors
-that have the sets as their first axis; knows neither losses nor the backbone.
+Several sets of vectors learn beside each other and none hears of another's gradient.
 """
 
 import math

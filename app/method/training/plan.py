@@ -1,7 +1,4 @@
-"""What a training run will do, fixed before it starts by items, settings and backbone.
-
-Knows roles and draws; computes nothing on the backbone.
-"""
+"""What a training run will do, fixed before it starts by items, settings and backbone."""
 
 import hashlib
 import json

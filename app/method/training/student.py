@@ -1,8 +1,7 @@
 """Moving the vectors so that the backbone answers without demonstrations as it does with them.
 
 Several sets of vectors learn beside each other: a shift belongs to a row, so one pass through the
-backbone serves sets that learn from different items. Knows the losses and the optimiser; knows
-neither how queries were chosen nor where progress goes.
+backbone serves sets that learn from different items.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

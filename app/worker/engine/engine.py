@@ -1,7 +1,7 @@
 """Sequences in, finished sequences out: `add`, `step`, `abort`.
 
 Every step gives each running row one token and prefills some who wait; rows join and leave between
-any two steps. Knows nothing of how requests arrive or leave.
+any two steps.
 """
 
 from collections.abc import Sequence as Rows

@@ -1,7 +1,7 @@
 """Which families decode rows in flight, and which in whole batches.
 
-Knows names of model types. A family stands in the first list because the tests compare its tokens
-with one-by-one `generate`; docs/engine.md shows the same lists.
+A family stands in the first list because the tests compare its tokens with one-by-one `generate`;
+docs/engine.md shows the same lists.
 """
 
 from typing import Final

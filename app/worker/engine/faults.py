@@ -1,7 +1,4 @@
-"""What an exception out of the backbone means for the request that met it.
-
-Knows torch's error classes; the rest of the engine speaks of library errors only.
-"""
+"""What an exception out of the backbone means for the request that met it."""
 
 import traceback
 from typing import Final

@@ -1,7 +1,4 @@
-"""What a worker counts: requests from their arrival to their end, tokens, vectors on the device.
-
-Knows requests and sequences as they are; nobody needs to tell it what became of them.
-"""
+"""What a worker counts: requests from their arrival to their end, tokens, vectors on the device."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,6 @@
 """Vectors resident on the device: fetched once, held while used, dropped least recently used first.
 
-Slot 0 is all zeros and belongs to nobody. Knows where the bytes come from only as a function.
+Slot 0 is all zeros and belongs to nobody.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""A job that combines stored vectors: what it needs, its steps, and where its result goes.
-
-Knows data sets and lineage; the rules are the method's.
-"""
+"""A job that combines stored vectors: what it needs, its steps, and where its result goes."""
 
 import uuid
 from collections.abc import Callable, Mapping

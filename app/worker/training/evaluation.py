@@ -1,7 +1,4 @@
-"""A job that measures a stored vector on a stored data set: what it needs, and where it goes.
-
-Knows data sets and records; how answers are judged is the method's affair.
-"""
+"""A job that measures a stored vector on a stored data set: what it needs, and where it goes."""
 
 import uuid
 from collections.abc import Callable, Mapping

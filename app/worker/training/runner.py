@@ -1,8 +1,4 @@
-"""Training jobs of the queue: claim, train beside the serving, store everything or nothing.
-
-Knows the life of a job; the training itself is the method's, and what a job looks like in the
-database is the library's.
-"""
+"""Training jobs of the queue: claim, train beside the serving, store everything or nothing."""
 
 import asyncio
 import tempfile

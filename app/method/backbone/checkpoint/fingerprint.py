@@ -1,7 +1,4 @@
-"""What a backbone is told apart by: digests of its parts and the fingerprint made of them.
-
-Knows configurations and tokenizers; loads nothing.
-"""
+"""What a backbone is told apart by: digests of its parts and the fingerprint made of them."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""Readers of data sets in their official formats, one file a format. Knows no torch."""
+"""Readers of data sets in their official formats, one file a format."""

@@ -1,7 +1,4 @@
-"""easy-VQA: coloured shapes with questions, as the PyPI package `easy-vqa` ships them.
-
-Knows that package's functions and nothing else.
-"""
+"""easy-VQA: coloured shapes with questions, as the PyPI package `easy-vqa` ships them."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Finding the reader for what the caller points at.
 
-Knows easy-VQA, the official layouts of seven benchmarks, and data sets as they are stored. Other
-layouts are converted first.
+Other layouts are converted first.
 """
 
 from collections.abc import Callable

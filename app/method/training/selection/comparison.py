@@ -1,7 +1,4 @@
-"""Vectors beside their opponents on items that took no part in training them.
-
-Knows held-out items and whom they may be shown; knows no training.
-"""
+"""Vectors beside their opponents on items that took no part in training them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass

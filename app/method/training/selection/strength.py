@@ -1,7 +1,4 @@
-"""How strongly trained vectors should act, and from where on they destroy answers.
-
-Knows held-out items; knows no training.
-"""
+"""How strongly trained vectors should act, and from where on they destroy answers."""
 
 from typing import Final
 

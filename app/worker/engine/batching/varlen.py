@@ -1,7 +1,4 @@
-"""The first pass of prompts laid end to end in one row: no padding, however their lengths differ.
-
-Knows masks and positions; which prompts go together is decided elsewhere.
-"""
+"""The first pass of prompts end to end in one row: no padding, however their lengths differ."""
 
 import inspect
 from collections.abc import Sequence as Rows
