@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
@@ -36,18 +35,6 @@ from app.worker.training.queue import taking_jobs
 from app.worker.training.runner import Trainer
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Worker:
-    """A worker that runs.
-
-    Attributes:
-        drain: Take nothing more and end what can be ended; may be called more than once.
-    """
-
-    app: FastAPI
-    drain: Callable[[], None]
 
 
 def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
@@ -87,10 +74,10 @@ async def serve_until_ended(
     broken = asyncio.Event()
     async with running_worker(
         settings, load, on_broken=lambda: loop.call_soon_threadsafe(broken.set)
-    ) as worker:
+    ) as (app, drain):
         server = _Server(
             uvicorn.Config(
-                worker.app,
+                app,
                 host=settings.worker_host,
                 port=settings.worker_port,
                 log_config=None,
@@ -100,7 +87,7 @@ async def serve_until_ended(
         )
 
         def end() -> None:
-            worker.drain()
+            drain()
             server.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -124,8 +111,10 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def running_worker(
     settings: Settings, load: Callable[[], Backbone], *, on_broken: Callable[[], object]
-) -> AsyncIterator[Worker]:
-    """A worker with its loops, which are ended when the block is left.
+) -> AsyncIterator[tuple[FastAPI, Callable[[], None]]]:
+    """A worker's HTTP with its loops, which are ended when the block is left, and what drains it.
+
+    A drained worker takes nothing more and ends what can be ended; it may be drained twice.
 
     `load` and `on_broken` are called on the device thread.
 
@@ -178,16 +167,14 @@ async def running_worker(
             stop_taking()
 
         stack.callback(drain)
-        yield Worker(
-            app=create_app(
-                serving,
-                health=health,
-                max_body_bytes=settings.max_body_bytes,
-                secret=revealed(settings.worker_secret),
-                tracing=tracing.provider,
-            ),
-            drain=drain,
+        app = create_app(
+            serving,
+            health=health,
+            max_body_bytes=settings.max_body_bytes,
+            secret=revealed(settings.worker_secret),
+            tracing=tracing.provider,
         )
+        yield app, drain
 
 
 def _fetch_from(sessions: async_sessionmaker[AsyncSession]) -> Fetch:

@@ -6,7 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from app.method.adaptation.edits import Hidden, edit_inputs, edit_outputs
+from app.method.adaptation.adapted import Problem
+from app.method.adaptation.answering import draw_contexts, encode_parts
+from app.method.adaptation.edits import (
+    Hidden,
+    edit_inputs,
+    edit_outputs,
+    head_counts,
+    last_prompt_tokens,
+    output_projections,
+)
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 
@@ -39,6 +48,20 @@ def inputs_at(
     with edit_inputs([(module, _keeping(kept, places)) for module in modules]):
         backbone.model(**batch.inputs, use_cache=False)
     return torch.stack(kept, dim=1)
+
+
+def mean_heads(
+    problem: Problem, *, count: int, purpose: str
+) -> Float[Tensor, "layers heads width"]:
+    """What every head gives out at the last prompt token, over prompts with demonstrations."""
+    projections = output_projections(problem.backbone)
+    asked = draw_contexts(problem, count=count, purpose=purpose)
+    found = [
+        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
+        for part in encode_parts(problem, asked, with_answers=False)
+    ]
+    mean: Tensor = torch.cat(found).mean(0)
+    return mean.reshape(len(projections), *head_counts(problem.backbone))
 
 
 def _keeping(kept: list[Tensor], places: Int[Tensor, " rows"]) -> Callable[[Hidden], Hidden]:

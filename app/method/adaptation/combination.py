@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +17,6 @@ from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answer
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import exact_match
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
@@ -224,10 +222,7 @@ def _on(
 
 
 def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Applied:
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[object]:
-        return inject(backbone, shift[None])
-
-    return applied
+    return lambda _batch: inject(backbone, shift[None])
 
 
 def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:

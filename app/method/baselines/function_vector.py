@@ -3,14 +3,13 @@
 Source: Todd et al. (2024), Function vectors in large language models, arXiv 2310.15213.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.activations import inputs_at
+from app.method.adaptation.activations import mean_heads
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import Part, draw_contexts, encode_parts, measure, plain
 from app.method.adaptation.edits import (
@@ -18,12 +17,9 @@ from app.method.adaptation.edits import (
     at_last_prompt_token,
     edit_inputs,
     edit_outputs,
-    head_counts,
-    last_prompt_tokens,
     output_projections,
 )
 from app.method.backbone.examples import Example, Lesson
-from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.training.teacher import answer_logits
@@ -39,7 +35,7 @@ def fit(problem: Problem) -> Adaptation:
     A head is as strong as its mean output raises the probability of the right first answer token
     when it is put into prompts whose demonstrations have each other's answers.
     """
-    means = mean_heads(problem)
+    means = mean_heads(problem, count=_MOST_CONTEXTS, purpose="function-vector")
     effects = indirect_effects(problem, means)
     layers, heads = effects.shape
     strongest = effects.flatten().topk(min(_NUM_HEADS, layers * heads)).indices.tolist()
@@ -53,19 +49,6 @@ def fit(problem: Problem) -> Adaptation:
         applied=_adding(problem, vector, layer),
         notes={"layer": layer, "shots": problem.shots},
     )
-
-
-def mean_heads(problem: Problem) -> Float[Tensor, "layers heads width"]:
-    """What every head gives out at the last prompt token, over prompts with demonstrations."""
-    heads, width = head_counts(problem.backbone)
-    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="function-vector")
-    projections = output_projections(problem.backbone)
-    found = [
-        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
-        for part in encode_parts(problem, asked, with_answers=False)
-    ]
-    mean: Tensor = torch.cat(found).mean(0)
-    return mean.reshape(len(projections), heads, width)
 
 
 @torch.no_grad()
@@ -139,17 +122,12 @@ def _patched(
         changed[..., which] = means[layer, head].to(hidden.dtype)
         return changed
 
-    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
-        return edit_inputs([(projection, at_last_prompt_token(batch, change))])
-
-    return applied
+    return lambda batch: edit_inputs([(projection, at_last_prompt_token(batch, change))])
 
 
 def _adding(problem: Problem, vector: Float[Tensor, " hidden"], layer: int) -> Applied:
     module = adaptable_sites(problem.backbone)[layer].layer
 
-    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
-        edit = at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype))
-        return edit_outputs([(module, edit)])
-
-    return applied
+    return lambda batch: edit_outputs(
+        [(module, at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype)))]
+    )

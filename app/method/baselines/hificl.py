@@ -5,7 +5,6 @@ real ones in one softmax, values begin at nothing, and the true answers alone ar
 many there are, their rank and how keys begin is ours.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -16,7 +15,6 @@ from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
 from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
-from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 8
@@ -66,7 +64,4 @@ def products(
 def _attending(problem: Problem, leaves: Leaves) -> Applied:
     attend = attend_virtually(*products(leaves))
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return attend_with(problem.backbone, attend)
-
-    return applied
+    return lambda _batch: attend_with(problem.backbone, attend)

@@ -3,7 +3,6 @@
 Source: Li et al. (2024), Implicit in-context learning, arXiv 2405.14660.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -16,7 +15,6 @@ from app.method.adaptation.answering import encode_parts, plain
 from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
 from app.method.adaptation.fitting import Leaves, Recipe, true_answers
 from app.method.adaptation.fitting import fit as fit_leaves
-from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 
 _RATES: Final = (1e-2,)
@@ -85,10 +83,7 @@ def _mixing(
                 )
             )
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return edit_outputs(edits)
-
-    return applied
+    return lambda _batch: edit_outputs(edits)
 
 
 def mix(

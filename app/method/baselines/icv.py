@@ -3,7 +3,6 @@
 Source: Liu et al. (2024), In-context vectors, arXiv 2311.06668.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -15,7 +14,6 @@ from app.method.adaptation.activations import outputs_at
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.answering import encode_parts, measure, plain
 from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
-from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 
@@ -73,10 +71,7 @@ def _steering(
     sites = adaptable_sites(problem.backbone)
     edits = [(site.mlp, steer(direction[site.index], strength)) for site in sites]
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return edit_outputs(edits)
-
-    return applied
+    return lambda _batch: edit_outputs(edits)
 
 
 def steer(direction: Float[Tensor, " hidden"], strength: float) -> Edit:

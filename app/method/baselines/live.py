@@ -4,7 +4,6 @@ Source: Peng et al. (2024), Learnable in-context vector, arXiv 2406.13185.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -81,10 +80,7 @@ def _shifting(problem: Problem, leaves: Leaves) -> Applied:
         for site in adaptable_sites(problem.backbone)
     ]
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return edit_outputs(edits)
-
-    return applied
+    return lambda _batch: edit_outputs(edits)
 
 
 def shift(vector: Float[Tensor, " hidden"]) -> Edit:

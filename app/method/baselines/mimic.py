@@ -4,7 +4,6 @@ Source: Jiang et al. (2025), Mimic in-context learning for multimodal tasks, arX
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -89,7 +88,4 @@ def answer_states(
 def _gating(problem: Problem, leaves: Leaves) -> Applied:
     attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return attend_with(problem.backbone, attend)
-
-    return applied
+    return lambda _batch: attend_with(problem.backbone, attend)

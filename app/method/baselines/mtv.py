@@ -11,15 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from app.method.adaptation.activations import inputs_at
+from app.method.adaptation.activations import mean_heads
 from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import Part, draw_contexts, encode_parts, measure, plain
+from app.method.adaptation.answering import Part, encode_parts, measure, plain
 from app.method.adaptation.edits import (
     Edit,
     at_last_prompt_token,
     edit_inputs,
-    head_counts,
-    last_prompt_tokens,
     output_projections,
 )
 from app.method.backbone.prompts import EncodedBatch
@@ -39,7 +37,7 @@ Heads = Bool[Tensor, "layers heads"]
 
 def fit(problem: Problem) -> Adaptation:
     """The heads that REINFORCE finds, of several draws of its policy the best on validation."""
-    means = mean_heads(problem)
+    means = mean_heads(problem, count=_MOST_CONTEXTS, purpose="mtv")
     policy = choose_policy(problem, means)
     held = encode_parts(problem, plain(problem.validation))
     candidates = [policy > 0, *_sample(policy, _CANDIDATES, seed=problem.seed)]
@@ -51,18 +49,6 @@ def fit(problem: Problem) -> Adaptation:
         applied=replacing(problem, means, chosen),
         notes={"heads": int(chosen.sum()), "shots": problem.shots},
     )
-
-
-def mean_heads(problem: Problem) -> Float[Tensor, "layers heads width"]:
-    """What every head gives out at the last prompt token, over prompts with demonstrations."""
-    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="mtv")
-    projections = output_projections(problem.backbone)
-    found = [
-        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
-        for part in encode_parts(problem, asked, with_answers=False)
-    ]
-    mean: Tensor = torch.cat(found).mean(0)
-    return mean.reshape(len(projections), *head_counts(problem.backbone))
 
 
 def choose_policy(

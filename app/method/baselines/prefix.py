@@ -4,7 +4,6 @@ Source: Li and Liang (2021), Prefix-tuning, arXiv 2101.00190, without its repara
 has it by default.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -13,7 +12,6 @@ from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
 from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
-from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 16
@@ -48,7 +46,4 @@ def fit(problem: Problem) -> Adaptation:
 def _attending(problem: Problem, leaves: Leaves) -> Applied:
     attend = attend_virtually(leaves["keys"], leaves["values"])
 
-    def applied(_batch: EncodedBatch) -> AbstractContextManager[None]:
-        return attend_with(problem.backbone, attend)
-
-    return applied
+    return lambda _batch: attend_with(problem.backbone, attend)

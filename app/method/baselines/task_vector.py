@@ -3,7 +3,6 @@
 Source: Hendel et al. (2023), In-context learning creates task vectors, arXiv 2310.15916.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -19,7 +18,6 @@ from app.method.adaptation.edits import (
     edit_outputs,
     last_prompt_tokens,
 )
-from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 
 _MOST_CONTEXTS: Final = 50
@@ -58,8 +56,6 @@ def mean_states(problem: Problem) -> Float[Tensor, "layers hidden"]:
 def _replacing(problem: Problem, states: Float[Tensor, "layers hidden"], layer: int) -> Applied:
     module = adaptable_sites(problem.backbone)[layer].layer
 
-    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
-        edit = at_last_prompt_token(batch, states[layer].expand_as)
-        return edit_outputs([(module, edit)])
-
-    return applied
+    return lambda batch: edit_outputs(
+        [(module, at_last_prompt_token(batch, states[layer].expand_as))]
+    )

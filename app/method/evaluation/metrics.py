@@ -80,20 +80,11 @@ _PUNCTUATION: Final = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER: Final = re.compile(r"(\d)(,)(\d)")
 _LONE_PERIOD: Final = re.compile(r"(?<!\d)\.(?!\d)")
 _ARTICLES: Final = frozenset({"a", "an", "the"})
-_NUMBERS: Final = {
-    "none": "0",
-    "zero": "0",
-    "one": "1",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-}
+_DIGITS: Final = (
+    *("zero", "one", "two", "three", "four", "five"),
+    *("six", "seven", "eight", "nine", "ten"),
+)
+_NUMBERS: Final = {"none": "0"} | {word: str(number) for number, word in enumerate(_DIGITS)}
 _CONTRACTED: Final = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd
     he's how'd how'll how's i'm i've isn't it'd it'll let's ma'am might've mightn't

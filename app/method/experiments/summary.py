@@ -5,7 +5,6 @@ are paired.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import numpy as np
@@ -22,16 +21,10 @@ _COSTS: Final = ("parameters", "train_seconds", "prompt_tokens", "ms_per_query")
 _DIGITS: Final = 4
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Resampled:
-    """One number of labelled items.
-
-    Attributes:
-        means: By task and method, `[replicates]`; the first entry is the plain mean.
-    """
-
-    means: Mapping[str, Mapping[str, Float[np.ndarray, " replicates"]]]
-    cells: Mapping[str, Mapping[str, Sequence[CellResult]]]
+Means = Mapping[str, Mapping[str, Float[np.ndarray, " replicates"]]]
+"""By task and method; the first replicate is the plain mean."""
+Cells = Mapping[str, Mapping[str, Sequence[CellResult]]]
+"""Of one number of labelled items, by task and method."""
 
 
 def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]:
@@ -53,24 +46,24 @@ def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]
 
 def _table(results: Sequence[CellResult], *, size: int, seed: int) -> dict[str, Any]:
     chosen = [one for one in results if one.items == size or one.method in ALONE]
-    sampled = _resample(chosen, seed=seed)
-    tasks = list(sampled.means)
+    cells = _by_method(chosen)
+    means = _resample(cells, seed=seed)
+    tasks = list(means)
     everywhere = [
         method
         for method in dict.fromkeys(one.method for one in chosen)
-        if all(method in sampled.means[task] for task in tasks)
+        if all(method in means[task] for task in tasks)
     ]
     averages = {
-        method: np.mean([sampled.means[task][method] for task in tasks], axis=0)
-        for method in everywhere
+        method: np.mean([means[task][method] for task in tasks], axis=0) for method in everywhere
     }
     table: dict[str, Any] = {
         "average": {method: round(float(found[0]), _DIGITS) for method, found in averages.items()},
         "methods": {
-            method: {**_interval(found), **_costs(sampled, method)}
+            method: {**_interval(found), **_costs(cells, means, method)}
             for method, found in averages.items()
         },
-        "tasks": {task: _task(sampled, task) for task in tasks},
+        "tasks": {task: _task(cells[task], means[task]) for task in tasks},
     }
     if M2IV in averages:
         table["gains"] = {
@@ -82,13 +75,17 @@ def _table(results: Sequence[CellResult], *, size: int, seed: int) -> dict[str, 
     return table
 
 
-def _resample(cells: Sequence[CellResult], *, seed: int) -> _Resampled:
+def _by_method(cells: Sequence[CellResult]) -> Cells:
     grouped: dict[str, dict[str, list[CellResult]]] = {}
     for cell in cells:
         grouped.setdefault(cell.task, {}).setdefault(cell.method, []).append(cell)
+    return grouped
+
+
+def _resample(cells: Cells, *, seed: int) -> Means:
     rng = np.random.default_rng(seed)
     means: dict[str, dict[str, np.ndarray]] = {}
-    for task, methods in grouped.items():
+    for task, methods in cells.items():
         scores = {
             method: np.array([cell.scores for cell in sorted(found, key=lambda cell: cell.seed)])
             for method, found in methods.items()
@@ -107,7 +104,7 @@ def _resample(cells: Sequence[CellResult], *, seed: int) -> _Resampled:
             for method, rows in scores.items()
             if len(rows) in {1, seeds}
         }
-    return _Resampled(means=means, cells=grouped)
+    return means
 
 
 def _weights(rng: np.random.Generator, count: int) -> Float[np.ndarray, "replicates count"]:
@@ -131,11 +128,11 @@ def _interval(found: Float[np.ndarray, " replicates"]) -> dict[str, float]:
     }
 
 
-def _costs(sampled: _Resampled, method: str) -> dict[str, Any]:
-    cells = [cell for methods in sampled.cells.values() for cell in methods.get(method, [])]
-    costs = {name: round(float(np.mean([getattr(c, name) for c in cells])), 2) for name in _COSTS}
-    collapsed = [task for task in sampled.means if _is_collapsed(sampled, task, method)]
-    return {**costs, "kind": cells[0].kind, "collapsed": collapsed, **_norms(cells)}
+def _costs(cells: Cells, means: Means, method: str) -> dict[str, Any]:
+    own = [cell for methods in cells.values() for cell in methods.get(method, [])]
+    costs = {name: round(float(np.mean([getattr(c, name) for c in own])), 2) for name in _COSTS}
+    collapsed = [task for task, found in means.items() if _is_collapsed(found, method)]
+    return {**costs, "kind": own[0].kind, "collapsed": collapsed, **_norms(own)}
 
 
 def _norms(cells: Sequence[CellResult]) -> dict[str, Any]:
@@ -151,26 +148,27 @@ def _norms(cells: Sequence[CellResult]) -> dict[str, Any]:
     }
 
 
-def _is_collapsed(sampled: _Resampled, task: str, method: str) -> bool:
+def _is_collapsed(means: Mapping[str, np.ndarray], method: str) -> bool:
     """Whether a method is below zero-shot by more than chance."""
-    means = sampled.means[task]
     if ZERO_SHOT not in means or method == ZERO_SHOT:
         return False
     return _interval(means[method] - means[ZERO_SHOT])["high"] < 0
 
 
-def _task(sampled: _Resampled, task: str) -> dict[str, Any]:
+def _task(
+    cells: Mapping[str, Sequence[CellResult]], means: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     rows: dict[str, Any] = {}
-    for method, cells in sampled.cells[task].items():
-        if method not in sampled.means[task]:
-            refused = next((cell.refused for cell in cells if cell.refused), None)
+    for method, own in cells.items():
+        if method not in means:
+            refused = next((cell.refused for cell in own if cell.refused), None)
             rows[method] = {"refused": refused or "not measured with every seed"}
             continue
-        each = [round(cell.accuracy, _DIGITS) for cell in cells]
-        is_collapsed = _is_collapsed(sampled, task, method)
         rows[method] = {
-            **_interval(sampled.means[task][method]), "each": each, "collapsed": is_collapsed
-        }  # fmt: skip
+            **_interval(means[method]),
+            "each": [round(cell.accuracy, _DIGITS) for cell in own],
+            "collapsed": _is_collapsed(means, method),
+        }
     return rows
 
 

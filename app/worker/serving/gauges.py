@@ -1,5 +1,7 @@
 """The metrics of a worker that its parts count anyway, read when they are asked for."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry
 
 from app.core.telemetry.metrics import CallbackMetric, register_callback
@@ -16,17 +18,33 @@ def register_worker_metrics(
     serving: Serving,
 ) -> None:
     """Adds what these parts know at any time to the registry."""
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
+        "vlibrary_num_requests_running": ("Sequences that hold a row", lambda: device.num_running),
+        "vlibrary_num_requests_waiting": (
+            "Requests that are prepared or wait for a row",
+            lambda: max(0, serving.num_requests - device.num_running),
+        ),
+        "vlibrary_vector_bank_slots": (
+            "Vectors that the device has room for",
+            lambda: vector_cache.num_slots,
+        ),
+        "vlibrary_vector_bank_resident": (
+            "Vectors on the device",
+            lambda: vector_cache.num_resident,
+        ),
+        "vlibrary_vector_bank_bytes": (
+            "Device memory of all slots, taken at the start",
+            lambda: vector_cache.num_bytes,
+        ),
+    }
+    for name, (documentation, read) in gauges.items():
+        register_callback(registry, name, documentation, read=read)
     register_callback(
         registry,
-        "vlibrary_num_requests_running",
-        "Sequences that hold a row",
-        read=lambda: device.num_running,
-    )
-    register_callback(
-        registry,
-        "vlibrary_num_requests_waiting",
-        "Requests that are prepared or wait for a row",
-        read=lambda: max(0, serving.num_requests - device.num_running),
+        "vlibrary_training_passes",
+        "Passes of trainings, between which answers get their turns",
+        kind="counter",
+        read=lambda: device.num_passes,
     )
     registry.register(
         CallbackMetric(
@@ -36,29 +54,4 @@ def register_worker_metrics(
             label="use",
             read=device.seconds_by_use,
         )
-    )
-    register_callback(
-        registry,
-        "vlibrary_training_passes",
-        "Passes of trainings, between which answers get their turns",
-        kind="counter",
-        read=lambda: device.num_passes,
-    )
-    register_callback(
-        registry,
-        "vlibrary_vector_bank_slots",
-        "Vectors that the device has room for",
-        read=lambda: vector_cache.num_slots,
-    )
-    register_callback(
-        registry,
-        "vlibrary_vector_bank_resident",
-        "Vectors on the device",
-        read=lambda: vector_cache.num_resident,
-    )
-    register_callback(
-        registry,
-        "vlibrary_vector_bank_bytes",
-        "Device memory of all slots, taken at the start",
-        read=lambda: vector_cache.num_bytes,
     )

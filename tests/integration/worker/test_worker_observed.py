@@ -44,8 +44,8 @@ def settings(database: str, tmp_path: Path) -> Settings:
 
 @asynccontextmanager
 async def _transport(settings: Settings, backbone: Backbone) -> AsyncIterator[httpx.ASGITransport]:
-    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as worker:
-        yield httpx.ASGITransport(app=worker.app)
+    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as (app, _):
+        yield httpx.ASGITransport(app=app)
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ from app.library.vectors import get_vector
 from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
-from app.worker.process import Worker, running_worker, serve_until_ended
+from app.worker.process import running_worker, serve_until_ended
 from tests.fakes.answers import answer_of
 from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
@@ -81,11 +81,11 @@ def settings(database: str, tmp_path: Path) -> Settings:
 @asynccontextmanager
 async def _client(
     settings: Settings, backbone: Backbone
-) -> AsyncIterator[tuple[Worker, WorkerClient]]:
-    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as worker:
-        transport = httpx.ASGITransport(app=worker.app)
+) -> AsyncIterator[tuple[Callable[[], None], WorkerClient]]:
+    async with running_worker(settings, lambda: backbone, on_broken=lambda: None) as (app, drain):
+        transport = httpx.ASGITransport(app=app)
         async with WorkerClient(["http://worker"], transport=transport) as client:
-            yield worker, client
+            yield drain, client
 
 
 async def _enqueue(settings: Settings, sessions: Sessions, config: dict[str, Any]) -> uuid.UUID:
@@ -182,9 +182,9 @@ async def test_a_worker_that_only_serves_takes_no_job(
 
 
 async def test_a_draining_worker_says_so(settings: Settings, backbone: Backbone) -> None:
-    async with _client(settings, backbone) as (worker, client):
-        worker.drain()
-        worker.drain()
+    async with _client(settings, backbone) as (drain, client):
+        drain()
+        drain()
         (health,) = await client.health()
         assert health.status == "draining"
         with pytest.raises(WorkerUnavailableError):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.method.adaptation.activations import mean_heads
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import draw_contexts, encode_parts, measure, plain
 from app.method.adaptation.edits import adaptable_sites, head_counts, output_projections
@@ -72,7 +73,7 @@ def test_the_layer_is_the_one_validation_likes_best(problem: Problem) -> None:
 
 
 def test_heads_write_what_their_part_of_the_projection_gives(problem: Problem) -> None:
-    means = function_vector.mean_heads(problem)
+    means = mean_heads(problem, count=50, purpose="function-vector")
     chosen = [(0, 1), (1, 0)]
     heads, width = head_counts(problem.backbone)
     wanted = torch.zeros(problem.backbone.hidden_size)
@@ -87,7 +88,7 @@ def test_heads_write_what_their_part_of_the_projection_gives(problem: Problem) -
 
 def test_indirect_effects_are_those_of_patching_one_prompt_at_a_time(problem: Problem) -> None:
     backbone = problem.backbone
-    means = function_vector.mean_heads(problem)
+    means = mean_heads(problem, count=50, purpose="function-vector")
     effects = function_vector.indirect_effects(problem, means)
     layer, head = 1, 0
     width = means.shape[-1]
@@ -125,7 +126,7 @@ def test_a_function_vector_is_added_at_the_last_token(problem: Problem) -> None:
     found = function_vector.fit(problem)
     assert found.num_parameters == backbone.hidden_size
     module = adaptable_sites(backbone)[int(str(found.notes["layer"]))].layer
-    means = function_vector.mean_heads(problem)
+    means = mean_heads(problem, count=50, purpose="function-vector")
     effects = function_vector.indirect_effects(problem, means)
     heads = effects.shape[1]
     order = effects.flatten().argsort(descending=True)[:10].tolist()
@@ -143,7 +144,7 @@ def test_a_function_vector_is_added_at_the_last_token(problem: Problem) -> None:
 
 def test_mtv_replaces_the_slices_of_the_chosen_heads(problem: Problem) -> None:
     backbone = problem.backbone
-    means = mtv.mean_heads(problem)
+    means = mean_heads(problem, count=100, purpose="mtv")
     heads = torch.zeros(means.shape[:2], dtype=torch.bool)
     heads[1, 1] = True
     width = means.shape[-1]
@@ -163,7 +164,7 @@ def test_reinforce_finds_the_head_that_is_paid_for(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = replace(problem, max_steps=60)
-    means = mtv.mean_heads(problem)
+    means = mean_heads(problem, count=100, purpose="mtv")
 
     def reward(*_given: object, heads: Tensor, **_others: object) -> float:
         return float(heads[0, 1]) - float(heads[1, 0])
@@ -175,5 +176,5 @@ def test_reinforce_finds_the_head_that_is_paid_for(
 
 def test_a_fitted_mtv_counts_what_it_keeps(problem: Problem) -> None:
     found = mtv.fit(problem)
-    width = mtv.mean_heads(problem).shape[-1]
+    width = mean_heads(problem, count=100, purpose="mtv").shape[-1]
     assert found.num_parameters == int(str(found.notes["heads"])) * width

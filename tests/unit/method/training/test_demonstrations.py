@@ -143,5 +143,5 @@ def test_nearest_is_the_same_however_many_are_compared_at_a_time(
     rng = np.random.default_rng(0)
     points, others = (rng.normal(size=(size, 5)).astype(np.float32) for size in (50, 7))
     distances = ((points[:, None] - others) ** 2).sum(-1)
-    monkeypatch.setattr("app.method.backbone.clusters._MOST_PRODUCTS", 3 * len(others))
+    monkeypatch.setattr("app.method.training.demonstrations._MOST_PRODUCTS", 3 * len(others))
     assert np.array_equal(nearest(points, others), distances.argmin(1))
