@@ -166,7 +166,7 @@ def _measure(
     if (right, -loss) > (state.best_right, -state.best_loss):
         state.best_step, state.best_right, state.best_loss = state.step, right, loss
         state.best = student.snapshot()
-        state.is_above_majority = paired_gain(hits, loop.majority_hits()).chance <= CHANCE
+        state.is_above_majority = paired_gain(hits, loop.plan.majority_hits).chance <= CHANCE
     state.num_stale = 0 if is_news else state.num_stale + 1
     # A rule may be found late, and until then the most usual answer is the lowest loss.
     if not state.is_above_majority or state.step < config.min_steps:

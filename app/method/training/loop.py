@@ -12,7 +12,6 @@ from torch import Tensor
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.evaluation.metrics import most_usual, text_hits
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
@@ -86,14 +85,6 @@ class TrainLoop:
     def queries(self) -> list[Lesson]:
         """The held-out items without demonstrations."""
         return [Lesson(query=self.examples[item], context=()) for item in self.plan.measured]
-
-    def majority_hits(self) -> list[bool]:
-        """Which held-out items have the most usual answer of those that may be shown."""
-        # Within folds the most usual of every item that may be shown is seldom the others' own.
-        shown = sorted({item for pool in self.plan.pools for item in pool})
-        usual = most_usual([self.examples[item].answer for item in shown])
-        answers = [self.examples[item].answer for item in self.plan.measured]
-        return text_hits([usual] * len(answers), answers)
 
     def measure(
         self,

@@ -14,6 +14,7 @@ from app.core.backbones import BackboneDescription
 from app.core.pixels import PIXELS_VERSION
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
+from app.method.evaluation.metrics import most_usual, text_hits
 from app.method.training.configuration import TrainingConfig
 from app.method.training.demonstrations import (
     choose_folds,
@@ -51,6 +52,7 @@ class Plan:
             out a fold learns nothing of it through the teacher either.
         measured: Item numbers that measure.
         measured_sets: Which set of vectors measures on each of them; it has not seen it.
+        majority_hits: Which of them have the most usual answer of those that may be shown.
         pools: For each of them, the items that may be shown to whoever wants demonstrations.
     """
 
@@ -60,6 +62,7 @@ class Plan:
     lessons: tuple[Lesson, ...]
     measured: tuple[int, ...]
     measured_sets: tuple[int, ...]
+    majority_hits: tuple[bool, ...]
     pools: tuple[tuple[int, ...], ...]
     batch_size: int
     num_steps: int
@@ -201,10 +204,23 @@ def _plan(
         lessons=tuple(lesson(item, draw) for draw in range(draws) for item in queries),
         measured=measured,
         measured_sets=measured_sets,
+        majority_hits=_majority_hits(examples, measured, pools),
         pools=pools,
         batch_size=batch_size,
         num_steps=num_steps,
     )
+
+
+def _majority_hits(
+    examples: Sequence[Example], measured: Sequence[int], pools: Sequence[tuple[int, ...]]
+) -> tuple[bool, ...]:
+    # Within folds the most usual of every item that may be shown is seldom the others' own.
+    shown = sorted({item for pool in set(pools) for item in pool})
+    answers = [examples[item].answer for item in measured]
+    if not answers:
+        return ()
+    usual = most_usual([examples[item].answer for item in shown])
+    return tuple(text_hits([usual] * len(answers), answers))
 
 
 def epoch_batches(

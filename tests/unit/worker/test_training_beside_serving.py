@@ -106,6 +106,7 @@ async def test_planning_and_pictures_are_left_to_another_thread(
     threads = watched(
         "app.method.training.distillation.run_identity",
         "app.method.training.distillation.make_plan",
+        "app.method.training.plan.most_usual",
         "app.method.training.distillation.build_task_key",
         "app.method.training.prompts.build_prompt",
         "app.method.training.selection.comparison.balanced_context",
@@ -117,7 +118,7 @@ async def test_planning_and_pictures_are_left_to_another_thread(
     short = CONFIG.changed(max_steps=2, trial_steps=0, cross_fit_below=0)
     await on_device(backbone, _steps(training_steps(backbone, tiny_examples(40), short)))
     # The pictures that every backbone is compared by are drawn, never files of the task.
-    assert len(threads) == 9
+    assert len(threads) == 10
     assert not [name for name, found in threads.items() if "device" in found]
 
 

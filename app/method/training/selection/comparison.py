@@ -101,7 +101,7 @@ def compare(
 
 def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
     """What each way of answering is asked, and which items those get right that ask nobody."""
-    plan, seed = loop.plan, loop.config.seed
+    seed = loop.config.seed
     similarities = _similarities(loop)
 
     def random(item: int, pool: Sequence[int]) -> Sequence[int]:
@@ -126,7 +126,7 @@ def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dic
     copied = [lesson.context[-1].answer for lesson in lessons["knn_icl"]]
     alone = {
         "nearest_copy": text_hits(copied, [lesson.query.answer for lesson in loop.queries]),
-        "majority": loop.majority_hits(),
+        "majority": list(loop.plan.majority_hits),
     }
     return lessons, alone
 

@@ -47,7 +47,7 @@ def steps_taken(backbone: Backbone, config: TrainingConfig, *, learnt_at: int | 
     def script() -> Iterator[Sequence[bool]]:
         for step in range(1, config.max_steps + 1):
             learnt = learnt_at is not None and step >= learnt_at
-            yield [True] * len(loop.plan.measured) if learnt else loop.majority_hits()
+            yield [True] * len(loop.plan.measured) if learnt else loop.plan.majority_hits
 
     loop = ScriptedLoop(
         backbone=backbone,
