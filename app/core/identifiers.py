@@ -55,8 +55,8 @@ def check_name(name: str, *, what: str = "name") -> str:
     """
     if not _NAME.fullmatch(name) or _UUID.fullmatch(name):
         message = (
-            f"A {what} has 1 to 100 of a-z, 0-9, '.', '_', '-', starts with a letter or digit "
-            "and is no UUID"
+            f"The {what} must have 1 to 100 of a-z, 0-9, '.', '_', '-', start with a letter or "
+            "digit, and be no UUID"
         )
         raise InvalidInputError(message, details={"pattern": NAME_PATTERN})
     return name

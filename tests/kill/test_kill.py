@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +106,10 @@ class Killer:
         self._dice = random.Random(report.seed)  # noqa: S311 - repeatable, not secret
         self._armed = installation.folder / "armed"
         self._http = httpx.Client(trust_env=False, timeout=ANSWER_SECONDS)
+
+    def close(self) -> None:
+        """Closes its connection."""
+        self._http.close()
 
     def cycle(self) -> str:
         """One kill and its recovery, in words."""
@@ -260,7 +264,7 @@ def test_no_acknowledged_write_is_lost(
     report = Report(seed=SEED, load_seconds=load_seconds(str(tmp_path / "tiny")))
     killer, dice = Killer(installation, report=report), random.Random(SEED)  # noqa: S311 - repeatable
     try:
-        with writing(writers, ending):
+        with closing(killer), writing(writers, ending):
             for cycle in range(1, CYCLES + 1):
                 told = killer.cycle()
                 report.lost += lost(checker, ledger, recent(ledger, dice))

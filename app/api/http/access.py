@@ -194,7 +194,8 @@ class NeedsScope:
             return
         key = key_of(request)
         if key is None or not key.allows(wanted):
-            raise HTTPException(403, f"Wanted a key with the scope {wanted}")
+            found = "none" if key is None else f"one with {', '.join(key.scopes)}"
+            raise HTTPException(403, f"Wanted a key with the scope {wanted}, found {found}")
 
 
 PUBLIC: Final = NeedsScope(read=None, write=None)

@@ -206,19 +206,30 @@ def _message(item: Mapping[str, Any]) -> str:
 
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """What routing and the framework refuse: unknown paths, methods, oversized bodies."""
-    return http_problem(request, error.status_code, headers=error.headers)
+    # Only our own refusals say more than the status does.
+    is_own = error.status_code == HTTPStatus.FORBIDDEN
+    return http_problem(
+        request,
+        error.status_code,
+        headers=error.headers,
+        detail=error.detail if is_own else None,
+    )
 
 
 def http_problem(
-    request: Request, status: int, *, headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    detail: str | None = None,
 ) -> Response:
-    """The problem of a bare HTTP status."""
+    """The problem of an HTTP status, with its title where there is no detail."""
     is_lost = status == HTTPStatus.NOT_FOUND and is_openai_route(request)
     return problem_response(
         request,
         code=CODE_OF_STATUS.get(status, "error"),
         status=status,
-        detail=wrong_path(request) if is_lost else title_of(status),
+        detail=wrong_path(request) if is_lost else detail or title_of(status),
         headers=headers,
     )
 

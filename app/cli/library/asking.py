@@ -1,6 +1,7 @@
 """`vlibrary steer|retrieve|audit`: ask a server once."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,9 +118,27 @@ def audit(
         print_json(found)
         return
     rows = (
-        (deed.id, f"{deed.created:%Y-%m-%d %H:%M:%S}", deed.actor, deed.action, deed.subject)
+        (
+            deed.id,
+            f"{deed.created:%Y-%m-%d %H:%M:%S}",
+            deed.actor,
+            deed.action,
+            deed.subject,
+            _in_words(deed.details),
+        )
         for deed in found.items
     )
-    print_table(("id", "when", "key", "what", "to"), rows)
+    print_table(("id", "when", "key", "what", "to", "details"), rows)
     if found.next_after is not None:
         print(f"more: --after {found.next_after}", file=sys.stderr)
+
+
+def _in_words(details: Mapping[str, Any]) -> str:
+    """What an entry tells beside its subject; of a change from what to what."""
+    told = {
+        name: f"{value['from']} → {value['to']}"
+        if isinstance(value, Mapping) and {"from", "to"} <= set(value)
+        else value
+        for name, value in details.items()
+    }
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value not in (None, {}))

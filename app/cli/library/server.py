@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,8 +42,12 @@ def connected(url: str | None, key: str | None) -> Iterator["Client"]:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - dataclasses and JSON values
-    """One JSON text on stdout; times and ids as the api writes them."""
-    print(json.dumps(_plain(value), indent=2, default=str))
+    """One JSON text on stdout; times are ISO 8601."""
+    print(json.dumps(_plain(value), indent=2, default=_text))
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - as above
@@ -59,7 +64,10 @@ def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     """A table on stdout; texts that others wrote are shown as they are."""
     from rich.text import Text
 
-    table = Table(*titles)
+    table = Table()
+    for title in titles:
+        # What is too long for a narrow screen, such as an id, is broken and never cut.
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     Console().print(table)

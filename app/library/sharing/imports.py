@@ -36,8 +36,8 @@ async def import_vector(
         name: Of the vectors.
         blob: The whole file.
         metadata: Of the file, as it was read.
-        card: What the file says of itself; None when it says nothing, and then `auto` never finds
-            the vectors.
+        card: What the file says of itself; None when it says nothing, and then the vectors are
+            `unproven`, and `auto` never finds them.
         backbone: What the vectors are made for.
         description: Text for people.
         tags: For filters.
@@ -46,7 +46,7 @@ async def import_vector(
         InvalidVectorFileError: The keys are for another backbone.
     """
     told = card or VectorCard(
-        status="ready", shots=_number(metadata.get("shots")), seed=_number(metadata.get("seed"))
+        shots=_number(metadata.get("shots")), seed=_number(metadata.get("seed"))
     )
     record = await create_vector(
         session,

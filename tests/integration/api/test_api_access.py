@@ -126,9 +126,12 @@ async def test_a_scope_allows_what_it_stands_for_and_no_more(
     for held in SCOPES:
         headers = await key(sessions, held)
         for wanted, (method, path) in asked.items():
-            status = (await http.request(method, path, headers=headers)).status_code
-            is_refused = status == 403
-            assert is_refused == (held not in {wanted, "admin"}), (held, wanted, status)
+            answer = await http.request(method, path, headers=headers)
+            is_refused = answer.status_code == 403
+            assert is_refused == (held not in {wanted, "admin"}), (held, wanted, answer)
+            if is_refused:
+                told = f"Wanted a key with the scope {wanted}, found one with {held}"
+                assert answer.json()["detail"] == told
 
 
 async def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_up(

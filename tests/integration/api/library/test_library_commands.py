@@ -184,7 +184,9 @@ def test_questions_have_commands(url: str, tmp_path: Path) -> None:
     run("retrieve", "--url", url, code=2)
 
 
-def test_keys_and_the_trail_have_methods_and_a_command(url: str, client: Client) -> None:
+def test_keys_and_the_trail_have_methods_and_a_command(
+    url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = client.keys.create("web", ["read", "steer"], valid_days=3)
     assert made.key not in repr(made)
     assert made.key.startswith(f"vlib_{made.id}_")
@@ -194,7 +196,16 @@ def test_keys_and_the_trail_have_methods_and_a_command(url: str, client: Client)
     assert [deed.details["name"] for deed in page.items] == ["gears", "gears"]
     rest = client.audit(after=page.next_after or 0).items
     assert rest[0].details["name"] == "colours"
-    assert made.id in run("audit", "--action", "key.create", "--url", url, "--json")
+    (deed,) = json.loads(run("audit", "--action", "key.create", "--url", url, "--json"))["items"]
+    assert (deed["subject"], deed["details"]["name"]) == (made.id, "web")
+    assert deed["created"] == client.audit(action="key.create").items[0].created.isoformat()
+    client.vectors.set_alias("gears", "prod", 1)
+    client.vectors.set_alias("gears", "prod", 2)
+    client.vectors.update("gears@2", description="worn")
+    monkeypatch.setenv("COLUMNS", "200")
+    told = run("audit", "--after", str(deed["id"]), "--url", url)
+    assert "version 2, previous 1" in told
+    assert "description  → worn" in told
 
 
 def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
