@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from app.core.errors import InvalidInputError, VLibraryError
+from app.core.telemetry.logs import configure_logs
 from app.method.backbone.loading import Backbone
 
 Result = TypeVar("Result")
@@ -64,6 +65,8 @@ def on_own_thread(work: Callable[[], Result]) -> Result:
 
 def run(command: Callable[..., Any]) -> None:
     """The benchmark as a command of its own; a library error becomes one line and exit status 1."""
+    # What goes to stdout is the result.
+    configure_logs("warning")
     try:
         typer.run(command)
     except VLibraryError as error:

@@ -1,18 +1,21 @@
 import asyncio
 import gc
 import json
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidInputError, VLibraryError
+from app.core.telemetry.logs import get_logger
 from benchmarks.figures import beside, coldness, crowding
 from benchmarks.figures.overhead import parts_of
 from benchmarks.harness import (
@@ -24,7 +27,9 @@ from benchmarks.harness import (
     percentile,
     processor_name,
     report,
+    run,
     seconds_of,
+    show,
     spread,
 )
 from tests.fakes.servers.live_server import serving
@@ -90,6 +95,26 @@ def test_no_garbage_is_collected_while_the_clock_runs() -> None:
     assert seconds_of(lambda: seen.append(gc.isenabled())) >= 0
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_what_is_logged_is_no_part_of_the_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        get_logger(__name__).info("is ready")
+        show({"P1": 1}, as_json=True)
+
+    monkeypatch.setattr("sys.argv", ["benchmark"])
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        with pytest.raises(SystemExit):
+            run(command)
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert json.loads(capsys.readouterr().out) == {"P1": 1}
 
 
 def test_other_backbones_get_an_object_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
