@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.training import store_vector
 from vlibrary_client import AsyncClient, Client, ConflictError, InvalidInputError
+
+KEYS = ("--action", "key.create")
 
 runner = CliRunner()
 
@@ -196,16 +199,20 @@ def test_keys_and_the_trail_have_methods_and_a_command(
     assert [deed.details["name"] for deed in page.items] == ["gears", "gears"]
     rest = client.audit(after=page.next_after or 0).items
     assert rest[0].details["name"] == "colours"
-    (deed,) = json.loads(run("audit", "--action", "key.create", "--url", url, "--json"))["items"]
+    # The api logs in the same process.
+    output = run("audit", *KEYS, "--url", url, "--json")
+    told = re.search(r"^{\n.*^}$", output, re.DOTALL | re.MULTILINE)
+    assert told is not None
+    (deed,) = json.loads(told[0])["items"]
     assert (deed["subject"], deed["details"]["name"]) == (made.id, "web")
     assert deed["created"] == client.audit(action="key.create").items[0].created.isoformat()
     client.vectors.set_alias("gears", "prod", 1)
     client.vectors.set_alias("gears", "prod", 2)
     client.vectors.update("gears@2", description="worn")
     monkeypatch.setenv("COLUMNS", "200")
-    told = run("audit", "--after", str(deed["id"]), "--url", url)
-    assert "version 2, previous 1" in told
-    assert "description  → worn" in told
+    shown = run("audit", "--after", str(deed["id"]), "--url", url)
+    assert "version 2, previous 1" in shown
+    assert "description  → worn" in shown
 
 
 def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
