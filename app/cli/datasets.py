@@ -119,8 +119,12 @@ def delete(
     *,
     url: Url = None,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete a data set and its file; vectors that were trained on it stay."""
     with connected(url, key) as client:
         client.datasets.delete(dataset)
-    print(f"Deleted {dataset}")
+    if as_json:
+        print_json({"deleted": dataset})
+    else:
+        print(f"Deleted {dataset}")

@@ -1,10 +1,17 @@
 """`vlibrary migrate`: brings the database that `DATABASE_URL` names to this version's tables."""
 
+import json
+from typing import Annotated
+
+import typer
+
 from app.cli.options import read_settings
 from app.core.errors import ConfigurationError
 
 
-def migrate() -> None:
+def migrate(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+) -> None:
     """Create or update the tables; safe to repeat, and from several machines at once."""
     settings = read_settings()
     if settings.database_url is None:
@@ -17,4 +24,7 @@ def migrate() -> None:
     before = current_revision(url)
     upgrade(url)
     after = current_revision(url)
+    if as_json:
+        print(json.dumps({"revision": after, "before": before}))
+        return
     print(f"The database is at revision {after}" + ("" if before == after else f", was {before}"))

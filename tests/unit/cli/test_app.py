@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from app.cli import app as app_module
@@ -31,6 +33,18 @@ def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
     )
     assert found.returncode == 0, found.stderr
     assert all(name in found.stdout for name in COMMANDS)
+
+
+def test_every_command_that_ends_by_itself_prints_json_when_asked() -> None:
+    def without(command: object, name: str) -> Iterator[str]:
+        for part, inner in getattr(command, "commands", {}).items():
+            yield from without(inner, f"{name} {part}".strip())
+        options = {option for each in getattr(command, "params", ()) for option in each.opts}
+        if not hasattr(command, "commands") and "--json" not in options:
+            yield name
+
+    # Those that run until they are ended, and `demo`, which writes demo.json.
+    assert set(without(get_command(build()), "")) == {"serve", "worker", "api", "demo"}
 
 
 def test_the_version_is_printed() -> None:

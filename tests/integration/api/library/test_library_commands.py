@@ -165,7 +165,7 @@ def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Pa
     assert str(job.id) in run("jobs", "list", "--url", url, "--json")
     assert "cancelled" in run("jobs", "cancel", str(job.id), "--url", url)
     run("jobs", "watch", str(job.id), "--url", url, code=1)
-    assert "Deleted parts" in run("datasets", "delete", "parts", "--url", url)
+    assert '"deleted": "parts"' in run("datasets", "delete", "parts", "--url", url, "--json")
     run("datasets", "delete", "parts", "--url", url, code=1)
 
 
