@@ -73,6 +73,8 @@ def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:
         raise UnusableError(
             f"its {name} has an unknown role: wanted user and assistant, or human and gpt"
         )
+    if turn.get("weight") == 0:
+        raise UnusableError(f"its {name} has a turn of weight 0, and every answer is trained on")
     content = turn.get("content", turn.get("value"))
     pieces = _pieces(content, name=name)
     marks = [index for index, piece in enumerate(pieces) if piece is None]

@@ -25,6 +25,8 @@ MAX_ANSWERS = 64
 MAX_NAME_CHARACTERS = 200
 ANSWER_COLUMNS = ("answers", "answer", "multiple_choice_answer")
 CHOICE_COLUMN = "correct_choice_idx"
+# Digits of no place in a list.
+_LONG = 5
 # Of rows that were packed from another source.
 PLACE_COLUMN = "_place"
 PROBLEM_COLUMN = "_problem"
@@ -38,6 +40,7 @@ USED_COLUMNS = frozenset(
         "question",
         "choices",
         CHOICE_COLUMN,
+        "system",
         "image_id",
         "split",
         PLACE_COLUMN,
@@ -125,6 +128,11 @@ def _items(
         inline: list[Any] = []
         is_shown = False
     else:
+        if fields.get("system"):
+            raise UnusableError(
+                f"it has a system text beside its {name}; leave it out and train with it as the "
+                "instruction"
+            )
         turns = read_turns(fields[name], name=name)
         inline = list(turns.images)
         is_shown = turns.shows_picture
@@ -165,11 +173,12 @@ def _question(fields: Mapping[str, Any]) -> str:
 
 
 def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    choices = fields.get("choices")
-    place = fields.get(CHOICE_COLUMN)
+    choices = _listing(fields.get("choices"))
+    place = _as_place(fields.get(CHOICE_COLUMN), choices)
     if place is None and isinstance(choices, list):
         # Sets of multiple choice name the place of the answer, not the answer.
-        place = fields.get("answer") if _is_whole(fields.get("answer")) else None
+        answer = _as_place(fields.get("answer"), choices)
+        place = answer if _is_whole(answer) else None
     if place is not None:
         if not isinstance(choices, list) or not _is_whole(place) or not 0 <= place < len(choices):
             raise UnusableError("its answer is no place in its choices")
@@ -183,6 +192,13 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if len(answers) > MAX_ANSWERS:
         raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
     return tuple(_text(answer) for answer in answers)
+
+
+def _as_place(value: Any, choices: object) -> Any:  # noqa: ANN401 - fields are anything
+    """The place of a choice, which tables of text write as one, or the value as it is."""
+    if isinstance(value, str) and isinstance(choices, list) and value not in choices:
+        return int(value) if value.isascii() and value.isdecimal() and len(value) < _LONG else value
+    return value
 
 
 def _listing(answers: object) -> object:
@@ -201,7 +217,7 @@ def _listing(answers: object) -> object:
             found = ast.literal_eval(answers)
             if repr(found) == answers:
                 return found
-    raise UnusableError("its answers begin like a list and are none in JSON")
+    raise UnusableError("its answers or choices begin like a list and are none in JSON")
 
 
 def _is_whole(value: object) -> bool:

@@ -166,16 +166,27 @@ def _open_folder(root: Path, columns: ColumnMap) -> Source:
         return Source(
             layout="VQA questions and annotations", found=_pair_items(root, pairs, columns)
         )
-    for suffix, kind in _KINDS.items():
-        endings = {suffix, *(old for old, new in _ALIASES.items() if new == suffix)}
-        files = [p for p in files_below(root) if p.suffix.lower() in endings and _is_data(p)]
+    by_kind: dict[str, list[Path]] = {kind: [] for kind in _KINDS.values()}
+    for path in files_below(root):
+        suffix = path.suffix.lower()
+        kind = _KINDS.get(_ALIASES.get(suffix, suffix))
+        if kind is not None and _is_data(path):
+            by_kind[kind].append(path)
+    for kind, files in by_kind.items():
         if files:
-            layout = f"folder of {kind}"
+            rest = [found for other, found in by_kind.items() if other != kind]
+            others = [path.name for found in rest for path in found]
+            layout = f"folder of {kind}" + (f", without {_counted(others)}" if others else "")
             return Source(layout=layout, found=_folder_items(root, files, columns))
     raise InvalidDatasetError(
         f"no data set in the folder {root.name}: wanted {', '.join(METADATA_NAMES)} beside "
         f"pictures, or files of {', '.join(_KINDS)}"
     )
+
+
+def _counted(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _require_one_listing(root: Path, listed: list[Path]) -> None:
@@ -189,7 +200,12 @@ def _require_one_listing(root: Path, listed: list[Path]) -> None:
 
 def _is_data(path: Path) -> bool:
     # Hugging Face keeps intermediate results and notes beside the data.
-    is_note = path.name in {"dataset_info.json", "dataset_dict.json", "state.json"}
+    is_note = path.name in {
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dataset_dict.json",
+        "state.json",
+    }
     return not (is_note or path.name.startswith("cache-"))
 
 

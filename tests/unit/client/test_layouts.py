@@ -160,10 +160,16 @@ class TestConversations:
             ([{"from": "human", "value": "<image><image> Both?"}, GPT], "2 pictures"),
             ([HUMAN, GPT, HUMAN, GPT], "after the first question"),
             ([{"from": "human"}, GPT], "without content"),
+            ([HUMAN, {**GPT, "weight": 0}], "a turn of weight 0"),
         ],
     )
     def test_what_would_change_a_turn_is_refused(self, turns: list[Any], words: str) -> None:
         assert words in reason({"image": picture(), "conversations": turns})
+
+    def test_what_the_system_says_beside_it_is_not_left_out(self) -> None:
+        fields = {"image": picture(), "conversations": [self.HUMAN, self.GPT]}
+        assert "a system text beside" in reason({**fields, "system": "Be short."})
+        assert item({**fields, "system": ""}).answers == ("red",)
 
     def test_a_picture_that_is_shown_must_be_there(self) -> None:
         assert "not there" in reason({"conversations": [self.HUMAN, self.GPT]})

@@ -90,7 +90,7 @@ def test_a_list_of_answers_in_a_text_is_a_list_or_refused(
     (found,) = read([{"question": "q", "answers": cell}])
     if answers is None:
         assert isinstance(found, BadItem)
-        assert found.reason == "its answers begin like a list and are none in JSON"
+        assert found.reason == "its answers or choices begin like a list and are none in JSON"
     else:
         assert found.answers == answers  # type: ignore[union-attr]
     (single,) = items([{"question": "q", "answer": cell}])
@@ -181,3 +181,24 @@ def test_answers_may_be_a_table_of_them() -> None:
     fields = {"answer": ["red", "blue"], "answer_confidence": ["yes", "no"]}
     (found,) = items([{"image": picture(), "question": "q", "answers": fields}])
     assert found.answers == ("red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({"choices": '["red", "blue"]', "answer": "1"}, "blue"),
+        ({"choices": "['red', 'blue']", "correct_choice_idx": "0"}, "red"),
+        ({"choices": ["1", "2"], "answer": "1"}, "1"),
+        ({"choices": ["red", "blue"], "answer": "B"}, "B"),
+    ],
+)
+def test_a_choice_may_be_written_as_tables_do(fields: dict[str, Any], answer: str) -> None:
+    assert items([{"question": "q", **fields}])[0].answers == (answer,)
+
+
+def test_what_a_folder_has_besides_its_data_is_told(tmp_path: Path) -> None:
+    written(tmp_path / "train.jsonl", json.dumps(ASKED))
+    written(tmp_path / "dataset_infos.json", "{}")
+    assert open_source(tmp_path).layout == "folder of JSON lines"
+    written(tmp_path / "val.csv", "question,answer\nq,a\n")
+    assert open_source(tmp_path).layout == "folder of JSON lines, without val.csv"
