@@ -32,6 +32,8 @@ def retrieve(
     min_epoch: int | None = None,
     prefer: str | None = None,
     only_ready: bool = True,
+    name: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Call[Retrieval]:
     """Vectors that fit a query, best first; it abstains when none fits.
 
@@ -45,6 +47,8 @@ def retrieve(
         prefer: Tag, alias or name of the one that is meant where several stand for the same
             questions; the server's own when not given.
         only_ready: Leave out those that are unproven, ineffective or collapsed.
+        name: Only versions of this name, as if nothing else were stored.
+        tags: Only vectors that have all of these tags, likewise.
 
     Raises:
         InvalidInputError: Neither an image, a text nor an embedding is given.
@@ -62,6 +66,8 @@ def retrieve(
             "min_epoch": min_epoch,
             "prefer": prefer,
             "only_ready": only_ready,
+            **({} if name is None else {"name": name}),
+            **({"tags": list(tags)} if tags else {}),
         },
     )
 

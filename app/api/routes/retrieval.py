@@ -10,6 +10,7 @@ from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import ImageLimits, read_images
 from app.api.steer.vector_selection import Embedding, embed_query
 from app.core.cancellation import run_until_disconnect
+from app.library.catalogue.filters import VectorFilters
 from app.rpc.backbones import backbone_for, fingerprint_of
 
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
@@ -27,6 +28,7 @@ async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf
 
 async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBody:
     query = await _query(body, services=services)
+    is_narrowed = body.name is not None or body.tags
     result = await services.retriever.search(
         query.values,
         space=query.space,
@@ -36,6 +38,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
         min_epoch=body.min_epoch,
         prefer=body.prefer,
         only_ready=body.only_ready,
+        filters=VectorFilters(name=body.name, tags=tuple(body.tags)) if is_narrowed else None,
     )
     services.metrics.note_retrieval(result)
     return RetrievalBody(

@@ -10,9 +10,11 @@ from app.api.schemas.fields import (
     BackboneRef,
     EmbeddingValue,
     ImageText,
+    Name,
     OnlyReady,
     Preference,
     Prompt,
+    Tags,
 )
 from app.api.schemas.vectors import VectorBody
 
@@ -30,6 +32,8 @@ class RetrieveRequest(RequestBody):
     min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
     prefer: Preference | None = None
     only_ready: OnlyReady = True
+    name: Name | None = Field(default=None, description="Only versions of this name.")
+    tags: Tags = Field(default=[], description="Only vectors that have all of them.")
 
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:

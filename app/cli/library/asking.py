@@ -80,6 +80,10 @@ def retrieve(
     k: Annotated[int, typer.Option("-k", min=1, help="At most so many.")] = 3,
     prefer: Prefer = None,
     only_ready: OnlyReady = True,
+    name: Annotated[str | None, typer.Option(help="Only versions of this name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only what has this tag; may be repeated.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -88,7 +92,15 @@ def retrieve(
     if text is None and image is None:
         raise typer.BadParameter("give --text, --image or both")
     with connected(url, key) as client:
-        found = client.retrieve(image=image, text=text, k=k, prefer=prefer, only_ready=only_ready)
+        found = client.retrieve(
+            image=image,
+            text=text,
+            k=k,
+            prefer=prefer,
+            only_ready=only_ready,
+            name=name,
+            tags=tag or (),
+        )
     if as_json:
         print_json(found)
         return

@@ -118,6 +118,12 @@ def _newest(value: SQLColumnExpression[float]) -> ScalarSelect[float]:
     )
 
 
+async def matching_ids(session: AsyncSession, filters: VectorFilters) -> frozenset[uuid.UUID]:
+    """The ids of all vectors that match and are not deleted."""
+    query = select(VectorRow.id).where(VectorRow.deleted.is_(None), *_conditions(filters))
+    return frozenset(await session.scalars(query))
+
+
 async def list_vectors(
     session: AsyncSession,
     filters: VectorFilters | None = None,

@@ -152,6 +152,7 @@ class Snapshot:
         statuses: Collection[str],
         k: int,
         workspace: str = DEFAULT_WORKSPACE,
+        among: Collection[uuid.UUID] | None = None,
     ) -> list[Hit]:
         """The `k` fitting sets of vectors nearest to the query, best first; exact.
 
@@ -164,6 +165,7 @@ class Snapshot:
             statuses: Only vectors in one of these states.
             k: At most so many.
             workspace: Only vectors of this one.
+            among: Only these vectors, as if there were no others; any when not given.
 
         Raises:
             InvalidInputError: The query is zero, not finite or of another dimension.
@@ -176,6 +178,8 @@ class Snapshot:
         is_made_for_it = table.backbones == codes.get(backbone_fingerprint, -1)
         is_of_it = table.workspaces == codes.get(workspace_text(workspace), -1)
         fitting = np.flatnonzero(is_of_it & is_made_for_it & np.isin(table.statuses, wanted))
+        if among is not None:
+            fitting = fitting[np.array([one in among for one in table.vector_ids[fitting]], bool)]
         if not len(fitting):
             return []
         asked = parts_of(unit, image_width=self.image_width)

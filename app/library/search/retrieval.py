@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.telemetry.logs import get_logger
+from app.library.catalogue.filters import VectorFilters, matching_ids
 from app.library.database import Sessions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
@@ -134,6 +135,7 @@ class Retriever:
         prefer: str | None = None,
         only_ready: bool = True,
         workspace: str = DEFAULT_WORKSPACE,
+        filters: VectorFilters | None = None,
     ) -> RetrievalResult:
         """The vectors of this backbone that are nearest to the query.
 
@@ -147,6 +149,7 @@ class Retriever:
                 meant; that of all searches when not given.
             only_ready: Whether only vectors may be found that are shown to help.
             workspace: Whose vectors may be found.
+            filters: What they must be, as if nothing else were stored.
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.
@@ -154,11 +157,13 @@ class Retriever:
         """
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
+        among = None if filters is None else await self._matching(filters)
         search = partial(
             _search,
             unit_rows(embedding.reshape(1, -1))[0],
             backbone_fingerprint=backbone_fingerprint,
             workspace=workspace,
+            among=among,
             statuses=("ready",) if only_ready else ("ready", *UNSHOWN),
             # The lead over another name may have to look past many versions of one name.
             k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
@@ -217,6 +222,10 @@ class Retriever:
                 ),
             )
         )
+
+    async def _matching(self, filters: VectorFilters) -> frozenset[uuid.UUID]:
+        async with self._sessions() as session:
+            return await matching_ids(session, filters)
 
     async def _compute(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -19,6 +19,8 @@ BAD_QUERIES: list[dict[str, object]] = [
     {"text": "q", "k": 10**9},
     {"text": "q", "k": 0},
     {"text": "q", "backbone": ""},
+    {"text": "q", "name": "A B"},
+    {"text": "q", "tags": "checked"},
 ]
 
 
@@ -104,6 +106,24 @@ class TestRetrieval:
         assert (other["abstained"], other["reason"]) == (True, "below-threshold")
         late = await http.post("/retrieve", json={"text": "q", "min_epoch": 99})
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+
+    async def test_only_what_matches_the_filters_is_found(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        key = embedding_of(None, "q")
+        for seed, name in enumerate(("english", "spanish")):
+            await store_vector(sessions, worker.description, name=name, seed=seed, key=key)
+        await http.patch("/vectors/spanish", json={"tags": ["checked", "stored"]})
+        for filters, wanted in (
+            ({"tags": ["checked"]}, ["spanish"]),
+            ({"tags": ["stored"], "name": "english"}, ["english"]),
+            ({"tags": ["checked"], "name": "english"}, []),
+            ({"name": "nobody"}, []),
+        ):
+            found = (await http.post("/retrieve", json={"text": "q", **filters})).json()
+            assert [match["vector"]["name"] for match in found["matches"]] == wanted
+            # As if nothing else were stored, so of these two that look alike one is clear.
+            assert found["reason"] == (None if wanted else "no-vectors")
 
     async def test_auto_steers_or_says_that_it_did_not(
         self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions

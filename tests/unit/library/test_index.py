@@ -65,8 +65,11 @@ def look(
     k: int = 3,
     backbone: str = FINGERPRINT,
     statuses: Sequence[str] = ("ready",),
+    among: set[uuid.UUID] | None = None,
 ) -> list[Hit]:
-    return snapshot.search(query, backbone_fingerprint=backbone, statuses=statuses, k=k)
+    return snapshot.search(
+        query, backbone_fingerprint=backbone, statuses=statuses, k=k, among=among
+    )
 
 
 def found(snapshot: Snapshot, query: Float32Array, *, k: int) -> list[uuid.UUID]:
@@ -158,6 +161,10 @@ def test_only_what_fits_is_found() -> None:
     assert look(snapshot, row[0], backbone="ef" * 32) == []
     assert look(snapshot, row[0], statuses=("retired",)) == []
     assert look(snapshot, row[0], statuses=()) == []
+    two = {ready.vector_id, foreign.vector_id}
+    (one,) = look(snapshot, row[0], statuses=("ready", "collapsed"), among=two)
+    assert one.vector_id == ready.vector_id
+    assert look(snapshot, row[0], among=set()) == []
 
 
 def test_an_empty_snapshot_finds_nothing() -> None:

@@ -184,6 +184,7 @@ def test_questions_have_commands(url: str, tmp_path: Path) -> None:
     assert '"abstained": true' in run(
         "retrieve", "--text", "What?", *wanted, "--url", url, "--json"
     )
+    run("retrieve", "--text", "q", "--tag", "a", "--name", "gears", "--url", url)
     run("retrieve", "--url", url, code=2)
 
 
