@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.keys import database_as_it_is
-from app.cli.options import read_settings
+from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError, NotFoundError
 from app.core.settings import Settings
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from app.library.backups.files import BackupReader, BackupWriter
     from app.library.backups.manifest import Manifest
     from app.library.database import Sessions
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def backup(
@@ -131,14 +129,12 @@ async def _fill(
 
 @asynccontextmanager
 async def _patient(url: str) -> "AsyncIterator[Sessions]":
-    from app.library.database import make_engine, session_factory
+    from app.library.database import opened
     from app.library.workspaces import in_all_workspaces
 
-    engine = make_engine(url, pool_size=1, statement_timeout_seconds=0, idle_timeout_seconds=0)
-    try:
-        yield in_all_workspaces(session_factory(engine))
-    finally:
-        await engine.dispose()
+    limits = {"statement_timeout_seconds": 0, "idle_timeout_seconds": 0}
+    async with opened(url, pool_size=1, **limits) as sessions:
+        yield in_all_workspaces(sessions)
 
 
 @contextmanager

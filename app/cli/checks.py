@@ -1,7 +1,6 @@
 """What `vlibrary doctor` looks at, one function a thing; nothing is changed but a probe file."""
 
 import asyncio
-import hashlib
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,9 +12,8 @@ from typing import TypeAlias, TypeVar
 from sqlalchemy import text
 
 from app.core.errors import CorruptDataError, NotFoundError, VLibraryError
-from app.core.identifiers import new_id
+from app.core.identifiers import digest_of, new_id
 from app.core.settings import Settings
-from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors
 from app.library.database import Sessions
 from app.library.datasets import list_datasets
@@ -27,6 +25,7 @@ from app.library.storage import ObjectStore
 from app.library.task_keys.epochs import current_epochs, find_space
 from app.library.task_keys.keys import load_keys
 from app.library.training.jobs import list_jobs
+from app.library.vector_rows import get_blob
 from app.library.vectors import get_vectors
 
 Check: TypeAlias = Callable[[], Awaitable[str]]
@@ -247,12 +246,7 @@ async def _is_whole(dataset: DatasetRecord, objects: ObjectStore) -> bool:
             await objects.get_file(dataset.storage_key, path)
         except (NotFoundError, CorruptDataError):
             return False
-        return await asyncio.to_thread(_digest, path) == dataset.sha256
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return await asyncio.to_thread(digest_of, path) == dataset.sha256
 
 
 def _some(names: "list[str] | map[str]", *, most: int = 5) -> str:

@@ -4,11 +4,11 @@ import asyncio
 import json
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.options import read_settings
+from app.cli.options import AsJson, Backbone, Revision, read_settings
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 def doctor(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
+    as_json: AsJson = False,
+    backbone: Backbone = None,
+    revision: Revision = None,
 ) -> None:
     """Check the database, the files and the backbone; exit status 1 when something is wrong."""
     from app.core.telemetry.logs import configure_logs
@@ -70,12 +68,8 @@ def find(settings: Settings) -> "list[Finding]":
 
 async def _look(settings: Settings, url: str) -> "list[Finding]":
     from app.cli.checks import database_checks, examine
-    from app.library.database import make_engine, session_factory
+    from app.library.database import opened
     from app.library.workspaces import in_all_workspaces
 
-    engine = make_engine(url, pool_size=2)
-    try:
-        sessions = in_all_workspaces(session_factory(engine))
-        return await examine(database_checks(settings, sessions, url=url))
-    finally:
-        await engine.dispose()
+    async with opened(url, pool_size=2) as sessions:
+        return await examine(database_checks(settings, in_all_workspaces(sessions), url=url))

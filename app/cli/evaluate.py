@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.local_datasets import ColumnMap, load_local, read_map
+from app.cli.options import AsJson, Revision
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
 
@@ -62,7 +63,7 @@ def evaluate(
     backbone: Annotated[
         str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = "pocket",
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
+    revision: Revision = None,
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
     column_map: ColumnMap = None,
     support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
@@ -85,7 +86,7 @@ def evaluate(
         str,
         typer.Option(help="auto (float32 on a CPU, else bfloat16), float32, bfloat16, float16."),
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items.
 

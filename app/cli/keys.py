@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.options import read_settings
+from app.cli.options import AsJson, read_settings
 from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
@@ -26,8 +26,6 @@ keys = typer.Typer(
     help="Make, list and revoke the keys that open the api.",
     no_args_is_help=True,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @keys.command()
@@ -167,18 +165,13 @@ async def _run(
     workspace: str | None = None,
 ) -> Result:
     """What the work returned, in one workspace or in all."""
-    from app.library.database import make_engine, run_transaction, session_factory
+    from app.library.database import opened
     from app.library.workspaces import in_all_workspaces, in_workspace
 
-    engine = make_engine(url, pool_size=1)
-    sessions = session_factory(engine)
-    try:
-        return await run_transaction(
-            in_all_workspaces(sessions) if workspace is None else in_workspace(sessions, workspace),
-            work,
-        )
-    finally:
-        await engine.dispose()
+    async with opened(url, pool_size=1) as every:
+        sessions = in_all_workspaces(every) if workspace is None else in_workspace(every, workspace)
+        async with sessions.begin() as session:
+            return await work(session)
 
 
 @contextmanager

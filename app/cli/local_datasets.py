@@ -57,14 +57,14 @@ def convert_local(
     from app.core.pictures import PictureLimits
     from app.core.settings import Settings
     from app.library.uploads.dataset_conversion import convert
-    from app.library.uploads.dataset_reports import ConversionOptions
     from vlibrary_client.layouts.sources import open_source
 
     return convert(
         partial(open_source, source, columns=columns),
         target,
         limits=PictureLimits.of(Settings()),
-        options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
+        skip_bad=skip_bad,
+        text_only=text_only,
     )
 
 

@@ -1,9 +1,18 @@
-"""Settings as commands take them: the environment, with the options given on top."""
+"""Options that commands share, and settings: the environment, with options given on top."""
 
+from typing import Annotated, TypeAlias
+
+import typer
 from pydantic import ValidationError
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Backbone: TypeAlias = Annotated[
+    str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+]
+Revision: TypeAlias = Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")]
 
 
 def read_settings(**options: object) -> Settings:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, load_local, read_map
+from app.cli.options import AsJson, Revision
 from app.core.errors import InvalidInputError
 from app.method.training.configuration import TrainingSettings
 
@@ -46,7 +47,7 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
     ] = "pocket",
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
+    revision: Revision = None,
     split: Annotated[
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
     ] = None,
@@ -64,7 +65,7 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here and go on from it when it exists.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a vector file from examples, with a progress bar; Ctrl-C keeps the checkpoint."""
     from app.method.backbone.loading import load_backbone

@@ -1,10 +1,8 @@
 """What must be known of a backbone to tell whether vectors fit it, without loading it."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Self
 
-from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
+from app.core.errors import JSON, IncompatibleBackboneError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,41 +34,6 @@ class BackboneDescription:
     def to_dict(self) -> dict[str, JSON]:
         """The fields as JSON values."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, JSON]) -> Self:
-        """The description that `to_dict` wrote; unknown fields are left out.
-
-        Raises:
-            InvalidInputError: A field is missing or of another type.
-        """
-
-        def text(name: str) -> str:
-            value = fields.get(name)
-            if not isinstance(value, str):
-                raise InvalidInputError(f"A backbone's {name} is text")
-            return value
-
-        def count(name: str, *, least: int = 1) -> int:
-            value = fields.get(name, 0)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InvalidInputError(f"A backbone's {name} is a number of at least {least}")
-            return value
-
-        digests = fields.get("digests", {})
-        if not isinstance(digests, Mapping):
-            raise InvalidInputError("A backbone's digests are a mapping")
-        return cls(
-            fingerprint=text("fingerprint"),
-            name=text("name"),
-            architecture=text("architecture"),
-            num_layers=count("num_layers"),
-            hidden_size=count("hidden_size"),
-            num_heads=count("num_heads"),
-            vocab_size=count("vocab_size"),
-            max_position_embeddings=count("max_position_embeddings", least=0),
-            digests={str(key): str(value) for key, value in digests.items()},
-        )
 
 
 def require_same_backbone(*, wanted: str, found: str) -> None:

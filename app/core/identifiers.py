@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
 from app.core.errors import InvalidInputError
@@ -41,6 +42,12 @@ def new_id() -> uuid.UUID:
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
     """The SHA-256 digest of the bytes as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 digest of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_name(name: str, *, what: str = "name") -> str:

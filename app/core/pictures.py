@@ -9,7 +9,9 @@ import os
 import re
 import tempfile
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -86,7 +88,7 @@ class PictureFile:
         """The picture, stored unless it is already there."""
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._known:
-            source = FileSlice(self, self._num_bytes, len(data))
+            source = partial(self.read, self._num_bytes, len(data))
             left = memoryview(data)
             while left:
                 written = os.write(self._descriptor, left)
@@ -100,31 +102,18 @@ class PictureFile:
         return os.pread(self._descriptor, length, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSlice:
-    """A picture's place in a file."""
-
-    file: PictureFile
-    offset: int
-    length: int
-
-    def read(self) -> bytes:
-        """The encoded picture."""
-        return self.file.read(self.offset, self.length)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
     """An encoded picture.
 
     Attributes:
         digest: SHA-256 of the file; equal digests show equal pixels.
-        source: The file, or where it lies.
+        source: The file, or what reads it from where it lies.
         pixel_digest: Of its pixels, equal for files that show the same; None where it is not known.
     """
 
     digest: str
-    source: bytes | FileSlice
+    source: bytes | Callable[[], bytes]
     pixel_digest: str | None = None
 
     @classmethod
@@ -139,7 +128,7 @@ class Picture:
     @property
     def data(self) -> bytes:
         """The encoded file."""
-        return self.source if isinstance(self.source, bytes) else self.source.read()
+        return self.source if isinstance(self.source, bytes) else self.source()
 
     @property
     def size(self) -> tuple[int, int]:

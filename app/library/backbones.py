@@ -1,6 +1,5 @@
 """The backbones that vectors were made for."""
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -8,11 +7,6 @@ from app.core.backbones import BackboneDescription
 from app.core.errors import NotFoundError
 from app.library.records import record_of
 from app.library.tables import BackboneRow
-
-
-def describe(row: BackboneRow) -> BackboneDescription:
-    """The record of a row."""
-    return record_of(BackboneDescription, row)
 
 
 async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:
@@ -30,10 +24,4 @@ async def get_backbone(session: AsyncSession, fingerprint: str) -> BackboneDescr
     row = await session.get(BackboneRow, fingerprint)
     if row is None:
         raise NotFoundError(f"No backbone {fingerprint[:12]}")
-    return describe(row)
-
-
-async def list_backbones(session: AsyncSession) -> list[BackboneDescription]:
-    """All known backbones by name."""
-    query = select(BackboneRow).order_by(BackboneRow.name, BackboneRow.fingerprint)
-    return [describe(row) for row in await session.scalars(query)]
+    return record_of(BackboneDescription, row)

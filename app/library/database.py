@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
@@ -120,6 +121,16 @@ def make_engine(
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Sessions of the workspace `default`; leaving one without a commit rolls back."""
     return async_sessionmaker(engine, sync_session_class=WorkspaceSession, expire_on_commit=False)
+
+
+@asynccontextmanager
+async def opened(url: str | URL, **limits: Any) -> AsyncIterator[Sessions]:  # noqa: ANN401
+    """Sessions of a database for the block, with the limits of `make_engine`."""
+    engine = make_engine(url, **limits)
+    try:
+        yield session_factory(engine)
+    finally:
+        await engine.dispose()
 
 
 async def run_transaction(

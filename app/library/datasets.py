@@ -28,7 +28,7 @@ from app.library.database import FRESH
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
-from app.library.uploads.dataset_reports import ConversionOptions, DatasetReport
+from app.library.uploads.dataset_reports import DatasetReport
 from app.library.workspaces import workspace_of
 
 CHECK_SCRIPT: Final = ("-m", "app.library.uploads.dataset_check")
@@ -41,7 +41,8 @@ async def convert_upload(
     target: Path,
     *,
     limits: PictureLimits,
-    options: ConversionOptions | None = None,
+    skip_bad: bool = False,
+    text_only: bool = False,
     columns: Mapping[str, str] | None = None,
     memory_bytes: int = CHECK_MEMORY_BYTES,
 ) -> DatasetReport:
@@ -54,7 +55,8 @@ async def convert_upload(
         path: The file.
         target: Where the Parquet file goes.
         limits: What a picture may be.
-        options: What is done about rows that are not as wanted.
+        skip_bad: Leave out rows that cannot be used, rather than refuse the file.
+        text_only: Take rows without a picture as items of text alone.
         columns: Which of the file's columns is which, where names differ.
         memory_bytes: What reading it may take.
 
@@ -67,7 +69,7 @@ async def convert_upload(
         "target": str(target),
         "columns": dict(columns or {}),
         "limits": asdict(limits),
-        "options": asdict(options or ConversionOptions()),
+        "options": {"skip_bad": skip_bad, "text_only": text_only},
     }
     command = [sys.executable, "-I", *CHECK_SCRIPT, json.dumps(order), str(memory_bytes)]
     process = await asyncio.create_subprocess_exec(

@@ -1,5 +1,7 @@
-"""How a stored row of vectors becomes a record; private to the library."""
+"""Stored rows of vectors: how one becomes a record, and its file, never without its digest."""
 
+import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -7,7 +9,9 @@ from sqlalchemy import ARRAY, Select, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.library.backbones import describe
+from app.core.backbones import BackboneDescription
+from app.core.errors import CorruptDataError, NotFoundError
+from app.core.identifiers import sha256_hex
 from app.library.database import FRESH
 from app.library.records import VectorRecord, record_of
 from app.library.tables import AliasRow, BackboneRow, VectorRow
@@ -31,16 +35,47 @@ VECTOR_ROWS: Final[Rows] = select(
 """Every set of vectors with its backbone and aliases; callers narrow it."""
 
 
-def _record(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> VectorRecord:
-    return record_of(
-        VectorRecord,
-        row,
-        backbone=describe(backbone),
-        aliases=tuple(sorted(aliases)),
-    )
-
-
 async def read_vectors(session: AsyncSession, query: Rows) -> list[VectorRecord]:
     """The records of a query made from `VECTOR_ROWS`, in its order."""
-    found = await session.execute(query, execution_options=FRESH)
-    return [_record(row, backbone, aliases) for row, backbone, aliases in found]
+    return [
+        record_of(
+            VectorRecord,
+            row,
+            backbone=record_of(BackboneDescription, backbone),
+            aliases=tuple(sorted(aliases)),
+        )
+        for row, backbone, aliases in await session.execute(query, execution_options=FRESH)
+    ]
+
+
+async def _verified(blob: bytes | None, sha256: str) -> bytes:
+    if blob is None:
+        raise NotFoundError(f"No vector file {sha256[:12]}")
+    if await asyncio.to_thread(sha256_hex, blob) != sha256:
+        raise CorruptDataError(f"The stored file {sha256[:12]} does not match its digest")
+    return blob
+
+
+async def get_blob(session: AsyncSession, vector_id: uuid.UUID) -> bytes:
+    """The file of one set of vectors, deleted or not, after its digest was checked.
+
+    Raises:
+        NotFoundError: There is none.
+        CorruptDataError: The bytes have changed since they were stored.
+    """
+    query = select(VectorRow.blob, VectorRow.sha256).where(VectorRow.id == vector_id)
+    found = (await session.execute(query)).one_or_none()
+    if found is None:
+        raise NotFoundError(f"No vectors {vector_id}")
+    return await _verified(found.blob, found.sha256)
+
+
+async def get_blob_by_sha256(session: AsyncSession, sha256: str) -> bytes:
+    """The file with this digest, deleted or not, after it was checked.
+
+    Raises:
+        NotFoundError: There is none.
+        CorruptDataError: The bytes have changed since they were stored.
+    """
+    query = select(VectorRow.blob).where(VectorRow.sha256 == sha256).limit(1)
+    return await _verified(await session.scalar(query), sha256)

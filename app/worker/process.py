@@ -21,9 +21,9 @@ from app.core.errors import ConfigurationError
 from app.core.settings import Settings, revealed
 from app.core.telemetry.logs import get_logger
 from app.core.telemetry.tracing import make_tracing
-from app.library.blobs import get_blob_by_sha256
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
+from app.library.vector_rows import get_blob_by_sha256
 from app.library.workspaces import in_all_workspaces
 from app.method.backbone.loading import Backbone, load_backbone
 from app.method.keys.encoder import space_id

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,15 +28,6 @@ LONGEST_SECONDS: Final = 3600.0
 # A place is dear: at the rate that any body may come at, a gibibyte would hold it for three days.
 UPLOAD_BYTES_PER_SECOND: Final = 32 * 1024
 _BLOCK_BYTES: Final = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReceivedFile:
-    """A body on disk."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
 
 
 def file_body(*media_types: str) -> dict[str, Any]:
@@ -77,8 +67,8 @@ async def upload_place(request: Request, places: Admission) -> AsyncIterator[Non
 
 
 @asynccontextmanager
-async def received_file(request: Request, *, folder: Path) -> AsyncIterator[ReceivedFile]:
-    """The request's body as a file that exists for the block.
+async def received_file(request: Request, *, folder: Path) -> AsyncIterator[tuple[Path, str]]:
+    """The request's body as a file that exists for the block, and its SHA-256 digest.
 
     Raises:
         InvalidInputError: The body is empty.
@@ -88,14 +78,12 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[Rece
     file = await asyncio.to_thread(_open_temporary, folder)
     try:
         digest = hashlib.sha256()
-        size_bytes = 0
         async for block in _blocks(request):
             await asyncio.to_thread(_write, file, digest, block)
-            size_bytes += len(block)
-        if size_bytes == 0:
+        if not file.tell():
             raise InvalidInputError("The body is empty")
         await asyncio.to_thread(file.flush)
-        yield ReceivedFile(path=Path(file.name), sha256=digest.hexdigest(), size_bytes=size_bytes)
+        yield Path(file.name), digest.hexdigest()
     finally:
         await asyncio.to_thread(file.close)
 
@@ -108,13 +96,6 @@ async def scratch(folder: Path) -> AsyncIterator[Path]:
         yield Path(made)
     finally:
         await asyncio.to_thread(partial(shutil.rmtree, made, ignore_errors=True))
-
-
-def digest_of(path: Path) -> tuple[str, int]:
-    """SHA-256 and length of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest, file.tell()
 
 
 def _open_temporary(folder: Path) -> "tempfile._TemporaryFileWrapper[bytes]":

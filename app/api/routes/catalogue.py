@@ -25,12 +25,11 @@ from app.api.schemas.catalogue import (
 )
 from app.api.schemas.fields import Name, Reference
 from app.api.schemas.vectors import EvaluationBody, VectorBody
-from app.core.errors import NotFoundError
+from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import VectorReference
 from app.library.aliases import delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,
-    Outcome,
     bury,
     change_each,
     prune_versions,
@@ -40,6 +39,7 @@ from app.library.catalogue.batches import (
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import check_distinct, compare_measurements, similarities
 from app.library.evaluations import add_evaluation
+from app.library.records import VectorRecord
 from app.library.vectors import get_vector
 
 NOT_MEASURED: Final = (
@@ -81,7 +81,7 @@ async def compare(
 async def batch(body: BatchRequest, services: ServicesOf) -> BatchBody:
     """Deletes, tags or changes many vectors; a refusal of one leaves the others as they became."""
     outcomes = await change_each(services.sessions, body.vectors, change=_change(body))
-    items = tuple(map(_outcome, outcomes))
+    items = tuple(_outcome(ref, found) for ref, found in outcomes.items())
     return BatchBody(items=items, num_failed=sum(not item.ok for item in items))
 
 
@@ -92,13 +92,11 @@ def _change(body: BatchRequest) -> Change:
     return changes[body.action]
 
 
-def _outcome(outcome: Outcome) -> OutcomeBody:
-    if outcome.error is not None or outcome.record is None:
-        error = outcome.error or NotFoundError(f"No vectors {outcome.ref}")
-        refusal = RefusalBody(code=error.code, detail=error.message)
-        return OutcomeBody(ref=outcome.ref, ok=False, error=refusal)
-    made = outcome.record
-    return OutcomeBody(ref=outcome.ref, ok=True, id=made.id, name=made.name, version=made.version)
+def _outcome(ref: str, found: VectorRecord | VLibraryError) -> OutcomeBody:
+    if isinstance(found, VLibraryError):
+        error = RefusalBody(code=found.code, detail=found.message)
+        return OutcomeBody(ref=ref, ok=False, error=error)
+    return OutcomeBody(ref=ref, ok=True, id=found.id, name=found.name, version=found.version)
 
 
 @router.post("/vectors/combine", status_code=201, responses=problems(404, 409, 413) | {200: {}})

@@ -13,7 +13,6 @@ from app.api.http.uploads import (
     LONGEST_SECONDS,
     OCTET_STREAM,
     PARQUET,
-    digest_of,
     file_body,
     received_file,
     require_media_type,
@@ -24,6 +23,7 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
 from app.core.cancellation import run_until_disconnect
+from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
 from app.library.datasets import (
     convert_upload,
@@ -35,7 +35,6 @@ from app.library.datasets import (
     list_datasets,
 )
 from app.library.storage import dataset_key
-from app.library.uploads.dataset_reports import ConversionOptions
 
 router = APIRouter(tags=["datasets"])
 
@@ -93,29 +92,30 @@ async def upload(
     folder = services.settings.data_dir / "uploads"
     async with (
         upload_place(request, services.uploads),
-        received_file(request, folder=folder) as file,
+        received_file(request, folder=folder) as (file, file_sha256),
         scratch(folder) as scratch_dir,
     ):
         target = scratch_dir / "dataset.parquet"
         report = await run_until_disconnect(
             convert_upload(
-                file.path,
+                file,
                 target,
                 limits=PictureLimits.of(services.settings),
-                options=ConversionOptions(skip_bad=skip_bad, text_only=text_only),
+                skip_bad=skip_bad,
+                text_only=text_only,
                 columns=dict(pair.split("=", 1) for pair in columns),
             ),
             receive=request.receive,
             seconds=LONGEST_SECONDS,
         )
-        sha256, size_bytes = await asyncio.to_thread(digest_of, target)
+        sha256, size_bytes = await asyncio.to_thread(digest_of, target), target.stat().st_size
         async with services.sessions() as session:
             if await find_by_sha256(session, sha256) is None:
                 await creation.require_room(size_bytes)
         key = dataset_key(sha256, workspace=services.workspace)
         # Before the row, so that no row ever names a missing file.
         await services.store.put_file(key, target)
-        async with creation.begin(file.sha256) as session:
+        async with creation.begin(file_sha256) as session:
             known = await find_by_sha256(session, sha256)
             record = await create_dataset(
                 session,

@@ -4,7 +4,6 @@ Source: the API reference of OpenAI, and the `openai` package as its executable 
 """
 
 import base64
-import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -26,9 +25,10 @@ from app.api.schemas.openai.answers import (
 )
 from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
-from app.api.steer.images import ImageLimits, read_images
+from app.api.steer.images import read_images
 from app.api.steer.openai.chat import Completion
 from app.api.steer.openai.models import (
+    asked_model,
     existing_model,
     model_body,
     model_name,
@@ -38,7 +38,6 @@ from app.api.steer.openai.models import (
 )
 from app.api.steer.openai.requests import steer_request
 from app.api.steer.unknown_fields import settle_unknown_fields
-from app.api.steer.vector_selection import listed_choices
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
 from app.rpc.messages import EmbedRequest
@@ -58,29 +57,19 @@ async def complete(
     body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
-    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    references = [choice.ref for choice in listed_choices(body.vlibrary)]
-    model = await named_model(services, body.model, references=references)
+    model, ignored = await asked_model(services, body)
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, model=model, max_tokens_limit=limit)
-    backbone, count, options = model.backbone.fingerprint, body.n or 1, body.stream_options
-    writer = Completion(
-        id=f"chatcmpl-{request_id_of(request)}",
-        created=int(time.time()),
-        model=body.model,
-        fingerprint=f"fp_{backbone[:16]}",
-        includes_usage=bool(options and options.include_usage),
-        ignored=ignored,
-        count=count,
-    )
+    answer_id = f"chatcmpl-{request_id_of(request)}"
+    writer = Completion.of(body, id=answer_id, model=model, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=backbone,
-        count=count,
+        backbone=model.backbone.fingerprint,
+        count=writer.count,
     )
 
 
@@ -102,7 +91,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
     given = [image for image in body.images if image is not None]
-    read = iter(await read_images(given, limits=ImageLimits.of(services.settings)))
+    read = iter(await read_images(given, settings=services.settings))
     answer = await services.workers.embed(
         EmbedRequest(
             images=tuple(None if image is None else next(read) for image in body.images),

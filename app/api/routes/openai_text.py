@@ -16,11 +16,9 @@ from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesReques
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.openai.completions import TextCompletion
-from app.api.steer.openai.models import named_model
+from app.api.steer.openai.models import asked_model
 from app.api.steer.openai.requests import sampling_fields
 from app.api.steer.openai.responses import ResponseWriter, messages_of
-from app.api.steer.unknown_fields import settle_unknown_fields
-from app.api.steer.vector_selection import listed_choices
 from app.core.errors import InvalidInputError
 
 router = APIRouter(tags=["openai"], route_class=AdmittedRoute)
@@ -33,35 +31,25 @@ async def continue_text(
     body: CompletionRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> TextCompletionBody | AnswerStream:
     """Continues a text as OpenAI's completions do: without the chat template, steered as ever."""
-    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     if body.vlibrary.demonstrations is not None:
         raise InvalidInputError(
             "A text that is continued as it stands has no demonstrations; chat completions have",
             details={"param": "vlibrary.demonstrations"},
         )
-    references = [choice.ref for choice in listed_choices(body.vlibrary)]
-    model = await named_model(services, body.model, references=references)
-    backbone, count, options = model.backbone.fingerprint, body.n or 1, body.stream_options
+    model, ignored = await asked_model(services, body)
     limit = services.settings.max_new_tokens_limit
     fields = sampling_fields(body, model=model, max_tokens=body.max_tokens, max_tokens_limit=limit)
     asked = SteerRequest(prompt=body.prompt, is_raw=True, logprobs=body.logprobs, **fields)
-    writer = TextCompletion(
-        id=f"cmpl-{request_id_of(request)}",
-        created=int(time.time()),
-        model=body.model,
-        fingerprint=f"fp_{backbone[:16]}",
-        includes_usage=bool(options and options.include_usage),
-        ignored=ignored,
-        count=count,
-    )
+    answer_id = f"cmpl-{request_id_of(request)}"
+    writer = TextCompletion.of(body, id=answer_id, model=model, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=backbone,
-        count=count,
+        backbone=model.backbone.fingerprint,
+        count=writer.count,
     )
 
 
@@ -70,10 +58,8 @@ async def respond(
     body: ResponsesRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ResponseObjectBody | AnswerStream:
     """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
-    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    references = [choice.ref for choice in listed_choices(body.vlibrary)]
-    model = await named_model(services, body.model, references=references)
-    backbone, limit = model.backbone.fingerprint, services.settings.max_new_tokens_limit
+    model, ignored = await asked_model(services, body)
+    limit = services.settings.max_new_tokens_limit
     if (body.n or 1) > 1:
         raise InvalidInputError("A response is one answer", details={"param": "n"})
     fields = sampling_fields(
@@ -97,5 +83,5 @@ async def respond(
         services=services,
         request=request,
         response=response,
-        backbone=backbone,
+        backbone=model.backbone.fingerprint,
     )

@@ -7,7 +7,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
-from app.api.steer.images import ImageLimits, read_images
+from app.api.steer.images import read_images
 from app.api.steer.vector_selection import Embedding, embed_query
 from app.core.cancellation import run_until_disconnect
 from app.library.catalogue.filters import VectorFilters
@@ -56,7 +56,7 @@ async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
     worker = backbone_for(wanted, serving)
     if body.embedding is None:
         texts = [] if body.image is None else [body.image]
-        images = await read_images(texts, limits=ImageLimits.of(services.settings))
+        images = await read_images(texts, settings=services.settings)
         return await embed_query(
             services,
             image=next(iter(images), None),

@@ -20,8 +20,8 @@ from app.api.schemas.fields import (
     Tags,
 )
 from app.api.schemas.vectors import EvaluationBody, VectorBody
-from app.core.combination import MAX_PARTS
 from app.core.identifiers import MAX_TAGS
+from app.core.jobs import MAX_PARTS
 from app.core.states import VectorStatus
 from app.library.catalogue.filters import VectorFilters
 

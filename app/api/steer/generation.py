@@ -4,16 +4,16 @@ Both APIs that generate answer through here, whole or piece by piece.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from app.api.dependencies import Services
 from app.api.schemas.steering import AppliedBody, BackboneNameBody, SteerBody, SteerRequest
 from app.api.steer.conversations import conversation_of
-from app.api.steer.images import ImageLimits, read_images
+from app.api.steer.images import read_images
 from app.api.steer.receipts import effect_of, verify_receipt
-from app.api.steer.sums import notes_on_sum
-from app.api.steer.vector_selection import Choice, Query, choose, find_demonstrations
+from app.api.steer.vector_selection import Choice, ChosenVector, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.rpc.backbones import backbone_for, fingerprint_of
@@ -75,9 +75,10 @@ async def make_plan(
     if body.backbone is not None and backbone is None:
         backbone = fingerprint_of(body.backbone, await services.serving.now())
     asked = conversation_of(body)
-    images = await read_images(asked.images, limits=ImageLimits.of(services.settings))
-    query = Query(text=asked.question, image=asked.shown(images))
-    choice = await choose(services, body, query=query, backbone=backbone)
+    images = await read_images(asked.images, settings=services.settings)
+    choice = await choose(
+        services, body, question=asked.question, picture=asked.shown(images), backbone=backbone
+    )
     fingerprints = [use.record.backbone.fingerprint for use in choice.vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
     served = backbone_for(wanted, await services.serving.now()).backbone
@@ -154,3 +155,16 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
         retrieval=plan.choice.retrieval,
         backbone=BackboneNameBody.model_validate(plan.backbone),
     )
+
+
+def notes_on_sum(chosen: Sequence[ChosenVector]) -> tuple[str, ...]:
+    """A warning where several vectors of tasks act at once; those of the policy are made for it."""
+    tasks = [use.record for use in chosen if use.source != "policy" and use.strength]
+    if len(tasks) < 2:  # noqa: PLR2004 - a sum has two parts
+        return ()
+    names = ", ".join(f"{record.name}@{record.version}" for record in tasks)
+    note = (
+        f"The sum of {names} was never measured, and sums of vectors of different tasks usually "
+        "keep neither task; train one vector on the items of all of them instead."
+    )
+    return (note,)

@@ -8,8 +8,8 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Self
+from dataclasses import replace
+from typing import Final
 from urllib.parse import unquote
 
 from app.api.schemas.fields import is_data_url
@@ -25,41 +25,29 @@ _NOT_ALPHABET: Final = re.compile(r"\s+")
 _FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageLimits:
-    """How many images a request may have, and what each may be."""
-
-    max_images: int
-    each: PictureLimits
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The limits that the settings ask for."""
-        each = PictureLimits.of(settings)
-        each = replace(each, max_bytes=min(each.max_bytes, MAX_IMAGE_BYTES))
-        return cls(max_images=settings.max_images, each=each)
-
-
-async def read_images(texts: Sequence[str], *, limits: ImageLimits) -> tuple[bytes, ...]:
-    """The images' file bytes, each with a header that passes every limit.
+async def read_images(texts: Sequence[str], *, settings: Settings) -> tuple[bytes, ...]:
+    """The images' file bytes, each with a header that passes every limit of the settings.
 
     Raises:
         InvalidImageError: An image is not readable, or of a size or shape that is not taken.
         TooLargeError: There are too many, or one is too large.
     """
-    if len(texts) > limits.max_images:
+    most = settings.max_images
+    if len(texts) > most:
         raise TooLargeError(
-            f"A request has at most {limits.max_images} images, found {len(texts)}",
-            details={"wanted": limits.max_images, "found": len(texts)},
+            f"A request has at most {most} images, found {len(texts)}",
+            details={"wanted": most, "found": len(texts)},
         )
-    return await asyncio.to_thread(lambda: _read_all(texts, limits))
+    limits = PictureLimits.of(settings)
+    limits = replace(limits, max_bytes=min(limits.max_bytes, MAX_IMAGE_BYTES))
+    return await asyncio.to_thread(_read_all, texts, limits)
 
 
-def _read_all(texts: Sequence[str], limits: ImageLimits) -> tuple[bytes, ...]:
+def _read_all(texts: Sequence[str], limits: PictureLimits) -> tuple[bytes, ...]:
     files = []
     for number, text in enumerate(texts):
         try:
-            files.append(read_image(text, limits.each))
+            files.append(read_image(text, limits))
         except (InvalidImageError, TooLargeError) as error:
             place = f"images.{number}: " if len(texts) > 1 else ""
             raise type(error)(f"{place}{error.message}", details=error.details) from None

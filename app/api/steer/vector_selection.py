@@ -26,7 +26,6 @@ from app.core.identifiers import VectorReference
 from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
-from app.library.search.retrieval import RetrievalResult
 from app.library.vectors import get_vector
 from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
@@ -35,7 +34,7 @@ Float32Array = npt.NDArray[np.float32]
 Source: TypeAlias = Literal["request", "retrieval", "policy"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ChosenVector:
     """A stored vector, how strongly it shall be applied, and who asked for it."""
 
@@ -70,23 +69,21 @@ class Choice:
     retrieval: AutoRetrievalBody | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """What vectors are looked for by: a question, and the picture that it is about."""
-
-    text: str
-    image: bytes | None
-
-
 async def choose(
-    services: Services, body: SteerRequest, *, query: Query, backbone: str | None
+    services: Services,
+    body: SteerRequest,
+    *,
+    question: str,
+    picture: bytes | None,
+    backbone: str | None,
 ) -> Choice:
-    """Everything that shall steer the answer to a request.
+    """Everything that shall steer the answer to a request about a picture, or about none.
 
     Args:
         services: Where vectors are found.
         body: The request.
-        query: What it asks.
+        question: What `auto` looks for, with the picture.
+        picture: What the question is about.
         backbone: The fingerprint of the backbone that shall answer; any when not given.
 
     Raises:
@@ -96,14 +93,19 @@ async def choose(
         SteeringError: The policy cannot be applied in full.
     """
     policy = await find_policy(services)
+    # Catches a mistake and no intent: any other vector may point the other way as well.
+    enforced = {use.record.sha256 for use in policy}
     if body.vector != AUTO:
         chosen = await find_vectors(services, listed_choices(body), strength=body.strength)
-        _refuse_policy_vectors(chosen, policy=policy)
+        if any(use.record.sha256 in enforced for use in chosen):
+            raise InvalidInputError(
+                "A vector is asked for that the server's policy applies to every answer already"
+            )
         return Choice(vectors=(*chosen, *policy))
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
-    embedding = await embed_query(services, image=query.image, text=query.text, backbone=wanted)
+    embedding = await embed_query(services, image=picture, text=question, backbone=wanted)
     found, retrieval = await retrieve_one(services, embedding, body=body)
-    fresh = [use for use in found if not _is_enforced(use, policy=policy)]
+    fresh = [use for use in found if use.record.sha256 not in enforced]
     return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
 
 
@@ -129,20 +131,6 @@ async def find_policy(services: Services) -> list[ChosenVector]:
     return [replace(use, source="policy") for use in found]
 
 
-def _is_enforced(use: ChosenVector, *, policy: Sequence[ChosenVector]) -> bool:
-    # Catches a mistake and no intent: any other vector may point the other way as well.
-    return use.record.sha256 in {enforced.record.sha256 for enforced in policy}
-
-
-def _refuse_policy_vectors(
-    chosen: Sequence[ChosenVector], *, policy: Sequence[ChosenVector]
-) -> None:
-    if any(_is_enforced(use, policy=policy) for use in chosen):
-        raise InvalidInputError(
-            "A vector is asked for that the server's policy applies to every answer already"
-        )
-
-
 async def find_vectors(
     services: Services, choices: Sequence[VectorChoice], *, strength: float
 ) -> list[ChosenVector]:
@@ -161,9 +149,7 @@ async def find_vectors(
     if len({record.id for record in records}) < len(records):
         raise InvalidInputError("The same vector is asked for twice; give it one strength")
     return [
-        ChosenVector(
-            record=record, strength=strength if choice.strength is None else choice.strength
-        )
+        ChosenVector(record, strength if choice.strength is None else choice.strength)
         for record, choice in zip(records, choices, strict=True)
     ]
 
@@ -210,24 +196,16 @@ async def retrieve_one(
         only_ready=body.only_ready,
     )
     services.metrics.note_retrieval(result)
-    chosen = [] if result.abstained else result.matches[:1]
-    return (
-        [
-            ChosenVector(record=match.vector, strength=body.strength, source="retrieval")
-            for match in chosen
-        ],
-        _summary(result),
-    )
-
-
-def _summary(result: RetrievalResult) -> AutoRetrievalBody:
     best = next(iter(result.matches), None)
-    return AutoRetrievalBody(
+    summary = AutoRetrievalBody(
         abstained=result.abstained,
         reason=result.reason,
         score=None if best is None else best.score,
         threshold=None if best is None else best.threshold,
     )
+    if best is None or result.abstained:
+        return [], summary
+    return [ChosenVector(best.vector, strength=body.strength, source="retrieval")], summary
 
 
 async def find_demonstrations(

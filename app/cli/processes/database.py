@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
@@ -22,24 +21,30 @@ POLL_SECONDS: Final = 0.1
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Database:
-    """A database that is ready.
+    """A database that is ready: a configured one, or our own, which is started again when it dies.
 
-    Attributes:
+    Args:
         url: Where it is.
-        mend: Starts it again when it is ours and died; to be called now and then.
-        announce_end: Lets no other process rely on it, where it is ours.
-        patience_seconds: How long it may be away before whatever needs it gives up.
+        postgres: Our own server, if it is one.
+        interrupted: Whether to wait no longer for one that is started again.
     """
 
-    url: str
-    mend: Callable[[], None] = lambda: None
-    announce_end: Callable[[], None] = lambda: None
-    patience_seconds: float = 0.0
+    def __init__(
+        self,
+        url: str,
+        postgres: "EmbeddedPostgres | None" = None,
+        *,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.url = url
+        self._postgres = postgres
+        self._interrupted = interrupted
+        self._pause_seconds = CHECK_SECONDS
+        self._next_look = 0.0
 
     def ask(self, work: Callable[[str], None]) -> None:
-        """Does what needs the database, again after it died in the middle of it.
+        """Does what needs the database, again after ours died in the middle of it.
 
         Args:
             work: Is given the URL; harmless to do twice.
@@ -49,7 +54,7 @@ class Database:
         """
         from sqlalchemy.exc import OperationalError
 
-        deadline = monotonic() + self.patience_seconds
+        deadline = monotonic() + (PATIENCE_SECONDS if self._postgres else 0.0)
         while True:
             try:
                 return work(self.url)
@@ -59,60 +64,18 @@ class Database:
             self.mend()
             sleep(POLL_SECONDS)
 
+    def announce_end(self) -> None:
+        """Lets no other process rely on it, where it is ours."""
+        if self._postgres is not None:
+            self._postgres.announce_end()
 
-@contextmanager
-def running_database(
-    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
-) -> Iterator[Database]:
-    """A migrated database: the configured one, or our own for the block."""
-    from app.library.migrate import upgrade
+    def mend(self) -> None:
+        """Starts our own again when it died, as often as it takes; slower after each failure.
 
-    with ExitStack() as stack:
-        if settings.database_url is not None:
-            database = Database(url=settings.database_url.get_secret_value())
-        else:
-            database = stack.enter_context(own_database(settings, interrupted=interrupted))
-        database.ask(upgrade)
-        yield database
-
-
-@contextmanager
-def own_database(
-    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
-) -> Iterator[Database]:
-    """Our own Postgres for the block.
-
-    Args:
-        settings: Where its folder is.
-        interrupted: Whether to wait no longer for one that is started again.
-    """
-    from app.postgres.server import EmbeddedPostgres
-
-    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
-        yield Database(
-            url=postgres.url,
-            mend=_Mender(postgres, interrupted=interrupted),
-            announce_end=postgres.announce_end,
-            patience_seconds=PATIENCE_SECONDS,
-        )
-
-
-class _Mender:
-    """Starts a server again that died, as often as it takes; slower each time that it fails.
-
-    Whatever keeps it from starting, a full disk or a killer of what uses too much memory, may pass,
-    and until then the others can still answer what needs no database.
-    """
-
-    def __init__(self, postgres: "EmbeddedPostgres", *, interrupted: Callable[[], bool]) -> None:
-        self._postgres = postgres
-        self._interrupted = interrupted
-        self._pause_seconds = CHECK_SECONDS
-        self._next_look = 0.0
-
-    def __call__(self) -> None:
-        """Looks after the server, if it is time to."""
-        if monotonic() < self._next_look:
+        Whatever keeps it from starting, a full disk or a killer of what uses too much memory, may
+        pass, and until then the others can still answer what needs no database.
+        """
+        if self._postgres is None or monotonic() < self._next_look:
             return
         import psycopg
 
@@ -132,3 +95,30 @@ class _Mender:
         else:
             self._next_look = monotonic() + CHECK_SECONDS * self._postgres.is_adopted
             self._pause_seconds = CHECK_SECONDS
+
+
+@contextmanager
+def running_database(
+    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[Database]:
+    """A migrated database: the configured one, or our own for the block."""
+    from app.library.migrate import upgrade
+
+    with ExitStack() as stack:
+        if settings.database_url is not None:
+            database = Database(settings.database_url.get_secret_value())
+        else:
+            database = stack.enter_context(own_database(settings, interrupted=interrupted))
+        database.ask(upgrade)
+        yield database
+
+
+@contextmanager
+def own_database(
+    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[Database]:
+    """Our own Postgres for the block, migrated or not."""
+    from app.postgres.server import EmbeddedPostgres
+
+    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
+        yield Database(postgres.url, postgres, interrupted=interrupted)

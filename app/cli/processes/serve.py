@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from app.cli.keys import require_a_key
-from app.cli.options import read_settings
+from app.cli.options import Backbone, Revision, read_settings
 from app.cli.processes.database import running_database
 from app.cli.processes.environments import child_environment
 from app.cli.processes.ports import bound, require_free_port, url_of
@@ -64,10 +64,8 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address of the api.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the api.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
+    backbone: Backbone = None,
+    revision: Revision = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of all state.")] = None,
 ) -> None:
     """Run everything on this machine: Postgres, a worker with the backbone, the api."""

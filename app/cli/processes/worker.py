@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import read_settings, require_worker_secret
+from app.cli.options import Backbone, Revision, read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
 from app.core.telemetry.logs import configure_logs
 
@@ -14,10 +14,8 @@ def worker(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")] = None,
+    backbone: Backbone = None,
+    revision: Revision = None,
     role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:

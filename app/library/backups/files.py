@@ -1,7 +1,6 @@
 """The files of a backup: a folder, or the same in one tar; seen whole or not at all."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tarfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from app.core.errors import ConflictError, CorruptDataError, InvalidInputError, NotFoundError
+from app.core.identifiers import digest_of
 from app.library.backups.manifest import MANIFEST, BackupFile, Manifest, parse_manifest
 
 TAR: Final = ".tar"
@@ -178,12 +178,6 @@ def _anonymous(item: tarfile.TarInfo) -> tarfile.TarInfo:
     item.uid = item.gid = 0
     item.uname = item.gname = ""
     return item
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 digest of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

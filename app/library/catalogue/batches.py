@@ -1,7 +1,6 @@
 """One change to many vectors: each in a transaction of its own, so one refusal stops no other."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from sqlalchemy import select
@@ -20,40 +19,29 @@ from app.library.vectors import delete_vector, get_vector, update_vector
 Change: TypeAlias = Callable[[AsyncSession, VectorRecord], Awaitable[VectorRecord]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one of many.
+async def change_each(
+    sessions: Sessions, refs: Sequence[str], *, change: Change
+) -> dict[str, VectorRecord | VLibraryError]:
+    """What became of each, in the order given: the vectors, or the refusal, which is not raised.
 
-    Attributes:
-        ref: As the caller wrote it.
-        record: The vectors after the change; before it, when they were deleted.
-        error: Why nothing was changed, if so.
-    """
-
-    ref: str
-    record: VectorRecord | None = None
-    error: VLibraryError | None = None
-
-
-async def change_each(sessions: Sessions, refs: Sequence[str], *, change: Change) -> list[Outcome]:
-    """What became of each, in the order given; a refusal is an outcome and raises nothing.
+    Vectors are as they are after the change, or were before they were deleted.
 
     Args:
         sessions: Of the database; every reference has its own transaction.
         refs: Names, names with a version or alias, or ids.
         change: What is done to each.
     """
-    return [await _change_one(sessions, ref, change) for ref in dict.fromkeys(refs)]
+    return {ref: await _change_one(sessions, ref, change) for ref in dict.fromkeys(refs)}
 
 
-async def _change_one(sessions: Sessions, ref: str, change: Change) -> Outcome:
+async def _change_one(sessions: Sessions, ref: str, change: Change) -> VectorRecord | VLibraryError:
     async def work(session: AsyncSession) -> VectorRecord:
         return await change(session, await get_vector(session, VectorReference.parse(ref)))
 
     try:
-        return Outcome(ref=ref, record=await run_transaction(sessions, work))
+        return await run_transaction(sessions, work)
     except VLibraryError as error:
-        return Outcome(ref=ref, error=error)
+        return error
 
 
 async def bury(session: AsyncSession, record: VectorRecord) -> VectorRecord:

@@ -10,9 +10,9 @@ from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
 from app.core.identifiers import sha256_hex
 from app.core.vector_card import VectorCard
 from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
-from app.library.blobs import get_blob
 from app.library.catalogue.comparison import check_distinct
 from app.library.records import VectorRecord
+from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, find_same
 
 METHOD = "m2iv-sum"

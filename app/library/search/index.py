@@ -18,13 +18,14 @@ from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
 from app.library.search.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
-from app.library.search.leads import LEAD_REFUSALS, Leads, nearest_of_each
+from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
 from app.library.search.parts import cannot_tell_apart, parts_of
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 
 MAX_DEAD_SHARE: Final = 0.25
 TIE: Final = 1e-6
 MAX_ACCEPTED: Final = 64
+MAX_LEADS: Final = 2**18
 
 # Searches already run side by side, one thread each.
 faiss.omp_set_num_threads(1)
@@ -71,7 +72,9 @@ class Snapshot:
     _num_rows: int
     _table: KeyTable = field(repr=False)
     _codes: dict[str, int] = field(repr=False)
-    _leads: Leads = field(repr=False)
+    _lead_refusals: float
+    # Of one line over another, reckoned when it is first asked for.
+    _leads: dict[tuple[int, int], float] = field(repr=False, default_factory=dict)
 
     @classmethod
     def build(
@@ -99,8 +102,8 @@ class Snapshot:
         block = make_block(parts)
         codes: dict[str, int] = {}
         table = KeyTable.of(keys, codes=codes, first_row=0)
-        leads = Leads(image_width or 0, refusals=lead_refusals)
-        return cls(space, epoch, dimension, image_width, block, block.used, table, codes, leads)
+        rows = block.used
+        return cls(space, epoch, dimension, image_width, block, rows, table, codes, lead_refusals)
 
     @property
     def num_vectors(self) -> int:
@@ -141,7 +144,7 @@ class Snapshot:
             _num_rows=block.used,
             _table=table,
             _codes=codes,
-            _leads=self._leads.fresh(),
+            _leads={},
         )
 
     def search(
@@ -259,9 +262,7 @@ class Snapshot:
             [
                 all(
                     cosines[place] - cosines[rival]
-                    >= self._leads.least(
-                        int(fitting[place]), int(fitting[rival]), rows=self._rows_of
-                    )
+                    >= self._least_lead(int(fitting[place]), int(fitting[rival]))
                     for rival in rivals
                     if codes[rival] != codes[place]
                 )
@@ -269,6 +270,19 @@ class Snapshot:
             ],
             dtype=bool,
         )
+
+    def _least_lead(self, line: int, rival: int) -> float:
+        found = self._leads.get((line, rival))
+        if found is None:
+            if len(self._leads) >= MAX_LEADS:
+                self._leads.clear()
+            found = self._leads[line, rival] = least_lead(
+                self._rows_of(line),
+                self._rows_of(rival),
+                image_width=self.image_width or 0,
+                refusals=self._lead_refusals,
+            )
+        return found
 
     def _similarities(self, query: Float32Array, fitting: Rows) -> Float32Array:
         """`[fitting]`: the largest similarity over the keys of each."""

@@ -4,7 +4,6 @@ A threshold of its own keeps out what looks like no task; the lead keeps out wha
 another task of the library than like this one.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,6 @@ LEAD_REFUSALS: Final = 0.05
 # A picture must lead over the nearest of so many other names.
 MAX_RIVALS: Final = 64
 _SAME_PICTURE: Final = 1 - 1e-5
-_MAX_KNOWN: Final = 2**18
 
 
 def own_similarities(own: Float32Array, *, image_width: int) -> Float32Array:
@@ -84,33 +82,3 @@ def nearest_of_each(
             return [int(place) for place in places[np.sort(first)][:limit]]
         size = min(4 * size, count)
     return []
-
-
-class Leads:
-    """The least leads of one state of the library, each reckoned when it is first asked for.
-
-    Args:
-        image_width: Numbers of a row that belong to the picture.
-        refusals: As for `least_lead`.
-    """
-
-    def __init__(self, image_width: int, *, refusals: float = LEAD_REFUSALS) -> None:
-        self._image_width = image_width
-        self._refusals = refusals
-        self._known: dict[tuple[int, int], float] = {}
-
-    def fresh(self) -> "Leads":
-        """The same for another state of the library."""
-        return Leads(self._image_width, refusals=self._refusals)
-
-    def least(self, line: int, rival: int, *, rows: Callable[[int], Float32Array]) -> float:
-        """The least lead of one line over another; `rows` gives their keys."""
-        found = self._known.get((line, rival))
-        if found is None:
-            found = least_lead(
-                rows(line), rows(rival), image_width=self._image_width, refusals=self._refusals
-            )
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[line, rival] = found
-        return found

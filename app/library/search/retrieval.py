@@ -26,7 +26,7 @@ from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.index import MAX_ACCEPTED, Hit, Snapshot
 from app.library.search.overlaps import overlaps_in
-from app.library.search.verdicts import NEIGHBOURS, AbstainReason, Verdict, choose
+from app.library.search.verdicts import NEIGHBOURS, AbstainReason, choose
 from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
 from app.library.task_keys.keys import FloatArray, load_keys, unit_rows
 from app.library.vectors import get_vectors
@@ -184,14 +184,14 @@ class Retriever:
         # What was deleted since is not told any more.
         gone = {hit.vector_id for hit in hits[:num_told]} - set(records)
         hits = [hit for hit in hits if hit.vector_id not in gone]
-        verdict = await self._judge(
+        chosen, reason = await self._judge(
             hits, records, snapshot=snapshot, query=embedding, prefer=prefer or self._prefer
         )
-        told = [hit for hit in verdict.hits if hit.vector_id in records][:k]
+        told = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
             matches=tuple(Match(records[hit.vector_id], hit.score, hit.threshold) for hit in told),
-            abstained=verdict.reason is not None,
-            reason=verdict.reason,
+            abstained=reason is not None,
+            reason=reason,
             epoch=0 if snapshot is None else snapshot.epoch,
         )
 
@@ -203,7 +203,7 @@ class Retriever:
         snapshot: Snapshot | None,
         query: FloatArray,
         prefer: str,
-    ) -> Verdict:
+    ) -> tuple[list[Hit], AbstainReason | None]:
         accepted = [hit for hit in hits if hit.is_accepted]
         gains: Mapping[uuid.UUID, float] = {}
         if len(accepted) > 1:

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from app.library.records import VectorRecord
@@ -16,14 +15,6 @@ NEIGHBOURS: Final = 8
 AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small", "ambiguous"]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Hits, the chosen first, and why none of them is to be applied if so."""
-
-    hits: tuple[Hit, ...]
-    reason: AbstainReason | None
-
-
 def choose(
     hits: Sequence[Hit],
     records: Mapping[uuid.UUID, VectorRecord],
@@ -32,8 +23,8 @@ def choose(
     margin: float,
     prefer: str,
     is_same_task: Callable[[uuid.UUID, uuid.UUID], bool],
-) -> Verdict:
-    """The hit to apply, or the reason to abstain.
+) -> tuple[list[Hit], AbstainReason | None]:
+    """The hits, the one to apply first, and the reason to abstain from applying it if there is one.
 
     Every hit that accepts the query is a candidate. Versions of one name do not compete: the one
     that is preferred, else does best, else is newest stands for the name. Names that no key can
@@ -49,7 +40,7 @@ def choose(
     """
     accepted = [hit for hit in hits if hit.is_accepted]
     if not accepted:
-        return Verdict(tuple(hits), "below-threshold" if hits else "no-vectors")
+        return [*hits], "below-threshold" if hits else "no-vectors"
 
     def quality(hit: Hit) -> tuple[bool, float, int]:
         record = records[hit.vector_id]
@@ -69,7 +60,7 @@ def choose(
     if len(same) > 1:
         pool = [hit for hit in near if hit.name in same and quality(hit)[0]]
         if len({hit.name for hit in pool}) != 1:
-            return Verdict(tuple(hits), "ambiguous")
+            return [*hits], "ambiguous"
     else:
         equal = [name for name, hit in nearest.items() if best.similarity - hit.similarity <= TIE]
         stand_ins = [
@@ -79,12 +70,12 @@ def choose(
         name = next(hit.name for hit in stand_ins if quality(hit)[:2] == top)
         pool = [hit for hit in accepted if hit.name == name]
     chosen = max(pool, key=quality)
-    ordered = (chosen, *(hit for hit in hits if hit.vector_id != chosen.vector_id))
+    ordered = [chosen, *(hit for hit in hits if hit.vector_id != chosen.vector_id)]
     rivals = (hit.similarity for hit in hits if hit.name not in {chosen.name, *same})
     lead = max(hit.similarity for hit in near if hit.name == chosen.name) - max(
         rivals, default=-1.0
     )
-    return Verdict(ordered, "margin-too-small" if margin and lead < margin else None)
+    return ordered, "margin-too-small" if margin and lead < margin else None
 
 
 def _nearest_by_name(hits: Sequence[Hit]) -> dict[str, Hit]:

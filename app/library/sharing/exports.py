@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.vector_card import EvaluationCard, VectorCard, read_card
 from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.library.blobs import get_blob
 from app.library.evaluations import list_evaluations
 from app.library.records import EvaluationRecord, VectorRecord
+from app.library.vector_rows import get_blob
 
 MAX_EVALUATIONS: Final = 100
 

@@ -20,7 +20,6 @@ from pyarrow import ArrowException
 from app.core.errors import VLibraryError, is_out_of_space
 from app.core.pictures import PictureLimits
 from app.library.uploads.dataset_conversion import convert
-from app.library.uploads.dataset_reports import ConversionOptions
 from vlibrary_client.layouts.sources import open_upload
 
 CPU_SECONDS: Final = 3600
@@ -54,7 +53,7 @@ def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
             partial(open_upload, Path(order["source"]), columns=order["columns"]),
             Path(order["target"]),
             limits=PictureLimits(**order["limits"]),
-            options=ConversionOptions(**order["options"]),
+            **order["options"],
         )
     except MemoryError:  # Arrow's own is one of its exceptions as well.
         return {"refused": "Not a data set: it needs too much memory", "details": {}}

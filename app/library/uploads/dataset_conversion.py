@@ -18,7 +18,7 @@ from app.core.errors import InvalidDatasetError, InvalidImageError
 from app.core.pictures import PictureLimits, check_picture
 from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
-from app.library.uploads.dataset_reports import ConversionOptions, DatasetReport
+from app.library.uploads.dataset_reports import DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.fields import PLACE_COLUMN
 from vlibrary_client.layouts.items import BadItem, Item, Source
@@ -124,7 +124,12 @@ class _Door:
 
 
 def convert(
-    opened: Callable[[], Source], target: Path, *, limits: PictureLimits, options: ConversionOptions
+    opened: Callable[[], Source],
+    target: Path,
+    *,
+    limits: PictureLimits,
+    skip_bad: bool = False,
+    text_only: bool = False,
 ) -> DatasetReport:
     """Writes a source's items to one Parquet file, after every row and picture was looked at.
 
@@ -132,7 +137,8 @@ def convert(
         opened: `open_source` or `open_upload` of what is to be read.
         target: Where the file goes.
         limits: What a picture may be, as for requests.
-        options: What is done about rows that are not as wanted.
+        skip_bad: Leave out rows that cannot be used, rather than refuse the data set.
+        text_only: Take rows without a picture as items of text alone.
 
     Raises:
         InvalidDatasetError: Rows cannot be used, with how many and the first of them; or there is
@@ -142,19 +148,20 @@ def convert(
     try:
         source = opened()
         layout = source.layout
-        return _convert(source, target, door=_Door(limits), options=options)
+        door = _Door(limits)
+        return _convert(source, target, door=door, skip_bad=skip_bad, text_only=text_only)
     except ReadError as error:
         raise InvalidDatasetError(f"Not a data set ({layout}): {error.message}") from error
 
 
 def _convert(
-    source: Source, target: Path, *, door: _Door, options: ConversionOptions
+    source: Source, target: Path, *, door: _Door, skip_bad: bool, text_only: bool
 ) -> DatasetReport:
     tally = _Tally(layout=source.layout)
     with pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
         num_bytes = 0
-        for row in _rows(source, tally=tally, door=door, options=options):
+        for row in _rows(source, tally=tally, door=door, text_only=text_only):
             rows.append(row)
             num_bytes += 0 if row["image"] is None else len(row["image"]["bytes"])
             if len(rows) >= BATCH_ROWS or num_bytes >= BATCH_BYTES:
@@ -163,9 +170,9 @@ def _convert(
         if rows:
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     tally.num_animated = door.num_animated
-    if not options.skip_bad:
-        _require_all(tally, text_only=options.text_only)
-    report = tally.report(num_images=len(door.names), text_only=options.text_only)
+    if not skip_bad:
+        _require_all(tally, text_only=text_only)
+    report = tally.report(num_images=len(door.names), text_only=text_only)
     if not report.num_items:
         left_out = f"; all of its {tally.num_rows} rows are left out" if tally.num_rows else ""
         raise InvalidDatasetError(f"Not a data set ({tally.layout}): it has no items{left_out}")
@@ -173,7 +180,7 @@ def _convert(
 
 
 def _rows(
-    source: Source, *, tally: _Tally, door: _Door, options: ConversionOptions
+    source: Source, *, tally: _Tally, door: _Door, text_only: bool
 ) -> Iterator[dict[str, Any]]:
     for found in source.found:
         tally.num_rows += 1
@@ -190,7 +197,7 @@ def _rows(
         if pixels is None:
             tally.num_without += 1
             tally.without += [found.place] if len(tally.without) < NUM_SHOWN else []
-            if not options.text_only:
+            if not text_only:
                 continue
             tally.num_text_only += 1
         _count(found, tally)

@@ -1,22 +1,9 @@
-"""What a check of a data set is asked, and what it tells; loads nothing that reads data sets."""
+"""What a check of a data set tells; loads nothing that reads data sets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from app.core.errors import JSON
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConversionOptions:
-    """What is done about rows that are not as wanted.
-
-    Attributes:
-        skip_bad: Leave out rows that cannot be used, rather than refuse the data set.
-        text_only: Take rows without a picture as items of text alone.
-    """
-
-    skip_bad: bool = False
-    text_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

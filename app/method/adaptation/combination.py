@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.core.combination import Rule
 from app.core.errors import InvalidDatasetError
+from app.core.jobs import Rule
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import encode_steps, measure_steps, plain
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers

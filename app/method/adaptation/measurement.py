@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
-from app.core.evaluation import ALWAYS, Method
+from app.core.jobs import ALWAYS, Method
 from app.method.adaptation.adapted import Problem
 from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (

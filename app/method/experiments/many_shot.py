@@ -3,7 +3,6 @@
 import time
 from typing import Final
 
-from app.core.combination import Rule
 from app.core.errors import InvalidInputError
 from app.method.adaptation.combination import Combined, combine_steps
 from app.method.experiments.trial import Trial

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from app.core.combination import RULES, Rule
 from app.core.errors import JSON, InvalidInputError
+from app.core.jobs import RULES, Rule
 from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.baselines import (
     function_vector,

@@ -8,17 +8,17 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.combination import Rule
 from app.core.identifiers import VectorReference
+from app.core.jobs import Rule
 from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.library.blobs import get_blob
 from app.library.catalogue.combination import METHOD, settings_of
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.training.attempts import finish_job
+from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, get_vector
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps

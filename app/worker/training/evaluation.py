@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError
 from app.core.identifiers import VectorReference
+from app.core.jobs import Method
 from app.core.vector_file import decode_vector_file
-from app.library.blobs import get_blob
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.training.attempts import finish_job
+from app.library.vector_rows import get_blob
 from app.library.vectors import get_vector
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.measurement import Measurement, measurement_steps

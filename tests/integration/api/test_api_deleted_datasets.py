@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from app.cli.app import build
 from app.core.settings import Settings
 from app.library.datasets import delete_dataset
-from app.library.garbage import Garbage, collect_garbage
+from app.library.garbage import collect_garbage
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from tests.fakes.api_calls import parquet, upload
 
@@ -103,8 +103,11 @@ async def test_what_a_crash_left_behind_is_collected(
         await store.put_bytes(checkpoint_key(job["id"]), b"state")
     for is_dry in (True, False):
         found = await collect_garbage(sessions, store, dry_run=is_dry)
-        assert found == Garbage(datasets=1, checkpoints=1)
-    assert await collect_garbage(sessions, store, dry_run=False) == Garbage(0, 0)
+        assert found == {"datasets": 1, "checkpoints": 1}
+    assert await collect_garbage(sessions, store, dry_run=False) == {
+        "datasets": 0,
+        "checkpoints": 0,
+    }
     assert not await store.exists(dataset_key(gone["sha256"]))
     assert await store.exists(dataset_key(kept["sha256"]))
     assert await store.exists(checkpoint_key(running["id"]))

@@ -12,10 +12,10 @@ from app.core.errors import (
     IncompatibleBackboneError,
     InvalidInputError,
     NotFoundError,
+    VLibraryError,
 )
 from app.core.vector_file import VectorTensors, decode_vector_file
 from app.library.aliases import set_alias
-from app.library.blobs import get_blob
 from app.library.catalogue.batches import bury, change_each, prune_versions, retagged
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
@@ -23,6 +23,7 @@ from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.database import Sessions
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
+from app.library.vector_rows import get_blob
 from app.library.vectors import find_same, update_vector
 from tests.fakes.library import store
 from tests.fakes.vectors import make_description
@@ -115,8 +116,8 @@ class TestBatches:
             await set_alias(session, "a", "prod", version=2)
         refs = ["a@1", "a@2", "a@9", "no such", "a@3", "a@1"]
         outcomes = await change_each(sessions, refs, change=bury)
-        assert [outcome.ref for outcome in outcomes] == refs[:-1]
-        kinds = [type(outcome.error) for outcome in outcomes if outcome.error]
+        assert list(outcomes) == refs[:-1]
+        kinds = [type(found) for found in outcomes.values() if isinstance(found, VLibraryError)]
         assert kinds == [ConflictError, NotFoundError, InvalidInputError]
         async with sessions() as session:
             assert await listed(session) == ["a@2"]

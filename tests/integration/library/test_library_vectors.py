@@ -17,9 +17,9 @@ from app.core.errors import (
 )
 from app.core.identifiers import VectorReference, sha256_hex
 from app.library.aliases import delete_alias, list_aliases, set_alias
-from app.library.blobs import get_blob, get_blob_by_sha256
 from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
+from app.library.vector_rows import get_blob, get_blob_by_sha256
 from app.library.vectors import (
     delete_vector,
     find_same,

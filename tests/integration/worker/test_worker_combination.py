@@ -10,9 +10,9 @@ from app.core.errors import JSON
 from app.core.identifiers import VectorReference
 from app.core.telemetry.logs import configure_logs
 from app.core.vector_file import decode_vector_file
-from app.library.blobs import get_blob
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, get_vector
 from app.method.backbone.loading import Backbone
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples

@@ -19,7 +19,6 @@ from app.core.identifiers import VectorReference, sha256_hex
 from app.core.pixels import PIXELS_VERSION
 from app.core.telemetry.logs import configure_logs
 from app.core.vector_file import decode_vector_file
-from app.library.blobs import get_blob
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import create_dataset
 from app.library.evaluations import list_evaluations
@@ -29,6 +28,7 @@ from app.library.task_keys.keys import load_keys
 from app.library.training.attempts import claim_job, requeue_stalled
 from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.training.queue import dequeue, is_waiting
+from app.library.vector_rows import get_blob
 from app.library.vectors import get_vector
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone

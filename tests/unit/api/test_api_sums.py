@@ -1,4 +1,4 @@
-from app.api.steer.sums import notes_on_sum
+from app.api.steer.generation import notes_on_sum
 from app.api.steer.vector_selection import ChosenVector
 from tests.fakes.records import vector_record
 

@@ -19,7 +19,8 @@ from app.rpc.generation import BaselineAnswer, Receipt, Timings, TokenLogprob, T
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
-def _is_absent(value: object) -> bool:
+def is_absent(value: object) -> bool:
+    """Whether a field is left out of a body."""
     return value is None
 
 
@@ -139,7 +140,7 @@ class ChoiceBody(ResponseBody):
     message: AnswerMessageBody
     finish_reason: Literal["stop", "length"]
     logprobs: LogprobsBody | None
-    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)
 
 
 class ChatCompletionBody(ResponseBody):
@@ -153,35 +154,6 @@ class ChatCompletionBody(ResponseBody):
     choices: tuple[ChoiceBody, ...]
     usage: CompletionUsageBody
     vlibrary: SteeringFacts
-
-
-class DeltaMessageBody(ResponseBody):
-    """What is new of what the backbone says."""
-
-    role: Literal["assistant"] | None = Field(default=None, exclude_if=_is_absent)
-    content: str | None = Field(default=None, exclude_if=_is_absent)
-
-
-class DeltaChoiceBody(ResponseBody):
-    """What is new of one of the answers."""
-
-    index: int = Field(ge=0)
-    delta: DeltaMessageBody
-    finish_reason: Literal["stop", "length"] | None = None
-    logprobs: LogprobsBody | None = None
-
-
-class ChatCompletionChunkBody(ResponseBody):
-    """A piece of an answer; the one with the finish reason says what steered it."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int = Field(ge=0)
-    model: str
-    system_fingerprint: str
-    choices: tuple[DeltaChoiceBody, ...]
-    usage: CompletionUsageBody | None = Field(default=None, exclude_if=_is_absent)
-    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
 
 
 class EmbeddingBody(ResponseBody):

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import ResponseBody
 from app.api.schemas.fields import Prompt
-from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts
+from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts, is_absent
 from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 from app.rpc.generation import TopLogprobs
 
@@ -33,10 +33,6 @@ class CompletionRequest(SamplingFields):
     logprobs: TopLogprobs | None = None
 
 
-def _is_absent(value: object) -> bool:
-    return value is None
-
-
 class TextLogprobsBody(ResponseBody):
     """Log-probabilities of a continuation's tokens, one entry a token in every list."""
 
@@ -53,7 +49,7 @@ class TextChoiceBody(ResponseBody):
     text: str
     logprobs: TextLogprobsBody | None = None
     finish_reason: Literal["stop", "length"] | None = None
-    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)
 
 
 class TextCompletionBody(ResponseBody):
@@ -65,5 +61,5 @@ class TextCompletionBody(ResponseBody):
     model: str
     system_fingerprint: str
     choices: tuple[TextChoiceBody, ...]
-    usage: CompletionUsageBody | None = Field(default=None, exclude_if=_is_absent)
-    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=_is_absent)
+    usage: CompletionUsageBody | None = Field(default=None, exclude_if=is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)

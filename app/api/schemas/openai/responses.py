@@ -4,7 +4,7 @@ Source: the API reference of OpenAI's responses, and the `openai` package as its
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,8 +14,6 @@ from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, ImageUrl, LenientB
 from app.api.schemas.openai.answers import SteeringFacts
 from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
-
-MESSAGE: Final = "message"
 
 
 class InputPart(LenientBody):

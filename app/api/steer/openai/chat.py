@@ -1,19 +1,17 @@
 """From answers of this api to chat completions in OpenAI's words; knows no route and no worker."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel
 
 from app.api.schemas.openai.answers import (
     AnswerMessageBody,
     ChatCompletionBody,
-    ChatCompletionChunkBody,
     ChoiceBody,
-    CompletionUsageBody,
     ContentLogprobBody,
-    DeltaChoiceBody,
-    DeltaMessageBody,
     LogprobsBody,
     SteeringFacts,
 )
@@ -43,13 +41,7 @@ class Completion(CompletionWriter):
             for place, answer in enumerate(answers)
         )
         return ChatCompletionBody(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.fingerprint,
-            choices=choices,
-            usage=usage_of(answers),
-            vlibrary=facts[0],
+            **self.head, choices=choices, usage=usage_of(answers), vlibrary=facts[0]
         )
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
@@ -57,42 +49,30 @@ class Completion(CompletionWriter):
         place, piece = item.place, item.piece
         if place not in self.begun:
             self.begun.add(place)
-            role = DeltaMessageBody(role="assistant", content="")
-            yield self._event(choices=(DeltaChoiceBody(index=place, delta=role),))
+            yield self._event(_choice(place, role="assistant", content=""))
         if isinstance(piece, GenerateDelta):
-            delta = DeltaMessageBody(content=piece.text)
             taken = _logprobs(piece.logprobs)
-            choice = DeltaChoiceBody(index=place, delta=delta, logprobs=taken)
-            yield self._event(choices=(choice,))
+            yield self._event({**_choice(place, content=piece.text), "logprobs": _plain(taken)})
             return
-        self.ended.append(piece)
-        end = DeltaChoiceBody(
-            index=place, delta=DeltaMessageBody(), finish_reason=piece.finish_reason
-        )
-        yield self._event(choices=(end,), vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
-        if len(self.ended) < self.count:
-            return
-        if self.includes_usage:
-            yield self._event(choices=(), usage=usage_of(self.ended))
-        yield DONE
+        facts = SteeringFacts.of(piece, ignored=self.ignored)
+        end = {**_choice(place), "finish_reason": piece.finish_reason}
+        yield self._event(end, vlibrary=_plain(facts))
+        if self.is_last(piece):
+            if self.includes_usage:
+                yield self._event(usage=_plain(usage_of(self.ended)))
+            yield DONE
 
-    def _event(
-        self,
-        *,
-        choices: tuple[DeltaChoiceBody, ...],
-        usage: CompletionUsageBody | None = None,
-        vlibrary: SteeringFacts | None = None,
-    ) -> bytes:
-        chunk = ChatCompletionChunkBody(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.fingerprint,
-            choices=choices,
-            usage=usage,
-            vlibrary=vlibrary,
-        )
-        return format_sse_event(data_str=chunk.model_dump_json())
+    def _event(self, *choices: object, **others: object) -> bytes:
+        chunk = {**self.head, "object": "chat.completion.chunk", "choices": choices, **others}
+        return format_sse_event(data_str=json.dumps(chunk, ensure_ascii=False))
+
+
+def _choice(place: int, **delta: str) -> dict[str, object]:
+    return {"index": place, "delta": delta, "finish_reason": None, "logprobs": None}
+
+
+def _plain(body: BaseModel | None) -> object:
+    return None if body is None else body.model_dump(mode="json")
 
 
 def _logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None:

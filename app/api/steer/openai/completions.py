@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from fastapi.sse import format_sse_event
 
-from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts
+from app.api.schemas.openai.answers import SteeringFacts
 from app.api.schemas.openai.completions import (
     TextChoiceBody,
     TextCompletionBody,
@@ -36,7 +36,9 @@ class TextCompletion(CompletionWriter):
             )
             for place, answer in enumerate(answers)
         )
-        return self._body(choices, usage=usage_of(answers), vlibrary=facts[0])
+        return TextCompletionBody(
+            **self.head, choices=choices, usage=usage_of(answers), vlibrary=facts[0]
+        )
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
@@ -45,39 +47,18 @@ class TextCompletion(CompletionWriter):
             offset = self.lengths.get(place, 0)
             self.lengths[place] = offset + len(piece.text)
             found = _logprobs(piece.logprobs, offset=offset)
-            yield _event(
-                self._body((TextChoiceBody(index=place, text=piece.text, logprobs=found),))
-            )
+            yield self._event(TextChoiceBody(index=place, text=piece.text, logprobs=found))
             return
-        self.ended.append(piece)
         end = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
-        yield _event(self._body((end,), vlibrary=SteeringFacts.of(piece, ignored=self.ignored)))
-        if len(self.ended) < self.count:
-            return
-        if self.includes_usage:
-            yield _event(self._body((), usage=usage_of(self.ended)))
-        yield DONE
+        yield self._event(end, vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
+        if self.is_last(piece):
+            if self.includes_usage:
+                yield self._event(usage=usage_of(self.ended))
+            yield DONE
 
-    def _body(
-        self,
-        choices: tuple[TextChoiceBody, ...],
-        *,
-        usage: CompletionUsageBody | None = None,
-        vlibrary: SteeringFacts | None = None,
-    ) -> TextCompletionBody:
-        return TextCompletionBody(
-            id=self.id,
-            created=self.created,
-            model=self.model,
-            system_fingerprint=self.fingerprint,
-            choices=choices,
-            usage=usage,
-            vlibrary=vlibrary,
-        )
-
-
-def _event(body: TextCompletionBody) -> bytes:
-    return format_sse_event(data_str=body.model_dump_json())
+    def _event(self, *choices: TextChoiceBody, **others: object) -> bytes:
+        body = TextCompletionBody(**{**self.head, "choices": choices, **others})
+        return format_sse_event(data_str=body.model_dump_json())
 
 
 def _logprobs(found: Sequence[TokenLogprobs] | None, *, offset: int) -> TextLogprobsBody | None:

@@ -6,7 +6,10 @@ from typing import Final
 
 from app.api.dependencies import Services
 from app.api.schemas.openai.answers import ModelBody
+from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import AUTO
+from app.api.steer.unknown_fields import settle_unknown_fields
+from app.api.steer.vector_selection import listed_choices
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference
@@ -30,6 +33,19 @@ class NamedModel:
 
     backbone: BackboneDescription
     vector: str | None
+
+
+async def asked_model(
+    services: Services, body: SamplingFields
+) -> tuple[NamedModel, tuple[str, ...]]:
+    """What a request's model means, and the places of the request that are not looked at.
+
+    Raises:
+        VLibraryError: As of `named_model`, or a field would change the answer and is not supported.
+    """
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    references = [choice.ref for choice in listed_choices(body.vlibrary)]
+    return await named_model(services, body.model, references=references), ignored
 
 
 async def named_model(

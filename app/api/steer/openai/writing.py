@@ -1,13 +1,16 @@
 """What chat completions and text completions in OpenAI's words have in common."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from fastapi.sse import format_sse_event
 
 from app.api.schemas.openai.answers import CompletionUsageBody
+from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import SteerBody
+from app.api.steer.openai.models import NamedModel
 
 DONE: Final = format_sse_event(data_str="[DONE]")
 
@@ -17,26 +20,48 @@ class CompletionWriter:
     """What is known of a completion while it is written.
 
     Attributes:
-        id: Of the completion.
-        created: Seconds since the epoch.
-        model: As the caller called it.
-        fingerprint: Of the backbone that answers.
+        head: What every body and chunk of it begins with.
         includes_usage: Whether a stream ends with a chunk about tokens.
         ignored: Places of the request that were not looked at.
         count: How many answers there will be.
         ended: Those that are complete.
     """
 
-    id: str
-    created: int
-    model: str
-    fingerprint: str
-    includes_usage: bool = False
-    ignored: tuple[str, ...] = ()
-    count: int = 1
+    head: dict[str, Any]
+    includes_usage: bool
+    ignored: tuple[str, ...]
+    count: int
     ended: list[SteerBody] = field(default_factory=list)
     # Its events have no kinds.
     error_event: ClassVar[None] = None
+
+    @classmethod
+    def of(
+        cls,
+        body: SamplingFields,
+        *,
+        id: str,  # noqa: A002 - OpenAI's word
+        model: NamedModel,
+        ignored: tuple[str, ...],
+    ) -> Self:
+        """The writer of what a request asks of a model."""
+        options = body.stream_options
+        return cls(
+            head={
+                "id": id,
+                "created": int(time.time()),
+                "model": body.model,
+                "system_fingerprint": f"fp_{model.backbone.fingerprint[:16]}",
+            },
+            includes_usage=bool(options and options.include_usage),
+            ignored=ignored,
+            count=body.n or 1,
+        )
+
+    def is_last(self, answer: SteerBody) -> bool:
+        """Whether no other answer comes after this complete one."""
+        self.ended.append(answer)
+        return len(self.ended) == self.count
 
 
 def usage_of(answers: Sequence[SteerBody]) -> CompletionUsageBody:

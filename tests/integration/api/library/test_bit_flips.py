@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import CorruptDataError
 from app.core.identifiers import sha256_hex
-from app.library.blobs import get_blob, get_blob_by_sha256
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from app.library.vector_rows import get_blob, get_blob_by_sha256
 from app.method.training.checkpoints import Checkpoint
 from app.worker.training.checkpoints import ObjectCheckpoints
 from tests.fakes.library import store

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.core.combination import RULES, Rule
 from app.core.errors import InvalidDatasetError, JobCancelledError
+from app.core.jobs import RULES, Rule
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps
 from app.method.backbone.examples import Lesson

@@ -3,7 +3,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from app.core.errors import ContextOverflowError, InvalidDatasetError, JobCancelledError
-from app.core.evaluation import ALWAYS, METHODS, Method
+from app.core.jobs import ALWAYS, METHODS, Method
 from app.core.pictures import Picture
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.measurement import Measurement, measurement_steps

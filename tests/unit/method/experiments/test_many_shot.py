@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.core.combination import RULES, Rule
 from app.core.errors import InvalidInputError
+from app.core.jobs import RULES, Rule
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.experiments import many_shot

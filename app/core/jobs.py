@@ -1,6 +1,10 @@
-"""The ways of answering that a stored vector is measured beside, for who asks and who measures."""
+"""What jobs beside trainings are asked for: rules that combine vectors, methods that measure."""
 
 from typing import Final, Literal, TypeAlias, get_args
+
+Rule: TypeAlias = Literal["best", "mean", "weighted", "learned"]
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+MAX_PARTS: Final = 16
 
 Method: TypeAlias = Literal[
     "m2iv", "zero_shot", "majority", "icl", "icl_balanced", "knn_icl", "nearest_copy"
