@@ -23,19 +23,8 @@ from app.rpc.client import WorkerClient
 class Services:
     """The parts that all requests share.
 
-    Attributes:
-        settings: Of this process.
-        sessions: Transactions on the database.
-        retriever: The index of keys.
-        workers: The processes that own accelerators.
-        serving: Which of them serve which backbone.
-        job_events: What happens to training jobs.
-        store: Files of data sets.
-        admission: Places for requests that reach a worker.
-        uploads: Places for uploads.
-        streams: Places for event streams.
-        metrics: What is counted here.
-        workspace: Where the caller works; `sessions` see nothing else.
+    `sessions` see nothing but the caller's `workspace`. `admission`, `uploads` and `streams` are
+    places: of requests that reach a worker, of uploads, of event streams.
     """
 
     settings: Settings

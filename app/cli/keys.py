@@ -112,10 +112,6 @@ def revoke(
 def require_a_key(settings: Settings, url: str) -> None:
     """Returns when the api may be started: it needs no key, or somebody has one.
 
-    Args:
-        settings: Of the api.
-        url: A migrated database.
-
     Raises:
         ConfigurationError: Others could reach the api and nobody has a key.
     """

@@ -95,16 +95,7 @@ class Quotas:
 class AccessKey:
     """A key as the library knows it; nothing in it lets anybody in.
 
-    Attributes:
-        id: Its public part.
-        name: What it is for.
-        workspace: Where its holder works.
-        scopes: What it allows; `admin` allows everything.
-        quotas: How much of it.
-        created: When it was made.
-        expires: When it ends by itself, if it does.
-        revoked: When it was taken back, if it was.
-        last_used: When it was last seen, to the minute.
+    `admin` among the scopes allows everything; `last_used` is to the minute.
     """
 
     id: str

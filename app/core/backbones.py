@@ -9,16 +9,9 @@ from app.core.errors import JSON, IncompatibleBackboneError
 class BackboneDescription:
     """The identity and the sizes of one frozen vision-language model.
 
-    Attributes:
-        fingerprint: 64 hexadecimal digits; equal exactly when vectors may be exchanged.
-        name: Where it came from: a bundled name, a hub id or a folder's name.
-        architecture: The model class, such as `Idefics3ForConditionalGeneration`.
-        num_layers: Decoder layers of the text decoder.
-        hidden_size: Width of the residual stream.
-        num_heads: Attention heads of a decoder layer.
-        vocab_size: Rows of the text embedding.
-        max_position_embeddings: Longest sequence in tokens, or 0 when the config sets none.
-        digests: Digests the fingerprint was made of: tokenizer, processor, chat template, revision.
+    Fingerprints, of 64 hexadecimal digits, are equal exactly when vectors may be exchanged;
+    `digests` are those of tokenizer, processor, chat template and revision that one was made of.
+    `max_position_embeddings` is the longest sequence in tokens, or 0 when the config sets none.
     """
 
     fingerprint: str
@@ -38,10 +31,6 @@ class BackboneDescription:
 
 def require_same_backbone(*, wanted: str, found: str) -> None:
     """Returns when both fingerprints are equal.
-
-    Args:
-        wanted: Fingerprint of the backbone that is loaded.
-        found: Fingerprint the vectors were made for.
 
     Raises:
         IncompatibleBackboneError: They differ.

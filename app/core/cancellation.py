@@ -30,10 +30,7 @@ async def run_until_disconnect(
     Whatever comes first, the work has ended too when this returns: nothing of it outlives the
     request.
 
-    Args:
-        work: What is done.
-        receive: Of the request, whose body must have been read.
-        seconds: The time that is left.
+    The request's body must have been read.
 
     Raises:
         DeadlineExceededError: The time is over.

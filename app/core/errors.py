@@ -213,10 +213,7 @@ def error_from_code(
 ) -> VLibraryError:
     """The error that another process reported, rebuilt from its wire form.
 
-    Args:
-        code: The stable code of an error class.
-        message: Its sentence.
-        details: Its facts; `retry_after_seconds` is also set as an attribute where it applies.
+    `retry_after_seconds` among the details is also set as an attribute where it applies.
 
     Returns:
         An instance of the class of that code, or a plain `VLibraryError` whose details keep the

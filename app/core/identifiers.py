@@ -53,10 +53,6 @@ def digest_of(path: Path) -> str:
 def check_name(name: str, *, what: str = "name") -> str:
     """The name itself when it is one.
 
-    Args:
-        name: What the caller wants to call something.
-        what: How the message calls it.
-
     Raises:
         InvalidInputError: It does not match `NAME_PATTERN`, or reads as an id.
     """

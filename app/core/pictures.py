@@ -48,12 +48,8 @@ _OTHERS: Final = (
 class PictureLimits:
     """What a picture may be.
 
-    Attributes:
-        max_bytes: Size of the file.
-        max_pixels: Width times height.
-        min_side: Shorter side in pixels; smaller ones break vision towers.
-        max_side: Longer side in pixels.
-        max_aspect: Longer over shorter side.
+    Bytes are of the file, sides in pixels (small ones break vision towers), and the aspect is
+    longer over shorter side.
     """
 
     max_bytes: int
@@ -151,11 +147,7 @@ class Picture:
 class PictureHeader:
     """What a file says about its picture before anything is decoded.
 
-    Attributes:
-        format: One of `FORMATS`.
-        width: In pixels, as stored.
-        height: In pixels, as stored.
-        is_animated: Whether there are further frames, which are not taken.
+    Sides are in pixels, as stored; of an animation only the first frame is taken.
     """
 
     format: str

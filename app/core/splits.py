@@ -19,10 +19,7 @@ def choose_split(
 ) -> str | None:
     """The split that is read, or None where the rows name none.
 
-    Args:
-        splits: How many items each has.
-        wanted: By name, in any case; None takes the usual one, or the only one.
-        usual: What the usual one may be called.
+    `wanted` is a name in any case; None takes the `usual` one, or the only one.
 
     Raises:
         InvalidDatasetError: There is no such split, or several and no usual one.

@@ -92,17 +92,8 @@ class EvaluationCard(_Card):
 class VectorCard(_Card):
     """All that a file says of its vectors beside the numbers.
 
-    Attributes:
-        status: What held-out items showed.
-        shots: Demonstrations per context they were trained on.
-        seed: Of the training.
-        dose: Strength 1 as a share of the residual stream's length, where measured.
-        max_dose: The largest dose at which held-out answers stayed good, where measured.
-        dataset_sha256: Digest of the data set, where it has one.
-        hyper_parameters: The training's settings.
-        library_versions: Versions of what made them.
-        key: How they are found; None when `auto` cannot find them.
-        evaluations: What was measured.
+    `dose` and `max_dose` are given where they were measured; without a `key` `auto` cannot find
+    them.
     """
 
     status: Literal["ready", "unproven", "ineffective", "collapsed"] = "unproven"

@@ -267,11 +267,6 @@ def decode_vector_file(
     The header is judged before any tensor is touched, so a hostile file costs no more than reading
     one mebibyte of JSON.
 
-    Args:
-        data: The whole file.
-        num_layers: Layers of the backbone, when it is known.
-        hidden_size: Width of the backbone, when it is known.
-
     Returns:
         Writable float32 arrays of their own memory, and the metadata.
 

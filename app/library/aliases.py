@@ -49,9 +49,7 @@ async def _find(session: AsyncSession, name: str, alias: str) -> AliasRow | None
 async def point_latest(session: AsyncSession, name: str) -> None:
     """Points `latest` at the newest version that is not deleted, or drops it.
 
-    Args:
-        session: Holds the name's lock.
-        name: Whose alias.
+    The session holds the name's lock.
     """
     newest = (
         select(VectorRow)
@@ -77,13 +75,8 @@ async def set_alias(
 ) -> AliasRecord:
     """Points an alias at a version.
 
-    Args:
-        session: An open session.
-        name: Whose versions.
-        alias: What to move.
-        version: Where to.
-        expected_version: Where it must point now; 0 means that it must not exist yet, None that
-            it does not matter.
+    `expected_version` is where it must point now: 0 means that it must not exist yet, None that it
+    does not matter.
 
     Raises:
         InvalidInputError: The alias is malformed or `latest`, which moves by itself.

@@ -90,12 +90,8 @@ def make_engine(
 ) -> AsyncEngine:
     """A pool of connections that are tested before use and never wait for ever.
 
-    Args:
-        url: A Postgres URL.
-        pool_size: Connections kept open; as many again may be opened under load.
-        statement_timeout_seconds: Longest statement.
-        lock_timeout_seconds: Longest wait for a row or table lock.
-        idle_timeout_seconds: Longest pause inside a transaction.
+    As many connections as are kept open, `pool_size`, may be opened besides under load. The
+    timeouts are for a statement, for a lock, and for a pause inside a transaction.
     """
     limits = {
         "statement_timeout": statement_timeout_seconds,
@@ -141,11 +137,8 @@ async def run_transaction(
 ) -> Result:
     """What `work` returned, after its transaction was committed.
 
-    Args:
-        sessions: Where the session comes from.
-        work: Done again in a fresh transaction when Postgres asks for it: serialization failure
-            (40001) or deadlock (40P01).
-        attempts: How often in all.
+    The work is done again in a fresh transaction, so many times in all, when Postgres asks for it:
+    serialization failure (40001) or deadlock (40P01).
 
     Raises:
         DBAPIError: The database refused, or still asks for another try after the last one.

@@ -51,14 +51,9 @@ async def convert_upload(
     Another process reads the file within limits of memory and time. It ends with whoever awaits
     this, be that cancelled or killed.
 
-    Args:
-        path: The file.
-        target: Where the Parquet file goes.
-        limits: What a picture may be.
-        skip_bad: Leave out rows that cannot be used, rather than refuse the file.
-        text_only: Take rows without a picture as items of text alone.
-        columns: Which of the file's columns is which, where names differ.
-        memory_bytes: What reading it may take.
+    `columns` tells which of the file's columns is which, where names differ. Rows that cannot be
+    used are left out with `skip_bad`, and those without a picture are taken with `text_only`;
+    otherwise either refuses the file.
 
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or exceeds a limit.
@@ -121,17 +116,7 @@ async def create_dataset(
 ) -> DatasetRecord:
     """The data set with this content, stored if it is new, and now called by this name.
 
-    Args:
-        session: An open session.
-        name: New, or known and moved here.
-        sha256: Digest of the file.
-        size_bytes: Length of the file.
-        num_items: From `convert_upload`.
-        num_images: From `convert_upload`.
-        storage_key: Where the object store has the file.
-        format: How the file is written.
-        description: Kept as it was while the content is known.
-        report: Kept likewise.
+    Description and report are kept as they were while the content is known.
 
     Raises:
         InvalidInputError: The name or text is malformed.
@@ -178,10 +163,6 @@ async def create_dataset(
 async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
     """The data set with this id, or the one that a name was given to last.
 
-    Args:
-        session: An open session.
-        reference: An id, as such or as text, or a name.
-
     Raises:
         NotFoundError: There is none.
     """
@@ -200,10 +181,6 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
 
     Vectors that were trained on it stay, and its row stays for the jobs that name it. Its file is
     still there: see `drop_file_of_deleted`.
-
-    Args:
-        session: An open session.
-        reference: An id, as such or as text, or a name.
 
     Raises:
         NotFoundError: There is none.
@@ -236,10 +213,8 @@ async def drop_file_of_deleted(
 ) -> bool:
     """Whether the data set is deleted, and so its file was dropped.
 
-    Args:
-        session: An open session; it keeps the content from coming back until it ends.
-        dataset_id: Of a data set.
-        drop: Removes the file of a key; harmless when there is none.
+    The content cannot come back before the session ends. `drop` removes the file of a key, if there
+    is one.
     """
     query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
     row = (await session.scalars(query, execution_options=FRESH)).one_or_none()

@@ -32,24 +32,14 @@ def _open(url: str | URL) -> Connection:
 
 
 def upgrade(url: str | URL, *, revision: str = "head") -> None:
-    """Applies what is missing, all in one transaction and behind a lock.
-
-    Args:
-        url: The database; its user may create tables.
-        revision: Where to stop.
-    """
+    """Applies what is missing, all in one transaction and behind a lock."""
     with _open(url) as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: str | URL, *, revision: str) -> None:
-    """Takes revisions back in one transaction; the data of dropped tables is lost.
-
-    Args:
-        url: The database.
-        revision: The revision that stays, or `base`.
-    """
+    """Takes revisions back in one transaction; the data of dropped tables is lost."""
     with _open(url) as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         command.downgrade(_config(connection), revision)

@@ -38,9 +38,7 @@ def check_limit(limit: int) -> int:
 def encode_cursor(last: uuid.UUID, *, bound_to: bytes = b"") -> str:
     """The cursor that continues behind the record of this id.
 
-    Args:
-        last: The last record of a page.
-        bound_to: Digest of what the listing was narrowed by.
+    It goes on only with a listing that was narrowed by what has the digest `bound_to`.
     """
     data = last.bytes + bound_to[:_BINDING_BYTES]
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -48,10 +46,6 @@ def encode_cursor(last: uuid.UUID, *, bound_to: bytes = b"") -> str:
 
 def decode_cursor(cursor: str, *, bound_to: bytes = b"") -> uuid.UUID:
     """The id that a cursor stands for.
-
-    Args:
-        cursor: What `encode_cursor` made.
-        bound_to: As it was given there.
 
     Raises:
         InvalidInputError: It is none of our cursors, or belongs to another listing.
@@ -78,11 +72,7 @@ def make_page(
 ) -> Page[Record]:
     """A page of at most `limit` records out of up to `limit + 1` that were read.
 
-    Args:
-        records: What was read, newest first.
-        ids: Their ids in the same order.
-        limit: How many the caller asked for.
-        bound_to: Digest of what the listing was narrowed by.
+    The ids are those of the records, in the same order.
     """
     has_more = len(records) > limit
     cursor = encode_cursor(ids[limit - 1], bound_to=bound_to) if has_more else None

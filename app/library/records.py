@@ -21,31 +21,12 @@ FINAL_STATES: Final[frozenset[JobState]] = frozenset({"succeeded", "failed", "ca
 class VectorRecord:
     """Everything about one stored set of vectors but its bytes.
 
-    Attributes:
-        id: Its own id.
-        name: Shared by all versions.
-        version: From 1 without gaps.
-        sha256: Digest of the file.
-        size_bytes: Length of the file.
-        backbone: What it was made for.
-        method: Such as `m2iv`.
-        shots: Demonstrations per context it was trained on.
-        dataset_sha256: Digest of the data set it was trained on.
-        job_id: The training job that made it.
-        parents: Vectors it was combined from.
-        hyper_parameters: The training configuration.
-        seed: The training's seed.
-        library_versions: Versions of what made it.
-        norms: Length of the shift at strength 1 for each branch and layer.
-        dose: Strength 1 as a share of the residual stream's length; None where nobody measured it.
-        max_dose: The largest dose at which held-out answers stayed good; None as above.
-        status: `ready` (held-out items show that it helps), `unproven` (too few of them to tell),
-            `ineffective` (they show no gain), `collapsed` (worse than no vectors) or `retired`.
-        description: Text for people.
-        tags: Sorted.
-        aliases: Names that point at this version now, sorted.
-        created: When it was stored.
-        deleted: When it was deleted, if it was.
+    `shots` are the demonstrations of a context that it was trained on, `norms` the lengths of the
+    shift at strength 1 by branch and layer. `dose` is strength 1 as a share of the residual
+    stream's length, and `max_dose` the largest dose at which held-out answers stayed good; None
+    where nobody measured it. By `status`, held-out items show that it helps (`ready`), no gain
+    (`ineffective`), or harm (`collapsed`), or are too few to tell (`unproven`); or it is `retired`.
+    Tags and aliases are sorted.
     """
 
     id: uuid.UUID
@@ -88,21 +69,9 @@ class AliasRecord:
 class EvaluationRecord:
     """One measurement of a set of vectors beside its opponents.
 
-    Attributes:
-        id: Its own id.
-        vector_id: What was measured.
-        dataset: On which data.
-        split: On which part of it.
-        scorer: Which metric, in which variant.
-        items: How many questions.
-        accuracy: From 0 to 1.
-        low: Lower end of the 95 % interval.
-        high: Upper end of the 95 % interval.
-        zero_shot: Accuracy without vectors and without demonstrations.
-        icl: Accuracy with random demonstrations.
-        knn_icl: Accuracy with the nearest demonstrations.
-        details: Further figures.
-        created: When it was stored.
+    Accuracies are shares from 0 to 1: with the vectors, between the ends of its 95 % interval,
+    without anything (`zero_shot`), with random (`icl`) and with the nearest demonstrations
+    (`knn_icl`).
     """
 
     id: uuid.UUID
@@ -125,18 +94,8 @@ class EvaluationRecord:
 class DatasetRecord:
     """A data set; the file lies in the object store.
 
-    Attributes:
-        id: Its own id; equal for equal content.
-        name: The name it was asked for by, else the one it was first stored under.
-        sha256: Digest of the file.
-        size_bytes: Length of the file.
-        num_items: Questions.
-        num_images: Different images.
-        format: Such as `parquet`.
-        storage_key: Where the object store has it.
-        description: Text for people.
-        report: What was found when it was first stored, in JSON values; empty for older ones.
-        created: When it was first stored.
+    It is called by the name that it was asked for, else by the first. `report` tells, in JSON
+    values, what was found when it was first stored; it is empty for older ones.
     """
 
     id: uuid.UUID
@@ -161,31 +120,10 @@ class DatasetRecord:
 class JobRecord:
     """A training job.
 
-    Attributes:
-        id: Its own id.
-        workspace: Where it was asked for, and where its vectors go.
-        name: The name its vectors will get.
-        dataset_id: What it trains on.
-        backbone_fingerprint: The only backbone it may train, or None for any.
-        config: Overrides of the training configuration.
-        description: Goes to the vectors.
-        tags: Go to the vectors.
-        state: One of five; the last three are final.
-        progress: The latest that the worker told.
-        report: How its vectors did on held-out items beside their opponents, once it succeeded.
-        vector_id: What it made, once it succeeded.
-        vector_name: Name of what it made.
-        vector_version: Version of what it made.
-        vector_status: State of what it made.
-        error_code: Stable code, once it failed.
-        error_message: One sentence, once it failed.
-        cancel_requested: Whether someone asked it to stop.
-        attempts: How often a worker took it.
-        last_sequence: Number of its newest event.
-        heartbeat: When a worker last said that it is alive.
-        created: When it was queued.
-        started: When a worker first took it.
-        finished: When it reached a final state.
+    `config` overrides the configuration, `backbone_fingerprint` is the only backbone that may be
+    trained, or None for any, and `report` tells how the vectors did on held-out items beside their
+    opponents. `last_sequence` is the number of its newest event, `heartbeat` when a worker last
+    said that it is alive, `attempts` how often one took it.
     """
 
     id: uuid.UUID

@@ -78,24 +78,8 @@ async def create_vector(
     Concurrent calls with one name wait for each other, so versions have no gaps and `latest` never
     moves backwards.
 
-    Args:
-        session: An open session; the name stays locked until it commits.
-        name: New or known.
-        blob: A vector file.
-        backbone: What it must fit.
-        shots: Demonstrations per context it was trained on.
-        hyper_parameters: How it was trained.
-        seed: With which seed.
-        library_versions: With which software.
-        method: By which method.
-        dataset_sha256: On which data.
-        job_id: By which job.
-        parents: Combined from which vectors.
-        status: What was found out about them.
-        dose: Strength 1 as a share of the residual stream's length.
-        max_dose: The largest dose at which held-out answers stayed good.
-        description: Text for people.
-        tags: At most 32.
+    The name stays locked until the session commits. `shots` are the demonstrations of a context;
+    `dose` and `max_dose` are as in `VectorRecord`.
 
     Raises:
         InvalidInputError: A name, tag, text or status is malformed.

@@ -95,9 +95,7 @@ def may_enter(account: Account | None, folder: Path) -> bool:
 def folders_of(program: str, pg_bin: Path | None) -> Iterator[Path]:
     """Where one of Postgres's programs may be: the setting's, the bundled package's, the system's.
 
-    Args:
-        program: Such as `postgres`.
-        pg_bin: The only place, where it is given.
+    `pg_bin` is the only place, where it is given.
     """
     if pg_bin is not None:
         yield pg_bin
@@ -128,9 +126,7 @@ def _inspect(bin_dir: Path) -> Installation | None:
 def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -> Installation:
     """The first usable Postgres: the setting's, else the bundled package's, else the system's.
 
-    Args:
-        pg_bin: Folder that must hold it; nothing else is tried then.
-        major: Version that existing data needs.
+    Nothing but `pg_bin` is tried where it is given; existing data needs its own `major`.
 
     Raises:
         ConfigurationError: None of that version was found.
@@ -189,10 +185,7 @@ def make_runnable(
     A virtual environment often lies in a home that other accounts may not enter. Opening those
     folders would be the wrong repair.
 
-    Args:
-        installation: What was found.
-        account: Who will run it.
-        folder: Where copies are kept; the account can enter it.
+    Copies are kept in the folder, which the account can enter.
 
     Raises:
         ConfigurationError: Even the copy cannot be run.

@@ -37,10 +37,6 @@ def processes_in(folder: Path) -> set[int]:
 def make_private_folder(folder: Path, *, account: Account | None) -> None:
     """Makes a folder that belongs to the account alone, and lets it pass through new parents.
 
-    Args:
-        folder: An absolute path; it may exist already.
-        account: Its owner, or None for the current user.
-
     Raises:
         ConfigurationError: Something else is there, or it belongs to another user.
     """
@@ -106,9 +102,7 @@ def evict(pgdata: Path, *, socket_dir: Path) -> None:
     They go only when no process works in the folder. Postgres would believe the numbers in them,
     but those may belong to an unrelated process by now, or to a dead one nobody has waited for.
 
-    Args:
-        pgdata: The server's data, of which the caller holds the lock.
-        socket_dir: Where the server's socket and its lock file are.
+    The caller holds the lock of the data.
 
     Raises:
         UnavailableError: The processes did not end in time.

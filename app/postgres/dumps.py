@@ -21,12 +21,8 @@ def dump_database(
 ) -> None:
     """Writes the whole database to a file in the compressed format of `pg_dump`.
 
-    Args:
-        conninfo: The database, in libpq's words.
-        target: The file.
-        snapshot: What `pg_export_snapshot` gave to a transaction that is still open, so that the
-            file holds what that transaction sees.
-        pg_bin: Folder of the programs, where it is set.
+    `snapshot` is what `pg_export_snapshot` gave to a transaction that is still open: the file holds
+    what that transaction sees.
 
     Raises:
         ConfigurationError: There is no `pg_dump` that is new enough.
@@ -41,11 +37,6 @@ def dump_database(
 def restore_database(conninfo: str, source: Path, *, pg_bin: Path | None = None) -> None:
     """Fills an empty database from a file of `dump_database`, in one transaction.
 
-    Args:
-        conninfo: The database, in libpq's words.
-        source: The file.
-        pg_bin: Folder of the programs, where it is set.
-
     Raises:
         ConfigurationError: There is no `pg_restore` that is new enough.
         UnavailableError: It failed, and the database is as it was.
@@ -58,11 +49,6 @@ def find_program(name: str, *, server_major: int, pg_bin: Path | None = None) ->
     """A program that fits the server best: as new as it, else the next newer one.
 
     An older one refuses the server; a much newer one writes words that the server does not know.
-
-    Args:
-        name: Of the program.
-        server_major: Version of the server.
-        pg_bin: The only folder that counts, where it is given.
 
     Raises:
         ConfigurationError: There is none that is new enough.

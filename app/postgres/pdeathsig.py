@@ -34,11 +34,8 @@ def with_pdeathsig(
 
     Run it from the main thread: the kernel watches the thread that forked, not the process.
 
-    Args:
-        command: Absolute path of the program, and its arguments.
-        uid: User to become, or `KEEP_ACCOUNT`.
-        gid: Group to become, or `KEEP_ACCOUNT`.
-        death_signal: What the program gets when this process is gone.
+    User and group are kept where they are `KEEP_ACCOUNT`. The signal is what the program gets when
+    this process is gone.
     """
     numbers = (os.getpid(), int(death_signal), uid, gid)
     script = Path(__file__).resolve()

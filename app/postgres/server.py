@@ -103,8 +103,7 @@ class EmbeddedPostgres:
     def start(self, *, interrupted: Callable[[], bool] = lambda: False) -> str:
         """Makes the server ready and returns its URL; harmless when it already runs.
 
-        Args:
-            interrupted: Whether to give up waiting.
+        `interrupted` tells whether to give up waiting.
 
         Raises:
             ConfigurationError: Not the main thread, not Linux, no Postgres, or a folder that the

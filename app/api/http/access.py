@@ -41,12 +41,7 @@ _bearer: Final = HTTPBearer(
 
 
 class KeyRing:
-    """Looks keys up, and remembers for a moment what was found.
-
-    Args:
-        sessions: Of the database.
-        clock: Seconds from any start.
-    """
+    """Looks keys up, and remembers for a moment what was found."""
 
     def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions = in_all_workspaces(sessions)
@@ -74,9 +69,7 @@ def _if_valid(key: AccessKey | None) -> AccessKey | None:
 class Authenticated:
     """Answers 401 to whoever shows no valid key, before anything of the body is read.
 
-    Args:
-        app: What is behind it.
-        keys: Where keys are looked up; None lets everybody in.
+    Where there are no `keys` to ask, everybody gets in.
     """
 
     def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
@@ -166,9 +159,8 @@ def quotas_of(request: Request) -> Quotas:
 class NeedsScope:
     """A dependency that refuses callers whose key does not allow the request.
 
-    Args:
-        read: Wanted by methods that change nothing; None marks them as public.
-        write: Wanted by the others.
+    `read` is wanted by methods that change nothing, where None marks them as public; `write` by the
+    others.
     """
 
     def __init__(self, *, read: Scope | None, write: Scope | None) -> None:

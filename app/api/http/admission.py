@@ -25,12 +25,7 @@ BODY_TIMEOUT_SECONDS: Final = 30.0
 class Admission:
     """A count and a weight of the requests in flight; one event loop only.
 
-    Args:
-        max_requests: Requests that may be in flight together.
-        max_bytes: Bytes of bodies that may be in flight together. A single request is always
-            let in when nothing else is in flight.
-        max_requests_per_caller: Requests of one caller that may be in flight together.
-        clock: Seconds from any start.
+    A single request is always let in when nothing else is in flight, however large its body.
     """
 
     def __init__(
@@ -67,10 +62,6 @@ class Admission:
     @contextmanager
     def place(self, *, num_bytes: int = 0, caller: str | None = None) -> Iterator[None]:
         """Holds a place for the block.
-
-        Args:
-            num_bytes: Of the request's body.
-            caller: Whose request it is, if callers are told apart.
 
         Raises:
             BusyError: All are taken, or the caller has its share already; it says when one is

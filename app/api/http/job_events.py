@@ -55,12 +55,7 @@ class JobEvents:
             listener.news.cancel()
 
     async def stream(self, job_id: UUID, *, after: int = 0) -> AsyncIterator[ServerSentEvent]:
-        """The job's events after number `after`; their ids are what a reconnect sends back.
-
-        Args:
-            job_id: An existing job.
-            after: The last event that the client has.
-        """
+        """The job's events after number `after`; their ids are what a reconnect sends back."""
         yield ServerSentEvent(comment="events", retry=RECONNECT_MILLISECONDS)
         is_over = False
         while not is_over:

@@ -120,9 +120,7 @@ class SameSiteOnly:
 
     On this machine the api listens without a key, so any page could otherwise post to it.
 
-    Args:
-        app: What is protected.
-        origins: Sites whose pages may; `*` means all.
+    `origins` are sites whose pages may all the same; `*` means all.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str] = ()) -> None:

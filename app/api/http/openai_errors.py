@@ -78,12 +78,8 @@ def openai_error(
 ) -> dict[str, Any]:
     """The body of an error.
 
-    Args:
-        code: The stable name of the kind of error.
-        status: As it would be anywhere else.
-        detail: A sentence about it.
-        places: Refused parts of the request with the reasons; the first is told.
-        details: Facts about the error; `param` names the part of the request that it is about.
+    Of the refused `places`, each with its reason, the first is told; `param` among the details
+    names the part of the request that it is about.
     """
     param = (details or {}).get("param")
     message = detail

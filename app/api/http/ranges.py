@@ -14,11 +14,6 @@ def rest_from(headers: Headers, *, etag: str, size: int) -> int:
     Only the rest of the same file is sent by itself: every server may answer another range, or one
     of an older file, with the whole.
 
-    Args:
-        headers: Of the request.
-        etag: Of the file as it is now, in quotes.
-        size: Its length in bytes.
-
     Source: RFC 9110, sections 13.1.5 and 14.2.
     """
     found = _REST.fullmatch(headers.get("range", ""))

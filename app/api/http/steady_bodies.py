@@ -23,12 +23,6 @@ class SteadyBodies:
     """Answers 408 to whoever sends a body more slowly than the least rate, after some grace.
 
     A body may so take at most its length divided by the rate, and the grace.
-
-    Args:
-        app: What is behind it.
-        grace_seconds: What a sender may lose in all, at the beginning or later.
-        bytes_per_second: The least rate.
-        clock: Seconds from any start.
     """
 
     def __init__(

@@ -14,9 +14,6 @@ class Throughput:
 
     Time in which nothing is in flight does not pass here: a quiet hour says nothing about speed.
     Until there is something to go by, one request a second is taken for granted.
-
-    Args:
-        clock: Seconds from any start.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -57,14 +57,7 @@ async def make_response(
 ) -> "Body_co | AnswerStream":
     """The answers as they were asked for: a stream, or a body made of the ends of all streams.
 
-    Args:
-        asked: What is asked.
-        writer: Puts it into words.
-        services: Who answers.
-        request: Whose client is watched.
-        response: Takes the headers of a body.
-        backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
-        count: How many answers.
+    Any backbone that fits answers where no fingerprint is given.
 
     Raises:
         VLibraryError: It cannot be answered: see `start_answer`.

@@ -61,12 +61,8 @@ async def make_plan(
 ) -> Plan:
     """Looks up everything that the request names.
 
-    Args:
-        body: What is asked.
-        services: Who answers.
-        request_id: Of the request.
-        backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
-        deadline: When the answer must be complete, on the clock of `time.monotonic`.
+    Any backbone that fits answers where no fingerprint is given; the deadline is on the clock of
+    `time.monotonic`.
 
     Raises:
         VLibraryError: Something is missing, malformed or does not fit together.

@@ -65,12 +65,7 @@ async def start_answer(
     What fails before does so here. Proxies take a connection for dead on which nothing is said, so
     the response of whoever waits longer for a stream begins without a piece.
 
-    Args:
-        body: What is asked.
-        services: Who answers.
-        request: Whose client is watched.
-        backbone: The fingerprint of the backbone that shall answer; any that fits when not given.
-        count: How many answers, each drawn with a seed of its own.
+    Each of several answers is drawn with a seed of its own.
 
     Raises:
         DeadlineExceededError: The time is over.

@@ -91,9 +91,7 @@ _OF_OPENAI: Final = frozenset(
 def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple[str, ...]:
     """The places of the fields that are ignored, such as `messages.0.timestamp`; at most 32.
 
-    Args:
-        body: As it was sent.
-        unknown: What is done with fields that neither OpenAI nor this server knows.
+    `unknown` says what is done with fields that neither OpenAI nor this server knows.
 
     Raises:
         InvalidInputError: A field would change the answer and is not supported, or it is unknown

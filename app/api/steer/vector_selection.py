@@ -79,12 +79,7 @@ async def choose(
 ) -> Choice:
     """Everything that shall steer the answer to a request about a picture, or about none.
 
-    Args:
-        services: Where vectors are found.
-        body: The request.
-        question: What `auto` looks for, with the picture.
-        picture: What the question is about.
-        backbone: The fingerprint of the backbone that shall answer; any when not given.
+    `auto` looks for what fits the question and the picture that it is about.
 
     Raises:
         NotFoundError: There is no such vector.

@@ -31,16 +31,7 @@ def compare(
     vector: "Vector",
     shots: int,
 ) -> dict[str, Any]:
-    """Accuracy, labels, prompt tokens and milliseconds a question under each condition.
-
-    Args:
-        client: Of the service.
-        asked: The questions.
-        training: The labelled items.
-        dataset: The same as the service has them, where demonstrations come from.
-        vector: What steers.
-        shots: Demonstrations before a question.
-    """
+    """Accuracy, labels, prompt tokens and milliseconds a question under each condition."""
     from vlibrary_client import Demonstrations
 
     def demonstrated(selection: Any, count: int) -> Callable[[int], dict[str, Any]]:  # noqa: ANN401

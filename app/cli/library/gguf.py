@@ -31,13 +31,8 @@ def export_gguf(
 ) -> dict[str, Any]:
     """Writes the file; gives its path, its shares of loss and what was measured, as JSON values.
 
-    Args:
-        client: Of the server that has the vector.
-        ref: Which version.
-        to: `gguf`, or a path that ends with `.gguf`.
-        dataset: Items to answer with the vector and as the file does; none measures nothing.
-        items: At most so many.
-        backbone: What answers; the one that the vector names when not given.
+    Without a data set nothing is measured; what answers is the backbone that the vector names, if
+    no other is given.
     """
     vector = client.vectors.get(ref)
     made = client.vectors.export_gguf(vector, file_of(vector.ref, to))
@@ -64,13 +59,6 @@ def measure_loss(
     content: bytes, *, dataset: str, items: int, backbone: str, fingerprint: str
 ) -> dict[str, Any]:
     """How the same items are answered with the vector, as the file does, and with neither.
-
-    Args:
-        content: A vector file.
-        dataset: `easy-vqa`, or a folder or file of any known layout.
-        items: At most so many of it.
-        backbone: `pocket`, `pocket-2`, a folder or a hub id.
-        fingerprint: Which it must be.
 
     Raises:
         IncompatibleBackboneError: It is another backbone.

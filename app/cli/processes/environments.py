@@ -22,8 +22,7 @@ _OF_ONE_SERVICE: Final = (
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
     """This process's environment for a child process, with settings replaced.
 
-    Args:
-        overrides: Values by field name of `Settings`, such as `{"port": "8000"}`.
+    Overrides are values by field name of `Settings`, such as `{"port": "8000"}`.
 
     Returns:
         Every variable of this process and `VLIBRARY_<FIELD>` for each override.
@@ -33,9 +32,6 @@ def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
 
 def own_environment(overrides: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child that is to be a service of its own.
-
-    Args:
-        overrides: Values by field name of `Settings`.
 
     Returns:
         As `child_environment`, without what would lead the child to another service's database,

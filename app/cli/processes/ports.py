@@ -8,10 +8,7 @@ from app.core.errors import ConfigurationError
 def require_free_port(host: str, port: int, *, option: str = "--port or VLIBRARY_PORT") -> None:
     """Return when the port can be listened on.
 
-    Args:
-        host: An address of this machine.
-        port: Which port.
-        option: How another one is chosen.
+    `option` tells how another one is chosen.
 
     Raises:
         ConfigurationError: Something else listens there, or the address is not ours.

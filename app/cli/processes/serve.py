@@ -133,10 +133,7 @@ def programs(
 ) -> Iterator[Program]:
     """The children that these settings ask for, a worker before the api.
 
-    Args:
-        settings: What to run.
-        database_url: A migrated database.
-        listener: Where an embedded worker is to listen; none when there are others.
+    Where there are other workers, none of ours needs a listener.
     """
     # Children work elsewhere, so what is relative to here must be told in full.
     local = Path(settings.backbone).resolve()

@@ -25,13 +25,8 @@ log = get_logger(__name__)
 class Program:
     """How to start one child.
 
-    Attributes:
-        name: For people and logs.
-        command: The program and its arguments.
-        environment: All of the child's variables.
-        folder: Where it works.
-        inherited: Descriptors of ours that it shares, under the same numbers.
-        is_ready: Answers whether the running child does its work.
+    `inherited` are descriptors of ours that it shares, under the same numbers; `is_ready` tells
+    whether the running child does its work.
     """
 
     name: str
@@ -88,10 +83,7 @@ class Supervisor:
     ) -> None:
         """Return when every child is ready, or when interrupted.
 
-        Args:
-            timeout_seconds: How long that may take.
-            interrupted: Whether to return at once.
-            chore: What else is to be done about ten times a second.
+        `chore` is done about ten times a second meanwhile.
 
         Raises:
             UnavailableError: A child ended first by itself, was killed again and again, or the
@@ -114,9 +106,7 @@ class Supervisor:
     ) -> None:
         """Start children that die again, those that die at their start slower each time.
 
-        Args:
-            interrupted: Whether to return.
-            chore: What else is to be done about ten times a second.
+        `chore` is done about ten times a second meanwhile.
         """
         while not interrupted():
             chore()

@@ -41,10 +41,8 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
 
     Whatever the block is doing is ended too when the service ends first.
 
-    Args:
-        data_dir: Folder of all its state.
-        settings: Values of its settings by name, beside those of this process's environment that
-            do not tell where other services are.
+    Its settings are these, beside those of this process's environment that do not tell where other
+    services are.
 
     Raises:
         UnavailableError: The service ended before the block; its log was printed.

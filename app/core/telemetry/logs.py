@@ -46,9 +46,8 @@ class _StandardError(logging.Handler):
 def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None:
     """Routes all logs of this process to one stream.
 
-    Args:
-        level: The least level that is written: debug, info, warning, error or critical.
-        stream: Where to; standard error by default, since standard output belongs to results.
+    What is less than the level (debug, info, warning, error or critical) is not written. The
+    default is standard error, since standard output belongs to results.
     """
     shared = _shared_processors()
     handler = _StandardError() if stream is None else logging.StreamHandler(stream)
@@ -74,9 +73,6 @@ def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for one module.
-
-    Args:
-        name: The module's `__name__`.
 
     Returns:
         A logger whose methods take a constant message and fields, such as

@@ -21,12 +21,8 @@ _FAMILIES: Final = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 class CallbackMetric(Collector):
     """A metric that some other part counts anyway; it is read whenever metrics are asked for.
 
-    Attributes:
-        kind: Whether the value may fall.
-        name: Without the `_total` of counters.
-        documentation: What the value means.
-        label: Name of the label whose values are the keys of what is read.
-        read: The values now; the key is the empty string where there is no label.
+    The name is without the `_total` of counters; keys of what is read are values of the label, or
+    the empty string where there is none.
     """
 
     kind: Literal["gauge", "counter"]

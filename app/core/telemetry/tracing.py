@@ -22,9 +22,7 @@ UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
 class Tracing:
     """Where the spans of this process go.
 
-    Attributes:
-        provider: Takes them; none when nothing is traced.
-        stop: Sends what is left and ends the export; blocks for a few seconds at most.
+    `stop` sends what is left and ends the export; it blocks for a few seconds at most.
     """
 
     provider: TracerProvider | None = None
@@ -33,10 +31,6 @@ class Tracing:
 
 def make_tracing(settings: Settings, *, service: str) -> Tracing:
     """The tracing that the settings ask for, to be stopped by the caller.
-
-    Args:
-        settings: Name the collector, or none.
-        service: Under which name the spans are shown.
 
     Raises:
         ConfigurationError: A collector is set and the SDK is not installed.

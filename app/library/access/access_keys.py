@@ -45,13 +45,6 @@ async def create_access_key(
 ) -> tuple[AccessKey, Token]:
     """A new key to the session's workspace with its secret, which nobody can show again.
 
-    Args:
-        session: An open session.
-        name: What it is for.
-        scopes: What it allows.
-        valid_days: After how many days it ends by itself.
-        quotas: How much of it; without limits where not given.
-
     Raises:
         InvalidInputError: A scope is unknown or none is given, the name is empty or too long, a
             quota is negative, or it would end at once.

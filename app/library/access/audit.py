@@ -19,13 +19,8 @@ from app.library.workspaces import workspace_of
 class AuditRecord:
     """One thing that was done.
 
-    Attributes:
-        id: Grows with time.
-        action: Such as `vector.create`.
-        subject: Such as a vector's id.
-        actor: Who did it, where that is known.
-        details: Facts worth keeping; never a secret, a prompt or an image.
-        created: When.
+    `id` grows with time, `actor` is the key that did it, where that is known, and `details` never
+    hold a secret, a prompt or an image.
     """
 
     id: int
@@ -70,15 +65,7 @@ async def list_audit(
     after: int = 0,
     limit: int = 100,
 ) -> list[AuditRecord]:
-    """Deeds in the order they were done.
-
-    Args:
-        session: An open session.
-        subject: Only those done to this thing.
-        action: Only those of this kind.
-        after: Only those with a larger id.
-        limit: At most so many.
-    """
+    """Deeds in the order they were done."""
     query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id).limit(limit)
     if subject is not None:
         query = query.where(AuditRow.subject == subject)

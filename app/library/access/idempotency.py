@@ -21,10 +21,8 @@ KEPT: Final = dt.timedelta(hours=24)
 class RequestKey:
     """One request, whoever repeats it.
 
-    Attributes:
-        owner: The key of the api that asks; empty where none is needed.
-        text: What the caller calls the request.
-        digest: Of all that was asked, 32 bytes.
+    `owner` is the key of the api that asks, empty where none is needed, `text` what the caller
+    calls the request, and `digest` (32 bytes) that of all that was asked.
     """
 
     owner: str
@@ -48,9 +46,7 @@ class StoredAnswer:
 async def find_answer(session: AsyncSession, key: RequestKey) -> StoredAnswer | None:
     """How the request was answered in the last 24 hours; None leaves it to this transaction alone.
 
-    Args:
-        session: An open session; until it ends, nobody else may do what was asked.
-        key: Of the request.
+    Until the session's transaction ends, nobody else may do what was asked.
 
     Raises:
         InProgressError: Another transaction is doing it.

@@ -45,11 +45,7 @@ async def require_within(
 ) -> None:
     """Returns when what was added to the workspace, as the session sees it, is within the limits.
 
-    Args:
-        session: Of the workspace.
-        quotas: The limits.
-        before: What it held; what did not grow is refused by no limit.
-        more_bytes: What shall be stored besides.
+    What did not grow since `before` is refused by no limit; `more_bytes` shall be stored besides.
 
     Raises:
         BusyError: There are too many unfinished jobs.

@@ -22,9 +22,8 @@ CHUNK_BYTES: Final = 1024 * 1024
 class BackupWriter:
     """Takes one file after the other; nothing is seen at the target before `finish`.
 
-    Args:
-        target: A path that ends with `.tar`, or a folder.
-        work: An own folder beside the target.
+    The target is a folder, or one file where it ends with `.tar`; `work` is an own folder beside
+    it.
     """
 
     def __init__(self, target: Path, *, work: Path) -> None:

@@ -38,15 +38,8 @@ class TableContents(BaseModel):
 class Manifest(BaseModel):
     """Everything that is needed to tell whether a backup, or a restored library, is whole.
 
-    Attributes:
-        version: Of the layout of backups.
-        software: Version that wrote it.
-        created: When, in UTC.
-        revision: Of the tables.
-        postgres: Major version of the server.
-        tables: Contents by name.
-        files: Every file but the manifest itself.
-        damaged: What was damaged or missing already when the backup was made.
+    `revision` is that of the tables, `postgres` the server's major version; `damaged` names what
+    was damaged or missing already when the backup was made.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -36,13 +36,8 @@ async def save_library(
     Data sets cannot be deleted meanwhile. Checkpoints of unfinished trainings are as they are when
     their turn comes.
 
-    Args:
-        sessions: Of the database; their statements and pauses have no limit.
-        store: Its objects.
-        writer: Takes the files.
-        revision: Of the tables.
-        dump: Writes the database as a snapshot of that name sees it to a file.
-        report: Told what is done next.
+    Statements and pauses of the sessions have no limit. `dump` writes the database, as a snapshot
+    of that name sees it, to a file.
     """
     async with sessions() as session:
         snapshot = await export_snapshot(session)

@@ -26,10 +26,7 @@ async def change_each(
 
     Vectors are as they are after the change, or were before they were deleted.
 
-    Args:
-        sessions: Of the database; every reference has its own transaction.
-        refs: Names, names with a version or alias, or ids.
-        change: What is done to each.
+    Every reference has a transaction of its own.
     """
     return {ref: await _change_one(sessions, ref, change) for ref in dict.fromkeys(refs)}
 
@@ -77,10 +74,7 @@ async def prune_versions(
 ) -> tuple[VectorRecord, ...]:
     """Deletes all but the newest versions of a name; what an alias points at stays as well.
 
-    Args:
-        session: An open session; the name stays locked until it commits.
-        name: Whose versions.
-        keep_last: How many of the newest stay, at least 1.
+    The name stays locked until the session commits.
 
     Returns:
         The versions that were deleted, newest first.

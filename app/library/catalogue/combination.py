@@ -21,9 +21,7 @@ METHOD = "m2iv-sum"
 def weighted_sum(parts: Sequence[VectorTensors], *, weights: Sequence[float]) -> VectorTensors:
     """The sum of the parts' shifts as vectors with weights of 1.
 
-    Args:
-        parts: At least one, of equal shapes.
-        weights: One finite number a part.
+    The parts have equal shapes, and a finite weight each.
     """
     total = np.zeros((parts[0].num_layers, 2, parts[0].hidden_size))
     for part, weight in zip(parts, weights, strict=True):
@@ -49,13 +47,6 @@ async def combine_vectors(
     """The sum of stored vectors, and whether it is new; the same sum again changes nothing.
 
     Nothing was measured of it, so it is `unproven`, and `auto` does not find it.
-
-    Args:
-        session: An open session.
-        name: What the sum is called.
-        parts: Two or more different vectors for one backbone, each with its weight.
-        description: Text for people.
-        tags: For filters.
 
     Raises:
         InvalidInputError: There are too few parts, one is given twice, or a weight is 0.

@@ -20,13 +20,9 @@ from app.library.vector_rows import get_blob
 class Comparison:
     """What several vectors did on the same items.
 
-    Attributes:
-        dataset: On which data.
-        split: On which part of it.
-        scorer: By which metric.
-        results: The newest measurement of each vector, in their order; None where there is none.
-        best: Position of the one with the highest accuracy.
-        is_clear: Its interval lies above those of all others that were measured.
+    `results` has the newest measurement of each vector, in their order, or None; `best` is the
+    position of the highest accuracy, and it is clear where its interval lies above those of all
+    others that were measured.
     """
 
     dataset: str

@@ -23,21 +23,9 @@ MAX_WORDS: Final = 16
 class VectorFilters:
     """What a listed vector must be; all that is given must hold.
 
-    Attributes:
-        name: A version of this name.
-        text: Words of which each, in any case, occurs in the name, the description or a tag.
-        tags: Has every one of them.
-        alias: An alias of this name points at it.
-        backbone: Made for this fingerprint.
-        status: In this state.
-        method: Made by this method.
-        dataset_sha256: Trained on the data set of this digest.
-        job_id: Made by this job.
-        parent: Combined from this one.
-        created_after: Stored at or after this moment.
-        created_before: Stored before it.
-        min_accuracy: Its newest measurement has at least this share of right answers.
-        min_gain: Its newest measurement beside zero-shot is at least so far above it.
+    Each word of `text` occurs, in any case, in the name, the description or a tag. What was stored
+    at the moment `created_after` itself is listed, at `created_before` not. Accuracy and gain above
+    zero-shot are of the newest measurement that has them.
     """
 
     name: str | None = None
@@ -133,11 +121,7 @@ async def list_vectors(
 ) -> Page[VectorRecord]:
     """Vectors that are not deleted, newest first.
 
-    Args:
-        session: An open session.
-        filters: What they must be; None takes all.
-        limit: At most so many, from 1 to 200.
-        cursor: Where the page before ended; of a listing with the same filters.
+    A page has 1 to 200; a cursor belongs to the filters of the page that it ended.
 
     Raises:
         InvalidInputError: The limit, a filter or the cursor is malformed, or the cursor belongs to

@@ -17,11 +17,8 @@ MAX_GENERATIONS: Final = 32
 class Source:
     """What one vector learnt from.
 
-    Attributes:
-        vector: The vector, as `name@version`.
-        dataset_sha256: Digest of the data set; None where nobody knows.
-        job_id: The job that made it, if one of this library did.
-        split: The part of the data set that the job used, if it named one.
+    `dataset_sha256` is None where nobody knows; `split` is the part of it that the job used, if it
+    named one.
     """
 
     vector: str

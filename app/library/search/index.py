@@ -57,11 +57,8 @@ class Hit:
 class Snapshot:
     """All keys of one space as of one epoch.
 
-    Attributes:
-        space: Identity of the encoder.
-        epoch: Every change up to this one is in it.
-        dimension: Length of a key.
-        image_width: Numbers of a key that belong to the picture, or None for keys of one part.
+    Every change up to `epoch` is in it. Of the `dimension` numbers of a key `image_width` belong to
+    the picture, or None for keys of one part.
     """
 
     space: str
@@ -89,14 +86,8 @@ class Snapshot:
     ) -> Self:
         """A snapshot of exactly these keys.
 
-        Args:
-            space: Identity of the encoder.
-            epoch: What they are the state of.
-            dimension: Length of a key.
-            keys: One item for each set of vectors.
-            image_width: Numbers of a key that belong to the picture, or None for keys of one part.
-            lead_refusals: The share of a task's pictures that may lie nearer to another task whose
-                pictures differ.
+        `lead_refusals` is the share of a task's pictures that may lie nearer to another task whose
+        pictures differ.
         """
         parts = [np.empty((0, dimension), dtype=np.float32), *(item.embeddings for item in keys)]
         block = make_block(parts)
@@ -162,13 +153,8 @@ class Snapshot:
         The score of a set of vectors is the largest cosine similarity over its keys. Those that
         accept the query come first, at most 64 of them; of equal ones the newer comes first.
 
-        Args:
-            query: `[dimension]`, of any length but zero.
-            backbone_fingerprint: Only vectors made for it.
-            statuses: Only vectors in one of these states.
-            k: At most so many.
-            workspace: Only vectors of this one.
-            among: Only these vectors, as if there were no others; any when not given.
+        The query is `[dimension]`, of any length but zero; `among` are the only vectors, as if there
+        were no others.
 
         Raises:
             InvalidInputError: The query is zero, not finite or of another dimension.

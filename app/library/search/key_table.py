@@ -21,9 +21,7 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 class RowBlock:
     """Rows that are written once, one after the other.
 
-    Attributes:
-        rows: `[capacity, dimension]`.
-        used: How many are written.
+    `rows` is `[capacity, dimension]`, of which `used` are written.
     """
 
     rows: Float32Array

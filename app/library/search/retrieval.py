@@ -65,12 +65,9 @@ class Retriever:
     A search whose snapshot turns out to be of the past is done again with one of the present, so a
     committed key is found by the next search. The background task only makes that rare.
 
-    Args:
-        sessions: Where sessions come from; what they do not see is not found.
-        margin: Least lead of the best vectors over those of any other name.
-        prefer: Tag, alias or name that says which of several vectors for one task is meant.
-        poll_seconds: How often the background task looks.
-        num_threads: Searches and updates that may compute at once.
+    What the sessions do not see is not found. `margin` is the least lead of the best vectors over
+    those of any other name; `prefer` is the tag, alias or name that says which of several for one
+    task is meant.
     """
 
     def __init__(
@@ -139,17 +136,10 @@ class Retriever:
     ) -> RetrievalResult:
         """The vectors of this backbone that are nearest to the query.
 
-        Args:
-            embedding: `[dimension]` float32 from the space's encoder.
-            space: Identity of the encoder.
-            backbone_fingerprint: Only vectors made for it.
-            k: At most so many matches, from 1 to 100.
-            min_epoch: State of the keys that must at least be searched, from `add_keys`.
-            prefer: Tag, alias or name that says which of several vectors for the same questions is
-                meant; that of all searches when not given.
-            only_ready: Whether only vectors may be found that are shown to help.
-            workspace: Whose vectors may be found.
-            filters: What they must be, as if nothing else were stored.
+        The embedding is `[dimension]` float32 from the encoder that the space is named after.
+        `min_epoch`, from `add_keys`, is the state of the keys that must at least be searched;
+        `prefer` stands in for that of all searches; what does not pass the filters is as if it were
+        not stored.
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.

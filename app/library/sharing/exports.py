@@ -31,10 +31,7 @@ def current_file(
 ) -> bytes:
     """The stored file, byte for byte unless something was measured or decided since.
 
-    Args:
-        blob: The stored file.
-        record: Its vectors.
-        measured: Of them, oldest first.
+    What was measured comes oldest first.
     """
     tensors, metadata = decode_vector_file(blob)
     card = read_card(metadata)

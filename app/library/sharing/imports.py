@@ -31,16 +31,7 @@ async def import_vector(
 ) -> VectorRecord:
     """The next version of a name, with the file's keys, measurements and provenance.
 
-    Args:
-        session: An open session.
-        name: Of the vectors.
-        blob: The whole file.
-        metadata: Of the file, as it was read.
-        card: What the file says of itself; None when it says nothing, and then the vectors are
-            `unproven`, and `auto` never finds them.
-        backbone: What the vectors are made for.
-        description: Text for people.
-        tags: For filters.
+    Without a card the vectors are `unproven`, and `auto` never finds them.
 
     Raises:
         InvalidVectorFileError: The keys are for another backbone.

@@ -35,12 +35,8 @@ async def raise_epoch(
 ) -> int:
     """The space's next epoch, with what it changed; the space is made when there is none.
 
-    Args:
-        session: An open session; the space stays locked until it commits.
-        space: Identity of the encoder.
-        shape: Length of a row, and of its picture's part if it has two.
-        vector_id: Whose keys change.
-        operation: How.
+    The space stays locked until the session commits. `shape` is the length of a row, and of its
+    picture's part if it has two.
 
     Raises:
         InvalidInputError: The space has rows of another shape.

@@ -34,16 +34,10 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 class VectorKeys:
     """All keys of one set of vectors in one space, with what a search is narrowed by.
 
-    Attributes:
-        vector_id: Whose keys.
-        name: Of the vectors, shared by all their versions.
-        backbone_fingerprint: What the vectors were made for.
-        status: Of the vectors.
-        workspace: Of the vectors.
-        embeddings: `[keys, dimension]` float32, rows of length 1, a centroid first.
-        threshold: Least similarity at which a query counts as this task; of its picture, in a space
-            whose rows have a picture's part and a question's.
-        text_threshold: The same of its question; None in a space of one part.
+    `embeddings` is `[keys, dimension]` float32, rows of length 1, a centroid first. `threshold` is
+    the least similarity at which a query counts as this task: of its picture, in a space whose rows
+    have a picture's part and a question's, with `text_threshold` for the question; None in a space
+    of one part.
     """
 
     vector_id: uuid.UUID
@@ -59,8 +53,7 @@ class VectorKeys:
 def unit_rows(embeddings: FloatArray) -> Float32Array:
     """The rows as float32 of length 1.
 
-    Args:
-        embeddings: `[rows, dimension]`.
+    `[rows, dimension]` in and out.
 
     Raises:
         InvalidInputError: The shape is wrong, or a row is zero or not finite.

@@ -72,11 +72,7 @@ async def record_progress(
 ) -> bool:
     """Tells how far the job is; counts as a heartbeat.
 
-    Args:
-        session: An open session.
-        job_id: Which job.
-        token: From `claim_job`.
-        progress: Replaces what was told before. Numbers that are not finite become null.
+    What was told before is replaced; numbers that are not finite become null.
 
     Returns:
         Whether the worker was asked to stop.
@@ -184,10 +180,7 @@ async def requeue_stalled(
     wanted that, or when too many workers vanished with it. A waiting job whose delivery was taken
     by a worker that died before it claimed the job is delivered once more.
 
-    Args:
-        session: An open session; jobs that another caller is looking at are skipped.
-        older_than_seconds: How long the silence must have lasted.
-        max_attempts: After so many, the job fails.
+    Jobs that another caller is looking at are skipped; after `max_attempts` a job fails.
 
     Returns:
         The jobs that wait again.

@@ -36,10 +36,6 @@ async def new_events(
     """What happened to several jobs, each after the event of this number.
 
     A job that does not exist is over.
-
-    Args:
-        session: An open session.
-        positions: The number of the last known event of each job.
     """
     # First the states: events that came before a state was final are then surely read.
     query = select(JobRow.id, JobRow.state, JobRow.last_sequence).where(JobRow.id.in_(positions))

@@ -40,14 +40,8 @@ async def enqueue_training(
 ) -> JobRecord:
     """A queued job and its delivery, which commit together.
 
-    Args:
-        session: An open session.
-        name: The name its vectors will get.
-        dataset_id: What to train on.
-        config: Overrides of the training configuration.
-        backbone_fingerprint: The only backbone that may be trained, or None for any.
-        description: Goes to the vectors.
-        tags: Go to the vectors.
+    `config` overrides the training configuration; without a fingerprint any backbone may be
+    trained.
 
     Raises:
         InvalidInputError: A name, tag or text is malformed.
@@ -101,12 +95,6 @@ async def list_jobs(
     cursor: str | None = None,
 ) -> Page[JobRecord]:
     """Jobs, newest first.
-
-    Args:
-        session: An open session.
-        state: Only those in this state.
-        limit: At most so many, from 1 to 200.
-        cursor: Where the page before ended.
 
     Raises:
         InvalidInputError: The limit or cursor is malformed.

@@ -29,9 +29,7 @@ def make_queue(url: str, *, max_connections: int = 4) -> procrastinate.App:
     The worker registers its function as a task named `TRAINING_TASK` that takes `job_id: str`, and
     runs it on `TRAINING_QUEUE`.
 
-    Args:
-        url: The database.
-        max_connections: Size of the queue's own pool; two are in use while a job runs.
+    Two of its connections are in use while a job runs.
     """
     connector = procrastinate.PsycopgConnector(
         conninfo=conninfo(url), min_size=1, max_size=max_connections

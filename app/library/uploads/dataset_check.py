@@ -45,8 +45,7 @@ def _end_with_input() -> None:
 def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
     """The report on a file, or why it is refused.
 
-    Args:
-        order: `source` and `target` as paths, `columns`, `limits` and `options`.
+    The order has `source` and `target` as paths, `columns`, `limits` and `options`.
     """
     try:
         report = convert(
@@ -69,9 +68,8 @@ def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
 def main(order: str, memory_bytes: str) -> None:
     """Prints the verdict on one file.
 
-    Args:
-        order: What `verdict_on` takes, as JSON.
-        memory_bytes: What may be allocated beyond what the libraries take.
+    The order is that of `verdict_on` as JSON; `memory_bytes` may be allocated beyond what the
+    libraries take.
     """
     threading.Thread(target=_end_with_input, daemon=True).start()
     _limit_resources(int(memory_bytes))

@@ -10,16 +10,8 @@ from app.core.errors import JSON
 class DatasetReport:
     """What a data set was found to be.
 
-    Attributes:
-        layout: What was recognised.
-        num_items: Rows that are kept.
-        num_images: Different pictures, by what they show.
-        num_text_only: Items without a picture.
-        num_answers: Different answers.
-        splits: Items by the split they name; empty when none does.
-        num_skipped: Rows that are left out.
-        bad_rows: The first rows that cannot be used: their places and why.
-        notes: What else somebody who trains on it may want to know.
+    Pictures are counted by what they show; `bad_rows` has the places of the first rows that cannot
+    be used, with the reasons.
     """
 
     layout: str

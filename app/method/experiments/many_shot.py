@@ -4,6 +4,7 @@ import time
 from typing import Final
 
 from app.core.errors import InvalidInputError
+from app.core.jobs import Rule
 from app.method.adaptation.combination import Combined, combine_steps
 from app.method.experiments.trial import Trial
 from app.method.steering.vectors import InContextVectors

@@ -26,9 +26,7 @@ MAX_LISTED_VECTORS: Final = 10_000
 class NamedModel:
     """What the name of a model says.
 
-    Attributes:
-        backbone: Who answers.
-        vector: The reference of what steers it, or `auto`, or nothing.
+    `vector` is the reference of what steers it, or `auto`, or nothing.
     """
 
     backbone: BackboneDescription
@@ -53,10 +51,7 @@ async def named_model(
 ) -> NamedModel:
     """The backbone and the vector of a model's name; whether the vector exists is not said.
 
-    Args:
-        services: Who serves.
-        name: Of the model.
-        references: Vectors that are named elsewhere.
+    `references` are vectors that are named elsewhere.
 
     Raises:
         NotFoundError: No backbone of that name is served, or what follows is no reference.

@@ -17,11 +17,6 @@ SEED_BITS: Final = 63
 def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int) -> SteerRequest:
     """The same request in the words of this api.
 
-    Args:
-        chat: What the caller asks.
-        model: What its model's name says.
-        max_tokens_limit: The most tokens that this server generates.
-
     Raises:
         InvalidInputError: Two vectors are named, a strength has none to act on, or a preference
             nothing to choose from.
@@ -42,12 +37,8 @@ def sampling_fields(
 ) -> dict[str, Any]:
     """What all of OpenAI's requests say alike, as fields of a request of this api.
 
-    Args:
-        body: What the caller asks.
-        model: What its model's name says.
-        max_tokens: As the caller gave them. Numbers beyond what any server generates are written
-            into clients once and for all, so they are made less instead of being refused.
-        max_tokens_limit: The most tokens that this server generates.
+    More tokens than any server generates are made less instead of being refused: such numbers are
+    written into clients once and for all.
 
     Raises:
         InvalidInputError: Two vectors are named, a strength has none to act on, or a preference

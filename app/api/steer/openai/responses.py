@@ -50,20 +50,7 @@ def _content(item: InputItem) -> list[dict[str, object]]:
 
 @dataclass(kw_only=True)
 class ResponseWriter:
-    """Writes one answer as OpenAI's responses do, whole or as events.
-
-    Attributes:
-        id: Of the response.
-        created: Seconds since the epoch.
-        model: As the caller called it.
-        asked: What was asked.
-        instructions: As the caller gave them.
-        max_output_tokens: As the caller gave them.
-        form: Of the text, as the caller gave it.
-        ignored: Places of the request that were not looked at.
-        number: Of the next event.
-        text: What was written so far.
-    """
+    """Writes one answer as OpenAI's responses do, whole or as events."""
 
     id: str
     created: int
