@@ -15,8 +15,12 @@ from app.api.dependencies import Services
 from app.api.http.access import PUBLIC, PUBLIC_PATHS, Authenticated, KeyRing, NeedsScope
 from app.api.http.errors import error_handlers
 from app.api.http.methods import Methods
-from app.api.http.metrics import MeteredRequests
-from app.api.http.middleware import REQUEST_ID_HEADER, ProblemShim, RequestIds, SameSiteOnly
+from app.api.http.middleware import (
+    REQUEST_ID_HEADER,
+    ObservedRequests,
+    ProblemShim,
+    SameSiteOnly,
+)
 from app.api.http.problems import Problem
 from app.api.http.steady_bodies import SteadyBodies
 from app.api.routes import (
@@ -67,8 +71,7 @@ def create_api(
         generate_unique_id_function=_operation_id,
         exception_handlers=error_handlers(),
         middleware=[
-            Middleware(MeteredRequests, metrics=services.metrics),
-            Middleware(RequestIds),
+            Middleware(ObservedRequests, metrics=services.metrics),
             Middleware(ProblemShim),
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=allowed_hosts(settings), www_redirect=False

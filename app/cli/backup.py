@@ -99,19 +99,15 @@ async def _fill(
     scratch: Path,
     report: "Callable[[str], None]",
 ) -> None:
-    from app.library.backups.restoring import (
-        check_empty,
-        check_files,
-        check_restored,
-        restore_objects,
-    )
+    from app.library.backups.contents import require_unused
+    from app.library.backups.restoring import check_files, check_restored, restore_objects
     from app.library.database import conninfo
     from app.library.migrate import current_revision, known_revisions, remove_tables
     from app.library.storage import ObjectStore
     from app.postgres.dumps import restore_database
 
-    async with _patient(url) as sessions:
-        await check_empty(sessions)
+    async with _patient(url) as sessions, sessions() as session:
+        await require_unused(session)
     found = current_revision(url)
     if found is not None and found not in known_revisions():
         raise ConfigurationError(f"The database is at revision {found}, which is newer than this")

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,7 +19,7 @@ from app.library.database import Sessions
 from app.library.datasets import list_datasets
 from app.library.migrate import current_revision, newest_revision
 from app.library.pages import MAX_LIMIT, Page
-from app.library.records import DatasetRecord
+from app.library.records import DatasetRecord, VectorRecord
 from app.library.search.index import Snapshot
 from app.library.storage import ObjectStore
 from app.library.task_keys.epochs import current_epochs, find_space
@@ -97,17 +97,20 @@ async def check_vectors(sessions: Sessions) -> str:
     Raises:
         CorruptDataError: At least one has not.
     """
-    bad, count = [], 0
-    async for vector in _every(sessions, list_vectors):
-        count += 1
+
+    async def is_whole(vector: VectorRecord) -> bool:
         try:
             async with sessions() as session:
                 await get_blob(session, vector.id)
         except CorruptDataError:
-            bad.append(f"{vector.name}@{vector.version}")
-    if bad:
-        raise CorruptDataError(f"{len(bad)} of {count} vector files are damaged: {_some(bad)}")
-    return f"{count} files, all have their digest"
+            return False
+        return True
+
+    found = [
+        (f"{one.name}@{one.version}", await is_whole(one))
+        async for one in _every(sessions, list_vectors)
+    ]
+    return _require_whole(found, "vector files are damaged")
 
 
 async def check_datasets(sessions: Sessions, objects: ObjectStore) -> str:
@@ -116,16 +119,16 @@ async def check_datasets(sessions: Sessions, objects: ObjectStore) -> str:
     Raises:
         CorruptDataError: At least one is missing or damaged.
     """
-    bad, count = [], 0
-    async for dataset in _every(sessions, list_datasets):
-        count += 1
-        if not await _is_whole(dataset, objects):
-            bad.append(dataset.name)
-    if bad:
-        raise CorruptDataError(
-            f"{len(bad)} of {count} dataset files are missing or damaged: {_some(bad)}"
-        )
-    return f"{count} files, all have their digest"
+    found = [
+        (one.name, await _is_whole(one, objects)) async for one in _every(sessions, list_datasets)
+    ]
+    return _require_whole(found, "dataset files are missing or damaged")
+
+
+def _require_whole(found: Sequence[tuple[str, bool]], problem: str) -> str:
+    if bad := [name for name, is_whole in found if not is_whole]:
+        raise CorruptDataError(f"{len(bad)} of {len(found)} {problem}: {_some(bad)}")
+    return f"{len(found)} files, all have their digest"
 
 
 async def check_keys(sessions: Sessions) -> str:

@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_workers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
-            if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+            if not _is_http(url):
                 raise ValueError("a worker is given as http://host:port")
         return value
 
@@ -210,9 +210,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            parts = urlsplit(origin)
-            is_origin = parts.scheme in {"http", "https"} and parts.netloc and not parts.path
-            if origin != "*" and not is_origin:
+            if origin != "*" and (not _is_http(origin) or urlsplit(origin).path):
                 raise ValueError("an origin is given as https://host or https://host:port, or as *")
         return value
 
@@ -244,9 +242,7 @@ class Settings(BaseSettings):
     @field_validator("otlp_endpoint")
     @classmethod
     def _check_otlp_endpoint(cls, value: str | None) -> str | None:
-        if value is not None and (
-            urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).netloc
-        ):
+        if value is not None and not _is_http(value):
             raise ValueError("a collector of traces is given as http://host:port")
         return value
 
@@ -274,6 +270,11 @@ class Settings(BaseSettings):
     def postgres_dir(self) -> Path:
         """Folder of the embedded Postgres."""
         return self.data_dir / "postgres"
+
+
+def _is_http(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in {"http", "https"} and bool(parts.netloc)
 
 
 def is_loopback(host: str) -> bool:

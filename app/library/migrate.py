@@ -1,6 +1,8 @@
 """Brings a database to the newest revision; safe to call from several processes at once."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,24 +33,28 @@ def _open(url: str | URL) -> Connection:
     return create_engine(parsed, poolclass=NullPool).connect()
 
 
-def upgrade(url: str | URL, *, revision: str = "head") -> None:
-    """Applies what is missing, all in one transaction and behind a lock."""
+@contextmanager
+def _locked(url: str | URL) -> Iterator[Connection]:
     with _open(url) as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+        yield connection
+
+
+def upgrade(url: str | URL, *, revision: str = "head") -> None:
+    """Applies what is missing, all in one transaction and behind a lock."""
+    with _locked(url) as connection:
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: str | URL, *, revision: str) -> None:
     """Takes revisions back in one transaction; the data of dropped tables is lost."""
-    with _open(url) as connection, connection.begin():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    with _locked(url) as connection:
         command.downgrade(_config(connection), revision)
 
 
 def remove_tables(url: str | URL) -> None:
     """Takes everything back that `upgrade` has made, with whatever is in it."""
-    with _open(url) as connection, connection.begin():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+    with _locked(url) as connection:
         command.downgrade(_config(connection), "base")
         connection.execute(text("DROP TABLE alembic_version"))
 

@@ -57,7 +57,7 @@ def _room_needed() -> Iterator[None]:
 
 
 class ObjectStore:
-    """Puts and gets files; a put is seen whole or not at all.
+    """Puts and gets files; a put is seen whole or not at all, and a malformed key is refused.
 
     Args:
         url: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `memory:///`.
@@ -77,7 +77,6 @@ class ObjectStore:
         """Stores a file under the key, in place of any before it.
 
         Raises:
-            InvalidInputError: The key is malformed.
             StorageFullError: There is no room; nothing is stored under the key.
         """
         with _room_needed():
@@ -87,7 +86,6 @@ class ObjectStore:
         """Writes what is stored under the key to a file, in pieces.
 
         Raises:
-            InvalidInputError: The key is malformed.
             NotFoundError: Nothing is stored there.
             CorruptDataError: The key names another digest than that of what was written.
         """
@@ -107,7 +105,6 @@ class ObjectStore:
         """Stores bytes under the key, in place of any before them.
 
         Raises:
-            InvalidInputError: The key is malformed.
             StorageFullError: There is no room; nothing is stored under the key.
         """
         with _room_needed():
@@ -117,7 +114,6 @@ class ObjectStore:
         """What is stored under the key.
 
         Raises:
-            InvalidInputError: The key is malformed.
             NotFoundError: Nothing is stored there.
         """
         try:
@@ -127,11 +123,7 @@ class ObjectStore:
             raise NotFoundError(f"No object {key}") from None
 
     async def exists(self, key: str) -> bool:
-        """Whether anything is stored under the key.
-
-        Raises:
-            InvalidInputError: The key is malformed.
-        """
+        """Whether anything is stored under the key."""
         try:
             await obstore.head_async(self._store, _check(key))
         except FileNotFoundError:
@@ -147,11 +139,7 @@ class ObjectStore:
         ]
 
     async def delete(self, key: str) -> None:
-        """Removes what is stored under the key; harmless when nothing is.
-
-        Raises:
-            InvalidInputError: The key is malformed.
-        """
+        """Removes what is stored under the key; harmless when nothing is."""
         try:
             await obstore.delete_async(self._store, _check(key))
         except FileNotFoundError:

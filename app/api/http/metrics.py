@@ -1,19 +1,16 @@
-"""What the api counts: requests by route, retrievals, rejections; and the layer that counts."""
+"""What the api counts: requests by route, retrievals, rejections."""
 
-import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.admission import Admission
 from app.core.telemetry.metrics import CallbackMetric
 from app.library.search.retrieval import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-NO_ROUTE: Final = "-"
 NO_ANSWER: Final = "-"
 SECONDS_BUCKETS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
@@ -52,6 +49,12 @@ class Metrics:
             registry=self.registry,
         )
 
+    def note_request(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that has ended; a status of 0 is that of a client who left."""
+        known = method if method in METHODS else "OTHER"
+        self.requests.labels(route, known, str(status or NO_ANSWER)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
     def note_retrieval(self, result: RetrievalResult) -> None:
         """Count a search by what came out of it."""
         self._retrievals.labels(result.reason or "found").inc()
@@ -83,35 +86,3 @@ def _rejections(admissions: Iterable[Admission]) -> Mapping[str, float]:
     for admission in admissions:
         total.update(admission.rejections())
     return total
-
-
-class MeteredRequests:
-    """Counts every request by the template of its route."""
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self.app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status = NO_ANSWER
-
-        async def send_noting_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = str(message["status"])
-            await send(message)
-
-        start = time.perf_counter()
-        with self._metrics.requests_in_flight.track_inprogress():
-            try:
-                await self.app(scope, receive, send_noting_status)
-            finally:
-                # Only now is it known which route it was.
-                route = str(getattr(scope.get("route"), "path_format", NO_ROUTE))
-                method = scope["method"] if scope["method"] in METHODS else "OTHER"
-                self._metrics.requests.labels(route, method, status).inc()
-                self._metrics.request_seconds.labels(route).observe(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Pure ASGI layers around every request: its id and log line, and the shim of last resort."""
+"""Pure ASGI layers around every request: its id, count and log line, and what comes last."""
 
 import re
 import time
@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.access import SAFE_METHODS
 from app.api.http.errors import INTERNAL_DETAIL, http_problem
+from app.api.http.metrics import Metrics
 from app.api.http.problems import problem_response
 from app.core.identifiers import new_id
 from app.core.telemetry.logs import get_logger
@@ -24,17 +25,18 @@ _FIRST_ERROR_STATUS: Final = 400
 log = get_logger(__name__)
 
 
-class RequestIds:
-    """Gives every request an id: the caller's when it is harmless, a fresh one otherwise.
+class ObservedRequests:
+    """Counts every request, and gives it an id: the caller's when it is harmless, or a fresh one.
 
     The id is in the response's headers, in every error and in every log line of the request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request and writes its log line."""
+        """Serves one request, counts it and writes its log line."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -54,22 +56,23 @@ class RequestIds:
             await send(message)
 
         start = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with (
+            self._metrics.requests_in_flight.track_inprogress(),
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+        ):
             try:
                 await self.app(scope, receive, send_with_id)
             finally:
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    route=_route_of(scope),
-                    status=status,
-                    seconds=round(time.perf_counter() - start, 6),
+                # Only now is it known which route it was: the template of the path, never the path
+                # itself, which may hold what a caller typed.
+                route = str(getattr(scope.get("route"), "path_format", "-"))
+                method, seconds = scope["method"], time.perf_counter() - start
+                self._metrics.note_request(
+                    route=route, method=method, status=status, seconds=seconds
                 )
-
-
-def _route_of(scope: Scope) -> str:
-    """The template of the path, never the path itself: that may hold what a caller typed."""
-    return str(getattr(scope.get("route"), "path_format", "-"))
+                log.info(
+                    "request", method=method, route=route, status=status, seconds=round(seconds, 6)
+                )
 
 
 class ProblemShim:

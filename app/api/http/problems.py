@@ -52,17 +52,12 @@ def request_id_of(request: Request) -> str:
 def problem_response(
     request: Request,
     *,
-    code: str,
     status: int,
-    detail: str,
-    errors: Sequence[FieldProblem] = (),
-    details: Mapping[str, JSON] | None = None,
     headers: Mapping[str, str] | None = None,
+    **facts: Any,  # noqa: ANN401 - of `problem_content`
 ) -> Response:
     """The response that tells of a problem; any text can be sent, even what UTF-8 cannot hold."""
-    content = problem_content(
-        request, code=code, status=status, detail=detail, errors=errors, details=details
-    )
+    content = problem_content(request, status=status, **facts)
     if not is_openai_route(request):
         return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
     return Response(

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.api.dependencies import Services
-from app.api.schemas.steering import AppliedBody, BackboneNameBody, SteerBody, SteerRequest
+from app.api.schemas.steering import (
+    AppliedBody,
+    AutoRetrievalBody,
+    BackboneNameBody,
+    SteerBody,
+    SteerRequest,
+)
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import read_images
 from app.api.steer.receipts import effect_of, verify_receipt
-from app.api.steer.vector_selection import Choice, ChosenVector, choose, find_demonstrations
+from app.api.steer.vector_selection import ChosenVector, choose, find_demonstrations
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.rpc.backbones import backbone_for, fingerprint_of
@@ -30,14 +36,15 @@ class Plan:
     """A request with everything looked up that answering it takes."""
 
     request: GenerateRequest
-    choice: Choice
+    vectors: tuple[ChosenVector, ...]
+    retrieval: AutoRetrievalBody | None
     backbone: BackboneDescription
 
     def headers(self) -> dict[str, str]:
         """What the response's headers say of the vectors; nothing when there are none."""
         uses = [
             f"{use.record.name}@{use.record.version}:{use.record.sha256}:{use.strength}"
-            for use in self.choice.vectors
+            for use in self.vectors
         ]
         return {VECTOR_HEADER: ",".join(uses)} if uses else {}
 
@@ -72,10 +79,10 @@ async def make_plan(
         backbone = fingerprint_of(body.backbone, await services.serving.now())
     asked = conversation_of(body)
     images = await read_images(asked.images, settings=services.settings)
-    choice = await choose(
+    vectors, retrieval = await choose(
         services, body, question=asked.question, picture=asked.shown(images), backbone=backbone
     )
-    fingerprints = [use.record.backbone.fingerprint for use in choice.vectors]
+    fingerprints = [use.record.backbone.fingerprint for use in vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
     served = backbone_for(wanted, await services.serving.now()).backbone
     limit = services.settings.max_new_tokens_limit
@@ -86,7 +93,7 @@ async def make_plan(
         is_raw=body.is_raw,
         turns=asked.turns,
         images=images,
-        vectors=tuple(use.to_wire() for use in choice.vectors),
+        vectors=tuple(use.to_wire() for use in vectors),
         demonstrations=await find_demonstrations(services, body.demonstrations),
         instruction=body.instruction,
         fits_context=body.fits_context,
@@ -94,7 +101,7 @@ async def make_plan(
         stream=body.stream,
         baseline=body.baseline,
     )
-    return Plan(request=request, choice=choice, backbone=served)
+    return Plan(request=request, vectors=vectors, retrieval=retrieval, backbone=served)
 
 
 def _seconds_until(deadline: float) -> float:
@@ -130,8 +137,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
     Raises:
         SteeringError: It does not; the answer must not be given.
     """
-    chosen = plan.choice.vectors
-    verify_receipt(answer.receipt, asked=chosen, backbone=plan.backbone)
+    verify_receipt(answer.receipt, asked=plan.vectors, backbone=plan.backbone)
     applied = tuple(
         AppliedBody(
             sha256=use.record.sha256,
@@ -142,13 +148,13 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
             source=use.source,
             effect=effect_of(use.strength, answer.receipt),
         )
-        for use in chosen
+        for use in plan.vectors
     )
     return SteerBody(
-        **{**dict(answer), "notes": (*answer.notes, *notes_on_sum(chosen))},
+        **{**dict(answer), "notes": (*answer.notes, *notes_on_sum(plan.vectors))},
         id=plan.request.request_id,
         applied=applied,
-        retrieval=plan.choice.retrieval,
+        retrieval=plan.retrieval,
         backbone=BackboneNameBody.model_validate(plan.backbone),
     )
 

@@ -61,14 +61,6 @@ def listed_choices(body: SteerRequest | ChatSteering) -> list[VectorChoice]:
     return [item if isinstance(item, VectorChoice) else VectorChoice(ref=item) for item in items]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What shall steer an answer, and what retrieval found if it was asked."""
-
-    vectors: tuple[ChosenVector, ...]
-    retrieval: AutoRetrievalBody | None = None
-
-
 async def choose(
     services: Services,
     body: SteerRequest,
@@ -76,8 +68,8 @@ async def choose(
     question: str,
     picture: bytes | None,
     backbone: str | None,
-) -> Choice:
-    """Everything that shall steer the answer to a request about a picture, or about none.
+) -> tuple[tuple[ChosenVector, ...], AutoRetrievalBody | None]:
+    """Everything that shall steer the answer, and what retrieval found if it was asked.
 
     `auto` looks for what fits the question and the picture that it is about.
 
@@ -96,12 +88,12 @@ async def choose(
             raise InvalidInputError(
                 "A vector is asked for that the server's policy applies to every answer already"
             )
-        return Choice(vectors=(*chosen, *policy))
+        return (*chosen, *policy), None
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
     embedding = await embed_query(services, image=picture, text=question, backbone=wanted)
     found, retrieval = await retrieve_one(services, embedding, body=body)
     fresh = [use for use in found if use.record.sha256 not in enforced]
-    return Choice(vectors=(*fresh, *policy), retrieval=retrieval)
+    return (*fresh, *policy), retrieval
 
 
 async def find_policy(services: Services) -> list[ChosenVector]:

@@ -5,22 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.core.errors import ConfigurationError, CorruptDataError
-from app.library.backups.contents import read_contents, require_unused
+from app.library.backups.contents import read_contents
 from app.library.backups.files import BackupReader
 from app.library.backups.manifest import DUMP, OBJECTS, Manifest
 from app.library.database import Sessions
 from app.library.migrate import known_revisions
 from app.library.storage import ObjectStore
-
-
-async def check_empty(sessions: Sessions) -> None:
-    """Returns when a backup may be restored here.
-
-    Raises:
-        ConflictError: The library holds something, or is in use.
-    """
-    async with sessions() as session:
-        await require_unused(session)
 
 
 async def check_files(

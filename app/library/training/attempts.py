@@ -1,7 +1,9 @@
 """A worker's side of a training job: take it, tell how far it is, end it.
 
 Whoever takes a job gets a fencing token. Everything said later carries the token, so a worker that
-was thought dead and comes back is refused, and its result is rolled back with it.
+was thought dead and comes back is refused, and its result is rolled back with it: everything that
+takes a token raises `ConflictError` when the job is no longer this worker's. All that take a job's
+id raise `NotFoundError` when there is none.
 """
 
 import datetime as dt
@@ -31,7 +33,6 @@ async def claim_job(session: AsyncSession, job_id: uuid.UUID) -> tuple[JobRecord
         The job, and the fencing token for everything that is said about it later.
 
     Raises:
-        NotFoundError: There is no such job.
         ConflictError: It does not wait: another worker has it, or it has ended. A second delivery
             of a job ends here, which is no fault.
     """
@@ -56,10 +57,6 @@ async def heartbeat(session: AsyncSession, job_id: uuid.UUID, token: int) -> boo
 
     Returns:
         Whether it was asked to stop.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
     """
     row = await _owned(session, job_id, token)
     row.heartbeat = await _now(session)
@@ -76,10 +73,6 @@ async def record_progress(
 
     Returns:
         Whether the worker was asked to stop.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
     """
     row = await _owned(session, job_id, token)
     row.progress = dict(progress)
@@ -100,10 +93,6 @@ async def finish_job(
     """Ends a job with its result, in the transaction that stores the result.
 
     Saying it again with the same result is harmless. A wish to cancel that came too late is void.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
     """
     row = await lock_job(session, job_id)
     if (row.state, row.fencing_token, row.vector_id) == ("succeeded", token, vector_id):
@@ -118,24 +107,14 @@ async def finish_job(
 async def fail_job(
     session: AsyncSession, job_id: uuid.UUID, token: int, *, code: str, message: str
 ) -> JobRecord:
-    """Ends a job with the stable code and the sentence of an error.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
-    """
+    """Ends a job with the stable code and the sentence of an error."""
     row = await _owned(session, job_id, token)
     await _fail(session, row, code=code, message=message)
     return await get_job(session, job_id)
 
 
 async def mark_cancelled(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
-    """Ends a job that stopped because it was asked to.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
-    """
+    """Ends a job that stopped because it was asked to."""
     row = await _owned(session, job_id, token)
     await end_job(session, row, state="cancelled", data={})
     return await get_job(session, job_id)
@@ -146,10 +125,6 @@ async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> J
 
     For a worker that is told to end; the attempt does not count. A job that was asked to stop ends
     here instead.
-
-    Raises:
-        NotFoundError: There is no such job.
-        ConflictError: The job is no longer this worker's.
     """
     row = await _owned(session, job_id, token)
     if row.cancel_requested:
@@ -161,11 +136,7 @@ async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> J
 
 
 async def return_delivery(session: AsyncSession, job_id: uuid.UUID) -> None:
-    """Puts a delivery back that somebody took who cannot begin; harmless when one waits.
-
-    Raises:
-        NotFoundError: There is no such job.
-    """
+    """Puts a delivery back that somebody took who cannot begin; harmless when one waits."""
     row = await lock_job(session, job_id)
     if row.state == "queued" and not await is_waiting(session, job_id):
         await enqueue(session, job_id)

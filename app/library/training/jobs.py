@@ -6,9 +6,9 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, Final, TypeAlias, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
@@ -22,10 +22,19 @@ from app.library.training.job_events import append_event
 from app.library.training.queue import dequeue, enqueue
 from app.library.workspaces import workspace_of
 
+Jobs: TypeAlias = Select[JobRow, str, int, str]
 
-def _record(row: JobRow, vector: tuple[str | None, int | None, str | None]) -> JobRecord:
-    name, version, status = vector
-    return record_of(JobRecord, row, vector_name=name, vector_version=version, vector_status=status)
+# Every job with what it made; callers narrow it.
+_JOBS: Final[Jobs] = select(JobRow, VectorRow.name, VectorRow.version, VectorRow.status).outerjoin(
+    VectorRow, VectorRow.id == JobRow.vector_id
+)
+
+
+async def _read_jobs(session: AsyncSession, query: Jobs) -> list[JobRecord]:
+    return [
+        record_of(JobRecord, row, vector_name=name, vector_version=version, vector_status=status)
+        for row, name, version, status in await session.execute(query, execution_options=FRESH)
+    ]
 
 
 async def enqueue_training(
@@ -75,16 +84,10 @@ async def get_job(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
     Raises:
         NotFoundError: There is none with this id.
     """
-    query = (
-        select(JobRow, VectorRow.name, VectorRow.version, VectorRow.status)
-        .outerjoin(VectorRow, VectorRow.id == JobRow.vector_id)
-        .where(JobRow.id == job_id)
-    )
-    found = (await session.execute(query, execution_options=FRESH)).one_or_none()
-    if found is None:
+    found = await _read_jobs(session, _JOBS.where(JobRow.id == job_id))
+    if not found:
         raise NotFoundError(f"No job {job_id}")
-    row, name, version, status = found
-    return _record(row, (name, version, status))
+    return found[0]
 
 
 async def list_jobs(
@@ -99,18 +102,13 @@ async def list_jobs(
     Raises:
         InvalidInputError: The limit or cursor is malformed.
     """
-    query = select(JobRow, VectorRow.name, VectorRow.version, VectorRow.status).outerjoin(
-        VectorRow, VectorRow.id == JobRow.vector_id
-    )
+    query = _JOBS
     if state is not None:
         query = query.where(JobRow.state == state)
     if cursor is not None:
         query = query.where(JobRow.id < decode_cursor(cursor))
     query = query.order_by(JobRow.id.desc()).limit(check_limit(limit) + 1)
-    records = [
-        _record(row, (name, version, status))
-        for row, name, version, status in await session.execute(query, execution_options=FRESH)
-    ]
+    records = await _read_jobs(session, query)
     return make_page(records, [record.id for record in records], limit=limit)
 
 

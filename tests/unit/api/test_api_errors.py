@@ -20,7 +20,8 @@ from app.api.http.errors import (
     error_handlers,
     status_of,
 )
-from app.api.http.middleware import ProblemShim, RequestIds
+from app.api.http.metrics import Metrics
+from app.api.http.middleware import ObservedRequests, ProblemShim
 from app.core import errors as core_errors
 from app.core.cancellation import ClientGoneError
 from app.core.errors import (
@@ -59,7 +60,7 @@ RAISED: dict[str, Exception] = {
 def make_app() -> FastAPI:
     app = FastAPI(
         exception_handlers=error_handlers(),
-        middleware=[Middleware(RequestIds), Middleware(ProblemShim)],
+        middleware=[Middleware(ObservedRequests, metrics=Metrics()), Middleware(ProblemShim)],
         redirect_slashes=False,
     )
 
