@@ -1,4 +1,7 @@
-"""What `vlibrary doctor` looks at, one function a thing; nothing is changed but a probe file."""
+"""What `vlibrary doctor` looks at, one function a thing, which raises where it is wrong.
+
+Nothing is changed but a probe file.
+"""
 
 import asyncio
 import tempfile
@@ -79,11 +82,7 @@ async def check_postgres(sessions: Sessions) -> str:
 
 
 async def check_migrations(url: str) -> str:
-    """The revision, when it is the newest.
-
-    Raises:
-        NotFoundError: The database is behind.
-    """
+    """The revision, when it is the newest."""
     found = await asyncio.to_thread(current_revision, url)
     wanted = await asyncio.to_thread(newest_revision)
     if found != wanted:
@@ -92,11 +91,7 @@ async def check_migrations(url: str) -> str:
 
 
 async def check_vectors(sessions: Sessions) -> str:
-    """How many files there are, when each has its digest.
-
-    Raises:
-        CorruptDataError: At least one has not.
-    """
+    """How many files there are, when each has its digest."""
 
     async def is_whole(vector: VectorRecord) -> bool:
         try:
@@ -114,11 +109,7 @@ async def check_vectors(sessions: Sessions) -> str:
 
 
 async def check_datasets(sessions: Sessions, objects: ObjectStore) -> str:
-    """How many datasets there are, when each file is there and has its digest.
-
-    Raises:
-        CorruptDataError: At least one is missing or damaged.
-    """
+    """How many datasets there are, when each file is there and has its digest."""
     found = [
         (one.name, await _is_whole(one, objects)) async for one in _every(sessions, list_datasets)
     ]
@@ -132,11 +123,7 @@ def _require_whole(found: Sequence[tuple[str, bool]], problem: str) -> str:
 
 
 async def check_keys(sessions: Sessions) -> str:
-    """How many keys there are, when the index can be made of them and each belongs to a vector.
-
-    Raises:
-        CorruptDataError: A key has no vector that is there.
-    """
+    """How many keys there are, when the index can be made of them and each belongs to a vector."""
     num_vectors = 0
     async with sessions() as session:
         spaces = await current_epochs(session)
@@ -162,11 +149,7 @@ async def check_keys(sessions: Sessions) -> str:
 
 
 async def check_jobs(sessions: Sessions, *, stalled_seconds: float) -> str:
-    """How many jobs run, when a worker speaks for each.
-
-    Raises:
-        NotFoundError: A job runs of which no worker was heard for long.
-    """
+    """How many jobs run, when a worker speaks for each."""
     async with sessions() as session:
         now = await session.scalar(text("SELECT clock_timestamp()"))
         running = (await list_jobs(session, state="running", limit=MAX_LIMIT)).items
@@ -182,11 +165,7 @@ async def check_jobs(sessions: Sessions, *, stalled_seconds: float) -> str:
 
 
 async def check_object_store(settings: Settings) -> str:
-    """The store's URL, when a file can be written, read and deleted there.
-
-    Raises:
-        CorruptDataError: What was read is not what was written.
-    """
+    """The store's URL, when a file can be written, read and deleted there."""
     objects = ObjectStore(settings.objects_url)
     key, data = f"doctor/{new_id()}", uuid.uuid4().bytes
     await objects.put_bytes(key, data)
@@ -207,12 +186,7 @@ async def check_torch() -> str:
 
 
 async def check_backbone(settings: Settings) -> str:
-    """The backbone's identity, when it loads and can be steered.
-
-    Raises:
-        NotFoundError: There is no such checkpoint.
-        UnsupportedBackboneError: It cannot be used or steered.
-    """
+    """The backbone's identity, when it loads and can be steered."""
     from app.method.backbone.loading import load_backbone
     from app.method.steering.sites import find_sites
 

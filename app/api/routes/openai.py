@@ -57,18 +57,18 @@ async def complete(
     body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
-    model, ignored = await asked_model(services, body)
+    (backbone, vector), ignored = await asked_model(services, body)
     limit = services.settings.max_new_tokens_limit
-    asked = steer_request(body, model=model, max_tokens_limit=limit)
+    asked = steer_request(body, vector=vector, max_tokens_limit=limit)
     answer_id = f"chatcmpl-{request_id_of(request)}"
-    writer = Completion.of(body, id=answer_id, model=model, ignored=ignored)
+    writer = Completion.of(body, id=answer_id, backbone=backbone, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=model.backbone.fingerprint,
+        backbone=backbone.fingerprint,
         count=writer.count,
     )
 
@@ -85,8 +85,8 @@ async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf)
 
 async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> EmbeddingsBody:
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    model = await named_model(services, body.model)
-    if model.vector is not None:
+    backbone, vector = await named_model(services, body.model)
+    if vector is not None:
         raise InvalidInputError(
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
@@ -97,7 +97,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
             images=tuple(None if image is None else next(read) for image in body.images),
             questions=tuple(text or None for text in body.input),
         ),
-        backbone_fingerprint=model.backbone.fingerprint,
+        backbone_fingerprint=backbone.fingerprint,
     )
     if body.dimensions not in {None, answer.dim}:
         raise InvalidInputError(

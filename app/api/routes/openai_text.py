@@ -36,19 +36,21 @@ async def continue_text(
             "A text that is continued as it stands has no demonstrations; chat completions have",
             details={"param": "vlibrary.demonstrations"},
         )
-    model, ignored = await asked_model(services, body)
+    (backbone, vector), ignored = await asked_model(services, body)
     limit = services.settings.max_new_tokens_limit
-    fields = sampling_fields(body, model=model, max_tokens=body.max_tokens, max_tokens_limit=limit)
+    fields = sampling_fields(
+        body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
+    )
     asked = SteerRequest(prompt=body.prompt, is_raw=True, logprobs=body.logprobs, **fields)
     answer_id = f"cmpl-{request_id_of(request)}"
-    writer = TextCompletion.of(body, id=answer_id, model=model, ignored=ignored)
+    writer = TextCompletion.of(body, id=answer_id, backbone=backbone, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=model.backbone.fingerprint,
+        backbone=backbone.fingerprint,
         count=writer.count,
     )
 
@@ -58,12 +60,12 @@ async def respond(
     body: ResponsesRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ResponseObjectBody | AnswerStream:
     """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
-    model, ignored = await asked_model(services, body)
+    (backbone, vector), ignored = await asked_model(services, body)
     limit = services.settings.max_new_tokens_limit
     if (body.n or 1) > 1:
         raise InvalidInputError("A response is one answer", details={"param": "n"})
     fields = sampling_fields(
-        body, model=model, max_tokens=body.max_output_tokens, max_tokens_limit=limit
+        body, vector=vector, max_tokens=body.max_output_tokens, max_tokens_limit=limit
     )
     fields["structured_outputs"] = body.structured_outputs or body.form.form
     asked = SteerRequest(messages=messages_of(body), **fields)
@@ -83,5 +85,5 @@ async def respond(
         services=services,
         request=request,
         response=response,
-        backbone=model.backbone.fingerprint,
+        backbone=backbone.fingerprint,
     )

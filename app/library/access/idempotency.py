@@ -4,7 +4,7 @@ The answer is stored in the transaction that does what was asked, so a crash lea
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import ConflictError, InProgressError, InvalidInputError
 from app.library.access.access_tables import AnsweredRequestRow
 from app.library.database import lock_number
+from app.library.records import record_of
 
 KEPT: Final = dt.timedelta(hours=24)
 
@@ -69,22 +70,15 @@ async def find_answer(session: AsyncSession, key: RequestKey) -> StoredAnswer | 
             "This request was answered before, and its answer is shown only once; revoke what it "
             "made, and ask again with another Idempotency-Key"
         )
-    return StoredAnswer(status=found.status, location=found.location, body=found.body)
+    return record_of(StoredAnswer, found)
 
 
 async def store_answer(
     session: AsyncSession, key: RequestKey, answer: StoredAnswer, *, is_secret: bool = False
 ) -> None:
     """Keeps an answer for 24 hours; of a secret one only that it was given."""
-    row = AnsweredRequestRow(
-        owner=key.owner,
-        text=key.text,
-        digest=key.digest,
-        status=answer.status,
-        location=answer.location,
-        body=None if is_secret else answer.body,
-    )
-    session.add(row)
+    kept = replace(answer, body=None) if is_secret else answer
+    session.add(AnsweredRequestRow(**vars(key), **vars(kept)))
     await session.flush()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final, TypeAlias
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import Quotas
@@ -71,14 +71,11 @@ async def require_within(
 
 
 async def _use(session: AsyncSession) -> dict[str, int]:
-    jobs = await _number(session, select(func.count()).where(JobRow.state.in_(UNFINISHED)))
-    vectors = await _number(session, select(func.count()).where(VectorRow.deleted.is_(None)))
+    unfinished = select(func.count()).where(JobRow.state.in_(UNFINISHED))
+    kept = select(func.count()).where(VectorRow.deleted.is_(None))
+    jobs, vectors = [await session.scalar(query) or 0 for query in (unfinished, kept)]
     size = 0
     for table in (VectorRow, DatasetRow):
-        stored = func.coalesce(func.sum(table.size_bytes), 0)
-        size += await _number(session, select(stored).where(table.deleted.is_(None)))
+        stored = select(func.sum(table.size_bytes)).where(table.deleted.is_(None))
+        size += int(await session.scalar(stored) or 0)
     return {"jobs": jobs, "bytes": size, "vectors": vectors + jobs}
-
-
-async def _number(session: AsyncSession, query: Select[int]) -> int:
-    return int((await session.execute(query)).scalar_one())

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Uuid, column, select, true, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.errors import JSON
-from app.library.records import FINAL_STATES, JobEvent, JobEventKind, JobNews
+from app.library.records import FINAL_STATES, JobEvent, JobEventKind, JobNews, record_of
 from app.library.tables import JobEventRow, JobRow
 
 MAX_NEW_EVENTS: Final = 1000
@@ -54,7 +54,7 @@ async def new_events(
     found: dict[uuid.UUID, list[JobEvent]] = {job_id: [] for job_id in positions}
     rows = select(event).select_from(known.join(newer, true())).order_by(event.sequence)
     for row in await session.scalars(rows):
-        found[row.job_id].append(_event(row))
+        found[row.job_id].append(record_of(JobEvent, row))
     return {
         job_id: JobNews(events=tuple(events), is_over=_is_told(jobs.get(job_id), events, after))
         for (job_id, after), events in zip(positions.items(), found.values(), strict=True)
@@ -65,12 +65,3 @@ def _is_told(job: Any, events: Sequence[JobEvent], after: int) -> bool:  # noqa:
     """Whether nothing can follow these events."""
     last = events[-1].sequence if events else after
     return job is None or (job.state in FINAL_STATES and last >= job.last_sequence)
-
-
-def _event(row: JobEventRow) -> JobEvent:
-    return JobEvent(
-        sequence=row.sequence,
-        kind=cast("JobEventKind", row.kind),
-        data=dict(row.data),
-        created=row.created,
-    )

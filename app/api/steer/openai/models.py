@@ -1,8 +1,7 @@
 """Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from app.api.dependencies import Services
 from app.api.schemas.openai.answers import ModelBody
@@ -22,15 +21,8 @@ PAGE: Final = 200
 MAX_LISTED_VECTORS: Final = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedModel:
-    """What the name of a model says.
-
-    `vector` is the reference of what steers it, or `auto`, or nothing.
-    """
-
-    backbone: BackboneDescription
-    vector: str | None
+NamedModel: TypeAlias = tuple[BackboneDescription, str | None]
+"""Who answers, and the reference of what steers it, or `auto`, or nothing."""
 
 
 async def asked_model(
@@ -60,7 +52,7 @@ async def named_model(
     """
     backbones, vector = await _named(services, name)
     if len(backbones) == 1:
-        return NamedModel(backbone=backbones[0], vector=vector)
+        return backbones[0], vector
     own = [] if vector is None or vector == AUTO else [vector]
     wanted = await _backbones_of(services, [*own, *references])
     if not wanted:
@@ -70,7 +62,7 @@ async def named_model(
         )
     # Vectors that do not fit are refused where everything that steers is known.
     fitting = (backbone for backbone in backbones if backbone.fingerprint in wanted)
-    return NamedModel(backbone=next(fitting, backbones[0]), vector=vector)
+    return next(fitting, backbones[0]), vector
 
 
 async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescription], str | None]:

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from app.api.schemas.openai.requests import ChatRequest, ChatSteering, SamplingFields
 from app.api.schemas.steering import AUTO, NOT_RETRIEVED, STRENGTH_OF_NOTHING, SteerRequest
-from app.api.steer.openai.models import NamedModel
 from app.core.errors import InvalidInputError
 from app.rpc.generation import MAX_TOKENS, SamplingParams
 
@@ -14,7 +13,7 @@ DEFAULT_TEMPERATURE: Final = 1.0
 SEED_BITS: Final = 63
 
 
-def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int) -> SteerRequest:
+def steer_request(chat: ChatRequest, *, vector: str | None, max_tokens_limit: int) -> SteerRequest:
     """The same request in the words of this api.
 
     Raises:
@@ -22,7 +21,9 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
             nothing to choose from.
     """
     asked = chat.max_completion_tokens or chat.max_tokens
-    fields = sampling_fields(chat, model=model, max_tokens=asked, max_tokens_limit=max_tokens_limit)
+    fields = sampling_fields(
+        chat, vector=vector, max_tokens=asked, max_tokens_limit=max_tokens_limit
+    )
     if chat.response_format is not None and chat.structured_outputs is None:
         fields["structured_outputs"] = chat.response_format.form
     return SteerRequest(
@@ -33,7 +34,7 @@ def steer_request(chat: ChatRequest, *, model: NamedModel, max_tokens_limit: int
 
 
 def sampling_fields(
-    body: SamplingFields, *, model: NamedModel, max_tokens: int | None, max_tokens_limit: int
+    body: SamplingFields, *, vector: str | None, max_tokens: int | None, max_tokens_limit: int
 ) -> dict[str, Any]:
     """What all of OpenAI's requests say alike, as fields of a request of this api.
 
@@ -45,19 +46,19 @@ def sampling_fields(
             nothing to choose from.
     """
     extra = body.vlibrary
-    if model.vector is not None and extra.vector is not None:
+    if vector is not None and extra.vector is not None:
         raise InvalidInputError(
             "A vector is named by the model and by vlibrary.vector; use one of them",
             details={"param": "vlibrary.vector"},
         )
-    if extra.strength != 1 and model.vector is None and extra.vector is None:
+    if extra.strength != 1 and vector is None and extra.vector is None:
         raise InvalidInputError(STRENGTH_OF_NOTHING, details={"param": "vlibrary.strength"})
-    vector = extra.vector if model.vector is None else model.vector
-    if vector != AUTO and (extra.prefer is not None or not extra.only_ready):
+    chosen = extra.vector if vector is None else vector
+    if chosen != AUTO and (extra.prefer is not None or not extra.only_ready):
         raise InvalidInputError(NOT_RETRIEVED, details={"param": "vlibrary.prefer"})
     return {
         **_own_settings(body),
-        "vector": vector,
+        "vector": chosen,
         "prefer": extra.prefer,
         "only_ready": extra.only_ready,
         "strength": extra.strength,

@@ -10,7 +10,7 @@ from fastapi.sse import format_sse_event
 from app.api.schemas.openai.answers import CompletionUsageBody
 from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai.models import NamedModel
+from app.core.backbones import BackboneDescription
 
 DONE: Final = format_sse_event(data_str="[DONE]")
 
@@ -41,17 +41,17 @@ class CompletionWriter:
         body: SamplingFields,
         *,
         id: str,  # noqa: A002 - OpenAI's word
-        model: NamedModel,
+        backbone: BackboneDescription,
         ignored: tuple[str, ...],
     ) -> Self:
-        """The writer of what a request asks of a model."""
+        """The writer of what a request asks of a backbone."""
         options = body.stream_options
         return cls(
             head={
                 "id": id,
                 "created": int(time.time()),
                 "model": body.model,
-                "system_fingerprint": f"fp_{model.backbone.fingerprint[:16]}",
+                "system_fingerprint": f"fp_{backbone.fingerprint[:16]}",
             },
             includes_usage=bool(options and options.include_usage),
             ignored=ignored,
