@@ -1,5 +1,7 @@
 """The library: backbones, vectors, data sets, jobs, keys and the audit trail."""
 
+import datetime as dt
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -17,61 +19,65 @@ END;
 $$
 """
 
+# In the order in which they are made.
+TABLES = (
+    "audit",
+    "backbones",
+    "datasets",
+    "index_epochs",
+    "vector_names",
+    "dataset_names",
+    "vectors",
+    "aliases",
+    "evaluations",
+    "index_changes",
+    "keys",
+    "training_jobs",
+    "job_events",
+)
+
+
+def _moment(name: str) -> sa.Column[dt.datetime]:
+    now = sa.text("clock_timestamp()")
+    return sa.Column(name, sa.DateTime(timezone=True), server_default=now, nullable=False)
+
+
+def _texts(*names: str) -> list[sa.Column[str]]:
+    return [sa.Column(name, sa.Text(), nullable=False) for name in names]
+
+
+def _counts(*names: str) -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.Integer(), nullable=False) for name in names]
+
 
 def upgrade() -> None:
     op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
+        *_texts("action", "subject"),
         sa.Column("actor", sa.Text(), nullable=True),
-        sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        sa.Column("details", postgresql.JSONB(), nullable=False),
+        _moment("created"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
-    op.create_index(op.f("ix_audit_action"), "audit", ["action"], unique=False)
-    op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
+    op.create_index(op.f("ix_audit_action"), "audit", ["action"])
+    op.create_index(op.f("ix_audit_subject"), "audit", ["subject"])
     op.create_table(
         "backbones",
-        sa.Column("fingerprint", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("architecture", sa.Text(), nullable=False),
-        sa.Column("num_layers", sa.Integer(), nullable=False),
-        sa.Column("hidden_size", sa.Integer(), nullable=False),
-        sa.Column("num_heads", sa.Integer(), nullable=False),
-        sa.Column("vocab_size", sa.Integer(), nullable=False),
-        sa.Column("max_position_embeddings", sa.Integer(), nullable=False),
-        sa.Column("digests", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        *_texts("fingerprint", "name", "architecture"),
+        *_counts("num_layers", "hidden_size", "num_heads", "vocab_size", "max_position_embeddings"),
+        sa.Column("digests", postgresql.JSONB(), nullable=False),
+        _moment("created"),
         sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_backbones")),
     )
     op.create_table(
         "datasets",
         sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
+        *_texts("name", "sha256"),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("num_items", sa.Integer(), nullable=False),
-        sa.Column("num_images", sa.Integer(), nullable=False),
-        sa.Column("format", sa.Text(), nullable=False),
-        sa.Column("storage_key", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        *_counts("num_items", "num_images"),
+        *_texts("format", "storage_key", "description"),
+        _moment("created"),
         sa.CheckConstraint("octet_length(sha256) = 64", name=op.f("ck_datasets_sha256_length")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
         sa.UniqueConstraint("sha256", name=op.f("uq_datasets_sha256")),
@@ -93,20 +99,13 @@ def upgrade() -> None:
         "dataset_names",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("dataset_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "updated",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        _moment("updated"),
         sa.ForeignKeyConstraint(
             ["dataset_id"], ["datasets.id"], name=op.f("fk_dataset_names_dataset_id")
         ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_dataset_names")),
     )
-    op.create_index(
-        op.f("ix_dataset_names_dataset_id"), "dataset_names", ["dataset_id"], unique=False
-    )
+    op.create_index(op.f("ix_dataset_names_dataset_id"), "dataset_names", ["dataset_id"])
     op.create_table(
         "vectors",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -115,25 +114,18 @@ def upgrade() -> None:
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("blob", sa.LargeBinary(), nullable=False),
-        sa.Column("backbone_fingerprint", sa.Text(), nullable=False),
-        sa.Column("method", sa.Text(), nullable=False),
+        *_texts("backbone_fingerprint", "method"),
         sa.Column("shots", sa.Integer(), nullable=False),
         sa.Column("dataset_sha256", sa.Text(), nullable=True),
         sa.Column("job_id", sa.Uuid(), nullable=True),
         sa.Column("parents", sa.ARRAY(sa.Uuid()), nullable=False),
-        sa.Column("hyper_parameters", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("hyper_parameters", postgresql.JSONB(), nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
-        sa.Column("library_versions", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("norms", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("library_versions", postgresql.JSONB(), nullable=False),
+        sa.Column("norms", postgresql.JSONB(), nullable=False),
+        *_texts("status", "description"),
         sa.Column("tags", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        _moment("created"),
         sa.Column("deleted", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "status IN ('ready', 'collapsed', 'retired')", name=op.f("ck_vectors_status")
@@ -148,35 +140,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vectors")),
         sa.UniqueConstraint("name", "version", name=op.f("uq_vectors_name_version")),
     )
-    op.create_index(
-        "ix_vectors_backbone_status", "vectors", ["backbone_fingerprint", "status"], unique=False
-    )
-    op.create_index("ix_vectors_sha256", "vectors", ["sha256"], unique=False)
-    op.create_index("ix_vectors_tags", "vectors", ["tags"], unique=False, postgresql_using="gin")
+    op.create_index("ix_vectors_backbone_status", "vectors", ["backbone_fingerprint", "status"])
+    op.create_index("ix_vectors_sha256", "vectors", ["sha256"])
+    op.create_index("ix_vectors_tags", "vectors", ["tags"], postgresql_using="gin")
     op.create_table(
         "aliases",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("alias", sa.Text(), nullable=False),
+        *_texts("name", "alias"),
         sa.Column("vector_id", sa.Uuid(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column(
-            "updated",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        _moment("updated"),
         sa.ForeignKeyConstraint(["name"], ["vector_names.name"], name=op.f("fk_aliases_name")),
         sa.ForeignKeyConstraint(["vector_id"], ["vectors.id"], name=op.f("fk_aliases_vector_id")),
         sa.PrimaryKeyConstraint("name", "alias", name=op.f("pk_aliases")),
     )
-    op.create_index(op.f("ix_aliases_vector_id"), "aliases", ["vector_id"], unique=False)
+    op.create_index(op.f("ix_aliases_vector_id"), "aliases", ["vector_id"])
     op.create_table(
         "evaluations",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("vector_id", sa.Uuid(), nullable=False),
-        sa.Column("dataset", sa.Text(), nullable=False),
-        sa.Column("split", sa.Text(), nullable=False),
-        sa.Column("scorer", sa.Text(), nullable=False),
+        *_texts("dataset", "split", "scorer"),
         sa.Column("items", sa.Integer(), nullable=False),
         sa.Column("accuracy", sa.Double(), nullable=False),
         sa.Column("low", sa.Double(), nullable=False),
@@ -184,13 +166,8 @@ def upgrade() -> None:
         sa.Column("zero_shot", sa.Double(), nullable=True),
         sa.Column("icl", sa.Double(), nullable=True),
         sa.Column("knn_icl", sa.Double(), nullable=True),
-        sa.Column("details", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        sa.Column("details", postgresql.JSONB(), nullable=False),
+        _moment("created"),
         sa.CheckConstraint("items > 0", name=op.f("ck_evaluations_items")),
         sa.CheckConstraint(
             "low <= accuracy AND accuracy <= high", name=op.f("ck_evaluations_interval")
@@ -200,7 +177,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_evaluations")),
     )
-    op.create_index(op.f("ix_evaluations_vector_id"), "evaluations", ["vector_id"], unique=False)
+    op.create_index(op.f("ix_evaluations_vector_id"), "evaluations", ["vector_id"])
     op.create_table(
         "index_changes",
         sa.Column("space", sa.Text(), nullable=False),
@@ -222,8 +199,7 @@ def upgrade() -> None:
         "keys",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("vector_id", sa.Uuid(), nullable=False),
-        sa.Column("space", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        *_texts("space", "kind"),
         sa.Column("embedding", sa.LargeBinary(), nullable=False),
         sa.Column("threshold", sa.Double(), nullable=False),
         sa.CheckConstraint("kind IN ('centroid', 'exemplar')", name=op.f("ck_keys_kind")),
@@ -234,20 +210,20 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["vector_id"], ["vectors.id"], name=op.f("fk_keys_vector_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
     )
-    op.create_index("ix_keys_space_vector_id", "keys", ["space", "vector_id"], unique=False)
-    op.create_index(op.f("ix_keys_vector_id"), "keys", ["vector_id"], unique=False)
+    op.create_index("ix_keys_space_vector_id", "keys", ["space", "vector_id"])
+    op.create_index(op.f("ix_keys_vector_id"), "keys", ["vector_id"])
     op.create_table(
         "training_jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("dataset_id", sa.Uuid(), nullable=False),
         sa.Column("backbone_fingerprint", sa.Text(), nullable=True),
-        sa.Column("config", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("config", postgresql.JSONB(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("tags", sa.ARRAY(sa.Text()), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("progress", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("progress", postgresql.JSONB(), nullable=False),
         sa.Column("vector_id", sa.Uuid(), nullable=True),
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),
@@ -257,18 +233,8 @@ def upgrade() -> None:
         sa.Column("fencing_token", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "heartbeat",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        _moment("heartbeat"),
+        _moment("created"),
         sa.Column("started", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -287,14 +253,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_training_jobs")),
         sa.UniqueConstraint("idempotency_key", name=op.f("uq_training_jobs_idempotency_key")),
     )
-    op.create_index(
-        op.f("ix_training_jobs_dataset_id"), "training_jobs", ["dataset_id"], unique=False
-    )
+    op.create_index(op.f("ix_training_jobs_dataset_id"), "training_jobs", ["dataset_id"])
     op.create_index(
         "ix_training_jobs_unfinished",
         "training_jobs",
         ["heartbeat"],
-        unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
     op.create_table(
@@ -302,13 +265,8 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column(
-            "created",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        sa.Column("data", postgresql.JSONB(), nullable=False),
+        _moment("created"),
         sa.ForeignKeyConstraint(
             ["job_id"], ["training_jobs.id"], name=op.f("fk_job_events_job_id")
         ),
@@ -324,33 +282,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("job_events")
-    op.drop_index(
-        "ix_training_jobs_unfinished",
-        table_name="training_jobs",
-        postgresql_where=sa.text("state IN ('queued', 'running')"),
-    )
-    op.drop_index(op.f("ix_training_jobs_dataset_id"), table_name="training_jobs")
-    op.drop_table("training_jobs")
-    op.drop_index(op.f("ix_keys_vector_id"), table_name="keys")
-    op.drop_index("ix_keys_space_vector_id", table_name="keys")
-    op.drop_table("keys")
-    op.drop_table("index_changes")
-    op.drop_index(op.f("ix_evaluations_vector_id"), table_name="evaluations")
-    op.drop_table("evaluations")
-    op.drop_index(op.f("ix_aliases_vector_id"), table_name="aliases")
-    op.drop_table("aliases")
-    op.drop_index("ix_vectors_tags", table_name="vectors", postgresql_using="gin")
-    op.drop_index("ix_vectors_sha256", table_name="vectors")
-    op.drop_index("ix_vectors_backbone_status", table_name="vectors")
-    op.drop_table("vectors")
-    op.drop_index(op.f("ix_dataset_names_dataset_id"), table_name="dataset_names")
-    op.drop_table("dataset_names")
-    op.drop_table("vector_names")
-    op.drop_table("index_epochs")
-    op.drop_table("datasets")
-    op.drop_table("backbones")
-    op.drop_index(op.f("ix_audit_subject"), table_name="audit")
-    op.drop_index(op.f("ix_audit_action"), table_name="audit")
-    op.drop_table("audit")
+    for table in reversed(TABLES):
+        op.drop_table(table)
     op.execute("DROP FUNCTION refuse_audit_change()")
