@@ -91,9 +91,8 @@ async def fill(url: str, objects: Path) -> str:
         job = await enqueue_training(session, name="gears", dataset_id=parts.id, config={})
         await session.commit()
     async with session_of(url, workspace=TEAM) as session:
-        await add_dataset(session, DATA)
+        await files.put_bytes((await add_dataset(session, DATA)).storage_key, DATA)
         await session.commit()
-    await files.put_bytes(dataset_key(sha256_hex(DATA), workspace=TEAM), DATA)
     await files.put_bytes(checkpoint_key(job.id), b"half of a training")
     await files.put_bytes(checkpoint_key("00000000-0000-0000-0000-000000000000"), b"ended")
     return str(job.id)

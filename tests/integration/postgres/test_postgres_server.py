@@ -1,12 +1,9 @@
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,9 +12,10 @@ import pytest
 from app.core.errors import ConfigurationError, UnavailableError
 from app.library.database import conninfo
 from app.postgres import server as embedded
-from app.postgres.binaries import find_installation, unprivileged_account
-from app.postgres.data_dir import open_lock, processes_in, socket_folder, try_lock
+from app.postgres.binaries import unprivileged_account
+from app.postgres.data_dir import open_lock, processes_in, try_lock
 from app.postgres.server import EmbeddedPostgres
+from tests.fakes.servers.postgres import ask
 
 OWNER = """
 import sys, time
@@ -51,29 +49,6 @@ server.stop()
 """
 
 
-@pytest.fixture
-def folder(pristine: Path, open_folder: Path) -> Path:
-    """A copy of the pristine folder."""
-    target = open_folder / "postgres"
-    subprocess.run(["/bin/cp", "-a", pristine, target], check=True)  # noqa: S603 - our own folders
-    return target
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(folder)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def fresh(open_folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server whose folder does not exist yet."""
-    made = EmbeddedPostgres(open_folder / "fresh")
-    yield made
-    made.stop()
-
-
 def run(script: str, folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, "-c", script, str(folder)],
@@ -81,11 +56,6 @@ def run(script: str, folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-def ask(server: EmbeddedPostgres, query: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(conninfo(server.url), autocommit=True) as connection:
-        return connection.execute(query).fetchall()
 
 
 def at_most(seconds: float, *, begun: float) -> float:
@@ -126,17 +96,6 @@ def test_it_is_a_child_of_its_own_session_and_user(server: EmbeddedPostgres) -> 
     account = unprivileged_account()
     uid = account.uid if account else os.geteuid()
     assert fields["Uid"].split() == [str(uid)] * 4
-
-
-def test_only_its_user_can_reach_it(server: EmbeddedPostgres) -> None:
-    server.start()
-    for folder in (server.data_dir, server.data_dir / "pgdata", server.data_dir / "run"):
-        assert folder.stat().st_mode & 0o077 == 0
-    assert ask(server, "SHOW listen_addresses") == [("",)]
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", 5432)) != 0
-    assert ask(server, "SHOW data_checksums") == [("on",)]
-    assert ask(server, "SHOW fsync") == [("on",)]
 
 
 def test_data_survive_a_restart(server: EmbeddedPostgres) -> None:
@@ -277,34 +236,6 @@ def test_a_stale_pid_file_with_a_living_strangers_number_is_no_obstacle(
     assert ask(server, "SELECT 1") == [(1,)]
 
 
-def test_a_half_made_cluster_is_made_again(fresh: EmbeddedPostgres) -> None:
-    unfinished = fresh.data_dir / "pgdata.new"
-    unfinished.mkdir(parents=True)
-    (unfinished / "PG_VERSION").write_text("18\n")
-    fresh.start()
-    assert not unfinished.exists()
-
-
-def test_a_long_path_puts_the_socket_elsewhere(folder: Path, open_folder: Path) -> None:
-    folder = folder.rename(open_folder / ("x" * 100))
-    with EmbeddedPostgres(folder) as server:
-        assert ask(server, "SELECT 1") == [(1,)]
-        elsewhere = socket_folder(folder, port=5432)
-        assert elsewhere.parent != folder
-        assert elsewhere.stat().st_mode & 0o077 == 0
-    elsewhere.rmdir()
-
-
-@pytest.mark.parametrize("name", ["two words+%20", "a,b"])
-def test_odd_characters_in_the_path_do_no_harm(folder: Path, name: str) -> None:
-    odd = folder.rename(folder.with_name(name))
-    with EmbeddedPostgres(odd) as server:
-        assert ask(server, "SELECT 1") == [(1,)]
-        elsewhere = socket_folder(odd, port=5432)
-    if elsewhere.parent != odd:
-        elsewhere.rmdir()
-
-
 def test_it_starts_from_the_main_thread_only(server: EmbeddedPostgres) -> None:
     caught: list[Exception] = []
 
@@ -320,58 +251,6 @@ def test_it_starts_from_the_main_thread_only(server: EmbeddedPostgres) -> None:
     assert "main thread" in str(caught)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone drops to another account")
-def test_a_folder_that_its_account_cannot_reach_is_refused(open_folder: Path) -> None:
-    closed = open_folder / "closed"
-    closed.mkdir(mode=0o700)
-    with pytest.raises(ConfigurationError, match="closed to others"):
-        EmbeddedPostgres(closed / "postgres").start()
-    assert closed.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone drops to another account")
-def test_programs_in_a_closed_folder_are_run_from_a_copy(folder: Path, open_folder: Path) -> None:
-    found = find_installation()
-    package = found.bin_dir.parent.parent
-    closed = open_folder / "closed"
-    closed.mkdir(mode=0o700)
-    for part in ("bin", "lib", "share"):
-        source = found.bin_dir.parent / part
-        shutil.copytree(source, closed / package.name / found.bin_dir.parent.name / part)
-    shutil.copytree(package.parent / f"{package.name}.libs", closed / f"{package.name}.libs")
-    bin_dir = closed / package.name / found.bin_dir.parent.name / "bin"
-    with EmbeddedPostgres(folder, pg_bin=bin_dir) as server:
-        program = Path(f"/proc/{server.pid}/exe").readlink()
-        assert program.is_relative_to(folder)
-        assert ask(server, "SELECT 1") == [(1,)]
-    assert closed.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(fresh: EmbeddedPostgres) -> None:
-    fresh.data_dir.mkdir()
-    os.chown(fresh.data_dir, 12345, 12345)
-    with pytest.raises(ConfigurationError, match="another user"):
-        fresh.start()
-
-
-def test_something_else_than_a_folder_is_refused(fresh: EmbeddedPostgres) -> None:
-    fresh.data_dir.mkdir()
-    (fresh.data_dir / "run").write_text("x")
-    with pytest.raises(ConfigurationError, match="Wanted a folder"):
-        fresh.start()
-    assert not fresh.is_running
-
-
-def test_data_of_an_unknown_version_are_left_alone(fresh: EmbeddedPostgres) -> None:
-    version = fresh.data_dir / "pgdata" / "PG_VERSION"
-    version.parent.mkdir(parents=True)
-    version.write_text("9\n")
-    with pytest.raises(ConfigurationError, match="wanted version 9"):
-        fresh.start()
-    assert version.read_text() == "9\n"
-
-
 def test_a_server_that_ends_while_starting_says_why(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
@@ -380,22 +259,6 @@ def test_a_server_that_ends_while_starting_says_why(server: EmbeddedPostgres) ->
     with pytest.raises(UnavailableError, match="no_such_setting"):
         server.start()
     assert server.pid is None
-
-
-def test_a_failing_initdb_says_why(fresh: EmbeddedPostgres) -> None:
-    folder = fresh.data_dir.parent / "bin"
-    folder.mkdir()
-    folder.parent.chmod(0o755)
-    folder.chmod(0o755)
-    for name in ("postgres", "initdb"):
-        program = folder / name
-        program.write_text(
-            "#!/bin/sh\n[ $1 = --version ] && echo 'x (PostgreSQL) 18.1' && exit 0\n"
-            "echo 'disk on fire' >&2\nexit 1\n"
-        )
-        program.chmod(0o755)
-    with pytest.raises(ConfigurationError, match="disk on fire"):
-        EmbeddedPostgres(fresh.data_dir, pg_bin=folder).start()
 
 
 def test_a_large_log_is_set_aside(

@@ -1,0 +1,119 @@
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import ConfigurationError
+from app.postgres.binaries import find_installation
+from app.postgres.data_dir import socket_folder
+from app.postgres.server import EmbeddedPostgres
+from tests.fakes.servers.postgres import ask
+
+
+def test_only_its_user_can_reach_it(server: EmbeddedPostgres) -> None:
+    server.start()
+    for folder in (server.data_dir, server.data_dir / "pgdata", server.data_dir / "run"):
+        assert folder.stat().st_mode & 0o077 == 0
+    assert ask(server, "SHOW listen_addresses") == [("",)]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", 5432)) != 0
+    assert ask(server, "SHOW data_checksums") == [("on",)]
+    assert ask(server, "SHOW fsync") == [("on",)]
+
+
+def test_a_half_made_cluster_is_made_again(fresh: EmbeddedPostgres) -> None:
+    unfinished = fresh.data_dir / "pgdata.new"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18\n")
+    fresh.start()
+    assert not unfinished.exists()
+
+
+def test_a_long_path_puts_the_socket_elsewhere(folder: Path, open_folder: Path) -> None:
+    folder = folder.rename(open_folder / ("x" * 100))
+    with EmbeddedPostgres(folder) as server:
+        assert ask(server, "SELECT 1") == [(1,)]
+        elsewhere = socket_folder(folder, port=5432)
+        assert elsewhere.parent != folder
+        assert elsewhere.stat().st_mode & 0o077 == 0
+    elsewhere.rmdir()
+
+
+@pytest.mark.parametrize("name", ["two words+%20", "a,b"])
+def test_odd_characters_in_the_path_do_no_harm(folder: Path, name: str) -> None:
+    odd = folder.rename(folder.with_name(name))
+    with EmbeddedPostgres(odd) as server:
+        assert ask(server, "SELECT 1") == [(1,)]
+        elsewhere = socket_folder(odd, port=5432)
+    if elsewhere.parent != odd:
+        elsewhere.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone drops to another account")
+def test_a_folder_that_its_account_cannot_reach_is_refused(open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(ConfigurationError, match="closed to others"):
+        EmbeddedPostgres(closed / "postgres").start()
+    assert closed.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone drops to another account")
+def test_programs_in_a_closed_folder_are_run_from_a_copy(folder: Path, open_folder: Path) -> None:
+    found = find_installation()
+    package = found.bin_dir.parent.parent
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0o700)
+    for part in ("bin", "lib", "share"):
+        source = found.bin_dir.parent / part
+        shutil.copytree(source, closed / package.name / found.bin_dir.parent.name / part)
+    shutil.copytree(package.parent / f"{package.name}.libs", closed / f"{package.name}.libs")
+    bin_dir = closed / package.name / found.bin_dir.parent.name / "bin"
+    with EmbeddedPostgres(folder, pg_bin=bin_dir) as server:
+        program = Path(f"/proc/{server.pid}/exe").readlink()
+        assert program.is_relative_to(folder)
+        assert ask(server, "SELECT 1") == [(1,)]
+    assert closed.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(fresh: EmbeddedPostgres) -> None:
+    fresh.data_dir.mkdir()
+    os.chown(fresh.data_dir, 12345, 12345)
+    with pytest.raises(ConfigurationError, match="another user"):
+        fresh.start()
+
+
+def test_something_else_than_a_folder_is_refused(fresh: EmbeddedPostgres) -> None:
+    fresh.data_dir.mkdir()
+    (fresh.data_dir / "run").write_text("x")
+    with pytest.raises(ConfigurationError, match="Wanted a folder"):
+        fresh.start()
+    assert not fresh.is_running
+
+
+def test_data_of_an_unknown_version_are_left_alone(fresh: EmbeddedPostgres) -> None:
+    version = fresh.data_dir / "pgdata" / "PG_VERSION"
+    version.parent.mkdir(parents=True)
+    version.write_text("9\n")
+    with pytest.raises(ConfigurationError, match="wanted version 9"):
+        fresh.start()
+    assert version.read_text() == "9\n"
+
+
+def test_a_failing_initdb_says_why(fresh: EmbeddedPostgres) -> None:
+    folder = fresh.data_dir.parent / "bin"
+    folder.mkdir()
+    folder.parent.chmod(0o755)
+    folder.chmod(0o755)
+    for name in ("postgres", "initdb"):
+        program = folder / name
+        program.write_text(
+            "#!/bin/sh\n[ $1 = --version ] && echo 'x (PostgreSQL) 18.1' && exit 0\n"
+            "echo 'disk on fire' >&2\nexit 1\n"
+        )
+        program.chmod(0o755)
+    with pytest.raises(ConfigurationError, match="disk on fire"):
+        EmbeddedPostgres(fresh.data_dir, pg_bin=folder).start()
