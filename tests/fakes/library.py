@@ -1,7 +1,7 @@
 """Rows that tests of the library need around them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -44,7 +44,9 @@ async def store(
     )
 
 
-async def store_dataset(session: AsyncSession, name: str = "easy-vqa") -> DatasetRecord:
+async def store_dataset(
+    session: AsyncSession, name: str = "easy-vqa", *, splits: Mapping[str, int] | None = None
+) -> DatasetRecord:
     return await create_dataset(
         session,
         name=name,
@@ -53,6 +55,7 @@ async def store_dataset(session: AsyncSession, name: str = "easy-vqa") -> Datase
         num_items=4,
         num_images=2,
         storage_key=f"datasets/{name}.parquet",
+        report={"splits": dict(splits or {})},
     )
 
 

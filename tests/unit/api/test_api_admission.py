@@ -289,6 +289,7 @@ class TestRoutes:
     async def test_an_impatient_sender_of_files_costs_others_no_time(
         self, http: httpx.AsyncClient, services: Services, path: str
     ) -> None:
+        services.uploads._throughput = Throughput(clock=Clock())
         with ExitStack() as stack:
             for _ in range(MAX_UPLOADS):
                 stack.enter_context(services.uploads.place())

@@ -1,26 +1,30 @@
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.fakes.api_calls import parquet, upload
+from tests.fakes.library import store_dataset
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.training import Sessions, store_vector
 
 pytestmark = pytest.mark.anyio
 
 
+async def add_dataset(sessions: Sessions, **splits: int) -> str:
+    async with sessions.begin() as session:
+        return str((await store_dataset(session, "d", splits=splits)).id)
+
+
 class TestCombination:
     async def test_a_combination_is_a_job_with_its_parts(
-        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker
     ) -> None:
-        dataset = (await upload(http, parquet(tmp_path))).json()
+        dataset = await add_dataset(sessions)
         parts = [
             await store_vector(sessions, worker.description, name=name, seed=seed)
             for seed, name in enumerate(["gears", "colours"])
         ]
-        order = {"name": "both", "vectors": ["gears@1", "colours"], "dataset": dataset["id"]}
+        order = {"name": "both", "vectors": ["gears@1", "colours"], "dataset": dataset}
         response = await http.post("/train/combine", json={**order, "rule": "mean", "seed": 2})
         assert response.status_code == 202
         body = response.json()
@@ -39,26 +43,26 @@ class TestCombination:
             assert refused.status_code == status, refused.text
 
     async def test_vectors_of_two_backbones_are_not_combined(
-        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker
     ) -> None:
-        dataset = (await upload(http, parquet(tmp_path))).json()
+        dataset = await add_dataset(sessions)
         await store_vector(sessions, worker.description, name="gears")
         other = replace(worker.description, fingerprint="f" * 64)
         await store_vector(sessions, other, name="colours")
         refused = await http.post(
             "/train/combine",
-            json={"name": "both", "vectors": ["gears", "colours"], "dataset": dataset["id"]},
+            json={"name": "both", "vectors": ["gears", "colours"], "dataset": dataset},
         )
         assert refused.json()["code"] == "incompatible-backbone"
 
 
 class TestEvaluation:
     async def test_an_evaluation_is_a_job_of_the_vectors_name(
-        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker
     ) -> None:
-        dataset = (await upload(http, parquet(tmp_path))).json()
+        dataset = await add_dataset(sessions)
         vector = await store_vector(sessions, worker.description, name="gears")
-        order = {"vector": "gears@1", "dataset": dataset["id"]}
+        order = {"vector": "gears@1", "dataset": dataset}
         once = {"idempotency-key": "one"}
         response = await http.post("/evaluations", json=order, headers=once)
         assert response.status_code == 202
@@ -90,12 +94,11 @@ class TestEvaluation:
             assert refused.status_code == status, refused.text
 
     async def test_the_test_part_is_asked_and_the_train_part_demonstrates(
-        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker
     ) -> None:
-        content = parquet(tmp_path, splits=("train", "test", "dev"))
-        dataset = (await upload(http, content)).json()
+        dataset = await add_dataset(sessions, train=1, test=1, dev=1)
         await store_vector(sessions, worker.description, name="gears")
-        order = {"vector": "gears", "dataset": dataset["id"]}
+        order = {"vector": "gears", "dataset": dataset}
         config = (await http.post("/evaluations", json=order)).json()["config"]
         assert (config["split"], config["evaluate"]["support_split"]) == ("test", "train")
         named = {**order, "split": "dev", "support_split": "test"}
@@ -105,13 +108,13 @@ class TestEvaluation:
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid-dataset")
 
     async def test_a_data_set_is_kept_until_its_evaluation_ends(
-        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions, *, worker: FakeWorker
     ) -> None:
-        dataset = (await upload(http, parquet(tmp_path))).json()
+        dataset = await add_dataset(sessions)
         await store_vector(sessions, worker.description, name="gears")
-        order = {"vector": "gears", "dataset": dataset["id"]}
+        order = {"vector": "gears", "dataset": dataset}
         job = (await http.post("/evaluations", json=order)).json()
-        refused = await http.delete(f"/datasets/{dataset['id']}")
+        refused = await http.delete(f"/datasets/{dataset}")
         assert (refused.status_code, job["id"] in refused.text) == (409, True)
         await http.post(f"/train/{job['id']}/cancel")
-        assert (await http.delete(f"/datasets/{dataset['id']}")).is_success
+        assert (await http.delete(f"/datasets/{dataset}")).is_success

@@ -13,6 +13,7 @@ from app.api.http.job_events import JobEvents
 from app.api.maintenance import requeue_stalled_jobs
 from app.library.training.queue import dequeue
 from tests.fakes.api_calls import parquet, train, upload
+from tests.fakes.library import store_dataset
 from tests.fakes.training import Sessions, begin, cancel, fail, report
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,11 @@ BAD_TRAINING: list[dict[str, object]] = [
 ]
 
 
+async def add_dataset(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        await store_dataset(session, "d")
+
+
 class TestTraining:
     async def test_a_job_is_queued_with_its_settings(
         self, http: httpx.AsyncClient, tmp_path: Path
@@ -54,9 +60,9 @@ class TestTraining:
         assert (await http.get("/train", params={"state": "failed"})).json()["items"] == []
 
     async def test_settings_out_of_bounds_are_refused(
-        self, http: httpx.AsyncClient, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         for body in BAD_TRAINING:
             response = await train(http, **body)
             assert (response.status_code, response.json()["code"]) == (422, "invalid-input"), body
@@ -66,18 +72,18 @@ class TestTraining:
         assert (await train(http, dataset="nobody")).status_code == 404
 
     async def test_a_waiting_job_is_cancelled_at_once(
-        self, http: httpx.AsyncClient, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         job = (await train(http)).json()
         for _ in range(2):
             cancelled = await http.post(f"/train/{job['id']}/cancel")
             assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
 
     async def test_a_job_whose_worker_fell_silent_waits_again(
-        self, api: FastAPI, http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
+        self, api: FastAPI, http: httpx.AsyncClient, *, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         job_id = uuid.UUID((await train(http)).json()["id"])
         async with sessions() as session, session.begin():
             await dequeue(session, job_id)
@@ -89,9 +95,9 @@ class TestTraining:
         assert (body["state"], body["attempts"]) == ("queued", 1)
 
     async def test_a_failed_job_says_why_and_cannot_be_cancelled(
-        self, http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         job_id = uuid.UUID((await train(http)).json()["id"])
         await fail(sessions, job_id, code="invalid-dataset", message="too few items")
         body = (await http.get(f"/train/{job_id}")).json()
@@ -109,9 +115,9 @@ class TestTraining:
         assert (refused.status_code, refused.headers["allow"]) == (405, "OPTIONS, POST")
 
     async def test_events_are_replayed_from_where_the_client_stands(
-        self, http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         job_id = uuid.UUID((await train(http)).json()["id"])
         token = await begin(sessions, job_id)
         for step in range(3):
@@ -135,9 +141,9 @@ class TestTraining:
             assert response.status_code == 422
 
     async def test_any_number_of_streams_need_one_connection(
-        self, api: FastAPI, http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
+        self, api: FastAPI, http: httpx.AsyncClient, *, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         jobs = [uuid.UUID((await train(http)).json()["id"]) for _ in range(3)]
         services = api.state.services
         pool = sessions.kw["bind"].pool
@@ -166,9 +172,9 @@ class TestTraining:
         assert services.job_events is not events
 
     async def test_a_stream_outlives_a_database_that_is_away(
-        self, http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
-        await upload(http, parquet(tmp_path))
+        await add_dataset(sessions)
         job_id = uuid.UUID((await train(http)).json()["id"])
 
         class Failing:
