@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError
 from app.core.identifiers import VectorReference
-from app.core.jobs import Method
 from app.core.vector_file import decode_vector_file
 from app.library.database import Sessions
 from app.library.datasets import get_dataset

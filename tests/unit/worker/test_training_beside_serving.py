@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.core.evaluation import METHODS
+from app.core.jobs import METHODS
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import combination_steps
 from app.method.adaptation.measurement import measurement_steps
