@@ -25,10 +25,8 @@ _ROLES = {
 class Turns:
     """A conversation.
 
-    Attributes:
-        asked: Questions with their answers.
-        images: Pictures that stand in the turns themselves.
-        shows_picture: Whether the first question stands beside a picture.
+    `images` are those that stand in the turns themselves; `shows_picture` tells whether the first
+    question stands beside one.
     """
 
     asked: tuple[tuple[str, str], ...]

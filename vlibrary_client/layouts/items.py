@@ -54,11 +54,8 @@ Found: TypeAlias = Item | BadItem
 class Record:
     """The fields of one record as a format holds them.
 
-    Attributes:
-        place: Where it stands.
-        fields: By column; empty when `problem` says why it cannot be read.
-        split: What the file or folder it lies in is called, if that names a split.
-        problem: Why there are no fields.
+    There are no fields where `problem` says why they cannot be read; `split` is what the file or
+    folder that it lies in is called, if that names one.
     """
 
     place: str
@@ -71,9 +68,7 @@ class Record:
 class Source:
     """A source that has been recognised.
 
-    Attributes:
-        layout: What it is, for people.
-        found: Its items in order, read as they are taken.
+    Items come in order, and are read as they are taken.
     """
 
     layout: str

@@ -75,12 +75,8 @@ def write_parquet(
 ) -> int:
     """Writes the source's items to `target` and returns how many there were.
 
-    Args:
-        source: What is to be packed.
-        target: Where the file goes.
-        columns: Which of the source's columns is which, where names differ.
-        skip_bad: Write rows that cannot be used with the reason, for the server to leave them out
-            and tell, rather than refuse the source.
+    With `skip_bad`, rows that cannot be used are written with the reason, for the server to leave
+    them out and tell, rather than the source be refused.
 
     Raises:
         InvalidDatasetError: The source is missing, empty, or has rows that cannot be used; the

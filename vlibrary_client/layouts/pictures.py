@@ -33,9 +33,8 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
 class Pictures:
     """Finds the pictures of a source's records.
 
-    Args:
-        folder: Paths count from here.
-        root: No path leads out of it. None, as for uploads, follows no path at all.
+    Paths count from the folder, and none leads out of the root; without them, as for uploads, no
+    path is followed.
     """
 
     def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:

@@ -37,10 +37,6 @@ _ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow", ".tgz":
 def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> Source:
     """The items of a folder, a file, or an iterable of mappings.
 
-    Args:
-        source: What is to be read.
-        columns: Which of the source's columns is which, where names differ.
-
     Raises:
         InvalidDatasetError: It is missing, or no layout that is known. Reading the items may raise
             it as well, when a file turns out to be damaged.

@@ -27,11 +27,8 @@ def parquet_rows(
 ) -> Iterator[Record]:
     """The rows of a Parquet file.
 
-    Args:
-        path: The file.
-        name: Put before a row's number where there are several files.
-        split: Of rows that name none.
-        columns: Which column is which.
+    Where there are several files, a row's number stands behind its file's name; the split is that
+    of rows that name none.
 
     Raises:
         InvalidDatasetError: It is damaged, too large, or has no columns of a data set.

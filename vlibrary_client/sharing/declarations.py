@@ -75,12 +75,8 @@ class Source(_Declared):
 class Entry(_Declared):
     """What is declared of one name; what is not declared stays.
 
-    Attributes:
-        source: Where its newest version comes from.
-        description: Text for people.
-        tags: All of its tags.
-        status: Its state.
-        aliases: Names that shall point at it.
+    `source` is where the newest version comes from; the tags are all that it shall have, and
+    `aliases` point at it.
     """
 
     source: Source
@@ -131,12 +127,8 @@ def sync(
 
     Run again it changes nothing.
 
-    Args:
-        client: Of the library.
-        declaration: What it shall hold.
-        folder: What paths are relative to.
-        dry_run: Tell what would be done, and do nothing.
-        other: Makes the client of another library by its address; needed for such sources.
+    Paths are relative to the folder; `other` makes the client of another library by its address,
+    for sources that need one.
     """
     work = _Sync(client, folder=folder, dry_run=dry_run, other=other)
     done = []

@@ -41,9 +41,7 @@ _FACTS = (
 class VectorFolder:
     """What a folder holds.
 
-    Attributes:
-        content: The vector file.
-        config: What `vector_config.json` says, with at least `name` and `sha256`.
+    `config` is what `vector_config.json` says, with at least `name` and `sha256`.
     """
 
     content: bytes
@@ -64,10 +62,7 @@ class VectorFolder:
 def write_folder(folder: Path, *, vector: Vector, content: bytes) -> Path:
     """Writes the three files of a vector; those that are there are replaced.
 
-    Args:
-        folder: Made when it is missing.
-        vector: As `client.vectors.get` returns it, with its measurements.
-        content: Its file.
+    The vector is as `client.vectors.get` returns it, with its measurements.
 
     Returns:
         The folder.

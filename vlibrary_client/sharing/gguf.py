@@ -50,8 +50,7 @@ def as_carried(shift: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
 
     Adding behind the MLP is adding behind the layer, so a file can be measured before it is used.
 
-    Args:
-        shift: As `read_shift` gives it; of at least two layers.
+    It has at least two layers.
     """
     carried = shift.copy()
     carried[:, 1] += carried[:, 0]
@@ -64,10 +63,7 @@ def as_carried(shift: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
 def write_gguf(path: Path, *, vector: Vector, content: bytes) -> GgufExport:
     """Writes a vector as a control-vector file, in place of any that is there.
 
-    Args:
-        path: The file; its folder is made when it is missing.
-        vector: As `client.vectors.get` returns it.
-        content: Its file.
+    The vector is as `client.vectors.get` returns it.
 
     Raises:
         ConfigurationError: `gguf` or `safetensors` is missing.

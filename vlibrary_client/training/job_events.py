@@ -102,11 +102,7 @@ def job_events(
 
     A lost connection is opened again from the last event seen.
 
-    Args:
-        transport: How to reach the server.
-        job_id: Whose events.
-        after: The last event that is already known.
-        deadline: When to stop listening, on the clock of `time.monotonic`.
+    The deadline, when to stop listening, is on the clock of `time.monotonic`.
     """
     position = _Position(job_id=job_id, last_id=after)
     while (left := deadline - time.monotonic()) > 0:

@@ -43,10 +43,7 @@ def progress_reporter(
 ) -> Iterator[OnProgress]:
     """A function to call with every report.
 
-    Args:
-        progress: `True` for a bar on the terminal, `False` for silence, or a function of one's own.
-        title: What the bar is called.
-        console: Where the bar is drawn; standard error unless given.
+    It draws a bar on standard error, says nothing, or is the caller's own function.
     """
     if callable(progress):
         yield progress
@@ -96,39 +93,27 @@ def _ignore(_report: Progress) -> None:
 def print_report(report: Mapping[str, Any], *, console: Console | None = None) -> None:
     """Prints the comparison, what it says of the vector, and what to do.
 
-    Args:
-        report: A job's `report`.
-        console: Where to; standard error unless given.
+    It goes to standard error unless another console is given.
     """
     out = console or Console(stderr=True)
     if report["conditions"]:
         out.print(comparison_table(report))
-    out.print(f"{report['status']}: {report['reason']}", highlight=False)
-    out.print(report["advice"], highlight=False)
-    if report.get("left_out"):
-        out.print(
-            f"Left out: {report['left_out']} items whose pictures were trained on.",
-            highlight=False,
+    lines = [f"{report['status']}: {report['reason']}", report["advice"]]
+    if left_out := report.get("left_out"):
+        lines.append(f"Left out: {left_out} items whose pictures were trained on.")
+    if unchecked := report.get("unchecked"):
+        lines.append(f"Nobody knows any more what was trained on: {', '.join(unchecked)}.")
+    if overlaps := report.get("overlaps"):
+        lines.append(
+            f"Looks the same as {', '.join(overlaps)}: `auto` abstains between them unless one of "
+            "them is preferred."
         )
-    if report.get("unchecked"):
-        out.print(
-            f"Nobody knows any more what was trained on: {', '.join(report['unchecked'])}.",
-            highlight=False,
-        )
-    if report.get("overlaps"):
-        out.print(
-            f"Looks the same as {', '.join(report['overlaps'])}: `auto` abstains between them "
-            "unless one of them is preferred.",
-            highlight=False,
-        )
+    for line in lines:
+        out.print(line, highlight=False)
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:
-    """A table for the terminal.
-
-    Args:
-        report: A job's `report`, with its `conditions`.
-    """
+    """A table for the terminal."""
     table = Table(title=f"{report['items']} held-out items, exact answer")
     table.add_column("")
     conditions = report["conditions"]

@@ -57,10 +57,6 @@ class TrackedJob:
 def tracked(report_to: ReportTo, record: JobRecord) -> Iterator[TrackedJob]:
     """Runs of the trackers, open within the block; one that ends with an error has failed.
 
-    Args:
-        report_to: One tracker, several, or none.
-        record: The job.
-
     Raises:
         ConfigurationError: A tracker is unknown, or its package is missing.
     """

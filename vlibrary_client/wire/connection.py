@@ -37,11 +37,7 @@ def config_path() -> Path:
 class Connection:
     """How to reach a server, for either kind of transport.
 
-    Attributes:
-        base_url: Where it is; None asks the environment, then the file.
-        api_key: What to send as the bearer token; None asks the environment, then the file.
-        timeout_seconds: How long an answer may take.
-        policy: When to try again.
+    Where address or key are None, the environment is asked, then the file.
     """
 
     base_url: str | None

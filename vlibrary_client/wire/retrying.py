@@ -20,11 +20,8 @@ class RetryPolicy:
     Only requests whose repetition is harmless are sent again after an answer or a lost
     connection; any request is, when the connection could not be opened at all.
 
-    Attributes:
-        max_retries: Further tries after the first one.
-        first_delay_seconds: The wait before the second try; it doubles from try to try.
-        max_delay_seconds: The longest wait, also when the server asks for more.
-        randomness: Spreads the waits, so that clients refused together do not return together.
+    Waits double from the first one up to the longest, which holds also when the server asks for
+    more, and are spread at random, so that clients refused together do not return together.
     """
 
     max_retries: int = 4
@@ -35,9 +32,7 @@ class RetryPolicy:
     def delay(self, *, attempt: int, asked: float | None = None) -> float | None:
         """Seconds to wait after the try of this number, from 0 on, or `None` to give up.
 
-        Args:
-            attempt: How many tries there were before.
-            asked: How long the server asked to wait.
+        `asked` is how long the server asked to wait.
         """
         if attempt >= self.max_retries:
             return None
@@ -55,12 +50,7 @@ def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
 
 
 class Tries:
-    """The tries of one call, which failed so far.
-
-    Args:
-        call: What is tried.
-        policy: How often, and after what.
-    """
+    """The tries of one call, which failed so far."""
 
     def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
         self._call = call

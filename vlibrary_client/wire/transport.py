@@ -181,9 +181,7 @@ class SyncTransport(_AnyTransport):
     ) -> Iterator[Iterator[ServerSentEvent]]:
         """The answer's events as they arrive; lost after the call's timeout without a byte.
 
-        Args:
-            call: What is asked.
-            deadline: When to stop listening, on the clock of `time.monotonic`.
+        The deadline, when to stop listening, is on the clock of `time.monotonic`.
 
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
