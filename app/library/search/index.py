@@ -153,8 +153,8 @@ class Snapshot:
         The score of a set of vectors is the largest cosine similarity over its keys. Those that
         accept the query come first, at most 64 of them; of equal ones the newer comes first.
 
-        The query is `[dimension]`, of any length but zero; `among` are the only vectors, as if there
-        were no others.
+        The query is `[dimension]`, of any length but zero; `among` are the only vectors, as if
+        there were no others.
 
         Raises:
             InvalidInputError: The query is zero, not finite or of another dimension.
