@@ -246,11 +246,21 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """A vector that resembles the query; retrieval trusts it from `threshold` on (cosine)."""
+    """A vector that resembles the query.
+
+    Attributes:
+        vector: Which.
+        score: Cosine of the part of the query that fits least.
+        threshold: What the score has to reach.
+        similarity: What ranks it: the mean cosine of the query's parts.
+        is_accepted: Whether the query counts as its task.
+    """
 
     vector: Vector
     score: float
     threshold: float
+    similarity: float | None = None
+    is_accepted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from app.api.http.admission import Admission
 from app.core.telemetry.metrics import CallbackMetric
-from app.library.search.retrieval import RetrievalResult
+from app.library.search.matches import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 NO_ANSWER: Final = "-"

@@ -47,8 +47,13 @@ class MatchBody(ResponseBody):
     """A vector that resembles the query."""
 
     vector: VectorBody
-    score: float = Field(description="Cosine similarity.")
-    threshold: float = Field(description="The similarity from which on retrieval trusts it.")
+    score: float = Field(description="Cosine of the part of the query that fits least.")
+    threshold: float = Field(description="What the score has to reach.")
+    similarity: float = Field(description="What ranks it: the mean cosine of the query's parts.")
+    is_accepted: bool = Field(
+        description="Whether the query counts as its task. Where none is accepted, or several that "
+        "nothing tells apart, nothing is applied; `reason` says so."
+    )
 
 
 class RetrievalBody(ResponseBody):

@@ -105,10 +105,15 @@ def retrieve(
         print_json(found)
         return
     rows = (
-        (match.vector.ref, f"{match.score:.3f}", f"{match.threshold:.3f}")
+        (
+            match.vector.ref,
+            f"{match.score:.3f}",
+            f"{match.threshold:.3f}",
+            "yes" if match.is_accepted else "no",
+        )
         for match in found.matches
     )
-    print_table(("vector", "score", "threshold"), rows)
+    print_table(("vector", "score", "threshold", "accepted"), rows)
     if found.abstained:
         print(f"Abstained: {found.reason}", file=sys.stderr)
 

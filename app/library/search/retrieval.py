@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -25,6 +24,7 @@ from app.library.database import Sessions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.index import MAX_ACCEPTED, Hit, Snapshot
+from app.library.search.matches import Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
 from app.library.search.verdicts import NEIGHBOURS, AbstainReason, choose
 from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
@@ -38,25 +38,6 @@ UNSHOWN: Final = ("unproven", "ineffective", "collapsed")
 Answer = TypeVar("Answer")
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Match:
-    """Vectors with their similarity to the query and the least that counts as their task."""
-
-    vector: VectorRecord
-    score: float
-    threshold: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalResult:
-    """What was found, best first, and whether the best is good enough to be applied."""
-
-    matches: tuple[Match, ...]
-    abstained: bool
-    reason: AbstainReason | None
-    epoch: int
 
 
 class Retriever:
@@ -179,7 +160,7 @@ class Retriever:
         )
         told = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
-            matches=tuple(Match(records[hit.vector_id], hit.score, hit.threshold) for hit in told),
+            matches=tuple(Match.of(records[hit.vector_id], hit) for hit in told),
             abstained=reason is not None,
             reason=reason,
             epoch=0 if snapshot is None else snapshot.epoch,

@@ -98,7 +98,10 @@ class TestRetrieval:
         record = await store_vector(sessions, worker.description, key=key)
         found = (await http.post("/retrieve", json={"text": "What colour?"})).json()
         assert [match["vector"]["id"] for match in found["matches"]] == [str(record.id)]
-        assert found["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+        (match,) = found["matches"]
+        assert match["score"] == pytest.approx(1, abs=1e-5)
+        assert match["similarity"] == pytest.approx(1, abs=1e-5)
+        assert match["is_accepted"] is True
         assert (found["abstained"], found["reason"], found["epoch"]) == (False, None, 1)
         same = (await http.post("/retrieve", json={"embedding": key})).json()
         assert same["matches"] == found["matches"]
@@ -150,6 +153,7 @@ class TestRetrieval:
             await store_vector(sessions, worker.description, name=name, seed=seed, key=key)
         unsure = (await http.post("/retrieve", json={"text": "q"})).json()
         assert (unsure["abstained"], unsure["reason"]) == (True, "ambiguous")
+        assert [match["is_accepted"] for match in unsure["matches"]] == [True, True]
         found = (await http.post("/retrieve", json={"text": "q", "prefer": "spanish"})).json()
         assert (found["matches"][0]["vector"]["name"], found["reason"]) == ("spanish", None)
         body = {"prompt": "q", "vector": "auto", "prefer": "english"}

@@ -67,6 +67,8 @@ async def test_the_nearest_is_found_and_the_unrelated_abstains(
     assert best.vector.id == first
     assert best.score == pytest.approx(0.9 / np.hypot(0.9, 0.1), abs=1e-6)
     assert best.threshold == 0.8
+    assert best.similarity == pytest.approx(best.score, abs=1e-6)
+    assert [match.is_accepted for match in near.matches] == [True, False]
     far = await retriever.search(axis(3), space=SPACE, backbone_fingerprint=FINGERPRINT)
     assert (far.abstained, far.reason) == (True, "below-threshold")
     assert len(far.matches) == 2

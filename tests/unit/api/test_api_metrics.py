@@ -6,7 +6,7 @@ import pytest
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
 from app.api.http.metrics import Metrics
-from app.library.search.retrieval import RetrievalResult
+from app.library.search.matches import RetrievalResult
 from app.library.search.verdicts import AbstainReason
 from tests.fakes.exposition import parse_metrics
 
