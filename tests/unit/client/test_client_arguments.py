@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+import vlibrary_client
 from tests.fakes.servers.scripted_server import (
     DATASET_ID,
     VECTOR_ID,
@@ -24,6 +25,7 @@ from vlibrary_client import (
     CorruptDataError,
     Demonstrations,
     VectorUse,
+    errors,
 )
 from vlibrary_client.calls.arguments import VectorChoice
 
@@ -190,6 +192,14 @@ def test_what_takes_several_requests_may_be_awaited_as_well(tmp_path: Path) -> N
     for name in ("vector.safetensors", "vector_config.json", "README.md"):
         waited, awaited = (tmp_path / kind / name for kind in ("waited", "awaited"))
         assert waited.read_bytes() == awaited.read_bytes() != b""
+
+
+def test_every_error_can_be_named_and_stands_in_the_tree() -> None:
+    kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
+    for kind in kinds:
+        if issubclass(kind, errors.VLibraryError):
+            assert getattr(vlibrary_client, kind.__name__) is kind
+            assert kind.__name__ in str(errors.__doc__)
 
 
 def test_the_sdk_loads_nothing_of_the_server() -> None:
