@@ -52,8 +52,13 @@ class Endpoint(Generic[P, Waited, Awaited]):
                 call, answer = await asyncio.to_thread(_next_call, work, sent)
             return wrap(answer, self._transport)
 
+        def unbound(owner: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
+            method: Callable[..., Any] = self.__get__(owner)
+            return method(*args, **kwargs)
+
         self._waiting = _documented(waiting, make)
         self._awaited = _documented(awaited, make)
+        self._unbound = _documented(unbound, make)
 
     @overload
     def __get__(
@@ -66,9 +71,9 @@ class Endpoint(Generic[P, Waited, Awaited]):
     @overload
     def __get__(self, owner: None, kind: type | None = None) -> Callable[..., Any]: ...
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
-        """The method of an object; of a class the one that waits."""
+        """The method of an object; of a class a function whose first argument is an object."""
         if owner is None:
-            return self._waiting
+            return self._unbound
         is_async = isinstance(owner._transport, AsyncTransport)  # noqa: SLF001 - a resource of ours
         return MethodType(self._awaited if is_async else self._waiting, owner)
 

@@ -13,10 +13,12 @@ import pytest
 import vlibrary_client
 from tests.fakes.servers.scripted_server import (
     DATASET_ID,
+    JOB_ID,
     VECTOR_ID,
     ScriptedServer,
     answer_json,
     dataset_json,
+    job_json,
     vector_json,
 )
 from vlibrary_client import (
@@ -128,6 +130,16 @@ async def test_async_listing_goes_on_to_the_last_page() -> None:
     )
     async with AsyncClient(transport=server.async_transport) as client:
         assert [vector.version async for vector in client.vectors.iterate()] == [2, 1]
+
+
+@pytest.mark.anyio
+async def test_a_method_of_the_class_takes_either_client() -> None:
+    job = httpx.Response(200, json=job_json("queued"))
+    async with AsyncClient(transport=ScriptedServer([job]).async_transport) as client:
+        assert (await AsyncClient.job(client, JOB_ID)).state == "queued"
+    job = httpx.Response(200, json=job_json("queued"))
+    with Client(transport=ScriptedServer([job]).transport) as waiting:
+        assert Client.job(waiting, JOB_ID).state == "queued"
 
 
 def test_a_download_is_checked_and_written(tmp_path: Path) -> None:
