@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
 from app.api.schemas.messages import LenientBody
+from app.api.schemas.openai.requests import ChatSteering
 from app.core.errors import InvalidInputError
 
 UnknownFields: TypeAlias = Literal["ignore", "refuse"]
@@ -20,7 +21,9 @@ MAX_CHARACTERS_TOLD: Final = 100
 # Each would change the answer, but for the values that stand behind it.
 _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "add_generation_prompt": (True,),
+    "add_special_tokens": (False,),
     "allowed_token_ids": (),
+    "attachments": (),
     "audio": (),
     "background": (),
     "bad_words": (),
@@ -30,21 +33,36 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "conversation": (),
     "documents": (),
     "echo": (),
+    "extra_body": (),
     "file_id": (),
     "function_call": ("none",),
     "functions": (),
+    "grammar": (),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
     "ignore_eos": (),
+    "image": (),
     "images": (),
+    "include_stop_str_in_output": (),
+    "instruction": (),
+    "instructions": (),
     "length_penalty": (1,),
     "logit_bias": (),
     "logits_processors": (),
+    "lora_request": (),
+    "max_completion_tokens": (),
+    "max_new_tokens": (),
+    "max_output_tokens": (),
+    "max_tokens": (),
     "min_tokens": (0,),
+    "mirostat": (0,),
+    "mm_processor_kwargs": (),
     "modalities": (["text"],),
     "moderation": (),
+    "n_predict": (),
+    "num_predict": (),
     "partial": (),
     "prediction": (),
     "prefix": (),
@@ -52,19 +70,27 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "prompt": (),
     "prompt_embeds": (),
     "reasoning_effort": ("none",),
+    "repeat_penalty": (1,),
     "response_format": ({"type": "text"},),
+    "stop_sequences": (),
     "stop_token_ids": (),
     "structured_outputs": (),
     "suffix": ("",),
+    "system": (),
+    "tfs_z": (1,),
     "tool_call_id": (),
     "tool_calls": (),
     "tool_choice": ("none", "auto"),
     "tools": (),
+    "top_a": (0,),
+    "truncate_prompt_tokens": (),
     "typical_p": (1,),
     "use_beam_search": (),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+# What steers stands below `vlibrary`; beside it, nothing would.
+_STEERS: Final = frozenset(ChatSteering.model_fields)
 # Fields of OpenAI's that change nothing: its own clients send them unasked.
 _OF_OPENAI: Final = frozenset(
     {
@@ -98,10 +124,13 @@ def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple
             and unknown ones are refused.
     """
     ignored = []
+    is_steered = isinstance(getattr(body, "vlibrary", None), ChatSteering)
     for place, value in _unknown(body, ""):
         name = place.rpartition(".")[2]
         if _says_nothing(value):
             continue
+        if is_steered and place in _STEERS:
+            raise _refusal(place, f"this stands below vlibrary, as vlibrary.{place}")
         if name in _CHANGES_ANSWERS:
             if not _is_among(value, _CHANGES_ANSWERS[name]):
                 raise _refusal(place, "this would change the answer and is not supported")

@@ -17,7 +17,10 @@ from app.rpc.generation import TopLogprobs
 
 def _as_one(value: object) -> object:
     """A list of one prompt is that prompt."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    found = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if not isinstance(found, str):
+        raise ValueError("a request continues one text, which is not given as token ids")  # noqa: TRY004 - Pydantic's way
+    return found
 
 
 OnePrompt: TypeAlias = Annotated[

@@ -55,6 +55,10 @@ def _unless_off(value: object) -> object:
     return 0 if value == -1 and not isinstance(value, bool) else value
 
 
+def _unless_null(value: object) -> object:
+    return {} if value is None else value
+
+
 Stops: TypeAlias = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 Texts: TypeAlias = Annotated[list[PartText], Field(min_length=1, max_length=MAX_EMBED_ITEMS)]
 
@@ -101,7 +105,10 @@ class SamplingFields(LenientBody):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES, strict=True)] | None = None
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
-    vlibrary: ChatSteering = ChatSteering()
+    vlibrary: Annotated[
+        ChatSteering,
+        BeforeValidator(_unless_null, json_schema_input_type=ChatSteering | None),
+    ] = ChatSteering()
 
 
 class ChatRequest(SamplingFields):

@@ -16,6 +16,11 @@ MODEL = "fake-a"
 
 
 USER = {"role": "user", "content": "What colour?"}
+TEXT = {"type": "text", "text": "What colour?"}
+PICTURE = {
+    "type": "image_url",
+    "image_url": "data:image/png;base64," + base64.b64encode(png()).decode(),
+}
 
 
 async def chat(http: httpx.AsyncClient, **body: object) -> httpx.Response:
@@ -50,6 +55,8 @@ async def test_a_stream_is_data_only_and_ends_with_done(http: httpx.AsyncClient)
         {"parallel_tool_calls": True, "modalities": ["text"], "safety_identifier": "x"},
         {"prompt_cache_key": "x", "prompt_cache_retention": "24h", "n": None, "seed": None},
         {"max_tokens": 4, "max_completion_tokens": 4, "logprobs": False, "stop": None},
+        {"vlibrary": None, "vector": None, "repeat_penalty": 1.0, "extra_body": {}},
+        {"messages": [{"role": "user", "content": [{**PICTURE, "text": ""}, TEXT]}]},
     ],
 )
 async def test_what_changes_nothing_is_taken(

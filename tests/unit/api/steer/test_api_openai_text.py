@@ -165,6 +165,8 @@ def said(part: dict[str, Any]) -> list[dict[str, Any]]:
             {"input": said({"type": "input_image", "image_url": DATA_URL, "file_id": "f"})},
             "input.0.content.0.file_id",
         ),
+        ({"input": "a", "max_tokens": 3}, "max_tokens"),
+        ({"input": "a", "vector": "colours"}, "vector"),
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools"),
         ({"input": "a", "n": 2}, "n"),
