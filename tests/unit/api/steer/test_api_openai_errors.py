@@ -93,7 +93,7 @@ async def test_an_error_after_the_beginning_is_the_last_event(
             "vlibrary.vector",
             "use one of them",
         ),
-        ({"vlibrary": {"vector": "UPPER"}}, None, "A vector reference"),
+        ({"vlibrary": {"vector": "UPPER"}}, None, "The vector reference must have"),
     ],
 )
 async def test_what_cannot_be_done_is_a_bad_request_with_its_place(
