@@ -1,8 +1,9 @@
 """Pictures and questions as rows in the space in which vectors are found again."""
 
 from collections.abc import Generator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ Looks: TypeAlias = list[Float64[np.ndarray, "pictures _"]]
 VERSION: Final = 3
 # What is looked at beside what the vision tower sees.
 _LOOKS: Final = (appearance, contours)
+# What a backbone makes of the background never changes.
+_VIEWS: Final[WeakKeyDictionary[Backbone, tuple[Whitening, ...]]] = WeakKeyDictionary()
 
 
 def space_id(backbone: Backbone) -> str:
@@ -45,7 +48,6 @@ class KeyEncoder:
     def __init__(self, backbone: Backbone, features: FeatureCache | None = None) -> None:
         self._backbone = backbone
         self._features = features or FeatureCache(backbone)
-        self._views: tuple[Whitening, ...] | None = None
 
     @property
     def space(self) -> str:
@@ -85,9 +87,9 @@ class KeyEncoder:
         return _unit(rows).astype(np.float32)
 
     def prepare(self) -> Generator[OffDevice | None, Any, None]:
-        """Looks at the background, once; yields between any two passes through the backbone."""
-        if self._views is None:
-            self._views = yield from _fit(self._backbone)
+        """Looks at the background, once a backbone; yields between any two passes through it."""
+        if self._backbone not in _VIEWS:
+            _VIEWS[self._backbone] = yield from _fit(self._backbone)
 
     @property
     def view_widths(self) -> tuple[int, ...]:
@@ -122,8 +124,7 @@ class KeyEncoder:
 
     def _whitenings(self) -> tuple[Whitening, ...]:
         finish(self.prepare())
-        assert self._views is not None  # noqa: S101 - just prepared
-        return self._views
+        return _VIEWS[self._backbone]
 
 
 def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening, ...]]:
@@ -141,6 +142,7 @@ def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening
     return views
 
 
+@cache
 def _background() -> tuple[list[list[Picture]], list[tuple[Any, ...]]]:
     """Families of pictures, and for each way of looking what each family looks like."""
     families = background_families()

@@ -15,7 +15,8 @@ from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.steering.sites import find_sites
 from tests.fakes.models.families import row_of, sharpen, tiny_inputs, tiny_model
-from tests.fakes.models.family_configs import FAMILIES, HIDDEN, LAYERS, TEXT, VISION
+from tests.fakes.models.family_configs import FAMILIES
+from tests.fakes.models.family_sizes import HIDDEN, LAYERS, TEXT, VISION
 
 __all__ = [
     "FAMILIES",

@@ -10,7 +10,8 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from tests.fakes.models.family_configs import FAMILIES, IMAGE_TOKEN
+from tests.fakes.models.family_configs import FAMILIES
+from tests.fakes.models.family_sizes import IMAGE_TOKEN
 
 SCALE: Final = 6.0
 _PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -5,81 +5,29 @@ the real ones.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
-import torch
 import transformers as hf
-from torch import Tensor
 
-LAYERS: Final = 3
-HIDDEN: Final = 32
-VOCAB: Final = 96
-IMAGE_TOKEN: Final = 90
-
-TEXT: Final[dict[str, Any]] = {
-    "vocab_size": VOCAB,
-    "hidden_size": HIDDEN,
-    "intermediate_size": 48,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "tie_word_embeddings": False,
-}
-VISION: Final[dict[str, Any]] = {
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 16,
-    "patch_size": 4,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """How to build one family's model and the image part of its inputs."""
-
-    name: str
-    config: Callable[[], hf.PreTrainedConfig]
-    images: Callable[[int, torch.Generator], dict[str, Tensor]]
-    has_placeholders: bool = True
-    attention: str = "sdpa"
-    token_types: tuple[str, ...] = ()
-
-
-def _pixels(*shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    def make(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return {"pixel_values": torch.randn((rows, *shape), generator=generator)}
-
-    return make
-
-
-def _sized_pixels(*shape: int) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
-    def make(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        size = shape[-2:]
-        pixels = torch.randn((rows, *shape), generator=generator)
-        return {"pixel_values": pixels, "image_sizes": torch.tensor([size] * rows)}
-
-    return make
-
-
-def _qwen_pixels(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-    grid = torch.tensor([[1, 4, 4]] * rows)
-    patches = torch.randn((rows * 16, 3 * 2 * 4 * 4), generator=generator)
-    return {"pixel_values": patches, "image_grid_thw": grid}
-
-
-def _mllama_pixels(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-    return {
-        "pixel_values": torch.randn((rows, 1, 1, 3, 16, 16), generator=generator),
-        "aspect_ratio_ids": torch.ones((rows, 1), dtype=torch.long),
-        "aspect_ratio_mask": torch.ones((rows, 1, 1), dtype=torch.long),
-    }
+from tests.fakes.models.family_sizes import (
+    HIDDEN,
+    IMAGE_TOKEN,
+    LAYERS,
+    TEXT,
+    VISION,
+    Family,
+    mllama_pixels,
+    pixels,
+    qwen_pixels,
+    sized_pixels,
+)
+from tests.fakes.models.gemma_configs import (
+    GEMMA4,
+    gemma3_config,
+    gemma4_config,
+    gemma4_patches,
+    paligemma_config,
+)
 
 
 def _idefics_config() -> hf.PreTrainedConfig:
@@ -194,94 +142,6 @@ def _internvl_config() -> hf.PreTrainedConfig:
     )
 
 
-def _gemma3_config() -> hf.PreTrainedConfig:
-    layers = ["sliding_attention", "full_attention", "sliding_attention"]
-    return hf.Gemma3Config(
-        text_config={
-            **TEXT,
-            "head_dim": 8,
-            "layer_types": layers,
-            "sliding_window": 6,
-            "query_pre_attn_scalar": 8,
-        },
-        vision_config=VISION,
-        mm_tokens_per_image=4,
-        image_token_index=IMAGE_TOKEN,
-        tie_word_embeddings=False,
-    )
-
-
-def _gemma4_patches(rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-    grid = torch.cartesian_prod(torch.arange(4), torch.arange(4))
-    return {
-        "pixel_values": torch.rand((rows, 16, 3 * 4 * 4), generator=generator),
-        "image_position_ids": grid.expand(rows, 16, 2).clone(),
-    }
-
-
-def _gemma4_config(**text: Any) -> Callable[[], hf.PreTrainedConfig]:  # noqa: ANN401 - settings
-    def make() -> hf.PreTrainedConfig:
-        tower = {key: value for key, value in VISION.items() if key != "image_size"}
-        return hf.Gemma4Config(
-            text_config={
-                **TEXT,
-                "head_dim": 8,
-                "global_head_dim": 16,
-                "layer_types": ["sliding_attention", "full_attention", "full_attention"],
-                "sliding_window": 6,
-                "use_bidirectional_attention": "vision",
-                "hidden_size_per_layer_input": 0,
-                **text,
-            },
-            vision_config={
-                **tower,
-                "num_key_value_heads": 2,
-                "head_dim": 12,
-                "position_embedding_size": 4,
-                "pooling_kernel_size": 2,
-            },
-            audio_config=None,
-            image_token_id=IMAGE_TOKEN,
-            video_token_id=IMAGE_TOKEN + 1,
-            audio_token_id=IMAGE_TOKEN + 2,
-            tie_word_embeddings=False,
-        )
-
-    return make
-
-
-GEMMA4: Final[dict[str, dict[str, Any]]] = {
-    "gemma4": {
-        "hidden_size_per_layer_input": 4,
-        "vocab_size_per_layer_input": VOCAB,
-        "num_kv_shared_layers": 1,
-    },
-    "gemma4_experts": {
-        "enable_moe_block": True,
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-    },
-}
-
-
-def _paligemma_config(text_kind: str) -> Callable[[], hf.PreTrainedConfig]:
-    def make() -> hf.PreTrainedConfig:
-        return hf.PaliGemmaConfig(
-            text_config={"model_type": text_kind, **TEXT, "head_dim": 8},
-            vision_config={
-                "model_type": "siglip_vision_model",
-                **VISION,
-                "projection_dim": HIDDEN,
-            },
-            projection_dim=HIDDEN,
-            image_token_index=IMAGE_TOKEN,
-            tie_word_embeddings=False,
-        )
-
-    return make
-
-
 def _mistral3_config() -> hf.PreTrainedConfig:
     return hf.Mistral3Config(
         text_config={"model_type": "mistral", **TEXT, "head_dim": 8, "sliding_window": None},
@@ -335,28 +195,28 @@ FAMILIES: Final = {
         Family(
             name="idefics",
             config=_idefics_config,
-            images=_pixels(1, 3, 16, 16),
+            images=pixels(1, 3, 16, 16),
             has_placeholders=False,
         ),
-        Family(name="idefics2", config=_idefics2_config, images=_pixels(1, 3, 16, 16)),
+        Family(name="idefics2", config=_idefics2_config, images=pixels(1, 3, 16, 16)),
         Family(
             name="idefics3",
             config=_idefics3_like(hf.Idefics3Config),
-            images=_pixels(1, 3, 16, 16),
+            images=pixels(1, 3, 16, 16),
         ),
         Family(
-            name="smolvlm", config=_idefics3_like(hf.SmolVLMConfig), images=_pixels(1, 3, 16, 16)
+            name="smolvlm", config=_idefics3_like(hf.SmolVLMConfig), images=pixels(1, 3, 16, 16)
         ),
-        Family(name="llava", config=_llava_like(hf.LlavaConfig), images=_pixels(3, 16, 16)),
+        Family(name="llava", config=_llava_like(hf.LlavaConfig), images=pixels(3, 16, 16)),
         Family(
             name="llava_next",
             config=_llava_like(hf.LlavaNextConfig, image_grid_pinpoints=[[16, 16]]),
-            images=_sized_pixels(2, 3, 16, 16),
+            images=sized_pixels(2, 3, 16, 16),
         ),
         Family(
             name="llava_onevision",
             config=_onevision_config,
-            images=_sized_pixels(2, 3, 16, 16),
+            images=sized_pixels(2, 3, 16, 16),
         ),
         Family(
             name="qwen2_vl",
@@ -370,7 +230,7 @@ FAMILIES: Final = {
                 },
                 [1, 1, 2],
             ),
-            images=_qwen_pixels,
+            images=qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
         Family(
@@ -380,7 +240,7 @@ FAMILIES: Final = {
                 {**QWEN_VISION, "window_size": 8, "fullatt_block_indexes": [1]},
                 [1, 1, 2],
             ),
-            images=_qwen_pixels,
+            images=qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
         Family(
@@ -390,7 +250,7 @@ FAMILIES: Final = {
                 {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
                 [2, 1, 1],
             ),
-            images=_qwen_pixels,
+            images=qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
         Family(
@@ -398,40 +258,40 @@ FAMILIES: Final = {
             config=_qwen_config(
                 hf.Glm4vConfig, {**QWEN_VISION, "hidden_size": 24, "image_size": 16}, [1, 1, 2]
             ),
-            images=_qwen_pixels,
+            images=qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
-        Family(name="cohere2_vision", config=_cohere_config, images=_pixels(3, 16, 16)),
-        Family(name="internvl", config=_internvl_config, images=_pixels(3, 16, 16)),
+        Family(name="cohere2_vision", config=_cohere_config, images=pixels(3, 16, 16)),
+        Family(name="internvl", config=_internvl_config, images=pixels(3, 16, 16)),
         Family(
             name="gemma3",
-            config=_gemma3_config,
-            images=_pixels(3, 16, 16),
+            config=gemma3_config,
+            images=pixels(3, 16, 16),
             token_types=("token_type_ids",),
         ),
         *(
             Family(
                 name=name,
-                config=_gemma4_config(**text),
-                images=_gemma4_patches,
+                config=gemma4_config(**text),
+                images=gemma4_patches,
                 token_types=("mm_token_type_ids",),
             )
             for name, text in GEMMA4.items()
         ),
         Family(
             name="paligemma",
-            config=_paligemma_config("gemma"),
-            images=_pixels(3, 16, 16),
+            config=paligemma_config("gemma"),
+            images=pixels(3, 16, 16),
             token_types=("token_type_ids",),
         ),
         Family(
             name="paligemma2",
-            config=_paligemma_config("gemma2"),
+            config=paligemma_config("gemma2"),
             attention="eager",
-            images=_pixels(3, 16, 16),
+            images=pixels(3, 16, 16),
             token_types=("token_type_ids",),
         ),
-        Family(name="mistral3", config=_mistral3_config, images=_sized_pixels(3, 16, 16)),
-        Family(name="mllama", config=_mllama_config, images=_mllama_pixels, has_placeholders=False),
+        Family(name="mistral3", config=_mistral3_config, images=sized_pixels(3, 16, 16)),
+        Family(name="mllama", config=_mllama_config, images=mllama_pixels, has_placeholders=False),
     )
 }

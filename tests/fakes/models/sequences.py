@@ -1,7 +1,9 @@
 """Sequences for an engine, and the engine run until they have ended."""
 
+from collections.abc import Callable
+
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText, encode_prompts
+from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
@@ -25,3 +27,16 @@ def greedy(backbone: Backbone, prompts: list[PromptText], **options: int) -> lis
         )
         for index, prompt in enumerate(prompts)
     ]
+
+
+def maker(backbone: Backbone, name: str, *, max_new_tokens: int = 6) -> Callable[[], Sequence]:
+    prompt = build_prompt(backbone, f"what color {name}?", ())
+
+    def make() -> Sequence:
+        return Sequence(
+            id=name,
+            inputs=encode_prompts(backbone, [prompt]).inputs,
+            sampling=SamplingParams(max_tokens=max_new_tokens),
+        )
+
+    return make

@@ -1,35 +1,20 @@
 """Jobs that combine stored vectors, in a real database, on a tiny random backbone."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
 from app.core.errors import JSON
 from app.core.identifiers import VectorReference
-from app.core.telemetry.logs import configure_logs
 from app.core.vector_file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, get_vector
-from app.method.backbone.loading import Backbone
-from tests.fakes.models.backbones import tiny_backbone, tiny_examples
-from tests.fakes.shop import Sessions, Shop
+from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.shop import Shop
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> None:
-    """Failures that tests provoke would otherwise be rendered at length."""
-    configure_logs("critical")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return tiny_backbone()
 
 
 async def combine(shop: Shop, dataset: DatasetRecord, parts: Sequence[VectorRecord]) -> JobRecord:
@@ -39,15 +24,6 @@ async def combine(shop: Shop, dataset: DatasetRecord, parts: Sequence[VectorReco
         "parts": [str(part.id) for part in parts],
     }
     return await shop.run(dataset, {"combine": order}, name="whole", tags=["test"])
-
-
-@pytest.fixture
-async def shop(backbone: Backbone, sessions: Sessions, tmp_path: Path) -> AsyncIterator[Shop]:
-    made = Shop(backbone, sessions, tmp_path)
-    made.device.start()
-    yield made
-    await asyncio.to_thread(made.device.stop)
-    made.engine.close()
 
 
 async def test_a_combination_is_stored_with_its_parents_and_its_measurement(shop: Shop) -> None:

@@ -1,15 +1,11 @@
 """Jobs that measure stored vectors, in a real database, on a tiny random backbone."""
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core.identifiers import VectorReference
-from app.core.telemetry.logs import configure_logs
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.library.evaluations import list_evaluations
@@ -18,30 +14,10 @@ from app.library.sharing.exports import current_file, load_file
 from app.library.vectors import delete_vector, get_vector
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from tests.fakes.models.backbones import tiny_backbone, tiny_examples
-from tests.fakes.shop import Sessions, Shop
+from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.shop import Shop
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> None:
-    """Failures that tests provoke would otherwise be rendered at length."""
-    configure_logs("critical")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return tiny_backbone()
-
-
-@pytest.fixture
-async def shop(backbone: Backbone, sessions: Sessions, tmp_path: Path) -> AsyncIterator[Shop]:
-    made = Shop(backbone, sessions, tmp_path)
-    made.device.start()
-    yield made
-    await asyncio.to_thread(made.device.stop)
-    made.engine.close()
 
 
 async def evaluate(

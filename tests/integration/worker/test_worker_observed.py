@@ -11,28 +11,16 @@ import httpx
 import pytest
 
 from app.core.settings import Settings
-from app.core.telemetry.logs import configure_logs
 from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
 from app.worker.process import running_worker
 from tests.fakes.answers import answer_of
 from tests.fakes.exposition import parse_metrics
-from tests.fakes.models.backbones import tiny_backbone
 
 pytestmark = pytest.mark.anyio
 
 REQUEST = GenerateRequest(request_id="r", prompt="PRIVATE what color?", max_tokens=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> None:
-    configure_logs("critical")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return tiny_backbone()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from app.core.errors import (
 )
 from app.core.identifiers import VectorReference, sha256_hex
 from app.core.settings import Settings
-from app.core.telemetry.logs import configure_logs
 from app.library.datasets import create_dataset
 from app.library.records import JobRecord
 from app.library.storage import ObjectStore, dataset_key
@@ -39,7 +38,7 @@ from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
 from app.worker.process import running_worker, serve_until_ended
 from tests.fakes.answers import answer_of
 from tests.fakes.files.parquet import write_parquet
-from tests.fakes.models.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.waiting import SECONDS, until
 
 pytestmark = pytest.mark.anyio
@@ -54,16 +53,6 @@ CONFIG: dict[str, Any] = {
     "cross_fit_below": 0,
     "trial_steps": 0,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet_logs() -> None:
-    configure_logs("critical")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return tiny_backbone()
 
 
 @pytest.fixture

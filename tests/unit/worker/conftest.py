@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from app.core.telemetry.logs import configure_logs
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
+from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
@@ -48,3 +50,13 @@ def engine(backbone: Backbone) -> Iterator[Engine]:
     running = Engine(backbone, max_rows=8)
     yield running
     running.close()
+
+
+@pytest.fixture
+async def device(backbone: Backbone) -> AsyncIterator[DeviceThread]:
+    engine = Engine(backbone, max_rows=4)
+    running = DeviceThread(engine, training_share=0.5)
+    running.start()
+    yield running
+    await asyncio.to_thread(running.stop)
+    engine.close()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from app.core.jobs import METHODS
+from app.library.storage import ObjectStore
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import combination_steps
 from app.method.adaptation.measurement import measurement_steps
@@ -29,8 +30,8 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps
-from tests.fakes.models.backbones import tiny_examples
-from tests.fakes.servers.serving import Parts, png
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
+from tests.fakes.servers.serving import png, running_parts
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -101,8 +102,10 @@ async def on_device(backbone: Backbone, steps: LongSteps[Any]) -> None:
 
 
 async def test_planning_and_pictures_are_left_to_another_thread(
-    backbone: Backbone, watched: Callable[..., Threads]
+    watched: Callable[..., Threads],
 ) -> None:
+    # Nobody has looked at its background.
+    backbone = tiny_backbone()
     threads = watched(
         "app.method.training.distillation.run_identity",
         "app.method.training.distillation.make_plan",
@@ -111,7 +114,7 @@ async def test_planning_and_pictures_are_left_to_another_thread(
         "app.method.training.prompts.build_prompt",
         "app.method.training.selection.comparison.balanced_context",
         "app.method.training.selection.comparison.nearest_context",
-        "app.method.keys.encoder.background_families",
+        "app.method.keys.encoder._background",
         "app.method.keys.encoder.fit_whitening",
         "app.method.backbone.pictures.decode",
     )
@@ -152,13 +155,15 @@ async def test_so_are_the_prompts_and_demonstrations_of_jobs_with_stored_vectors
 
 
 async def test_the_first_embedding_leaves_its_background_to_another_thread(
-    parts: Parts, watched: Callable[..., Threads]
+    objects: ObjectStore, watched: Callable[..., Threads]
 ) -> None:
     threads = watched(
-        "app.method.keys.encoder.background_families", "app.method.keys.encoder.fit_whitening"
+        "app.method.keys.encoder._background", "app.method.keys.encoder.fit_whitening"
     )
     request = EmbedRequest(images=(png(),), questions=("what color?",))
-    first, second = await asyncio.gather(parts.serving.embed(request), parts.serving.embed(request))
+    async with running_parts(tiny_backbone(), objects) as parts:
+        embed = parts.serving.embed
+        first, second = await asyncio.gather(embed(request), embed(request))
     assert first.embeddings == second.embeddings
     assert len(threads) == 2
     assert not [name for name, found in threads.items() if "device" in found]

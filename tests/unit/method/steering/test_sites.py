@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GraniteConfig, Olmo2Config, PreTr
 from app.core.errors import UnsupportedBackboneError
 from app.method.steering.sites import find_decoder, find_sites
 from tests.fakes.models.backbones import LAYERS, tiny_model
-from tests.fakes.models.family_configs import TEXT
+from tests.fakes.models.family_sizes import TEXT
 
 Models = Callable[[str], PreTrainedModel]
 

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from app.method.backbone.loading import Backbone
+from app.method.training.distillation import TrainingResult, train
 from tests.fakes.models.backbones import tiny_backbone
+from tests.fakes.training_runs import CONFIG, EXAMPLES
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +15,8 @@ def learner() -> Backbone:
         sharp = backbone.model.get_parameter("lm_head.weight")
         sharp.mul_(20)
     return backbone
+
+
+@pytest.fixture(scope="session")
+def result(learner: Backbone) -> TrainingResult:
+    return train(learner, EXAMPLES, CONFIG)

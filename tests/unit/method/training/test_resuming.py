@@ -1,0 +1,159 @@
+"""Trainings that are stopped, killed or closed, and those that go on from their checkpoints."""
+
+import pytest
+import torch
+
+from app.core.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    JobCancelledError,
+    OutOfDeviceMemoryError,
+)
+from app.method.backbone.loading import Backbone
+from app.method.steering.injection import ShiftHooks
+from app.method.steps import OffDevice
+from app.method.training.distillation import TrainingResult, train, training_steps
+from app.method.training.progress import TrainingProgress
+from tests.fakes.training_runs import CONFIG, EXAMPLES, FEW, MemoryStore, same_vectors
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
+    stop_after: int, learner: Backbone, result: TrainingResult
+) -> None:
+    store = MemoryStore()
+    steps: list[int] = []
+
+    def note(progress: TrainingProgress) -> None:
+        if progress.phase == "student":
+            steps.append(progress.step)
+
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            CONFIG,
+            on_step=note,
+            checkpoint=store,
+            should_stop=lambda: len(steps) == stop_after,
+        )
+    resumed = train(learner, EXAMPLES, CONFIG, on_step=note, checkpoint=store)
+    assert steps == list(range(1, len(result.losses) + 1))
+    assert same_vectors(resumed, result)
+    assert resumed.losses == result.losses
+    assert resumed.held_out == result.held_out
+    assert resumed.teacher_accuracy == result.teacher_accuracy
+    assert resumed.seconds > 0
+
+
+@pytest.mark.parametrize("num_sets", [1, 3])
+def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Backbone) -> None:
+    whole_batch = CONFIG if num_sets == 1 else FEW
+    config = whole_batch.changed(
+        optimizer="lbfgs", epochs=None, max_steps=6, min_steps=6, evaluate_every=3,
+        checkpoint_every=1,
+    )  # fmt: skip
+    whole = train(learner, EXAMPLES, config)
+    store, steps = MemoryStore(), list[int]()
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            config,
+            on_step=lambda progress: steps.append(progress.step),
+            checkpoint=store,
+            should_stop=lambda: steps[-1:] == [4],
+        )
+    assert same_vectors(train(learner, EXAMPLES, config, checkpoint=store), whole)
+    assert len(whole.losses) == 6
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    learner: Backbone, result: TrainingResult
+) -> None:
+    store = MemoryStore()
+    train(learner, EXAMPLES, CONFIG, checkpoint=store)
+    # One a step, and one at the end.
+    assert len(store.saved) == len(result.losses) + 1
+    earlier = MemoryStore(store.saved[:2])
+    # How often something is told or kept makes no other run of it.
+    config = CONFIG.changed(report_every=3, checkpoint_every=100)
+    assert same_vectors(train(learner, EXAMPLES, config, checkpoint=earlier), result)
+    finished = MemoryStore(store.saved)
+    assert train(learner, EXAMPLES, CONFIG, checkpoint=finished).held_out == result.held_out
+
+
+def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(learner: Backbone) -> None:
+    store = MemoryStore()
+    train(learner, EXAMPLES, CONFIG, checkpoint=store)
+    with pytest.raises(InvalidInputError, match="another training"):
+        train(learner, EXAMPLES, CONFIG.changed(seed=5), checkpoint=store)
+    with pytest.raises(CorruptDataError):
+        train(learner, EXAMPLES, CONFIG, checkpoint=MemoryStore([b"no checkpoint"]))
+
+
+@pytest.mark.parametrize("phase", ["features", "teacher", "evaluate"])
+def test_every_phase_can_be_stopped(phase: str, learner: Backbone) -> None:
+    seen: list[str] = []
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            CONFIG,
+            on_step=lambda progress: seen.append(progress.phase),
+            should_stop=lambda: phase in seen,
+        )
+    assert seen[-1] == phase
+
+
+@pytest.mark.parametrize("stop_in", ["search", "student"])
+def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) -> None:
+    config = FEW.changed(trial_steps=2)
+    whole = train(learner, EXAMPLES, config)
+    store, seen = MemoryStore(), list[str]()
+    with pytest.raises(JobCancelledError):
+        train(
+            learner,
+            EXAMPLES,
+            config,
+            on_step=lambda progress: seen.append(progress.phase),
+            checkpoint=store,
+            should_stop=lambda: seen.count(stop_in) >= 3,
+        )
+    resumed = train(learner, EXAMPLES, config, checkpoint=store)
+    assert same_vectors(resumed, whole)
+    assert resumed.recipe == whole.recipe
+
+
+def test_a_full_accelerator_is_a_library_error(learner: Backbone) -> None:
+    steps = training_steps(learner, EXAMPLES, CONFIG)
+    event = next(steps)
+    while not isinstance(event, TrainingProgress):
+        event = next(steps)
+    with pytest.raises(OutOfDeviceMemoryError, match="token_budget"):
+        steps.throw(torch.OutOfMemoryError())
+
+
+def num_shift_hooks(backbone: Backbone) -> int:
+    hooks = [
+        hook
+        for module in backbone.model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+    owners = [getattr(getattr(hook, "func", hook), "__self__", None) for hook in hooks]
+    return sum(isinstance(owner, ShiftHooks) for owner in owners)
+
+
+def test_a_training_that_is_closed_leaves_the_backbone_alone(learner: Backbone) -> None:
+    config = CONFIG.changed(gradient_checkpointing=True)
+    steps = training_steps(learner, EXAMPLES, config)
+    answer = None
+    phase = ""
+    while phase != "student":
+        event = steps.send(answer)
+        assert not learner.model.training
+        answer = event.work() if isinstance(event, OffDevice) else None
+        phase = event.phase if isinstance(event, TrainingProgress) else phase
+    assert num_shift_hooks(learner) > 0
+    steps.close()
+    assert num_shift_hooks(learner) == 0
