@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,29 +92,20 @@ def train(
             examples,
             config,
             on_step=report,  # type: ignore[arg-type]  # the SDK's Progress has the same fields
-            checkpoint=None if checkpoint is None else FileCheckpoint(checkpoint),
+            checkpoint=checkpoint.read_bytes() if checkpoint and checkpoint.exists() else None,
+            on_checkpoint=None if checkpoint is None else partial(_keep, checkpoint),
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(encode_result(loaded, result, config=config, dataset=dataset))
     _show(result, output, as_json=as_json)
 
 
-class FileCheckpoint:
-    """The state of a run in one file, replaced as a whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> bytes | None:
-        """The state kept last, if there is one."""
-        return self._path.read_bytes() if self._path.exists() else None
-
-    def save(self, data: bytes) -> None:
-        """Keeps the state."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(f"{self._path.name}.tmp")
-        draft.write_bytes(data)
-        draft.replace(self._path)
+def _keep(path: Path, data: bytes) -> None:
+    """Replaces the state of a run in its file as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_bytes(data)
+    draft.replace(path)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:

@@ -167,11 +167,7 @@ class WorkerClient:
     async def _opened(
         self, worker: WorkerState, path: str, body: bytes
     ) -> AsyncIterator[httpx.Response]:
-        """The worker's response, still unread.
-
-        Raises:
-            NotTakenError: The worker has not begun with the request.
-        """
+        """The worker's response, still unread."""
         worker.in_flight += 1
         headers = {"content-type": PACKED}
         self._trace_ids.inject(headers)

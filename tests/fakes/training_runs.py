@@ -1,6 +1,7 @@
 """Short trainings of a tiny backbone."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -35,16 +36,14 @@ FEW = CONFIG.changed(cross_fit_below=1000, epochs=None, max_steps=6)
 
 
 class MemoryStore:
-    """Keeps every checkpoint; the last one is loaded."""
+    """Keeps every checkpoint; a run goes on from the last one."""
 
     def __init__(self, saved: Sequence[bytes] = ()) -> None:
         self.saved = list(saved)
 
-    def load(self) -> bytes | None:
-        return self.saved[-1] if self.saved else None
-
-    def save(self, data: bytes) -> None:
-        self.saved.append(data)
+    def kept(self) -> dict[str, Any]:
+        last = self.saved[-1] if self.saved else None
+        return {"checkpoint": last, "on_checkpoint": self.saved.append}
 
 
 def same_vectors(first: TrainingResult, second: TrainingResult) -> bool:

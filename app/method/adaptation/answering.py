@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -29,12 +30,8 @@ class Part:
     batch: EncodedBatch
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class Measured:
-    """How well items are answered; the larger, the better."""
-
-    num_right: int
-    gain: float
+Measured: TypeAlias = tuple[int, float]
+"""Right answers, and minus the mean loss of the true ones; the larger, the better."""
 
 
 def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]:
@@ -112,4 +109,4 @@ def measure_steps(
         losses += sum(float(span.mean()) for span in spans)
         rows += len(counts)
         yield None
-    return Measured(num_right=num_right, gain=-losses / max(1, rows))
+    return num_right, -losses / max(1, rows)

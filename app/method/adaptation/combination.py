@@ -89,7 +89,7 @@ def combine_steps(
     elif rule == "mean":
         weights = [1 / len(parts)] * len(parts)
     elif rule == "weighted":
-        gains = torch.tensor([score.gain for score in scores], dtype=torch.float64)
+        gains = torch.tensor([gain for _, gain in scores], dtype=torch.float64)
         weights = gains.softmax(0).tolist()
     else:
         weights = yield from _learned(problem, parts)

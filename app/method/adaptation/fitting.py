@@ -105,7 +105,7 @@ def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
         trials: dict[float, Fitted] = {}
         for one in recipe.rates:
             trials[one] = yield from _run(problem, recipe, held, rate=one, num_steps=steps)
-        rate = max(trials, key=lambda one: trials[one].measured.gain)
+        rate = max(trials, key=lambda one: trials[one].measured[1])
     return (yield from _run(problem, recipe, held, rate=rate, num_steps=problem.max_steps))
 
 

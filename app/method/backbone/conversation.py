@@ -160,12 +160,7 @@ def _rendered(processor: ProcessorMixin, messages: Sequence[Message]) -> str:
 
 
 def _are_pictures_moved(processor: ProcessorMixin, messages: Sequence[Message]) -> bool:
-    """Whether the template writes pictures before the text that they stood behind.
-
-    Raises:
-        InvalidInputError: It changes the order in a way that may change what is meant, or leaves
-            something out.
-    """
+    """Whether pictures are written before the text they stood behind; refuses other changes."""
     marked, wanted, in_front = _marked(messages)
     text = _rendered(processor, marked)
     pattern = re.compile(f"{_MARK.pattern}|({re.escape(_placeholder(processor))})")
@@ -195,10 +190,7 @@ def _placeholder(processor: ProcessorMixin) -> str:
 
 
 def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[str], list[str]]:
-    """The messages with a mark for each text, and the order of their parts.
-
-    As they stand, and with each message's pictures in front.
-    """
+    """The messages with marks for texts; their parts as they stand, and with pictures in front."""
     marked: list[Message] = []
     wanted: list[str] = []
     in_front: list[str] = []

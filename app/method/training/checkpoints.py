@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 import safetensors.torch
@@ -14,19 +14,6 @@ from torch import Tensor
 from app.core.errors import CorruptDataError, InvalidInputError
 
 _RECORD: Final = "record"
-
-
-@runtime_checkable
-class CheckpointStore(Protocol):
-    """Where the one checkpoint of a run is kept."""
-
-    def load(self) -> bytes | None:
-        """The bytes saved last, or None when there are none."""
-        ...
-
-    def save(self, data: bytes) -> None:
-        """Replaces what was saved before, wholly or not at all."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

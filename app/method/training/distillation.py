@@ -23,7 +23,6 @@ from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice, finish
 from app.method.training.checkpoints import (
     Checkpoint,
-    CheckpointStore,
     decode_checkpoint,
     encode_checkpoint,
 )
@@ -84,14 +83,15 @@ def train(
     config: TrainingConfig,
     *,
     on_step: Callable[[TrainingProgress], None] | None = None,
-    checkpoint: CheckpointStore | None = None,
+    checkpoint: bytes | None = None,
+    on_checkpoint: Callable[[bytes], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
     features: FeatureCache | None = None,
 ) -> TrainingResult:
     """Trains vectors on this thread: `training_steps` from the first to the last.
 
-    `on_step` hears about progress every few steps. `checkpoint` keeps the state, from which a later
-    run goes on.
+    `on_step` hears about progress every few steps, `on_checkpoint` is given states to keep: a later
+    run goes on from the last one as its `checkpoint`.
 
     Raises:
         VLibraryError: What `training_steps` raises.
@@ -100,12 +100,16 @@ def train(
     def on_event(event: Event) -> None:
         if isinstance(event, TrainingProgress) and on_step is not None:
             on_step(event)
-        if isinstance(event, Checkpoint) and checkpoint is not None:
-            checkpoint.save(encode_checkpoint(event))
+        if isinstance(event, Checkpoint) and on_checkpoint is not None:
+            on_checkpoint(encode_checkpoint(event))
 
-    found = None if checkpoint is None else checkpoint.load()
     steps = training_steps(
-        backbone, examples, config, checkpoint=found, should_stop=should_stop, features=features
+        backbone,
+        examples,
+        config,
+        checkpoint=checkpoint,
+        should_stop=should_stop,
+        features=features,
     )
     return finish(steps, on_event=on_event)
 

@@ -154,11 +154,7 @@ class Student:
 
     @contextmanager
     def _bound(self, part: Part) -> Iterator[None]:
-        """The backbone with the rows' shifts during the block, and as it serves afterwards.
-
-        Raises:
-            SteeringError: The shifts were not applied in full.
-        """
+        """The backbone with the rows' shifts during the block, and as it serves afterwards."""
         receipt = self._hooks.bind(self._shifts()[part.row_sets])
         if self._config.gradient_checkpointing:
             # Only a model that trains forgets activations and computes them again.

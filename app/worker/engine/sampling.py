@@ -141,11 +141,7 @@ def _counts(
 def _drawn(
     scores: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
 ) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
-    """Draws by the inverse of the cumulative distribution: one random number a row.
-
-    Returns:
-        The tokens, and whether each row's probabilities were numbers.
-    """
+    """Draws by the inverse of the cumulative distribution, and whether a row's mass is a number."""
     settings = [one.sampling for one in samplers]
     # Only differences count, so shifting is free; together with the least temperature it keeps
     # the division from overflowing to NaN.

@@ -142,11 +142,7 @@ class Serving:
             )
 
     def _shift(self, parts: Rows[tuple[int, float]]) -> tuple[Shift, float]:
-        """What the request's vectors add up to, and its dose. Device thread only.
-
-        Raises:
-            InvalidInputError: One acts more strongly than its training bore, or they do together.
-        """
+        """What the request's vectors add up to, and its dose. Device thread only."""
         cache, norms = self._vector_cache, self._norms
         for slot, strength in parts:
             shift = cache.combined([(slot, strength)])
@@ -212,11 +208,7 @@ class Serving:
             self._num_requests -= 1
 
     def _room(self, request: GenerateRequest, num_prompt_tokens: int) -> int:
-        """The most tokens of the answer.
-
-        Raises:
-            ContextOverflowError: There is no room for as many as were asked for.
-        """
+        """The most tokens of the answer; refuses more than there is room for."""
         limit = self._backbone.description.max_position_embeddings
         room = request.max_tokens
         if request.fits_context:

@@ -156,11 +156,7 @@ def load_model(
 
 
 def _require_whole(checkpoint: Checkpoint, report: Mapping[str, Iterable[Any]]) -> None:
-    """Returns when every weight of the model was in the checkpoint.
-
-    Raises:
-        UnsupportedBackboneError: Some are missing or of another shape.
-    """
+    """Returns when every weight of the model was in the checkpoint, in its shape."""
     absent = sorted(report["missing_keys"])
     if absent:
         raise checkpoint.unsupported(f"{len(absent)} weights missing: {_some(absent)}")
@@ -186,11 +182,7 @@ def _asks_for_code(checkpoint: Checkpoint) -> bool:
 
 
 def _require_shards(checkpoint: Checkpoint) -> None:
-    """Returns when every file of weights in a folder is there and whole.
-
-    Raises:
-        UnsupportedBackboneError: One is not.
-    """
+    """Returns when every file of weights in a folder is there and whole."""
     folder = Path(checkpoint.place)
     index = folder / _INDEX
     if index.is_file():

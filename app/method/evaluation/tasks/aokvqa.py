@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import Reader, read_json, read_some
+from app.method.evaluation.tasks.official import item_reader, read_json, read_some
 
 
 def load_aokvqa_mc(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -59,11 +59,11 @@ def _items(
     limit: int | None,
     seed: int,
 ) -> list[Example]:
-    reader = Reader(folder)
+    read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
         question, answers = read(entry)
-        return reader.item(
+        return read_item(
             picture=f"{split}2017/{int(entry['image_id']):012}.jpg",
             question=question,
             answers=answers,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import Reader, read_json, read_some
+from app.method.evaluation.tasks.official import item_reader, read_json, read_some
 
 
 def load_gqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -21,11 +21,11 @@ def load_gqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[
         InvalidDatasetError: A file has another layout, or no answers.
     """
     questions = read_json(folder / f"{split}_questions.json", kind=dict)
-    reader = Reader(folder)
+    read_item = item_reader(folder)
 
     def make(entry: tuple[str, dict[str, Any]]) -> Example:
         name, fields = entry
-        return reader.item(
+        return read_item(
             picture=f"images/{fields['imageId']}.jpg",
             question=fields["question"],
             answers=[fields["answer"]],

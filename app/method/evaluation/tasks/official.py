@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import InvalidDatasetError, NotFoundError
-from app.core.pictures import Picture, PictureFile
+from app.core.pictures import PictureFile
 from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.records import sample_places
 
@@ -32,41 +33,39 @@ def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
     return found
 
 
-class Reader:
-    """Turns entries into items; pictures stay encoded, in a file of their own."""
+def item_reader(folder: Path) -> Callable[..., Example]:
+    """What makes items of entries; pictures stay encoded, in a file of their own."""
+    return partial(_read_item, folder, PictureFile())
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pictures = PictureFile()
 
-    def item(
-        self, *, picture: str | Sequence[str], question: str, answers: Sequence[str], name: str
-    ) -> Example:
-        """One item.
-
-        Raises:
-            NotFoundError: There is no such picture.
-            InvalidDatasetError: There is no question or no answer.
-        """
-        names = [picture] if isinstance(picture, str) else list(picture)
-        first, *others = (self._picture(one) for one in names)
-        return Example(
-            image=first,
-            question=question,
-            answers=tuple(answers),
-            image_id=" ".join(names),
-            id=name,
-            others=tuple(others),
-        )
-
-    def _picture(self, name: str) -> Picture:
+def _read_item(
+    folder: Path,
+    pictures: PictureFile,
+    *,
+    picture: str | Sequence[str],
+    question: str,
+    answers: Sequence[str],
+    name: str,
+) -> Example:
+    """One item, by the path of its picture below the folder, or of each."""
+    names = [picture] if isinstance(picture, str) else list(picture)
+    found = []
+    for one in names:
         try:
-            data = (self._folder / name).read_bytes()
+            data = (folder / one).read_bytes()
         except FileNotFoundError as error:
             raise NotFoundError(
-                f"The data set lacks a picture: wanted {name}, found none"
+                f"The data set lacks a picture: wanted {one}, found none"
             ) from error
-        return self._pictures.add(data, pixel_digest=None)
+        found.append(pictures.add(data, pixel_digest=None))
+    return Example(
+        image=found[0],
+        question=question,
+        answers=tuple(answers),
+        image_id=" ".join(names),
+        id=name,
+        others=tuple(found[1:]),
+    )
 
 
 def read_some(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import Reader, read_json, read_some
+from app.method.evaluation.tasks.official import item_reader, read_json, read_some
 from app.method.evaluation.tasks.vqa import load_joined
 
 
@@ -35,11 +35,11 @@ def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> li
         )
     beside = folder / "Annotations" / f"{split}.json"
     path = beside if beside.is_file() else folder / f"{split}.json"
-    reader = Reader(folder)
+    read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
         name = str(entry["image"])
-        return reader.item(
+        return read_item(
             picture=f"{split}/{name}",
             question=entry["question"],
             answers=[answer["answer"] for answer in entry["answers"]],

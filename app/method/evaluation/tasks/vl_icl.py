@@ -8,7 +8,7 @@ operator takes one, and an item of `matching_mi`'s support is a pair of the same
 Source: https://github.com/ys-zong/VL-ICL.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import numpy as np
 from app.core.errors import InvalidDatasetError, InvalidInputError
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.tasks.official import Reader, read_json
+from app.method.evaluation.tasks.official import item_reader, read_json
 
 SCORERS: Final[Mapping[str, str]] = {
     "open_mi": "vl-icl",
@@ -73,18 +73,18 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
     _known(task)
     queries = read_json(folder / task / "query.json", kind=list)
     support = read_json(folder / task / "support.json", kind=list)
-    reader = Reader(folder)
+    read_item = item_reader(folder)
     episodes = []
     for number, query in enumerate(queries):
         rng = generator_for(seed, "vl-icl", number)
         try:
             shown = _demonstrations(task, query, support, shots=shots, rng=rng)
             context = [
-                _item(reader, one, task=task, name=f"{task}/{number}/{i}")
+                _item(read_item, one, task=task, name=f"{task}/{number}/{i}")
                 for i, one in enumerate(shown)
             ]
             whole = {"question": _OPEN_QUESTION, **query}
-            asked = _item(reader, whole, task=task, name=f"{task}/{number}")
+            asked = _item(read_item, whole, task=task, name=f"{task}/{number}")
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise InvalidDatasetError(
                 f"Query {number} of {task} has another layout, or there are fewer than {shots} "
@@ -124,12 +124,14 @@ def _demonstrations(
     return chosen
 
 
-def _item(reader: Reader, entry: dict[str, Any], *, task: str, name: str) -> Example:
+def _item(
+    read_item: Callable[..., Example], entry: dict[str, Any], *, task: str, name: str
+) -> Example:
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
     wanted = _TWO if task in _PAIRS else 1
     if len(images) != wanted:
         raise InvalidDatasetError(f"{name}: wanted pictures: {wanted}, found {len(images)}")
-    return reader.item(
+    return read_item(
         picture=images,
         question=entry["question"],
         answers=[str(entry["answer"])],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import Reader, read_json, read_some
+from app.method.evaluation.tasks.official import item_reader, read_json, read_some
 
 
 def load_vqav2(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
@@ -67,10 +67,10 @@ def load_joined(
     entries = read_json(folder / questions, kind=dict)
     answered = read_json(folder / annotations, kind=dict)
     asked = {entry["question_id"]: entry["question"] for entry in entries["questions"]}
-    reader = Reader(folder)
+    read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
-        return reader.item(
+        return read_item(
             picture=picture_of(entry["image_id"]),
             question=asked[entry["question_id"]],
             answers=[answer["answer"] for answer in entry["answers"]],

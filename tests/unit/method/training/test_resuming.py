@@ -34,10 +34,10 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
             EXAMPLES,
             CONFIG,
             on_step=note,
-            checkpoint=store,
+            **store.kept(),
             should_stop=lambda: len(steps) == stop_after,
         )
-    resumed = train(learner, EXAMPLES, CONFIG, on_step=note, checkpoint=store)
+    resumed = train(learner, EXAMPLES, CONFIG, on_step=note, **store.kept())
     assert steps == list(range(1, len(result.losses) + 1))
     assert same_vectors(resumed, result)
     assert resumed.losses == result.losses
@@ -61,10 +61,10 @@ def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Back
             EXAMPLES,
             config,
             on_step=lambda progress: steps.append(progress.step),
-            checkpoint=store,
+            **store.kept(),
             should_stop=lambda: steps[-1:] == [4],
         )
-    assert same_vectors(train(learner, EXAMPLES, config, checkpoint=store), whole)
+    assert same_vectors(train(learner, EXAMPLES, config, **store.kept()), whole)
     assert len(whole.losses) == 6
 
 
@@ -72,24 +72,24 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     learner: Backbone, result: TrainingResult
 ) -> None:
     store = MemoryStore()
-    train(learner, EXAMPLES, CONFIG, checkpoint=store)
+    train(learner, EXAMPLES, CONFIG, **store.kept())
     # One a step, and one at the end.
     assert len(store.saved) == len(result.losses) + 1
     earlier = MemoryStore(store.saved[:2])
     # How often something is told or kept makes no other run of it.
     config = CONFIG.changed(report_every=3, checkpoint_every=100)
-    assert same_vectors(train(learner, EXAMPLES, config, checkpoint=earlier), result)
+    assert same_vectors(train(learner, EXAMPLES, config, **earlier.kept()), result)
     finished = MemoryStore(store.saved)
-    assert train(learner, EXAMPLES, CONFIG, checkpoint=finished).held_out == result.held_out
+    assert train(learner, EXAMPLES, CONFIG, **finished.kept()).held_out == result.held_out
 
 
 def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(learner: Backbone) -> None:
     store = MemoryStore()
-    train(learner, EXAMPLES, CONFIG, checkpoint=store)
+    train(learner, EXAMPLES, CONFIG, **store.kept())
     with pytest.raises(InvalidInputError, match="another training"):
-        train(learner, EXAMPLES, CONFIG.changed(seed=5), checkpoint=store)
+        train(learner, EXAMPLES, CONFIG.changed(seed=5), **store.kept())
     with pytest.raises(CorruptDataError):
-        train(learner, EXAMPLES, CONFIG, checkpoint=MemoryStore([b"no checkpoint"]))
+        train(learner, EXAMPLES, CONFIG, checkpoint=b"no checkpoint")
 
 
 @pytest.mark.parametrize("phase", ["features", "teacher", "evaluate"])
@@ -117,10 +117,10 @@ def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) 
             EXAMPLES,
             config,
             on_step=lambda progress: seen.append(progress.phase),
-            checkpoint=store,
+            **store.kept(),
             should_stop=lambda: seen.count(stop_in) >= 3,
         )
-    resumed = train(learner, EXAMPLES, config, checkpoint=store)
+    resumed = train(learner, EXAMPLES, config, **store.kept())
     assert same_vectors(resumed, whole)
     assert resumed.recipe == whole.recipe
 
