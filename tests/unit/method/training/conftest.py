@@ -18,5 +18,11 @@ def learner() -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def result(learner: Backbone) -> TrainingResult:
-    return train(learner, EXAMPLES, CONFIG)
+def saved() -> list[bytes]:
+    """The checkpoints of `result`, once it is there."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def result(learner: Backbone, saved: list[bytes]) -> TrainingResult:
+    return train(learner, EXAMPLES, CONFIG, on_checkpoint=saved.append)

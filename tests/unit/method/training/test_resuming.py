@@ -69,25 +69,24 @@ def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Back
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    learner: Backbone, result: TrainingResult
+    learner: Backbone, result: TrainingResult, saved: list[bytes]
 ) -> None:
-    store = MemoryStore()
-    train(learner, EXAMPLES, CONFIG, **store.kept())
     # One a step, and one at the end.
-    assert len(store.saved) == len(result.losses) + 1
-    earlier = MemoryStore(store.saved[:2])
+    assert len(saved) == len(result.losses) + 1
+    earlier = MemoryStore(saved[:2])
     # How often something is told or kept makes no other run of it.
     config = CONFIG.changed(report_every=3, checkpoint_every=100)
     assert same_vectors(train(learner, EXAMPLES, config, **earlier.kept()), result)
-    finished = MemoryStore(store.saved)
+    finished = MemoryStore(saved)
     assert train(learner, EXAMPLES, CONFIG, **finished.kept()).held_out == result.held_out
 
 
-def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(learner: Backbone) -> None:
-    store = MemoryStore()
-    train(learner, EXAMPLES, CONFIG, **store.kept())
+@pytest.mark.usefixtures("result")
+def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
+    learner: Backbone, saved: list[bytes]
+) -> None:
     with pytest.raises(InvalidInputError, match="another training"):
-        train(learner, EXAMPLES, CONFIG.changed(seed=5), **store.kept())
+        train(learner, EXAMPLES, CONFIG.changed(seed=5), checkpoint=saved[-1])
     with pytest.raises(CorruptDataError):
         train(learner, EXAMPLES, CONFIG, checkpoint=b"no checkpoint")
 
@@ -106,23 +105,31 @@ def test_every_phase_can_be_stopped(phase: str, learner: Backbone) -> None:
     assert seen[-1] == phase
 
 
+SEARCHED = FEW.changed(trial_steps=2)
+
+
+@pytest.fixture(scope="module")
+def searched(learner: Backbone) -> TrainingResult:
+    return train(learner, EXAMPLES, SEARCHED)
+
+
 @pytest.mark.parametrize("stop_in", ["search", "student"])
-def test_a_search_goes_on_where_it_was_stopped(stop_in: str, learner: Backbone) -> None:
-    config = FEW.changed(trial_steps=2)
-    whole = train(learner, EXAMPLES, config)
+def test_a_search_goes_on_where_it_was_stopped(
+    stop_in: str, learner: Backbone, searched: TrainingResult
+) -> None:
     store, seen = MemoryStore(), list[str]()
     with pytest.raises(JobCancelledError):
         train(
             learner,
             EXAMPLES,
-            config,
+            SEARCHED,
             on_step=lambda progress: seen.append(progress.phase),
             **store.kept(),
             should_stop=lambda: seen.count(stop_in) >= 3,
         )
-    resumed = train(learner, EXAMPLES, config, **store.kept())
-    assert same_vectors(resumed, whole)
-    assert resumed.recipe == whole.recipe
+    resumed = train(learner, EXAMPLES, SEARCHED, **store.kept())
+    assert same_vectors(resumed, searched)
+    assert resumed.recipe == searched.recipe
 
 
 def test_a_full_accelerator_is_a_library_error(learner: Backbone) -> None:
