@@ -210,18 +210,16 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
 
 async def drop_file_of_deleted(
     session: AsyncSession, dataset_id: uuid.UUID, drop: Callable[[str], Awaitable[None]]
-) -> bool:
-    """Whether the data set is deleted, and so its file was dropped.
+) -> None:
+    """Drops the file of the data set if it is deleted.
 
     The content cannot come back before the session ends. `drop` removes the file of a key, if there
     is one.
     """
     query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
     row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
-    if row is None or row.deleted is None:
-        return False
-    await drop(row.storage_key)
-    return True
+    if row is not None and row.deleted is not None:
+        await drop(row.storage_key)
 
 
 async def list_deleted(session: AsyncSession) -> list[uuid.UUID]:

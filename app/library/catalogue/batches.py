@@ -62,11 +62,7 @@ def retagged(*, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Change:
 
 def with_status(status: VectorStatus) -> Change:
     """A change of the status."""
-
-    async def change(session: AsyncSession, record: VectorRecord) -> VectorRecord:
-        return await update_vector(session, record.id, status=status)
-
-    return change
+    return lambda session, record: update_vector(session, record.id, status=status)
 
 
 async def prune_versions(

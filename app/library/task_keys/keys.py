@@ -168,43 +168,28 @@ def _check_parts(
         raise InvalidInputError("A key's picture and question parts differ in length")
 
 
-async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[str, int]:
-    """Takes the keys of one set of vectors out of every space.
-
-    Returns:
-        The new epoch of each space that had some.
-    """
-    epochs = await _raise_epochs(session, vector_id, operation="remove")
+async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> None:
+    """Takes the keys of one set of vectors out of every space."""
+    await refresh_keys(session, vector_id=vector_id, operation="remove")
     await session.execute(delete(KeyRow).where(KeyRow.vector_id == vector_id))
-    return epochs
 
 
-async def refresh_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> dict[str, int]:
-    """Says that what a search is narrowed by has changed of one set of vectors.
-
-    Returns:
-        The new epoch of each space in which it has keys.
-    """
-    return await _raise_epochs(session, vector_id, operation="put")
-
-
-async def _raise_epochs(
-    session: AsyncSession, vector_id: uuid.UUID, *, operation: Operation
-) -> dict[str, int]:
-    """Raises the epoch of every space in which the vectors have keys, in one order for all."""
+async def refresh_keys(
+    session: AsyncSession, *, vector_id: uuid.UUID, operation: Operation = "put"
+) -> None:
+    """Says, wherever it has keys, that what narrows a search has changed of one set of vectors."""
     query = (
         select(KeyRow.space, IndexEpochRow.dimension, IndexEpochRow.image_width)
         .join(IndexEpochRow, IndexEpochRow.space == KeyRow.space)
         .where(KeyRow.vector_id == vector_id)
         .distinct()
+        # In one order for all, since each space stays locked.
         .order_by(KeyRow.space)
     )
-    return {
-        space: await raise_epoch(
+    for space, width, image in (await session.execute(query)).all():
+        await raise_epoch(
             session, space=space, shape=(width, image), vector_id=vector_id, operation=operation
         )
-        for space, width, image in (await session.execute(query)).all()
-    }
 
 
 async def load_keys(
