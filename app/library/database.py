@@ -23,6 +23,7 @@ from app.library.workspaces import WorkspaceSession
 
 DRIVER: Final = "postgresql+psycopg"
 RETRIED_STATES: Final = frozenset({"40001", "40P01"})
+ATTEMPTS: Final = 3
 
 # Option of a query: a session may live longer than its first look at a row, and what it remembers
 # must not answer for the database.
@@ -132,24 +133,22 @@ async def opened(url: str | URL, **limits: Any) -> AsyncIterator[Sessions]:  # n
 async def run_transaction(
     sessions: async_sessionmaker[AsyncSession],
     work: Callable[[AsyncSession], Awaitable[Result]],
-    *,
-    attempts: int = 3,
 ) -> Result:
     """What `work` returned, after its transaction was committed.
 
-    The work is done again in a fresh transaction, so many times in all, when Postgres asks for it:
+    The work is done again in a fresh transaction, three times in all, when Postgres asks for it:
     serialization failure (40001) or deadlock (40P01).
 
     Raises:
         DBAPIError: The database refused, or still asks for another try after the last one.
     """
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             async with sessions() as session, session.begin():
                 return await work(session)
         except DBAPIError as error:
             state = getattr(error.orig, "sqlstate", None)
-            if state not in RETRIED_STATES or attempt == attempts:
+            if state not in RETRIED_STATES or attempt == ATTEMPTS:
                 raise
             await asyncio.sleep(0.02 * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")

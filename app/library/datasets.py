@@ -110,7 +110,6 @@ async def create_dataset(
     num_items: int,
     num_images: int,
     storage_key: str,
-    format: str = "parquet",  # noqa: A002 - the word of the data model
     description: str = "",
     report: Mapping[str, JSON] | None = None,
 ) -> DatasetRecord:
@@ -135,7 +134,7 @@ async def create_dataset(
             size_bytes=size_bytes,
             num_items=num_items,
             num_images=num_images,
-            format=format,
+            format="parquet",
             storage_key=storage_key,
             **told,
         )

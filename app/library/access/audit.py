@@ -37,21 +37,16 @@ async def write_audit(
     action: str,
     subject: str,
     details: Mapping[str, JSON] | None = None,
-    actor: str | None = None,
     workspace: str | None = None,
 ) -> None:
-    """Adds one entry to the trail of the session's workspace, or of another one that is given.
-
-    Without an actor it is the key behind the request at hand.
-    """
-    by = actor if actor is not None else current_actor()
+    """Adds a deed of the key behind the request at hand; in the session's workspace, or another."""
     session.add(
         AuditRow(
             workspace=workspace or workspace_of(session),
             action=action,
             subject=subject,
             details=dict(details or {}),
-            actor=by,
+            actor=current_actor(),
         )
     )
     await session.flush()

@@ -20,19 +20,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.library.database import conninfo
 
 TRAINING_QUEUE: Final = "training"
+MAX_CONNECTIONS: Final = 4
 TRAINING_TASK: Final = "vlibrary.train"
 
 
-def make_queue(url: str, *, max_connections: int = 4) -> procrastinate.App:
+def make_queue(url: str) -> procrastinate.App:
     """The queue as a worker sees it, not yet open.
 
     The worker registers its function as a task named `TRAINING_TASK` that takes `job_id: str`, and
     runs it on `TRAINING_QUEUE`.
 
-    Two of its connections are in use while a job runs.
+    Two of its own connections are in use while a job runs.
     """
     connector = procrastinate.PsycopgConnector(
-        conninfo=conninfo(url), min_size=1, max_size=max_connections
+        conninfo=conninfo(url), min_size=1, max_size=MAX_CONNECTIONS
     )
     return procrastinate.App(connector=connector)
 

@@ -12,6 +12,7 @@ from app.core.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from app.library.access.actors import acting
 from app.library.access.audit import list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.backbones import get_backbone
@@ -161,7 +162,8 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
     await set_alias(session, "task", "prod", version=1)
     await delete_alias(session, "task", "prod")
     await delete_vector(session, stored.id)
-    await write_audit(session, action="custom", subject="x", actor="me")
+    with acting("me"):
+        await write_audit(session, action="custom", subject="x")
     deeds = await list_audit(session)
     assert [deed.action for deed in deeds] == [
         "vector.create",
