@@ -83,6 +83,15 @@ def test_files_that_show_the_same_are_seen_the_same(
     assert likeness(http, make(), encoded(flag())) >= SAME
 
 
+def test_a_camera_file_on_its_side_is_seen_as_one_that_stands(http: httpx.Client) -> None:
+    # Keys notice what JPEG does to edges, so both are files of the same kind.
+    options = {"quality": 100, "subsampling": 0}
+    upright = encoded(flag(), "JPEG", **options)
+    assert likeness(http, tagged(flag(), "JPEG", **options), upright) >= 0.999
+    lying = encoded(flag().transpose(Image.Transpose.ROTATE_90), "JPEG", **options)
+    assert likeness(http, lying, upright) < 0.9
+
+
 def test_an_opaque_picture_never_gets_the_features_of_a_keyed_one(http: httpx.Client) -> None:
     green = flag((0, 255, 0))
     assert likeness(http, keyed(green), encoded(green)) < SAME
