@@ -4,7 +4,7 @@ import torch
 from app.method.backbone.loading import Backbone
 from app.method.training.distillation import TrainingResult, train
 from tests.fakes.models.backbones import tiny_backbone
-from tests.fakes.training_runs import CONFIG, EXAMPLES
+from tests.fakes.models.training_runs import CONFIG, EXAMPLES
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from app.method.training.distillation import TrainingResult, train
 from app.method.training.progress import TrainingProgress
 from app.method.training.selection.search import weight_candidates
 from app.worker.training.results import encode_result, report_of
-from tests.fakes.training_runs import CONFIG, EXAMPLES, same_vectors
+from tests.fakes.models.training_runs import CONFIG, EXAMPLES, same_vectors
 
 
 def test_training_moves_the_answers_and_leaves_the_backbone_alone(learner: Backbone) -> None:

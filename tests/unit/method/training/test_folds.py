@@ -15,7 +15,7 @@ from app.method.training.distillation import TrainingResult, train
 from app.method.training.plan import make_plan
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
-from tests.fakes.training_runs import EXAMPLES, FEW
+from tests.fakes.models.training_runs import EXAMPLES, FEW
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from app.method.steering.injection import ShiftHooks
 from app.method.steps import OffDevice
 from app.method.training.distillation import TrainingResult, train, training_steps
 from app.method.training.progress import TrainingProgress
-from tests.fakes.training_runs import CONFIG, EXAMPLES, FEW, MemoryStore, same_vectors
+from tests.fakes.models.training_runs import CONFIG, EXAMPLES, FEW, MemoryStore, same_vectors
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
