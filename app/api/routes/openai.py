@@ -33,7 +33,7 @@ from app.api.steer.openai.models import (
     model_body,
     model_name,
     named_model,
-    ready_vectors,
+    offered_vectors,
     served_backbones,
 )
 from app.api.steer.openai.requests import steer_request
@@ -126,13 +126,13 @@ def _encoded(
 
 @router.get("/v1/models", responses=openai_problems())
 async def list_models(services: ServicesOf) -> ModelsBody:
-    """Lists the backbones that are served, and every vector that is ready for one of them."""
+    """Lists the backbones that are served, and every vector of theirs that was not retired."""
     backbones = await served_backbones(services)
     # Several may have one name.
     named = {model_name(backbone): backbone for backbone in reversed(backbones)}
     models = [model_body(backbone) for backbone in reversed(named.values())]
     for backbone in backbones:
-        models += [model_body(backbone, one) async for one in ready_vectors(services, backbone)]
+        models += [model_body(backbone, one) async for one in offered_vectors(services, backbone)]
     return ModelsBody(data=tuple(models))
 
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.core.settings import Settings
+from app.library.vectors import update_vector
 from app.main import create_app
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker, backbone, client_of, embedding_of
@@ -139,7 +140,7 @@ async def test_vectors_that_are_not_there_or_do_not_fit(
     assert worker.generated == []
 
 
-async def test_ready_vectors_are_models(
+async def test_vectors_are_models_until_they_are_retired(
     client: openai.AsyncOpenAI,
     worker: FakeWorker,
     *,
@@ -147,8 +148,10 @@ async def test_ready_vectors_are_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.api.steer.openai.models.PAGE", 2)
-    for seed in range(5):
-        await store_vector(sessions, worker.description, seed=seed)
+    records = [await store_vector(sessions, worker.description, seed=seed) for seed in range(6)]
+    async with sessions.begin() as session:
+        await update_vector(session, records[1].id, status="unproven")
+        await update_vector(session, records[5].id, status="retired")
     await store_vector(sessions, backbone("b"), name="other")
     found = [model async for model in client.models.list()]
     versions = [f"{MODEL}:colours@{version}" for version in (5, 4, 3, 2, 1)]

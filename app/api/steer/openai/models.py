@@ -136,21 +136,27 @@ async def existing_model(
     return backbone, record
 
 
-async def ready_vectors(
+async def offered_vectors(
     services: Services, backbone: BackboneDescription
 ) -> AsyncIterator[VectorRecord]:
-    """The vectors that are ready for the backbone, newest first and at most 10,000."""
+    """The backbone's vectors that were not retired, newest first and at most 10,000.
+
+    By name whoever asks decides, so those without proof are among them.
+    """
     cursor: str | None = None
-    for _ in range(MAX_LISTED_VECTORS // PAGE):
+    num_listed = 0
+    while num_listed < MAX_LISTED_VECTORS:
         async with services.sessions.begin() as session:
             page = await list_vectors(
                 session,
-                VectorFilters(backbone=backbone.fingerprint, status="ready"),
+                VectorFilters(backbone=backbone.fingerprint),
                 limit=PAGE,
                 cursor=cursor,
             )
-        for record in page.items:
+        offered = [record for record in page.items if record.status != "retired"]
+        for record in offered[: MAX_LISTED_VECTORS - num_listed]:
             yield record
+        num_listed += len(offered)
         cursor = page.next_cursor
         if cursor is None:
             return
