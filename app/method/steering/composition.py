@@ -3,6 +3,7 @@
 A combination is stored like any other set: its vectors are the combined shifts, its weights 1.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,7 @@ def combine(parts: Sequence[InContextVectors], *, weights: Sequence[float]) -> I
     """The weighted sum of the parts' shifts.
 
     Raises:
-        InvalidInputError: There is no part, or not one weight for each.
+        InvalidInputError: There is no part, or not one finite weight for each.
         IncompatibleBackboneError: The parts differ in layers or width.
     """
     if not parts or len(weights) != len(parts):
@@ -25,6 +26,8 @@ def combine(parts: Sequence[InContextVectors], *, weights: Sequence[float]) -> I
             f"Wanted at least one set of vectors and a weight for each, found {len(parts)} sets "
             f"and {len(weights)} weights"
         )
+    if not all(map(math.isfinite, weights)):
+        raise InvalidInputError(f"Wanted finite weights of vectors, found {list(weights)}")
     shapes = {tuple(part.attention_vectors.shape) for part in parts}
     if len(shapes) > 1:
         raise IncompatibleBackboneError(

@@ -30,3 +30,6 @@ def test_what_cannot_be_combined_is_refused() -> None:
         combine([part(1), part(2)], weights=[1.0])
     with pytest.raises(IncompatibleBackboneError, match=r"\(3, 4\), \(3, 8\)"):
         combine([part(1), part(2, hidden=4)], weights=[0.5, 0.5])
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(InvalidInputError, match="finite weights"):
+            combine([part(1), part(2)], weights=[1.0, weight])
