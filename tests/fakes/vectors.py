@@ -4,13 +4,16 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 
 from app.core.backbones import BackboneDescription
-from app.core.vector_file import VectorTensors, encode_vector_file
+from app.core.errors import InvalidVectorFileError
+from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
 
 LAYERS = 3
 HIDDEN = 8
 FINGERPRINT = "ab" * 32
+METADATA = {"method": "m2iv", "backbone": FINGERPRINT}
 
 
 def make_description(
@@ -62,3 +65,10 @@ def forge_file(header: Mapping[str, object] | str | bytes, body: bytes) -> bytes
     text = header if isinstance(header, str | bytes) else json.dumps(header)
     raw = text.encode() if isinstance(text, str) else text
     return len(raw).to_bytes(8, "little") + raw + body
+
+
+def refused(data: bytes, **sizes: int) -> str:
+    """Why these bytes are no vector file."""
+    with pytest.raises(InvalidVectorFileError) as caught:
+        decode_vector_file(data, **sizes)
+    return caught.value.message

@@ -14,22 +14,15 @@ from app.core.vector_file import (
     encode_vector_file,
 )
 from tests.fakes.vectors import (
-    FINGERPRINT,
     HIDDEN,
     LAYERS,
+    METADATA,
     forge_file,
     make_tensors,
     make_vector_file,
+    refused,
     split_file,
 )
-
-METADATA = {"method": "m2iv", "backbone": FINGERPRINT}
-
-
-def refused(data: bytes, **sizes: int) -> str:
-    with pytest.raises(InvalidVectorFileError) as caught:
-        decode_vector_file(data, **sizes)
-    return caught.value.message
 
 
 def test_every_truncation_is_refused() -> None:

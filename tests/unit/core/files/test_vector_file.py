@@ -17,22 +17,15 @@ from tests.fakes.vectors import (
     FINGERPRINT,
     HIDDEN,
     LAYERS,
+    METADATA,
     forge_file,
     make_tensors,
     make_vector_file,
+    refused,
     split_file,
 )
 
-METADATA = {"method": "m2iv", "backbone": FINGERPRINT}
-
-
 NAMES = ("attention_vectors", "attention_weights", "mlp_vectors", "mlp_weights")
-
-
-def refused(data: bytes, **sizes: int) -> str:
-    with pytest.raises(InvalidVectorFileError) as caught:
-        decode_vector_file(data, **sizes)
-    return caught.value.message
 
 
 def changed(name: str, value: float) -> VectorTensors:
