@@ -95,6 +95,14 @@ class WorkerClient:
         """The workers that are ready to serve, as of about a second ago; possibly none."""
         return await self._pool.serving()
 
+    async def ready(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, of which one at least was heard within a second.
+
+        Raises:
+            WorkerUnavailableError: There is none.
+        """
+        return await self._pool.ready()
+
     async def generate(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
     ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:

@@ -12,7 +12,10 @@ from app.core.errors import IncompatibleBackboneError, VLibraryError
 from app.rpc.decoding import read_answer, unavailable
 from app.rpc.messages import HealthResponse
 
-HEALTH_TIMEOUT_SECONDS: Final = 2.0
+# A busy worker may be silent for seconds and is still there: only who refuses the connection is
+# gone at once. The silence is what Kubernetes takes by default: three failures, 10 s apart.
+CONNECT_TIMEOUT_SECONDS: Final = 2.0
+SILENCE_SECONDS: Final = 30.0
 HEALTH_AGE_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 0.05
 
@@ -78,6 +81,15 @@ class WorkerPool:
             self._ask_stale(monotonic() - HEALTH_AGE_SECONDS),
             is_enough=lambda: self._are_all_checked() and bool(self._ready()),
         )
+        return tuple(health for _, health in self._ready())
+
+    async def ready(self) -> tuple[HealthResponse, ...]:
+        """The workers that are ready to serve, of which one at least was heard within a second.
+
+        Raises:
+            WorkerUnavailableError: There is none.
+        """
+        await self.choose(None)
         return tuple(health for _, health in self._ready())
 
     async def choose(
@@ -163,9 +175,10 @@ class WorkerPool:
     async def _refresh(self, worker: WorkerState) -> None:
         try:
             # The client's own timeout begins anew with every byte.
-            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+            async with asyncio.timeout(SILENCE_SECONDS):
                 response = await self._http.get(
-                    worker.url + "/health", timeout=HEALTH_TIMEOUT_SECONDS
+                    worker.url + "/health",
+                    timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
                 )
             worker.health = read_answer(response, HealthResponse)
         except (httpx.HTTPError, TimeoutError, VLibraryError):

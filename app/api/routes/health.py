@@ -11,6 +11,7 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
 from app.api.schemas.health import BackbonesBody, CheckBody, LivezBody, ReadyzBody
 from app.api.schemas.vectors import BackboneBody
+from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.task_keys.epochs import current_epochs
 
@@ -73,8 +74,9 @@ async def _database(services: Services) -> CheckBody:
 
 
 async def _worker(services: Services) -> CheckBody:
-    serving = await services.workers.serving()
-    if not serving:
+    try:
+        serving = await services.workers.ready()
+    except WorkerUnavailableError:
         return CheckBody(ok=False, detail="no worker is ready to serve")
     return CheckBody(ok=True, detail=f"{len(serving)} serving {serving[0].backbone.name}")
 

@@ -66,7 +66,7 @@ class FakeWorker:
 
     `forget_vectors`, `sites_hit` and `error` make it misbehave; while `is_stuck`, answers wait for
     `released` (streamed ones before their delta `sticks_at`). `breaks_after` deltas a stream ends
-    as if the worker had died.
+    as if the worker had died; while it `is_silent` it takes requests and says nothing.
     """
 
     description: BackboneDescription = field(default_factory=backbone)
@@ -80,6 +80,7 @@ class FakeWorker:
     sites_hit: int | None = None
     error: ErrorBody | None = None
     is_down: bool = False
+    is_silent: bool = False
     generated: list[GenerateRequest] = field(default_factory=list)
     embedded: list[EmbedRequest] = field(default_factory=list)
     running: int = 0
@@ -236,7 +237,7 @@ class _Hosts(httpx.AsyncBaseTransport):
 
 
 class _Transport(httpx.AsyncBaseTransport):
-    """The worker's app without a network; refuses connections while the worker is down."""
+    """The worker's app without a network; while it is down connections are refused."""
 
     def __init__(self, worker: FakeWorker) -> None:
         self._worker = worker
@@ -245,4 +246,6 @@ class _Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._worker.is_down:
             raise httpx.ConnectError("refused")
+        if self._worker.is_silent:
+            await asyncio.Event().wait()
         return await self._asgi.handle_async_request(request)

@@ -222,3 +222,16 @@ class TestHealth:
         assert response.json()["checks"]["worker"]["ok"] is False
         assert response.json()["checks"]["database"]["ok"] is True
         assert (await http.get("/livez")).status_code == 200
+
+    async def test_a_silent_worker_is_told_in_time(
+        self, http: httpx.AsyncClient, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert (await http.get("/readyz")).status_code == 200
+        monkeypatch.setattr("app.api.routes.health.CHECK_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
+        worker.is_silent = True
+        response = await http.get("/readyz")
+        assert response.status_code == 503
+        checks = response.json()["checks"]
+        assert checks["worker"] == {"ok": False, "detail": "no answer in time"}
+        assert checks["database"]["ok"] is True

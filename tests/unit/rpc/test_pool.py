@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
-from app.rpc.pool import WorkerPool
+from app.rpc.pool import CONNECT_TIMEOUT_SECONDS, WorkerPool
 from tests.fakes.answers import answer_of
 from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
@@ -18,26 +18,30 @@ from tests.fakes.waiting import until
 pytestmark = pytest.mark.anyio
 
 AGE = "app.rpc.pool.HEALTH_AGE_SECONDS"
-TIMEOUT = "app.rpc.pool.HEALTH_TIMEOUT_SECONDS"
+TIMEOUT = "app.rpc.pool.SILENCE_SECONDS"
 # The silent worker itself would be waited for ten times as long.
 LONG_BEFORE = 60.0
 REQUEST = GenerateRequest(request_id="r", prompt="what?")
 
 
 class _Network(httpx.AsyncBaseTransport):
-    """Hosts by name; silent ones take connections and say nothing."""
+    """Hosts by name; silent ones take connections and say nothing until all have spoken."""
 
     def __init__(self, **workers: FakeWorker) -> None:
         self._apps = {name: httpx.ASGITransport(app=one.app()) for name, one in workers.items()}
         self.silent: set[str] = set()
+        self.spoken = asyncio.Event()
+        self.refusing: set[str] = set()
         self.asked: list[str] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host = request.url.host
         if request.url.path == "/health":
             self.asked.append(host)
+        if host in self.refusing:
+            raise httpx.ConnectError("refused")
         if host in self.silent or host not in self._apps:
-            await asyncio.Event().wait()
+            await self.spoken.wait()
         return await self._apps[host].handle_async_request(request)
 
     @asynccontextmanager
@@ -90,6 +94,31 @@ async def test_a_worker_that_failed_is_asked_once_a_second(
         monkeypatch.setattr(AGE, 0.0)
         await pool.choose(None)
         assert network.asked.count("hole") == 2
+
+
+async def test_a_worker_too_busy_to_say_how_it_is_gets_the_request() -> None:
+    network = _Network(busy=FakeWorker())
+    network.silent.add("busy")
+    async with network.pool("busy") as pool:
+        asking = asyncio.create_task(pool.choose(None))
+        # Longer than a connection may take.
+        await asyncio.sleep(CONNECT_TIMEOUT_SECONDS + 0.5)
+        assert not asking.done()
+        network.silent.clear()
+        network.spoken.set()
+        assert (await asking).url == "http://busy"
+
+
+async def test_a_worker_that_refuses_connections_is_gone_at_once() -> None:
+    network = _Network(one=FakeWorker())
+    async with network.pool("one", "gone") as pool:
+        network.refusing.add("gone")
+        await pool.health()
+        assert [worker.health is None for worker in pool.all] == [False, True]
+        network.refusing.add("one")
+        assert await pool.health() == ()
+        with pytest.raises(WorkerUnavailableError):
+            await pool.ready()
 
 
 async def test_the_only_worker_that_fits_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
