@@ -1,4 +1,4 @@
-"""The route of the api's own metrics; workers show theirs themselves."""
+"""The route of the api's own metrics; workers show all of theirs themselves."""
 
 import asyncio
 from typing import Final
@@ -10,12 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
+from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
 from app.core.telemetry.metrics import MEDIA_TYPE, expose
 from app.library.training.jobs import count_jobs
 from app.library.workspaces import in_all_workspaces
 
-DATABASE_TIMEOUT_SECONDS: Final = 1.0
+TIMEOUT_SECONDS: Final = 1.0
 
 log = get_logger(__name__)
 
@@ -24,15 +25,16 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=problems())
 async def metrics(services: ServicesOf) -> Response:
-    """Shows the metrics of this api, and the training jobs by state, for Prometheus."""
-    families = [*services.metrics.registry.collect(), *await _jobs(services)]
+    """Shows the metrics of this api, the training jobs and what workers do, for Prometheus."""
+    jobs, load = await asyncio.gather(_jobs(services), _load(services))
+    families = [*services.metrics.registry.collect(), *jobs, *load]
     return Response(expose(families), media_type=MEDIA_TYPE)
 
 
 async def _jobs(services: Services) -> tuple[Metric, ...]:
     """The training jobs by state; nothing while the database does not answer."""
     try:
-        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             async with in_all_workspaces(services.sessions).begin() as session:
                 counts = await count_jobs(session)
     except (SQLAlchemyError, OSError) as error:
@@ -42,3 +44,21 @@ async def _jobs(services: Services) -> tuple[Metric, ...]:
     for state, count in counts.items():
         family.add_metric([state], count)
     return (family,)
+
+
+async def _load(services: Services) -> tuple[Metric, ...]:
+    """The requests of all workers that serve; nothing while none of them answers."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            serving = await services.workers.ready()
+    except (WorkerUnavailableError, TimeoutError) as error:
+        log.warning("requests of workers cannot be counted", reason=type(error).__name__)
+        return ()
+    running = sum(health.running for health in serving)
+    waiting = sum(health.waiting for health in serving)
+    return (
+        GaugeMetricFamily("vlibrary_num_requests_running", "Sequences that hold a row", running),
+        GaugeMetricFamily(
+            "vlibrary_num_requests_waiting", "Requests that are prepared or wait for a row", waiting
+        ),
+    )

@@ -36,3 +36,16 @@ async def test_jobs_are_shown_by_state(http: httpx.AsyncClient) -> None:
     shown = await _shown(http)
     assert shown['vlibrary_training_jobs{state="queued"}'] == 0
     assert shown['vlibrary_training_jobs{state="failed"}'] == 0
+
+
+async def test_requests_of_the_workers_are_shown(
+    http: httpx.AsyncClient, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
+    worker.running = 3
+    shown = await _shown(http)
+    assert shown["vlibrary_num_requests_running"] == 3
+    assert shown["vlibrary_num_requests_waiting"] == 0
+    # Metrics are read most when something is wrong.
+    worker.is_down = True
+    assert "vlibrary_num_requests_running" not in await _shown(http)
