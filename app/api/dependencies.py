@@ -1,9 +1,11 @@
-"""What routes are given: the long-lived parts of the process, made in the composition root."""
+"""What routes are given: the long-lived parts of the process, and the request's transaction."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Self, TypeAlias
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.http.access import key_of
 from app.api.http.admission import Admission
@@ -56,3 +58,16 @@ def services_of(request: Request) -> Services:
 
 
 ServicesOf: TypeAlias = Annotated[Services, Depends(services_of)]
+
+
+async def open_session(services: ServicesOf) -> AsyncIterator[AsyncSession]:
+    """The one transaction of a request, committed before its response is sent.
+
+    It takes a connection with its first statement, and gives it back with a `commit()`, after which
+    there is no further one: what waits or computes commits before.
+    """
+    async with services.sessions.begin() as session:
+        yield session
+
+
+SessionOf: TypeAlias = Annotated[AsyncSession, Depends(open_session, scope="function")]

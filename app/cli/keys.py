@@ -2,24 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from app.cli.options import AsJson, read_settings
-from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
+from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas, Token
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
-
-Result = TypeVar("Result")
 
 keys = typer.Typer(
     name="keys",
@@ -58,16 +56,10 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
-    from app.library.access.access_keys import create_access_key
-
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
-
-    key, token = _in_library(
-        lambda session: create_access_key(
-            session, name=name, scopes=scope, valid_days=days, quotas=quotas
-        ),
-        workspace=workspace,
-    )
+    wanted = {"name": name, "scopes": scope, "valid_days": days, "quotas": quotas}
+    with library_database(read_settings()) as url:
+        key, token = asyncio.run(_create(url, workspace, wanted))
     if as_json:
         print(json.dumps({**_facts(key), "key": token.text}))
     else:
@@ -78,9 +70,8 @@ def create(
 @keys.command(name="list")
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key of every workspace that was ever made, newest first."""
-    from app.library.access.access_keys import list_access_keys
-
-    found = _in_library(list_access_keys)
+    with library_database(read_settings()) as url:
+        found = asyncio.run(_list(url))
     if as_json:
         print(json.dumps({"items": [_facts(key) for key in found]}))
         return
@@ -101,11 +92,10 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key: within five seconds it opens nothing any more."""
-    from app.library.access.access_keys import revoke_access_key
-
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
-    key = _in_library(lambda session: revoke_access_key(session, public))
+    with library_database(read_settings()) as url:
+        key = asyncio.run(_revoke(url, public))
     print(json.dumps(_facts(key)) if as_json else f"Revoked {key.id} ({key.name})")
 
 
@@ -115,9 +105,7 @@ def require_a_key(settings: Settings, url: str) -> None:
     Raises:
         ConfigurationError: Others could reach the api and nobody has a key.
     """
-    from app.library.access.access_keys import has_valid_access_key
-
-    if settings.needs_keys and not asyncio.run(_run(url, has_valid_access_key)):
+    if settings.needs_keys and not asyncio.run(_is_any_valid(url)):
         raise ConfigurationError(
             f"An api at {settings.host} is for callers with keys, and there is none; "
             "make one first: vlibrary keys create admin --scope admin"
@@ -147,27 +135,44 @@ def _facts(key: AccessKey) -> dict[str, object]:
     return facts
 
 
-def _in_library(
-    work: "Callable[[AsyncSession], Awaitable[Result]]", *, workspace: str | None = None
-) -> Result:
-    with library_database(read_settings()) as url:
-        return asyncio.run(_run(url, work, workspace=workspace))
+async def _create(url: str, workspace: str, wanted: dict[str, Any]) -> tuple[AccessKey, Token]:
+    from app.library.access.access_keys import create_access_key
+
+    async with _library(url, workspace=workspace) as session:
+        return await create_access_key(session, **wanted)
 
 
-async def _run(
-    url: str,
-    work: "Callable[[AsyncSession], Awaitable[Result]]",
-    *,
-    workspace: str | None = None,
-) -> Result:
-    """What the work returned, in one workspace or in all."""
+async def _list(url: str) -> list[AccessKey]:
+    from app.library.access.access_keys import list_access_keys
+
+    async with _library(url) as session:
+        return await list_access_keys(session)
+
+
+async def _revoke(url: str, key_id: str) -> AccessKey:
+    from app.library.access.access_keys import revoke_access_key
+
+    async with _library(url) as session:
+        return await revoke_access_key(session, key_id)
+
+
+async def _is_any_valid(url: str) -> bool:
+    from app.library.access.access_keys import has_valid_access_key
+
+    async with _library(url) as session:
+        return await has_valid_access_key(session)
+
+
+@asynccontextmanager
+async def _library(url: str, *, workspace: str | None = None) -> "AsyncIterator[AsyncSession]":
+    """A transaction in one workspace or in all."""
     from app.library.database import opened
     from app.library.workspaces import in_all_workspaces, in_workspace
 
     async with opened(url, pool_size=1) as every:
         sessions = in_all_workspaces(every) if workspace is None else in_workspace(every, workspace)
         async with sessions.begin() as session:
-            return await work(session)
+            yield session
 
 
 @contextmanager

@@ -4,6 +4,8 @@ A session belongs to one workspace, or to all of them. Every statement of the OR
 workspace is narrowed here, wherever in it the table occurs, so no query can forget to.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import event
@@ -55,6 +57,17 @@ def workspace_of(session: AsyncSession) -> str:
     if workspace is None:
         raise RuntimeError("Whoever stores something must say in which workspace")
     return workspace
+
+
+@contextmanager
+def seeing(session: AsyncSession, workspace: str) -> Iterator[None]:
+    """Lets a session see another workspace for the block."""
+    own = session.info.get(_KEY, DEFAULT_WORKSPACE)
+    session.info[_KEY] = workspace
+    try:
+        yield
+    finally:
+        session.info[_KEY] = own
 
 
 def in_workspace(sessions: _Sessions, workspace: str) -> _Sessions:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 
 from app.api.creation import CreationOf
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import SessionOf
 from app.api.http.access import quotas_of
 from app.api.http.problems import problems
 from app.api.schemas.access import (
@@ -27,40 +27,40 @@ router = APIRouter(tags=["access"])
 
 
 @router.post("/keys", status_code=201, responses=problems(409, 413))
-async def create(body: KeyRequest, request: Request, creation: CreationOf) -> NewKeyBody:
+async def create(
+    body: KeyRequest, request: Request, *, creation: CreationOf, session: SessionOf
+) -> NewKeyBody:
     """Makes a key to the own workspace; its text is in this answer and never shown again."""
-    async with creation.begin(body.model_dump_json()) as session:
-        key, token = await create_access_key(
-            session,
-            name=body.name,
-            scopes=body.scopes,
-            valid_days=body.valid_days,
-            quotas=Quotas(**body.quotas.model_dump()).within(quotas_of(request)),
-        )
-        made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
-        return await creation.answer(session, made, at=None, is_secret=True)
+    await creation.begin(body.model_dump_json())
+    key, token = await create_access_key(
+        session,
+        name=body.name,
+        scopes=body.scopes,
+        valid_days=body.valid_days,
+        quotas=Quotas(**body.quotas.model_dump()).within(quotas_of(request)),
+    )
+    made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
+    return await creation.answer(made, at=None, is_secret=True)
 
 
 @router.get("/keys", responses=problems())
-async def list_all(services: ServicesOf) -> KeysBody:
+async def list_all(session: SessionOf) -> KeysBody:
     """Lists every key of the workspace that was ever made, newest first."""
-    async with services.sessions.begin() as session:
-        keys = await list_access_keys(session)
+    keys = await list_access_keys(session)
     return KeysBody(items=tuple(map(KeyBody.model_validate, keys)))
 
 
 @router.delete("/keys/{key_id}", responses=problems(404))
 async def revoke(
-    key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")], services: ServicesOf
+    key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")], session: SessionOf
 ) -> KeyBody:
     """Revokes a key: within five seconds it opens nothing any more."""
-    async with services.sessions.begin() as session:
-        return KeyBody.model_validate(await revoke_access_key(session, key_id))
+    return KeyBody.model_validate(await revoke_access_key(session, key_id))
 
 
 @router.get("/audit", responses=problems())
 async def list_deeds(
-    services: ServicesOf,
+    session: SessionOf,
     *,
     subject: Annotated[Reference | None, Query(description="Only what was done to this.")] = None,
     action: Annotated[Reference | None, Query(description="Such as `vector.create`.")] = None,
@@ -68,10 +68,7 @@ async def list_deeds(
     limit: Limit = 50,
 ) -> AuditPageBody:
     """Lists who did what and when, oldest first; it outlives what it tells of."""
-    async with services.sessions.begin() as session:
-        deeds = await list_audit(
-            session, subject=subject, action=action, after=after, limit=limit + 1
-        )
+    deeds = await list_audit(session, subject=subject, action=action, after=after, limit=limit + 1)
     return AuditPageBody(
         items=tuple(map(AuditBody.model_validate, deeds[:limit])),
         next_after=deeds[limit - 1].id if len(deeds) > limit else None,

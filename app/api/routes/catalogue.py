@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Response
 
 from app.api.creation import CreationOf
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import ServicesOf, SessionOf
 from app.api.http.problems import problems
 from app.api.schemas.catalogue import (
     MAX_COMPARED,
@@ -55,7 +55,7 @@ Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `n
 
 @router.get("/vectors/compare", responses=problems(404))
 async def compare(
-    services: ServicesOf,
+    session: SessionOf,
     *,
     ref: Annotated[
         list[Reference],
@@ -66,15 +66,14 @@ async def compare(
 
     A vector that is itself named `compare` is at `/vectors/compare@latest`.
     """
-    async with services.sessions.begin() as session:
-        records = [await get_vector(session, VectorReference.parse(text)) for text in ref]
-        check_distinct(records)
-        compared = await compare_measurements(session, [record.id for record in records])
-        return ComparedBody(
-            vectors=tuple(VectorBody.model_validate(record) for record in records),
-            comparisons=tuple(ComparisonBody.model_validate(item) for item in compared),
-            similarity=tuple(map(tuple, await similarities(session, records))),
-        )
+    records = [await get_vector(session, VectorReference.parse(text)) for text in ref]
+    check_distinct(records)
+    compared = await compare_measurements(session, [record.id for record in records])
+    return ComparedBody(
+        vectors=tuple(VectorBody.model_validate(record) for record in records),
+        comparisons=tuple(ComparisonBody.model_validate(item) for item in compared),
+        similarity=tuple(map(tuple, await similarities(session, records))),
+    )
 
 
 @router.post("/vectors/batch", responses=problems(413))
@@ -100,50 +99,52 @@ def _outcome(ref: str, found: VectorRecord | VLibraryError) -> OutcomeBody:
 
 
 @router.post("/vectors/combine", status_code=201, responses=problems(404, 409, 413) | {200: {}})
-async def combine(body: CombineRequest, response: Response, creation: CreationOf) -> CombinedBody:
+async def combine(
+    body: CombineRequest, response: Response, *, creation: CreationOf, session: SessionOf
+) -> CombinedBody:
     """Stores the weighted sum of vectors as the next version of a name; its parents are recorded.
 
     The same sum under the same name again changes nothing and is answered with 200.
     """
-    async with creation.begin(body.model_dump_json()) as session:
-        parts = [
-            (await get_vector(session, VectorReference.parse(part.vector)), part.weight)
-            for part in body.parts
-        ]
-        record, is_new = await combine_vectors(
-            session, name=body.name, parts=parts, description=body.description, tags=body.tags
-        )
-        ids = [part.id for part, _ in parts]
-        measured = await compare_measurements(session, ids)
-        best = next((ids[item.best] for item in measured if all(item.results)), None)
-        response.status_code = 201 if is_new else 200
-        facts: dict[str, Any] = dict(VectorBody.model_validate(record))
-        made = CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
-        return await creation.answer(session, made, at=f"/vectors/{record.id}")
+    await creation.begin(body.model_dump_json())
+    parts = [
+        (await get_vector(session, VectorReference.parse(part.vector)), part.weight)
+        for part in body.parts
+    ]
+    record, is_new = await combine_vectors(
+        session, name=body.name, parts=parts, description=body.description, tags=body.tags
+    )
+    ids = [part.id for part, _ in parts]
+    measured = await compare_measurements(session, ids)
+    best = next((ids[item.best] for item in measured if all(item.results)), None)
+    response.status_code = 201 if is_new else 200
+    facts: dict[str, Any] = dict(VectorBody.model_validate(record))
+    made = CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
+    return await creation.answer(made, at=f"/vectors/{record.id}")
 
 
 @router.post("/vectors/{name}/prune", responses=problems(404, 413))
-async def prune(name: NamePath, body: PruneRequest, services: ServicesOf) -> PrunedBody:
+async def prune(name: NamePath, body: PruneRequest, session: SessionOf) -> PrunedBody:
     """Deletes all but the newest versions of a name; what an alias points at stays as well."""
-    async with services.sessions.begin() as session:
-        pruned = await prune_versions(session, name, keep_last=body.keep_last)
+    pruned = await prune_versions(session, name, keep_last=body.keep_last)
     return PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
 
 
 @router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 409, 413))
-async def measure(ref: Ref, body: EvaluationRequest, creation: CreationOf) -> EvaluationBody:
+async def measure(
+    ref: Ref, body: EvaluationRequest, *, creation: CreationOf, session: SessionOf
+) -> EvaluationBody:
     """Attaches a measurement to a version; comparisons and filters look at the newest."""
-    async with creation.begin(body.model_dump_json()) as session:
-        record = await get_vector(session, VectorReference.parse(ref))
-        added = await add_evaluation(session, vector_id=record.id, **body.model_dump())
-        return await creation.answer(session, EvaluationBody.model_validate(added), at=None)
+    await creation.begin(body.model_dump_json())
+    record = await get_vector(session, VectorReference.parse(ref))
+    added = await add_evaluation(session, vector_id=record.id, **body.model_dump())
+    return await creation.answer(EvaluationBody.model_validate(added), at=None)
 
 
 @router.get("/vectors/{name}/aliases", responses=problems(404))
-async def every_alias(name: NamePath, services: ServicesOf) -> AliasListBody:
+async def every_alias(name: NamePath, session: SessionOf) -> AliasListBody:
     """Lists the aliases of a name, `latest` among them."""
-    async with services.sessions.begin() as session:
-        found = await list_aliases(session, name)
+    found = await list_aliases(session, name)
     if not found:
         raise NotFoundError(f"No vectors named {name}")
     return AliasListBody(items=tuple(map(MovedAliasBody.model_validate, found)))
@@ -151,11 +152,10 @@ async def every_alias(name: NamePath, services: ServicesOf) -> AliasListBody:
 
 @router.get("/vectors/{name}/aliases/{alias}", responses=problems(404))
 async def one_alias(
-    name: NamePath, alias: Annotated[Name, Path()], *, services: ServicesOf, response: Response
+    name: NamePath, alias: Annotated[Name, Path()], *, session: SessionOf, response: Response
 ) -> MovedAliasBody:
     """Tells where an alias points; the version is its ETag."""
-    async with services.sessions.begin() as session:
-        found = await list_aliases(session, name)
+    found = await list_aliases(session, name)
     record = next((item for item in found if item.alias == alias), None)
     if record is None:
         raise NotFoundError(f"No alias {name}@{alias}")
@@ -164,9 +164,6 @@ async def one_alias(
 
 
 @router.delete("/vectors/{name}/aliases/{alias}", status_code=204, responses=problems(404))
-async def remove_alias(
-    name: NamePath, alias: Annotated[Name, Path()], services: ServicesOf
-) -> None:
+async def remove_alias(name: NamePath, alias: Annotated[Name, Path()], session: SessionOf) -> None:
     """Takes an alias away; the version that it points at stays."""
-    async with services.sessions.begin() as session:
-        await delete_alias(session, name, alias)
+    await delete_alias(session, name, alias)

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import ServicesOf, SessionOf
+from app.api.http.access import quotas_of
 from app.api.http.problems import problems
 from app.api.http.uploads import (
     LONGEST_SECONDS,
@@ -25,6 +26,7 @@ from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name,
 from app.core.cancellation import run_until_disconnect
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
+from app.library.access.quotas import require_within
 from app.library.datasets import (
     convert_upload,
     create_dataset,
@@ -67,6 +69,7 @@ async def upload(
     creation: CreationOf,
     *,
     services: ServicesOf,
+    session: SessionOf,
     name: Name,
     description: Annotated[Description, Query()] = "",
     columns: Annotated[
@@ -109,30 +112,31 @@ async def upload(
             seconds=LONGEST_SECONDS,
         )
         sha256, size_bytes = await asyncio.to_thread(digest_of, target), target.stat().st_size
-        async with services.sessions() as session:
-            if await find_by_sha256(session, sha256) is None:
-                await creation.require_room(size_bytes)
+        async with services.sessions() as before:
+            if await find_by_sha256(before, sha256) is None:
+                await require_within(before, quotas_of(request), more_bytes=size_bytes)
         key = dataset_key(sha256, workspace=services.workspace)
         # Before the row, so that no row ever names a missing file.
         await services.store.put_file(key, target)
-        async with creation.begin(file_sha256) as session:
-            known = await find_by_sha256(session, sha256)
-            record = await create_dataset(
-                session,
-                name=name,
-                sha256=sha256,
-                size_bytes=size_bytes,
-                num_items=report.num_items,
-                num_images=report.num_images,
-                storage_key=key,
-                description=description,
-                report=report.as_json(),
-            )
-            if known is not None:
-                response.status_code = 200
-            # What was left out of this upload, also where the rest of it is known.
-            told = DatasetBody.model_validate(replace(record, report=report.as_json()))
-            made = await creation.answer(session, told, at=f"/datasets/{record.id}")
+        await creation.begin(file_sha256)
+        known = await find_by_sha256(session, sha256)
+        record = await create_dataset(
+            session,
+            name=name,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            num_items=report.num_items,
+            num_images=report.num_images,
+            storage_key=key,
+            description=description,
+            report=report.as_json(),
+        )
+        if known is not None:
+            response.status_code = 200
+        # What was left out of this upload, also where the rest of it is known.
+        told = DatasetBody.model_validate(replace(record, report=report.as_json()))
+        made = await creation.answer(told, at=f"/datasets/{record.id}")
+        await session.commit()
         if not await services.store.exists(record.storage_key):
             # The same content was deleted meanwhile; now that its row is back, nobody does.
             await services.store.put_file(record.storage_key, target)
@@ -141,30 +145,31 @@ async def upload(
 
 @router.get("/datasets", responses=problems())
 async def list_page(
-    services: ServicesOf, *, limit: Limit = 50, cursor: Cursor | None = None
+    session: SessionOf, *, limit: Limit = 50, cursor: Cursor | None = None
 ) -> PageBody[DatasetBody]:
     """Lists data sets, newest first."""
-    async with services.sessions() as session:
-        page = await list_datasets(session, limit=limit, cursor=cursor)
+    page = await list_datasets(session, limit=limit, cursor=cursor)
     return PageBody[DatasetBody].model_validate(page)
 
 
 @router.get("/datasets/{ref}", responses=problems(404))
 async def get_one(
-    ref: Annotated[Reference, Path(description="An id or a name.")], services: ServicesOf
+    ref: Annotated[Reference, Path(description="An id or a name.")], session: SessionOf
 ) -> DatasetBody:
     """Describes one data set."""
-    async with services.sessions() as session:
-        return DatasetBody.model_validate(await get_dataset(session, ref))
+    return DatasetBody.model_validate(await get_dataset(session, ref))
 
 
 @router.delete("/datasets/{ref}", status_code=204, responses=problems(404, 409))
 async def delete(
-    ref: Annotated[Reference, Path(description="An id or a name.")], services: ServicesOf
+    ref: Annotated[Reference, Path(description="An id or a name.")],
+    *,
+    services: ServicesOf,
+    session: SessionOf,
 ) -> None:
     """Deletes a data set and its file; 409 while a job that has not ended needs it."""
-    async with services.sessions.begin() as session:
-        record = await delete_dataset(session, ref)
+    record = await delete_dataset(session, ref)
+    await session.commit()
     # If this fails, `vlibrary gc` does it.
-    async with services.sessions.begin() as session:
-        await drop_file_of_deleted(session, record.id, services.store.delete)
+    async with services.sessions.begin() as after:
+        await drop_file_of_deleted(after, record.id, services.store.delete)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 
-from app.api.dependencies import Services, ServicesOf
+from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.openai_errors import openai_problems
 from app.api.http.problems import request_id_of
@@ -25,10 +25,10 @@ from app.api.schemas.openai.answers import (
 )
 from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
+from app.api.steer.generation import one_backbone
 from app.api.steer.images import read_images
 from app.api.steer.openai.chat import Completion
 from app.api.steer.openai.models import (
-    asked_model,
     existing_model,
     model_body,
     model_name,
@@ -57,18 +57,19 @@ async def complete(
     body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
-    (backbone, vector), ignored = await asked_model(services, body)
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    backbones, vector = await named_model(services, body.model)
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, vector=vector, max_tokens_limit=limit)
     answer_id = f"chatcmpl-{request_id_of(request)}"
-    writer = Completion.of(body, id=answer_id, backbone=backbone, ignored=ignored)
+    writer = Completion.of(body, id=answer_id, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=backbone.fingerprint,
+        backbones=[backbone.fingerprint for backbone in backbones],
         count=writer.count,
     )
 
@@ -85,11 +86,12 @@ async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf)
 
 async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> EmbeddingsBody:
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    backbone, vector = await named_model(services, body.model)
+    backbones, vector = await named_model(services, body.model)
     if vector is not None:
         raise InvalidInputError(
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
+    backbone = one_backbone([backbone.fingerprint for backbone in backbones])
     given = [image for image in body.images if image is not None]
     read = iter(await read_images(given, settings=services.settings))
     answer = await services.workers.embed(
@@ -97,7 +99,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
             images=tuple(None if image is None else next(read) for image in body.images),
             questions=tuple(text or None for text in body.input),
         ),
-        backbone_fingerprint=backbone.fingerprint,
+        backbone_fingerprint=backbone,
     )
     if body.dimensions not in {None, answer.dim}:
         raise InvalidInputError(
@@ -125,23 +127,23 @@ def _encoded(
 
 
 @router.get("/v1/models", responses=openai_problems())
-async def list_models(services: ServicesOf) -> ModelsBody:
+async def list_models(services: ServicesOf, session: SessionOf) -> ModelsBody:
     """Lists the backbones that are served, and every vector of theirs that was not retired."""
     backbones = await served_backbones(services)
     # Several may have one name.
     named = {model_name(backbone): backbone for backbone in reversed(backbones)}
     models = [model_body(backbone) for backbone in reversed(named.values())]
     for backbone in backbones:
-        models += [model_body(backbone, one) async for one in offered_vectors(services, backbone)]
+        models += [model_body(backbone, one) async for one in offered_vectors(session, backbone)]
     return ModelsBody(data=tuple(models))
 
 
 @router.get("/v1/models/{model:path}", responses=openai_problems(404))
-async def get_model(model: ModelId, services: ServicesOf) -> ModelBody:
+async def get_model(model: ModelId, services: ServicesOf, session: SessionOf) -> ModelBody:
     """Describes one model; any reference to a vector that exists may follow the backbone."""
     if not model:
         raise HTTPException(404)
-    backbone, record = await existing_model(services, model)
+    backbone, record = await existing_model(services, session, model)
     return model_body(backbone, record, name=model)
 
 

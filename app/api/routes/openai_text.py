@@ -16,9 +16,10 @@ from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesReques
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.openai.completions import TextCompletion
-from app.api.steer.openai.models import asked_model
+from app.api.steer.openai.models import named_model
 from app.api.steer.openai.requests import sampling_fields
 from app.api.steer.openai.responses import ResponseWriter, messages_of
+from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.errors import InvalidInputError
 
 router = APIRouter(tags=["openai"], route_class=AdmittedRoute)
@@ -36,21 +37,22 @@ async def continue_text(
             "A text that is continued as it stands has no demonstrations; chat completions have",
             details={"param": "vlibrary.demonstrations"},
         )
-    (backbone, vector), ignored = await asked_model(services, body)
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    backbones, vector = await named_model(services, body.model)
     limit = services.settings.max_new_tokens_limit
     fields = sampling_fields(
         body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
     )
     asked = SteerRequest(prompt=body.prompt, is_raw=True, logprobs=body.logprobs, **fields)
     answer_id = f"cmpl-{request_id_of(request)}"
-    writer = TextCompletion.of(body, id=answer_id, backbone=backbone, ignored=ignored)
+    writer = TextCompletion.of(body, id=answer_id, ignored=ignored)
     return await make_response(
         asked,
         writer,
         services=services,
         request=request,
         response=response,
-        backbone=backbone.fingerprint,
+        backbones=[backbone.fingerprint for backbone in backbones],
         count=writer.count,
     )
 
@@ -60,7 +62,8 @@ async def respond(
     body: ResponsesRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> ResponseObjectBody | AnswerStream:
     """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
-    (backbone, vector), ignored = await asked_model(services, body)
+    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
+    backbones, vector = await named_model(services, body.model)
     limit = services.settings.max_new_tokens_limit
     if (body.n or 1) > 1:
         raise InvalidInputError("A response is one answer", details={"param": "n"})
@@ -85,5 +88,5 @@ async def respond(
         services=services,
         request=request,
         response=response,
-        backbone=backbone.fingerprint,
+        backbones=[backbone.fingerprint for backbone in backbones],
     )

@@ -6,10 +6,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.creation import Creation, CreationOf
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import ServicesOf, SessionOf
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
@@ -45,119 +44,116 @@ LastEventId = Annotated[
 
 
 @router.post("/train", status_code=202, responses=problems(404, 409, 413))
-async def start(body: TrainRequest, creation: CreationOf) -> JobBody:
+async def start(body: TrainRequest, creation: CreationOf, session: SessionOf) -> JobBody:
     """Queues the training of the next version of a name."""
     config = {**body.config.model_dump(exclude_unset=True), "shots": body.shots}
-    async with creation.begin(body.model_dump_json()) as session:
-        dataset = await get_dataset(session, body.dataset)
-        split = choose_split(dataset.splits, body.split)
-        record = await enqueue_training(
-            session,
-            name=body.name,
-            dataset_id=dataset.id,
-            config=config if split is None else {**config, "split": split},
-            description=body.description,
-            tags=body.tags,
-        )
-        return await _answer(creation, session, record)
+    await creation.begin(body.model_dump_json())
+    dataset = await get_dataset(session, body.dataset)
+    split = choose_split(dataset.splits, body.split)
+    record = await enqueue_training(
+        session,
+        name=body.name,
+        dataset_id=dataset.id,
+        config=config if split is None else {**config, "split": split},
+        description=body.description,
+        tags=body.tags,
+    )
+    return await _answer(creation, record)
 
 
 @router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
-async def combine(body: CombinationRequest, creation: CreationOf) -> JobBody:
+async def combine(body: CombinationRequest, creation: CreationOf, session: SessionOf) -> JobBody:
     """Queues the combination of vectors by a rule that looks at labelled items.
 
     The result is the next version of a name, with its parents, and is measured beside its best
     part on items that neither trained nor chose anything. A weighted sum needs no job: see
     `POST /vectors/combine`.
     """
-    async with creation.begin(body.model_dump_json()) as session:
-        dataset = await get_dataset(session, body.dataset)
-        split = choose_split(dataset.splits, body.split)
-        parts = [await get_vector(session, VectorReference.parse(ref)) for ref in body.vectors]
-        check_distinct(parts)
-        order = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
-        record = await enqueue_training(
-            session,
-            name=body.name,
-            dataset_id=dataset.id,
-            config={"combine": order} if split is None else {"combine": order, "split": split},
-            backbone_fingerprint=require_one_backbone(parts),
-            description=body.description,
-            tags=body.tags,
-        )
-        return await _answer(creation, session, record)
+    await creation.begin(body.model_dump_json())
+    dataset = await get_dataset(session, body.dataset)
+    split = choose_split(dataset.splits, body.split)
+    parts = [await get_vector(session, VectorReference.parse(ref)) for ref in body.vectors]
+    check_distinct(parts)
+    order = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
+    record = await enqueue_training(
+        session,
+        name=body.name,
+        dataset_id=dataset.id,
+        config={"combine": order} if split is None else {"combine": order, "split": split},
+        backbone_fingerprint=require_one_backbone(parts),
+        description=body.description,
+        tags=body.tags,
+    )
+    return await _answer(creation, record)
 
 
 @router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
-async def evaluate(body: EvaluateRequest, creation: CreationOf) -> JobBody:
+async def evaluate(body: EvaluateRequest, creation: CreationOf, session: SessionOf) -> JobBody:
     """Queues the measurement of a stored vector on labelled items that it was not trained on.
 
     It is a job like a training. Its report has every method's accuracy with a 95 % interval, and
     the result is attached to the vector, whose state stays as it is.
     """
-    async with creation.begin(body.model_dump_json()) as session:
-        dataset = await get_dataset(session, body.dataset)
-        vector = await get_vector(session, VectorReference.parse(body.vector))
-        split = choose_split(dataset.splits, body.split, usual=(TEST,))
-        order = {
-            "vector": str(vector.id),
-            "support_split": choose_split(dataset.splits, body.support_split),
-            "methods": list(dict.fromkeys(body.methods)),
-            "shots": body.shots,
-            "items": body.items,
-            "seed": body.seed,
-        }
-        record = await enqueue_training(
-            session,
-            name=vector.name,
-            dataset_id=dataset.id,
-            config={"evaluate": order} if split is None else {"evaluate": order, "split": split},
-            backbone_fingerprint=vector.backbone.fingerprint,
-        )
-        return await _answer(creation, session, record)
+    await creation.begin(body.model_dump_json())
+    dataset = await get_dataset(session, body.dataset)
+    vector = await get_vector(session, VectorReference.parse(body.vector))
+    split = choose_split(dataset.splits, body.split, usual=(TEST,))
+    order = {
+        "vector": str(vector.id),
+        "support_split": choose_split(dataset.splits, body.support_split),
+        "methods": list(dict.fromkeys(body.methods)),
+        "shots": body.shots,
+        "items": body.items,
+        "seed": body.seed,
+    }
+    record = await enqueue_training(
+        session,
+        name=vector.name,
+        dataset_id=dataset.id,
+        config={"evaluate": order} if split is None else {"evaluate": order, "split": split},
+        backbone_fingerprint=vector.backbone.fingerprint,
+    )
+    return await _answer(creation, record)
 
 
-async def _answer(creation: Creation, session: AsyncSession, record: JobRecord) -> JobBody:
+async def _answer(creation: Creation, record: JobRecord) -> JobBody:
     made = JobBody.model_validate(record)
-    return await creation.answer(session, made, at=f"/train/{record.id}")
+    return await creation.answer(made, at=f"/train/{record.id}")
 
 
 @router.get("/train", responses=problems())
 async def list_page(
-    services: ServicesOf,
+    session: SessionOf,
     *,
     state: JobState | None = None,
     limit: Limit = 50,
     cursor: Cursor | None = None,
 ) -> PageBody[JobBody]:
     """Lists jobs, newest first."""
-    async with services.sessions.begin() as session:
-        page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
-        return PageBody[JobBody].model_validate(page)
+    page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
+    return PageBody[JobBody].model_validate(page)
 
 
-async def found_job(job_id: UUID, services: ServicesOf) -> JobRecord:
+async def found_job(job_id: UUID, session: SessionOf) -> JobRecord:
     """The job of the path.
 
     Raises:
         NotFoundError: There is none.
     """
-    async with services.sessions.begin() as session:
-        return await get_job(session, job_id)
+    return await get_job(session, job_id)
 
 
 # Only an id, so that any other method of `/train/combine` is not taken for a job of that name.
 @router.get("/train/{job_id:uuid}", responses=problems(404))
-async def get_one(job_id: UUID, services: ServicesOf) -> JobBody:
+async def get_one(job_id: UUID, session: SessionOf) -> JobBody:
     """Describes one job."""
-    return JobBody.model_validate(await found_job(job_id, services))
+    return JobBody.model_validate(await get_job(session, job_id))
 
 
 @router.post("/train/{job_id}/cancel", responses=problems(404, 409))
-async def cancel(job_id: UUID, services: ServicesOf) -> JobBody:
+async def cancel(job_id: UUID, session: SessionOf) -> JobBody:
     """Asks a job to stop; doing so again is harmless, doing so too late is a conflict."""
-    async with services.sessions.begin() as session:
-        return JobBody.model_validate(await request_cancel(session, job_id))
+    return JobBody.model_validate(await request_cancel(session, job_id))
 
 
 def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:

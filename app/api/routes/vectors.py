@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
-from app.api.dependencies import Services, ServicesOf
+from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.problems import problems
 from app.api.http.ranges import rest_from
 from app.api.http.uploads import (
@@ -62,14 +62,11 @@ Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `n
 
 @router.get("/vectors", responses=problems())
 async def list_page(
-    services: ServicesOf, wanted: Annotated[VectorQuery, Query()]
+    session: SessionOf, wanted: Annotated[VectorQuery, Query()]
 ) -> PageBody[VectorBody]:
     """Lists vectors that match every filter, newest first."""
-    async with services.sessions.begin() as session:
-        page = await list_vectors(
-            session, wanted.filters(), limit=wanted.limit, cursor=wanted.cursor
-        )
-        return PageBody[VectorBody].model_validate(page)
+    page = await list_vectors(session, wanted.filters(), limit=wanted.limit, cursor=wanted.cursor)
+    return PageBody[VectorBody].model_validate(page)
 
 
 @router.post(
@@ -85,6 +82,7 @@ async def import_file(
     creation: CreationOf,
     *,
     services: ServicesOf,
+    session: SessionOf,
     name: Name,
     description: Annotated[Description, Query()] = "",
     tags: Annotated[tuple[Tag, ...], Query(max_length=MAX_TAGS)] = (),
@@ -104,23 +102,23 @@ async def import_file(
         card = await asyncio.to_thread(read_card, metadata)
         digest = await asyncio.to_thread(sha256_hex, blob)
         backbone = await _find_backbone(services, metadata["backbone"])
-        async with creation.begin(digest) as session:
-            same = await find_same(session, name=name, sha256=digest)
-            record = same or await import_vector(
-                session,
-                name=name,
-                blob=blob,
-                metadata=metadata,
-                card=card,
-                backbone=backbone,
-                description=description,
-                tags=tags,
-            )
-            if same is not None:
-                response.status_code = 200
-            notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
-            made = ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
-            return await creation.answer(session, made, at=f"/vectors/{record.id}")
+        await creation.begin(digest)
+        same = await find_same(session, name=name, sha256=digest)
+        record = same or await import_vector(
+            session,
+            name=name,
+            blob=blob,
+            metadata=metadata,
+            card=card,
+            backbone=backbone,
+            description=description,
+            tags=tags,
+        )
+        if same is not None:
+            response.status_code = 200
+        notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
+        made = ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
+        return await creation.answer(made, at=f"/vectors/{record.id}")
 
 
 async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:
@@ -133,13 +131,13 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
 
 
 @router.get("/vectors/{ref}", responses=problems(404))
-async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
+async def get_one(ref: Ref, services: ServicesOf, session: SessionOf) -> VectorDetailBody:
     """Describes one version: what was measured of it, and which others look the same to `auto`."""
-    async with services.sessions.begin() as session:
-        record = await get_vector(session, VectorReference.parse(ref))
-        measured = await list_evaluations(session, record.id)
-        evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
-        body = VectorBody.model_validate(record)
+    record = await get_vector(session, VectorReference.parse(ref))
+    measured = await list_evaluations(session, record.id)
+    evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
+    body = VectorBody.model_validate(record)
+    await session.commit()
     overlaps = await services.retriever.overlaps(record.id)
     return VectorDetailBody(**dict(body), evaluations=evaluations, overlaps=tuple(overlaps))
 
@@ -156,16 +154,16 @@ async def get_one(ref: Ref, services: ServicesOf) -> VectorDetailBody:
         for status, description in ((200, "The file"), (206, "The rest of it"))
     },
 )
-async def get_file(ref: Ref, services: ServicesOf, request: Request) -> Response:
+async def get_file(ref: Ref, session: SessionOf, request: Request) -> Response:
     """Sends the file with all that is known of it now; its SHA-256 is the ETag.
 
     It is the stored file unless something was measured, or the state was changed, since then. With
     `Range: bytes=N-` and the ETag in `If-Range` only the rest comes (206); any other range is
     answered with the whole.
     """
-    async with services.sessions.begin() as session:
-        record = await get_vector(session, VectorReference.parse(ref))
-        stored, measured = await load_file(session, record)
+    record = await get_vector(session, VectorReference.parse(ref))
+    stored, measured = await load_file(session, record)
+    await session.commit()
     blob = await asyncio.to_thread(current_file, stored, record=record, measured=measured)
     etag = f'"{await asyncio.to_thread(sha256_hex, blob)}"'
     headers = {
@@ -181,26 +179,24 @@ async def get_file(ref: Ref, services: ServicesOf, request: Request) -> Response
 
 
 @router.patch("/vectors/{ref}", responses=problems(404))
-async def change(ref: Ref, body: VectorPatch, services: ServicesOf) -> VectorBody:
+async def change(ref: Ref, body: VectorPatch, session: SessionOf) -> VectorBody:
     """Changes what is said about a version; the numbers never change."""
-    async with services.sessions.begin() as session:
-        record = await get_vector(session, VectorReference.parse(ref))
-        changed = await update_vector(
-            session,
-            record.id,
-            description=body.description,
-            tags=body.tags,
-            status=body.status,
-        )
+    record = await get_vector(session, VectorReference.parse(ref))
+    changed = await update_vector(
+        session,
+        record.id,
+        description=body.description,
+        tags=body.tags,
+        status=body.status,
+    )
     return VectorBody.model_validate(changed)
 
 
 @router.delete("/vectors/{ref}", status_code=204, responses=problems(404, 409))
-async def delete(ref: Ref, services: ServicesOf) -> None:
+async def delete(ref: Ref, session: SessionOf) -> None:
     """Takes a version out of the library, unless an alias points at it."""
-    async with services.sessions.begin() as session:
-        record = await get_vector(session, VectorReference.parse(ref))
-        await delete_vector(session, record.id)
+    record = await get_vector(session, VectorReference.parse(ref))
+    await delete_vector(session, record.id)
 
 
 @router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409, 412))
@@ -209,7 +205,7 @@ async def put_alias(
     alias: Annotated[Name, Path()],
     *,
     body: AliasPut,
-    services: ServicesOf,
+    session: SessionOf,
     response: Response,
     if_match: EntityTag = None,
     if_none_match: Annotated[Literal["*"] | None, Header()] = None,
@@ -223,14 +219,9 @@ async def put_alias(
         expected = 0 if if_match is None else int(if_match.strip('"'))
         body = body.model_copy(update={"expected_version": expected})
     try:
-        async with services.sessions.begin() as session:
-            record = await set_alias(
-                session,
-                name,
-                alias,
-                version=body.version,
-                expected_version=body.expected_version,
-            )
+        record = await set_alias(
+            session, name, alias, version=body.version, expected_version=body.expected_version
+        )
     except ConflictError as error:
         if if_match is None and if_none_match is None:
             raise

@@ -52,18 +52,18 @@ async def make_response(
     services: Services,
     request: Request,
     response: Response,
-    backbone: str | None = None,
+    backbones: Sequence[str] = (),
     count: int = 1,
 ) -> "Body_co | AnswerStream":
     """The answers as they were asked for: a stream, or a body made of the ends of all streams.
 
-    Any backbone that fits answers where no fingerprint is given.
+    One of the backbones answers, by their fingerprints, or any that fits where none are given.
 
     Raises:
         VLibraryError: It cannot be answered: see `start_answer`.
     """
     started = await start_answer(
-        asked, services=services, request=request, backbone=backbone, count=count
+        asked, services=services, request=request, backbones=backbones, count=count
     )
     if asked.stream:
         return AnswerStream(started, answer_events(started, request=request, writer=writer))

@@ -19,7 +19,7 @@ from app.api.schemas.steering import (
 from app.api.steer.conversations import conversation_of
 from app.api.steer.images import read_images
 from app.api.steer.receipts import effect_of, verify_receipt
-from app.api.steer.vector_selection import ChosenVector, choose, find_demonstrations
+from app.api.steer.vector_selection import ChosenVector, choose, look_up
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
 from app.rpc.backbones import backbone_for, fingerprint_of
@@ -63,24 +63,33 @@ async def make_plan(
     *,
     services: Services,
     request_id: str,
-    backbone: str | None,
+    backbones: Sequence[str],
     deadline: float,
 ) -> Plan:
-    """Looks up everything that the request names.
+    """Looks up everything that the request names, in one transaction.
 
-    Any backbone that fits answers where no fingerprint is given; the deadline is on the clock of
-    `time.monotonic`.
+    One of the backbones answers, by their fingerprints, or any that fits where none are given; the
+    deadline is on the clock of `time.monotonic`.
 
     Raises:
         VLibraryError: Something is missing, malformed or does not fit together.
     """
     _check_limits(body, services=services)
-    if body.backbone is not None and backbone is None:
-        backbone = fingerprint_of(body.backbone, await services.serving.now())
+    if body.backbone is not None:
+        backbones = [fingerprint_of(body.backbone, await services.serving.now())]
     asked = conversation_of(body)
     images = await read_images(asked.images, settings=services.settings)
+    # Not the session of the route: a stream outlives its route, and its deadline holds here too.
+    async with services.sessions.begin() as session:
+        named = await look_up(session, body, policy=services.settings.policy_vectors)
+    backbone = one_backbone(backbones, named.vectors)
     vectors, retrieval = await choose(
-        services, body, question=asked.question, picture=asked.shown(images), backbone=backbone
+        services,
+        body,
+        named=named,
+        question=asked.question,
+        picture=asked.shown(images),
+        backbone=backbone,
     )
     fingerprints = [use.record.backbone.fingerprint for use in vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
@@ -94,7 +103,7 @@ async def make_plan(
         turns=asked.turns,
         images=images,
         vectors=tuple(use.to_wire() for use in vectors),
-        demonstrations=await find_demonstrations(services, body.demonstrations),
+        demonstrations=named.demonstrations,
         instruction=body.instruction,
         fits_context=body.fits_context,
         deadline_seconds=_seconds_until(deadline),
@@ -102,6 +111,22 @@ async def make_plan(
         baseline=body.baseline,
     )
     return Plan(request=request, vectors=vectors, retrieval=retrieval, backbone=served)
+
+
+def one_backbone(backbones: Sequence[str], vectors: Sequence[ChosenVector] = ()) -> str | None:
+    """The backbone that is meant, of those of one name; None where there are none to choose from.
+
+    Raises:
+        InvalidInputError: There are several, and no vector tells which is meant.
+    """
+    if len(backbones) > 1 and not vectors:
+        raise InvalidInputError(
+            "Several backbones of this name are served; a vector by name tells which is meant",
+            details={"param": "model"},
+        )
+    wanted = {use.record.backbone.fingerprint for use in vectors}
+    # Vectors that do not fit are refused where everything that steers is known.
+    return next((one for one in backbones if one in wanted), next(iter(backbones), None))
 
 
 def _seconds_until(deadline: float) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +28,14 @@ StreamItem: TypeAlias = GenerateDelta | SteerBody
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceItem:
-    """A piece of one of the answers that were asked for, by the answer's place."""
+    """A piece of one of the answers that were asked for, by the answer's place.
+
+    `backbone` is the fingerprint of the one that answers.
+    """
 
     place: int
     piece: StreamItem
+    backbone: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ async def start_answer(
     *,
     services: Services,
     request: Request,
-    backbone: str | None = None,
+    backbones: Sequence[str] = (),
     count: int = 1,
 ) -> StartedAnswer:
     """The answer once its first piece is there, or has been waited for long.
@@ -81,7 +85,7 @@ async def start_answer(
             body,
             services=services,
             request_id=request_id_of(request),
-            backbone=backbone,
+            backbones=backbones,
             deadline=deadline,
         )
         await send(plan)
@@ -119,11 +123,12 @@ async def _send_pieces(
     place: int,
     send: Send[Plan | ChoiceItem],
 ) -> None:
-    pieces = services.workers.generate(request, backbone_fingerprint=plan.backbone.fingerprint)
+    backbone = plan.backbone.fingerprint
+    pieces = services.workers.generate(request, backbone_fingerprint=backbone)
     async with aclosing(pieces):
         async for piece in pieces:
             shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
-            await send(ChoiceItem(place=place, piece=shown))
+            await send(ChoiceItem(place=place, piece=shown, backbone=backbone))
 
 
 async def _items(

@@ -1,4 +1,4 @@
-"""From what a caller asks to be steered by to stored vectors: by reference, or retrieved.
+"""From what a caller asks to be steered by to what is stored: by reference, or retrieved.
 
 The vectors of the server's policy are added to whatever was chosen and never displaced by it; a
 chosen vector may still work against them.
@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
-from app.api.schemas.openai.requests import ChatSteering
 from app.api.schemas.steering import (
     AUTO,
     AutoRetrievalBody,
@@ -23,10 +23,12 @@ from app.api.schemas.steering import (
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import VectorReference
+from app.core.settings import PolicyVector
 from app.core.splits import choose_split
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector
+from app.library.workspaces import seeing
 from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
 
@@ -53,7 +55,34 @@ class ChosenVector:
         )
 
 
-def listed_choices(body: SteerRequest | ChatSteering) -> list[VectorChoice]:
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What a request names, and the server's policy, as it is stored."""
+
+    vectors: Sequence[ChosenVector]
+    policy: Sequence[ChosenVector]
+    demonstrations: DemonstrationsUse | None
+
+
+async def look_up(
+    session: AsyncSession, body: SteerRequest, *, policy: Sequence[PolicyVector]
+) -> Named:
+    """Everything that the request names; nothing that retrieval is to find.
+
+    Raises:
+        NotFoundError: There is no such vector or data set.
+        InvalidInputError: A reference is malformed, or two name the same vector.
+        InvalidDatasetError: It is not told which of the data set's splits is meant.
+        SteeringError: Of the policy one is missing or named twice, so that no answer may be given.
+    """
+    return Named(
+        policy=await _find_policy(session, policy),
+        vectors=await _find_vectors(session, _listed_choices(body), strength=body.strength),
+        demonstrations=await _find_demonstrations(session, body.demonstrations),
+    )
+
+
+def _listed_choices(body: SteerRequest) -> list[VectorChoice]:
     """The references that a request names; none for `auto` and for nothing."""
     if body.vector is None or body.vector == AUTO:
         return []
@@ -65,6 +94,7 @@ async def choose(
     services: Services,
     body: SteerRequest,
     *,
+    named: Named,
     question: str,
     picture: bytes | None,
     backbone: str | None,
@@ -74,21 +104,17 @@ async def choose(
     `auto` looks for what fits the question and the picture that it is about.
 
     Raises:
-        NotFoundError: There is no such vector.
-        InvalidInputError: A reference is malformed, or a vector is asked for twice or is in the
-            policy as well.
-        SteeringError: The policy cannot be applied in full.
+        InvalidInputError: A vector is asked for that is in the policy as well.
     """
-    policy = await find_policy(services)
+    policy = named.policy
     # Catches a mistake and no intent: any other vector may point the other way as well.
     enforced = {use.record.sha256 for use in policy}
     if body.vector != AUTO:
-        chosen = await find_vectors(services, listed_choices(body), strength=body.strength)
-        if any(use.record.sha256 in enforced for use in chosen):
+        if any(use.record.sha256 in enforced for use in named.vectors):
             raise InvalidInputError(
                 "A vector is asked for that the server's policy applies to every answer already"
             )
-        return (*chosen, *policy), None
+        return (*named.vectors, *policy), None
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
     embedding = await embed_query(services, image=picture, text=question, backbone=wanted)
     found, retrieval = await retrieve_one(services, embedding, body=body)
@@ -96,17 +122,12 @@ async def choose(
     return (*fresh, *policy), retrieval
 
 
-async def find_policy(services: Services) -> list[ChosenVector]:
-    """The vectors of the server's policy.
-
-    Raises:
-        SteeringError: One is missing or named twice, so that no answer may be given.
-    """
-    wanted = services.settings.policy_vectors
+async def _find_policy(session: AsyncSession, wanted: Sequence[PolicyVector]) -> list[ChosenVector]:
     choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
     try:
         # The policy is the service's own, whoever asks.
-        found = await find_vectors(services.of(DEFAULT_WORKSPACE), choices, strength=1.0)
+        with seeing(session, DEFAULT_WORKSPACE):
+            found = await _find_vectors(session, choices, strength=1.0)
     except NotFoundError as error:
         raise SteeringError(
             f"The server's policy wants {len(wanted)} vectors that are not all there"
@@ -118,21 +139,10 @@ async def find_policy(services: Services) -> list[ChosenVector]:
     return [replace(use, source="policy") for use in found]
 
 
-async def find_vectors(
-    services: Services, choices: Sequence[VectorChoice], *, strength: float
+async def _find_vectors(
+    session: AsyncSession, choices: Sequence[VectorChoice], *, strength: float
 ) -> list[ChosenVector]:
-    """The stored vectors of the references, in their order.
-
-    Raises:
-        NotFoundError: There is no such vector.
-        InvalidInputError: A reference is malformed, or two name the same vector.
-    """
-    if not choices:
-        return []
-    async with services.sessions.begin() as session:
-        records = [
-            await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices
-        ]
+    records = [await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices]
     if len({record.id for record in records}) < len(records):
         raise InvalidInputError("The same vector is asked for twice; give it one strength")
     return [
@@ -195,24 +205,17 @@ async def retrieve_one(
     return [ChosenVector(best.vector, strength=body.strength, source="retrieval")], summary
 
 
-async def find_demonstrations(
-    services: Services, choice: DemonstrationsChoice | None
+async def _find_demonstrations(
+    session: AsyncSession, choice: DemonstrationsChoice | None
 ) -> DemonstrationsUse | None:
-    """The demonstrations as the worker is told.
-
-    Raises:
-        NotFoundError: There is no such data set.
-        InvalidDatasetError: It is not told which of its splits is meant.
-    """
     if choice is None:
         return None
-    async with services.sessions.begin() as session:
-        record = await get_dataset(session, choice.dataset)
-        return DemonstrationsUse(
-            dataset_id=record.id,
-            storage_key=record.storage_key,
-            shots=choice.shots,
-            selection=choice.selection,
-            seed=choice.seed,
-            split=choose_split(record.splits, choice.split),
-        )
+    record = await get_dataset(session, choice.dataset)
+    return DemonstrationsUse(
+        dataset_id=record.id,
+        storage_key=record.storage_key,
+        shots=choice.shots,
+        selection=choice.selection,
+        seed=choice.seed,
+        split=choose_split(record.splits, choice.split),
+    )

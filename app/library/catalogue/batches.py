@@ -10,7 +10,7 @@ from app.core.errors import InvalidInputError, VLibraryError
 from app.core.identifiers import LATEST, VectorReference, check_name
 from app.core.states import VectorStatus
 from app.library.aliases import lock_name
-from app.library.database import Sessions, run_transaction
+from app.library.database import Sessions
 from app.library.records import VectorRecord
 from app.library.tables import VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
@@ -28,17 +28,15 @@ async def change_each(
 
     Every reference has a transaction of its own.
     """
-    return {ref: await _change_one(sessions, ref, change) for ref in dict.fromkeys(refs)}
-
-
-async def _change_one(sessions: Sessions, ref: str, change: Change) -> VectorRecord | VLibraryError:
-    async def work(session: AsyncSession) -> VectorRecord:
-        return await change(session, await get_vector(session, VectorReference.parse(ref)))
-
-    try:
-        return await run_transaction(sessions, work)
-    except VLibraryError as error:
-        return error
+    outcomes: dict[str, VectorRecord | VLibraryError] = {}
+    for ref in dict.fromkeys(refs):
+        try:
+            async with sessions.begin() as session:
+                record = await get_vector(session, VectorReference.parse(ref))
+                outcomes[ref] = await change(session, record)
+        except VLibraryError as error:
+            outcomes[ref] = error
+    return outcomes
 
 
 async def bury(session: AsyncSession, record: VectorRecord) -> VectorRecord:

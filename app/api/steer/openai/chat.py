@@ -41,7 +41,10 @@ class Completion(CompletionWriter):
             for place, answer in enumerate(answers)
         )
         return ChatCompletionBody(
-            **self.head, choices=choices, usage=usage_of(answers), vlibrary=facts[0]
+            **self.head(answers[0].backbone.fingerprint),
+            choices=choices,
+            usage=usage_of(answers),
+            vlibrary=facts[0],
         )
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
@@ -49,21 +52,24 @@ class Completion(CompletionWriter):
         place, piece = item.place, item.piece
         if place not in self.begun:
             self.begun.add(place)
-            yield self._event(_choice(place, role="assistant", content=""))
+            yield self._event(item, _choice(place, role="assistant", content=""))
         if isinstance(piece, GenerateDelta):
             taken = _logprobs(piece.logprobs)
-            yield self._event({**_choice(place, content=piece.text), "logprobs": _plain(taken)})
+            yield self._event(
+                item, {**_choice(place, content=piece.text), "logprobs": _plain(taken)}
+            )
             return
         facts = SteeringFacts.of(piece, ignored=self.ignored)
         end = {**_choice(place), "finish_reason": piece.finish_reason}
-        yield self._event(end, vlibrary=_plain(facts))
+        yield self._event(item, end, vlibrary=_plain(facts))
         if self.is_last(piece):
             if self.includes_usage:
-                yield self._event(usage=_plain(usage_of(self.ended)))
+                yield self._event(item, usage=_plain(usage_of(self.ended)))
             yield DONE
 
-    def _event(self, *choices: object, **others: object) -> bytes:
-        chunk = {**self.head, "object": "chat.completion.chunk", "choices": choices, **others}
+    def _event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+        head = {**self.head(item.backbone), "object": "chat.completion.chunk"}
+        chunk = {**head, "choices": choices, **others}
         return format_sse_event(data_str=json.dumps(chunk, ensure_ascii=False))
 
 

@@ -37,7 +37,10 @@ class TextCompletion(CompletionWriter):
             for place, answer in enumerate(answers)
         )
         return TextCompletionBody(
-            **self.head, choices=choices, usage=usage_of(answers), vlibrary=facts[0]
+            **self.head(answers[0].backbone.fingerprint),
+            choices=choices,
+            usage=usage_of(answers),
+            vlibrary=facts[0],
         )
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
@@ -47,17 +50,18 @@ class TextCompletion(CompletionWriter):
             offset = self.lengths.get(place, 0)
             self.lengths[place] = offset + len(piece.text)
             found = _logprobs(piece.logprobs, offset=offset)
-            yield self._event(TextChoiceBody(index=place, text=piece.text, logprobs=found))
+            choice = TextChoiceBody(index=place, text=piece.text, logprobs=found)
+            yield self._event(item, choice)
             return
         end = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
-        yield self._event(end, vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
+        yield self._event(item, end, vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
         if self.is_last(piece):
             if self.includes_usage:
-                yield self._event(usage=usage_of(self.ended))
+                yield self._event(item, usage=usage_of(self.ended))
             yield DONE
 
-    def _event(self, *choices: TextChoiceBody, **others: object) -> bytes:
-        body = TextCompletionBody(**{**self.head, "choices": choices, **others})
+    def _event(self, item: ChoiceItem, *choices: TextChoiceBody, **others: object) -> bytes:
+        body = TextCompletionBody(**{**self.head(item.backbone), "choices": choices, **others})
         return format_sse_event(data_str=body.model_dump_json())
 
 

@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeAlias
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.api.dependencies import Services
 from app.api.schemas.openai.answers import ModelBody
-from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import AUTO
-from app.api.steer.unknown_fields import settle_unknown_fields
-from app.api.steer.vector_selection import listed_choices
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import VectorReference
@@ -21,52 +20,17 @@ PAGE: Final = 200
 MAX_LISTED_VECTORS: Final = 10_000
 
 
-NamedModel: TypeAlias = tuple[BackboneDescription, str | None]
-"""Who answers, and the reference of what steers it, or `auto`, or nothing."""
+NamedModel: TypeAlias = tuple[Sequence[BackboneDescription], str | None]
+"""Who can answer, at least one, and the reference of what steers it, or `auto`, or nothing."""
 
 
-async def asked_model(
-    services: Services, body: SamplingFields
-) -> tuple[NamedModel, tuple[str, ...]]:
-    """What a request's model means, and the places of the request that are not looked at.
-
-    Raises:
-        VLibraryError: As of `named_model`, or a field would change the answer and is not supported.
-    """
-    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    references = [choice.ref for choice in listed_choices(body.vlibrary)]
-    return await named_model(services, body.model, references=references), ignored
-
-
-async def named_model(
-    services: Services, name: str, *, references: Sequence[str] = ()
-) -> NamedModel:
-    """The backbone and the vector of a model's name; whether the vector exists is not said.
-
-    `references` are vectors that are named elsewhere.
+async def named_model(services: Services, name: str) -> NamedModel:
+    """The backbones that a model's name can mean, and the vector in it, which need not exist.
 
     Raises:
         NotFoundError: No backbone of that name is served, or what follows is no reference.
-        InvalidInputError: Several are, and no vector tells which is meant.
         WorkerUnavailableError: No backbone is served at all.
     """
-    backbones, vector = await _named(services, name)
-    if len(backbones) == 1:
-        return backbones[0], vector
-    own = [] if vector is None or vector == AUTO else [vector]
-    wanted = await _backbones_of(services, [*own, *references])
-    if not wanted:
-        raise InvalidInputError(
-            "Several backbones of this name are served; a vector by name tells which is meant",
-            details={"param": "model"},
-        )
-    # Vectors that do not fit are refused where everything that steers is known.
-    fitting = (backbone for backbone in backbones if backbone.fingerprint in wanted)
-    return next(fitting, backbones[0]), vector
-
-
-async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescription], str | None]:
-    """The served backbones that a model's name can mean, at least one, and the vector in it."""
     served = await served_backbones(services)
     # Backbones may have the separator in their names, so the longest one that fits is meant.
     for known in sorted({backbone.name for backbone in served}, key=len, reverse=True):
@@ -76,15 +40,6 @@ async def _named(services: Services, name: str) -> tuple[Sequence[BackboneDescri
         if name.startswith(known + SEPARATOR):
             return backbones, _checked_reference(name.removeprefix(known + SEPARATOR))
     raise _no_model()
-
-
-async def _backbones_of(services: Services, references: Sequence[str]) -> set[str]:
-    """The fingerprints of the backbones that the vectors were made for."""
-    if not references:
-        return set()
-    async with services.sessions.begin() as session:
-        records = [await get_vector(session, VectorReference.parse(ref)) for ref in references]
-    return {record.backbone.fingerprint for record in records}
 
 
 def _checked_reference(text: str) -> str:
@@ -113,7 +68,7 @@ async def served_backbones(services: Services) -> tuple[BackboneDescription, ...
 
 
 async def existing_model(
-    services: Services, name: str
+    services: Services, session: AsyncSession, name: str
 ) -> tuple[BackboneDescription, VectorRecord | None]:
     """A model's backbone and stored vector: none where the name leaves the choice to retrieval.
 
@@ -121,12 +76,11 @@ async def existing_model(
         NotFoundError: There is no such model.
         WorkerUnavailableError: No backbone is served at all.
     """
-    backbones, reference = await _named(services, name)
+    backbones, reference = await named_model(services, name)
     if reference is None or reference == AUTO:
         return backbones[0], None
     try:
-        async with services.sessions.begin() as session:
-            record = await get_vector(session, VectorReference.parse(reference))
+        record = await get_vector(session, VectorReference.parse(reference))
     except NotFoundError as error:
         raise _no_model() from error
     fitting = (one for one in backbones if one.fingerprint == record.backbone.fingerprint)
@@ -137,7 +91,7 @@ async def existing_model(
 
 
 async def offered_vectors(
-    services: Services, backbone: BackboneDescription
+    session: AsyncSession, backbone: BackboneDescription
 ) -> AsyncIterator[VectorRecord]:
     """The backbone's vectors that were not retired, newest first and at most 10,000.
 
@@ -146,13 +100,8 @@ async def offered_vectors(
     cursor: str | None = None
     num_listed = 0
     while num_listed < MAX_LISTED_VECTORS:
-        async with services.sessions.begin() as session:
-            page = await list_vectors(
-                session,
-                VectorFilters(backbone=backbone.fingerprint),
-                limit=PAGE,
-                cursor=cursor,
-            )
+        filters = VectorFilters(backbone=backbone.fingerprint)
+        page = await list_vectors(session, filters, limit=PAGE, cursor=cursor)
         offered = [record for record in page.items if record.status != "retired"]
         for record in offered[: MAX_LISTED_VECTORS - num_listed]:
             yield record

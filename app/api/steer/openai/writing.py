@@ -10,7 +10,6 @@ from fastapi.sse import format_sse_event
 from app.api.schemas.openai.answers import CompletionUsageBody
 from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import SteerBody
-from app.core.backbones import BackboneDescription
 
 DONE: Final = format_sse_event(data_str="[DONE]")
 
@@ -20,14 +19,18 @@ class CompletionWriter:
     """What is known of a completion while it is written.
 
     Attributes:
-        head: What every body and chunk of it begins with.
+        id: Of all answers together.
+        model: The model as it was asked for.
+        created: When, in seconds of Unix time.
         includes_usage: Whether a stream ends with a chunk about tokens.
         ignored: Places of the request that were not looked at.
         count: How many answers there will be.
         ended: Those that are complete.
     """
 
-    head: dict[str, Any]
+    id: str
+    model: str
+    created: int
     includes_usage: bool
     ignored: tuple[str, ...]
     count: int
@@ -41,22 +44,27 @@ class CompletionWriter:
         body: SamplingFields,
         *,
         id: str,  # noqa: A002 - OpenAI's word
-        backbone: BackboneDescription,
         ignored: tuple[str, ...],
     ) -> Self:
-        """The writer of what a request asks of a backbone."""
+        """The writer of what a request asks."""
         options = body.stream_options
         return cls(
-            head={
-                "id": id,
-                "created": int(time.time()),
-                "model": body.model,
-                "system_fingerprint": f"fp_{backbone.fingerprint[:16]}",
-            },
+            id=id,
+            model=body.model,
+            created=int(time.time()),
             includes_usage=bool(options and options.include_usage),
             ignored=ignored,
             count=body.n or 1,
         )
+
+    def head(self, backbone: str) -> dict[str, Any]:
+        """What every body and chunk begins with, by the fingerprint of the backbone."""
+        return {
+            "id": self.id,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": f"fp_{backbone[:16]}",
+        }
 
     def is_last(self, answer: SteerBody) -> bool:
         """Whether no other answer comes after this complete one."""
