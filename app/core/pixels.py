@@ -53,6 +53,20 @@ _SAME_LEVELS: Final = 2
 _PNG_DEPTH: Final = 24
 _PNG_COLOUR_TYPE: Final = 25
 _PNG_GREY: Final = 0
+_PNG_CHUNKS: Final = 8
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# First column and row of each pass over the picture, and the steps to the next.
+_PNG_WHOLE: Final = ((0, 0, 1, 1),)
+_PNG_PASSES: Final = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_PNG_PIECE: Final = 1 << 20
 
 
 def decode(data: bytes) -> Image.Image:
@@ -71,6 +85,7 @@ def decode(data: bytes) -> Image.Image:
             name = str(image.format)
             if name == "PNG":
                 _check_sums(data)
+                _check_rows(data, image.size)
             image.load()
             turn = turn_of(image)
             pixels = _shown(image, data)
@@ -94,6 +109,34 @@ def _check_sums(data: bytes) -> None:
     # Decoding stops at the last row and never looks at the checksums.
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         image.verify()
+
+
+def _check_rows(data: bytes, size: tuple[int, int]) -> None:
+    # A stream that ends well but early leaves the rest of the picture black.
+    width, height = size
+    depth, colour_type, _, _, interlaced = data[_PNG_DEPTH : _PNG_DEPTH + 5]
+    bits = depth * _PNG_CHANNELS[colour_type]
+    wanted = sum(
+        -(-(height - top) // down) * (1 + (-(-(width - left) // across) * bits + 7) // 8)
+        for left, top, across, down in (_PNG_PASSES if interlaced else _PNG_WHOLE)
+        if left < width and top < height
+    )
+    if _inflated_bytes(data, wanted) < wanted:
+        raise ValueError("rows are missing")
+
+
+def _inflated_bytes(data: bytes, wanted: int) -> int:
+    """How many bytes of rows a PNG holds; no more than wanted are counted."""
+    stream = zlib.decompressobj()
+    place, found = _PNG_CHUNKS, 0
+    while place < len(data) and found < wanted:
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        left = data[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+        while left and found < wanted:
+            found += len(stream.decompress(left, _PNG_PIECE))
+            left = stream.unconsumed_tail
+        place += length + 12
+    return found
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:

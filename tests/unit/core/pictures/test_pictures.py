@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def png(
     depth: int,
     colour_type: int,
     chunks: Sequence[tuple[bytes, bytes]] = (),
+    interlaced: int = 0,
 ) -> bytes:
     """A PNG by hand, for what Pillow cannot write; samples are rows of bytes as they are packed."""
 
@@ -33,7 +35,7 @@ def png(
 
     height, width = samples[0], samples[1]
     rows = b"".join(b"\0" + row for row in samples[2])
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, interlaced)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -172,6 +174,46 @@ def test_a_transparent_colour_of_sixteen_bits_is_refused() -> None:
     key = [(b"tRNS", struct.pack(">HHH", 0, 0, 0))]
     with pytest.raises(InvalidImageError, match="16 bits a channel"):
         decode(png((16, 64, rows), depth=16, colour_type=2, chunks=key))
+
+
+# Adam7: first column and row of each pass, and the steps to the next.
+PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 16), (13, 9), (8, 11)])
+def test_an_interlaced_picture_is_the_plain_one(width: int, height: int) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    parts = [samples[top::down, left::across] for left, top, across, down in PASSES]
+    rows = [row.tobytes() for part in parts for row in part if row.size]
+    whole = png((height, width, rows), depth=8, colour_type=2, interlaced=1)
+    shows(whole, Image.fromarray(samples))
+    with pytest.raises(InvalidImageError, match="its PNG file is cut short or damaged"):
+        decode(png((height, width, rows[:-1]), depth=8, colour_type=2, interlaced=1))
+
+
+@pytest.mark.parametrize("missing", [1, 15])
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "num_bytes"),
+    [(8, 2, 48), (8, 0, 16), (16, 4, 64), (1, 0, 2), (8, 3, 16)],
+)
+def test_a_picture_whose_last_rows_are_missing_is_refused(
+    depth: int, colour_type: int, num_bytes: int, *, missing: int
+) -> None:
+    palette = [(b"PLTE", bytes(range(48)))] if colour_type == 3 else []
+    encode = partial(png, depth=depth, colour_type=colour_type, chunks=palette)
+    rows = [bytes(num_bytes)] * 16
+    assert decode(encode((16, 16, rows))).size == (16, 16)
+    # The stream itself ends well, which decoders take for the end of the picture.
+    with pytest.raises(InvalidImageError, match="its PNG file is cut short or damaged"):
+        decode(encode((16, 16, rows[missing:])))
 
 
 def test_cmyk_becomes_rgb_and_not_its_negative() -> None:
