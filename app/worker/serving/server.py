@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 
 from app.core.cancellation import ClientGoneError, run_until_disconnect
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
@@ -58,6 +59,7 @@ def create_app(
         middleware=[] if secret is None else [Middleware(OnlyTheApi, secret=secret)],
     )
     app.add_exception_handler(ClientGoneError, _left)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(VLibraryError, _failed)
     app.add_exception_handler(Exception, _failed)
 

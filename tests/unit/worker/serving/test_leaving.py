@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import uvicorn
+from starlette.types import Message
 
 from app.core.telemetry.metrics import expose
 from app.method.backbone.loading import Backbone
 from app.rpc.messages import GenerateRequest, pack
-from app.worker.serving.server import create_app
+from app.worker.serving.server import CLIENT_GONE, create_app
 from tests.fakes.exposition import parse_metrics
 from tests.fakes.servers.gated_worker import GatedWorker, gated_worker
 from tests.fakes.waiting import SECONDS, until
@@ -138,3 +139,22 @@ async def test_who_leaves_the_queue_never_gets_a_row(backbone: Backbone, *, stre
         assert _cancelled(worker, "waiting") == 1
         await _leave(running)
         await until(lambda: worker.serving.num_requests == 0)
+
+
+@pytest.mark.parametrize("path", ["/generate", "/embed"])
+async def test_who_leaves_in_the_middle_of_the_question_is_no_fault(
+    backbone: Backbone, path: str
+) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with gated_worker(backbone, max_rows=1) as worker:
+        app = create_app(worker.serving, health=worker.health, max_body_bytes=1000)
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+    assert sent[0]["status"] == CLIENT_GONE
