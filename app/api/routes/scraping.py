@@ -47,18 +47,23 @@ async def _jobs(services: Services) -> tuple[Metric, ...]:
 
 
 async def _load(services: Services) -> tuple[Metric, ...]:
-    """The requests of all workers that serve; nothing while none of them answers."""
+    """The requests at the workers of each backbone; nothing while none of them answers."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             serving = await services.workers.ready()
     except (WorkerUnavailableError, TimeoutError) as error:
         log.warning("requests of workers cannot be counted", reason=type(error).__name__)
         return ()
-    running = sum(health.running for health in serving)
-    waiting = sum(health.waiting for health in serving)
-    return (
-        GaugeMetricFamily("vlibrary_num_requests_running", "Sequences that hold a row", running),
-        GaugeMetricFamily(
-            "vlibrary_num_requests_waiting", "Requests that are prepared or wait for a row", waiting
-        ),
+    running = GaugeMetricFamily(
+        "vlibrary_num_requests_running", "Sequences that hold a row", labels=["backbone"]
     )
+    waiting = GaugeMetricFamily(
+        "vlibrary_num_requests_waiting",
+        "Requests that are prepared or wait for a row",
+        labels=["backbone"],
+    )
+    for name in sorted({health.backbone.name for health in serving}):
+        there = [health for health in serving if health.backbone.name == name]
+        running.add_metric([name], sum(health.running for health in there))
+        waiting.add_metric([name], sum(health.waiting for health in there))
+    return (running, waiting)

@@ -44,8 +44,8 @@ async def test_requests_of_the_workers_are_shown(
     monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
     worker.running = 3
     shown = await _shown(http)
-    assert shown["vlibrary_num_requests_running"] == 3
-    assert shown["vlibrary_num_requests_waiting"] == 0
+    assert shown['vlibrary_num_requests_running{backbone="fake-a"}'] == 3
+    assert shown['vlibrary_num_requests_waiting{backbone="fake-a"}'] == 0
     # Metrics are read most when something is wrong.
     worker.is_down = True
-    assert "vlibrary_num_requests_running" not in await _shown(http)
+    assert "num_requests" not in (await http.get("/metrics")).text
