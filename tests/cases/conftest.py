@@ -27,3 +27,18 @@ def service() -> Iterator[Installation]:
 def http(service: Installation) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=SECONDS, trust_env=False) as client:
         yield client
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A table of the scripts, and how each ended."""
+    rows = [
+        (properties["script"], properties.get("ended", "FAILED"))
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if "script" in (properties := dict(getattr(report, "user_properties", ())))
+        and getattr(report, "when", "") == "call"
+    ]
+    if rows:
+        terminalreporter.section("scripts")
+    for script, ended in sorted(rows):
+        terminalreporter.write_line(f"{script:44} {ended}")

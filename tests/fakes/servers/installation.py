@@ -76,6 +76,10 @@ class Installation:
         self._log = folder / "serve.log"
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -131,7 +135,7 @@ class Installation:
 
     def end(self) -> None:
         """Kills what still runs."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.is_running:
             self._process.kill()
             self._process.wait(READY_SECONDS)
 
