@@ -142,9 +142,12 @@ def _library(keys: StoredKeys) -> Iterator[tuple[Search, str]]:
             runner.run(store_keys(keys, sessions=sessions, conninfo=where))
             retriever = Retriever(sessions)
             runner.run(retriever.start())
+            runner.run(retriever.encode())
+            # As a server does: `Runner.run` would set signals up for each search.
+            wait_for = runner.get_loop().run_until_complete
 
             def search(query: Float32Array, rare: bool) -> list[uuid.UUID]:  # noqa: FBT001
-                result = runner.run(
+                result = wait_for(
                     retriever.search(
                         query,
                         space=SPACE,

@@ -37,15 +37,18 @@ VECTOR_ROWS: Final[Rows] = select(
 
 async def read_vectors(session: AsyncSession, query: Rows) -> list[VectorRecord]:
     """The records of a query made from `VECTOR_ROWS`, in its order."""
-    return [
-        record_of(
-            VectorRecord,
-            row,
-            backbone=record_of(BackboneDescription, backbone),
-            aliases=tuple(sorted(aliases)),
-        )
-        for row, backbone, aliases in await session.execute(query, execution_options=FRESH)
-    ]
+    found = await session.execute(query, execution_options=FRESH)
+    return [record_of_vector(*parts) for parts in found]
+
+
+def record_of_vector(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> VectorRecord:
+    """The record of one row of a query made from `VECTOR_ROWS`."""
+    return record_of(
+        VectorRecord,
+        row,
+        backbone=record_of(BackboneDescription, backbone),
+        aliases=tuple(sorted(aliases)),
+    )
 
 
 async def _verified(blob: bytes | None, sha256: str) -> bytes:

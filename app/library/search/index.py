@@ -1,56 +1,36 @@
-"""Nearest keys, exactly: immutable snapshots of one space, compared with FAISS.
+"""Nearest keys, exactly: immutable snapshots of one space.
 
 A snapshot holds every key and everything that a search is narrowed by, so a search is one mask and
 one pass over the keys. It never changes: an update makes a new one that shares the keys' memory
-with the old, which goes on reading the part it knows.
+with the old, which goes on reading the part it knows. What 8-bit codes of the keys rule out is not
+looked at, once there are codes.
 """
 
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final, Self, cast
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
-from app.library.search.key_table import KeyTable, RowBlock, Rows, make_block, workspace_text
+from app.library.search.hits import Hit
+from app.library.search.key_table import KeyTable, workspace_text
 from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
 from app.library.search.parts import cannot_tell_apart, parts_of
+from app.library.search.rows import RowBlock, Rows, make_block
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 
 MAX_DEAD_SHARE: Final = 0.25
 TIE: Final = 1e-6
 MAX_ACCEPTED: Final = 64
 MAX_LEADS: Final = 2**18
-
-# Searches already run side by side, one thread each.
-faiss.omp_set_num_threads(1)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One set of vectors with its similarity to the query.
-
-    Attributes:
-        vector_id: Which.
-        name: Shared by all versions.
-        score: Cosine with the nearest key; of the part of the query that fits least, where rows
-            have a picture's part and a question's.
-        threshold: What `score` has to reach.
-        similarity: What ranks it: the mean cosine over the query's parts.
-        is_accepted: Whether the query counts as its task.
-    """
-
-    vector_id: uuid.UUID
-    name: str
-    score: float
-    threshold: float
-    similarity: float
-    is_accepted: bool
+# Of fewer rows than this share the exact ones are read as fast as everybody's codes.
+CODES_PAY: Final = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +85,15 @@ class Snapshot:
     def num_rows(self) -> int:
         """Rows that a search passes over, live or not."""
         return self._num_rows
+
+    @property
+    def wants_codes(self) -> bool:
+        """Whether searches would be faster if there were codes of the keys' rows."""
+        return self._block.wants_codes
+
+    def encode(self) -> None:
+        """Makes these codes, for all snapshots that share the rows; nothing else changes."""
+        self._block.encode()
 
     def update(
         self, *, epoch: int, changed: Collection[uuid.UUID], keys: Sequence[VectorKeys]
@@ -168,15 +157,14 @@ class Snapshot:
         is_of_it = table.workspaces == codes.get(workspace_text(workspace), -1)
         fitting = np.flatnonzero(is_of_it & is_made_for_it & np.isin(table.statuses, wanted))
         if among is not None:
-            fitting = fitting[np.array([one in among for one in table.vector_ids[fitting]], bool)]
+            fitting = fitting[np.isin(fitting, [table.lines.get(one, -1) for one in among])]
         if not len(fitting):
             return []
         asked = parts_of(unit, image_width=self.image_width)
-        cosines = {name: self._similarities(part, fitting) for name, part in asked.items()}
-        limits = {
-            name: (table.text_thresholds if name == "text" else table.thresholds)[fitting]
-            for name in asked
-        }
+        fitting = self._undecided(fitting, asked, k=k)
+        edges = table.starts[fitting], table.stops[fitting]
+        cosines = {name: self._block.similarities(part, *edges) for name, part in asked.items()}
+        limits = {name: self._limits(name, fitting) for name in asked}
         slacks = np.stack([cosines[name] - limits[name] for name in asked])
         is_accepted = slacks.min(0) >= 0
         similarities = np.stack(list(cosines.values())).astype(np.float64).mean(0)
@@ -217,13 +205,12 @@ class Snapshot:
 
     def __contains__(self, vector_id: uuid.UUID) -> bool:
         """Whether it holds keys of these vectors."""
-        return vector_id in self._table.vector_ids
+        return vector_id in self._table.lines
 
     def keys_of(self, vector_id: uuid.UUID) -> VectorKeys:
         """The keys of one set of vectors, which must be here."""
         table = self._table
-        line = int(np.flatnonzero(table.vector_ids == vector_id)[0])
-        texts = {code: text for text, code in self._codes.items()}
+        line, texts = table.lines[vector_id], self._texts
         return VectorKeys(
             vector_id=vector_id,
             name=table.names[line],
@@ -234,6 +221,40 @@ class Snapshot:
             text_threshold=None if self.image_width is None else float(table.text_thresholds[line]),
             workspace=texts[int(table.workspaces[line])].removeprefix(workspace_text("")),
         )
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        # Codes count up from 0.
+        return list(self._codes)
+
+    def _limits(self, part: str, lines: Rows) -> npt.NDArray[np.float64]:
+        table = self._table
+        return (table.text_thresholds if part == "text" else table.thresholds)[lines]
+
+    def _undecided(self, fitting: Rows, asked: dict[str, Float32Array], *, k: int) -> Rows:
+        """Those of the lines that may be among the `k` nearest, accept the query or be a rival.
+
+        All of them when there are no codes to tell, or too few lines for codes to help.
+        """
+        codes, table = self._block.codes, self._table
+        edges = table.starts[fitting], table.stops[fitting]
+        is_small = (edges[1] - edges[0]).sum() < CODES_PAY * self._num_rows
+        if codes is None or is_small or k >= len(fitting):
+            return fitting
+        rough = {
+            name: self._block.rough_similarities(part, *edges, codes=codes)
+            for name, part in asked.items()
+        }
+        doubt = {name: codes.error * float(np.linalg.norm(part)) for name, part in asked.items()}
+        mean = np.stack(list(rough.values())).mean(0)
+        least = np.partition(mean, -k)[-k] - 2 * (np.mean(list(doubt.values())) + TIE)
+        may_accept = [rough[name] + doubt[name] >= self._limits(name, fitting) for name in asked]
+        is_undecided = (mean >= least) | np.all(may_accept, axis=0)
+        if "image" in asked:
+            rivals = nearest_of_each(table.name_codes[fitting], rough["image"])
+            is_undecided |= rough["image"] >= rough["image"][rivals[-1]] - 2 * doubt["image"]
+        undecided: Rows = fitting[is_undecided]
+        return undecided
 
     def _rows_of(self, line: int) -> Float32Array:
         return self._block.rows[self._table.starts[line] : self._table.stops[line]]
@@ -269,19 +290,3 @@ class Snapshot:
                 refusals=self._lead_refusals,
             )
         return found
-
-    def _similarities(self, query: Float32Array, fitting: Rows) -> Float32Array:
-        """`[fitting]`: the largest similarity over the keys of each."""
-        # One place more, since a segment may end where the rows do.
-        scores = np.full(self._num_rows + 1, -np.inf, dtype=np.float32)
-        faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # its stubs do not have it
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(query),
-            faiss.swig_ptr(self._block.rows),
-            self.dimension,
-            self._num_rows,
-        )
-        edges = np.stack([self._table.starts[fitting], self._table.stops[fitting]], axis=1)
-        # Every other segment lies between two sets of vectors.
-        best: Float32Array = np.maximum.reduceat(scores, edges.ravel())[::2]
-        return best

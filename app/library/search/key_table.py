@@ -1,45 +1,21 @@
-"""The memory of an index: rows of keys, and a line for each set of vectors."""
+"""What an index knows of each set of vectors, a line each."""
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Self, TypeAlias
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from app.library.task_keys.keys import Float32Array, VectorKeys
-
-# Spare memory of a fresh copy, which is not touched before it is used.
-GROWTH: Final = 1.5
-LEAST_SPARE_ROWS: Final = 1024
-
-Rows: TypeAlias = npt.NDArray[np.int64]
-
-
-@dataclass(eq=False)
-class RowBlock:
-    """Rows that are written once, one after the other.
-
-    `rows` is `[capacity, dimension]`, of which `used` are written.
-    """
-
-    rows: Float32Array
-    used: int
+from app.library.search.rows import Rows
+from app.library.task_keys.keys import VectorKeys
 
 
 def workspace_text(workspace: str) -> str:
     """A workspace as it is coded: no name, state or fingerprint looks like it."""
     return f"::{workspace}"
-
-
-def make_block(parts: Sequence[Float32Array]) -> RowBlock:
-    """A copy of these rows with room for more."""
-    rows = np.concatenate(parts)
-    capacity = int(len(rows) * GROWTH) + LEAST_SPARE_ROWS
-    block = RowBlock(np.empty((capacity, rows.shape[1]), dtype=np.float32), used=len(rows))
-    block.rows[: len(rows)] = rows
-    return block
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +67,11 @@ class KeyTable:
     def num_rows(self) -> int:
         """Rows that belong to a line."""
         return int((self.stops - self.starts).sum())
+
+    @cached_property
+    def lines(self) -> dict[uuid.UUID, int]:
+        """Which line is whose."""
+        return {one: line for line, one in enumerate(self.vector_ids)}
 
     def without(self, gone: Collection[uuid.UUID]) -> Self:
         """The same without the lines of these."""

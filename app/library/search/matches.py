@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.library.records import VectorRecord
-from app.library.search.index import Hit
+from app.library.search.hits import Hit
 from app.library.search.verdicts import AbstainReason
 
 

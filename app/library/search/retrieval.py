@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,20 +21,28 @@ from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
-from app.library.database import Sessions
+from app.library.database import FRESH, Sessions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
-from app.library.search.index import MAX_ACCEPTED, Hit, Snapshot
+from app.library.search.hits import Hit
+from app.library.search.index import MAX_ACCEPTED, Snapshot
 from app.library.search.matches import Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
 from app.library.search.verdicts import NEIGHBOURS, AbstainReason, choose
+from app.library.tables import IndexEpochRow, VectorRow
 from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
 from app.library.task_keys.keys import FloatArray, load_keys, unit_rows
-from app.library.vectors import get_vectors
+from app.library.vector_rows import VECTOR_ROWS, record_of_vector
 
 MAX_K: Final = 100
 # States of vectors that are not shown to help.
 UNSHOWN: Final = ("unproven", "ineffective", "collapsed")
+
+# In one statement, which is one round trip and sees one moment: with the snapshot's epoch, the
+# vectors are of the snapshot's state.
+_FOUND: Final = VECTOR_ROWS.add_columns(
+    select(IndexEpochRow.epoch).where(IndexEpochRow.space == bindparam("space")).scalar_subquery()
+).where(VectorRow.id.in_(bindparam("ids", expanding=True)), VectorRow.deleted.is_(None))
 
 Answer = TypeVar("Answer")
 
@@ -83,6 +92,12 @@ class Retriever:
                 await self._poller
             self._poller = None
         await asyncio.to_thread(self._threads.shutdown)
+
+    async def encode(self) -> None:
+        """Makes what searches of large spaces are faster with, where many keys are without it."""
+        for snapshot in list(self._snapshots.values()):
+            if snapshot.wants_codes:
+                await self._compute(snapshot.encode)
 
     def epoch(self, space: str) -> int:
         """The epoch of the snapshot at hand; 0 when there is none."""
@@ -206,13 +221,16 @@ class Retriever:
     ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
         """What was found, and the space's epoch afterwards: 0 when it has none."""
         async with self._sessions() as session:
-            # Two reads that need no common moment; a transaction would cost two round trips.
+            # A transaction would cost two round trips.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             ids = [hit.vector_id for hit in hits]
-            records = await get_vectors(session, ids) if ids else {}
-            # Behind them, so that with the snapshot's epoch they are of the snapshot's state.
-            found = await find_space(session, space)
-        return records, 0 if found is None else found.epoch
+            asked = {"ids": ids, "space": space}
+            found = (await session.execute(_FOUND, asked, execution_options=FRESH)).all()
+            if found:
+                records = [record_of_vector(*parts) for *parts, _ in found]
+                return {record.id: record for record in records}, found[0][-1]
+            state = await find_space(session, space)
+        return {}, 0 if state is None else state.epoch
 
     async def _advance(self, space: str, *, until: int) -> Snapshot:
         """A snapshot of at least this epoch, made from the one at hand where there is one."""
@@ -254,7 +272,8 @@ class Retriever:
             await asyncio.sleep(self._poll_seconds)
             try:
                 await self._refresh()
-            except (SQLAlchemyError, OSError) as error:
+                await self.encode()
+            except (SQLAlchemyError, OSError, MemoryError) as error:
                 log.warning("cannot refresh the index", error=type(error).__name__)
 
 

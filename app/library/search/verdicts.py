@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from app.library.records import VectorRecord
-from app.library.search.index import Hit
+from app.library.search.hits import Hit
 
 # Scores as near as this are equal: how well the vectors do decides then.
 TIE: Final = 0.02

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from app.core.errors import InvalidInputError
 from app.core.identifiers import new_id
 from app.core.states import VectorStatus
-from app.library.search import key_table
-from app.library.search.index import Hit, Snapshot
+from app.library.search import rows as rows_module
+from app.library.search.hits import Hit
+from app.library.search.index import Snapshot
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 
@@ -88,7 +89,7 @@ def test_any_history_of_updates_equals_a_plain_scan(
     rng = np.random.default_rng(seed)
     live = some_keys(rng, count=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(key_table, "LEAST_SPARE_ROWS", spare)
+        patch.setattr(rows_module, "LEAST_SPARE_ROWS", spare)
         snapshot = build(live)
         for epoch, (added, removed) in enumerate(steps, start=2):
             fresh = some_keys(rng, count=added, rows=2)

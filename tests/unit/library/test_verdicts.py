@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 
 from app.core.identifiers import new_id
 from app.library.records import VectorRecord
-from app.library.search.index import Hit
+from app.library.search.hits import Hit
 from app.library.search.verdicts import AbstainReason, choose
 from tests.fakes.records import vector_record
 
