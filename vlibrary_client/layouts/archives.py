@@ -14,6 +14,7 @@ from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
 from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES
 from vlibrary_client.layouts.texts import Twice, object_of
+from vlibrary_client.layouts.vqa import QUESTIONS
 
 MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30
@@ -28,20 +29,45 @@ _DAMAGED = (
     ValueError,
     NotImplementedError,
 )
+_TABLES = {".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"}
+_HEAD_BYTES = 4096
+_TAR_MAGIC = slice(257, 262)
 _BLOCK_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def is_packed_tar(path: Path) -> bool:
+    """Whether a gzip file holds a tar, or cannot be read."""
+    try:
+        with gzip.open(path) as file:
+            return file.read(tarfile.BLOCKSIZE)[_TAR_MAGIC] == b"ustar"
+    except _DAMAGED:
+        return True
 
 
 def holds_folder(path: Path) -> bool:
-    """Whether the archive has a file that lists its pictures.
+    """Whether the archive is a packed folder, and no WebDataset of samples.
+
+    It has a file that lists pictures, that is a table, or that is a JSON array.
 
     Raises:
         InvalidDatasetError: It is damaged or has too many members.
     """
     try:
-        return any(PurePosixPath(name).name in METADATA_NAMES for name, _, _ in _members(path))
+        return any(_is_table(PurePosixPath(name), stream) for name, _, stream in _members(path))
     except _DAMAGED as error:
         raise InvalidDatasetError("the archive is damaged or cut short") from error
+
+
+def _is_table(name: PurePosixPath, stream: Any) -> bool:  # noqa: ANN401
+    if "__MACOSX" in name.parts or name.name.startswith("."):
+        return False
+    if name.suffix.lower() == ".json":
+        # A sample's fields are called by its name and a dot.
+        is_questions = QUESTIONS.search(name.name) is not None and len(name.suffixes) == 1
+        head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+        return is_questions or head.startswith(b"[")
+    return name.suffix.lower() in _TABLES
 
 
 @contextmanager
@@ -99,7 +125,7 @@ def _zip_members(path: Path) -> Iterator[tuple[str, int, Any]]:
 
 def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:
     with path.open("rb") as file:
-        is_packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     with gzip.open(path) if is_packed else path.open("rb") as file:
         stream = _Remembering(file)
         with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
@@ -178,7 +204,9 @@ def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str 
                 return "its .json is no object"
             fields.update(value)
         else:
-            fields.setdefault(ending.partition(".")[0], data.decode())
+            # Files of text end with the end of their last line.
+            text = data.decode().removesuffix("\n").removesuffix("\r")
+            fields.setdefault(ending.partition(".")[0], text)
     except (ValueError, RecursionError):
         return f"its .{ending} cannot be read" if kind == "json" else None
     return None

@@ -19,6 +19,8 @@ _ROLES = {
     "model": "assistant",
     "system": "system",
 }
+# What else a turn may say beside its content.
+_UNSEEN = ("tool_calls", "function_call", "audio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,9 @@ def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:
         )
     if turn.get("weight") == 0:
         raise UnusableError(f"its {name} has a turn of weight 0, and every answer is trained on")
+    unseen = next((field for field in _UNSEEN if turn.get(field)), None)
+    if unseen is not None:
+        raise UnusableError(f"its {name} has a turn with {unseen}, which prompts cannot show")
     content = turn.get("content", turn.get("value"))
     pieces = _pieces(content, name=name)
     marks = [index for index, piece in enumerate(pieces) if piece is None]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,12 +32,16 @@ _LONG = 5
 PLACE_COLUMN = "_place"
 PROBLEM_COLUMN = "_problem"
 _ID_COLUMNS = ("id", "question_id")
+# What else the one who answered had before them, and no prompt here can show.
+_UNSEEN_COLUMNS = ("tools", "functions", "video", "videos", "audio", "audios")
+_NOTHING = frozenset({"", "[]", "{}", "null"})
 USED_COLUMNS = frozenset(
     {
         *PICTURE_COLUMNS,
         *CONVERSATIONS,
         *ANSWER_COLUMNS,
         *_ID_COLUMNS,
+        *_UNSEEN_COLUMNS,
         "question",
         "choices",
         CHOICE_COLUMN,
@@ -122,6 +127,9 @@ def _require_fields(problem: object) -> None:
 def _items(
     fields: Mapping[str, Any], *, place: str, split: str | None, pictures: Pictures
 ) -> list[Item]:
+    unseen = next((column for column in _UNSEEN_COLUMNS if _says(fields.get(column))), None)
+    if unseen is not None:
+        raise UnusableError(f"it has {unseen}, which prompts cannot show")
     name = next((name for name in CONVERSATIONS if fields.get(name) is not None), None)
     if name is None:
         asked = [(_question(fields), _answers(fields))]
@@ -160,6 +168,10 @@ def _items(
     ]
 
 
+def _says(value: object) -> bool:
+    return value.strip() not in _NOTHING if isinstance(value, str) else bool(value)
+
+
 def _question(fields: Mapping[str, Any]) -> str:
     question = fields.get("question")
     if isinstance(question, str):
@@ -195,7 +207,10 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _as_place(value: Any, choices: object) -> Any:  # noqa: ANN401 - fields are anything
-    """The place of a choice, which tables of text write as one, or the value as it is."""
+    """The place of a choice, also as a text or a float that tables make of it; or the value."""
+    # Columns of whole numbers with gaps are floats in most tables.
+    if isinstance(value, float) and value.is_integer() and isinstance(choices, list):
+        return value if value in choices else int(value)
     if isinstance(value, str) and isinstance(choices, list) and value not in choices:
         return int(value) if value.isascii() and value.isdecimal() and len(value) < _LONG else value
     return value
@@ -234,7 +249,7 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, float) and value == value:  # noqa: PLR0124 - NaN is no answer
+    if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     raise UnusableError(f"wanted an answer of text, found {_kind(value)}")
 

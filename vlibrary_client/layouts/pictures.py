@@ -54,6 +54,8 @@ class Pictures:
         for column in PICTURE_COLUMNS:
             value = fields.get(column)
             values = value if isinstance(value, list | tuple) else [value]
+            if values is value and any(isinstance(one, int | float | list) for one in values):
+                raise UnusableError(f"wanted its {column} as an encoded file, found numbers")
             given += [(column, one) for one in values if one is not None]
         if len(given) > 1:
             names = " and ".join(dict.fromkeys(name for name, _ in given))

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.archives import METADATA_NAMES, holds_folder, samples, unpacked
+from vlibrary_client.layouts.archives import (
+    GZIP_MAGIC,
+    METADATA_NAMES,
+    holds_folder,
+    is_packed_tar,
+    samples,
+    unpacked,
+)
 from vlibrary_client.layouts.fields import read_items
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
-from vlibrary_client.layouts.pictures import Pictures, files_below
-from vlibrary_client.layouts.tables import arrow_rows, labelled, parquet_rows
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, files_below
+from vlibrary_client.layouts.tables import arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
+from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
 from vlibrary_client.layouts.vqa import pair_records, question_pairs
 
 DatasetSource: TypeAlias = str | PathLike[str] | Iterable[Mapping[str, Any]]
@@ -69,28 +77,31 @@ def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures)
 
 
 def _given_records(source: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    labels = _label_names(source)
+    labels = _labels(source)
     for index, item in enumerate(source):
         place = f"item {index}"
         if isinstance(item, Mapping):
-            named = {name: labelled(item.get(name), names) for name, names in labels.items()}
-            yield Record(place=place, fields={**item, **named} if named else item)
+            yield Record(
+                place=place,
+                fields={
+                    name: value
+                    if name in PICTURE_COLUMNS
+                    else labelled(plain(value), labels.get(name))
+                    for name, value in item.items()
+                },
+            )
         else:
             yield Record(
                 place=place, fields={}, problem="wanted a mapping with question and answer"
             )
 
 
-def _label_names(source: object) -> dict[str, list[str]]:
-    """The names behind the numbers of a Hugging Face data set's ClassLabel columns."""
+def _labels(source: object) -> dict[str, object]:
+    """The features of a Hugging Face data set's columns that hold the numbers of labels."""
     features = getattr(source, "features", None)
-    found = {}
-    for name, feature in features.items() if isinstance(features, Mapping) else ():
-        inner = feature[0] if isinstance(feature, list) and feature else feature
-        names = getattr(getattr(inner, "feature", inner), "names", None)
-        if isinstance(names, list):
-            found[name] = names
-    return found
+    found = feature_of(features) if isinstance(features, Mapping) else {}
+    columns = found if isinstance(found, dict) else {}
+    return {name: feature for name, feature in columns.items() if has_labels(feature)}
 
 
 def _open_file(
@@ -123,7 +134,9 @@ def _kind(path: Path, suffix: str) -> str:
         return ".parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or suffix == ".arrow":
         return ".arrow"
-    if head[_TAR_MAGIC] == b"ustar" or head.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+    if head[_TAR_MAGIC] == b"ustar" or head.startswith((GZIP_MAGIC, b"PK\x03\x04")):
+        if head.startswith(GZIP_MAGIC) and not is_packed_tar(path):
+            raise InvalidDatasetError("a gzip file that holds no tar: unpack it first")
         return ".tar"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     first = text.partition(b"\n")[0].strip()
@@ -132,7 +145,8 @@ def _kind(path: Path, suffix: str) -> str:
         return ".jsonl" if text.startswith(b"{") and first != b"{" else ".json"
     if suffix in _KINDS:
         return suffix
-    if any(mark in first for mark in (b",", b";", b"\t")) and b"\0" not in text:
+    is_text = b"\0" not in text and not text.startswith(b"<")
+    if is_text and any(mark in first for mark in (b",", b";", b"\t")):
         return ".csv"
     raise InvalidDatasetError(
         "no layout that is known: wanted Parquet, Arrow, JSON lines, a JSON array, CSV, a "

@@ -1,7 +1,7 @@
 """Records of Parquet files and of Arrow files and streams, a few rows in memory at a time."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.fields import wanted_columns
 from vlibrary_client.layouts.items import ColumnMap, Record
+from vlibrary_client.layouts.values import as_written, has_labels, labelled
 
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 512
@@ -38,10 +39,10 @@ def parquet_rows(
         _check_footer(path)
         # Page by page: a column of a row group may be larger than the memory.
         with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            wanted = _wanted(file.schema_arrow, columns)
-            labels = _class_labels(file.schema_arrow)
+            schema = file.schema_arrow
+            wanted = _wanted(schema, columns)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
-            yield from _rows(batches, name=name, split=split, labels=labels)
+            yield from _rows(batches, name=name, split=split, schema=schema)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{where}{error.message}") from None
     except MemoryError:
@@ -71,8 +72,8 @@ def arrow_rows(
         with pa.memory_map(str(path)) as source:
             reader = _arrow_reader(source)
             wanted = _wanted(reader.schema, columns)
-            labels = _class_labels(reader.schema)
-            yield from _rows(_batches(reader, wanted), name=name, split=split, labels=labels)
+            batches = _batches(reader, wanted)
+            yield from _rows(batches, name=name, split=split, schema=reader.schema)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{where}{error.message}") from None
     except MemoryError:
@@ -113,42 +114,44 @@ def _rows(
     *,
     name: str | None,
     split: str | None,
-    labels: Mapping[str, list[str]],
+    schema: Any,  # noqa: ANN401 - pyarrow has no types
 ) -> Iterator[Record]:
+    labels, float_bytes = _labels(schema), _float_bytes(schema)
     number = 0
     for batch in batches:
         for row in batch.to_pylist():
             if number >= MAX_ROWS:
                 raise InvalidDatasetError(f"it has more than {MAX_ROWS} rows")
-            for column, names in labels.items():
-                row[column] = labelled(row.get(column), names)
+            for column in row.keys() & labels.keys():
+                row[column] = labelled(row[column], labels[column])
+            for column in row.keys() & float_bytes.keys():
+                row[column] = as_written(row[column], float_bytes[column])
             place = f"row {number}" if name is None else f"{name} row {number}"
             yield Record(place=place, fields=row, split=split)
             number += 1
 
 
-def _class_labels(schema: Any) -> dict[str, list[str]]:  # noqa: ANN401
-    """The names behind the numbers of Hugging Face's ClassLabel columns."""
+def _labels(schema: Any) -> dict[str, object]:  # noqa: ANN401
+    """What Hugging Face writes of the columns that hold the numbers of labels."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(metadata)["info"]["features"] if metadata else {}
-        found = {}
-        for name, feature in features.items():
-            if name not in schema.names:
-                continue
-            inner = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
-            if isinstance(inner, dict) and inner.get("_type") == "ClassLabel":
-                found[str(name)] = [str(label) for label in inner["names"]]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return {
+            name: features[name]
+            for name in schema.names
+            if name in features and has_labels(features[name])
+        }
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def _float_bytes(schema: Any) -> dict[str, int]:  # noqa: ANN401
+    """The columns with numbers of fewer bits than Python's, and of how many bytes they are."""
+    found = {}
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        kinds = [kind]
+        for one in kinds:
+            kinds += [one.field(place).type for place in range(one.num_fields)]
+            if pa.types.is_float16(one) or pa.types.is_float32(one):
+                found[str(name)] = one.bit_width // 8
     return found
-
-
-def labelled(value: object, names: list[str]) -> object:
-    """What the numbers of a ClassLabel column stand for; nothing for those without a name."""
-    if isinstance(value, list):
-        return [labelled(one, names) for one in value]
-    if isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
-    # Hugging Face writes -1 where a label is not known.
-    return None

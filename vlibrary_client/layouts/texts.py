@@ -136,7 +136,8 @@ def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) ->
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=_delimiter(path))
+            # A quote that is never closed would swallow the rows after it.
+            reader = csv.reader(file, delimiter=_delimiter(path), strict=True)
             names = next(reader, [])
             wanted = set(wanted_columns(names, columns))
             for cells in filter(None, reader):

@@ -10,7 +10,7 @@ from vlibrary_client.layouts.items import Record
 from vlibrary_client.layouts.pictures import files_below
 from vlibrary_client.layouts.texts import array_values
 
-_QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
+QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -23,18 +23,18 @@ def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """
     pairs = []
     for questions in files_below(folder, "*.json"):
-        if not _QUESTIONS.search(questions.name):
+        if not QUESTIONS.search(questions.name):
             continue
         annotations = _annotations(questions)
         if annotations is None:
-            wanted = _QUESTIONS.sub("annotations", questions.name)
+            wanted = QUESTIONS.sub("annotations", questions.name)
             raise InvalidDatasetError(f"{questions.name}: its answers are missing: wanted {wanted}")
         pairs.append((questions, annotations))
     return pairs
 
 
 def _annotations(questions: Path) -> Path | None:
-    plain = _QUESTIONS.sub("annotations", questions.name)
+    plain = QUESTIONS.sub("annotations", questions.name)
     # Questions are the same for both kinds of answers; annotations are not named after them.
     names = {plain, plain.replace("OpenEnded_", ""), plain.replace("MultipleChoice_", "")}
     return next(

@@ -71,6 +71,10 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"image": "https://host/a.png", **ASKED}, "nothing is fetched"),
         ({"image": "data:image/png,x", **ASKED}, "no data URL of base64"),
         ({"image": 3, **ASKED}, "found int"),
+        ({"image": list(picture()), **ASKED}, "wanted its image as an encoded file, found numbers"),
+        ({"image": [[[1, 2, 3]]], **ASKED}, "wanted its image as an encoded file, found numbers"),
+        ({"video": "a.mp4", **ASKED}, "it has video, which prompts cannot show"),
+        ({"tools": '[{"name": "f"}]', **ASKED}, "it has tools, which prompts cannot show"),
         ({"id": 1.5, **ASKED}, "wanted id as text or a whole number"),
     ],
 )
@@ -165,6 +169,14 @@ class TestConversations:
     )
     def test_what_would_change_a_turn_is_refused(self, turns: list[Any], words: str) -> None:
         assert words in reason({"image": picture(), "conversations": turns})
+
+    @pytest.mark.parametrize("field", ["tool_calls", "function_call", "audio"])
+    def test_what_else_a_turn_says_is_not_left_out(self, field: str) -> None:
+        asked = {"role": "user", "content": "What colour?", field: None}
+        said = {"role": "assistant", "content": "red", field: [{"id": "1"}]}
+        assert f"a turn with {field}" in reason({"messages": [asked, said]})
+        found = item({"messages": [asked, {**said, field: [], "refusal": None}], "tools": "[]"})
+        assert found.answers == ("red",)
 
     def test_what_the_system_says_beside_it_is_not_left_out(self) -> None:
         fields = {"image": picture(), "conversations": [self.HUMAN, self.GPT]}

@@ -1,5 +1,6 @@
 """Data sets as they lie on disks and hubs are one kind of item, or are refused by their place."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -223,6 +224,54 @@ def test_packed_folders_are_image_folders(tmp_path: Path, kind: str) -> None:
     (found,) = source.found
     assert isinstance(found, Item)
     assert (source.layout, found.split, found.image) == ("packed folder", "train", picture())
+
+
+def zipped(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "json"])
+def test_a_packed_folder_may_hold_any_table(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").write_bytes(picture())
+    row = {"image": "images/a.png", **ASKED}
+    path = folder / f"test.{kind}"
+    if kind == "parquet":
+        table(path, [row])
+    elif kind == "csv":
+        path.write_text(",".join(row) + "\n" + ",".join(row.values()))
+    else:
+        path.write_text(json.dumps([row] if kind == "json" else row))
+    (found,) = open_upload(zipped(tmp_path / "set.zip", folder)).found
+    assert isinstance(found, Item)
+    assert (found.image, found.split) == (picture(), "test")
+
+
+def test_the_vqa_challenges_files_may_be_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "vqa"
+    folder.mkdir()
+    first, *_ = open_upload(zipped(tmp_path / "vqa.zip", vqa_folder(folder))).found
+    assert isinstance(first, Item)
+    assert (first.answers, first.image) == (("red", "red"), picture(kind="JPEG"))
+
+
+def test_samples_may_have_questions_in_a_file_of_their_own(tmp_path: Path) -> None:
+    members = {"1.png": picture(), "1.question.txt": b"q\n", "1.answer.txt": b"a\r\n"}
+    (found,) = items(packed(tmp_path / "a.tar", members))
+    assert (found.question, found.answers) == ("q", ("a",))
+    named = {"1.png": picture(), "1.questions.json": json.dumps(ASKED).encode()}
+    assert len(items(packed(tmp_path / "b.tar", named))) == 1
+
+
+def test_a_packed_file_that_is_no_archive_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(ASKED).encode() * 100))
+    with pytest.raises(InvalidDatasetError, match="a gzip file that holds no tar: unpack it"):
+        open_upload(path)
 
 
 @pytest.mark.parametrize("name", ["../metadata.jsonl", "/etc/metadata.jsonl"])

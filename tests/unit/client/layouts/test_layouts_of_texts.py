@@ -73,6 +73,13 @@ def test_what_is_no_csv_is_refused_in_its_own_words(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("text", ['"q,a\nq,a\n', 'q,a\n"q" he asked,a\n', 'q,"a\n'])
+def test_quotes_that_swallow_what_stands_behind_them_are_refused(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path / "a.csv", "question,answer\n" + text)
+    with pytest.raises(InvalidDatasetError, match=r"a\.csv: no CSV after line"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("cell", "answers"),
     [

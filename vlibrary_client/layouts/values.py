@@ -1,0 +1,89 @@
+"""What the values of columns stand for: labels by their names, numbers as they were written."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+# Decimal digits that numbers of so few bits may need, and how `struct` calls them.
+_SHORT_FLOATS = {2: ("e", range(3, 6)), 4: ("f", range(6, 10))}
+
+
+def labelled(value: object, feature: object) -> object:
+    """The value with the names of labels in place of their numbers, wherever they stand in it.
+
+    Args:
+        value: As a column holds it.
+        feature: What Hugging Face writes of the column, as JSON.
+    """
+    if (inner := _inner(feature)) is not None:
+        return labelled(value, inner)
+    if isinstance(value, list):
+        return [labelled(one, feature) for one in value]
+    names = _names(feature)
+    if isinstance(value, Mapping) and isinstance(feature, Mapping):
+        return {name: labelled(one, feature.get(name)) for name, one in value.items()}
+    if names is None:
+        return value
+    if isinstance(value, int) and 0 <= value < len(names):
+        return str(names[value])
+    # Hugging Face writes -1 where a label is not known.
+    return None
+
+
+def has_labels(feature: object) -> bool:
+    """Whether a column of this feature holds labels anywhere."""
+    if (inner := _inner(feature)) is not None:
+        return has_labels(inner)
+    members = feature.values() if isinstance(feature, Mapping) else ()
+    return _names(feature) is not None or any(map(has_labels, members))
+
+
+def feature_of(feature: object) -> object:
+    """A feature of the `datasets` library as Hugging Face writes it."""
+    if isinstance(feature, Mapping):
+        return {name: feature_of(one) for name, one in feature.items()}
+    inner = feature[0] if isinstance(feature, list) and feature else None
+    inner = getattr(feature, "feature", inner)
+    if inner is not None:
+        return [feature_of(inner)]
+    names = getattr(feature, "names", None)
+    return {} if names is None else {"_type": "ClassLabel", "names": list(names)}
+
+
+def _inner(feature: object) -> object:
+    """The feature of a list's members."""
+    if isinstance(feature, list):
+        return feature[0] if feature else None
+    return feature.get("feature") if isinstance(feature, Mapping) and "_type" in feature else None
+
+
+def _names(feature: object) -> list[Any] | None:
+    if not isinstance(feature, Mapping) or feature.get("_type") != "ClassLabel":
+        return None
+    names = feature.get("names")
+    return names if isinstance(names, list) else None
+
+
+def as_written(value: object, num_bytes: int) -> object:
+    """The shortest number that is the value in so few bytes, wherever one stands in it.
+
+    0.1 is 0.10000000149011612 in four bytes, and nobody wrote that.
+    """
+    if isinstance(value, list):
+        return [as_written(one, num_bytes) for one in value]
+    if isinstance(value, Mapping):
+        return {name: as_written(one, num_bytes) for name, one in value.items()}
+    if not isinstance(value, float) or num_bytes not in _SHORT_FLOATS or value.is_integer():
+        return value
+    form, digits = _SHORT_FLOATS[num_bytes]
+    tried = (float(f"{value:.{count}g}") for count in digits)
+    return next((one for one in tried if struct.pack(form, one) == struct.pack(form, value)), value)
+
+
+def plain(value: object) -> object:
+    """A number or an array of numpy as Python has it; anything else as it is."""
+    dtype = getattr(value, "dtype", None)
+    as_python = getattr(value, "tolist", None)
+    if dtype is None or as_python is None:
+        return value
+    return as_written(as_python(), getattr(dtype, "itemsize", 8))
