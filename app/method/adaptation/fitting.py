@@ -120,13 +120,13 @@ def _run(
         ],
         weight_decay=_DECAY,
     )
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
+    )
     first = yield from measure_steps(problem, held, recipe.applied(leaves))
     best = Fitted(leaves=_copied(leaves), measured=first, rate=rate, steps=0)
     num_stale = 0
     for step in range(num_steps):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * min(1.0, (step + 1) / _WARM_UP)
         optimizer.zero_grad(set_to_none=True)
         drawn = yield from _draw(problem, step)
         for part in drawn:
@@ -136,6 +136,7 @@ def _run(
             yield None
         torch.nn.utils.clip_grad_norm_(leaves.values(), _CLIP_NORM)
         optimizer.step()
+        schedule.step()
         if (step + 1) % recipe.evaluate_every and step + 1 != num_steps:
             continue
         measured = yield from measure_steps(problem, held, recipe.applied(leaves))
