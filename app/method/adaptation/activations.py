@@ -1,6 +1,7 @@
 """What modules write at one token of every row."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float, Int
@@ -27,25 +28,11 @@ def outputs_at(
     modules: Sequence[nn.Module],
     *,
     places: Int[Tensor, " rows"],
+    edit: Callable[..., AbstractContextManager[None]] = edit_outputs,
 ) -> Float[Tensor, "rows modules width"]:
-    """The output of each module at one token of each row, in float32."""
+    """What each module gives out, or with `edit_inputs` takes in, at one token of each row."""
     kept: list[Tensor] = []
-    with edit_outputs([(module, _keeping(kept, places)) for module in modules]):
-        backbone.model(**batch.inputs, use_cache=False)
-    return torch.stack(kept, dim=1)
-
-
-@torch.no_grad()
-def inputs_at(
-    backbone: Backbone,
-    batch: EncodedBatch,
-    modules: Sequence[nn.Module],
-    *,
-    places: Int[Tensor, " rows"],
-) -> Float[Tensor, "rows modules width"]:
-    """The input of each module at one token of each row; arguments as of `outputs_at`."""
-    kept: list[Tensor] = []
-    with edit_inputs([(module, _keeping(kept, places)) for module in modules]):
+    with edit([(module, _keeping(kept, places)) for module in modules]):
         backbone.model(**batch.inputs, use_cache=False)
     return torch.stack(kept, dim=1)
 
@@ -57,7 +44,13 @@ def mean_heads(
     projections = output_projections(problem.backbone)
     asked = draw_contexts(problem, count=count, purpose=purpose)
     found = [
-        inputs_at(problem.backbone, part.batch, projections, places=last_prompt_tokens(part.batch))
+        outputs_at(
+            problem.backbone,
+            part.batch,
+            projections,
+            places=last_prompt_tokens(part.batch),
+            edit=edit_inputs,
+        )
         for part in encode_parts(problem, asked, with_answers=False)
     ]
     mean: Tensor = torch.cat(found).mean(0)

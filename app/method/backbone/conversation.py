@@ -19,13 +19,12 @@ from app.method.backbone.chat import (
     Message,
     as_plain_text,
     control_pattern,
-    model_message,
     render,
     user_message,
 )
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText
+from app.method.backbone.prompts import PromptText, solved_messages
 
 MOVED: Final = "The backbone's chat template writes the pictures of a turn before its text"
 
@@ -61,14 +60,7 @@ def build_conversation(
     processor = backbone.processor
     num_leading = _num_leading(turns)
     leading, others = turns[:num_leading], turns[num_leading:]
-    shown: list[Message] = []
-    for example in demonstrations:
-        shown += [
-            user_message(
-                as_plain_text(processor, example.question), num_images=len(example.pictures)
-            ),
-            model_message(as_plain_text(processor, example.answer)),
-        ]
+    shown = solved_messages(processor, demonstrations)
     messages = [*shown, *(_message(processor, turn) for turn in others)]
     if leading and writes_system_turns(processor):
         messages = [*(_message(processor, turn) for turn in leading), *messages]

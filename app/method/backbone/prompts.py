@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
-from transformers import IdeficsProcessor
+from transformers import IdeficsProcessor, ProcessorMixin
 
 from app.core.errors import ContextOverflowError, InvalidInputError
 from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.method.backbone.chat import (
+    Message,
     as_plain_text,
     encode_answer,
     model_message,
@@ -102,14 +103,7 @@ def build_prompt(
         raise InvalidInputError("Nothing to answer: wanted a question, found an empty text")
     processor = backbone.processor
     asked = [images] if isinstance(images, Picture) else list(images)
-    messages = []
-    for example in demonstrations:
-        messages += [
-            user_message(
-                as_plain_text(processor, example.question), num_images=len(example.pictures)
-            ),
-            model_message(as_plain_text(processor, example.answer)),
-        ]
+    messages = solved_messages(processor, demonstrations)
     messages.append(user_message(as_plain_text(processor, question), num_images=len(asked)))
     if instruction:
         text = as_plain_text(processor, instruction)
@@ -121,6 +115,18 @@ def build_prompt(
             *asked,
         ),
     )
+
+
+def solved_messages(processor: ProcessorMixin, examples: Sequence[Example]) -> list[Message]:
+    """A turn of the user and one of the model for each solved example."""
+    messages = []
+    for example in examples:
+        question = as_plain_text(processor, example.question)
+        messages += [
+            user_message(question, num_images=len(example.pictures)),
+            model_message(as_plain_text(processor, example.answer)),
+        ]
+    return messages
 
 
 def answer_token_ids(backbone: Backbone, answer: str) -> tuple[int, ...]:

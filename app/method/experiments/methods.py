@@ -174,7 +174,7 @@ def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
             **result.recipe,
             "status": result.verdict.status,
             "teacher_accuracy": result.teacher_accuracy,
-            "norms": vectors.norms(),
+            "norms": vectors.to_tensors().norms(),
         },
         kind="shift",
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import InvalidDatasetError, NotFoundError
-from app.core.splits import TRAIN
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.tasks.parquet import load_parquet
@@ -105,24 +104,3 @@ def _task(folder: Path, entry: dict[str, Any]) -> Task:
         max_new_tokens=int(entry["max_new_tokens"]),
         about=str(entry["about"]),
     )
-
-
-def check_splits(task: Task) -> dict[str, int]:
-    """How many items each split has.
-
-    Raises:
-        InvalidDatasetError: A picture is in two of them.
-    """
-    counts: dict[str, int] = {}
-    seen: dict[str, str] = {}
-    for split in (TRAIN, VALIDATION, TEST):
-        items = load_parquet(task.file, split=split, limit=None, seed=0)
-        for item in items:
-            before = seen.setdefault(item.image_id, split)
-            if before != split:
-                raise InvalidDatasetError(
-                    f"{task.name} shows a picture twice: wanted it in one split, found "
-                    f"{item.image_id} in {before} and {split}"
-                )
-        counts[split] = len(items)
-    return counts

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor
 
 from app.core.vector_file import VectorTensors
@@ -59,16 +59,6 @@ class InContextVectors:
             **{name: torch.tensor(getattr(tensors, name)) for name in TENSOR_NAMES},
         )
 
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers the vectors were made for."""
-        return int(self.attention_vectors.shape[0])
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream the vectors were made for."""
-        return int(self.attention_vectors.shape[1])
-
     def to_tensors(self) -> VectorTensors:
         """The four tensors as arrays of their own memory, ready for a vector file."""
         # Copied by numpy: torch would give helpers to whatever thread this is.
@@ -99,8 +89,3 @@ class InContextVectors:
         copies["attention_weights"] *= strength
         copies["mlp_weights"] *= strength
         return InContextVectors(**copies)
-
-    def norms(self) -> dict[str, list[float]]:
-        """Length of the shift at strength 1, for each branch and layer."""
-        lengths: Float[Tensor, "layers 2"] = self.shift().detach().norm(dim=-1).cpu()
-        return {"attention": lengths[:, 0].tolist(), "mlp": lengths[:, 1].tolist()}

@@ -50,17 +50,8 @@ class TrainState:
 
     def notes(self) -> dict[str, Any]:
         """What a checkpoint says of it beside its tensors and its step."""
-        names = (
-            "best_step",
-            "best_right",
-            "best_loss",
-            "is_above_majority",
-            "lowest_loss",
-            "num_stale",
-            "num_cuts",
-            "is_over",
-        )
-        return {name: getattr(self, name) for name in names}
+        others = {"step", "losses", "best"}
+        return {name: value for name, value in vars(self).items() if name not in others}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

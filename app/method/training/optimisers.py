@@ -5,7 +5,7 @@ Several sets of vectors learn beside each other and none hears of another's grad
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -22,38 +22,6 @@ _MOST_RISE: Final = 1.5
 _MOST_ADDED: Final = 0.05
 _SHORTER: Final = 0.25
 _LISTS: Final = ("old_dirs", "old_stps", "ro")
-
-
-class Optimiser(Protocol):
-    """Moves leaves in place."""
-
-    def step(
-        self,
-        gradients: Sequence[Tensor],
-        losses: Float[Tensor, " sets"],
-        *,
-        rate_factor: float,
-    ) -> None:
-        """One step.
-
-        Args:
-            gradients: Of each leaf.
-            losses: Of each set, where the leaves are now.
-            rate_factor: Share of the peak learning rates, where there are such rates.
-        """
-        ...
-
-    def settle(self) -> None:
-        """Moves the leaves to a place whose loss is known, for whoever ends here."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """What it has to remember, by name, in memory of its own on the CPU."""
-        ...
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from what `state` gave."""
-        ...
 
 
 class AdamW:
@@ -76,7 +44,13 @@ class AdamW:
         *,
         rate_factor: float,
     ) -> None:
-        """See `Optimiser`."""
+        """One step, which moves the leaves in place.
+
+        Args:
+            gradients: Of each leaf.
+            losses: Of each set, where the leaves are now.
+            rate_factor: Share of the peak learning rates, where there are such rates.
+        """
         scale = (self._clip_norm / (set_norms(gradients) + _LEAST_NORM)).clamp_max(1.0)
         for leaf, gradient in zip(self._leaves, gradients, strict=True):
             leaf.grad = gradient * scale.view(-1, *[1] * (gradient.ndim - 1))
@@ -85,10 +59,13 @@ class AdamW:
         self._optimiser.step()
 
     def settle(self) -> None:
-        """See `Optimiser`; a rate is no guess that has to prove itself."""
+        """Moves the leaves to a place whose loss is known, for whoever ends here.
+
+        They are there already: a rate is no guess that has to prove itself.
+        """
 
     def state(self) -> dict[str, Tensor]:
-        """See `Optimiser`."""
+        """What it has to remember, by name, in memory of its own on the CPU."""
         return {
             f"{place}.{key}": value.detach().cpu().clone()
             for place, leaf in enumerate(self._leaves)
@@ -96,7 +73,7 @@ class AdamW:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Optimiser`."""
+        """Goes on from what `state` gave."""
         for place, leaf in enumerate(self._leaves):
             self._optimiser.state[leaf] = {
                 key: value.clone().to("cpu" if key == "step" else leaf.device)
@@ -125,17 +102,17 @@ class LBFGS:
         *,
         rate_factor: float,  # noqa: ARG002 - the curvature says how far to go
     ) -> None:
-        """See `Optimiser`."""
+        """See `AdamW`."""
         for number, (one, loss) in enumerate(zip(self._sets, losses.tolist(), strict=True)):
             one.step([gradient[number] for gradient in gradients[:2]], loss)
 
     def settle(self) -> None:
-        """See `Optimiser`."""
+        """See `AdamW`."""
         for one in self._sets:
             one.cut(0.0)
 
     def state(self) -> dict[str, Tensor]:
-        """See `Optimiser`."""
+        """See `AdamW`."""
         return {
             f"{number}.{name}": tensor
             for number, one in enumerate(self._sets)
@@ -143,7 +120,7 @@ class LBFGS:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Optimiser`."""
+        """See `AdamW`."""
         for number, one in enumerate(self._sets):
             one.restore(_below(state, f"{number}."))
 
@@ -211,6 +188,9 @@ class _OneSet:
         }
         state_dict = self._optimiser.state_dict()
         self._optimiser.load_state_dict({**state_dict, "state": {0: kept}})
+
+
+Optimiser: TypeAlias = AdamW | LBFGS
 
 
 def set_norms(tensors: Sequence[Tensor]) -> Float[Tensor, " sets"]:

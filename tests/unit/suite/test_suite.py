@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.method.experiments.suite import check_splits, load_suite
+from app.method.experiments.suite import load_suite
 from tests.fakes.suites import tiny_suite, tiny_task
 from tools.suite.clothes import clothes_tasks, read_idx
 from tools.suite.digits import Digits, digit_tasks
@@ -36,7 +36,14 @@ def are_apart(task: Task) -> bool:
 def test_a_suite_is_read_as_it_was_written(tmp_path: Path) -> None:
     suite = load_suite(str(tiny_suite(tmp_path, "one")))
     (task,) = suite.tasks
-    assert check_splits(task) == {"train": 16, "validation": 8, "test": 8}
+    items = {split: task.load(split) for split in SPLITS}
+    assert {split: len(some) for split, some in items.items()} == {
+        "train": 16,
+        "validation": 8,
+        "test": 8,
+    }
+    shown = [{item.image_id for item in some} for some in items.values()]
+    assert len(set.union(*shown)) == sum(map(len, shown))
     item = task.load("test")[0]
     assert item.question == "what color is the shape?"
     assert item.answer in {"red", "blue"}

@@ -35,7 +35,7 @@ def test_a_file_brings_the_vectors_back_exactly(vectors: InContextVectors) -> No
     found = InContextVectors.from_tensors(tensors)
     for name in TENSOR_NAMES:
         assert torch.equal(getattr(found, name), getattr(vectors, name))
-    assert (found.num_layers, found.hidden_size) == (3, 8)
+    assert found.shift().shape == (3, 2, 8)
 
 
 def test_copies_are_of_their_own_memory(vectors: InContextVectors) -> None:
@@ -48,8 +48,8 @@ def test_copies_are_of_their_own_memory(vectors: InContextVectors) -> None:
 
 def test_norms_are_those_of_the_shift(vectors: InContextVectors) -> None:
     lengths = vectors.shift().norm(dim=-1)
-    assert vectors.norms()["attention"] == pytest.approx(lengths[:, 0].tolist())
-    assert vectors.norms()["mlp"] == pytest.approx(lengths[:, 1].tolist())
+    assert vectors.to_tensors().norms()["attention"] == pytest.approx(lengths[:, 0].tolist())
+    assert vectors.to_tensors().norms()["mlp"] == pytest.approx(lengths[:, 1].tolist())
 
 
 def test_the_start_is_small_seeded_and_has_a_gradient() -> None:

@@ -157,8 +157,8 @@ def test_one_branch_alone_leaves_the_other_at_zero(
     branches: Literal["attention", "mlp"], silent: str, learner: Backbone
 ) -> None:
     found = train(learner, EXAMPLES, CONFIG.changed(epochs=1, branches=branches))
-    assert not any(found.vectors.norms()[silent])
-    assert all(found.vectors.norms()[branches])
+    assert not any(found.vectors.to_tensors().norms()[silent])
+    assert all(found.vectors.to_tensors().norms()[branches])
     assert found.losses[0]["synergy"] == 0.0
 
 
