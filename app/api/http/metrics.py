@@ -2,12 +2,13 @@
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.api.http.admission import Admission
-from app.core.telemetry.metrics import CallbackMetric
+from app.core.telemetry.metrics import CallbackCounter
 from app.library.search.matches import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -61,18 +62,16 @@ class Metrics:
 
     def mirror_places(self, places: Mapping[str, Admission]) -> None:
         """Add what is in flight, and what was turned away, as the admissions count it."""
-        self.registry.register(
-            CallbackMetric(
-                kind="gauge",
-                name="vlibrary_admission_in_flight",
-                documentation="Places that are taken, by kind",
-                label="kind",
-                read=lambda: {kind: one.in_flight for kind, one in places.items()},
-            )
+        in_flight = Gauge(
+            "vlibrary_admission_in_flight",
+            "Places that are taken, by kind",
+            labelnames=("kind",),
+            registry=self.registry,
         )
+        for kind, admission in places.items():
+            in_flight.labels(kind).set_function(partial(getattr, admission, "in_flight"))
         self.registry.register(
-            CallbackMetric(
-                kind="counter",
+            CallbackCounter(
                 name="vlibrary_admission_rejections",
                 documentation="Requests turned away before their body was read, by reason",
                 label="reason",

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them: values mirrored when they are asked for, and their text.
+"""Metrics as Prometheus reads them: counts mirrored when they are asked for, and their text.
 
 Registries are made in the composition roots; the global registry of `prometheus_client` is never
 used.
@@ -6,26 +6,23 @@ used.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_FAMILIES: Final = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CallbackMetric(Collector):
-    """A metric that some other part counts anyway; it is read whenever metrics are asked for.
+class CallbackCounter(Collector):
+    """A count that some other part keeps anyway; it is read whenever metrics are asked for.
 
-    The name is without the `_total` of counters; keys of what is read are values of the label, or
-    the empty string where there is none.
+    Gauges have `set_function` for that. The name is without `_total`; keys of what is read are
+    values of the label, or the empty string where there is none.
     """
 
-    kind: Literal["gauge", "counter"]
     name: str
     documentation: str
     label: str = ""
@@ -34,25 +31,10 @@ class CallbackMetric(Collector):
     def collect(self) -> Iterator[Metric]:
         """The family with its values of this moment."""
         labels = [self.label] if self.label else []
-        family = _FAMILIES[self.kind](self.name, self.documentation, labels=labels)
+        family = CounterMetricFamily(self.name, self.documentation, labels=labels)
         for key, value in self.read().items():
             family.add_metric([key] if self.label else [], value)
         yield family
-
-
-def register_callback(
-    registry: CollectorRegistry,
-    name: str,
-    documentation: str,
-    *,
-    read: Callable[[], float],
-    kind: Literal["gauge", "counter"] = "gauge",
-) -> None:
-    """Adds a metric without labels whose value is what `read` returns at the time."""
-    found = CallbackMetric(
-        kind=kind, name=name, documentation=documentation, read=lambda: {"": read()}
-    )
-    registry.register(found)
 
 
 class _Families(Collector):

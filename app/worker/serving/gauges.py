@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
-from app.core.telemetry.metrics import CallbackMetric, register_callback
+from app.core.telemetry.metrics import CallbackCounter
 from app.worker.device import DeviceThread
 from app.worker.serving.service import Serving
 from app.worker.serving.vector_cache import VectorCache
@@ -38,17 +38,16 @@ def register_worker_metrics(
         ),
     }
     for name, (documentation, read) in gauges.items():
-        register_callback(registry, name, documentation, read=read)
-    register_callback(
-        registry,
-        "vlibrary_training_passes",
-        "Passes of trainings, between which answers get their turns",
-        kind="counter",
-        read=lambda: device.num_passes,
+        Gauge(name, documentation, registry=registry).set_function(read)
+    registry.register(
+        CallbackCounter(
+            name="vlibrary_training_passes",
+            documentation="Passes of trainings, between which answers get their turns",
+            read=lambda: {"": device.num_passes},
+        )
     )
     registry.register(
-        CallbackMetric(
-            kind="counter",
+        CallbackCounter(
             name="vlibrary_device_seconds",
             documentation="Device time by use: steps that serve, and training between its turns",
             label="use",

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from app.core.errors import VLibraryError
-from app.core.telemetry.metrics import register_callback
 from app.worker.engine.sequence import Sequence
 
 Stage = Literal["preparing", "waiting", "running"]
@@ -59,12 +58,11 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._make_histograms()
         self._make_counters()
-        register_callback(
-            self.registry,
+        Gauge(
             "vlibrary_distinct_vectors_in_batch",
             "Different vectors that steer the rows that run now",
-            read=self._num_distinct_vectors,
-        )
+            registry=self.registry,
+        ).set_function(self._num_distinct_vectors)
 
     def _make_histograms(self) -> None:
         self._first_token = self._histogram(

@@ -1,25 +1,25 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from app.core.telemetry.metrics import CallbackMetric, expose, register_callback
+from app.core.telemetry.metrics import CallbackCounter, expose
 from tests.fakes.exposition import parse_metrics
 
 
 def test_a_mirror_shows_the_value_of_the_moment() -> None:
     registry = CollectorRegistry()
     value = 1.0
-    register_callback(registry, "size", "How many", read=lambda: value)
-    assert parse_metrics(expose(registry.collect()).decode()) == {"size": 1.0}
+    registry.register(
+        CallbackCounter(name="seen", documentation="How many", read=lambda: {"": value})
+    )
+    assert parse_metrics(expose(registry.collect()).decode()) == {"seen_total": 1.0}
     value = 2.0
-    assert parse_metrics(expose(registry.collect()).decode()) == {"size": 2.0}
+    assert parse_metrics(expose(registry.collect()).decode()) == {"seen_total": 2.0}
 
 
 def test_a_mirror_has_a_sample_for_each_value_of_its_label() -> None:
     registry = CollectorRegistry()
     seen = {"one": 1.0, 'odd"\n\\': 2.0}
     registry.register(
-        CallbackMetric(
-            kind="counter", name="seen", documentation="S", label="who", read=lambda: seen
-        )
+        CallbackCounter(name="seen", documentation="S", label="who", read=lambda: seen)
     )
     samples = parse_metrics(expose(registry.collect()).decode())
     assert samples == {'seen_total{who="one"}': 1.0, 'seen_total{who="odd"\n\\"}': 2.0}
