@@ -1,6 +1,7 @@
-"""Bodies that are files: their type is checked, their bytes are counted, slow senders are cut off.
+"""Bodies that are files: their type is checked and their bytes are counted.
 
-The size limit itself stands on the router, where FastAPI enforces it while the body is read.
+The size limit itself stands on the router, where FastAPI enforces it while the body is read; slow
+and silent senders are cut off by `steady_bodies`.
 """
 
 import asyncio
@@ -23,7 +24,6 @@ from app.core.errors import DeadlineExceededError, InvalidInputError
 
 OCTET_STREAM: Final = "application/octet-stream"
 PARQUET: Final = "application/vnd.apache.parquet"
-SILENCE_SECONDS: Final = 60.0
 LONGEST_SECONDS: Final = 3600.0
 # A place is dear: at the rate that any body may come at, a gibibyte would hold it for three days.
 UPLOAD_BYTES_PER_SECOND: Final = 32 * 1024
@@ -72,7 +72,7 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[tupl
 
     Raises:
         InvalidInputError: The body is empty.
-        DeadlineExceededError: The sender is silent or slow.
+        DeadlineExceededError: It takes too long in all.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     file = await asyncio.to_thread(_open_temporary, folder)
@@ -114,7 +114,7 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         InvalidInputError: The body is empty.
-        DeadlineExceededError: The sender is silent or slow.
+        DeadlineExceededError: It takes too long in all.
     """
     content = b"".join([block async for block in _blocks(request)])
     if not content:
@@ -125,18 +125,9 @@ async def read_body(request: Request) -> bytes:
 async def _blocks(request: Request) -> AsyncIterator[bytes]:
     """The body in blocks of about a mebibyte, however small the pieces that arrive."""
     latest = time.monotonic() + LONGEST_SECONDS
-    pieces = request.stream().__aiter__()
     buffer = bytearray()
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                buffer += await anext(pieces)
-        except StopAsyncIteration:
-            break
-        except TimeoutError:
-            raise DeadlineExceededError(
-                f"Nothing arrived for {SILENCE_SECONDS:g} s of an unfinished body"
-            ) from None
+    async for piece in request.stream():
+        buffer += piece
         if time.monotonic() > latest:
             raise DeadlineExceededError(f"A body may take at most {LONGEST_SECONDS:g} s")
         if len(buffer) >= _BLOCK_BYTES:
