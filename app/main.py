@@ -25,7 +25,6 @@ from app.library.database import make_engine, session_factory
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_all_workspaces
-from app.rpc.backbones import ServingWorkers
 from app.rpc.client import WorkerClient
 from app.web import pages
 
@@ -108,7 +107,6 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
             poll_seconds=settings.retrieval_poll_seconds,
         ),
         workers=workers,
-        serving=ServingWorkers(workers),
         job_events=JobEvents(everywhere),
         store=ObjectStore(settings.objects_url),
         admission=admission,

@@ -17,7 +17,6 @@ from app.library.database import Sessions
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_workspace
-from app.rpc.backbones import ServingWorkers
 from app.rpc.client import WorkerClient
 
 
@@ -33,7 +32,6 @@ class Services:
     sessions: Sessions
     retriever: Retriever
     workers: WorkerClient
-    serving: ServingWorkers
     job_events: JobEvents
     store: ObjectStore
     admission: Admission

@@ -10,24 +10,18 @@ from app.rpc.messages import HealthResponse
 RETRY_AFTER_SECONDS: Final = 2.0
 
 
-class ServingWorkers:
-    """The workers that answer requests, as of about a second ago."""
+async def serving_now(workers: WorkerClient) -> tuple[HealthResponse, ...]:
+    """At least one worker that is ready to serve, as of about a second ago.
 
-    def __init__(self, workers: WorkerClient) -> None:
-        self._workers = workers
-
-    async def now(self) -> tuple[HealthResponse, ...]:
-        """At least one worker that is ready to serve.
-
-        Raises:
-            WorkerUnavailableError: There is none.
-        """
-        found = await self._workers.serving()
-        if not found:
-            raise WorkerUnavailableError(
-                "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
-            )
-        return found
+    Raises:
+        WorkerUnavailableError: There is none.
+    """
+    found = await workers.serving()
+    if not found:
+        raise WorkerUnavailableError(
+            "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
+    return found
 
 
 def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:

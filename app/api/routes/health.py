@@ -14,6 +14,7 @@ from app.api.schemas.vectors import BackboneBody
 from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.task_keys.epochs import current_epochs
+from app.rpc.backbones import serving_now
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2
@@ -49,7 +50,7 @@ async def list_backbones(services: ServicesOf) -> BackbonesBody:
     """Lists the backbones that workers serve now."""
     served = {
         health.backbone.fingerprint: BackboneBody.model_validate(health.backbone)
-        for health in await services.serving.now()
+        for health in await serving_now(services.workers)
     }
     return BackbonesBody(items=tuple(served.values()))
 

@@ -11,7 +11,7 @@ from app.api.steer.images import read_images
 from app.api.steer.vector_selection import Embedding, embed_query
 from app.core.cancellation import run_until_disconnect
 from app.library.catalogue.filters import VectorFilters
-from app.rpc.backbones import backbone_for, fingerprint_of
+from app.rpc.backbones import backbone_for, fingerprint_of, serving_now
 
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 
@@ -51,7 +51,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
 
 
 async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
-    serving = await services.serving.now()
+    serving = await serving_now(services.workers)
     wanted = [] if body.backbone is None else [fingerprint_of(body.backbone, serving)]
     worker = backbone_for(wanted, serving)
     if body.embedding is None:

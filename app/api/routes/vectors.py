@@ -45,7 +45,7 @@ from app.library.vectors import (
     get_vector,
     update_vector,
 )
-from app.rpc.backbones import backbone_for
+from app.rpc.backbones import backbone_for, serving_now
 
 MEDIA_TYPES: Final = (OCTET_STREAM, "application/x-safetensors")
 
@@ -127,7 +127,7 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
         async with services.sessions.begin() as session:
             return await get_backbone(session, fingerprint)
     except NotFoundError:
-        return backbone_for([fingerprint], await services.serving.now()).backbone
+        return backbone_for([fingerprint], await serving_now(services.workers)).backbone
 
 
 @router.get("/vectors/{ref}", responses=problems(404))

@@ -14,6 +14,7 @@ from app.core.identifiers import VectorReference
 from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector
+from app.rpc.backbones import serving_now
 
 SEPARATOR: Final = ":"
 PAGE: Final = 200
@@ -63,7 +64,7 @@ async def served_backbones(services: Services) -> tuple[BackboneDescription, ...
     Raises:
         WorkerUnavailableError: There is none.
     """
-    serving = await services.serving.now()
+    serving = await serving_now(services.workers)
     return tuple({health.backbone.fingerprint: health.backbone for health in serving}.values())
 
 
