@@ -143,21 +143,10 @@ class Picture:
         return (height, width) if turn in ON_THE_SIDE else (width, height)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureHeader:
-    """What a file says about its picture before anything is decoded.
+def check_picture(data: bytes, limits: PictureLimits) -> bool:
+    """Whether a picture within the limits is an animation, of which only the first frame is taken.
 
-    Sides are in pixels, as stored; of an animation only the first frame is taken.
-    """
-
-    format: str
-    width: int
-    height: int
-    is_animated: bool
-
-
-def check_picture(data: bytes, limits: PictureLimits) -> PictureHeader:
-    """What the file's header says of a picture within the limits.
+    Told by the file's header.
 
     Raises:
         InvalidImageError: It is another format, unreadable, or of a size or shape that is not
@@ -165,8 +154,7 @@ def check_picture(data: bytes, limits: PictureLimits) -> PictureHeader:
     """
     if len(data) > limits.max_bytes:
         raise InvalidImageError(f"An image has at most {limits.max_bytes} bytes, found {len(data)}")
-    header = _read_header(data, limits)
-    width, height = header.width, header.height
+    (width, height), is_animated = _read_header(data, limits)
     if width * height > limits.max_pixels:
         raise InvalidImageError(
             f"An image has at most {limits.max_pixels} pixels, found {width * height}",
@@ -183,19 +171,16 @@ def check_picture(data: bytes, limits: PictureLimits) -> PictureHeader:
             f"An image is at most {limits.max_aspect:g} times as long as wide, "
             f"found {width} x {height}"
         )
-    return header
+    return is_animated
 
 
-def _read_header(data: bytes, limits: PictureLimits) -> PictureHeader:
+def _read_header(data: bytes, limits: PictureLimits) -> tuple[tuple[int, int], bool]:
+    """Width and height as stored, and whether it is an animation."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return PictureHeader(
-                # A camera's file of several frames is a JPEG with others behind it.
-                format="JPEG" if image.format == "MPO" else str(image.format),
-                width=image.width,
-                height=image.height,
-                is_animated=image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
-            )
+            # A camera's file of several frames is a JPEG with others behind it.
+            is_camera = image.format == "MPO"
+            return image.size, not is_camera and getattr(image, "n_frames", 1) > 1
     except BOMBS:
         raise InvalidImageError(f"An image has at most {limits.max_pixels} pixels") from None
     except UnidentifiedImageError:

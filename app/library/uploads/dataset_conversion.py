@@ -113,7 +113,7 @@ class _Door:
 
     def _look(self, data: bytes) -> bytes | str:
         try:
-            self.num_animated += check_picture(data, self._limits).is_animated
+            self.num_animated += check_picture(data, self._limits)
             return bytes.fromhex(pixel_digest(decode(data)))
         except InvalidImageError as error:
             return error.message
