@@ -1,15 +1,14 @@
 """A job that combines stored vectors: what it needs, its steps, and where its result goes."""
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.identifiers import VectorReference
-from app.core.jobs import Rule
 from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import METHOD, settings_of
@@ -30,17 +29,6 @@ from app.worker.training.results import SPLIT, judged, measured_of, software
 from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
 SETTING: Final = "combine"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Combination:
-    """What is combined, and with which items."""
-
-    rule: Rule
-    seed: int
-    dataset: DatasetRecord
-    parts: tuple[VectorRecord, ...]
-    unseen: Unseen
 
 
 async def prepare_combination(
@@ -66,13 +54,6 @@ async def prepare_combination(
         blobs = [await get_blob(session, one) for one in ids]
     items = await load(dataset, job.config.get("split"))
     unseen = await leave_out_seen(items, ids, sessions=sessions, load=load)
-    combination = Combination(
-        rule=order["rule"],
-        seed=order["seed"],
-        dataset=dataset,
-        parts=tuple(parts),
-        unseen=unseen,
-    )
 
     def combining() -> Steps[CombinationResult]:
         # The cache asks the tokenizer, which belongs to the device thread.
@@ -81,27 +62,30 @@ async def prepare_combination(
             items=unseen.items,
             validation=(),
             features=FeatureCache(backbone),
-            seed=combination.seed,
+            seed=order["seed"],
             token_budget=token_budget,
         )
         result = yield from combination_steps(
             problem,
             [InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs],
-            rule=combination.rule,
+            rule=order["rule"],
             reporter=Reporter(should_stop=should_stop),
         )
         return result
 
-    return combining(), partial(store_combination, order=combination)
+    store = partial(store_combination, dataset=dataset, parts=parts, unseen=unseen)
+    return combining(), store
 
 
 async def store_combination(
     session: AsyncSession,
     *,
-    order: Combination,
     job: JobRecord,
     token: int,
     result: CombinationResult,
+    dataset: DatasetRecord,
+    parts: Sequence[VectorRecord],
+    unseen: Unseen,
 ) -> VectorRecord:
     """The stored combination with its parents, its measurement and the job's success.
 
@@ -110,22 +94,20 @@ async def store_combination(
     Raises:
         ConflictError: The job is no longer this worker's.
     """
-    backbone = order.parts[0].backbone
-    settings = {
-        "rule": order.rule,
-        **settings_of(order.parts, result.combined.weights),
-    }
-    report = _report(order, result)
+    order: Mapping[str, Any] = job.config[SETTING]
+    backbone = parts[0].backbone
+    settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
+    report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
     measured = EvaluationCard(
-        dataset=order.dataset.name[:200],
+        dataset=dataset.name[:200],
         split=SPLIT,
         **measured_of(result.conditions, items=result.items),
     )
     card = VectorCard(
         status=result.verdict.status,
-        shots=sum(part.shots for part in order.parts),
-        seed=order.seed,
-        dataset_sha256=order.dataset.sha256,
+        shots=sum(part.shots for part in parts),
+        seed=order["seed"],
+        dataset_sha256=dataset.sha256,
         hyper_parameters=settings,
         library_versions=software(),
         evaluations=(measured,),
@@ -145,11 +127,11 @@ async def store_combination(
         backbone=backbone,
         method=METHOD,
         shots=card.shots,
-        dataset_sha256=order.dataset.sha256,
+        dataset_sha256=dataset.sha256,
         job_id=job.id,
-        parents=[part.id for part in order.parts],
+        parents=[part.id for part in parts],
         hyper_parameters=settings,
-        seed=order.seed,
+        seed=order["seed"],
         library_versions=software(),
         status=result.verdict.status,
         description=job.description,
@@ -160,15 +142,15 @@ async def store_combination(
     return vector
 
 
-def _report(combination: Combination, result: CombinationResult) -> dict[str, Any]:
+def _report(
+    result: CombinationResult, *, parts: Sequence[VectorRecord], unseen: Unseen
+) -> dict[str, Any]:
     gain = result.gain
-    parts = [
+    told = [
         {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
-        for part, weight, one in zip(
-            combination.parts, result.combined.weights, result.parts, strict=True
-        )
+        for part, weight, one in zip(parts, result.combined.weights, result.parts, strict=True)
     ]
-    best = parts[result.combined.best]["vector"]
+    best = told[result.combined.best]["vector"]
     beside = (
         f"Its gain over its best part, {best}, is {gain.mean:+.1%}, 95 % interval "
         f"{gain.low:+.1%} to {gain.high:+.1%}."
@@ -179,11 +161,10 @@ def _report(combination: Combination, result: CombinationResult) -> dict[str, An
         "items": result.items,
         "shots": 0,
         "conditions": {name: asdict(one) for name, one in result.conditions.items()},
-        "rule": combination.rule,
         "best_part": best,
-        "parts": parts,
+        "parts": told,
         "gain_over_best_part": asdict(gain),
-        "left_out": combination.unseen.left_out,
-        "unchecked": list(combination.unseen.unchecked),
+        "left_out": unseen.left_out,
+        "unchecked": list(unseen.unchecked),
         "seconds": round(result.seconds, 3),
     }

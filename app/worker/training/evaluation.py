@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
@@ -32,21 +32,6 @@ from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 SETTING: Final = "evaluate"
 WHOLE: Final = "all"
 """What the part is called of a data set that names none."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
-    """What is measured, and with which items.
-
-    Attributes:
-        labels: Labelled items that it was trained with, if its file says so.
-    """
-
-    dataset: DatasetRecord
-    vector: VectorRecord
-    labels: int | None
-    unseen: Unseen
-    split: str
 
 
 async def prepare_evaluation(
@@ -104,14 +89,14 @@ async def prepare_evaluation(
         )
         return result
 
-    evaluation = Evaluation(
+    store = partial(
+        store_evaluation,
         dataset=dataset,
         vector=vector,
         labels=int(labels) if labels.isdecimal() else None,
         unseen=unseen,
-        split=split or WHOLE,
     )
-    return measuring(), partial(store_evaluation, order=evaluation)
+    return measuring(), store
 
 
 def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Example, ...]:
@@ -123,47 +108,54 @@ def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Exampl
 async def store_evaluation(
     session: AsyncSession,
     *,
-    order: Evaluation,
     job: JobRecord,
     token: int,
     result: Measurement,
+    dataset: DatasetRecord,
+    vector: VectorRecord,
+    labels: int | None,
+    unseen: Unseen,
 ) -> VectorRecord:
     """The vector, to which the measurement was attached with the job's success.
 
-    Its state stays what it was: one data set says nothing of others.
+    Its state stays what it was: one data set says nothing of others. `labels` counts what the
+    vector was trained with, if its file says so.
 
     Raises:
         NotFoundError: The vector was deleted meanwhile.
         ConflictError: The job is no longer this worker's.
     """
-    report = _report(order, result)
+    split = job.config.get("split") or WHOLE
+    report = {
+        "dataset": dataset.name,
+        "split": split,
+        **_report(result, labels=labels, unseen=unseen),
+    }
     await add_evaluation(
         session,
-        vector_id=order.vector.id,
-        dataset=order.dataset.name,
-        split=order.split,
+        vector_id=vector.id,
+        dataset=dataset.name,
+        split=split,
         details=report,
         **measured_of(result.conditions, items=result.items),
     )
-    await finish_job(session, job.id, token, vector_id=order.vector.id, report=report)
-    return order.vector
+    await finish_job(session, job.id, token, vector_id=vector.id, report=report)
+    return vector
 
 
-def _report(evaluation: Evaluation, result: Measurement) -> dict[str, Any]:
+def _report(result: Measurement, *, labels: int | None, unseen: Unseen) -> dict[str, Any]:
     conditions = {
         name: {**asdict(one), "ms_per_query": round(result.milliseconds[name], 3)}
         for name, one in result.conditions.items()
     }
-    conditions["m2iv"]["labels"] = evaluation.labels
+    conditions["m2iv"]["labels"] = labels
     return {
         **judged(result.verdict),
         "items": result.items,
         "shots": result.shots,
         "conditions": conditions,
         "gains": {name: asdict(gain) for name, gain in result.gains.items()},
-        "dataset": evaluation.dataset.name,
-        "split": evaluation.split,
-        "left_out": evaluation.unseen.left_out,
-        "unchecked": list(evaluation.unseen.unchecked),
+        "left_out": unseen.left_out,
+        "unchecked": list(unseen.unchecked),
         "seconds": round(result.seconds, 3),
     }
