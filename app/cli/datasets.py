@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+from app.cli.library.server import (
+    AsJson,
+    Key,
+    Url,
+    connected,
+    print_json,
+    print_stored,
+    print_table,
+)
 from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, convert_local, read_map
 
 datasets = typer.Typer(
@@ -86,9 +94,8 @@ def upload(
     if as_json:
         print_json(made)
         return
-    print(f"Stored {made.name} ({made.id}): {made.num_items} items, {made.num_images} images")
-    for note in made.report.notes:
-        print(f"note: {note}")
+    size = f"{made.num_items} items, {made.num_images} images"
+    print_stored(f"{made.name} ({made.id}): {size}", made.report.notes)
 
 
 @datasets.command(name="list")

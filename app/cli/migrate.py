@@ -1,17 +1,12 @@
 """`vlibrary migrate`: brings the database that `DATABASE_URL` names to this version's tables."""
 
 import json
-from typing import Annotated
 
-import typer
-
-from app.cli.options import read_settings
+from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError
 
 
-def migrate(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
-) -> None:
+def migrate(*, as_json: AsJson = False) -> None:
     """Create or update the tables; safe to repeat, and from several machines at once."""
     settings = read_settings()
     if settings.database_url is None:

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,23 +41,22 @@ def connected(url: str | None, key: str | None) -> Iterator["Client"]:
         raise typer.Exit(1) from None
 
 
-def print_json(value: Any) -> None:  # noqa: ANN401 - dataclasses and JSON values
-    """One JSON text on stdout; times are ISO 8601."""
-    print(json.dumps(_plain(value), indent=2, default=_text))
+def print_json(value: object) -> None:
+    """One JSON text on stdout, of dataclasses and JSON values; times are ISO 8601."""
+    print(json.dumps(value, indent=2, default=_plain))
 
 
-def _text(value: object) -> str:
+def _plain(value: Any) -> Any:  # noqa: ANN401 - what JSON has no word for
+    if is_dataclass(value):
+        return asdict(value)  # type: ignore[arg-type]  # no class is printed
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - as above
-    if hasattr(value, "__dataclass_fields__"):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def print_stored(text: str, notes: Iterable[str]) -> None:
+    """What was stored, and what the server has to say about it."""
+    print(f"Stored {text}")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

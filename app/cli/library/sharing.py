@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
-from app.cli.library.server import AsJson, Key, Url, connected, print_json
+from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_stored
 
 if TYPE_CHECKING:
     from vlibrary_client import Client, Vector
@@ -162,7 +162,5 @@ def pull(
 def _tell(made: "Vector", *, as_json: bool) -> None:
     if as_json:
         print_json(made)
-        return
-    print(f"Stored {made.ref}")
-    for note in made.notes:
-        print(f"note: {note}")
+    else:
+        print_stored(made.ref, made.notes)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.library.listing import list_vectors
-from app.cli.library.server import AsJson, Key, Url, connected, percent, print_json, print_table
+from app.cli.library.server import (
+    AsJson,
+    Key,
+    Url,
+    connected,
+    percent,
+    print_json,
+    print_stored,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from vlibrary_client import Batch
@@ -118,10 +127,8 @@ def combine(
         made = client.vectors.combine(name, chosen, description=description)
     if as_json:
         print_json(made)
-        return
-    print(f"Stored {made.ref}")
-    for note in made.notes:
-        print(f"note: {note}")
+    else:
+        print_stored(made.ref, made.notes)
 
 
 def _weighted(text: str) -> tuple[str, float | None]:
