@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from vlibrary_client.calls import requests
 from vlibrary_client.calls.arguments import VectorRef
@@ -11,36 +11,6 @@ from vlibrary_client.sharing.gguf import GgufExport, write_gguf
 from vlibrary_client.sharing.hub import pull_folder, push_folder
 from vlibrary_client.types import Vector
 from vlibrary_client.wire.replies import Call, Steps
-
-
-class PushOptions(TypedDict, total=False):
-    """How something is put on the hub; what is not given is as huggingface_hub has it.
-
-    Attributes:
-        private: Whether a repository that is made is private.
-        commit_message: Of the commit.
-        token: Instead of the one of the login.
-        endpoint: Another hub.
-    """
-
-    private: bool | None
-    commit_message: str | None
-    token: str | None
-    endpoint: str | None
-
-
-class PullOptions(TypedDict, total=False):
-    """How something is fetched from the hub.
-
-    Attributes:
-        revision: A branch, a tag or a commit.
-        token: Instead of the one of the login.
-        endpoint: Another hub.
-    """
-
-    revision: str | None
-    token: str | None
-    endpoint: str | None
 
 
 def export(ref: VectorRef, folder: str | Path) -> Steps[Path]:
@@ -93,7 +63,15 @@ def import_folder(folder: str | Path, *, name: str | None = None) -> Call[Vector
     return _import(read_folder(Path(folder)), name=name)
 
 
-def push_to_hub(ref: VectorRef, repo_id: str, **options: Unpack[PushOptions]) -> Steps[str]:
+def push_to_hub(
+    ref: VectorRef,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Steps[str]:
     """Puts a vector into a repository of the Hugging Face hub; the address of the commit.
 
     The repository has the files of `export` and is made when it is missing. Needs the extra `hub`.
@@ -101,8 +79,10 @@ def push_to_hub(ref: VectorRef, repo_id: str, **options: Unpack[PushOptions]) ->
     Args:
         ref: Which version.
         repo_id: Such as `me/gears`.
-        **options: `private`, `commit_message`, `token` and `endpoint`, as huggingface_hub takes
-            them.
+        private: Whether a repository that is made is private.
+        commit_message: Of the commit.
+        token: Instead of the one of the hub's login.
+        endpoint: Another hub.
 
     Raises:
         NotFoundError: There is no such vector, or no such repository for the token.
@@ -110,18 +90,33 @@ def push_to_hub(ref: VectorRef, repo_id: str, **options: Unpack[PushOptions]) ->
         ConnectionFailedError: The hub cannot be reached.
     """
     vector, content = yield from _with_file(ref)
-    return push_folder(vector, content, repo_id=repo_id, **options)
+    return push_folder(
+        vector,
+        content,
+        repo_id=repo_id,
+        private=private,
+        commit_message=commit_message,
+        token=token,
+        endpoint=endpoint,
+    )
 
 
 def from_hub(
-    repo_id: str, *, name: str | None = None, **options: Unpack[PullOptions]
+    repo_id: str,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
 ) -> Call[Vector]:
     """Stores what a repository of the Hugging Face hub holds; the same file again is found.
 
     Args:
         repo_id: Such as `me/gears`.
         name: What it is called here; as in the repository when not given.
-        **options: `revision`, `token` and `endpoint`, as huggingface_hub takes them.
+        revision: A branch, a tag or a commit.
+        token: Instead of the one of the hub's login.
+        endpoint: Another hub.
 
     Raises:
         NotFoundError: There is no such repository or revision for the token.
@@ -130,7 +125,8 @@ def from_hub(
         IncompatibleBackboneError: No backbone that the server knows made it.
         ConfigurationError: `huggingface_hub` is missing, or told to stay offline.
     """
-    return _import(pull_folder(repo_id, **options), name=name)
+    found = pull_folder(repo_id, revision=revision, token=token, endpoint=endpoint)
+    return _import(found, name=name)
 
 
 def _with_file(ref: VectorRef) -> Generator[Call[Any], Any, tuple[Vector, bytes]]:

@@ -27,7 +27,6 @@ from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
 from vlibrary_client.layouts.items import BadItem, ColumnMap, Found
 from vlibrary_client.layouts.sources import DatasetSource, open_source
 
-METADATA_FILE = "metadata.jsonl"
 BATCH_ITEMS = 512
 BATCH_BYTES = 32 << 20
 SCHEMA = pa.schema(

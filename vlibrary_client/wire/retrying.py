@@ -1,12 +1,22 @@
-"""When a failed call is worth sending again, and how long to wait first; no I/O, no clock."""
+"""What went wrong on the network, as errors of our own, and when a call is worth sending again.
+
+No I/O, no clock.
+"""
 
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from httpx_sse import SSEError
 
-from vlibrary_client.errors import InProgressError, VLibraryError
+from vlibrary_client.errors import (
+    ConnectionFailedError,
+    InProgressError,
+    InvalidResponseError,
+    RequestTimeoutError,
+    VLibraryError,
+)
 from vlibrary_client.wire.replies import Call
 
 RETRYABLE_STATUSES = frozenset({429, 503})
@@ -70,3 +80,26 @@ class Tries:
         if not is_worth_it:
             return None
         return self._policy.delay(attempt=self._attempt, asked=error.retry_after_seconds)
+
+
+def loss_of(error: httpx.RequestError) -> VLibraryError:
+    """The connection was lost, or the answer late."""
+    server = _server_of(error)
+    if isinstance(error, httpx.TimeoutException):
+        return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
+    return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
+
+
+def no_events(error: SSEError) -> InvalidResponseError:
+    """The answer is no stream of events."""
+    return InvalidResponseError(f"wanted a stream of events: {error}")
+
+
+def _server_of(error: httpx.RequestError) -> str:
+    """The address that was tried; neither its path nor an account in it, which may be secret."""
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return "the server"
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"

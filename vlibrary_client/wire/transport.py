@@ -15,9 +15,8 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from vlibrary_client.errors import VLibraryError
 from vlibrary_client.wire.connection import Connection, timeout_of
-from vlibrary_client.wire.losses import loss_of, no_events
 from vlibrary_client.wire.replies import Call, Kept, Reply, error_from_reply
-from vlibrary_client.wire.retrying import RetryPolicy, Tries
+from vlibrary_client.wire.retrying import RetryPolicy, Tries, loss_of, no_events
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from vlibrary_client import InvalidDatasetError, InvalidImageError
 from vlibrary_client.images import image_bytes, image_text
 from vlibrary_client.layouts import packing
-from vlibrary_client.layouts.packing import METADATA_FILE, parquet_file, write_parquet
+from vlibrary_client.layouts.packing import parquet_file, write_parquet
 from vlibrary_client.layouts.sources import DatasetSource
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, *lines: Mapping[str, object] | str) -> Path:
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "in" / "b.png").write_bytes(png(9))
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    (tmp_path / METADATA_FILE).write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "metadata.jsonl").write_text("\n".join(texts), encoding="utf-8")
     return tmp_path
 
 
