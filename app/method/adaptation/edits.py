@@ -4,7 +4,7 @@ Edits return new tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -74,12 +74,10 @@ def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
 
         return run
 
-    handles = [module.register_forward_hook(hook(edit)) for module, edit in edits]
-    try:
+    with ExitStack() as hooks:
+        for module, edit in edits:
+            hooks.enter_context(module.register_forward_hook(hook(edit)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -92,12 +90,10 @@ def edit_inputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
 
         return run
 
-    handles = [module.register_forward_pre_hook(hook(edit)) for module, edit in edits]
-    try:
+    with ExitStack() as hooks:
+        for module, edit in edits:
+            hooks.enter_context(module.register_forward_pre_hook(hook(edit)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def last_prompt_tokens(batch: EncodedBatch) -> Int[Tensor, " rows"]:

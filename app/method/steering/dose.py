@@ -6,6 +6,7 @@ answers turn to noise whatever the vector was trained for.
 Source: ours; that steering breaks beyond some multiple of the stream's norm is a common finding.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,12 +39,10 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
         hidden = output[0] if isinstance(output, tuple) else output
         norms.append(hidden.float().norm(dim=-1).median().cpu())
 
-    handles = [sites.layer.register_forward_hook(keep) for sites in find_sites(backbone.model)]
-    try:
+    with ExitStack() as hooks:
+        for sites in find_sites(backbone.model):
+            hooks.enter_context(sites.layer.register_forward_hook(keep))
         backbone.model(**batch.inputs, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     return torch.stack(norms)
 
 
