@@ -79,8 +79,15 @@ DATABASE_RETRY_SECONDS: Final = 2.0
 IN_PROGRESS_RETRY_SECONDS: Final = 1
 WAIT: Final = "retry_after_seconds"
 _FIRST_SERVER_ERROR: Final = 500
+_UNREADABLE_BODY: Final = "The body of the request cannot be read"
 _MAX_FIELD_PROBLEMS: Final = 20
 _MAX_LOCATION_CHARACTERS: Final = 200
+# Pydantic speaks of what Python has.
+_IN_WORDS_OF_JSON: Final[Mapping[str, str]] = {
+    "tuple_type": "Input should be a valid list",
+    "dict_type": "Input should be a valid object",
+    "model_attributes_type": "Input should be a valid object",
+}
 
 log = get_logger(__name__)
 
@@ -188,6 +195,8 @@ async def handle_validation_error(request: Request, error: RequestValidationErro
 
 
 def _location(item: Mapping[str, Any]) -> str:
+    if item.get("type") == "json_invalid":
+        return "body"
     # A location holds keys that the caller chose, hence the cleaning.
     text = ".".join(str(part) for part in item.get("loc", ()))
     printable = "".join(character if character.isprintable() else "?" for character in text)
@@ -196,23 +205,29 @@ def _location(item: Mapping[str, Any]) -> str:
 
 def _message(item: Mapping[str, Any]) -> str:
     message = str(item.get("msg", ""))
-    if item.get("type") == "value_error":
+    kind = str(item.get("type"))
+    if kind in _IN_WORDS_OF_JSON:
+        return _IN_WORDS_OF_JSON[kind]
+    if kind == "json_invalid":
+        return f"this is no JSON from character {item.get('loc', (0,))[-1]} on"
+    if kind == "value_error":
         return message.removeprefix("Value error, ")
     if "error" in item.get("ctx", {}):
         # Parsers quote what they stumbled over behind the comma.
         return message.partition(",")[0]
-    return message
+    # Callers know no tuples.
+    return message.replace("Tuple should", "List should", 1)
 
 
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """What routing and the framework refuse: unknown paths, methods, oversized bodies."""
-    # Only our own refusals say more than the status does.
-    is_own = error.status_code == HTTPStatus.FORBIDDEN
+    # Only our own refusals say more than the status does, and the framework's of bodies.
+    own = {HTTPStatus.FORBIDDEN: error.detail, HTTPStatus.BAD_REQUEST: _UNREADABLE_BODY}
     return http_problem(
         request,
         error.status_code,
         headers=error.headers,
-        detail=error.detail if is_own else None,
+        detail=own.get(HTTPStatus(error.status_code)),
     )
 
 

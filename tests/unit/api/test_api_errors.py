@@ -202,7 +202,10 @@ async def test_plain_text_errors_are_replaced(http: httpx.AsyncClient) -> None:
     [
         ('{"id": "zz-secret"}', "Input should be a valid UUID"),
         ('{"id": 3}', "UUID input should be a string, bytes or UUID object"),
-        ("{", "JSON decode error"),
+        ("{", "this is no JSON from character 1 on"),
+        ('{"id": zz-secret}', "this is no JSON from character 7 on"),
+        ('{"known": []}', "Field required"),
+        ("[]", "Input should be a valid object"),
     ],
 )
 async def test_messages_about_input_do_not_quote_it(
@@ -213,6 +216,16 @@ async def test_messages_about_input_do_not_quote_it(
     assert response.status_code == 422
     assert response.json()["errors"][0]["message"] == message
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("content", ['{"id": ' + "9" * 5000 + "}", "[" * 100_000])
+async def test_a_body_that_no_parser_takes_is_said_so(
+    http: httpx.AsyncClient, content: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = await http.post("/body", content=content, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["detail"] == "The body of the request cannot be read"
 
 
 async def test_keys_that_the_caller_chose_are_cleaned_in_places(http: httpx.AsyncClient) -> None:

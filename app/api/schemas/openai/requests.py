@@ -45,6 +45,16 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _as_texts(value: object) -> object:
+    given = _as_list(value)
+    if isinstance(given, list) and any(isinstance(one, int | list) for one in given):
+        raise ValueError(
+            "wanted texts, found token ids (LangChain sends texts with "
+            "check_embedding_ctx_length=False)"
+        )
+    return given
+
+
 def _as_stops(value: object) -> object:
     given = _as_list(value)
     return [stop for stop in given if stop != ""] if isinstance(given, list) else given
@@ -143,7 +153,7 @@ class EmbeddingsRequest(LenientBody):
     """Texts, images or both, whose retrieval keys are wanted."""
 
     model: ModelName
-    input: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=PartText | Texts)]
+    input: Annotated[Texts, BeforeValidator(_as_texts, json_schema_input_type=PartText | Texts)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[
         int | None, Field(ge=1, le=2**31, strict=True, description="Their own number only.")
