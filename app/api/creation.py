@@ -72,7 +72,7 @@ class Creation:
         if at is not None:
             self._response.headers["location"] = at
         if self._asked is not None:
-            status = self._response.status_code or self._request.scope["route"].status_code
+            status = self._response.status_code or self._request.scope["route"].status_code or 200
             answer = StoredAnswer(status=status, location=at, body=body.model_dump(mode="json"))
             await store_answer(self._session, self._asked, answer, is_secret=is_secret)
         return body

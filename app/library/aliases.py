@@ -87,12 +87,7 @@ async def set_alias(
         raise InvalidInputError(f"The alias {LATEST} always means the newest version")
     await lock_name(session, name)
     current = await _find(session, name, alias)
-    found = current.version if current else 0
-    if expected_version is not None and expected_version != found:
-        raise ConflictError(
-            f"Wanted {name}@{alias} at version {expected_version}, found {found}",
-            details={"expected": expected_version, "found": found},
-        )
+    found = _require_at(current, f"{name}@{alias}", expected=expected_version)
     query = select(VectorRow).where(
         VectorRow.name == name, VectorRow.version == version, VectorRow.deleted.is_(None)
     )
@@ -109,12 +104,26 @@ async def set_alias(
     return record
 
 
-async def delete_alias(session: AsyncSession, name: str, alias: str) -> None:
-    """Takes an alias away.
+def _require_at(current: AliasRow | None, alias: str, *, expected: int | None) -> int:
+    """The version at which an alias points, 0 for none, if it is the expected one or any is."""
+    found = current.version if current else 0
+    if expected is not None and expected != found:
+        raise ConflictError(
+            f"Wanted {alias} at version {expected}, found {found}",
+            details={"expected": expected, "found": found},
+        )
+    return found
+
+
+async def delete_alias(
+    session: AsyncSession, name: str, alias: str, *, expected_version: int | None = None
+) -> None:
+    """Takes an alias away; `expected_version` is where it must point now.
 
     Raises:
         InvalidInputError: It is `latest`.
         NotFoundError: It does not exist.
+        ConflictError: It points elsewhere than expected.
     """
     if alias == LATEST:
         raise InvalidInputError(f"The alias {LATEST} cannot be deleted")
@@ -122,6 +131,7 @@ async def delete_alias(session: AsyncSession, name: str, alias: str) -> None:
     current = await _find(session, name, alias)
     if current is None:
         raise NotFoundError(f"No alias {name}@{alias}")
+    _require_at(current, f"{name}@{alias}", expected=expected_version)
     gone = delete(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
     await session.execute(gone)
     details = {"previous": current.version}

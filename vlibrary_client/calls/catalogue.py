@@ -183,8 +183,8 @@ def prune_versions(name: str, *, keep_last: int) -> Call[Page[Vector]]:
         method="POST",
         path=f"/vectors/{segment(name)}/prune",
         read=json_reader(Page[Vector]),
-        is_repeatable=False,
         body={"keep_last": keep_last},
+        headers=once(),
     )
 
 
@@ -250,11 +250,20 @@ def list_aliases(name: str) -> Call[Page[Alias]]:
     return Call(path=path, read=json_reader(Page[Alias]))
 
 
-def delete_alias(name: str, alias: str) -> Call[None]:
+def delete_alias(name: str, alias: str, *, expected_version: int | None = None) -> Call[None]:
     """Takes an alias away; the version that it points at stays.
 
+    `expected_version` is where it must point now for that to happen, from 1 on.
+
     Raises:
+        InvalidInputError: No alias can point there.
         NotFoundError: There is no such alias.
+        ConflictError: It points elsewhere than expected.
     """
-    path = f"/vectors/{segment(name)}/aliases/{segment(alias)}"
-    return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)
+    return Call(
+        method="DELETE",
+        path=f"/vectors/{segment(name)}/aliases/{segment(alias)}",
+        read=read_nothing,
+        is_repeatable=False,
+        query={} if expected_version is None else {"expected_version": expected_version},
+    )

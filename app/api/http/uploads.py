@@ -47,7 +47,8 @@ def require_media_type(request: Request, *media_types: str) -> None:
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in media_types:
-        raise HTTPException(415)
+        wanted, found = " or ".join(media_types), media_type[:100] or "none"
+        raise HTTPException(415, f"Wanted a Content-Type of {wanted}, found {found}")
 
 
 @asynccontextmanager

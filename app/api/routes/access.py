@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 
 from app.api.creation import CreationOf
 from app.api.dependencies import SessionOf
-from app.api.http.access import quotas_of
+from app.api.http.access import key_of, quotas_of
 from app.api.http.problems import problems
 from app.api.schemas.access import (
     AuditBody,
@@ -32,11 +32,14 @@ async def create(
 ) -> NewKeyBody:
     """Makes a key to the own workspace; its text is in this answer and never shown again."""
     await creation.begin(body.model_dump_json())
+    maker = key_of(request)
     key, token = await create_access_key(
         session,
         name=body.name,
         scopes=body.scopes,
         valid_days=body.valid_days,
+        # A key that ends cannot make one that goes on.
+        not_after=None if maker is None else maker.expires,
         quotas=Quotas(**body.quotas.model_dump()).within(quotas_of(request)),
     )
     made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf, SessionOf
+from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
 from app.api.http.problems import problems
 from app.api.schemas.catalogue import (
     MAX_COMPARED,
@@ -26,7 +27,7 @@ from app.api.schemas.catalogue import (
 from app.api.schemas.fields import Name, Reference
 from app.api.schemas.vectors import EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
-from app.core.identifiers import VectorReference
+from app.core.identifiers import MAX_VERSION, VectorReference
 from app.library.aliases import delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,
@@ -123,11 +124,15 @@ async def combine(
     return await creation.answer(made, at=f"/vectors/{record.id}")
 
 
-@router.post("/vectors/{name}/prune", responses=problems(404, 413))
-async def prune(name: NamePath, body: PruneRequest, session: SessionOf) -> PrunedBody:
+@router.post("/vectors/{name}/prune", responses=problems(404, 409, 413))
+async def prune(
+    name: NamePath, body: PruneRequest, *, creation: CreationOf, session: SessionOf
+) -> PrunedBody:
     """Deletes all but the newest versions of a name; what an alias points at stays as well."""
+    await creation.begin(body.model_dump_json())
     pruned = await prune_versions(session, name, keep_last=body.keep_last)
-    return PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
+    done = PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
+    return await creation.answer(done, at=None)
 
 
 @router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 409, 413))
@@ -163,7 +168,21 @@ async def one_alias(
     return MovedAliasBody.model_validate(record)
 
 
-@router.delete("/vectors/{name}/aliases/{alias}", status_code=204, responses=problems(404))
-async def remove_alias(name: NamePath, alias: Annotated[Name, Path()], session: SessionOf) -> None:
-    """Takes an alias away; the version that it points at stays."""
-    await delete_alias(session, name, alias)
+@router.delete(
+    "/vectors/{name}/aliases/{alias}", status_code=204, responses=problems(404, 409, 412)
+)
+async def remove_alias(
+    name: NamePath,
+    alias: Annotated[Name, Path()],
+    *,
+    session: SessionOf,
+    expected_version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None,
+    if_match: EntityTag = None,
+) -> None:
+    """Takes an alias away, if it still points where the caller believes; the version stays.
+
+    `If-Match` says the same as `expected_version` and is answered with 412 instead of 409.
+    """
+    expected = expected_of(expected_version, if_match=if_match)
+    with answered_by_412(if_match):
+        await delete_alias(session, name, alias, expected_version=expected)

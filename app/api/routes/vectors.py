@@ -3,10 +3,11 @@
 import asyncio
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf, SessionOf
+from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
 from app.api.http.problems import problems
 from app.api.http.ranges import rest_from
 from app.api.http.uploads import (
@@ -29,7 +30,7 @@ from app.api.schemas.vectors import (
     VectorPatch,
 )
 from app.core.backbones import BackboneDescription
-from app.core.errors import ConflictError, InvalidVectorFileError, NotFoundError
+from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
@@ -56,7 +57,6 @@ WITHOUT_KEY: Final = (
 
 router = APIRouter(tags=["vectors"])
 
-EntityTag = Annotated[str | None, Header(pattern=r'^"[1-9][0-9]{0,9}"$', max_length=12)]
 Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
 
 
@@ -215,16 +215,10 @@ async def put_alias(
     Its ETag is the version; `If-Match`, and `If-None-Match: *` for a new one, say the same as
     `expected_version` and are answered with 412 instead of 409.
     """
-    if if_match is not None or if_none_match is not None:
-        expected = 0 if if_match is None else int(if_match.strip('"'))
-        body = body.model_copy(update={"expected_version": expected})
-    try:
+    expected = expected_of(body.expected_version, if_match=if_match, if_none_match=if_none_match)
+    with answered_by_412(if_match, if_none_match):
         record = await set_alias(
-            session, name, alias, version=body.version, expected_version=body.expected_version
+            session, name, alias, version=body.version, expected_version=expected
         )
-    except ConflictError as error:
-        if if_match is None and if_none_match is None:
-            raise
-        raise HTTPException(412) from error
     response.headers["etag"] = f'"{record.version}"'
     return AliasBody.model_validate(record)

@@ -47,7 +47,8 @@ class KeyRequest(RequestBody):
         description="What it allows; `admin` allows everything."
     )
     valid_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = Field(
-        default=None, description="After how many days it ends by itself."
+        default=None,
+        description="After how many days it ends; never later than the key that makes it.",
     )
     quotas: QuotasBody = Field(
         default=QuotasBody(), description="Never wider than those of the key that makes it."

@@ -236,9 +236,11 @@ def alias(
     """List the aliases of a name, point one at a version, or take it away."""
     if (alias is None) != (version is None and not delete) or (delete and version is not None):
         raise typer.BadParameter("give an alias with either --version or --delete, or none")
+    if expected is not None and alias is None:
+        raise typer.BadParameter("give --expected with an alias and --version or --delete")
     with connected(url, key) as client:
         if alias is not None and delete:
-            client.vectors.delete_alias(name, alias)
+            client.vectors.delete_alias(name, alias, expected_version=expected)
         elif alias is not None and version is not None:
             client.vectors.set_alias(name, alias, version, expected_version=expected)
         found = client.vectors.aliases(name).items

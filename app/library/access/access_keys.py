@@ -41,9 +41,12 @@ async def create_access_key(
     name: str,
     scopes: Sequence[str],
     valid_days: int | None = None,
+    not_after: dt.datetime | None = None,
     quotas: Quotas | None = None,
 ) -> tuple[AccessKey, Token]:
     """A new key to the session's workspace with its secret, which nobody can show again.
+
+    It ends after so many days, and not after a moment; never by itself where neither is given.
 
     Raises:
         InvalidInputError: A scope is unknown or none is given, the name is empty or too long, a
@@ -67,7 +70,8 @@ async def create_access_key(
         if limit is not None and not 0 <= limit <= MAX_QUOTA:
             raise InvalidInputError(f"A quota of {what}: wanted 0 to {MAX_QUOTA}, found {limit}")
     now = dt.datetime.now(dt.UTC)
-    expires = None if valid_days is None else now + dt.timedelta(days=valid_days)
+    own_end = None if valid_days is None else now + dt.timedelta(days=valid_days)
+    expires = min((end for end in (own_end, not_after) if end is not None), default=None)
     token = new_token()
     row = AccessKeyRow(
         id=token.id,

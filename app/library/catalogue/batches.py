@@ -1,5 +1,6 @@
 """One change to many vectors: each in a transaction of its own, so one refusal stops no other."""
 
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
@@ -26,17 +27,31 @@ async def change_each(
 
     Vectors are as they are after the change, or were before they were deleted.
 
-    Every reference has a transaction of its own.
+    A reference means what it did before anything was changed: `a` and `a@latest` are one vector,
+    which is changed once. Every vector has a transaction of its own.
     """
-    outcomes: dict[str, VectorRecord | VLibraryError] = {}
-    for ref in dict.fromkeys(refs):
+    async with sessions() as session:
+        named = {ref: await _look_up(session, ref) for ref in dict.fromkeys(refs)}
+    changed: dict[uuid.UUID, VectorRecord | VLibraryError] = {}
+    for found in named.values():
+        if isinstance(found, VLibraryError) or found.id in changed:
+            continue
         try:
             async with sessions.begin() as session:
-                record = await get_vector(session, VectorReference.parse(ref))
-                outcomes[ref] = await change(session, record)
+                changed[found.id] = await change(session, found)
         except VLibraryError as error:
-            outcomes[ref] = error
-    return outcomes
+            changed[found.id] = error
+    return {
+        ref: found if isinstance(found, VLibraryError) else changed[found.id]
+        for ref, found in named.items()
+    }
+
+
+async def _look_up(session: AsyncSession, ref: str) -> VectorRecord | VLibraryError:
+    try:
+        return await get_vector(session, VectorReference.parse(ref))
+    except VLibraryError as error:
+        return error
 
 
 async def bury(session: AsyncSession, record: VectorRecord) -> VectorRecord:

@@ -179,6 +179,17 @@ async def test_a_key_is_shown_once_and_stored_as_a_digest(
         assert not any(secret in row for row in [*rows, *audited])
 
 
+async def test_a_key_that_ends_makes_none_that_goes_on(
+    http: httpx.AsyncClient, sessions: Sessions
+) -> None:
+    admin = await key(sessions, *ADMIN, valid_days=2)
+    (own,) = (await http.get("/keys", headers=admin)).json()["items"]
+    for days, wanted in ((None, own["expires"]), (9, own["expires"]), (1, None)):
+        body = {"name": "ci", "scopes": ["admin"], "valid_days": days}
+        made = (await http.post("/keys", json=body, headers=admin)).json()
+        assert made["expires"] == wanted or (wanted is None and made["expires"] < own["expires"])
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -96,6 +96,7 @@ class TestDatasets:
         assert (await upload(http, b"x", name="../up")).status_code == 422
         response = await http.post("/datasets?name=d", content=b"x")
         assert (response.status_code, response.json()["code"]) == (415, "unsupported-media-type")
+        assert response.json()["detail"].startswith("Wanted a Content-Type of ")
 
     async def test_pages_follow_each_other(self, http: httpx.AsyncClient, tmp_path: Path) -> None:
         made = [

@@ -122,6 +122,18 @@ class TestBatches:
         async with sessions() as session:
             assert await listed(session) == ["a@2"]
 
+    async def test_several_references_to_one_vector_delete_that_one_alone(
+        self, sessions: Sessions
+    ) -> None:
+        async with sessions.begin() as session:
+            records = [await store(session, "a", seed=seed) for seed in range(4)]
+        refs = ["a", "a@latest", "a@4", str(records[3].id), "a@3"]
+        outcomes = await change_each(sessions, refs, change=bury)
+        versions = [getattr(outcomes[ref], "version", None) for ref in refs]
+        assert versions == [4, 4, 4, 4, 3]
+        async with sessions() as session:
+            assert await listed(session) == ["a@2", "a@1"]
+
     async def test_tags_that_others_change_meanwhile_are_kept(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             record = await store(session, "a", tags=["old"])

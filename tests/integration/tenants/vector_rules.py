@@ -152,8 +152,9 @@ class VectorRules(Machine):
         body |= {"tags": [tag]} if action in {"tag", "untag"} else {}
         body |= {"status": status} if action == "set-status" else {}
         outcomes = self.ask(side, "POST", "/vectors/batch", json=body).json()["items"]
-        for ref, outcome in zip(dict.fromkeys(refs), outcomes, strict=True):
-            found = tenant.find(ref)
+        # What each meant before anything was changed.
+        meant = {ref: tenant.find(ref) for ref in refs}
+        for (ref, found), outcome in zip(meant.items(), outcomes, strict=True):
             refused = tenant.refuses_burial(found) if action == "delete" else None
             is_done = found is not None and refused is None
             assert (outcome["ref"], outcome["ok"]) == (ref, is_done), outcome

@@ -197,6 +197,43 @@ class TestVectors:
         assert await put(version=2, expected_version=1) == 200
         assert (await http.get("/vectors/colours@prod")).json()["aliases"] == ["latest", "prod"]
 
+    async def test_an_alias_is_taken_away_only_from_where_the_caller_believes_it(
+        self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
+    ) -> None:
+        for seed in range(2):
+            await store_vector(sessions, worker.description, seed=seed)
+        path = "/vectors/colours/aliases/prod"
+        await http.put(path, json={"version": 2})
+        refused = await http.delete(path, headers={"if-match": '"1"'})
+        words = "Wanted colours@prod at version 1, found 2"
+        assert (refused.status_code, refused.json()["detail"]) == (412, words)
+        refused = await http.delete(path, params={"expected_version": 1})
+        assert (refused.status_code, refused.json()["detail"]) == (409, words)
+        both = await http.delete(path, params={"expected_version": 1}, headers={"if-match": '"2"'})
+        assert both.status_code == 422
+        assert (await http.get(path)).json()["version"] == 2
+        assert (await http.delete(path, headers={"if-match": '"2"'})).status_code == 204
+        assert (await http.delete(path, headers={"if-match": '"2"'})).status_code == 404
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{"if-match": '"1"', "if-none-match": "*"}, {"if-match": '"2"'}, {"if-none-match": "*"}],
+    )
+    async def test_expectations_that_contradict_each_other_are_refused(
+        self,
+        http: httpx.AsyncClient,
+        worker: FakeWorker,
+        sessions: Sessions,
+        *,
+        headers: dict[str, str],
+    ) -> None:
+        await store_vector(sessions, worker.description)
+        path = "/vectors/colours/aliases/prod"
+        body = {"version": 1, "expected_version": 1}
+        refused = await http.put(path, json=body, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid-input")
+        assert (await http.get(path)).status_code == 404
+
     async def test_a_vector_in_use_is_not_deleted(
         self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions
     ) -> None:

@@ -74,7 +74,9 @@ def test_vectors_are_found_tagged_and_deleted(url: str) -> None:
     output = call(url, "delete", "gears@1", "gears@2", code=1)
     assert "gears@1: gears@1 is still called prod" in output
     assert "Deleted gears@2" in output
-    call(url, "alias", "gears", "prod", "--delete")
+    call(url, "alias", "gears", "prod", "--delete", "--expected", "2", code=1)
+    call(url, "alias", "gears", "--expected", "1", code=2)
+    call(url, "alias", "gears", "prod", "--delete", "--expected", "1")
     call(url, "delete", "gears@1")
     assert refs(call(url, "list", "--json")) == ["colours@1"]
 
