@@ -153,6 +153,8 @@ class _Sync:
         self._folder = folder
         self._dry_run = dry_run
         self._other = other
+        # Names of which a dry run would have stored another version by now.
+        self._coming: set[str] = set()
 
     def bring(self, name: str, entry: Entry) -> list[str]:
         """What changed, in words."""
@@ -162,6 +164,7 @@ class _Sync:
             found, changes = self._stored(name, self._read(entry.source))
         if found is None:
             # A dry run: all that is declared would be new.
+            self._coming.add(name)
             return [*changes, *(f"alias {alias}" for alias in entry.aliases)]
         return [*changes, *self._described(found, entry), *self._called(found, entry.aliases)]
 
@@ -201,6 +204,8 @@ class _Sync:
 
     def _combined(self, name: str, weights: dict[str, float]) -> tuple[Vector | None, list[str]]:
         if self._dry_run:
+            if any(ref.partition("@")[0] in self._coming for ref in weights):
+                return None, ["combine"]
             wanted = {(self._vectors.get(ref).id, weight) for ref, weight in weights.items()}
             for vector in self._vectors.iterate(name=name):
                 parts = vector.hyper_parameters.get("parts", ())

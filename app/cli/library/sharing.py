@@ -85,7 +85,9 @@ def _show(item: dict[str, Any]) -> None:
 
 
 def _export(client: "Client", ref: str, to: Path) -> dict[str, Any]:
-    folder = client.vectors.export(ref, to / client.vectors.get(ref).ref)
+    # What a name means may change between two requests.
+    vector = client.vectors.get(ref)
+    folder = client.vectors.export(vector, to / vector.ref)
     return {"ref": ref, "folder": str(folder), "error": None}
 
 
