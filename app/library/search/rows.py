@@ -28,9 +28,6 @@ _ROWS_AT_ONCE: Final = 4096
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 
-# Searches already run side by side, one thread each.
-faiss.omp_set_num_threads(1)
-
 
 @dataclass(frozen=True, eq=False)
 class RowCodes:
@@ -48,6 +45,8 @@ class RowCodes:
     @classmethod
     def of(cls, rows: Float32Array) -> Self:
         """The codes of `[rows, dimension]`; takes seconds for 100,000."""
+        # Of the calling thread alone, which would get helpers that stay as long as it does.
+        faiss.omp_set_num_threads(1)
         width = rows.shape[1]
         # A single list, since its pass gives every similarity twice as fast as a flat index does.
         lists = faiss.IndexFlatIP(width)

@@ -1,9 +1,12 @@
 """Codes of keys' rows: they rule out what is too far, and change nothing that a search tells."""
 
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,6 +141,23 @@ def test_no_similarity_is_off_by_more_than_the_codes_say(outlier: float) -> None
     for query in rng.standard_normal((20, DIMENSION)).astype(np.float32):
         missed = np.abs(codes.products(query) - rows @ query).max()
         assert 0 < missed <= codes.error * np.linalg.norm(query)
+
+
+def test_codes_are_made_by_one_thread() -> None:
+    rows = unit_rows(np.random.default_rng(0).standard_normal((20_000, 64)))
+    counts: list[int] = []
+
+    def make() -> None:
+        faiss.omp_set_num_threads(4)
+        for _ in range(2):
+            counts.append(len(list(Path("/proc/self/task").iterdir())))
+            RowCodes.of(rows)
+        counts.append(len(list(Path("/proc/self/task").iterdir())))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert len(set(counts)) == 1
 
 
 def test_codes_spare_most_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
