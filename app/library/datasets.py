@@ -23,6 +23,7 @@ from app.core.errors import (
 )
 from app.core.identifiers import check_description, check_name, new_id
 from app.core.pictures import PictureLimits
+from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.pages import Page, check_limit, decode_cursor, make_page
@@ -34,6 +35,8 @@ from app.library.workspaces import workspace_of
 CHECK_SCRIPT: Final = ("-m", "app.library.uploads.dataset_check")
 CHECK_TIMEOUT_SECONDS: Final = 3600.0
 CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+
+log = get_logger(__name__)
 
 
 async def convert_upload(
@@ -92,6 +95,8 @@ async def convert_upload(
             process.kill()
             await process.wait()
     if status != 0:
+        # What it said may quote the file; how it ended tells a limit from a fault of ours.
+        log.warning("the check of a data set ended early", status=status)
         raise InvalidDatasetError("Not a data set: it cannot be read within the limits")
     verdict = json.loads(output)
     if verdict.get("is_full"):

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from app.core.errors import InvalidDatasetError
 from app.library import datasets
@@ -70,8 +72,9 @@ def test_a_reader_that_crashes_is_a_refusal(
     script = tmp_path / "crash.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setattr(datasets, "CHECK_SCRIPT", (str(script),))
-    with pytest.raises(InvalidDatasetError, match="limits"):
+    with capture_logs() as logs, pytest.raises(InvalidDatasetError, match="limits"):
         convert(write(tmp_path, rows()))
+    assert [line["status"] for line in logs] == [-signal.SIGSEGV]
 
 
 def test_a_file_that_takes_for_ever_is_refused(
