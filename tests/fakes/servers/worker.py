@@ -156,7 +156,8 @@ class FakeWorker:
             yield _line(StreamLine(answer=answer))
 
     def release(self) -> None:
-        """Let answers go on, from any thread."""
+        """Let answers go on, those that are still to come as well; from any thread."""
+        self.is_stuck = False
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.released.set)
 
