@@ -44,7 +44,6 @@ TRAINING: Final[Mapping[str, Any]] = {
     "shots": 4,
     "contexts_per_query": 1,
     "trial_steps": 0,
-    "min_steps": 100_000,
     "max_steps": 100_000,
     "evaluate_every": 10_000,
 }

@@ -4,11 +4,12 @@ The same queries, draws, losses and optimiser as ours, so that both end with the
 what is computed again, and how little at a time, differs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
+from transformers.optimization import get_cosine_schedule_with_warmup
 
 from app.method.backbone.examples import Lesson
 from app.method.backbone.loading import Backbone
@@ -16,7 +17,7 @@ from app.method.backbone.prompts import answer_token_ids, encode_prompts
 from app.method.steering.injection import inject
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.configuration import TrainingConfig
-from app.method.training.fitting import rate_factor
+from app.method.training.fitting import initial_vectors
 from app.method.training.losses import (
     TeacherLogits,
     mimicry_by_token,
@@ -47,43 +48,53 @@ def naive_vectors(
         config: Settings; the teacher is followed in every lesson.
         on_step: Called after each step with how many there were.
     """
-    initial = InContextVectors.initial(
-        backbone.num_layers,
-        backbone.hidden_size,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    leaves = [getattr(initial, name).to(backbone.device).requires_grad_() for name in TENSOR_NAMES]
-    peaks = [config.vector_learning_rate, config.weight_learning_rate]
+    initial = initial_vectors(backbone, seed=config.seed)
+    starts = [getattr(initial, name).to(backbone.device) for name in TENSOR_NAMES]
+    # Weights are learned as multiples of the initial ones.
+    units = starts[2:]
+    leaves = [*starts[:2], *map(torch.ones_like, units)]
+    for leaf in leaves:
+        leaf.requires_grad_()
     optimizer = torch.optim.AdamW(
         [
-            {"params": leaves[:2], "lr": peaks[0]},
-            {"params": leaves[2:], "lr": peaks[1]},
+            {"params": leaves[:2], "lr": config.vector_learning_rate},
+            {"params": leaves[2:], "lr": config.weight_learning_rate},
         ],
         betas=_BETAS,
         weight_decay=config.weight_decay,
+    )
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer, round(plan.num_steps * config.warmup_fraction), plan.num_steps
     )
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
     for step in range(plan.num_steps):
         epoch, place = divmod(step, plan.steps_per_epoch)
         batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
         lessons = [plan.lessons[plan.draw(query, epoch=epoch)] for query in batches[place]]
-        gradients = _gradients(backbone, lessons, leaves, config=config)
+        gradients = _gradients(backbone, lessons, leaves, units=units, config=config)
         _add_synergy(gradients, leaves, config)
         length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         scale = (config.clip_norm / (length + _LEAST_NORM)).clamp_max(1.0)
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient * scale
-        factor = rate_factor(step, num_steps=plan.num_steps, warmup_fraction=config.warmup_fraction)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
         optimizer.step()
+        schedule.step()
         on_step(step + 1)
-    found = {name: leaf.detach() for name, leaf in zip(TENSOR_NAMES, leaves, strict=True)}
-    return InContextVectors(**found)
+    return _vectors([leaf.detach() for leaf in leaves], units)
+
+
+def _vectors(leaves: Sequence[Tensor], units: Sequence[Tensor]) -> InContextVectors:
+    weights = [leaf * unit for leaf, unit in zip(leaves[2:], units, strict=True)]
+    return InContextVectors(**dict(zip(TENSOR_NAMES, [*leaves[:2], *weights], strict=True)))
 
 
 def _gradients(
-    backbone: Backbone, lessons: list[Lesson], leaves: list[Tensor], *, config: TrainingConfig
+    backbone: Backbone,
+    lessons: list[Lesson],
+    leaves: list[Tensor],
+    *,
+    units: list[Tensor],
+    config: TrainingConfig,
 ) -> list[Tensor]:
     """Of the mean loss over the answer tokens of these lessons, one lesson after the other."""
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
@@ -101,8 +112,7 @@ def _gradients(
         asked = encode_prompts(
             backbone, [lesson_prompt(backbone, alone, config.instruction)], answers=answers
         )
-        vectors = InContextVectors(**dict(zip(TENSOR_NAMES, leaves, strict=True)))
-        with inject(backbone, vectors.shift()[None]):
+        with inject(backbone, _vectors(leaves, units).shift()[None]):
             logits = answer_logits(backbone, asked)
         near = mimicry_by_token(logits, teacher, temperature=config.temperature).sum()
         right = supervision_by_token(logits, asked.targets).sum()

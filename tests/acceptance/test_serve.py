@@ -124,7 +124,7 @@ def test_serve_works_survives_a_kill_and_leaves_nothing_behind(installation: Ins
 def test_a_worker_killed_in_mid_training_resumes_and_finishes(installation: Installation) -> None:
     epochs = 400
     config = {**CONFIG, "epochs": epochs, "batch_size": 8, "evaluate_every": epochs}
-    config |= {"max_steps": epochs, "min_steps": epochs, "vector_learning_rate": 1e-3}
+    config |= {"max_steps": epochs, "vector_learning_rate": 1e-3}
     with installation.start() as client:
         dataset = client.datasets.upload(_items(), name="colours")
         job = client.train("colours", dataset, checkpoint_every=1, **config)

@@ -26,7 +26,6 @@ TRAINING: dict[str, Any] = {
     "num_queries": 8,
     "contexts_per_query": 1,
     "max_steps": 3,
-    "min_steps": 1,
     "trial_steps": 0,
     "batch_size": 4,
     "held_out_fraction": 0.25,

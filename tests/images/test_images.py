@@ -44,7 +44,6 @@ CONFIG: dict[str, Any] = {
     "num_queries": 8,
     "batch_size": 4,
     "epochs": 2,
-    "min_steps": 0,
     "cross_fit_below": 0,
     "trial_steps": 0,
 }

@@ -31,37 +31,24 @@ class TrainingSettings(BaseModel):
     """Draws of demonstrations a query; epochs take them in turn, and every second one repeats the
     one before it in another order.
     """
-    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Most optimiser steps."""
-    min_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 200
-    """Fewest steps before held-out items may end the run."""
-    patience: Annotated[int, Field(ge=1, le=1_000_000)] = 2
-    """Measurements without improvement after which the learning rates are cut to a quarter, and
-    after which, once more, the run ends; neither happens while the vectors are no better than the
-    most usual answer.
-    """
-    trial_steps: Annotated[int, Field(ge=0, le=100_000)] = 20
-    """Steps of each short run that compares weights of the losses and the rate by held-out items
-    before the run proper; 0 keeps both as they are given.
-    """
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 600
+    """Optimiser steps, unless `epochs` are fewer."""
     epochs: Annotated[int | None, Field(ge=1, le=10_000)] = None
     """Most passes over the queries; None leaves it to the steps."""
+    trial_steps: Annotated[int, Field(ge=0, le=100_000)] = 20
+    """Steps of each short run that compares weights of the losses by held-out items before the run
+    proper; 0 keeps them as they are given.
+    """
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Most queries an optimiser step; small sets take an eighth of their queries, at least 8 and,
-    where every item measures, at most 16.
-    """
-    optimizer: Literal["adamw", "lbfgs"] = "adamw"
-    """AdamW over batches, or L-BFGS over all queries in every step. L-BFGS has neither rates nor
-    batches: it needs about a tenth of the steps, each of them as long as a pass over the queries.
-    """
+    """Most queries an optimiser step; small sets take a sixth of their queries, at least 8."""
     vector_learning_rate: Annotated[float, Field(ge=1e-8, le=10.0)] = 1e-1
     """Of the vectors, at its peak."""
-    weight_learning_rate: Annotated[float, Field(ge=0.0, le=10.0)] = 3e-2
-    """Of the layer weights, at its peak."""
+    weight_learning_rate: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-2
+    """Of the layer weights, at its peak, in units of what they start with."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-3
     """Of AdamW."""
     warmup_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.03
-    """Share of the most steps in which learning rates rise."""
+    """Share of the steps in which learning rates rise; from there they fall as a cosine to 0."""
     clip_norm: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Most length of the whole gradient."""
     mimicry_weight: Annotated[float, Field(ge=0.0, le=1e4)] = 1.0

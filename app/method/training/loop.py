@@ -30,10 +30,6 @@ class TrainState:
     Attributes:
         losses: Of each step, in the order of `LOSS_NAMES`.
         best_right: Held-out items that the best vectors get right; -1 before the first measurement.
-        is_above_majority: Whether the best beat the most usual answer by more than chance.
-        lowest_loss: The lowest there was; fewer right answers may come with it.
-        num_stale: Measurements without more right answers and without a lower loss, since then or
-            since the rate was cut.
     """
 
     step: int = 0
@@ -41,12 +37,7 @@ class TrainState:
     best_step: int = 0
     best_right: int = -1
     best_loss: float = float("inf")
-    is_above_majority: bool = False
-    lowest_loss: float = float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
-    num_stale: int = 0
-    num_cuts: int = 0
-    is_over: bool = False
 
     def notes(self) -> dict[str, Any]:
         """What a checkpoint says of it beside its tensors and its step."""

@@ -30,8 +30,6 @@ _PACKAGES: Final = ("torch", "transformers", "numpy")
 FOLDS: Final = 4
 _FEWEST_FOR_ALL_FOLDS: Final = 24
 _SMALL_BATCH: Final = 8
-# Every query of a batch goes through the backbone once for each set that learns from it.
-_FOLDED_BATCH: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,10 +180,7 @@ def _plan(
     pools: tuple[tuple[int, ...], ...],
 ) -> Plan:
     count = len(queries)
-    most = _FOLDED_BATCH if any(folds) else config.batch_size
-    batch_size = min(config.batch_size, count, most, max(_SMALL_BATCH, count // 8))
-    if config.optimizer == "lbfgs":
-        batch_size = count
+    batch_size = min(config.batch_size, count, max(_SMALL_BATCH, count // 6))
     steps_per_epoch = -(-count // batch_size)
     num_steps = config.max_steps
     if config.epochs is not None:

@@ -25,12 +25,14 @@ from app.method.training.losses import (
     supervision_by_token,
     synergy,
 )
-from app.method.training.optimisers import LBFGS, AdamW, Optimiser, set_norms
+from app.method.training.optimiser import Optimiser, set_norms
 from app.method.training.progress import Steps
 from app.method.training.teacher import TeacherCache, answer_logits
 
 LOSS_NAMES: Final = ("total", "mimicry", "synergy", "supervision")
+_VECTORS: Final = "vectors."
 _OPTIMISER: Final = "optimiser."
+_WEIGHTS: Final = TENSOR_NAMES[2:]
 _BRANCHES: Final = {"both": (1.0, 1.0), "attention": (1.0, 0.0), "mlp": (0.0, 1.0)}
 
 
@@ -47,7 +49,8 @@ class Student:
     """The sets of vectors in training, their optimiser and the hooks that apply them.
 
     The hooks stay on the backbone until `close`; in between, no gradient reaches anything but the
-    vectors and their weights.
+    vectors and their weights. Weights are learned as multiples of the initial ones, so that one
+    rate is right for layers whose streams differ in length.
     """
 
     def __init__(
@@ -56,39 +59,50 @@ class Student:
         config: TrainingConfig,
         *,
         initial: InContextVectors,
+        num_steps: int,
         num_sets: int,
         features: FeatureCache,
+        done: Checkpoint | None = None,
     ) -> None:
         self._backbone = backbone
         self._config = config
         self._batches = StudentBatches(backbone, config, num_sets=num_sets, features=features)
         self._num_sets = num_sets
         device = backbone.device
+        starts = {name: getattr(initial, name).detach().to(device) for name in TENSOR_NAMES}
+        self._units = {
+            name: starts[name] * share
+            for name, share in zip(_WEIGHTS, _BRANCHES[config.branches], strict=True)
+        }
+        starts |= {name: torch.ones_like(starts[name]) for name in _WEIGHTS}
         self._leaves = [
-            torch.stack([getattr(initial, name).detach().to(device)] * num_sets).requires_grad_()
+            torch.stack([starts[name]] * num_sets).requires_grad_()
+            if done is None
+            else done.tensors[f"{_VECTORS}{name}"].to(device, copy=True).requires_grad_()
             for name in TENSOR_NAMES
         ]
-        self._optimiser: Optimiser = (
-            AdamW(self._leaves, config) if config.optimizer == "adamw" else LBFGS(self._leaves)
-        )
-        mask = torch.tensor(_BRANCHES[config.branches], device=device)
-        self._mask: Float[Tensor, "1 2 1"] = mask[None, :, None]
+        steps_done = 0 if done is None else done.step
+        self._optimiser = Optimiser(self._leaves, config, num_steps=num_steps, done=steps_done)
+        if done is not None:
+            self._optimiser.restore(
+                {
+                    name.removeprefix(_OPTIMISER): tensor
+                    for name, tensor in done.tensors.items()
+                    if name.startswith(_OPTIMISER)
+                }
+            )
         self._hooks = ShiftHooks(backbone)
         if config.gradient_checkpointing:
             cast("Any", backbone.model).activation_checkpointing_enable()
 
     def snapshot(self) -> dict[str, Tensor]:
         """All sets as they are, on the CPU, a branch that is not trained with weights of zero."""
-        leaves = zip(TENSOR_NAMES, self._leaves, strict=True)
-        copies = {name: leaf.detach().cpu().clone() for name, leaf in leaves}
-        attention, mlp = _BRANCHES[self._config.branches]
-        copies["attention_weights"] *= attention
-        copies["mlp_weights"] *= mlp
-        return copies
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._tensors().items()}
 
-    def settle(self) -> None:
-        """Moves the vectors to where their loss is known, for whoever keeps the last ones."""
-        self._optimiser.settle()
+    @property
+    def rate(self) -> float:
+        """Learning rate of the vectors in the next step."""
+        return self._optimiser.rate
 
     @property
     def shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
@@ -106,7 +120,6 @@ class Student:
         rows: Sequence[Row],
         *,
         teacher: TeacherCache,
-        rate_factor: float,
     ) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
 
@@ -141,15 +154,14 @@ class Student:
             # Whoever has the backbone next needs the memory.
             del logits, near, right, total, found
             yield None
-        totals = (
-            self._config.mimicry_weight * means["mimicry"]
-            + self._config.supervision_weight * means["supervision"]
-        )
         losses = dict.fromkeys(LOSS_NAMES, 0.0)
         losses |= {name: mean[0].item() for name, mean in means.items()}
-        losses["total"] = totals[0].item()
+        losses["total"] = (
+            self._config.mimicry_weight * losses["mimicry"]
+            + self._config.supervision_weight * losses["supervision"]
+        )
         self._add_synergy(gradients, losses)
-        self._optimiser.step(gradients, totals, rate_factor=rate_factor)
+        self._optimiser.step(gradients)
         return losses
 
     @contextmanager
@@ -170,26 +182,17 @@ class Student:
     def state(self) -> dict[str, Tensor]:
         """Vectors and optimiser moments by name, copied."""
         leaves = zip(TENSOR_NAMES, self._leaves, strict=True)
-        tensors = {f"vectors.{name}": leaf.detach().cpu().clone() for name, leaf in leaves}
+        tensors = {f"{_VECTORS}{name}": leaf.detach().cpu().clone() for name, leaf in leaves}
         moments = self._optimiser.state().items()
         return tensors | {f"{_OPTIMISER}{name}": tensor for name, tensor in moments}
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from a checkpoint's vectors and moments."""
-        with torch.no_grad():
-            for name, leaf in zip(TENSOR_NAMES, self._leaves, strict=True):
-                leaf.copy_(checkpoint.tensors[f"vectors.{name}"])
-        self._optimiser.restore(
-            {
-                name.removeprefix(_OPTIMISER): tensor
-                for name, tensor in checkpoint.tensors.items()
-                if name.startswith(_OPTIMISER)
-            }
-        )
+    def _tensors(self) -> dict[str, Tensor]:
+        """All sets as they are, the sets as the first axis."""
+        tensors = dict(zip(TENSOR_NAMES, self._leaves, strict=True))
+        return tensors | {name: tensors[name] * unit for name, unit in self._units.items()}
 
     def _shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
-        sets = sets_of(dict(zip(TENSOR_NAMES, self._leaves, strict=True)))
-        return torch.stack([one.shift() for one in sets]) * self._mask
+        return torch.stack([one.shift() for one in sets_of(self._tensors())])
 
     def _mimicry(
         self,

@@ -1,4 +1,4 @@
-"""Which weights of the losses, and which rate, held-out items ask for.
+"""Which weights of the losses held-out items ask for.
 
 A teacher that is weaker than the labels pulls the vectors down, so its loss is worth only what
 held-out items say. Each candidate learns for a few steps from the same start, and the one with the
@@ -6,15 +6,12 @@ lowest held-out loss is taken.
 """
 
 import math
-from typing import Final
 
 from app.method.training.configuration import TrainingConfig
 from app.method.training.fitting import fit
 from app.method.training.loop import TrainLoop, TrainState
 from app.method.training.progress import Steps
 from app.method.training.teacher import TeacherCache
-
-_SLOWER: Final = 1 / 3
 
 
 def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
@@ -25,13 +22,6 @@ def weight_candidates(config: TrainingConfig) -> list[TrainingConfig]:
     elif config.synergy_weight:
         found.append(config.changed(synergy_weight=0.0))
     return found
-
-
-def rate_candidates(config: TrainingConfig) -> list[TrainingConfig]:
-    """The settings with a lower rate; L-BFGS has none."""
-    if config.optimizer == "lbfgs":
-        return []
-    return [config.changed(vector_learning_rate=config.vector_learning_rate * _SLOWER)]
 
 
 def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfig]:
@@ -49,18 +39,14 @@ def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfi
     loop.trials.clear()
     tried: list[tuple[float, TrainingConfig]] = []
 
-    def best_of(candidates: list[TrainingConfig]) -> Steps[TrainingConfig]:
-        for candidate in candidates:
-            loss = next(earlier, None)
-            if loss is None:
-                loss = yield from _trial(loop, teacher, candidate)
-            loop.trials.append(loss)
-            yield loop.checkpoint(None, teacher, TrainState())
-            tried.append((loss, candidate))
-        return min(tried, key=lambda trial: trial[0])[1]
-
-    weighted = yield from best_of(weight_candidates(loop.config))
-    return (yield from best_of(rate_candidates(weighted)))
+    for candidate in weight_candidates(loop.config):
+        loss = next(earlier, None)
+        if loss is None:
+            loss = yield from _trial(loop, teacher, candidate)
+        loop.trials.append(loss)
+        yield loop.checkpoint(None, teacher, TrainState())
+        tried.append((loss, candidate))
+    return min(tried, key=lambda trial: trial[0])[1]
 
 
 def _trial(loop: TrainLoop, teacher: TeacherCache, config: TrainingConfig) -> Steps[float]:

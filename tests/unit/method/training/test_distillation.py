@@ -58,15 +58,6 @@ def test_equal_runs_give_equal_vectors_and_another_seed_gives_others(
     assert not same_vectors(train(learner, EXAMPLES, CONFIG.changed(seed=1)), result)
 
 
-def test_full_batches_reach_a_lower_loss_in_as_many_passes(learner: Backbone) -> None:
-    labels = CONFIG.changed(mimicry_weight=0.0, synergy_weight=0.0, epochs=12, batch_size=8)
-    ends = {
-        name: train(learner, EXAMPLES, labels.changed(optimizer=name)).losses[-1]["supervision"]
-        for name in ("adamw", "lbfgs")
-    }
-    assert ends["lbfgs"] < 0.8 * ends["adamw"]
-
-
 def test_progress_covers_every_phase(learner: Backbone) -> None:
     reports: list[TrainingProgress] = []
     found = train(learner, EXAMPLES, CONFIG, on_step=reports.append)

@@ -87,6 +87,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
                 learner.hidden_size,
                 generator=torch.Generator().manual_seed(0),
             ),
+            num_steps=10,
             num_sets=num_sets,
             features=FeatureCache(learner),
         )
@@ -97,7 +98,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
             if one == 0 or draw % num_sets != one
         ]
         for _ in range(3):
-            finish(student.step(rows, teacher=teacher, rate_factor=1.0))
+            finish(student.step(rows, teacher=teacher))
         ends.append(sets_of(student.snapshot())[0])
         student.close()
     for name in TENSOR_NAMES:

@@ -46,28 +46,6 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     assert resumed.seconds > 0
 
 
-@pytest.mark.parametrize("num_sets", [1, 3])
-def test_a_resumed_run_of_full_batches_is_bit_equal(num_sets: int, learner: Backbone) -> None:
-    whole_batch = CONFIG if num_sets == 1 else FEW
-    config = whole_batch.changed(
-        optimizer="lbfgs", epochs=None, max_steps=6, min_steps=6, evaluate_every=3,
-        checkpoint_every=1,
-    )  # fmt: skip
-    whole = train(learner, EXAMPLES, config)
-    store, steps = MemoryStore(), list[int]()
-    with pytest.raises(JobCancelledError):
-        train(
-            learner,
-            EXAMPLES,
-            config,
-            on_step=lambda progress: steps.append(progress.step),
-            **store.kept(),
-            should_stop=lambda: steps[-1:] == [4],
-        )
-    assert same_vectors(train(learner, EXAMPLES, config, **store.kept()), whole)
-    assert len(whole.losses) == 6
-
-
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     learner: Backbone, result: TrainingResult, saved: list[bytes]
 ) -> None:
