@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Self
+from typing import Final, Self
 
 import httpx
 
@@ -31,9 +31,11 @@ from app.rpc.messages import (
     HealthResponse,
     pack,
 )
-from app.rpc.pool import WorkerPool, WorkerState
+from app.rpc.pool import SILENCE_SECONDS, WorkerPool, WorkerState
 
-CONNECT_TIMEOUT_SECONDS = 5.0
+# Well below the 5 s after which a worker closes an idle connection: what is sent on one that is
+# just being closed is lost.
+IDLE_SECONDS: Final = 2.0
 
 
 class WorkerClient:
@@ -52,7 +54,11 @@ class WorkerClient:
         self._http = httpx.AsyncClient(
             transport=transport,
             headers={} if secret is None else {"authorization": f"Bearer {secret}"},
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=64,
+                keepalive_expiry=IDLE_SECONDS,
+            ),
             trust_env=False,
         )
         self._pool = WorkerPool(urls, http=self._http)
@@ -186,7 +192,7 @@ class WorkerClient:
                 content=body,
                 headers=headers,
                 # Whoever asks has a deadline, and tells the worker of it.
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS),
+                timeout=httpx.Timeout(None, connect=SILENCE_SECONDS),
             ) as response:
                 await raise_if_refused(response)
                 yield response

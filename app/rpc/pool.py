@@ -12,9 +12,9 @@ from app.core.errors import IncompatibleBackboneError, VLibraryError
 from app.rpc.decoding import read_answer, unavailable
 from app.rpc.messages import HealthResponse
 
-# A busy worker may be silent for seconds and is still there: only who refuses the connection is
-# gone at once. The silence is what Kubernetes takes by default: three failures, 10 s apart.
-CONNECT_TIMEOUT_SECONDS: Final = 2.0
+# A busy worker may be silent for seconds and is still there, and a busy api may not look after a
+# connection for as long: only who refuses the connection is gone at once. The silence is what
+# Kubernetes takes by default: three failures, 10 s apart.
 SILENCE_SECONDS: Final = 30.0
 HEALTH_AGE_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 0.05
@@ -176,11 +176,16 @@ class WorkerPool:
         try:
             # The client's own timeout begins anew with every byte.
             async with asyncio.timeout(SILENCE_SECONDS):
-                response = await self._http.get(
-                    worker.url + "/health",
-                    timeout=httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
-                )
-            worker.health = read_answer(response, HealthResponse)
+                worker.health = await self._health_of(worker)
         except (httpx.HTTPError, TimeoutError, VLibraryError):
             worker.health = None
         worker.checked = monotonic()
+
+    async def _health_of(self, worker: WorkerState) -> HealthResponse:
+        url = worker.url + "/health"
+        try:
+            response = await self._http.get(url, timeout=SILENCE_SECONDS)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            # It may have closed an idle connection just then; a new one tells whether it is there.
+            response = await self._http.get(url, timeout=SILENCE_SECONDS)
+        return read_answer(response, HealthResponse)

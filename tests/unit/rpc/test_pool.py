@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
-from app.rpc.pool import CONNECT_TIMEOUT_SECONDS, WorkerPool
+from app.rpc.pool import WorkerPool
 from tests.fakes.answers import answer_of
 from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
@@ -101,8 +101,7 @@ async def test_a_worker_too_busy_to_say_how_it_is_gets_the_request() -> None:
     network.silent.add("busy")
     async with network.pool("busy") as pool:
         asking = asyncio.create_task(pool.choose(None))
-        # Longer than a connection may take.
-        await asyncio.sleep(CONNECT_TIMEOUT_SECONDS + 0.5)
+        await asyncio.sleep(2.5)
         assert not asking.done()
         network.silent.clear()
         network.spoken.set()
@@ -164,6 +163,24 @@ async def test_who_leaves_takes_the_answer_from_nobody() -> None:
         leaving.cancel()
         assert (await staying).url == "http://one"
     assert network.asked == ["one"]
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError, httpx.RemoteProtocolError])
+async def test_a_connection_that_was_closed_just_then_is_no_worker_that_is_gone(
+    error: type[httpx.TransportError],
+) -> None:
+    class _Closing(httpx.AsyncBaseTransport):
+        num_closed = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if not self.num_closed:
+                self.num_closed += 1
+                raise error("closed")
+            return await network.handle_async_request(request)
+
+    network = _Network(one=FakeWorker())
+    async with httpx.AsyncClient(transport=_Closing()) as http:
+        assert (await WorkerPool(["http://one"], http=http).choose(None)).url == "http://one"
 
 
 async def test_a_fault_of_ours_is_not_taken_for_silence() -> None:
