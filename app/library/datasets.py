@@ -154,6 +154,8 @@ async def create_dataset(
     created = await session.scalar(statement)
     same = select(DatasetRow).where(DatasetRow.sha256 == sha256)
     row = (await session.scalars(same, execution_options=FRESH)).one()
+    held = select(DatasetNameRow.dataset_id).where(DatasetNameRow.name == name).with_for_update()
+    previous = await session.scalar(held)
     target = {"dataset_id": row.id, "updated": func.clock_timestamp()}
     naming = insert(DatasetNameRow).values(workspace=workspace_of(session), name=name, **target)
     naming = naming.on_conflict_do_update(index_elements=["workspace", "name"], set_=target)
@@ -161,6 +163,9 @@ async def create_dataset(
     if created is not None:
         details = {"name": name, "sha256": sha256}
         await write_audit(session, action="dataset.create", subject=str(row.id), details=details)
+    if previous != row.id and (created is None or previous is not None):
+        moved = {"name": name, "previous": None if previous is None else str(previous)}
+        await write_audit(session, action="dataset.name", subject=str(row.id), details=moved)
     return record_of(DatasetRecord, row, name=name or row.name)
 
 
@@ -188,7 +193,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
 
     Raises:
         NotFoundError: There is none.
-        ConflictError: A job that has not ended trains on it.
+        ConflictError: A job that has not ended trains on it, or it was named and has other names.
     """
     record = await get_dataset(session, reference)
     # Jobs are queued under a weaker lock of the same row, so none comes between.
@@ -196,6 +201,16 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     row = (await session.scalars(query, execution_options=FRESH)).one()
     if row.deleted is not None:
         raise NotFoundError(f"No data set {record.id}")
+    names = select(DatasetNameRow.name).where(DatasetNameRow.dataset_id == row.id)
+    called = sorted(await session.scalars(names))
+    if str(reference) in called and len(called) > 1:
+        # Whoever gave another name to the same content would lose it.
+        others = [name for name in called if name != str(reference)]
+        raise ConflictError(
+            f"The data set {reference} is also called {', '.join(others)}; to delete it with all "
+            f"its names, name it by its id {row.id}",
+            details={"id": str(row.id), "names": others},
+        )
     unfinished = JobRow.state.in_(("queued", "running"))
     needing = select(JobRow.id).where(JobRow.dataset_id == row.id, unfinished).limit(10)
     jobs = [str(job_id) for job_id in await session.scalars(needing)]

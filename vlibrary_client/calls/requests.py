@@ -117,7 +117,7 @@ def delete_dataset(dataset: DatasetRef) -> Call[None]:
 
     Raises:
         NotFoundError: There is none.
-        ConflictError: A training that has not ended needs it.
+        ConflictError: A training that has not ended needs it, or it was named and has other names.
     """
     path = get_dataset(dataset).path
     return Call(method="DELETE", path=path, read=read_nothing, is_repeatable=False)

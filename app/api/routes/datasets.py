@@ -167,7 +167,7 @@ async def delete(
     services: ServicesOf,
     session: SessionOf,
 ) -> None:
-    """Deletes a data set and its file; 409 while a job that has not ended needs it."""
+    """Deletes a data set and its file; 409 while a job needs it, or by one of several names."""
     record = await delete_dataset(session, ref)
     await session.commit()
     # If this fails, `vlibrary gc` does it.

@@ -28,14 +28,34 @@ async def test_an_unused_data_set_goes_with_its_bytes_and_names(
     content = parquet(tmp_path)
     made = (await upload(http, content, name="one")).json()
     await upload(http, content, name="two")
-    assert (await http.delete("/datasets/one")).status_code == 204
+    refused = await http.delete("/datasets/one")
+    assert (refused.status_code, refused.json()["details"]["names"]) == (409, ["two"])
+    assert (await http.get("/datasets/two")).status_code == 200
+    assert (await http.delete(f"/datasets/{made['id']}")).status_code == 204
     for ref in (made["id"], "one", "two"):
         assert (await http.get(f"/datasets/{ref}")).status_code == 404
         assert (await http.delete(f"/datasets/{ref}")).status_code == 404
     assert (await http.get("/datasets")).json()["items"] == []
     assert not await store.exists(dataset_key(made["sha256"]))
     audit = (await http.get("/audit", params={"subject": made["id"]})).json()["items"]
-    assert [item["action"] for item in audit] == ["dataset.create", "dataset.delete"]
+    deeds = ["dataset.create", "dataset.name", "dataset.delete"]
+    assert [item["action"] for item in audit] == deeds
+
+
+@pytest.mark.anyio
+async def test_the_trail_tells_from_where_to_where_a_name_moved(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    contents = [parquet(tmp_path, items=items) for items in (1, 2)]
+    first, second = [(await upload(http, content, name="d")).json() for content in contents]
+    # The same again moves nothing.
+    for content in (contents[1], contents[0]):
+        await upload(http, content, name="d")
+    audit = (await http.get("/audit", params={"action": "dataset.name"})).json()["items"]
+    assert [(item["subject"], item["details"]["previous"]) for item in audit] == [
+        (second["id"], first["id"]),
+        (first["id"], second["id"]),
+    ]
 
 
 @pytest.mark.anyio

@@ -151,6 +151,10 @@ class Tenant:
         by_id = (one for one in self.datasets if one.id == ref and not one.is_deleted)
         return next(by_id, self.dataset_names.get(ref))
 
+    def names_of(self, dataset: DataSet) -> int:
+        """How many names a data set has."""
+        return sum(one is dataset for one in self.dataset_names.values())
+
     def bury_dataset(self, dataset: DataSet) -> None:
         """Notes the deletion of a data set, whose names are free again."""
         dataset.is_deleted = True

@@ -127,6 +127,11 @@ class OtherRules(Machine):
         if known.is_deleted:
             known.is_deleted, known.name = False, name
             tenant.deeds.append(("dataset.create", known.id))
+            is_moved = name in tenant.dataset_names
+        else:
+            is_moved = tenant.dataset_names.get(name) is not known
+        if is_moved:
+            tenant.deeds.append(("dataset.name", known.id))
         tenant.dataset_names[name] = known
 
     @rule(side=sides, is_own=st.booleans(), place=places, is_deletion=st.booleans())
@@ -139,6 +144,8 @@ class OtherRules(Machine):
         reply = self.ask(side, "DELETE" if is_deletion else "GET", f"/datasets/{ref}")
         if found is None:
             assert reply.status_code == 404, reply.text
+        elif is_deletion and ref in tenant.dataset_names and tenant.names_of(found) > 1:
+            assert reply.status_code == 409, reply.text
         elif is_deletion:
             assert reply.status_code == 204, reply.text
             tenant.bury_dataset(found)
