@@ -200,7 +200,7 @@ def training_steps(
         key=key,
         dose=dose,
         max_dose=dose * highest / strength,
-        recipe={**recipe, "steps": state.best_step or state.step, "strength": strength},
+        recipe={**recipe, "steps": state.best_step, "strength": strength},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
         shots=max(len(lesson.context) for lesson in loop.plan.lessons),

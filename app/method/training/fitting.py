@@ -76,7 +76,7 @@ def fit(
         if keeps:
             yield loop.checkpoint(student, teacher, state)
         if config.keep == "last" or not state.best:
-            state.best = student.snapshot()
+            state.best_step, state.best = state.step, student.snapshot()
     finally:
         student.close()
     return state

@@ -58,6 +58,15 @@ def test_equal_runs_give_equal_vectors_and_another_seed_gives_others(
     assert not same_vectors(train(learner, EXAMPLES, CONFIG.changed(seed=1)), result)
 
 
+def test_vectors_of_the_last_step_are_said_to_be_of_it(learner: Backbone) -> None:
+    # So many that the best measurement is not the last.
+    config = CONFIG.changed(vector_learning_rate=0.5, epochs=12)
+    best = train(learner, EXAMPLES, config)
+    assert best.recipe["steps"] < len(best.losses)
+    last = train(learner, EXAMPLES, config.changed(keep="last"))
+    assert last.recipe["steps"] == len(last.losses)
+
+
 def test_progress_covers_every_phase(learner: Backbone) -> None:
     reports: list[TrainingProgress] = []
     found = train(learner, EXAMPLES, CONFIG, on_step=reports.append)
