@@ -1,6 +1,7 @@
 """Items in the layouts that people have, read as the SDK reads them."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,31 @@ def items(source: DatasetSource, **options: Any) -> list[Item]:  # noqa: ANN401 
 def table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None = None) -> Path:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     return path
+
+
+def vqa_folder(root: Path) -> Path:
+    questions = {
+        "info": {},
+        "questions": [
+            {"image_id": 9, "question": "What colour?", "question_id": 90},
+            {"image_id": 7, "question": "Where?", "question_id": 70},
+        ],
+    }
+    annotations = {
+        "annotations": [
+            {
+                "question_id": 90,
+                "image_id": 9,
+                "multiple_choice_answer": "red",
+                "answers": [{"answer": "red", "answer_confidence": "yes"}] * 2,
+            },
+            {"question_id": 70, "image_id": 7, "answers": [{"answer": "here"}]},
+            {"question_id": 1, "image_id": 9, "answers": [{"answer": "lost"}]},
+        ]
+    }
+    name = "v2_OpenEnded_mscoco_train2014_questions.json"
+    (root / name).write_text(json.dumps(questions))
+    (root / "v2_mscoco_train2014_annotations.json").write_text(json.dumps(annotations))
+    (root / "train2014").mkdir()
+    (root / "train2014" / "COCO_train2014_000000000009.jpg").write_bytes(picture(kind="JPEG"))
+    return root

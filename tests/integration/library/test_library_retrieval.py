@@ -10,9 +10,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError, UnavailableError
-from app.library.catalogue.filters import VectorFilters
 from app.library.database import make_engine, session_factory
-from app.library.search import rows
 from app.library.search.retrieval import Retriever
 from app.library.task_keys.keys import (
     Float32Array,
@@ -255,62 +253,3 @@ async def test_a_query_without_direction_is_refused(
     await put(session, "a", axis(0))
     with pytest.raises(InvalidInputError):
         await retriever.search(query, space=SPACE, backbone_fingerprint=FINGERPRINT)
-
-
-async def test_searches_and_changes_at_once_agree_with_a_plain_scan(
-    sessions: Sessions, retriever: Retriever
-) -> None:
-    rng = np.random.default_rng(0)
-    centroids: dict[str, Float32Array] = {}
-
-    async def write(number: int) -> None:
-        centroid = rng.standard_normal(4).astype(np.float32)
-        async with sessions() as session:
-            await put(session, f"task-{number}", centroid)
-        centroids[f"task-{number}"] = centroid / np.linalg.norm(centroid)
-
-    async def look() -> None:
-        for _ in range(10):
-            await names(retriever, rng.standard_normal(4).astype(np.float32))
-
-    await asyncio.gather(*(write(number) for number in range(12)), look(), look())
-    query = axis(0)
-    wanted = sorted(centroids, key=lambda name: -float(centroids[name] @ query))
-    assert await names(retriever, query, k=12) == wanted
-    assert retriever.epoch(SPACE) == 12
-
-
-async def test_one_with_codes_of_its_keys_and_one_without_agree_after_every_change(
-    session: AsyncSession, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "LEAST_CODED_ROWS", 80)
-    rng = np.random.default_rng(0)
-    stored = [
-        await put(session, f"task-{number}", centroid, threshold=0.9)
-        for number, centroid in enumerate(rng.standard_normal((80, 4)).astype(np.float32))
-    ]
-    coded, plain = (Retriever(sessions, poll_seconds=seconds) for seconds in (0.02, 3600.0))
-    for one in (coded, plain):
-        await one.start()
-    await until(lambda: coded._snapshots[SPACE]._block.codes is not None)
-    query = rng.standard_normal(4).astype(np.float32)
-
-    async def found(one: Retriever, filters: VectorFilters | None = None) -> list[str]:
-        result = await one.search(
-            query, space=SPACE, backbone_fingerprint=FINGERPRINT, k=10, filters=filters
-        )
-        return [match.vector.name for match in result.matches]
-
-    first, *others = await found(plain)
-    assert await found(coded) == [first, *others]
-    await delete_vector(session, stored[int(first.removeprefix("task-"))])
-    await session.commit()
-    assert (await found(coded))[: len(others)] == others == (await found(plain))[: len(others)]
-    await put(session, "new", query, threshold=0.9)
-    assert (await found(coded))[:2] == ["new", others[0]] == (await found(plain))[:2]
-    assert coded._snapshots[SPACE]._block.codes is not None
-    assert plain._snapshots[SPACE]._block.codes is None
-    only = VectorFilters(name=others[3])
-    assert await found(coded, only) == [others[3]] == await found(plain, only)
-    for one in (coded, plain):
-        await one.stop()
