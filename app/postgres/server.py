@@ -56,6 +56,9 @@ _SERVER_OPTIONS: Final = {
     "log_timezone": "UTC",
     # Containers often have 64 MB of /dev/shm, which parallel queries would exhaust.
     "max_parallel_workers_per_gather": "0",
+    # After a crash it ends, and whoever watches it starts it anew. By itself it may stay for ever
+    # in a recovery whose process has failed, on a full disk for instance.
+    "restart_after_crash": "off",
 }
 
 log = get_logger(__name__)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -18,7 +19,8 @@ from app.cli.processes import database as watched
 from app.cli.processes.database import Database, own_database, running_database
 from app.core.settings import Settings
 from app.library import migrate
-from app.library.database import database_url
+from app.library.database import conninfo, database_url
+from tests.fakes.servers.installation import is_alive
 from tests.fakes.waiting import wait_until
 
 DISK = "130m"
@@ -64,9 +66,13 @@ def answers(database: Database) -> bool:
     return True
 
 
-def kill(settings: Settings) -> None:
+def postmaster(settings: Settings) -> int:
     pid_file = settings.postgres_dir / "pgdata" / "postmaster.pid"
-    os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+    return int(pid_file.read_text().split()[0])
+
+
+def kill(settings: Settings) -> None:
+    os.kill(postmaster(settings), signal.SIGKILL)
 
 
 def is_back(database: Database) -> bool:
@@ -78,6 +84,19 @@ def test_it_is_started_again_when_it_was_killed(database: Database, settings: Se
     kill(settings)
     wait_until(lambda: not answers(database))
     wait_until(lambda: is_back(database))
+
+
+def test_a_crash_of_one_connection_ends_it_and_it_is_started_again(
+    database: Database, settings: Settings
+) -> None:
+    """By itself it may stay in a recovery that has failed, neither dead nor of use."""
+    server = postmaster(settings)
+    connection = psycopg.connect(conninfo(database.url))
+    os.kill(connection.info.backend_pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(server))
+    connection.close()
+    wait_until(lambda: is_back(database))
+    assert postmaster(settings) != server
 
 
 def test_one_that_does_not_start_is_tried_until_it_does(
