@@ -14,6 +14,7 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 from app.method.backbone.examples import Lesson
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import answer_token_ids, encode_prompts
+from app.method.steering.dose import residual_norms
 from app.method.steering.injection import inject
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.configuration import TrainingConfig
@@ -48,7 +49,7 @@ def naive_vectors(
         config: Settings; the teacher is followed in every lesson.
         on_step: Called after each step with how many there were.
     """
-    initial = initial_vectors(backbone, seed=config.seed)
+    initial = initial_vectors(backbone, norms=residual_norms(backbone), seed=config.seed)
     starts = [getattr(initial, name).to(backbone.device) for name in TENSOR_NAMES]
     # Weights are learned as multiples of the initial ones.
     units = starts[2:]

@@ -30,7 +30,7 @@ class InContextVectors:
     def initial(
         cls, num_layers: int, hidden_size: int, *, generator: torch.Generator
     ) -> "InContextVectors":
-        """Small random vectors with equal weights, the point training starts from.
+        """Small random vectors with equal weights.
 
         Zero vectors with zero weights would have no gradient at all.
 

@@ -170,6 +170,7 @@ def training_steps(
             features=cache,
             examples=examples,
             rows=rows,
+            norms=residual_norms(backbone),
             plan=(yield OffDevice(partial(make_plan, examples, rows, config))),
             reporter=reporter,
             identity=identity,
@@ -183,7 +184,7 @@ def training_steps(
         shifts = torch.stack([one.shift() for one in sets]).to(backbone.device)
         strength, highest = yield from calibrate(loop, shifts)
         report = yield from compare(loop, shifts * strength)
-        dose = dose_of(sets[0].shift(strength), residual_norms(backbone))
+        dose = dose_of(sets[0].shift(strength), loop.norms)
         key = yield from _key(loop, examples)
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemoryError(

@@ -3,9 +3,10 @@
 from typing import Final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from app.method.backbone.loading import Backbone
-from app.method.steering.dose import residual_norms
 from app.method.steering.vectors import InContextVectors
 from app.method.training.batches import Row
 from app.method.training.checkpoints import Checkpoint
@@ -20,12 +21,17 @@ from app.method.training.teacher import TeacherCache
 _UNIT: Final = 0.3
 
 
-def initial_vectors(backbone: Backbone, *, seed: int) -> InContextVectors:
-    """Where a training starts: nearly zero, in units of each layer's stream."""
+def initial_vectors(
+    backbone: Backbone, *, norms: Float[Tensor, " layers"], seed: int
+) -> InContextVectors:
+    """Where a training starts: nearly zero, in units of each layer's stream.
+
+    `norms` are those of `residual_norms`.
+    """
     start = InContextVectors.initial(
         backbone.num_layers, backbone.hidden_size, generator=torch.Generator().manual_seed(seed)
     )
-    return start.weighted(_UNIT * residual_norms(backbone) / backbone.hidden_size**0.5)
+    return start.weighted(_UNIT * norms / backbone.hidden_size**0.5)
 
 
 def fit(
@@ -51,7 +57,7 @@ def fit(
     student = Student(
         loop.backbone,
         config,
-        initial=initial_vectors(loop.backbone, seed=config.seed),
+        initial=initial_vectors(loop.backbone, norms=loop.norms, seed=config.seed),
         num_steps=num_steps,
         num_sets=loop.plan.num_sets,
         features=loop.features,

@@ -50,6 +50,7 @@ class TrainLoop:
     """What one run works with, from its first step to its report.
 
     Attributes:
+        norms: The usual length of the backbone's stream behind each layer.
         trials: Held-out loss of each short run that was made to choose between recipes.
     """
 
@@ -58,6 +59,7 @@ class TrainLoop:
     features: FeatureCache
     examples: Sequence[Example]
     rows: Float32[np.ndarray, "items width"]
+    norms: Float[Tensor, " layers"]
     plan: Plan
     reporter: Reporter
     identity: str

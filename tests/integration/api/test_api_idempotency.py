@@ -1,7 +1,6 @@
 """Requests with an Idempotency-Key are done once, whatever they make."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.settings import Settings
 from app.library.access.access_keys import create_access_key
-from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.library import store
 from tests.fakes.servers.worker import FakeWorker
@@ -162,21 +160,11 @@ async def test_what_is_no_key_is_refused(
 
 class TestOwners:
     @pytest.fixture
-    async def guarded(
-        self, settings: Settings, worker: FakeWorker
-    ) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(
-            settings.model_copy(update={"require_keys": True}), workers=worker.client()
-        )
-        transport = httpx.ASGITransport(app=app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-        ):
-            yield client
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"require_keys": True})
 
     async def test_equal_keys_of_two_callers_are_two_requests(
-        self, guarded: httpx.AsyncClient, sessions: Sessions
+        self, http: httpx.AsyncClient, sessions: Sessions
     ) -> None:
         made = []
         for _ in range(2):
@@ -184,8 +172,8 @@ class TestOwners:
                 _, token = await create_access_key(session, name="x", scopes=["admin"])
             headers = {"authorization": f"Bearer {token.text}"}
             given = {"json": {"name": "made", "scopes": ["read"]}, "headers": headers}
-            made.append((await ask(guarded, "/keys", given, key="same")).json())
-            again = await ask(guarded, "/keys", given, key="same")
+            made.append((await ask(http, "/keys", given, key="same")).json())
+            again = await ask(http, "/keys", given, key="same")
             # Its secret is stored nowhere, so it cannot be told again.
             assert (again.status_code, again.json()["code"]) == (409, "conflict")
             assert "shown only once" in again.json()["detail"]

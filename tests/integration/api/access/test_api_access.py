@@ -1,7 +1,6 @@
 """Keys, scopes and the trail, on an api that others could reach."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -13,46 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.api.http.access import PUBLIC, PUBLIC_PATHS, NeedsScope, is_public
 from app.core.access import SCOPES
 from app.core.settings import Settings
-from app.library.access.access_keys import create_access_key, has_valid_access_key, list_access_keys
-from app.library.database import run_transaction
-from app.main import create_app
-from tests.fakes.servers.worker import FakeWorker
+from app.library.access.access_keys import has_valid_access_key, list_access_keys
+from tests.fakes.tenants import key_headers
 
 pytestmark = pytest.mark.anyio
 
 Sessions = async_sessionmaker[AsyncSession]
-ADMIN = ("admin",)
 
 
-@pytest.fixture
-async def public(settings: Settings, worker: FakeWorker) -> AsyncIterator[FastAPI]:
-    app = create_app(settings.model_copy(update={"require_keys": True}), workers=worker.client())
-    async with app.router.lifespan_context(app):
-        yield app
-
-
-@pytest.fixture
-async def http(public: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=public)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
-
-
-async def key(sessions: Sessions, *scopes: str, valid_days: int | None = None) -> dict[str, str]:
-    """Headers with a new key."""
-
-    async def work(session: AsyncSession) -> str:
-        _, token = await create_access_key(
-            session, name="test", scopes=scopes, valid_days=valid_days
-        )
-        return token.text
-
-    return {"authorization": f"Bearer {await run_transaction(sessions, work)}"}
-
-
-async def test_every_route_has_a_scope_or_is_marked_as_public(public: FastAPI) -> None:
+async def test_every_route_has_a_scope_or_is_marked_as_public(api: FastAPI) -> None:
     unguarded, marked = [], set()
-    for context in iter_route_contexts(public.routes):
+    for context in iter_route_contexts(api.routes):
         if context.path is None:
             continue
         guards = context.dependant.dependencies if hasattr(context, "dependant") else ()
@@ -69,10 +39,10 @@ async def test_every_route_has_a_scope_or_is_marked_as_public(public: FastAPI) -
     assert marked == {"/", "/docs", "/docs/{name}", "/livez", "/readyz"}
 
 
-async def test_without_a_key_only_public_routes_answer(public: FastAPI) -> None:
-    transport = httpx.ASGITransport(app=public)
+async def test_without_a_key_only_public_routes_answer(api: FastAPI) -> None:
+    transport = httpx.ASGITransport(app=api)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        for context in iter_route_contexts(public.routes):
+        for context in iter_route_contexts(api.routes):
             if context.path is None:
                 continue
             path = context.path.replace("{key_id}", "0" * 16).replace("{", "").replace("}", "")
@@ -104,7 +74,7 @@ async def test_what_is_no_key_opens_nothing(http: httpx.AsyncClient, shown: str)
 async def test_a_secret_of_another_key_opens_nothing(
     http: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    one, other = [await key(sessions, *ADMIN) for _ in range(2)]
+    one, other = [await key_headers(sessions) for _ in range(2)]
     ids = [item["authorization"].split("_")[1] for item in (one, other)]
     secret = other["authorization"].split("_", 2)[2]
     for _ in range(2):
@@ -124,7 +94,7 @@ async def test_a_scope_allows_what_it_stands_for_and_no_more(
         "admin": ("GET", "/keys"),
     }
     for held in SCOPES:
-        headers = await key(sessions, held)
+        headers = await key_headers(sessions, scopes=(held,))
         for wanted, (method, path) in asked.items():
             answer = await http.request(method, path, headers=headers)
             is_refused = answer.status_code == 403
@@ -138,15 +108,15 @@ async def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_up(
     http: httpx.AsyncClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.api.http.access.REMEMBERED_SECONDS", 0.0)
-    admin = await key(sessions, *ADMIN)
-    other = await key(sessions, "read", valid_days=1)
+    admin = await key_headers(sessions)
+    other = await key_headers(sessions, scopes=("read",), valid_days=1)
     assert (await http.get("/vectors", headers=other)).status_code == 200
     key_id = other["authorization"].split("_")[1]
     revoked = await http.delete(f"/keys/{key_id}", headers=admin)
     assert revoked.json()["revoked"] is not None
     assert (await http.delete(f"/keys/{key_id}", headers=admin)).json() == revoked.json()
     assert (await http.get("/vectors", headers=other)).status_code == 401
-    ended = await key(sessions, "read", valid_days=1)
+    ended = await key_headers(sessions, scopes=("read",), valid_days=1)
     assert (await http.get("/vectors", headers=ended)).status_code == 200
     async with sessions.begin() as session:
         await session.execute(
@@ -160,7 +130,7 @@ async def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_up(
 async def test_a_key_is_shown_once_and_stored_as_a_digest(
     http: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    admin = await key(sessions, *ADMIN)
+    admin = await key_headers(sessions)
     body = {"name": "ci", "scopes": ["steer", "read"], "valid_days": 30}
     made = (await http.post("/keys", json=body, headers=admin)).json()
     assert made["scopes"] == ["read", "steer"]
@@ -182,7 +152,7 @@ async def test_a_key_is_shown_once_and_stored_as_a_digest(
 async def test_a_key_that_ends_makes_none_that_goes_on(
     http: httpx.AsyncClient, sessions: Sessions
 ) -> None:
-    admin = await key(sessions, *ADMIN, valid_days=2)
+    admin = await key_headers(sessions, valid_days=2)
     (own,) = (await http.get("/keys", headers=admin)).json()["items"]
     for days, wanted in ((None, own["expires"]), (9, own["expires"]), (1, None)):
         body = {"name": "ci", "scopes": ["admin"], "valid_days": days}
@@ -204,14 +174,14 @@ async def test_a_key_that_ends_makes_none_that_goes_on(
 async def test_a_key_that_makes_no_sense_is_refused(
     http: httpx.AsyncClient, sessions: Sessions, body: dict[str, object]
 ) -> None:
-    admin = await key(sessions, *ADMIN)
+    admin = await key_headers(sessions)
     assert (await http.post("/keys", json=body, headers=admin)).status_code == 422
     async with sessions() as session:
         assert len(await list_access_keys(session)) == 1
 
 
 async def test_the_trail_tells_who_did_what(http: httpx.AsyncClient, sessions: Sessions) -> None:
-    admin = await key(sessions, *ADMIN)
+    admin = await key_headers(sessions)
     actor = admin["authorization"].split("_")[1]
     made = (await http.post("/keys", json={"name": "a", "scopes": ["read"]}, headers=admin)).json()
     await http.delete(f"/keys/{made['id']}", headers=admin)
@@ -228,12 +198,13 @@ async def test_the_trail_tells_who_did_what(http: httpx.AsyncClient, sessions: S
     assert [item["action"] for item in only.json()["items"]] == ["key.revoke"]
 
 
-async def test_who_holds_a_key_is_one_caller(http: httpx.AsyncClient, sessions: Sessions) -> None:
+async def test_who_holds_a_key_is_one_caller(
+    http: httpx.AsyncClient, *, api: FastAPI, sessions: Sessions
+) -> None:
     # Many may share an address behind a proxy.
-    headers = await key(sessions, "steer")
-    public = http._transport.app  # type: ignore[attr-defined]
+    headers = await key_headers(sessions, scopes=("steer",))
     seen: list[str | None] = []
-    admission = public.state.services.admission
+    admission = api.state.services.admission
     place = admission.place
 
     def noting(**given: object) -> object:
@@ -248,18 +219,17 @@ async def test_who_holds_a_key_is_one_caller(http: httpx.AsyncClient, sessions: 
 async def test_whether_anybody_has_a_valid_key(sessions: Sessions) -> None:
     async with sessions() as session:
         assert not await has_valid_access_key(session)
-    await key(sessions, "read")
+    await key_headers(sessions, scopes=("read",))
     async with sessions() as session:
         assert await has_valid_access_key(session)
 
 
-async def test_on_this_machine_no_key_is_needed(settings: Settings, worker: FakeWorker) -> None:
-    app = create_app(settings, workers=worker.client())
-    transport = httpx.ASGITransport(app=app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-    ):
-        assert (await client.get("/keys")).status_code == 200
+class TestOnThisMachine:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"require_keys": None})
+
+    async def test_no_key_is_needed(self, http: httpx.AsyncClient) -> None:
+        assert (await http.get("/keys")).status_code == 200
         headers = {"authorization": "Bearer none"}
-        assert (await client.get("/vectors", headers=headers)).status_code == 200
+        assert (await http.get("/vectors", headers=headers)).status_code == 200

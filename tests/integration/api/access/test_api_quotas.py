@@ -1,7 +1,6 @@
 """What a key may fill, refused in words with the limit and what was found."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,12 @@ import pytest
 from app.core.access import Quotas
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
-from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.tenants import key_headers
 from tests.fakes.training import Sessions, vector_file
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def http(settings: Settings, worker: FakeWorker) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings.model_copy(update={"require_keys": True}), workers=worker.client())
-    transport = httpx.ASGITransport(app=app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-    ):
-        yield client
 
 
 async def bring(

@@ -1,6 +1,6 @@
 """Two tenants: what one has does not exist for the other, on any route."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,6 @@ OWN = {
     ("POST", "/retrieve"),
     ("POST", "/vectors/batch"),
 }
-
-
-@pytest.fixture
-async def guarded(settings: Settings, worker: FakeWorker) -> AsyncIterator[FastAPI]:
-    app = create_app(settings.model_copy(update={"require_keys": True}), workers=worker.client())
-    async with app.router.lifespan_context(app):
-        yield app
-
-
-@pytest.fixture
-async def http(guarded: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=guarded)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
 
 
 @dataclass(frozen=True)
@@ -153,7 +139,7 @@ def attempts(north: Possessions, backbone: str) -> Iterator[tuple[str, str, str,
 
 
 async def test_a_thing_of_another_workspace_is_not_found_on_any_route(
-    guarded: FastAPI, *, http: httpx.AsyncClient, north: Possessions, south: dict[str, str]
+    api: FastAPI, *, http: httpx.AsyncClient, north: Possessions, south: dict[str, str]
 ) -> None:
     tried = set()
     for method, route, path, body in attempts(north, "fake-a"):
@@ -162,7 +148,7 @@ async def test_a_thing_of_another_workspace_is_not_found_on_any_route(
         tried.add((method, route))
     routed = {
         (method, context.path_format.replace(":path", ""))
-        for context in iter_route_contexts(guarded.routes)
+        for context in iter_route_contexts(api.routes)
         for method in context.methods or ()
         if context.path_format is not None and context.path_format not in SHARED
     }
@@ -260,7 +246,7 @@ async def test_the_policy_of_the_service_is_its_own_whoever_asks(
 ) -> None:
     await store_vector(sessions, worker.description, name="polite")
     policy = [{"ref": "polite", "strength": 0.5}]
-    given = {**settings.model_dump(), "require_keys": True, "policy_vectors": policy}
+    given = {**settings.model_dump(), "policy_vectors": policy}
     app = create_app(Settings.model_validate(given), workers=worker.client())
     transport = httpx.ASGITransport(app=app)
     async with (

@@ -1,13 +1,11 @@
 """Vectors that the server's policy adds to every answer."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from app.core.settings import Settings
-from app.main import create_app
 from tests.fakes.servers.streams import events_in
 from tests.fakes.servers.worker import FakeWorker, backbone, embedding_of
 from tests.fakes.training import Sessions, store_vector
@@ -19,17 +17,6 @@ pytestmark = pytest.mark.anyio
 def settings(settings: Settings) -> Settings:
     values = settings.model_dump() | {"policy_vectors": "safety@1=0.5"}
     return Settings.model_validate(values)
-
-
-@pytest.fixture
-async def http(settings: Settings, worker: FakeWorker) -> AsyncIterator[httpx.AsyncClient]:
-    api = create_app(settings, workers=worker.client())
-    transport = httpx.ASGITransport(app=api)
-    async with (
-        api.router.lifespan_context(api),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-    ):
-        yield client
 
 
 async def steer(http: httpx.AsyncClient, **body: object) -> httpx.Response:
