@@ -72,9 +72,14 @@ def _first(failure: BaseException) -> BaseException:
 
 
 async def sent_by(
-    work: Callable[[Send[T]], Coroutine[Any, Any, object]], *, silence_seconds: float = math.inf
+    work: Callable[[Send[T]], Coroutine[Any, Any, object]],
+    *,
+    silence_seconds: float = math.inf,
+    silent_for: float = 0.0,
 ) -> AsyncGenerator[T | None, None]:
     """What the work sends, as it comes, and None whenever nothing came for `silence_seconds`.
+
+    The first silence has lasted for `silent_for` seconds when this begins.
 
     The work goes on one item ahead in a task of its own, which has ended when this ends or is
     closed. What it raises is raised here.
@@ -86,17 +91,19 @@ async def sent_by(
             await work(sender.send)
 
     task = asyncio.create_task(run())
+    patience = silence_seconds - silent_for
     try:
         with receiver:
             while True:
                 item: T | None = None
                 # Not around the yield: whoever asks may do so from another place.
-                with anyio.move_on_after(silence_seconds):
+                with anyio.move_on_after(patience):
                     try:
                         item = await receiver.receive()
                     except anyio.EndOfStream:
                         break
                 yield item
+                patience = silence_seconds
         await task
     finally:
         task.cancel()

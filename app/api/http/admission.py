@@ -136,7 +136,8 @@ class AdmittedRoute(APIRoute):
     """A route whose requests need a place in `app.state.services.admission`.
 
     The place is taken before FastAPI reads the body, which a dependency could not do, and given
-    back when the response is sent to its end, however long it is streamed.
+    back when the response is sent to its end, however long it is streamed. When the body was read,
+    on the clock of `time.monotonic`, is `read_at` in the request's state.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -153,6 +154,7 @@ class AdmittedRoute(APIRoute):
             stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
             stack.enter_context(place)
             await _read_body(request)
+            request.scope.setdefault("state", {})["read_at"] = time.monotonic()
             return await handler(request)
 
         return admitted

@@ -19,8 +19,8 @@ from app.core.cancellation import Send, run_until_disconnect, sent_by
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import GenerateRequest
 
-# A proxy that waits for exactly as long as the setting must not be faster.
-PROMPTNESS: Final = 0.9
+# A proxy that waits for exactly as long as the setting must not be faster, however busy the api.
+PROMPTNESS: Final = 0.8
 
 StreamItem: TypeAlias = GenerateDelta | SteerBody
 """What came of an answer, or at its end the answer in full."""
@@ -52,7 +52,7 @@ class StartedAnswer:
 
     headers: dict[str, str]
     items: AsyncGenerator[ChoiceItem | None, None]
-    source: AsyncGenerator[Plan | ChoiceItem | None, None]
+    source: AsyncGenerator[ChoiceItem | None, None]
     deadline: float
 
 
@@ -67,7 +67,8 @@ async def start_answer(
     """The answer once its first piece is there, or has been waited for long.
 
     What fails before does so here. Proxies take a connection for dead on which nothing is said, so
-    the response of whoever waits longer for a stream begins without a piece.
+    the response of whoever waits longer for a stream begins without a piece. They have waited since
+    the request was read.
 
     Each of several answers is drawn with a seed of its own.
 
@@ -79,8 +80,9 @@ async def start_answer(
     settings = services.settings
     seconds = settings.request_timeout_seconds
     deadline = time.monotonic() + seconds
+    headers: dict[str, str] = {}
 
-    async def answer(send: Send[Plan | ChoiceItem]) -> None:
+    async def answer(send: Send[ChoiceItem]) -> None:
         plan = await make_plan(
             body,
             services=services,
@@ -88,7 +90,7 @@ async def start_answer(
             backbones=backbones,
             deadline=deadline,
         )
-        await send(plan)
+        headers.update(plan.headers())
         first, *others = [
             partial(_send_pieces, plan, one, services, place=place, send=send)
             for place, one in enumerate(plan.requests(count))
@@ -99,19 +101,15 @@ async def start_answer(
             # In this task: what ends it reaches the worker without a detour.
             await first()
 
-    async def watched(send: Send[Plan | ChoiceItem]) -> None:
+    async def watched(send: Send[ChoiceItem]) -> None:
         await run_until_disconnect(answer(send), receive=request.receive, seconds=seconds)
 
     source = sent_by(
         watched,
         silence_seconds=PROMPTNESS * settings.early_stream_seconds if body.stream else math.inf,
+        silent_for=time.monotonic() - request.state.read_at,
     )
-    headers: dict[str, str] = {}
-    first = await anext(source)
-    if isinstance(first, Plan):
-        headers = first.headers()
-        first = await anext(source)
-    items = _items(first, source)
+    items = _items(await anext(source), source)
     return StartedAnswer(headers=headers, items=items, source=source, deadline=deadline)
 
 
@@ -121,7 +119,7 @@ async def _send_pieces(
     services: Services,
     *,
     place: int,
-    send: Send[Plan | ChoiceItem],
+    send: Send[ChoiceItem],
 ) -> None:
     backbone = plan.backbone.fingerprint
     pieces = services.workers.generate(request, backbone_fingerprint=backbone)
@@ -132,11 +130,8 @@ async def _send_pieces(
 
 
 async def _items(
-    first: Plan | ChoiceItem | None, rest: AsyncGenerator[Plan | ChoiceItem | None, None]
+    first: ChoiceItem | None, rest: AsyncGenerator[ChoiceItem | None, None]
 ) -> AsyncGenerator[ChoiceItem | None, None]:
-    """The items alone; what was known of the vectors too late for the headers is in the answer."""
-    if not isinstance(first, Plan):
-        yield first
+    yield first
     async for item in rest:
-        if not isinstance(item, Plan):
-            yield item
+        yield item

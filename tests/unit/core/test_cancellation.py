@@ -93,7 +93,11 @@ class TestRunUntilDisconnect:
 
 
 def counted(
-    ended: list[str], *, pause_after: int = 99, silence_seconds: float = 15
+    ended: list[str],
+    *,
+    pause_after: int = 99,
+    silence_seconds: float = 15,
+    silent_for: float = 0,
 ) -> AsyncGenerator[int | None, None]:
     async def work(send: Send[int]) -> None:
         try:
@@ -104,7 +108,7 @@ def counted(
         finally:
             ended.append("work")
 
-    return sent_by(work, silence_seconds=silence_seconds)
+    return sent_by(work, silence_seconds=silence_seconds, silent_for=silent_for)
 
 
 class TestSentBy:
@@ -119,6 +123,11 @@ class TestSentBy:
         items = counted([], pause_after=1, silence_seconds=0.02)
         async with aclosing(items):
             assert [await anext(items) for _ in range(3)] == [0, None, None]
+
+    async def test_the_first_silence_may_have_begun_before(self) -> None:
+        items = counted([], pause_after=0, silence_seconds=50, silent_for=100)
+        async with aclosing(items), asyncio.timeout(40):
+            assert await anext(items) is None
 
     async def test_no_item_is_lost_to_a_silence(self) -> None:
         async def work(send: Send[int]) -> None:

@@ -1,9 +1,16 @@
+import asyncio
+import time
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
+from starlette.types import Message
 
 from app.api.dependencies import Services
+from app.api.schemas.steering import SteerRequest
+from app.api.steer.streaming import start_answer
 from app.rpc.generation import AppliedVector, GenerateResponse
 from app.rpc.messages import ErrorBody, GenerateRequest
 from tests.fakes.servers.streams import events_in
@@ -159,3 +166,20 @@ async def test_the_place_is_given_back_when_the_stream_is_over(
 ) -> None:
     await stream(http)
     assert services.admission.in_flight == 0
+
+
+async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_read(
+    services: Services, worker: FakeWorker
+) -> None:
+    worker.is_stuck, worker.sticks_at = True, 0
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    state = {"read_at": time.monotonic() - services.settings.early_stream_seconds}
+    request = Request({"type": "http", "state": state}, receive)
+    asked = SteerRequest(prompt="What colour?", stream=True)
+    started = await start_answer(asked, services=services, request=request)
+    async with aclosing(started.source), aclosing(started.items) as items:
+        assert await anext(items) is None
+    assert worker.running == 0
