@@ -20,7 +20,7 @@ ImageSource: TypeAlias = str | PathLike[str] | bytes | Image.Image
 
 _KEPT_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Modes that PNG cannot hold, with the one that loses nothing of what they show.
-_WRITTEN_AS = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA", "I;16B": "I;16", "I;16L": "I;16"}
+_WRITTEN_AS = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 _SPACE = re.compile(r"\s+")
 # Encoders for addresses write these two characters of the alphabet otherwise.
 _FROM_URL_SAFE = str.maketrans("-_", "+/")
@@ -99,6 +99,9 @@ def _writable(image: Image.Image) -> Image.Image:
         return image
     if image.mode in {"I", "F"}:
         return _scaled(image)
+    if image.mode.startswith("I;16"):
+        # Pillow cuts off the upper bits of other byte orders unless it takes this way.
+        return image.convert("I").convert("I;16")
     if image.mode == "CMYK" and image.info.get("icc_profile"):
         return _printed_to_srgb(image)
     return image.convert(_WRITTEN_AS.get(image.mode, "RGB"))

@@ -38,9 +38,14 @@ _OTHERS: Final = (
     ("ICO", re.compile(rb"\x00\x00\x01\x00")),
     ("PSD", re.compile(rb"8BPS")),
     ("PDF", re.compile(rb"%PDF-")),
-    ("SVG", re.compile(rb"\s*(?:<\?xml.*)?<svg[\s>]", re.DOTALL)),
+    ("PPM", re.compile(rb"P[1-7]\s")),
+    ("DICOM", re.compile(rb".{128}DICM", re.DOTALL)),
+    ("a video", re.compile(rb".{4}ftyp", re.DOTALL)),
     ("HTML", re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)),
+    ("SVG", re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:[?!].*<)?svg[\s/>]", re.DOTALL)),
     ("a Git LFS pointer", re.compile(rb"version https://git-lfs")),
+    # An error that was stored as a picture, or base64.
+    ("a text", re.compile(rb"[\t\n\r -~]+\Z")),
 )
 
 

@@ -14,7 +14,7 @@ import zlib
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from app.core.errors import InvalidImageError
 
@@ -34,6 +34,9 @@ UNREADABLE: Final = (
     struct.error,
     zlib.error,
 )
+# Drawing programs and cameras write texts and profiles of several MiB beside the pixels. All of
+# them together have at most Pillow's own 64 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 BOMBS: Final = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

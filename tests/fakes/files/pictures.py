@@ -48,12 +48,12 @@ def on_its_side(picture: Image.Image, form: str, where: Literal["exif", "xmp", "
         return encoded(picture, form, xmp=xmp)
     data = encoded(picture)
     if where == "xmp":
-        return _with_chunk(data, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp, before=b"IDAT")
+        return with_chunk(data, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp, before=b"IDAT")
     body = exif.tobytes().removeprefix(b"Exif\0\0")
-    return _with_chunk(data, b"eXIf", body, before=b"IEND")
+    return with_chunk(data, b"eXIf", body, before=b"IEND")
 
 
-def _with_chunk(data: bytes, kind: bytes, body: bytes, *, before: bytes) -> bytes:
+def with_chunk(data: bytes, kind: bytes, body: bytes, *, before: bytes) -> bytes:
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     place = data.index(before) - 4
     return data[:place] + chunk + data[place:]

@@ -185,6 +185,14 @@ def test_every_kind_of_picture_can_be_sent(mode: str) -> None:
         assert (image.format, image.size) == ("PNG", (8, 8))
 
 
+@pytest.mark.parametrize(("mode", "order"), [("I;16", "<"), ("I;16L", "<"), ("I;16B", ">")])
+def test_grey_of_sixteen_bits_keeps_its_levels_in_any_byte_order(mode: str, order: str) -> None:
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    opened = Image.frombytes(mode, (8, 8), levels.astype(f"{order}u2").tobytes())
+    with Image.open(io.BytesIO(image_bytes(opened))) as image:
+        assert (np.asarray(image) == levels).all()
+
+
 def test_bytes_paths_and_data_urls_are_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())

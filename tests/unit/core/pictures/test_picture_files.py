@@ -1,6 +1,7 @@
 """Whatever a file holds, its pixels are what a viewer shows, or it is refused by name."""
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,6 +23,7 @@ from tests.fakes.files.pictures import (
     on_its_side,
     pixels,
     shows,
+    with_chunk,
 )
 
 
@@ -110,11 +112,19 @@ def test_another_format_is_refused_by_its_name(form: str) -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "SVG"),
+        (b"\xef\xbb\xbf<!-- Generator: a drawing program -->\n<svg>", "SVG"),
+        (b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN"><svg/>', "SVG"),
+        (b"<!DOCTYPE html><html><body><svg>", "HTML"),
+        (b"P6\n40 24\n255\n", "PPM"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0isom", "a video"),
+        (b"iVBORw0KGgoAAAANSUhEUgAAACgAAAAY", "a text"),
+        (b'{"error": "there is no such file"}', "a text"),
         (b"<!DOCTYPE html><html>", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         (b"\xff\x0a" + bytes(20), "JPEG XL"),
         (b"", "an empty file"),
-        (b"nothing known", "a damaged file or another format"),
+        (b"\x01\x02nothing known", "a damaged file or another format"),
     ],
 )
 def test_what_is_no_picture_of_ours_is_named(head: bytes, name: str) -> None:
@@ -129,6 +139,16 @@ def test_a_file_that_is_cut_short_is_refused(form: str, share: float) -> None:
     data = encoded(noise, form)
     with pytest.raises(InvalidImageError):
         pixels(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt"])
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_a_long_text_in_a_png_is_no_damage(kind: Literal["zTXt", "iTXt"], before: bytes) -> None:
+    packed = zlib.compress(bytes(3 << 20))
+    body = b"XML:com.adobe.xmp\0" + (b"\x01\0\0\0" if kind == "iTXt" else b"\0") + packed
+    data = with_chunk(encoded(logo()), kind.encode(), body, before=before)
+    assert not check_picture(data, LIMITS)
+    assert (pixels(data) == np.asarray(logo())).all()
 
 
 def test_one_wrong_byte_in_a_png_is_refused() -> None:
