@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import lzma
+import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,19 +23,25 @@ MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30
 MAX_TEXT_BYTES = 1 << 20
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_PICTURES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic"}
+# Those that no picture here can be are refused by their name when they are looked at.
+_PICTURES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"}
+_PICTURES |= {"heic", "heif", "jxl", "jp2", "ppm", "pgm", "pbm", "svg"}
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
     OSError,
     EOFError,
     ValueError,
-    NotImplementedError,
 )
 _TABLES = {".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"}
 _HEAD_BYTES = 4096
 _TAR_MAGIC = slice(257, 262)
 _BLOCK_BYTES = 1 << 20
+_ZIP_ENCRYPTED = 0x1
+_ZIP_UTF8 = 0x800
+_ZIP_METHODS = {9: "Deflate64", 93: "Zstandard"}
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -118,9 +127,28 @@ def _members(path: Path) -> Iterator[tuple[str, int, Any]]:
 def _zip_members(path: Path) -> Iterator[tuple[str, int, Any]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
-                with archive.open(info) as stream:
-                    yield info.filename, info.file_size, stream
+            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+                continue
+            if info.flag_bits & _ZIP_ENCRYPTED:
+                raise InvalidDatasetError("the archive is encrypted: unpack it first")
+            try:
+                stream = archive.open(info)
+            except NotImplementedError as error:
+                method = _ZIP_METHODS.get(info.compress_type, f"method {info.compress_type}")
+                raise InvalidDatasetError(
+                    f"the archive is packed by {method}, which is not read: pack it by Deflate"
+                ) from error
+            with stream:
+                yield _zip_name(info), info.file_size, stream
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name as it was meant: Macs write UTF-8 unsaid, and old Windows divides as it does."""
+    name = info.filename
+    if not info.flag_bits & _ZIP_UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:

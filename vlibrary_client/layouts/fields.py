@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
@@ -110,7 +111,9 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
             fields.pop(name, None)
         if "answer" in taken:
             fields.pop("answers", None)
-        fields.update(taken)
+        for name, value in taken.items():
+            fields.pop(name, None)
+            fields |= {} if value is None else {name: value}
     place = str(fields.get(PLACE_COLUMN) or record.place)
     try:
         _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
@@ -130,7 +133,7 @@ def _items(
     unseen = next((column for column in _UNSEEN_COLUMNS if _says(fields.get(column))), None)
     if unseen is not None:
         raise UnusableError(f"it has {unseen}, which prompts cannot show")
-    name = next((name for name in CONVERSATIONS if fields.get(name) is not None), None)
+    name = next((name for name in CONVERSATIONS if _says(fields.get(name))), None)
     if name is None:
         asked = [(_question(fields), _answers(fields))]
         inline: list[Any] = []
@@ -141,7 +144,7 @@ def _items(
                 f"it has a system text beside its {name}; leave it out and train with it as the "
                 "instruction"
             )
-        turns = read_turns(fields[name], name=name)
+        turns = read_turns(_listing(fields[name], name), name=name)
         inline = list(turns.images)
         is_shown = turns.shows_picture
         asked = [(question, (answer,)) for question, answer in turns.asked]
@@ -208,7 +211,6 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _as_place(value: Any, choices: object) -> Any:  # noqa: ANN401 - fields are anything
     """The place of a choice, also as a text or a float that tables make of it; or the value."""
-    # Columns of whole numbers with gaps are floats in most tables.
     if isinstance(value, float) and value.is_integer() and isinstance(choices, list):
         return value if value in choices else int(value)
     if isinstance(value, str) and isinstance(choices, list) and value not in choices:
@@ -216,7 +218,7 @@ def _as_place(value: Any, choices: object) -> Any:  # noqa: ANN401 - fields are 
     return value
 
 
-def _listing(answers: object) -> object:
+def _listing(answers: object, what: str = "answers or choices") -> object:
     """Several answers as a list, also where they came as the text of one or as a table of them."""
     if isinstance(answers, Mapping) and isinstance(answers.get("answer"), list | tuple):
         return answers["answer"]
@@ -232,7 +234,7 @@ def _listing(answers: object) -> object:
             found = ast.literal_eval(answers)
             if repr(found) == answers:
                 return found
-    raise UnusableError("its answers or choices begin like a list and are none in JSON")
+    raise UnusableError(f"its {what} begin like a list and are none in JSON")
 
 
 def _is_whole(value: object) -> bool:
@@ -249,6 +251,8 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(int(value)) if value == value.to_integral_value() else f"{value.normalize():f}"
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
     raise UnusableError(f"wanted an answer of text, found {_kind(value)}")
@@ -270,6 +274,9 @@ def _name(fields: Mapping[str, Any], column: str) -> str | None:
     value = fields.get(column)
     if value is None or value == "":
         return None
+    if isinstance(value, float) and value.is_integer():
+        # Columns of whole numbers with gaps are floats in most tables.
+        value = int(value)
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise UnusableError(f"wanted {column} as text or a whole number, found {_kind(value)}")
     return _checked(str(value), column, most=MAX_NAME_CHARACTERS)

@@ -25,7 +25,9 @@ import pyarrow.parquet as pq
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
 from vlibrary_client.layouts.items import BadItem, ColumnMap, Found
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, is_path
 from vlibrary_client.layouts.sources import DatasetSource, open_source
+from vlibrary_client.layouts.tables import BATCH_ROWS
 
 BATCH_ITEMS = 512
 BATCH_BYTES = 32 << 20
@@ -49,6 +51,8 @@ def parquet_file(
 ) -> Iterator[Path]:
     """A Parquet file of the source, gone again afterwards unless it was the source itself.
 
+    A Parquet file is sent as it is, unless columns have other names or pictures lie beside it.
+
     Raises:
         InvalidDatasetError: The source is missing, empty, or has rows that cannot be used.
     """
@@ -57,12 +61,25 @@ def parquet_file(
         path = Path(source)  # type: ignore[arg-type]  # told by `is_parquet`
         if not path.exists():
             raise InvalidDatasetError(f"{path.name} does not exist")
-        yield path
-        return
+        if not _names_pictures(path):
+            yield path
+            return
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
         write_parquet(source, target, columns=columns, skip_bad=skip_bad)
         yield target
+
+
+def _names_pictures(path: Path) -> bool:
+    """Whether the first rows of a Parquet file tell their pictures by paths."""
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [name for name in file.schema_arrow.names if name in PICTURE_COLUMNS]
+            first = next(file.iter_batches(batch_size=BATCH_ROWS, columns=columns), None)
+    except (pa.ArrowException, OSError, ValueError):
+        return False  # The server says what is wrong with it.
+    values = [] if first is None else [value for row in first.to_pylist() for value in row.values()]
+    return any(map(is_path, values))
 
 
 def write_parquet(

@@ -1,15 +1,18 @@
 """The picture of a record: in it, beside it on the disk, or none. Nothing is fetched or decoded."""
 
+import fnmatch
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
 from vlibrary_client.errors import InvalidImageError
-from vlibrary_client.images import decode_data_url, image_bytes
+from vlibrary_client.images import decode_base64, decode_data_url, image_bytes
 from vlibrary_client.layouts.items import UnusableError
 
 PICTURE_COLUMNS = ("image", "images", "file_name", "image_path")
@@ -17,29 +20,42 @@ MAX_PICTURE_BYTES = 64 << 20
 # Archives of a Mac have a second file for each, with what the first cannot hold.
 _OF_MAC = "__MACOSX"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FILE_ADDRESS = "file://"
+# Files of PNG, JPEG and WEBP; paths are not as long without a dot.
+_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|UklGR)[\w+/=\s-]{40,}", re.ASCII)
 
 
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
-    """Files in a folder and its folders by name, but for those that systems and tools hide."""
-    return sorted(
-        path
-        for path in folder.rglob(pattern)
-        if not any(
-            part.startswith(".") or part == _OF_MAC for part in path.relative_to(folder).parts
-        )
-    )
+    """Files in a folder and its folders by name, but for those that systems and tools hide.
+
+    Links are followed, unless they lead back.
+    """
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        here = Path(where)
+        folders[:] = [
+            name
+            for name in folders
+            if not _is_hidden(name) and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        found += [here / name for name in fnmatch.filter(names, pattern) if not _is_hidden(name)]
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _OF_MAC
 
 
 class Pictures:
     """Finds the pictures of a source's records.
 
-    Paths count from the folder, and none leads out of the root; without them, as for uploads, no
-    path is followed.
+    Paths count from the folder, and none leads out of the root but by a link in it, as downloads
+    from a hub and large disks have them; without a folder, as for uploads, no path is followed.
     """
 
     def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:
         self._folder = folder
-        self._root = None if folder is None else (root or folder).resolve()
+        self._root = None if folder is None else Path(os.path.abspath(root or folder))  # noqa: PTH100 - keeps links
         self._listings: dict[Path, dict[str, str]] = {}
 
     def read(
@@ -56,11 +72,13 @@ class Pictures:
             values = value if isinstance(value, list | tuple) else [value]
             if values is value and any(isinstance(one, int | float | list) for one in values):
                 raise UnusableError(f"wanted its {column} as an encoded file, found numbers")
-            given += [(column, one) for one in values if one is not None]
+            given += [(column, one) for one in values if _key(one) not in (None, "", b"")]
+        given, called = _without_repeats(given)
         if len(given) > 1:
             names = " and ".join(dict.fromkeys(name for name, _ in given))
             raise UnusableError(f"it has {len(given)} pictures in {names}, wanted one")
-        return self._read(given[0][1]) if given else (None, None)
+        data, name = self._read(given[0][1]) if given else (None, None)
+        return data, name or called
 
     def _read(self, value: object) -> tuple[bytes | None, str | None]:
         if isinstance(value, bytes):
@@ -89,11 +107,14 @@ class Pictures:
     def _of_text(self, text: str) -> tuple[bytes | None, str | None]:
         if not text:
             return None, None
-        if text[:5].lower() == "data:":
+        if _is_encoded(text):
+            is_url = text[:5].lower() == "data:"
             try:
-                return decode_data_url(text), None
+                return (decode_data_url if is_url else decode_base64)(text), None
             except ValueError as error:
                 raise UnusableError(f"its image is no data URL of base64: {error}") from error
+        if text.startswith(_FILE_ADDRESS):
+            text = unquote(text.removeprefix(_FILE_ADDRESS))
         if _ADDRESS.match(text):
             raise UnusableError("its image is an address, and nothing is fetched")
         return self._of_path(text), text.replace("\\", "/")
@@ -103,7 +124,8 @@ class Pictures:
             raise UnusableError("its image has no bytes; a path alone is never followed")
         path = self._found(self._folder, str(name))
         try:
-            if not path.resolve().is_relative_to(self._root):
+            where = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links
+            if not where.is_relative_to(self._root):
                 raise UnusableError("its image lies outside of the folder")
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise UnusableError(f"its image has more than {MAX_PICTURE_BYTES} bytes")
@@ -134,6 +156,42 @@ class Pictures:
             self._listings[parent] = _listing(parent)
         name = self._listings[parent].get(unicodedata.normalize("NFC", path.name))
         return None if name is None else parent / name
+
+
+def _without_repeats(given: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], str | None]:
+    """The pictures that columns give, and what other columns call the one that there is.
+
+    Columns that say the same say it once; beside one encoded picture a path is what it is called.
+    """
+    found: list[tuple[str, Any]] = []
+    for column, value in given:
+        if all(other == column or _key(one) != _key(value) for other, one in found):
+            found.append((column, value))
+    encoded = [one for one in found if not is_path(one[1])]
+    is_one_a_column = len({column for column, _ in found}) == len(found)
+    if len(encoded) != 1 or not is_one_a_column:
+        return found, None
+    return encoded, next((str(value) for _, value in found if isinstance(value, str | Path)), None)
+
+
+def _key(value: object) -> object:
+    """What values that are the same picture have in common; nothing where there is none."""
+    if isinstance(value, Mapping):
+        data = value.get("bytes")
+        return value.get("path") if data is None else _key(data)
+    return value if value is None or isinstance(value, str | bytes | Path) else id(value)
+
+
+def is_path(value: object) -> bool:
+    """Whether a picture is told by where it lies; of several, whether the first is."""
+    if isinstance(value, list):
+        return bool(value) and is_path(value[0])
+    value = _key(value)
+    return isinstance(value, Path) or (isinstance(value, str) and not _is_encoded(value))
+
+
+def _is_encoded(text: str) -> bool:
+    return text[:5].lower() == "data:" or _BASE64.fullmatch(text) is not None
 
 
 def _exists(path: Path) -> bool:

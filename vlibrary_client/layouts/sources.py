@@ -19,7 +19,7 @@ from vlibrary_client.layouts.archives import (
 from vlibrary_client.layouts.fields import read_items
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, files_below
-from vlibrary_client.layouts.tables import arrow_rows, parquet_rows
+from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
 from vlibrary_client.layouts.vqa import pair_records, question_pairs
@@ -140,7 +140,7 @@ def _kind(path: Path, suffix: str) -> str:
         return ".tar"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     first = text.partition(b"\n")[0].strip()
-    if suffix in {".json", ""} and text.startswith((b"{", b"[")):
+    if suffix not in _KINDS.keys() - {".json"} and text.startswith((b"{", b"[")):
         # Many a file that is called .json has an object a line.
         return ".jsonl" if text.startswith(b"{") and first != b"{" else ".json"
     if suffix in _KINDS:
@@ -211,7 +211,7 @@ def _require_one_listing(root: Path, listed: list[Path]) -> None:
 def _is_data(path: Path) -> bool:
     # Hugging Face keeps intermediate results and notes beside the data.
     is_note = path.name in {
-        "dataset_info.json",
+        INFO_NAME,
         "dataset_infos.json",
         "dataset_dict.json",
         "state.json",

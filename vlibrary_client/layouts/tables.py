@@ -1,7 +1,7 @@
 """Records of Parquet files and of Arrow files and streams, a few rows in memory at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ MAX_ROWS = 1_000_000
 MAX_COLUMNS = 512
 MAX_FOOTER_BYTES = 32 << 20
 BATCH_ROWS = 16
+INFO_NAME = "dataset_info.json"
 PARQUET_MAGIC = b"PAR1"
 _TAIL_BYTES = 8
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
@@ -42,7 +43,8 @@ def parquet_rows(
             schema = file.schema_arrow
             wanted = _wanted(schema, columns)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
-            yield from _rows(batches, name=name, split=split, schema=schema)
+            labels = _labels(schema, path)
+            yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{where}{error.message}") from None
     except MemoryError:
@@ -73,7 +75,8 @@ def arrow_rows(
             reader = _arrow_reader(source)
             wanted = _wanted(reader.schema, columns)
             batches = _batches(reader, wanted)
-            yield from _rows(batches, name=name, split=split, schema=reader.schema)
+            schema, labels = reader.schema, _labels(reader.schema, path)
+            yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{where}{error.message}") from None
     except MemoryError:
@@ -115,8 +118,9 @@ def _rows(
     name: str | None,
     split: str | None,
     schema: Any,  # noqa: ANN401 - pyarrow has no types
+    labels: Mapping[str, object],
 ) -> Iterator[Record]:
-    labels, float_bytes = _labels(schema), _float_bytes(schema)
+    float_bytes = _float_bytes(schema)
     number = 0
     for batch in batches:
         for row in batch.to_pylist():
@@ -131,17 +135,24 @@ def _rows(
             number += 1
 
 
-def _labels(schema: Any) -> dict[str, object]:  # noqa: ANN401
-    """What Hugging Face writes of the columns that hold the numbers of labels."""
+def _labels(schema: Any, path: Path) -> dict[str, object]:  # noqa: ANN401
+    """What Hugging Face writes of the columns that hold the numbers of labels.
+
+    It stands in the file, or in a `dataset_info.json` beside it.
+    """
     metadata = (schema.metadata or {}).get(b"huggingface")
+    beside = path.with_name(INFO_NAME)
     try:
-        features = json.loads(metadata)["info"]["features"] if metadata else {}
+        if metadata:
+            features = json.loads(metadata)["info"]["features"]
+        else:
+            features = json.loads(beside.read_text("utf-8"))["features"] if beside.exists() else {}
         return {
             name: features[name]
             for name in schema.names
             if name in features and has_labels(features[name])
         }
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -1,5 +1,6 @@
 """Records of text files: JSON lines, JSON arrays and CSV. One record is in memory at a time."""
 
+import codecs
 import csv
 import json
 import re
@@ -46,11 +47,16 @@ def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
             place = f"{name} line {number}"
             if len(line) > MAX_RECORD_BYTES:
                 raise InvalidDatasetError(f"{place}: more than {MAX_RECORD_BYTES} bytes")
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise InvalidDatasetError(f"{name}: wanted JSON in UTF-8, found UTF-16")
             line = line.removeprefix(_BOM) if number == 1 else line
             if not line.strip():
                 continue
             try:
                 value = _DECODER.decode(line.decode())
+            except UnicodeDecodeError:
+                yield Record(place=place, fields={}, problem="not JSON in UTF-8", split=split)
+                continue
             except (ValueError, RecursionError):
                 value = None
             yield _record(value, place=place, split=split)
@@ -87,6 +93,8 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
             while True:
                 buffer = buffer.lstrip(" \t\r\n,")
                 if buffer.startswith("]"):
+                    if key is None and (buffer[1:] + file.read(_CHUNK_CHARACTERS)).strip():
+                        raise InvalidDatasetError(f"{name}: something stands behind its array")
                     return
                 try:
                     value, end = _DECODER.raw_decode(buffer)
@@ -120,7 +128,7 @@ def _longer(buffer: str, file: TextIO, *, name: str) -> str:
 
 
 def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) -> Iterator[Record]:
-    """The rows of a file whose first line names the columns; empty cells say nothing.
+    """The rows of a file whose first line names the columns; empty cells and rows say nothing.
 
     Args:
         path: The file, with commas, semicolons or tabs between its cells.
@@ -140,9 +148,11 @@ def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) ->
             reader = csv.reader(file, delimiter=_delimiter(path), strict=True)
             names = next(reader, [])
             wanted = set(wanted_columns(names, columns))
-            for cells in filter(None, reader):
-                number = reader.line_num
-                place = f"{name} line {number}"
+            number = reader.line_num
+            for cells in reader:
+                place, number = f"{name} line {number + 1}", reader.line_num
+                if not any(cells):
+                    continue
                 if len(cells) > len(names):
                     problem = "it has more cells than there are columns"
                     yield Record(place=place, fields={}, problem=problem, split=split)

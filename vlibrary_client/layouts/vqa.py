@@ -1,7 +1,7 @@
 """The VQA challenge's pairs of files: questions in one, annotations in another, pictures beside."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from vlibrary_client.layouts.pictures import files_below
 from vlibrary_client.layouts.texts import array_values
 
 QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"}
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -22,10 +22,11 @@ def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
         InvalidDatasetError: Questions have no annotations beside them.
     """
     pairs = []
-    for questions in files_below(folder, "*.json"):
+    files = files_below(folder, "*.json")
+    for questions in files:
         if not QUESTIONS.search(questions.name):
             continue
-        annotations = _annotations(questions)
+        annotations = _annotations(questions, files)
         if annotations is None:
             wanted = QUESTIONS.sub("annotations", questions.name)
             raise InvalidDatasetError(f"{questions.name}: its answers are missing: wanted {wanted}")
@@ -33,13 +34,14 @@ def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _annotations(questions: Path) -> Path | None:
+def _annotations(questions: Path, files: Sequence[Path]) -> Path | None:
+    """The file that is called after the questions: beside them, or the only one there is."""
     plain = QUESTIONS.sub("annotations", questions.name)
     # Questions are the same for both kinds of answers; annotations are not named after them.
     names = {plain, plain.replace("OpenEnded_", ""), plain.replace("MultipleChoice_", "")}
-    return next(
-        (path for name in sorted(names) if (path := questions.with_name(name)).exists()), None
-    )
+    found = [path for path in files if path.name in names]
+    beside = sorted(path for path in found if path.parent == questions.parent)
+    return beside[0] if beside else found[0] if len(found) == 1 else None
 
 
 def pair_records(

@@ -101,6 +101,15 @@ def test_a_jsonl_file_reads_images_beside_it(tmp_path: Path) -> None:
     assert [row["image"]["path"] for row in read(path)] == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    "image", ["a.png", ["a.png"], {"bytes": None, "path": "a.png"}], ids=["text", "list", "struct"]
+)
+def test_a_parquet_file_takes_the_pictures_beside_it_along(tmp_path: Path, image: object) -> None:
+    path = folder(tmp_path) / "d.parquet"
+    pq.write_table(pa.Table.from_pylist([{"image": image, "question": "q", "answer": "a"}]), path)
+    assert [row["image"] for row in read(path)] == [{"bytes": png(), "path": "a.png"}]
+
+
 def test_a_parquet_file_is_sent_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     path.write_bytes(b"whatever")

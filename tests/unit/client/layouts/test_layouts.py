@@ -3,8 +3,8 @@
 import base64
 import io
 import json
-import unicodedata
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from PIL import Image
 from tests.fakes.files.layouts import ASKED, items, picture, read, table
 from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts.items import BadItem, Item
-from vlibrary_client.layouts.sources import open_source
 
 
 def item(fields: Mapping[str, Any], **options: Any) -> Item:  # noqa: ANN401 - passed on
@@ -38,6 +37,9 @@ def reason(fields: Mapping[str, Any]) -> str:
         ({"answer": 3}, ("3",)),
         ({"answer": 3.0}, ("3",)),
         ({"answer": 2.5}, ("2.5",)),
+        ({"answer": Decimal("1.50")}, ("1.5",)),
+        ({"answer": Decimal("3.00")}, ("3",)),
+        ({"answer": Decimal("1E+3")}, ("1000",)),
         ({"answer": True}, ("yes",)),
         ({"answer": False}, ("no",)),
         ({"answers": [{"answer": "red", "answer_confidence": "yes"}, {"answer": "blue"}]},
@@ -64,10 +66,14 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"question": "q" * 4001, "answer": "a"}, "more than 4000 characters"),
         ({"question": "\ud800", "answer": "a"}, "no Unicode text"),
         ({"question": "q", "answer": float("nan")}, "wanted an answer of text"),
+        ({"question": "q", "answer": Decimal("nan")}, "wanted an answer of text"),
         ({"question": "q", "choices": ["a"], "answer": 4}, "no place in its choices"),
         ({"problem": "q", "solution": "a"}, "found problem, solution"),
         ({"images": [b"a", b"b"], **ASKED}, "2 pictures in images, wanted one"),
-        ({"image": b"a", "file_name": "b.png", **ASKED}, "2 pictures in image and file_name"),
+        ({"image": b"a", "images": [b"b"], **ASKED}, "2 pictures in image and images"),
+        ({"image": b"a", "images": ["b.png", "c.png"], **ASKED}, "3 pictures in image and images"),
+        ({"image": "a.png", "file_name": "b.png", **ASKED}, "2 pictures in image and file_name"),
+        ({"images": [b"a", b"a"], **ASKED}, "2 pictures in images, wanted one"),
         ({"image": "https://host/a.png", **ASKED}, "nothing is fetched"),
         ({"image": "data:image/png,x", **ASKED}, "no data URL of base64"),
         ({"image": 3, **ASKED}, "found int"),
@@ -89,6 +95,8 @@ def test_what_is_no_item_is_told(fields: dict[str, Any], words: str) -> None:
         [picture()],
         {"bytes": picture(), "path": "a.png", "width": 8},
         "data:image/png;base64," + base64.b64encode(picture()).decode(),
+        base64.b64encode(picture(kind="JPEG")).decode(),
+        base64.encodebytes(picture(kind="WEBP")).decode(),
         Image.new("RGB", (8, 8)),
     ],
 )
@@ -96,6 +104,34 @@ def test_a_picture_comes_in_many_forms(image: object) -> None:
     found = item({"image": image, **ASKED}).image
     assert found is not None
     assert Image.open(io.BytesIO(found)).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"file_name": "b.png"},
+        {"image_path": "in/b.png", "images": []},
+        {"images": [picture()]},
+        {"file_name": "b.png", "images": [{"bytes": picture(), "path": "c.png"}]},
+        {"file_name": {"bytes": None, "path": None}},
+    ],
+)
+def test_what_other_columns_say_of_a_picture_again_is_one_picture(beside: dict[str, Any]) -> None:
+    assert item({**beside, **ASKED}).image == picture()
+
+
+def test_the_name_beside_an_encoded_picture_is_what_it_is_called() -> None:
+    assert item({"image_path": "in/b.png", **ASKED}).image_name == "in/b.png"
+    named = {"bytes": picture(), "path": "a.png"}
+    assert item({"image": named, "image_path": "in/b.png", **ASKED}).image_name == "a.png"
+    empty = read([{"image": {"bytes": None, "path": None}, "file_name": "gone.png", **ASKED}])
+    assert isinstance(empty[0], BadItem)
+    assert "cannot read the image file gone.png" in empty[0].reason
+
+
+def test_whole_numbers_of_columns_with_gaps_are_names() -> None:
+    found = item({"id": 7.0, "image_id": None, **ASKED})
+    assert (found.id, found.image_id) == ("7", None)
 
 
 @pytest.mark.parametrize("image", [None, b"", [], {"bytes": None, "path": None}, ""], ids=range(5))
@@ -155,7 +191,9 @@ class TestConversations:
     @pytest.mark.parametrize(
         ("turns", "words"),
         [
-            ([], "no list of turns"),
+            ("", "wanted a question"),
+            ("hello", "no list of turns"),
+            ("[hello", "begin like a list"),
             ([HUMAN], "does not alternate"),
             ([GPT, HUMAN], "does not alternate"),
             ([{"from": "system", "value": "Be short."}, HUMAN, GPT], "system turn"),
@@ -169,6 +207,11 @@ class TestConversations:
     )
     def test_what_would_change_a_turn_is_refused(self, turns: list[Any], words: str) -> None:
         assert words in reason({"image": picture(), "conversations": turns})
+
+    def test_a_conversation_may_be_a_text_of_json_or_missing(self) -> None:
+        text = json.dumps([self.HUMAN, self.GPT])
+        assert item({"conversations": text}).question == "What colour?"
+        assert item({"conversations": [], "messages": "[]", **ASKED}).question == ASKED["question"]
 
     @pytest.mark.parametrize("field", ["tool_calls", "function_call", "audio"])
     def test_what_else_a_turn_says_is_not_left_out(self, field: str) -> None:
@@ -185,88 +228,3 @@ class TestConversations:
 
     def test_a_picture_that_is_shown_must_be_there(self) -> None:
         assert "not there" in reason({"conversations": [self.HUMAN, self.GPT]})
-
-
-def folder_of(root: Path, names: list[str], listed: list[str], **where: str) -> Path:
-    for name in names:
-        path = root / where.get("pictures", "") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture())
-    target = root / where.get("metadata", "metadata.jsonl")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"file_name": name, **ASKED}, ensure_ascii=False) for name in listed]
-    target.write_bytes(
-        where.get("head", "").encode() + where.get("ends", "\n").join(lines).encode()
-    )
-    return root
-
-
-ACCENTED = unicodedata.normalize("NFD", "Größe.png")
-
-
-@pytest.mark.parametrize(
-    ("on_disk", "listed"),
-    [
-        ("a b.png", "a b.png"),
-        ("100%.png", "100%.png"),
-        ("#1.png", "#1.png"),
-        ("a%20b+.png", "a%20b+.png"),
-        (ACCENTED, unicodedata.normalize("NFC", ACCENTED)),
-        (unicodedata.normalize("NFC", ACCENTED), ACCENTED),
-        ("in/a.png", "in\\a.png"),
-    ],
-)
-def test_pictures_are_found_by_any_name(tmp_path: Path, on_disk: str, listed: str) -> None:
-    (found,) = items(folder_of(tmp_path, [on_disk], [listed]))
-    assert found.image == picture()
-
-
-def test_line_ends_and_byte_order_marks_mean_nothing(tmp_path: Path) -> None:
-    folder_of(tmp_path, ["a.png"], ["a.png", "a.png"], head="\ufeff", ends="\r\n\r\n")
-    assert [one.place for one in items(tmp_path)] == [
-        "metadata.jsonl line 1",
-        "metadata.jsonl line 3",
-    ]
-
-
-def test_folders_named_after_splits_are_splits(tmp_path: Path) -> None:
-    for split in ("train", "validation", "test"):
-        folder_of(
-            tmp_path, ["a.png"], ["a.png"], metadata=f"{split}/metadata.jsonl", pictures=split
-        )
-    found = items(tmp_path)
-    assert sorted((one.split or "", one.place) for one in found) == [
-        ("test", "test/metadata.jsonl line 1"),
-        ("train", "train/metadata.jsonl line 1"),
-        ("validation", "validation/metadata.jsonl line 1"),
-    ]
-    assert open_source(tmp_path).layout == "image folder"
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_metadata_may_be_a_table(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "a.png").write_bytes(picture())
-    if kind == "csv":
-        text = 'file_name,question,answers,split\na.png,"What, here?","[""red"",""blue""]",test\n'
-        (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
-    else:
-        row = {"file_name": "a.png", "question": "What, here?", "answers": ["red", "blue"]}
-        table(tmp_path / "metadata.parquet", [{**row, "split": "test"}])
-    (found,) = items(tmp_path)
-    assert (found.question, found.answers, found.split) == ("What, here?", ("red", "blue"), "test")
-    assert found.image == picture()
-
-
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "link.png", "gone.png"])
-def test_a_picture_that_is_not_in_the_folder_is_refused_by_its_line(
-    tmp_path: Path, name: str
-) -> None:
-    (tmp_path / "secret.png").write_bytes(picture())
-    root = folder_of(tmp_path / "in", ["a.png"], ["a.png", name])
-    (root / "link.png").symlink_to(tmp_path / "secret.png")
-    first, second = read(root)
-    assert isinstance(first, Item)
-    assert isinstance(second, BadItem)
-    assert second.place == "metadata.jsonl line 2"
-    assert "outside of the folder" in second.reason or "No such file" in second.reason
-    assert str(tmp_path) not in second.reason

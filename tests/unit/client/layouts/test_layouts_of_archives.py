@@ -3,9 +3,12 @@
 import gzip
 import io
 import json
+import stat
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,99 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(InvalidDatasetError, match="damaged or cut short"):
         list(open_upload(path).found)
+
+
+class Named(zipfile.ZipInfo):
+    """A member whose name is written in these bytes, without a word on how."""
+
+    __slots__ = ("written",)
+    written: bytes
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - Python's own
+        return self.written, self.flag_bits
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Größe/é.png".encode(), "Größe/é.png"),
+        (unicodedata.normalize("NFD", "Größe/é.png").encode(), "Größe/é.png"),
+        ("Größe/é.png".encode("cp437"), "Größe/é.png"),
+        (b"in\\a.png", "in/a.png"),
+    ],
+)
+def test_names_in_a_zip_are_those_that_were_meant(
+    tmp_path: Path, written: bytes, meant: str
+) -> None:
+    path = tmp_path / "a.zip"
+    member = Named("any")
+    member.written = written
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, picture())
+        archive.writestr("metadata.jsonl", json.dumps({"file_name": meant, **ASKED}))
+    (found,) = open_upload(path).found
+    assert isinstance(found, Item), found
+
+
+@pytest.mark.parametrize("kind", ["deflate", "lzma", "gzip"])
+def test_damage_in_any_packing_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    members = {f"{number}.png": picture(number) for number in range(30)}
+    if kind == "gzip":
+        packed(path, members, "w:gz")
+    else:
+        method = zipfile.ZIP_LZMA if kind == "lzma" else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data * 9)
+    whole = path.read_bytes()
+    for place in range(30, 130, 7):
+        path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+        with suppress(InvalidDatasetError):
+            list(open_upload(path).found)
+
+
+@pytest.mark.parametrize(
+    ("flags_and_method", "words"),
+    [
+        (b"\1\0\0\0", "is encrypted: unpack it first"),
+        (b"\0\0\x09\0", "is packed by Deflate64, which is not read"),
+    ],
+)
+def test_a_zip_that_cannot_be_read_is_told(
+    tmp_path: Path, flags_and_method: bytes, words: str
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.jsonl", "{}")
+    data = bytearray(path.read_bytes())
+    for head, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.index(head) + place
+        data[start : start + 4] = flags_and_method
+    path.write_bytes(data)
+    with pytest.raises(InvalidDatasetError, match=words):
+        open_upload(path)
+
+
+def test_a_link_in_a_zip_is_left_out(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("a.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/hostname")
+        archive.writestr("metadata.jsonl", json.dumps({"file_name": "a.png", **ASKED}))
+    (found,) = open_upload(tmp_path / "a.zip").found
+    assert isinstance(found, BadItem)
+    assert "No such file" in found.reason
+
+
+def test_a_sample_may_name_its_picture_in_its_fields(tmp_path: Path) -> None:
+    fields = json.dumps({"image": "a/1.jpg", **ASKED}).encode()
+    members = {"a/1.jpg": picture(kind="JPEG"), "a/1.json": fields}
+    (found,) = items(packed(tmp_path / "a.tar", members))
+    assert (found.image, found.image_name) == (picture(kind="JPEG"), "a/1.jpg")
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe"])
+def test_a_sample_may_have_its_picture_under_a_rare_ending(tmp_path: Path, ending: str) -> None:
+    members = {f"1.{ending}": picture(kind="JPEG"), "1.json": json.dumps(ASKED).encode()}
+    assert items(packed(tmp_path / "a.tar", members))[0].image == picture(kind="JPEG")

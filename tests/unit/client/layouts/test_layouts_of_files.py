@@ -62,6 +62,13 @@ def test_class_labels_are_named_as_hugging_face_names_them(tmp_path: Path) -> No
     assert isinstance(found[2], BadItem)
 
 
+def test_class_labels_may_be_named_in_a_file_beside_the_data(tmp_path: Path) -> None:
+    features = {"answer": {"_type": "ClassLabel", "names": ["cat", "dog"]}, "question": {}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": features}))
+    table(tmp_path / "train.parquet", [{"question": "q", "answer": answer} for answer in (1, 0)])
+    assert [one.answers for one in items(tmp_path)] == [("dog",), ("cat",)]
+
+
 @pytest.mark.parametrize("open_writer", [pa.ipc.new_file, pa.ipc.new_stream])
 def test_arrow_files_and_streams(tmp_path: Path, open_writer: Callable[..., Any]) -> None:
     rows = pa.table(
@@ -134,6 +141,15 @@ def test_a_number_means_one_picture_or_none(
     else:
         assert isinstance(found, Item)
         assert (found.image_name or "").startswith(chosen)
+
+
+def test_annotations_may_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    annotations = vqa_folder(tmp_path) / "v2_mscoco_train2014_annotations.json"
+    (tmp_path / "answers").mkdir()
+    annotations.rename(tmp_path / "answers" / annotations.name)
+    first = read(tmp_path)[0]
+    assert isinstance(first, Item)
+    assert (first.answers, first.split) == (("red", "red"), "train")
 
 
 def test_questions_without_annotations_are_refused(tmp_path: Path) -> None:

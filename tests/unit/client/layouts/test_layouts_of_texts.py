@@ -209,3 +209,38 @@ def test_what_a_folder_has_besides_its_data_is_told(tmp_path: Path) -> None:
     assert open_source(tmp_path).layout == "folder of JSON lines"
     written(tmp_path / "val.csv", "question,answer\nq,a\n")
     assert open_source(tmp_path).layout == "folder of JSON lines, without val.csv"
+
+
+def test_rows_are_told_by_the_line_they_begin_at_and_empty_ones_say_nothing(tmp_path: Path) -> None:
+    text = 'question,answer\n"What,\nhere?",red\n\n,,\n,\n"And\nthere?",blue\n'
+    found = items(written(tmp_path / "a.csv", text))
+    assert [(one.place, one.question) for one in found] == [
+        ("a.csv line 2", "What,\nhere?"),
+        ("a.csv line 7", "And\nthere?"),
+    ]
+
+
+def test_json_in_another_encoding_is_told(tmp_path: Path) -> None:
+    line = json.dumps({"question": "Größe?", "answer": "a"}, ensure_ascii=False) + "\n"
+    assert reasons(written(tmp_path / "a.jsonl", line, encoding="cp1252")) == ["not JSON in UTF-8"]
+    with pytest.raises(InvalidDatasetError, match="wanted JSON in UTF-8, found UTF-16"):
+        read(written(tmp_path / "b.jsonl", line, encoding="utf-16"))
+
+
+def test_nothing_stands_behind_an_array(tmp_path: Path) -> None:
+    array = json.dumps([ASKED])
+    assert len(items(written(tmp_path / "a.json", array + " \r\n\n"))) == 1
+    with pytest.raises(InvalidDatasetError, match=r"a\.json: something stands behind its array"):
+        read(written(tmp_path / "a.json", f"{array}\n{array}\n"))
+
+
+def test_a_file_of_any_ending_may_hold_json(tmp_path: Path) -> None:
+    assert open_source(written(tmp_path / "a.txt", json.dumps(ASKED) + "\n")).layout == "JSON lines"
+    assert open_source(written(tmp_path / "b.txt", json.dumps([ASKED]))).layout == "JSON"
+
+
+def test_a_column_that_a_record_lacks_is_not_among_those_that_were_found(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", json.dumps([{"qa": ASKED}]))
+    (found,) = read(path, columns={"question": "qa.question", "answer": "qa.answer"})
+    assert isinstance(found, BadItem)
+    assert found.reason.endswith("found qa")
