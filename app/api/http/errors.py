@@ -184,13 +184,14 @@ def _seconds_to_wait(error: VLibraryError) -> int | None:
 async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Which fields were refused and why, without any part of the input."""
     found: Sequence[Mapping[str, Any]] = error.errors()
+    is_json = "json" in request.headers.get("content-type", "").lower()
     return problem_response(
         request,
         code="invalid-input",
         status=422,
         detail=f"{len(found)} part(s) of the request were refused",
         errors=[
-            FieldProblem(location=_location(item), message=_message(item))
+            FieldProblem(location=_location(item), message=_message(item, is_json=is_json))
             for item in found[:_MAX_FIELD_PROBLEMS]
         ],
     )
@@ -205,9 +206,12 @@ def _location(item: Mapping[str, Any]) -> str:
     return printable[:_MAX_LOCATION_CHARACTERS]
 
 
-def _message(item: Mapping[str, Any]) -> str:
+def _message(item: Mapping[str, Any], *, is_json: bool) -> str:
     message = str(item.get("msg", ""))
     kind = str(item.get("type"))
+    if kind == "model_attributes_type" and item.get("loc") == ("body",) and not is_json:
+        # Whatever is sent as something else is a text to the framework.
+        return "Input should be JSON, with the header content-type: application/json"
     if kind in _IN_WORDS_OF_JSON:
         return _IN_WORDS_OF_JSON[kind]
     if kind == "json_invalid":

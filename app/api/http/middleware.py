@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,12 @@ from app.core.telemetry.logs import get_logger
 REQUEST_ID_HEADER: Final = "x-request-id"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FIRST_ERROR_STATUS: Final = 400
+# What Starlette's layers refuse in a word of text.
+_NOT_ALLOWED: Final = (
+    "The header Host or Origin names what is not allowed here; "
+    "VLIBRARY_ALLOWED_HOSTS and VLIBRARY_CORS_ORIGINS allow more"
+)
+_OTHER_SITE: Final = "Pages of other sites may not write here; VLIBRARY_CORS_ORIGINS allows some"
 
 log = get_logger(__name__)
 
@@ -96,7 +103,8 @@ class ProblemShim:
                 has_started = True
                 if _is_plain_error(message):
                     is_replaced = True
-                    response = http_problem(request, message["status"])
+                    told = _NOT_ALLOWED if message["status"] == HTTPStatus.BAD_REQUEST else None
+                    response = http_problem(request, message["status"], detail=told)
                     await response(scope, receive, send)
             if not is_replaced:
                 await send(message)
@@ -139,7 +147,7 @@ class SameSiteOnly:
         ):
             await self.app(scope, receive, send)
             return
-        await http_problem(Request(scope), 403)(scope, receive, send)
+        await http_problem(Request(scope), 403, detail=_OTHER_SITE)(scope, receive, send)
 
     def _is_own(self, headers: Headers) -> bool:
         origin = headers.get("origin")

@@ -196,6 +196,14 @@ class TestHosts:
         response = await http.get("/livez", headers={"host": host})
         assert (response.status_code, response.json()["code"]) == (400, "bad-request")
         assert response.headers["content-type"] == "application/problem+json"
+        assert "VLIBRARY_ALLOWED_HOSTS" in response.json()["detail"]
+
+    async def test_a_page_of_another_site_is_told_what_allows_it(
+        self, http: httpx.AsyncClient
+    ) -> None:
+        response = await http.post("/nothing", headers={"origin": "http://localhost:3000"})
+        assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+        assert "VLIBRARY_CORS_ORIGINS" in response.json()["detail"]
 
     @pytest.mark.parametrize(
         ("site", "status"),

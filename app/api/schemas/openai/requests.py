@@ -31,14 +31,24 @@ from app.rpc.messages import MAX_EMBED_ITEMS
 
 MAX_MODEL_CHARACTERS: Final = 512
 MAX_CHOICES: Final = 8
+_MOST_TOKENS: Final = 2**53
 
 ModelName: TypeAlias = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_MODEL_CHARACTERS),
     Field(description="`<backbone>`, `<backbone>:<vector>` or `<backbone>:auto`."),
 ]
+
+
 # What is more than this server generates is made less, not refused.
-AnyTokenCount: TypeAlias = Annotated[int, Field(ge=1, le=2**53, strict=True)]
+def _or_all(value: object) -> object:
+    # Some servers' examples have -1 for as many as fit.
+    return _MOST_TOKENS if value == -1 and not isinstance(value, bool) else value
+
+
+AnyTokenCount: TypeAlias = Annotated[
+    int, Field(ge=1, le=_MOST_TOKENS, strict=True), BeforeValidator(_or_all)
+]
 
 
 def _as_list(value: object) -> object:

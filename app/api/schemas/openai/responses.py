@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from app.api.schemas.bodies import ResponseBody
-from app.api.schemas.fields import Prompt
 from app.api.schemas.messages import MAX_MESSAGES, MAX_PARTS, ImageUrl, LenientBody, PartText
 from app.api.schemas.openai.answers import SteeringFacts
 from app.api.schemas.openai.formats import TextFormat
@@ -70,7 +69,7 @@ class ResponsesRequest(SamplingFields):
     input: Annotated[
         InputItems, BeforeValidator(_as_items, json_schema_input_type=PartText | InputItems)
     ]
-    instructions: Prompt | None = None
+    instructions: PartText | None = None
     max_output_tokens: AnyTokenCount | None = None
     text: TextSettings | None = None
 

@@ -31,7 +31,7 @@ from app.rpc.generation import GenerateDelta
 
 def messages_of(body: ResponsesRequest) -> tuple[ChatMessage, ...]:
     """The conversation as messages, the instructions first."""
-    first = [] if body.instructions is None else [_message("system", body.instructions)]
+    first = [_message("system", body.instructions)] if body.instructions else []
     return (*first, *(_message(item.role, _content(item)) for item in body.input))
 
 

@@ -106,6 +106,7 @@ async def test_unknown_fields_can_be_refused(
         ({"max_tokens": 64}, 64, False),
         ({"max_tokens": 65}, 64, True),
         ({"max_completion_tokens": 384_000}, 64, True),
+        ({"max_tokens": -1}, 64, True),
     ],
 )
 async def test_more_tokens_than_there_can_be_are_made_less(
@@ -168,6 +169,17 @@ async def test_a_conversation_reaches_the_worker_in_its_order(
         ("user", (None, "And this?")),
     ]
     assert (asked.prompt, asked.images) == ("And this?", (png("red"), png("blue")))
+
+
+@pytest.mark.parametrize("content", [[PICTURE], [PICTURE, {"type": "text", "text": " "}]])
+async def test_a_picture_alone_is_a_question(
+    http: httpx.AsyncClient, worker: FakeWorker, content: list[object]
+) -> None:
+    said = [USER, {"role": "assistant", "content": "red"}, {"role": "user", "content": content}]
+    assert (await chat(http, messages=said)).status_code == 200
+    (asked,) = worker.generated
+    assert asked.turns[-1].parts[0] is None
+    assert (asked.prompt.strip(), asked.images) == ("", (png(),))
 
 
 async def test_several_answers_have_seeds_of_their_own(

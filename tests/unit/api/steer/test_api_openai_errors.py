@@ -40,9 +40,9 @@ async def test_an_error_after_the_beginning_is_the_last_event(
     ("body", "param", "words"),
     [
         ({"messages": []}, "messages", "at least 1"),
-        ({"messages": user("")}, "messages", "no text"),
-        ({"messages": user(None)}, "messages", "no text"),
-        ({"messages": user([])}, "messages", "no text"),
+        ({"messages": user("")}, "messages", "neither text nor images"),
+        ({"messages": user(None)}, "messages", "neither text nor images"),
+        ({"messages": user([])}, "messages", "neither text nor images"),
         ({"messages": user("a\x00b")}, "messages.0.content.0.text", "NUL"),
         ({"messages": user("x" * 40_000)}, "messages.0.content.0.text", "32768"),
         ({"messages": user(3)}, "messages.0.content", "valid list"),
@@ -68,6 +68,9 @@ async def test_an_error_after_the_beginning_is_the_last_event(
         ({"demonstrations": {"dataset": "d"}}, "demonstrations", "below vlibrary"),
         ({"extra_body": {"vlibrary": {"vector": "x"}}}, "extra_body", "change the answer"),
         ({"repeat_penalty": 1.2}, "repeat_penalty", "change the answer"),
+        ({"prompt": "What colour?"}, "prompt", "change the answer"),
+        ({"input": "What colour?"}, "input", "change the answer"),
+        ({"max_tokens": -2}, "max_tokens", "greater"),
         ({"max_output_tokens": 3}, "max_output_tokens", "change the answer"),
         ({"system": "Be brief."}, "system", "change the answer"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
@@ -137,6 +140,19 @@ async def test_images_belong_to_the_question(http: httpx.AsyncClient) -> None:
     response = await chat(http, messages=messages)
     assert response.status_code == 400
     assert "system message has no images" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+async def test_a_body_that_does_not_say_that_it_is_json_is_told_so(
+    http: httpx.AsyncClient, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    for path in ("/v1/chat/completions", "/steer/generate"):
+        response = await http.post(path, content='{"model": "fake-a"}', headers=headers)
+        assert "content-type: application/json" in response.text
+    headers = {"content-type": "application/json"}
+    response = await http.post("/v1/chat/completions", content="[1]", headers=headers)
+    assert response.json()["error"]["message"] == "body: Input should be a valid object"
 
 
 @pytest.mark.parametrize(

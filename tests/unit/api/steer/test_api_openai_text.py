@@ -112,6 +112,12 @@ def test_a_response_to_a_conversation_with_pictures(
     assert asked.images == (png(),)
 
 
+def test_empty_instructions_say_nothing(client: openai.OpenAI, worker: FakeWorker) -> None:
+    made = client.responses.create(model=MODEL, input="Hello", instructions="")
+    assert made.instructions == ""
+    assert [turn.role for turn in worker.generated[-1].turns] == ["user"]
+
+
 def test_a_response_in_a_stream(client: openai.OpenAI) -> None:
     with client.responses.stream(model=MODEL, input="What colour?") as stream:
         kinds = [event.type for event in stream]
@@ -170,6 +176,7 @@ def said(part: dict[str, Any]) -> list[dict[str, Any]]:
         ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools"),
         ({"input": "a", "n": 2}, "n"),
+        ({"input": "a", "messages": [{"role": "user", "content": "b"}]}, "messages"),
         ({"input": "a", "background": True}, "background"),
         (
             {"input": "a", "text": {"format": {"type": "json_schema", "name": "x"}}},
