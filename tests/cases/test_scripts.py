@@ -24,7 +24,7 @@ from tests.fakes.servers.proxies import proxied
 
 pytestmark = pytest.mark.cases
 
-FOLDER = Path(os.environ.get("VLIBRARY_CASES", "nowhere"))  # noqa: TID251 - where scripts are
+FOLDER = Path(os.environ.get("VLIBRARY_CASES", "nowhere")).resolve()  # noqa: TID251 - the scripts
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if not path.name.startswith("make_"))
 SECONDS = 900.0
 # Many trainings, or many starts of services.
@@ -50,11 +50,17 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def run(script: Path, *words: str, variables: Mapping[str, str] = {}) -> tuple[int, str]:
-    """The exit status and what the script said; it has ended, with all that it started."""
+def run(
+    script: Path, *words: str, folder: Path, variables: Mapping[str, str] = {}
+) -> tuple[int, str]:
+    """The exit status and what the script said; it has ended, with all that it started.
+
+    What it writes where it works stays in the folder.
+    """
     ports = {"VLIB_PORT": free_port(), "VLIB_SECOND_PORT": free_port()}
     process = subprocess.Popen(  # noqa: S603 - scripts that whoever runs the tests has chosen
         [sys.executable, "-u", str(script), *words],
+        cwd=folder,
         env={**os.environ, **ports, **variables},  # noqa: TID251 - what this test runs in
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -86,7 +92,7 @@ def installation(request: pytest.FixtureRequest, script: str) -> Iterator[Instal
     folder = Path(tempfile.mkdtemp(prefix="vlibrary-cases-", dir="/tmp"))
     folder.chmod(0o711)
     maker, *words = BACKBONES[script]
-    status, said = run(FOLDER / maker, str(folder / "backbone"), *words)
+    status, said = run(FOLDER / maker, str(folder / "backbone"), *words, folder=folder)
     assert status == 0, said
     (folder / "data").mkdir(mode=0o711)
     own = Installation(folder / "data", folder / "backbone")
@@ -117,10 +123,14 @@ def path(script: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_finds_all_right(
-    path: Path, variables: Mapping[str, str], record_property: Callable[[str, object], None]
+    path: Path,
+    variables: Mapping[str, str],
+    *,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     record_property("script", path.name)
-    status, said = run(path, variables=variables)
+    status, said = run(path, folder=tmp_path, variables=variables)
     if status == 0:
         record_property("ended", "passed")
         return
