@@ -5,7 +5,8 @@ fixed text and explained in the log only.
 """
 
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -84,6 +85,9 @@ _FIRST_SERVER_ERROR: Final = 500
 _UNREADABLE_BODY: Final = "The body of the request cannot be read"
 _MAX_FIELD_PROBLEMS: Final = 20
 _MAX_LOCATION_CHARACTERS: Final = 200
+# What Pydantic calls one of several forms that a part may have, between the names of fields.
+_FORM: Final = re.compile(r"[A-Z]\w*|.*[\[(].*", re.DOTALL)
+_ABOUT_NAMES: Final = frozenset({"missing", "extra_forbidden"})
 # Pydantic speaks of what Python has.
 _IN_WORDS_OF_JSON: Final[Mapping[str, str]] = {
     "tuple_type": "Input should be a valid list",
@@ -183,16 +187,19 @@ def _seconds_to_wait(error: VLibraryError) -> int | None:
 
 async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Which fields were refused and why, without any part of the input."""
-    found: Sequence[Mapping[str, Any]] = error.errors()
     is_json = "json" in request.headers.get("content-type", "").lower()
+    # Of several forms that a part may have each says why it is not that one.
+    reasons: dict[str, list[str]] = {}
+    for item in error.errors():
+        reasons.setdefault(_location(item), []).append(_message(item, is_json=is_json))
     return problem_response(
         request,
         code="invalid-input",
         status=422,
-        detail=f"{len(found)} part(s) of the request were refused",
+        detail=f"{len(reasons)} part(s) of the request were refused",
         errors=[
-            FieldProblem(location=_location(item), message=_message(item, is_json=is_json))
-            for item in found[:_MAX_FIELD_PROBLEMS]
+            FieldProblem(location=place, message="; or ".join(dict.fromkeys(messages)))
+            for place, messages in list(reasons.items())[:_MAX_FIELD_PROBLEMS]
         ],
     )
 
@@ -200,8 +207,12 @@ async def handle_validation_error(request: Request, error: RequestValidationErro
 def _location(item: Mapping[str, Any]) -> str:
     if item.get("type") == "json_invalid":
         return "body"
+    *inner, last = item.get("loc", ()) or ("",)
+    parts = [part for part in inner if not _FORM.fullmatch(str(part))]
+    if item.get("type") in _ABOUT_NAMES or not _FORM.fullmatch(str(last)):
+        parts.append(last)
     # A location holds keys that the caller chose, hence the cleaning.
-    text = ".".join(str(part) for part in item.get("loc", ()))
+    text = ".".join(map(str, parts))
     printable = "".join(character if character.isprintable() else "?" for character in text)
     return printable[:_MAX_LOCATION_CHARACTERS]
 

@@ -74,6 +74,8 @@ class _Tally:
             (self.num_animated, "pictures are animated, of which the first frame is taken"),
             (self.num_turns, "items are questions of longer conversations, each asked alone"),
         )
+        without = [] if text_only else self.without
+        left_out = [*self.bad, *({"place": one, "reason": "it has no picture"} for one in without)]
         return DatasetReport(
             layout=self.layout,
             num_items=self.num_items,
@@ -82,7 +84,7 @@ class _Tally:
             num_answers=len(self.answers),
             splits=named,
             num_skipped=self.num_bad + (0 if text_only else self.num_without),
-            bad_rows=tuple(self.bad),
+            bad_rows=tuple(left_out[:NUM_SHOWN]),
             notes=tuple(f"{count} {text}" for count, text in notes if count),
         )
 

@@ -71,6 +71,10 @@ def test_rows_without_a_picture_are_refused_left_out_or_taken(
     assert (taken["num_items"], taken["num_text_only"], taken["num_skipped"]) == (10, 3, 0)
     left_out = check(path, skip_bad=True)
     assert (left_out["num_items"], left_out["num_text_only"], left_out["num_skipped"]) == (7, 0, 3)
+    assert left_out["bad_rows"] == [
+        {"place": f"row {place}", "reason": "it has no picture"} for place in (2, 3, 9)
+    ]
+    assert taken["bad_rows"] == []
 
 
 def test_splits_are_counted_and_rows_without_one_are_to_train_on(tmp_path: Path) -> None:

@@ -102,6 +102,34 @@ async def test_what_is_out_of_bounds_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize(
+    ("vector", "errors"),
+    [
+        (
+            "",
+            {
+                "body.vector": "String should have at least 1 character; or "
+                "Input should be a valid object; or Input should be a valid list"
+            },
+        ),
+        (
+            {"name": "a"},
+            {
+                "body.vector": "Input should be a valid string; or Input should be a valid list",
+                "body.vector.ref": "Field required",
+                "body.vector.name": "Extra inputs are not permitted",
+            },
+        ),
+    ],
+)
+async def test_what_has_several_forms_is_refused_in_words_of_the_caller(
+    http: httpx.AsyncClient, *, vector: object, errors: dict[str, str]
+) -> None:
+    problem = (await steer(http, vector=vector)).json()
+    assert {one["location"]: one["message"] for one in problem["errors"]} == errors
+    assert problem["detail"].startswith(f"{len(errors)} part(s)")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"prompt": "q", "strength": NaN}',
