@@ -72,7 +72,7 @@ def train(
     from app.method.backbone.loading import load_backbone
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
-    from app.worker.training.results import encode_result
+    from app.worker.training.results import card_of, encode_result
     from vlibrary_client.training.reports import progress_reporter
 
     config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
@@ -96,7 +96,8 @@ def train(
             on_checkpoint=None if checkpoint is None else partial(_keep, checkpoint),
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(encode_result(loaded, result, config=config, dataset=dataset))
+    card = card_of(loaded, result, config=config, dataset=dataset)
+    output.write_bytes(encode_result(loaded, result, card=card))
     _show(result, output, as_json=as_json)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, get_args
 
-VectorStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed", "retired"]
+# What held-out items can show; `retired` is its owner's word.
+TrainedStatus: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed"]
+VectorStatus: TypeAlias = Literal[TrainedStatus, "retired"]
 VECTOR_STATES: Final[tuple[VectorStatus, ...]] = get_args(VectorStatus)
 ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {

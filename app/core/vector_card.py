@@ -6,13 +6,14 @@ another is found there as it was.
 
 import base64
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import InvalidVectorFileError
+from app.core.states import TrainedStatus
 
 METADATA_KEY: Final = "card"
 MAX_ROWS: Final = 65
@@ -96,7 +97,7 @@ class VectorCard(_Card):
     them.
     """
 
-    status: Literal["ready", "unproven", "ineffective", "collapsed"] = "unproven"
+    status: TrainedStatus = "unproven"
     shots: Count = 0
     seed: Count = 0
     dose: Length | None = None

@@ -7,7 +7,7 @@ is still using them.
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -25,6 +25,7 @@ from app.core.identifiers import (
     sha256_hex,
 )
 from app.core.states import VECTOR_STATES, VectorStatus
+from app.core.vector_card import VectorCard
 from app.core.vector_file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
@@ -59,17 +60,10 @@ async def create_vector(
     name: str,
     blob: bytes,
     backbone: BackboneDescription,
-    shots: int,
-    hyper_parameters: Mapping[str, JSON],
-    seed: int,
-    library_versions: Mapping[str, str],
+    card: VectorCard,
     method: str = "m2iv",
-    dataset_sha256: str | None = None,
     job_id: uuid.UUID | None = None,
     parents: Sequence[uuid.UUID] = (),
-    status: VectorStatus = "ready",
-    dose: float | None = None,
-    max_dose: float | None = None,
     description: str = "",
     tags: Iterable[str] = (),
 ) -> VectorRecord:
@@ -78,20 +72,16 @@ async def create_vector(
     Concurrent calls with one name wait for each other, so versions have no gaps and `latest` never
     moves backwards.
 
-    The name stays locked until the session commits. `shots` are the demonstrations of a context;
-    `dose` and `max_dose` are as in `VectorRecord`.
+    The name stays locked until the session commits. The card's key and evaluations are not stored
+    here: they are rows of their own.
 
     Raises:
-        InvalidInputError: A name, tag, text or status is malformed.
+        InvalidInputError: A name, tag or text is malformed.
         InvalidVectorFileError: The file is no vector file of the backbone's sizes.
         IncompatibleBackboneError: The file says that it belongs to another backbone.
     """
     check_name(name)
-    values = {
-        "description": check_description(description),
-        "tags": check_tags(tags),
-        "status": _check_status(status),
-    }
+    values = {"description": check_description(description), "tags": check_tags(tags)}
     tensors, metadata = await asyncio.to_thread(
         decode_vector_file,
         blob,
@@ -110,16 +100,17 @@ async def create_vector(
         blob=blob,
         backbone_fingerprint=backbone.fingerprint,
         method=method,
-        shots=shots,
-        dataset_sha256=dataset_sha256,
+        status=card.status,
+        shots=card.shots,
+        dataset_sha256=card.dataset_sha256,
         job_id=job_id,
         parents=list(parents),
-        hyper_parameters=dict(hyper_parameters),
-        seed=seed,
-        library_versions=dict(library_versions),
+        hyper_parameters=card.hyper_parameters,
+        seed=card.seed,
+        library_versions=card.library_versions,
         norms=tensors.norms(),
-        dose=dose,
-        max_dose=max_dose,
+        dose=card.dose,
+        max_dose=card.max_dose,
         **values,
     )
     session.add(row)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.pictures import Picture
+from app.core.vector_card import VectorCard
 from app.core.vector_file import VectorTensors, encode_vector_file
 from app.library.database import Sessions
 from app.library.search.retrieval import Retriever
@@ -161,10 +162,7 @@ class TaskLibrary:
                 name=task.name,
                 blob=_vector_file(self._backbone),
                 backbone=self._backbone.description,
-                shots=0,
-                hyper_parameters={},
-                seed=0,
-                library_versions={},
+                card=VectorCard(status="ready"),
             )
             await add_keys(
                 session,

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import new_id
+from app.core.vector_card import VectorCard
 from app.core.vector_file import VectorTensors, encode_vector_file
 from app.library.task_keys.keys import add_keys, unit_rows
 from app.library.vectors import create_vector
@@ -86,10 +87,7 @@ async def store_keys(
                 name=f"pattern-{place}",
                 blob=_vector_file(fingerprint),
                 backbone=_backbone(fingerprint),
-                shots=16,
-                hyper_parameters={},
-                seed=0,
-                library_versions={},
+                card=VectorCard(status="ready", shots=16),
             )
             await add_keys(
                 session,

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import sha256_hex
-from app.core.states import VectorStatus
+from app.core.states import TrainedStatus
+from app.core.vector_card import VectorCard
 from app.library.datasets import create_dataset
 from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord
 from app.library.training.job_events import new_events
@@ -24,7 +25,7 @@ async def store(
     seed: int = 0,
     backbone: BackboneDescription | None = None,
     blob: bytes | None = None,
-    status: VectorStatus = "ready",
+    status: TrainedStatus = "ready",
     description: str = "",
     tags: Sequence[str] = (),
 ) -> VectorRecord:
@@ -34,11 +35,13 @@ async def store(
         name=name,
         blob=blob or make_vector_file(seed, backbone=backbone),
         backbone=backbone,
-        shots=16,
-        hyper_parameters={"epochs": 3},
-        seed=seed,
-        library_versions={"vlibrary": "0.1.0"},
-        status=status,
+        card=VectorCard(
+            status=status,
+            shots=16,
+            hyper_parameters={"epochs": 3},
+            seed=seed,
+            library_versions={"vlibrary": "0.1.0"},
+        ),
         description=description,
         tags=tags,
     )

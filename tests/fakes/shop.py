@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import JSON
 from app.core.identifiers import sha256_hex
+from app.core.vector_card import VectorCard
 from app.core.vector_file import encode_vector_file
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import create_dataset
@@ -95,11 +96,12 @@ class Shop:
                 name=f"part-{seed}",
                 blob=blob,
                 backbone=description,
-                shots=8,
-                hyper_parameters={},
-                seed=seed,
-                library_versions={},
-                dataset_sha256=None if dataset is None else dataset.sha256,
+                card=VectorCard(
+                    status="ready",
+                    shots=8,
+                    seed=seed,
+                    dataset_sha256=None if dataset is None else dataset.sha256,
+                ),
             )
 
     async def run(

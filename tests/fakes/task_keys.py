@@ -5,7 +5,7 @@ import uuid
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.states import VectorStatus
+from app.core.states import TrainedStatus
 from app.library.task_keys.keys import Float32Array, add_keys
 from tests.fakes.library import store
 from tests.fakes.vectors import FINGERPRINT, make_description
@@ -29,7 +29,7 @@ async def put(
     *,
     exemplars: Float32Array = NOTHING,
     threshold: float = 0.5,
-    status: VectorStatus = "ready",
+    status: TrainedStatus = "ready",
     fingerprint: str = FINGERPRINT,
 ) -> uuid.UUID:
     vectors = await store(session, name, backbone=make_description(fingerprint), status=status)

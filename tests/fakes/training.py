@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import JSON
+from app.core.vector_card import VectorCard
 from app.core.vector_file import VectorTensors, encode_vector_file
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
@@ -58,10 +59,13 @@ async def store_vector(
             name=name,
             blob=vector_file(backbone, seed=seed),
             backbone=backbone,
-            shots=16,
-            hyper_parameters={"epochs": 1},
-            seed=seed,
-            library_versions={"torch": "0"},
+            card=VectorCard(
+                status="ready",
+                shots=16,
+                hyper_parameters={"epochs": 1},
+                seed=seed,
+                library_versions={"torch": "0"},
+            ),
             tags=["stored"],
         )
         if key is not None:

@@ -1,7 +1,7 @@
 """A weighted sum of stored vectors, stored as the next version of a name with its parents."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -63,7 +63,18 @@ async def combine_vectors(
         raise InvalidInputError("A weight of 0 leaves its vector out: name only what counts")
     require_one_backbone(records)
     blobs = [await get_blob(session, record.id) for record in records]
-    blob = await asyncio.to_thread(_summed_file, blobs, records, weights)
+    card = VectorCard(
+        status="unproven",
+        shots=sum(record.shots for record in records),
+        seed=records[0].seed,
+        hyper_parameters=settings_of(records, weights),
+    )
+    metadata = {
+        "method": METHOD,
+        "backbone": records[0].backbone.fingerprint,
+        **card.to_metadata(),
+    }
+    blob = await asyncio.to_thread(_summed_file, blobs, weights, metadata=metadata)
     same = await find_same(session, name=name, sha256=sha256_hex(blob))
     if same is not None:
         return same, False
@@ -73,12 +84,8 @@ async def combine_vectors(
         blob=blob,
         backbone=records[0].backbone,
         method=METHOD,
-        shots=sum(record.shots for record in records),
-        hyper_parameters=settings_of(records, weights),
-        seed=records[0].seed,
-        library_versions=records[0].library_versions,
+        card=card.model_copy(update={"library_versions": records[0].library_versions}),
         parents=[record.id for record in records],
-        status="unproven",
         description=description,
         tags=tags,
     )
@@ -110,20 +117,9 @@ def settings_of(records: Sequence[VectorRecord], weights: Sequence[float]) -> di
 
 
 def _summed_file(
-    blobs: Sequence[bytes], records: Sequence[VectorRecord], weights: Sequence[float]
+    blobs: Sequence[bytes], weights: Sequence[float], *, metadata: Mapping[str, str]
 ) -> bytes:
     tensors = weighted_sum([decode_vector_file(blob)[0] for blob in blobs], weights=weights)
     if not tensors.has_effect:
         raise InvalidInputError("The vectors cancel each other: their sum adds nothing")
-    card = VectorCard(
-        status="unproven",
-        shots=sum(record.shots for record in records),
-        seed=records[0].seed,
-        hyper_parameters=settings_of(records, weights),
-    )
-    metadata = {
-        "method": METHOD,
-        "backbone": records[0].backbone.fingerprint,
-        **card.to_metadata(),
-    }
     return encode_vector_file(tensors, metadata=metadata)

@@ -39,20 +39,14 @@ async def import_vector(
     told = card or VectorCard(
         shots=_number(metadata.get("shots")), seed=_number(metadata.get("seed"))
     )
+    versions = {"created_by": metadata["created_by"][:200], **told.library_versions}
     record = await create_vector(
         session,
         name=name,
         blob=blob,
         backbone=backbone,
         method=metadata["method"][:100],
-        shots=told.shots,
-        dataset_sha256=told.dataset_sha256,
-        hyper_parameters=told.hyper_parameters,
-        seed=told.seed,
-        library_versions={"created_by": metadata["created_by"][:200], **told.library_versions},
-        status=told.status,
-        dose=told.dose,
-        max_dose=told.max_dose,
+        card=told.model_copy(update={"library_versions": versions}),
         description=description,
         tags=tags,
     )

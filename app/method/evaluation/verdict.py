@@ -10,9 +10,9 @@ the interval of the gain is Agresti and Min's (2005). The rules of the states ar
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-Status: TypeAlias = Literal["ready", "unproven", "ineffective", "collapsed"]
+from app.core.states import TrainedStatus
 
 # One-sided: how often vectors without any gain would pass for better.
 CHANCE: Final = 0.05
@@ -80,7 +80,7 @@ class Verdict:
             most usual answer.
     """
 
-    status: Status
+    status: TrainedStatus
     reason: str
     looks_random: bool = False
 
@@ -121,7 +121,7 @@ def judge(
     lacking = [name for name, better in is_better.items() if not better]
     name = min(lacking, key=lambda name: gains[name].high)
     gain = gains[name]
-    status: Status = "ineffective" if gain.high < WORTHWHILE_GAIN else "unproven"
+    status: TrainedStatus = "ineffective" if gain.high < WORTHWHILE_GAIN else "unproven"
     shown = "show no gain" if status == "ineffective" else "are too few to show a gain"
     found = (
         f"{items} items {shown} over {name}: {gain.mean:+.1%}, 95 % interval "

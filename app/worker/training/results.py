@@ -32,17 +32,17 @@ _OPPONENTS: Final = ("zero_shot", "icl", "knn_icl")
 _PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy")
 
 
-def encode_result(
+def card_of(
     backbone: Backbone,
     result: TrainingResult,
     *,
     config: TrainingConfig,
     dataset: str,
     dataset_sha256: str | None = None,
-) -> bytes:
-    """The vector file of a training, with all that another library needs to find it."""
+) -> VectorCard:
+    """What a training says of its vectors: all that another library needs to find them."""
     key = result.key
-    card = VectorCard(
+    return VectorCard(
         status=result.verdict.status,
         shots=result.shots,
         seed=config.seed,
@@ -62,6 +62,10 @@ def encode_result(
         ),
         evaluations=_measured(result, dataset=dataset),
     )
+
+
+def encode_result(backbone: Backbone, result: TrainingResult, *, card: VectorCard) -> bytes:
+    """The vector file of a training."""
     return encode_vector_file(
         result.vectors.to_tensors(),
         metadata={
@@ -126,23 +130,17 @@ async def store_result(
     Raises:
         ConflictError: The job is no longer this worker's.
     """
+    card = card_of(
+        backbone, result, config=config, dataset=dataset.name, dataset_sha256=dataset.sha256
+    )
     vector = await create_vector(
         session,
         name=job.name,
-        blob=encode_result(
-            backbone, result, config=config, dataset=dataset.name, dataset_sha256=dataset.sha256
-        ),
+        blob=encode_result(backbone, result, card=card),
         backbone=backbone.description,
+        card=card,
         method=METHOD,
-        shots=result.shots,
-        dataset_sha256=dataset.sha256,
         job_id=job.id,
-        hyper_parameters=config.to_dict(),
-        seed=config.seed,
-        library_versions=software(),
-        status=result.verdict.status,
-        dose=result.dose,
-        max_dose=result.max_dose,
         description=job.description,
         tags=job.tags,
     )
@@ -157,9 +155,7 @@ async def store_result(
             image_width=result.key.image_width,
         )
     overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
-    await _store_measurement(
-        session, vector=vector, dataset=dataset, result=result, overlaps=overlaps
-    )
+    await _store_measurement(session, vector=vector, result=result, card=card, overlaps=overlaps)
     report = {**report_of(result), "overlaps": list(overlaps)}
     await finish_job(session, job.id, token, vector_id=vector.id, report=report)
     return vector
@@ -198,8 +194,8 @@ async def _store_measurement(
     session: AsyncSession,
     *,
     vector: VectorRecord,
-    dataset: DatasetRecord,
     result: TrainingResult,
+    card: VectorCard,
     overlaps: Sequence[str],
 ) -> None:
     details = {
@@ -208,5 +204,5 @@ async def _store_measurement(
         "overlaps": list(overlaps),
         "last_losses": result.losses[-1] if result.losses else {},
     }
-    for card in _measured(result, dataset=dataset.name):
-        await add_evaluation(session, vector_id=vector.id, details=details, **card.model_dump())
+    for measured in card.evaluations:
+        await add_evaluation(session, vector_id=vector.id, details=details, **measured.model_dump())

@@ -6,6 +6,7 @@ import pytest
 
 from app.core.errors import JSON
 from app.core.identifiers import VectorReference
+from app.core.vector_card import VectorCard
 from app.core.vector_file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
@@ -82,10 +83,7 @@ async def test_what_parts_of_parts_were_trained_on_is_left_out_too(shop: Shop) -
             name="sum",
             blob=await get_blob(session, first.id),
             backbone=description,
-            shots=8,
-            hyper_parameters={},
-            seed=0,
-            library_versions={},
+            card=VectorCard(status="ready", shots=8),
             parents=[first.id],
         )
     job = await combine(shop, given, [summed, await shop.vector(1)])

@@ -18,7 +18,7 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.progress import TrainingProgress
 from app.method.training.selection.search import weight_candidates
-from app.worker.training.results import encode_result, report_of
+from app.worker.training.results import card_of, encode_result, report_of
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, same_vectors
 
 
@@ -131,9 +131,9 @@ def test_a_task_of_texts_alone_has_no_key(learner: Backbone) -> None:
     result = train(learner, texts, CONFIG.changed(epochs=1))
     assert result.key is None
     config = CONFIG.changed(epochs=1)
-    content = encode_result(learner, result, config=config, dataset="texts")
-    card = read_card(decode_vector_file(content)[1])
-    assert card is not None
+    card = card_of(learner, result, config=config, dataset="texts")
+    content = encode_result(learner, result, card=card)
+    assert read_card(decode_vector_file(content)[1]) == card
     assert card.key is None
     assert report_of(result)["is_found_by_auto"] is False
 
