@@ -79,7 +79,8 @@ class EvaluationCard(_Card):
     """How the vectors did on held-out items; shares of right answers."""
 
     dataset: Annotated[str, Field(max_length=200)]
-    split: Annotated[str, Field(max_length=200)]
+    # As long as that of a job.
+    split: Annotated[str, Field(max_length=500)]
     scorer: Annotated[str, Field(max_length=200)]
     items: Annotated[int, Field(ge=1, le=2**31 - 1)]
     accuracy: Share

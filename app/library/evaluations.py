@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
+from app.core.vector_card import EvaluationCard
 from app.library.access.audit import write_audit
 from app.library.database import FRESH
 from app.library.records import EvaluationRecord, record_of
@@ -19,57 +20,31 @@ async def add_evaluation(
     session: AsyncSession,
     *,
     vector_id: uuid.UUID,
-    dataset: str,
-    split: str,
-    scorer: str,
-    items: int,
-    accuracy: float,
-    low: float,
-    high: float,
-    zero_shot: float | None = None,
-    icl: float | None = None,
-    knn_icl: float | None = None,
+    measured: EvaluationCard,
     details: Mapping[str, JSON] | None = None,
 ) -> EvaluationRecord:
-    """Stores one measurement; accuracies are shares from 0 to 1.
+    """Stores one measurement.
 
     Raises:
         NotFoundError: There are no such vectors.
-        InvalidInputError: There are no items, or a share is out of order or out of range.
+        InvalidInputError: The accuracy is outside of its interval.
     """
-    shares = [low, accuracy, high]
-    opponents = [share for share in (zero_shot, icl, knn_icl) if share is not None]
-    if items < 1 or not 0 <= low <= accuracy <= high <= 1:
+    if not measured.low <= measured.accuracy <= measured.high:
+        shares = [measured.low, measured.accuracy, measured.high]
         raise InvalidInputError(f"Wanted 0 <= low <= accuracy <= high <= 1, found {shares}")
-    if not all(0 <= share <= 1 for share in opponents):
-        raise InvalidInputError(f"Wanted accuracies from 0 to 1, found {opponents}")
     await get_vector(session, VectorReference(id=vector_id))
     row = EvaluationRow(
         id=new_id(),
         vector_id=vector_id,
-        dataset=dataset,
-        split=split,
-        scorer=scorer,
-        items=items,
-        accuracy=accuracy,
-        low=low,
-        high=high,
-        zero_shot=zero_shot,
-        icl=icl,
-        knn_icl=knn_icl,
         details=dict(details or {}),
+        **measured.model_dump(),
     )
     session.add(row)
     await session.flush()
     # What was stored is what a reader gets: numbers that are not finite have become null.
     await session.refresh(row)
-    told: dict[str, JSON] = {"dataset": dataset, "split": split, "scorer": scorer}
-    await write_audit(
-        session,
-        action="evaluation.create",
-        subject=str(vector_id),
-        details={**told, "accuracy": accuracy},
-    )
+    told = measured.model_dump(include={"dataset", "split", "scorer", "accuracy"})
+    await write_audit(session, action="evaluation.create", subject=str(vector_id), details=told)
     return record_of(EvaluationRecord, row)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import JSON
-from app.core.vector_card import VectorCard
+from app.core.vector_card import EvaluationCard, VectorCard
 from app.core.vector_file import VectorTensors, encode_vector_file
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
@@ -133,14 +133,16 @@ async def do_job(
         await add_evaluation(
             session,
             vector_id=vector.id,
-            dataset="colours",
-            split="held-out",
-            scorer="exact-answer",
-            items=10,
-            accuracy=0.9,
-            low=0.6,
-            high=0.98,
-            zero_shot=0.5,
+            measured=EvaluationCard(
+                dataset="colours",
+                split="held-out",
+                scorer="exact-answer",
+                items=10,
+                accuracy=0.9,
+                low=0.6,
+                high=0.98,
+                zero_shot=0.5,
+            ),
         )
         await finish_job(session, job_id, token, vector_id=vector.id)
     return vector

@@ -28,6 +28,7 @@ from app.api.schemas.fields import Name, Reference
 from app.api.schemas.vectors import EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import MAX_VERSION, VectorReference
+from app.core.vector_card import EvaluationCard
 from app.library.aliases import delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,
@@ -142,7 +143,8 @@ async def measure(
     """Attaches a measurement to a version; comparisons and filters look at the newest."""
     await creation.begin(body.model_dump_json())
     record = await get_vector(session, VectorReference.parse(ref))
-    added = await add_evaluation(session, vector_id=record.id, **body.model_dump())
+    measured = EvaluationCard(**body.model_dump())
+    added = await add_evaluation(session, vector_id=record.id, measured=measured)
     return await creation.answer(EvaluationBody.model_validate(added), at=None)
 
 

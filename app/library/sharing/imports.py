@@ -51,7 +51,7 @@ async def import_vector(
         tags=tags,
     )
     for measured in told.evaluations:
-        await add_evaluation(session, vector_id=record.id, **measured.model_dump())
+        await add_evaluation(session, vector_id=record.id, measured=measured)
     if told.key is not None:
         await _add_key(session, record=record, key=told.key)
     return record

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.identifiers import VectorReference
-from app.core.vector_card import EvaluationCard, VectorCard
+from app.core.vector_card import VectorCard
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import METHOD, settings_of
 from app.library.database import Sessions
@@ -98,11 +98,7 @@ async def store_combination(
     backbone = parts[0].backbone
     settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
     report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
-    measured = EvaluationCard(
-        dataset=dataset.name[:200],
-        split=SPLIT,
-        **measured_of(result.conditions, items=result.items),
-    )
+    measured = measured_of(result.conditions, dataset=dataset.name, split=SPLIT, items=result.items)
     card = VectorCard(
         status=result.verdict.status,
         shots=sum(part.shots for part in parts),
@@ -132,7 +128,7 @@ async def store_combination(
         description=job.description,
         tags=job.tags,
     )
-    await add_evaluation(session, vector_id=vector.id, details=report, **measured.model_dump())
+    await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
     await finish_job(session, job.id, token, vector_id=vector.id, report=report)
     return vector
 

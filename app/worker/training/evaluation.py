@@ -134,10 +134,10 @@ async def store_evaluation(
     await add_evaluation(
         session,
         vector_id=vector.id,
-        dataset=dataset.name,
-        split=split,
+        measured=measured_of(
+            result.conditions, dataset=dataset.name, split=split, items=result.items
+        ),
         details=report,
-        **measured_of(result.conditions, items=result.items),
     )
     await finish_job(session, job.id, token, vector_id=vector.id, report=report)
     return vector

@@ -95,21 +95,25 @@ def _measured(result: TrainingResult, *, dataset: str) -> tuple[EvaluationCard, 
     report = result.held_out
     if report is None:
         return ()
-    found = measured_of(report.conditions, items=report.items)
-    return (EvaluationCard(dataset=dataset[:200], split=SPLIT, **found),)
+    return (measured_of(report.conditions, dataset=dataset, split=SPLIT, items=report.items),)
 
 
-def measured_of(conditions: Mapping[Any, Compared], *, items: int) -> dict[str, Any]:
-    """A measurement of vectors beside their opponents, as fields of its record."""
+def measured_of(
+    conditions: Mapping[Any, Compared], *, dataset: str, split: str, items: int
+) -> EvaluationCard:
+    """A measurement of vectors beside their opponents."""
     own = conditions["m2iv"]
-    return {
-        "scorer": SCORER,
-        "items": items,
-        "accuracy": own.accuracy,
-        "low": own.low,
-        "high": own.high,
+    return EvaluationCard(
+        # A command's is a path.
+        dataset=dataset[:200],
+        split=split,
+        scorer=SCORER,
+        items=items,
+        accuracy=own.accuracy,
+        low=own.low,
+        high=own.high,
         **{name: conditions[name].accuracy for name in _OPPONENTS if name in conditions},
-    }
+    )
 
 
 async def store_result(
@@ -205,4 +209,4 @@ async def _store_measurement(
         "last_losses": result.losses[-1] if result.losses else {},
     }
     for measured in card.evaluations:
-        await add_evaluation(session, vector_id=vector.id, details=details, **measured.model_dump())
+        await add_evaluation(session, vector_id=vector.id, measured=measured, details=details)

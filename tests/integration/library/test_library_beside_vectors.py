@@ -3,6 +3,7 @@ import uuid
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -12,6 +13,7 @@ from app.core.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from app.core.vector_card import EvaluationCard
 from app.library.access.actors import acting
 from app.library.access.audit import list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
@@ -29,6 +31,11 @@ pytestmark = pytest.mark.anyio
 
 
 Sessions = async_sessionmaker[AsyncSession]
+
+
+def measured(**changed: Any) -> EvaluationCard:  # noqa: ANN401 - fields of any kind
+    values = {"dataset": "d", "split": "test", "scorer": "exact", "items": 4, "accuracy": 0.5}
+    return EvaluationCard.model_validate({**values, "low": 0.4, "high": 0.6, **changed})
 
 
 async def test_an_alias_moves_only_from_where_it_was_expected(session: AsyncSession) -> None:
@@ -87,14 +94,13 @@ async def test_evaluations_belong_to_their_vectors(session: AsyncSession) -> Non
         await add_evaluation(
             session,
             vector_id=stored.id,
-            dataset="easy-vqa",
-            split="test",
-            scorer="exact-match",
-            items=500,
-            accuracy=accuracy,
-            low=accuracy - 0.1,
-            high=accuracy + 0.1,
-            zero_shot=0.3,
+            measured=measured(
+                items=500,
+                accuracy=accuracy,
+                low=accuracy - 0.1,
+                high=accuracy + 0.1,
+                zero_shot=0.3,
+            ),
             details={"loss": float("nan"), "name": "a\0b"},
         )
         for accuracy in (0.5, 0.6)
@@ -104,18 +110,21 @@ async def test_evaluations_belong_to_their_vectors(session: AsyncSession) -> Non
     assert made[1].details == {"loss": None, "name": "ab"}
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"items": 0}, {"low": 0.9}, {"high": 1.5}, {"icl": -0.1}, {"accuracy": float("nan")}]
-)
+@pytest.mark.parametrize("wrong", [{"low": 0.9}, {"high": 0.4}])
 async def test_an_evaluation_out_of_order_is_refused(
     session: AsyncSession, wrong: dict[str, Any]
 ) -> None:
     stored = await store(session)
-    values = {"items": 10, "accuracy": 0.5, "low": 0.4, "high": 0.6, **wrong}
-    with pytest.raises(InvalidInputError):
-        await add_evaluation(
-            session, vector_id=stored.id, dataset="d", split="s", scorer="x", **values
-        )
+    with pytest.raises(InvalidInputError, match="Wanted 0 <= low <= accuracy <= high <= 1"):
+        await add_evaluation(session, vector_id=stored.id, measured=measured(**wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"items": 0}, {"high": 1.5}, {"icl": -0.1}, {"accuracy": float("nan")}]
+)
+def test_no_measurement_has_shares_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        measured(**wrong)
 
 
 async def test_a_gain_is_the_newest_on_the_task_itself(session: AsyncSession) -> None:
@@ -126,26 +135,14 @@ async def test_a_gain_is_the_newest_on_the_task_itself(session: AsyncSession) ->
         ("own", 0.75, 0.5),
         ("another", 0.5, 0.75),
     ):
-        await add_evaluation(
-            session, vector_id=stored.id, dataset=dataset, split="test", scorer="exact-match",
-            items=8, accuracy=accuracy, low=0.0, high=1.0, zero_shot=zero_shot,
-        )  # fmt: skip
+        one = measured(dataset=dataset, accuracy=accuracy, low=0, high=1, zero_shot=zero_shot)
+        await add_evaluation(session, vector_id=stored.id, measured=one)
     assert await held_out_gains(session, [stored.id, bare.id]) == {stored.id: 0.25}
 
 
 async def test_an_evaluation_of_nothing_is_refused(session: AsyncSession) -> None:
     with pytest.raises(NotFoundError):
-        await add_evaluation(
-            session,
-            vector_id=uuid.uuid4(),
-            dataset="d",
-            split="s",
-            scorer="x",
-            items=1,
-            accuracy=0.5,
-            low=0.4,
-            high=0.6,
-        )
+        await add_evaluation(session, vector_id=uuid.uuid4(), measured=measured())
 
 
 async def test_backbones_are_remembered_once(session: AsyncSession) -> None:
@@ -190,26 +187,16 @@ async def test_a_change_is_told_with_what_was_before(session: AsyncSession) -> N
     await update_vector(session, stored.id, tags=["a", "b"], status="retired")
     # What changes nothing is no deed.
     await update_vector(session, stored.id, tags=["b", "a"])
-    await add_evaluation(
-        session,
-        vector_id=stored.id,
-        dataset="d",
-        split="test",
-        scorer="exact",
-        items=4,
-        accuracy=0.5,
-        low=0.4,
-        high=0.6,
-    )
-    _, changed, measured = await list_audit(session, subject=str(stored.id))
-    assert (changed.action, measured.action) == ("vector.update", "evaluation.create")
+    await add_evaluation(session, vector_id=stored.id, measured=measured())
+    _, changed, added = await list_audit(session, subject=str(stored.id))
+    assert (changed.action, added.action) == ("vector.update", "evaluation.create")
     assert changed.details == {
         "name": "task",
         "version": 1,
         "tags": {"from": ["a"], "to": ["a", "b"]},
         "status": {"from": "ready", "to": "retired"},
     }
-    assert measured.details == {"dataset": "d", "split": "test", "scorer": "exact", "accuracy": 0.5}
+    assert added.details == {"dataset": "d", "split": "test", "scorer": "exact", "accuracy": 0.5}
 
 
 async def test_a_deadlock_is_tried_again(sessions: Sessions) -> None:

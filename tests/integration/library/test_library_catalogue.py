@@ -14,6 +14,7 @@ from app.core.errors import (
     NotFoundError,
     VLibraryError,
 )
+from app.core.vector_card import EvaluationCard
 from app.core.vector_file import VectorTensors, decode_vector_file
 from app.library.aliases import set_alias
 from app.library.catalogue.batches import bury, change_each, prune_versions, retagged
@@ -42,14 +43,16 @@ async def measure(
     await add_evaluation(
         session,
         vector_id=record.id,
-        dataset="easy-vqa",
-        split="test",
-        scorer="exact-match",
-        items=100,
-        accuracy=accuracy,
-        low=accuracy - spread,
-        high=accuracy + spread,
-        zero_shot=0.2,
+        measured=EvaluationCard(
+            dataset="easy-vqa",
+            split="test",
+            scorer="exact-match",
+            items=100,
+            accuracy=accuracy,
+            low=accuracy - spread,
+            high=accuracy + spread,
+            zero_shot=0.2,
+        ),
     )
 
 

@@ -5,10 +5,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import InvalidVectorFileError
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
 from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.library.evaluations import list_evaluations
+from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
 from app.library.search.overlaps import find_overlaps
 from app.library.search.retrieval import Retriever
+from app.library.sharing.exports import current_file, load_file
 from app.library.sharing.imports import import_vector
 from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
 
@@ -102,6 +103,19 @@ async def test_a_file_brings_its_key_its_measurements_and_where_it_comes_from(
     assert (measured.items, measured.accuracy, measured.zero_shot) == (40, 0.9, 0.5)
     assert await names(sessions, rows_of(0, 0, seed=7)[0]) == (["parts"], None)
     assert (await names(sessions, rows_of(0, 1, seed=7)[0]))[1] == "below-threshold"
+
+
+async def test_a_split_with_the_longest_name_goes_along_in_the_file(session: AsyncSession) -> None:
+    record = await take(session, "parts", file_with(card()))
+    (first,) = card().evaluations
+    split = "s" * 500
+    await add_evaluation(
+        session, vector_id=record.id, measured=first.model_copy(update={"split": split})
+    )
+    blob, measured = await load_file(session, record)
+    found = read_card(decode_vector_file(current_file(blob, record=record, measured=measured))[1])
+    assert found is not None
+    assert [one.split for one in found.evaluations] == ["held-out", split]
 
 
 async def test_a_file_without_a_card_is_kept_and_never_found(
