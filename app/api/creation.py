@@ -88,7 +88,7 @@ class Creation:
         )
 
 
-def creation_of(
+async def creation_of(
     request: Request,
     response: Response,
     *,

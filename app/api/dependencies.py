@@ -48,7 +48,7 @@ class Services:
         return replace(self, sessions=sessions, workspace=workspace)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """The parts that the composition root put into the app's state, for the caller's workspace."""
     services: Services = request.app.state.services
     key = key_of(request)

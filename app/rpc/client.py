@@ -127,17 +127,19 @@ class WorkerClient:
             if not response.is_success:
                 await response.aread()
                 read_answer(response, GenerateResponse)
+            answer: GenerateResponse | None = None
             async with aclosing(lines_of(response)) as lines:
+                # To their end: a connection that was not read to its end cannot be used again.
                 async for text in lines:
                     line = read_line(text)
                     if line.error is not None:
                         raise error_of(line.error)
                     if line.delta is not None:
                         yield line.delta
-                    if line.answer is not None:
-                        yield line.answer
-                        return
-        raise unavailable("the worker ended the answer before its end")
+                    answer = line.answer
+        if answer is None:
+            raise unavailable("the worker ended the answer before its end")
+        yield answer
 
     @asynccontextmanager
     async def _sent(

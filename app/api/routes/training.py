@@ -1,6 +1,6 @@
 """Routes of training jobs."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
@@ -156,7 +156,7 @@ async def cancel(job_id: UUID, session: SessionOf) -> JobBody:
     return JobBody.model_validate(await request_cancel(session, job_id))
 
 
-def stream_place(request: Request, services: ServicesOf) -> Iterator[None]:
+async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[None]:
     """A place among the event streams, for as long as the stream lasts.
 
     Raises:

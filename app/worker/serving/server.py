@@ -72,11 +72,14 @@ def create_app(
         return Response(expose(serving.metrics.registry.collect()), media_type=MEDIA_TYPE)
 
     @app.post("/generate", response_model=None)
-    async def generate(request: Request) -> StreamingResponse:
+    async def generate(request: Request) -> Response:
         body = unpack(await request.body(), GenerateRequest)
         parts = serving.generate(body)
         # What is refused before the first token has its own status.
         first = await run_until_disconnect(_first(parts), receive=request.receive)
+        if isinstance(first, GenerateResponse):
+            await parts.aclose()
+            return Response(_line(first), media_type=LINES)
         return StreamingResponse(_lines(first, parts), media_type=LINES)
 
     @app.post("/embed")

@@ -1,9 +1,10 @@
 """How the client takes a streamed answer apart."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import httpx
 import pytest
+from fastapi import Request, Response
 
 from app.core.errors import WorkerUnavailableError
 from app.rpc.client import WorkerClient
@@ -18,6 +19,7 @@ from app.rpc.generation import (
     Usage,
 )
 from app.rpc.messages import GenerateRequest, StreamLine
+from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -105,3 +107,22 @@ async def test_a_line_without_end_is_given_up(chunks: list[bytes]) -> None:
     assert await lines(5) == [b"12345"]
     with pytest.raises(WorkerUnavailableError, match="more than 4 bytes"):
         await lines(4)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_one_connection_serves_one_request_after_the_other(*, stream: bool) -> None:
+    app = FakeWorker().app()
+    ports: set[int] = set()
+
+    @app.middleware("http")
+    async def note(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        assert request.client is not None
+        ports.add(request.client.port)
+        return await go_on(request)
+
+    with serving(app) as url:
+        async with WorkerClient([url]) as client:
+            asked = REQUEST.model_copy(update={"stream": stream})
+            for _ in range(4):
+                assert [part async for part in client.generate(asked)]
+    assert len(ports) == 1
