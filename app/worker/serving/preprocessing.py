@@ -79,7 +79,7 @@ class PreparedPrompt:
     most: int
     unit: Literal["shots", "turns"]
     num_new_tokens: int
-    num_first: int = 1
+    num_first: int
     grammar: Grammar | None = None
     is_checked: bool = False
     refusal: VLibraryError | None = None
@@ -169,35 +169,49 @@ class Reader:
             )
 
         def build(count: int) -> PromptText:
-            if request.is_raw:
-                return raw_prompt(self._backbone, request.prompt)
-            if not turns:
-                return build_prompt(
-                    self._backbone,
-                    request.prompt,
-                    images,
-                    demonstrations=shown[:count],
-                    instruction=request.instruction,
-                )
-            if shown:
-                return build_conversation(self._backbone, turns, demonstrations=shown[:count])
-            return build_conversation(self._backbone, latest_turns(turns, count))
+            if turns or request.is_raw:
+                return self._conversation(request, turns, shown, count=count)
+            return build_prompt(
+                self._backbone,
+                request.prompt,
+                images,
+                demonstrations=shown[:count],
+                instruction=request.instruction,
+            )
+
+        def read() -> PreparedPrompt:
+            prompt = build(most)
+            self._decode_all(prompt)
+            return PreparedPrompt(
+                prompt=prompt,
+                build=build,
+                most=most,
+                unit="shots" if shown else "turns",
+                num_new_tokens=1 if request.fits_context else request.max_tokens,
+                num_first=min(SEEN_TOGETHER, self._features.passes.leading(prompt.images)),
+                grammar=grammar,
+            )
 
         most = len(shown) if shown else count_turns(turns)
-        prompt = await self.in_thread(lambda: build(most))
-        await self.in_thread(lambda: self._decode_all(prompt))
-        prepared = PreparedPrompt(
-            prompt=prompt,
-            build=build,
-            most=most,
-            unit="shots" if shown else "turns",
-            num_new_tokens=1 if request.fits_context else request.max_tokens,
-            grammar=grammar,
-        )
-        if prompt.images and self._features.feeds([prompt]):
+        prepared = await self.in_thread(read)
+        if prepared.prompt.images and self._features.feeds([prepared.prompt]):
             await self._see_surplus(prepared)
             self._waiting.put(prepared)
         return prepared
+
+    def _conversation(
+        self,
+        request: GenerateRequest,
+        turns: Sequence[Turn],
+        shown: Sequence[Example],
+        *,
+        count: int,
+    ) -> PromptText:
+        if request.is_raw:
+            return raw_prompt(self._backbone, request.prompt)
+        if shown:
+            return build_conversation(self._backbone, turns, demonstrations=shown[:count])
+        return build_conversation(self._backbone, latest_turns(turns, count))
 
     def encode(self, prepared: PreparedPrompt) -> EncodedBatch:
         """The prompt as the backbone reads it. Device thread only.
@@ -220,10 +234,7 @@ class Reader:
 
     async def _see_surplus(self, prepared: PreparedPrompt) -> None:
         """Have the pictures seen that are too many for one pass, in passes of their own."""
-        images = prepared.prompt.images
-        fitting = await self.in_thread(partial(self._features.passes.leading, images))
-        prepared.num_first = min(SEEN_TOGETHER, fitting)
-        surplus = images[prepared.num_first :]
+        surplus = prepared.prompt.images[prepared.num_first :]
         if not surplus:
             return
         await self._device.call(lambda: self._check(prepared))
