@@ -130,6 +130,15 @@ async def opened(url: str | URL, **limits: Any) -> AsyncIterator[Sessions]:  # n
         await engine.dispose()
 
 
+def reading(sessions: Sessions) -> AsyncSession:
+    """A session for looking things up, of which each statement sees its own moment.
+
+    Without a transaction, which would cost two round trips.
+    """
+    engine: AsyncEngine = sessions.kw["bind"]
+    return sessions(bind=engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
 async def run_transaction(
     sessions: async_sessionmaker[AsyncSession],
     work: Callable[[AsyncSession], Awaitable[Result]],

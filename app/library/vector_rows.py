@@ -3,7 +3,8 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from dataclasses import fields
+from typing import Any, Final
 
 from sqlalchemy import ARRAY, Select, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,41 +13,49 @@ from sqlalchemy.orm import aliased
 from app.core.backbones import BackboneDescription
 from app.core.errors import CorruptDataError, NotFoundError
 from app.core.identifiers import sha256_hex
-from app.library.database import FRESH
-from app.library.records import VectorRecord, record_of
+from app.library.records import VectorRecord
 from app.library.tables import AliasRow, BackboneRow, VectorRow
 
-Rows: TypeAlias = Select[VectorRow, BackboneRow, Sequence[str]]
-
+# What a record has of its row, and of its backbone's.
+_OWN: Final = [one.name for one in fields(VectorRecord) if one.name not in {"backbone", "aliases"}]
+_OF_BACKBONE: Final = [one.name for one in fields(BackboneDescription)]
 # Under a name of its own, since callers may join the aliases to narrow the query.
 _OWN_ALIASES: Final = aliased(AliasRow)
-# In one statement and put together once: every steered answer asks it.
-VECTOR_ROWS: Final[Rows] = select(
-    VectorRow,
-    BackboneRow,
-    func.array(
-        select(_OWN_ALIASES.alias)
-        .where(_OWN_ALIASES.vector_id == VectorRow.id)
-        .correlate(VectorRow)
-        .scalar_subquery(),
-        type_=ARRAY(Text),
-    ),
-).join(BackboneRow, BackboneRow.fingerprint == VectorRow.backbone_fingerprint)
+# In one statement and put together once: every steered answer asks it. Columns, since a session
+# that keeps rows takes as long as the statement.
+VECTOR_ROWS: Final[Select[*tuple[Any, ...]]] = (
+    select(
+        func.array(
+            select(_OWN_ALIASES.alias)
+            .where(_OWN_ALIASES.vector_id == VectorRow.id)
+            .correlate(VectorRow)
+            .scalar_subquery(),
+            type_=ARRAY(Text),
+        ),
+        *(getattr(VectorRow, name) for name in _OWN),
+        *(getattr(BackboneRow, name) for name in _OF_BACKBONE),
+    )
+    .select_from(VectorRow)
+    .join(BackboneRow, BackboneRow.fingerprint == VectorRow.backbone_fingerprint)
+)
 """Every set of vectors with its backbone and aliases; callers narrow it."""
 
 
-async def read_vectors(session: AsyncSession, query: Rows) -> list[VectorRecord]:
+async def read_vectors(
+    session: AsyncSession, query: Select[*tuple[Any, ...]]
+) -> list[VectorRecord]:
     """The records of a query made from `VECTOR_ROWS`, in its order."""
-    found = await session.execute(query, execution_options=FRESH)
-    return [record_of_vector(*parts) for parts in found]
+    return [record_of_vector(columns) for columns in await session.execute(query)]
 
 
-def record_of_vector(row: VectorRow, backbone: BackboneRow, aliases: Sequence[str]) -> VectorRecord:
-    """The record of one row of a query made from `VECTOR_ROWS`."""
-    return record_of(
-        VectorRecord,
-        row,
-        backbone=record_of(BackboneDescription, backbone),
+def record_of_vector(columns: Sequence[Any]) -> VectorRecord:
+    """The record of one row of a query made from `VECTOR_ROWS`, which may have columns besides."""
+    aliases, *values = columns
+    own = dict(zip(_OWN, values, strict=False))
+    backbone = dict(zip(_OF_BACKBONE, values[len(_OWN) :], strict=False))
+    return VectorRecord(
+        **{**own, "parents": tuple(own["parents"]), "tags": tuple(own["tags"])},
+        backbone=BackboneDescription(**backbone),
         aliases=tuple(sorted(aliases)),
     )
 

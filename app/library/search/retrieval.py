@@ -21,7 +21,7 @@ from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
-from app.library.database import FRESH, Sessions
+from app.library.database import Sessions, reading
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.hits import Hit
@@ -220,14 +220,11 @@ class Retriever:
         self, space: str, hits: Sequence[Hit]
     ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
         """What was found, and the space's epoch afterwards: 0 when it has none."""
-        async with self._sessions() as session:
-            # A transaction would cost two round trips.
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        async with reading(self._sessions) as session:
             ids = [hit.vector_id for hit in hits]
-            asked = {"ids": ids, "space": space}
-            found = (await session.execute(_FOUND, asked, execution_options=FRESH)).all()
+            found = (await session.execute(_FOUND, {"ids": ids, "space": space})).all()
             if found:
-                records = [record_of_vector(*parts) for *parts, _ in found]
+                records = map(record_of_vector, found)
                 return {record.id: record for record in records}, found[0][-1]
             state = await find_space(session, space)
         return {}, 0 if state is None else state.epoch

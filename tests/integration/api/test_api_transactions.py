@@ -93,7 +93,7 @@ def noted(*workers: FakeWorker) -> Iterator[list[str]]:
         event.remove(WorkspaceSession, "after_transaction_end", end)
 
 
-async def test_what_a_request_names_is_read_in_one_transaction_before_the_worker_is_asked(
+async def test_what_a_request_names_is_read_in_one_session_before_the_worker_is_asked(
     http: httpx.AsyncClient,
     worker: FakeWorker,
     *,
