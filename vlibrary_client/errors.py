@@ -1,35 +1,8 @@
 """What can go wrong when talking to a VLibrary server, as exceptions.
 
-    VLibraryError
-    |- InvalidInputError              invalid-input
-    |  |- InvalidVectorFileError      invalid-vector-file
-    |  |- InvalidImageError           invalid-image
-    |  |- InvalidDatasetError         invalid-dataset
-    |  `- ContextOverflowError        context-overflow
-    |- NotFoundError                  not-found
-    |- ConflictError                  conflict
-    |  `- InProgressError             in-progress
-    |- IncompatibleBackboneError      incompatible-backbone
-    |- UnsupportedBackboneError       unsupported-backbone
-    |- SteeringError                  steering-failed
-    |- CorruptDataError               corrupt-data
-    |- StorageFullError               storage-full
-    |- UnavailableError               unavailable
-    |  |- BusyError                   busy
-    |  |- WorkerUnavailableError      worker-unavailable
-    |  `- OutOfDeviceMemoryError      out-of-device-memory
-    |- DeadlineExceededError          deadline-exceeded
-    |- JobCancelledError              cancelled
-    |- ConfigurationError             configuration
-    |- TooLargeError                  too-large
-    |- QuotaExceededError             quota-exceeded
-    |- ConnectionFailedError          connection-failed     no answer from the server
-    |- RequestTimeoutError            request-timeout       no answer in time
-    |- WaitTimeoutError               wait-timeout          the job goes on, the waiting ended
-    `- InvalidResponseError           invalid-response      an answer that cannot be read
-
-All but the last four mirror the server's errors by their stable `code`; those are born in
-the client. A code this release does not know becomes a plain `VLibraryError` that keeps it.
+Most mirror the server's errors by their stable `code`; four are born in the client: no connection,
+no answer in time, the end of a wait, an answer that cannot be read. A code this release does not
+know becomes a plain `VLibraryError` that keeps it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from app.cli.library.server import (
-    AsJson,
     Key,
     Url,
     connected,
@@ -18,6 +17,7 @@ from app.cli.library.server import (
     print_table,
 )
 from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, convert_local, read_map
+from app.cli.options import AsJson
 
 datasets = typer.Typer(
     name="datasets",

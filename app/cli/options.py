@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Backbone: TypeAlias = Annotated[
     str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
 ]

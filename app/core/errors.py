@@ -1,31 +1,5 @@
 """The library's errors: one tree, a stable code for each, no HTTP status.
 
-```
-VLibraryError
-├── InvalidInputError            invalid-input
-│   ├── InvalidVectorFileError   invalid-vector-file
-│   ├── InvalidImageError        invalid-image
-│   ├── InvalidDatasetError      invalid-dataset
-│   └── ContextOverflowError     context-overflow
-├── NotFoundError                not-found
-├── ConflictError                conflict
-│   └── InProgressError          in-progress
-├── TooLargeError                too-large
-├── QuotaExceededError           quota-exceeded
-├── IncompatibleBackboneError    incompatible-backbone
-├── UnsupportedBackboneError     unsupported-backbone
-├── SteeringError                steering-failed
-├── CorruptDataError             corrupt-data
-├── StorageFullError             storage-full
-├── UnavailableError             unavailable
-│   ├── BusyError                busy
-│   ├── WorkerUnavailableError   worker-unavailable
-│   └── OutOfDeviceMemoryError   out-of-device-memory
-├── DeadlineExceededError        deadline-exceeded
-├── JobCancelledError            cancelled
-└── ConfigurationError           configuration
-```
-
 A message says what was wanted and what was found. It never repeats a prompt, an image or a secret.
 """
 

@@ -43,6 +43,7 @@ _CODES: Final = (
     "K7", "B2", "X9", "M4", "T1", "R8", "J3", "W6", "D5", "Q2", "H9", "Z4", "L6", "F1", "V3", "N8",
 )  # fmt: skip
 _MADE_UP: Final = ("dax", "blicket", "perpo", "slation", "shously")
+_OTHER_MADE_UP: Final = ("wug", "toma", "fendle", "gazzer", "zup", "kipa", "modi", "lorp")
 _LEAST_SCALE: Final = 0.55
 
 
@@ -140,7 +141,13 @@ def emoji_tasks(drawings: Drawings) -> list[Task]:
 
 
 def choosing_tasks(drawings: Drawings) -> list[Task]:
-    """A task that recipes are chosen on: codes of classes that the suite does not show."""
+    """Tasks that recipes are chosen on: codes and names of classes that the suite does not ask for.
+
+    Names are of drawings of other vendors in every split; the suite shows their classes in the task
+    of groups alone.
+    """
+    named = _common(drawings)[len(_CODES) + len(_MADE_UP) :]
+    names = dict(zip(named, _OTHER_MADE_UP, strict=False))
     keys = generator_of("choose codes").permutation(sorted(drawings.others))[:8].tolist()
     codes = dict(zip(keys, ("ab", "cd", "ef", "gh", "ij", "kl", "mn", "op"), strict=True))
 
@@ -155,7 +162,10 @@ def choosing_tasks(drawings: Drawings) -> list[Task]:
 
     counts = {"train": 1000, "validation": 150, "test": 300}
     items = by_split(counts, make, purpose="choose codes")
-    return [Task(name="choose_codes", about="OpenMoji (CC-BY-SA-4.0): marks", items=items)]
+    return [
+        Task(name="choose_codes", about="OpenMoji (CC-BY-SA-4.0): marks", items=items),
+        _named(drawings, "choose_names", question="its name here?", answers=names),
+    ]
 
 
 def _common(drawings: Drawings) -> list[str]:

@@ -13,9 +13,9 @@ from app.api.schemas.access import (
     AuditPageBody,
     KeyBody,
     KeyRequest,
-    KeysBody,
     NewKeyBody,
 )
+from app.api.schemas.bodies import PageBody
 from app.api.schemas.fields import Limit, Reference
 from app.core.access import Quotas
 from app.library.access.access_keys import create_access_key, list_access_keys, revoke_access_key
@@ -47,10 +47,10 @@ async def create(
 
 
 @router.get("/keys", responses=problems())
-async def list_all(session: SessionOf) -> KeysBody:
+async def list_all(session: SessionOf) -> PageBody[KeyBody]:
     """Lists every key of the workspace that was ever made, newest first."""
     keys = await list_access_keys(session)
-    return KeysBody(items=tuple(map(KeyBody.model_validate, keys)))
+    return PageBody[KeyBody](items=tuple(map(KeyBody.model_validate, keys)))
 
 
 @router.delete("/keys/{key_id}", responses=problems(404))

@@ -8,9 +8,9 @@ from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf, SessionOf
 from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
 from app.api.http.problems import problems
+from app.api.schemas.bodies import PageBody
 from app.api.schemas.catalogue import (
     MAX_COMPARED,
-    AliasListBody,
     BatchBody,
     BatchRequest,
     CombinedBody,
@@ -18,14 +18,12 @@ from app.api.schemas.catalogue import (
     ComparedBody,
     ComparisonBody,
     EvaluationRequest,
-    MovedAliasBody,
     OutcomeBody,
-    PrunedBody,
     PruneRequest,
     RefusalBody,
 )
-from app.api.schemas.fields import Name, Reference
-from app.api.schemas.vectors import EvaluationBody, VectorBody
+from app.api.schemas.fields import Name, Ref, Reference
+from app.api.schemas.vectors import AliasBody, EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import MAX_VERSION, VectorReference
 from app.core.vector_card import EvaluationCard
@@ -52,7 +50,6 @@ NOT_MEASURED: Final = (
 router = APIRouter(tags=["vectors"])
 
 NamePath = Annotated[Name, Path()]
-Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
 
 
 @router.get("/vectors/compare", responses=problems(404))
@@ -128,11 +125,11 @@ async def combine(
 @router.post("/vectors/{name}/prune", responses=problems(404, 409, 413))
 async def prune(
     name: NamePath, body: PruneRequest, *, creation: CreationOf, session: SessionOf
-) -> PrunedBody:
+) -> PageBody[VectorBody]:
     """Deletes all but the newest versions of a name; what an alias points at stays as well."""
     await creation.begin(body.model_dump_json())
     pruned = await prune_versions(session, name, keep_last=body.keep_last)
-    done = PrunedBody(items=tuple(map(VectorBody.model_validate, pruned)))
+    done = PageBody[VectorBody](items=tuple(map(VectorBody.model_validate, pruned)))
     return await creation.answer(done, at=None)
 
 
@@ -149,25 +146,25 @@ async def measure(
 
 
 @router.get("/vectors/{name}/aliases", responses=problems(404))
-async def every_alias(name: NamePath, session: SessionOf) -> AliasListBody:
+async def every_alias(name: NamePath, session: SessionOf) -> PageBody[AliasBody]:
     """Lists the aliases of a name, `latest` among them."""
     found = await list_aliases(session, name)
     if not found:
         raise NotFoundError(f"No vectors named {name}")
-    return AliasListBody(items=tuple(map(MovedAliasBody.model_validate, found)))
+    return PageBody[AliasBody](items=tuple(map(AliasBody.model_validate, found)))
 
 
 @router.get("/vectors/{name}/aliases/{alias}", responses=problems(404))
 async def one_alias(
     name: NamePath, alias: Annotated[Name, Path()], *, session: SessionOf, response: Response
-) -> MovedAliasBody:
+) -> AliasBody:
     """Tells where an alias points; the version is its ETag."""
     found = await list_aliases(session, name)
     record = next((item for item in found if item.alias == alias), None)
     if record is None:
         raise NotFoundError(f"No alias {name}@{alias}")
     response.headers["etag"] = f'"{record.version}"'
-    return MovedAliasBody.model_validate(record)
+    return AliasBody.model_validate(record)
 
 
 @router.delete(

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.problems import problems
-from app.api.schemas.health import BackbonesBody, CheckBody, LivezBody, ReadyzBody
+from app.api.schemas.bodies import PageBody
+from app.api.schemas.health import CheckBody, LivezBody, ReadyzBody
 from app.api.schemas.vectors import BackboneBody
 from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
@@ -46,13 +47,13 @@ async def readyz(response: Response, services: ServicesOf) -> ReadyzBody:
 
 
 @served.get("/backbones", responses=problems())
-async def list_backbones(services: ServicesOf) -> BackbonesBody:
+async def list_backbones(services: ServicesOf) -> PageBody[BackboneBody]:
     """Lists the backbones that workers serve now."""
     served = {
         health.backbone.fingerprint: BackboneBody.model_validate(health.backbone)
         for health in await serving_now(services.workers)
     }
-    return BackbonesBody(items=tuple(served.values()))
+    return PageBody[BackboneBody](items=tuple(served.values()))
 
 
 async def _check(

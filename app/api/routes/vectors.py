@@ -19,7 +19,7 @@ from app.api.http.uploads import (
 )
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.catalogue import VectorQuery
-from app.api.schemas.fields import Description, Name, Reference, Tag
+from app.api.schemas.fields import Description, Name, Ref, Tag
 from app.api.schemas.vectors import (
     AliasBody,
     AliasPut,
@@ -56,8 +56,6 @@ WITHOUT_KEY: Final = (
 )
 
 router = APIRouter(tags=["vectors"])
-
-Ref = Annotated[Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")]
 
 
 @router.get("/vectors", responses=problems())

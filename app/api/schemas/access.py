@@ -75,12 +75,6 @@ class NewKeyBody(KeyBody):
     key: str
 
 
-class KeysBody(ResponseBody):
-    """Every key of the workspace."""
-
-    items: tuple[KeyBody, ...]
-
-
 class AuditBody(ResponseBody):
     """One thing that was done."""
 

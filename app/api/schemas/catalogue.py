@@ -147,12 +147,6 @@ class PruneRequest(RequestBody):
     keep_last: Annotated[int, Field(ge=1, le=MAX_KEPT, strict=True)]
 
 
-class PrunedBody(ResponseBody):
-    """The versions that were deleted, newest first."""
-
-    items: tuple[VectorBody, ...]
-
-
 class ComparisonBody(ResponseBody):
     """What the vectors did on the same data set, split and metric."""
 
@@ -216,19 +210,3 @@ class EvaluationRequest(RequestBody):
     zero_shot: Share | None = None
     icl: Share | None = None
     knn_icl: Share | None = None
-
-
-class MovedAliasBody(ResponseBody):
-    """A movable name of one version."""
-
-    name: str
-    alias: str
-    version: int = Field(ge=1)
-    vector_id: UUID
-    updated: datetime
-
-
-class AliasListBody(ResponseBody):
-    """Every alias of a name."""
-
-    items: tuple[MovedAliasBody, ...]

@@ -6,6 +6,7 @@ NUL and no lone surrogate.
 
 from typing import Annotated, Final, TypeAlias
 
+from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from app.core.identifiers import (
@@ -59,6 +60,9 @@ Prompt: TypeAlias = Annotated[
 ]
 Reference: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_REFERENCE_CHARACTERS), SAFE
+]
+Ref: TypeAlias = Annotated[
+    Reference, Path(description="An id, `name`, `name@version` or `name@alias`.")
 ]
 ColumnPair: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[a-z_]+=.+$", max_length=300), SAFE

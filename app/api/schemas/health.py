@@ -3,7 +3,6 @@
 from typing import Literal
 
 from app.api.schemas.bodies import ResponseBody
-from app.api.schemas.vectors import BackboneBody
 
 
 class LivezBody(ResponseBody):
@@ -24,9 +23,3 @@ class ReadyzBody(ResponseBody):
 
     status: Literal["ready", "unready"]
     checks: dict[str, CheckBody]
-
-
-class BackbonesBody(ResponseBody):
-    """The backbones that workers serve now."""
-
-    items: tuple[BackboneBody, ...]

@@ -118,3 +118,5 @@ class AliasBody(ResponseBody):
     name: str
     alias: str
     version: int = Field(ge=1)
+    vector_id: UUID
+    updated: datetime

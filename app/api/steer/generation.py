@@ -136,24 +136,15 @@ def _seconds_until(deadline: float) -> float:
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:
-    if not body.fits_context:
-        require_tokens(body.max_tokens, limit=services.settings.max_new_tokens_limit)
+    limit = services.settings.max_new_tokens_limit
+    if body.max_tokens > limit and not body.fits_context:
+        raise InvalidInputError(
+            f"At most {limit} tokens are generated, asked for {body.max_tokens}",
+            details={"wanted": limit, "found": body.max_tokens, "param": "max_tokens"},
+        )
     if body.baseline and services.settings.policy_vectors:
         raise InvalidInputError(
             "There is no baseline here: the server's policy steers every answer"
-        )
-
-
-def require_tokens(found: int, *, limit: int) -> None:
-    """Returns when so many tokens may be generated.
-
-    Raises:
-        InvalidInputError: They are more than the limit.
-    """
-    if found > limit:
-        raise InvalidInputError(
-            f"At most {limit} tokens are generated, asked for {found}",
-            details={"wanted": limit, "found": found, "param": "max_tokens"},
         )
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+from app.cli.library.server import Key, Url, connected, print_json, print_table
+from app.cli.options import AsJson
 
 Images = Annotated[
     list[Path] | None, typer.Option("--image", exists=True, help="A picture; may be repeated.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_table
+from app.cli.library.server import Key, Url, connected, print_json, print_table
+from app.cli.options import AsJson
 
 if TYPE_CHECKING:
     from vlibrary_client import Vector

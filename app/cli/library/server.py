@@ -25,7 +25,6 @@ Url = Annotated[
 Key = Annotated[
     str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY or that file otherwise.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
-from app.cli.library.server import AsJson, Key, Url, connected, print_json, print_stored
+from app.cli.library.server import Key, Url, connected, print_json, print_stored
+from app.cli.options import AsJson
 
 if TYPE_CHECKING:
     from vlibrary_client import Client, Vector

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli.library.server import AsJson, Key, Url, connected, print_json
+from app.cli.library.server import Key, Url, connected, print_json
+from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
 
 # A client without a key would take the one of the environment, which is this library's.

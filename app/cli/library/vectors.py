@@ -6,7 +6,6 @@ import typer
 
 from app.cli.library.listing import list_vectors
 from app.cli.library.server import (
-    AsJson,
     Key,
     Url,
     connected,
@@ -15,6 +14,7 @@ from app.cli.library.server import (
     print_stored,
     print_table,
 )
+from app.cli.options import AsJson
 
 if TYPE_CHECKING:
     from vlibrary_client import Batch

@@ -3,8 +3,7 @@
 Pure functions on the state of the stock loop; they know no backbone.
 """
 
-from collections.abc import Hashable, Mapping
-from collections.abc import Sequence as Rows
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -33,7 +32,7 @@ def layout_of(inputs: Mapping[str, Any]) -> Hashable:
     )
 
 
-def stack_inputs(inputs: Rows[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, Any]:
+def stack_inputs(inputs: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, Any]:
     """Prompts of one layout as one batch, padded on the left.
 
     Args:
@@ -54,7 +53,7 @@ def stack_inputs(inputs: Rows[Mapping[str, Any]], *, pad_token_id: int) -> dict[
     return {key: stacked(key) for key in dict.fromkeys(key for one in inputs for key in one)}
 
 
-def varlen_inputs(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
+def varlen_inputs(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Prompts as one row of a batch, without their attention masks."""
     packed: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
     features = [one[_FEATURES]["image"] for one in inputs if _FEATURES in one]
@@ -64,7 +63,7 @@ def varlen_inputs(inputs: Rows[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def stack_shifts(
-    shifts: Rows[Float[Tensor, "layers 2 hidden"] | None],
+    shifts: Sequence[Float[Tensor, "layers 2 hidden"] | None],
 ) -> Float[Tensor, "rows layers 2 hidden"] | None:
     """One shift a row, zeros where there is none; none when no row has one."""
     given = next((shift for shift in shifts if shift is not None), None)
@@ -94,7 +93,7 @@ def _left_padded(
     return torch.cat([padding, value], dim=1)
 
 
-def _joined_features(outputs: Rows[Any]) -> Any:  # noqa: ANN401 - each family has its own class
+def _joined_features(outputs: Sequence[Any]) -> Any:  # noqa: ANN401 - each family has its own class
     """One output of the vision side for the images of all prompts, in their order."""
     pooled = [output.pooler_output for output in outputs]
     is_list = isinstance(pooled[0], list | tuple)

@@ -4,7 +4,7 @@ Every step gives each running row one token and prefills some who wait; rows joi
 any two steps.
 """
 
-from collections.abc import Sequence as Rows
+from collections import abc
 from contextlib import nullcontext
 from time import monotonic
 from typing import Final
@@ -130,7 +130,7 @@ class Engine:
             self._prefill(chosen)
         return finished + self._collect()
 
-    def _decode(self, rows: Rows[Sequence]) -> None:
+    def _decode(self, rows: abc.Sequence[Sequence]) -> None:
         try:
             passed = self._runner.decode(rows)
         except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
@@ -145,7 +145,7 @@ class Engine:
         for row in rows:
             self._decode([row])
 
-    def _prefill(self, rows: Rows[Sequence]) -> None:
+    def _prefill(self, rows: abc.Sequence[Sequence]) -> None:
         now = monotonic()
         for row in rows:
             row.began = now
@@ -162,7 +162,7 @@ class Engine:
         for row in rows:
             self._prefill([row])
 
-    def _take(self, rows: Rows[Sequence], passed: ForwardOutput) -> None:
+    def _take(self, rows: abc.Sequence[Sequence], passed: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
         sampled = sample(passed.logits, [row.sampler for row in rows])
         token_ids = [0 if isinstance(one, VLibraryError) else one for one in sampled]
@@ -182,7 +182,10 @@ class Engine:
         self._runner.take(rows, token_ids)
 
     def _scores(
-        self, rows: Rows[Sequence], logits: Float[Tensor, "rows vocab"], token_ids: Rows[int]
+        self,
+        rows: abc.Sequence[Sequence],
+        logits: Float[Tensor, "rows vocab"],
+        token_ids: abc.Sequence[int],
     ) -> dict[int, TokenLogprobs]:
         """The scores of the tokens of those rows that ask for them, by place."""
         asked = {
@@ -204,7 +207,7 @@ class Engine:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)
         return as_written(str(text))
 
-    def _fail(self, rows: Rows[Sequence], error: Exception) -> None:
+    def _fail(self, rows: abc.Sequence[Sequence], error: Exception) -> None:
         if is_fatal(error):
             raise error
         log.warning("sequence failed", action="engine.fail", rows=len(rows), exc_info=error)
@@ -224,7 +227,7 @@ class Engine:
             self._drop(finished)
         return finished
 
-    def _drop(self, rows: Rows[Sequence]) -> None:
+    def _drop(self, rows: abc.Sequence[Sequence]) -> None:
         try:
             self._runner.drop(rows)
         except Exception as error:  # noqa: BLE001 - a failing row must not end the loop

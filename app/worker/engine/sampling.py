@@ -5,8 +5,7 @@ presence and frequency penalties are defined in OpenAI's reference of chat compl
 """
 
 import math
-from collections.abc import Callable
-from collections.abc import Sequence as Rows
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,8 +29,8 @@ class Sampler:
     """
 
     sampling: SamplingParams
-    prompt_ids: Rows[int] = ()
-    answer_ids: Rows[int] = ()
+    prompt_ids: Sequence[int] = ()
+    answer_ids: Sequence[int] = ()
     grammar: Grammar | None = None
     generator: torch.Generator | None = field(init=False, default=None)
 
@@ -49,7 +48,7 @@ class Sampler:
 
 
 def sample(
-    logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+    logits: Float[Tensor, "rows vocab"], samplers: Sequence[Sampler]
 ) -> list[int | VLibraryError]:
     """One token id a row; a row's failure stands in its place, so that others get their tokens.
 
@@ -78,7 +77,7 @@ def _failure(sampler: Sampler) -> VLibraryError:
 
 
 def _column(
-    values: Rows[float | int],
+    values: Sequence[float | int],
     like: Float[Tensor, "rows vocab"],
     *,
     dtype: torch.dtype | None = None,
@@ -87,7 +86,7 @@ def _column(
 
 
 def _penalised(
-    logits: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+    logits: Float[Tensor, "rows vocab"], samplers: Sequence[Sampler]
 ) -> Float[Tensor, "rows vocab"]:
     """The logits less what earlier tokens cost; as they are where no row has a penalty."""
     penalised = [place for place, one in enumerate(samplers) if one.has_penalties]
@@ -109,7 +108,7 @@ def _penalised(
 
 
 def _constrained(
-    scores: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+    scores: Float[Tensor, "rows vocab"], samplers: Sequence[Sampler]
 ) -> Float[Tensor, "rows vocab"]:
     """The scores with minus infinity where a row's grammar allows no token."""
     width = scores.shape[-1]
@@ -123,7 +122,7 @@ def _constrained(
 
 
 def _counts(
-    token_ids: Rows[Rows[int]], *, like: Float[Tensor, "rows vocab"]
+    token_ids: Sequence[Sequence[int]], *, like: Float[Tensor, "rows vocab"]
 ) -> Float[Tensor, "rows vocab"]:
     """How often each row has each token; some image tokens are beyond what the head can say."""
     width = like.shape[-1]
@@ -139,7 +138,7 @@ def _counts(
 
 
 def _drawn(
-    scores: Float[Tensor, "rows vocab"], samplers: Rows[Sampler]
+    scores: Float[Tensor, "rows vocab"], samplers: Sequence[Sampler]
 ) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
     """Draws by the inverse of the cumulative distribution, and whether a row's mass is a number."""
     settings = [one.sampling for one in samplers]
@@ -162,7 +161,7 @@ def _uniform(sampler: Sampler) -> float:
 
 
 def _truncated(
-    scores: Float[Tensor, "rows vocab"], settings: Rows[SamplingParams]
+    scores: Float[Tensor, "rows vocab"], settings: Sequence[SamplingParams]
 ) -> Float[Tensor, "rows vocab"]:
     """The scores with all but the likeliest tokens at minus infinity; of equals, all stay or go."""
     width = scores.shape[-1]
@@ -188,7 +187,7 @@ def _truncated(
 
 
 def _nucleus(
-    scores: Float[Tensor, "rows vocab"], top_p: Rows[float]
+    scores: Float[Tensor, "rows vocab"], top_p: Sequence[float]
 ) -> Float[Tensor, "rows vocab"]:
     ordered = scores.sort(dim=-1, descending=True).values
     probabilities = ordered.double().softmax(dim=-1)
@@ -200,9 +199,9 @@ def _nucleus(
 
 def score_tokens(
     logits: Float[Tensor, "rows vocab"],
-    token_ids: Rows[int],
+    token_ids: Sequence[int],
     *,
-    top_logprobs: Rows[int],
+    top_logprobs: Sequence[int],
     read: Callable[[int], str],
 ) -> list[TokenLogprobs]:
     """How likely the backbone found tokens, before any setting of the sampling.

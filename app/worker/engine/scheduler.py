@@ -1,7 +1,6 @@
 """Who runs next: first come, first served, together with whoever fits."""
 
-from collections.abc import Callable
-from collections.abc import Sequence as Rows
+from collections import abc
 from itertools import islice
 from typing import Final
 
@@ -29,7 +28,7 @@ class Scheduler:
         self,
         *,
         max_batch_tokens: int,
-        is_varlen: Callable[[Sequence], bool],
+        is_varlen: abc.Callable[[Sequence], bool],
         max_padding: float = 1.5,
     ) -> None:
         self._is_varlen = is_varlen
@@ -68,7 +67,7 @@ class Scheduler:
             del self._queue[sequence.id]
         return chosen
 
-    def _fit(self, batch: Rows[Sequence]) -> bool:
+    def _fit(self, batch: abc.Sequence[Sequence]) -> bool:
         lengths = [sequence.num_prompt_tokens for sequence in batch]
         if sum(lengths) <= CHEAP_TOKENS and all(map(self._is_varlen, batch)):
             return True

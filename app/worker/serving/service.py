@@ -4,8 +4,7 @@ Runs on the event loop and hands everything heavy to the device thread or to thr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from collections.abc import Sequence as Rows
+from collections import abc
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import uuid4
@@ -84,7 +83,7 @@ class Serving:
 
     async def generate(
         self, request: GenerateRequest
-    ) -> AsyncGenerator[GenerateDelta | GenerateResponse, None]:
+    ) -> abc.AsyncGenerator[GenerateDelta | GenerateResponse, None]:
         """The answer in full, after its deltas where the request streams.
 
         Closing it, or cancelling the awaiting task, frees the request's rows.
@@ -141,7 +140,7 @@ class Serving:
                 notes=prepared.prompt.notes,
             )
 
-    def _shift(self, parts: Rows[tuple[int, float]]) -> tuple[Shift, float]:
+    def _shift(self, parts: abc.Sequence[tuple[int, float]]) -> tuple[Shift, float]:
         """What the request's vectors add up to, and its dose. Device thread only."""
         cache, norms = self._vector_cache, self._norms
         for slot, strength in parts:
@@ -186,12 +185,12 @@ class Serving:
             self._preparing = preparing
         await asyncio.shield(preparing)
 
-    def _num_tokens(self, questions: Iterable[str | None]) -> int:
+    def _num_tokens(self, questions: abc.Iterable[str | None]) -> int:
         tokenizer = self._backbone.tokenizer
         return sum(len(tokenizer(question)["input_ids"]) for question in questions if question)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _place(self) -> abc.AsyncIterator[None]:
         if self._is_draining:
             raise WorkerUnavailableError(
                 "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS
@@ -221,7 +220,7 @@ class Serving:
         self,
         request: GenerateRequest,
         prepared: PreparedPrompt,
-        parts: Rows[tuple[int, float]],
+        parts: abc.Sequence[tuple[int, float]],
         *,
         passage: RequestTracker,
         listener: Listener | None,
@@ -271,7 +270,7 @@ class Serving:
 
 
 @asynccontextmanager
-async def _time_limit(seconds: float) -> AsyncIterator[None]:
+async def _time_limit(seconds: float) -> abc.AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield

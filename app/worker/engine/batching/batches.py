@@ -4,7 +4,7 @@ For families whose decoder keeps more than keys and values. Only the shifts, the
 and the leaving of rows are ours.
 """
 
-from collections.abc import Sequence as Rows
+from collections import abc
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class StaticBatching:
         return False
 
     @property
-    def groups(self) -> Rows[Rows[Sequence]]:
+    def groups(self) -> abc.Sequence[abc.Sequence[Sequence]]:
         """The batches."""
         return [list(batch.rows) for batch in self._batches]
 
@@ -46,13 +46,13 @@ class StaticBatching:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Start a batch."""
         done = self._prefill.run(rows)
         self._batches.append(done)
         return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
         batch = self._batch_of(rows)
         passed, batch.state = stock_forward(
@@ -65,13 +65,13 @@ class StaticBatching:
         )
         return passed
 
-    def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
+    def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to every row of a batch."""
         batch = self._batch_of(rows)
         column = torch.tensor(token_ids, dtype=torch.long, device=batch.tokens.device)[:, None]
         batch.tokens = torch.cat([batch.tokens, column], dim=1)
 
-    def drop(self, rows: Rows[Sequence]) -> None:
+    def drop(self, rows: abc.Sequence[Sequence]) -> None:
         """Free these rows, their cache included."""
         gone = {row.id for row in rows}
         for batch in self._batches:
@@ -86,11 +86,11 @@ class StaticBatching:
         """Free all rows."""
         self._batches = []
 
-    def _batch_of(self, rows: Rows[Sequence]) -> PaddedPrefilled:
+    def _batch_of(self, rows: abc.Sequence[Sequence]) -> PaddedPrefilled:
         return next(batch for batch in self._batches if batch.rows[0].id == rows[0].id)
 
 
-def _keep(batch: PaddedPrefilled, places: Rows[int]) -> None:
+def _keep(batch: PaddedPrefilled, places: abc.Sequence[int]) -> None:
     kept = torch.tensor(places, dtype=torch.long, device=batch.tokens.device)
     batch.rows = [batch.rows[place] for place in places]
     batch.tokens = batch.tokens[kept]

@@ -1,7 +1,7 @@
 """The first pass of prompts, through the stock forward: exact for every family."""
 
 import inspect
-from collections.abc import Sequence as Rows
+from collections import abc
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Prefilled:
     """
 
     cache: Cache
-    sources: Rows[tuple[int, slice]]
+    sources: abc.Sequence[tuple[int, slice]]
     passed: ForwardOutput
     next_positions: Int[Tensor, "*components rows"]
 
@@ -73,7 +73,7 @@ class Prefill:
         self._keeps_last_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
-    def run(self, rows: Rows[Sequence]) -> PaddedPrefilled:
+    def run(self, rows: abc.Sequence[Sequence]) -> PaddedPrefilled:
         """The prompts read, each under its own shift.
 
         The sequences are of one layout.

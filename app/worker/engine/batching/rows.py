@@ -6,7 +6,7 @@ Source: the layout of rows follows what vLLM and nano-vllm do with slots; that a
 decode ragged rows with explicit masks and positions was shown by our own prototype.
 """
 
-from collections.abc import Sequence as Rows
+from collections import abc
 
 import torch
 from jaxtyping import Int
@@ -55,7 +55,7 @@ class ContinuousBatching:
         return self._packing.takes(sequence)
 
     @property
-    def groups(self) -> Rows[Rows[Sequence]]:
+    def groups(self) -> abc.Sequence[abc.Sequence[Sequence]]:
         """All running rows, which are decoded together."""
         return [list(self._rows)] if self._rows else []
 
@@ -63,7 +63,7 @@ class ContinuousBatching:
         """Take the hooks off the backbone."""
         self._hooks.remove()
 
-    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Let the rows join."""
         read = self._packing if self._packing.pays(rows) else self._prefill
         done = read.run(rows)
@@ -72,7 +72,7 @@ class ContinuousBatching:
             self._join(sequence, done, place=place)
         return done.passed
 
-    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
@@ -99,14 +99,14 @@ class ContinuousBatching:
             outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None
         )
 
-    def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
+    def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to each of these rows."""
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
         self._tokens[which, 0] = torch.tensor(token_ids, device=self._tokens.device)
         self._cache.positions.advance(which)
 
-    def drop(self, rows: Rows[Sequence]) -> None:
+    def drop(self, rows: abc.Sequence[Sequence]) -> None:
         """Free these rows and close the gaps."""
         gone = {row.id for row in rows}
         for place in range(len(self._rows) - 1, -1, -1):

@@ -4,7 +4,7 @@
 decodes those together that were prefilled together, by the stock loop, for families that need it.
 """
 
-from collections.abc import Sequence as Rows
+from collections import abc
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -57,17 +57,17 @@ class Runner(Protocol):
         """Whether its prompt may be read end to end with others, so that nothing is padded."""
 
     @property
-    def groups(self) -> Rows[Rows[Sequence]]:
+    def groups(self) -> abc.Sequence[abc.Sequence[Sequence]]:
         """The running rows, those together that are decoded together."""
 
-    def prefill(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass before each row's first token; the rows run from then on.
 
         Raises:
             SteeringError: A shift could not be applied in full.
         """
 
-    def decode(self, rows: Rows[Sequence]) -> ForwardOutput:
+    def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken.
 
         Args:
@@ -77,10 +77,10 @@ class Runner(Protocol):
             SteeringError: A shift could not be applied in full.
         """
 
-    def take(self, rows: Rows[Sequence], token_ids: Rows[int]) -> None:
+    def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to each of these rows, which a pass was just about."""
 
-    def drop(self, rows: Rows[Sequence]) -> None:
+    def drop(self, rows: abc.Sequence[Sequence]) -> None:
         """Free these rows; those that do not run are left alone."""
 
     def clear(self) -> None:

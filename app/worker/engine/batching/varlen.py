@@ -1,7 +1,7 @@
 """The first pass of prompts end to end in one row: no padding, however their lengths differ."""
 
 import inspect
-from collections.abc import Sequence as Rows
+from collections import abc
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -39,13 +39,13 @@ class VarlenPrefill:
         """Whether this prompt may lie end to end with others."""
         return self._is_able and sequence.inputs.keys() <= _PACKED_KEYS
 
-    def pays(self, rows: Rows[Sequence]) -> bool:
+    def pays(self, rows: abc.Sequence[Sequence]) -> bool:
         """Whether these prompts may all be packed and would be padded otherwise."""
         lengths = {row.num_prompt_tokens for row in rows}
         num_tokens = sum(row.num_prompt_tokens for row in rows)
         return len(lengths) > 1 and num_tokens <= CHEAP_TOKENS and all(map(self.takes, rows))
 
-    def run(self, rows: Rows[Sequence]) -> Prefilled:
+    def run(self, rows: abc.Sequence[Sequence]) -> Prefilled:
         """The prompts read, each under its own shift.
 
         Raises:
