@@ -89,6 +89,9 @@ def openai_error(
         message = f"{param}: {reason}"
     if code == "not-found" and param == "model":
         code = "model_not_found"
+    if code == "context-overflow":
+        # What clients look for to shorten a conversation.
+        code = "context_length_exceeded"
     error = OpenAIError(
         message=message,
         type=_type_of(status),

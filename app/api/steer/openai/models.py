@@ -39,21 +39,23 @@ async def named_model(services: Services, name: str) -> NamedModel:
         if name == known:
             return backbones, None
         if name.startswith(known + SEPARATOR):
-            return backbones, _checked_reference(name.removeprefix(known + SEPARATOR))
-    raise _no_model()
+            return backbones, _checked_reference(name.removeprefix(known + SEPARATOR), served)
+    raise _no_model(served)
 
 
-def _checked_reference(text: str) -> str:
+def _checked_reference(text: str, served: Sequence[BackboneDescription]) -> str:
     try:
         VectorReference.parse(text)
     except InvalidInputError as error:
-        raise _no_model() from error
+        raise _no_model(served) from error
     return text
 
 
-def _no_model() -> NotFoundError:
+def _no_model(served: Sequence[BackboneDescription]) -> NotFoundError:
+    names = ", ".join(sorted({backbone.name for backbone in served}))
     return NotFoundError(
-        "There is no such model; a model is <backbone>, <backbone>:<vector> or <backbone>:auto",
+        "There is no such model; a model is <backbone>, <backbone>:<vector> or <backbone>:auto, "
+        f"with a backbone of those served: {names}",
         details={"param": "model"},
     )
 
@@ -83,11 +85,11 @@ async def existing_model(
     try:
         record = await get_vector(session, VectorReference.parse(reference))
     except NotFoundError as error:
-        raise _no_model() from error
+        raise _no_model(backbones) from error
     fitting = (one for one in backbones if one.fingerprint == record.backbone.fingerprint)
     backbone = next(fitting, None)
     if backbone is None:
-        raise _no_model()
+        raise _no_model(backbones)
     return backbone, record
 
 

@@ -25,6 +25,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI, name: str) -> None
         with pytest.raises(openai.NotFoundError) as caught:
             ask()
         assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+        assert "those served: fake-a" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,15 @@ def test_errors_have_the_classes_of_their_status(
     }
     assert ("retry-after" in error.response.headers) == (status in {429, 503})
     assert error.request_id
+
+
+def test_a_prompt_that_is_too_long_has_the_code_that_clients_look_for(
+    client: openai.OpenAI, worker: FakeWorker
+) -> None:
+    worker.error = ErrorBody(code="context-overflow", message="wanted 2048, found 3000")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=QUESTION)
+    assert caught.value.code == "context_length_exceeded"
 
 
 def test_an_error_in_a_stream_is_raised(client: openai.OpenAI, worker: FakeWorker) -> None:
