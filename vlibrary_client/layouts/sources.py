@@ -24,7 +24,8 @@ from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
 from vlibrary_client.layouts.vqa import pair_records, question_pairs
 
-DatasetSource: TypeAlias = str | PathLike[str] | Iterable[Mapping[str, Any]]
+Rows: TypeAlias = Iterable[Mapping[str, Any]]
+DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
 _SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
 _HEAD_BYTES = 4096
@@ -43,7 +44,7 @@ _ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow", ".tgz":
 
 
 def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> Source:
-    """The items of a folder, a file, or an iterable of mappings.
+    """The items of a folder, a file, or an iterable of mappings; also one of these a split.
 
     Raises:
         InvalidDatasetError: It is missing, or no layout that is known. Reading the items may raise
@@ -76,13 +77,26 @@ def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures)
         yield from read_items(record, columns=columns, pictures=pictures)
 
 
-def _given_records(source: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+def _given_records(
+    source: Rows | Mapping[str, Rows], *, split: str | None = None
+) -> Iterator[Record]:
+    if isinstance(source, Mapping):
+        # As `datasets.load_dataset` returns them where no split is asked for.
+        for name, rows in source.items():
+            if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+                raise InvalidDatasetError(
+                    "wanted an iterable of rows, or one of them a split, found a mapping whose "
+                    f"{str(name)[:40]} has no rows"
+                )
+            yield from _given_records(rows, split=str(name))
+        return
     labels = _labels(source)
     for index, item in enumerate(source):
-        place = f"item {index}"
+        place = f"item {index}" if split is None else f"{split} item {index}"
         if isinstance(item, Mapping):
             yield Record(
                 place=place,
+                split=split,
                 fields={
                     name: value
                     if name in PICTURE_COLUMNS
@@ -91,9 +105,8 @@ def _given_records(source: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
                 },
             )
         else:
-            yield Record(
-                place=place, fields={}, problem="wanted a mapping with question and answer"
-            )
+            problem = "wanted a mapping with question and answer"
+            yield Record(place=place, fields={}, problem=problem, split=split)
 
 
 def _labels(source: object) -> dict[str, object]:

@@ -228,3 +228,19 @@ class TestConversations:
 
     def test_a_picture_that_is_shown_must_be_there(self) -> None:
         assert "not there" in reason({"conversations": [self.HUMAN, self.GPT]})
+
+
+def test_rows_may_be_given_by_split() -> None:
+    row = {"image": picture(), **ASKED}
+    found = items({"train": [row, {**row, "split": "val"}], "test": iter([row])})
+    assert [(one.place, one.split) for one in found] == [
+        ("train item 0", "train"),
+        ("train item 1", "val"),
+        ("test item 0", "test"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["a.png", b"a", None, {"question": "q"}])
+def test_one_row_is_no_data_set(value: object) -> None:
+    with pytest.raises(InvalidDatasetError, match="found a mapping whose image has no rows"):
+        read({"image": value, **ASKED})  # type: ignore[arg-type]  # what a caller may mistake
