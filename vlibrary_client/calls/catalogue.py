@@ -79,8 +79,7 @@ def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call
         method="POST",
         path="/vectors/batch",
         read=json_reader(Batch),
-        # A repeat of a delete would find the vectors gone.
-        is_repeatable=action != "delete",
+        headers=once(),
         body={"action": action, "vectors": [vector_text(ref) for ref in vectors], **values},
     )
 

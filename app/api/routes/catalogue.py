@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Response
 
 from app.api.creation import CreationOf
-from app.api.dependencies import ServicesOf, SessionOf
+from app.api.dependencies import SessionOf
 from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
@@ -75,12 +75,14 @@ async def compare(
     )
 
 
-@router.post("/vectors/batch", responses=problems(413))
-async def batch(body: BatchRequest, services: ServicesOf) -> BatchBody:
+@router.post("/vectors/batch", responses=problems(409, 413))
+async def batch(body: BatchRequest, *, creation: CreationOf, session: SessionOf) -> BatchBody:
     """Deletes, tags or changes many vectors; a refusal of one leaves the others as they became."""
-    outcomes = await change_each(services.sessions, body.vectors, change=_change(body))
+    await creation.begin(body.model_dump_json())
+    outcomes = await change_each(session, body.vectors, change=_change(body))
     items = tuple(_outcome(ref, found) for ref, found in outcomes.items())
-    return BatchBody(items=items, num_failed=sum(not item.ok for item in items))
+    done = BatchBody(items=items, num_failed=sum(not item.ok for item in items))
+    return await creation.answer(done, at=None)
 
 
 def _change(body: BatchRequest) -> Change:

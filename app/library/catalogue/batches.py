@@ -1,4 +1,4 @@
-"""One change to many vectors: each in a transaction of its own, so one refusal stops no other."""
+"""One change to many vectors: each behind a savepoint of its own, so one refusal stops no other."""
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +11,6 @@ from app.core.errors import InvalidInputError, VLibraryError
 from app.core.identifiers import LATEST, VectorReference, check_name
 from app.core.states import VectorStatus
 from app.library.aliases import lock_name
-from app.library.database import Sessions
 from app.library.records import VectorRecord
 from app.library.tables import VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
@@ -21,29 +20,28 @@ Change: TypeAlias = Callable[[AsyncSession, VectorRecord], Awaitable[VectorRecor
 
 
 async def change_each(
-    sessions: Sessions, refs: Sequence[str], *, change: Change
+    session: AsyncSession, refs: Sequence[str], *, change: Change
 ) -> dict[str, VectorRecord | VLibraryError]:
     """What became of each, in the order given: the vectors, or the refusal, which is not raised.
 
     Vectors are as they are after the change, or were before they were deleted.
 
     A reference means what it did before anything was changed: `a` and `a@latest` are one vector,
-    which is changed once. Every vector has a transaction of its own.
+    which is changed once.
     """
-    async with sessions() as session:
-        named = {ref: await _look_up(session, ref) for ref in dict.fromkeys(refs)}
+    named = {ref: await _look_up(session, ref) for ref in dict.fromkeys(refs)}
+    found = {one.id: one for one in named.values() if isinstance(one, VectorRecord)}
     changed: dict[uuid.UUID, VectorRecord | VLibraryError] = {}
-    for found in named.values():
-        if isinstance(found, VLibraryError) or found.id in changed:
-            continue
+    # In one order, in which two batches wait for each other once at most.
+    for record in sorted(found.values(), key=lambda one: (one.backbone.fingerprint, one.name)):
         try:
-            async with sessions.begin() as session:
-                changed[found.id] = await change(session, found)
+            async with session.begin_nested():
+                changed[record.id] = await change(session, record)
         except VLibraryError as error:
-            changed[found.id] = error
+            changed[record.id] = error
     return {
-        ref: found if isinstance(found, VLibraryError) else changed[found.id]
-        for ref, found in named.items()
+        ref: one if isinstance(one, VLibraryError) else changed[one.id]
+        for ref, one in named.items()
     }
 
 

@@ -110,8 +110,21 @@ async def test_of_fifty_equal_requests_one_is_done(
     assert (await ask(http, "/train", given, key="k")).json() == done[0].json()
 
 
-async def test_a_repeated_pruning_spares_what_was_stored_since(
-    http: httpx.AsyncClient, sessions: Sessions, worker: FakeWorker
+@pytest.mark.parametrize(
+    ("path", "asked", "gone"),
+    [
+        ("/vectors/bolts/prune", {"keep_last": 2}, 1),
+        ("/vectors/batch", {"action": "delete", "vectors": ["bolts"]}, 3),
+    ],
+)
+async def test_a_repeated_deletion_spares_what_is_there_by_then(
+    http: httpx.AsyncClient,
+    *,
+    sessions: Sessions,
+    worker: FakeWorker,
+    path: str,
+    asked: dict[str, Any],
+    gone: int,
 ) -> None:
     async def store_more(*seeds: int) -> None:
         async with sessions.begin() as session:
@@ -119,15 +132,16 @@ async def test_a_repeated_pruning_spares_what_was_stored_since(
                 await store(session, "bolts", seed=seed, backbone=worker.description)
 
     await store_more(1, 2, 3)
-    given = {"json": {"keep_last": 2}}
-    first = await ask(http, "/vectors/bolts/prune", given, key="k")
-    assert [item["version"] for item in first.json()["items"]] == [1]
+    first = await ask(http, path, {"json": asked}, key="k")
+    assert [item["version"] for item in first.json()["items"]] == [gone]
     await store_more(4)
-    again = await ask(http, "/vectors/bolts/prune", given, key="k")
+    again = await ask(http, path, {"json": asked}, key="k")
     assert (again.status_code, again.json()) == (200, first.json())
     assert again.headers["idempotency-replayed"] == "true"
     kept = (await http.get("/vectors", params={"name": "bolts"})).json()["items"]
-    assert [item["version"] for item in kept] == [4, 3, 2]
+    assert [item["version"] for item in kept] == [
+        version for version in (4, 3, 2, 1) if version != gone
+    ]
 
 
 async def test_a_refused_request_leaves_its_key_free(

@@ -17,7 +17,7 @@ from app.core.errors import (
 from app.core.vector_card import EvaluationCard
 from app.core.vector_file import VectorTensors, decode_vector_file
 from app.library.aliases import set_alias
-from app.library.catalogue.batches import bury, change_each, prune_versions, retagged
+from app.library.catalogue.batches import Change, bury, change_each, prune_versions, retagged
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
 from app.library.catalogue.filters import VectorFilters, list_vectors
@@ -118,7 +118,8 @@ class TestBatches:
                 await store(session, "a", seed=seed)
             await set_alias(session, "a", "prod", version=2)
         refs = ["a@1", "a@2", "a@9", "no such", "a@3", "a@1"]
-        outcomes = await change_each(sessions, refs, change=bury)
+        async with sessions.begin() as session:
+            outcomes = await change_each(session, refs, change=bury)
         assert list(outcomes) == refs[:-1]
         kinds = [type(found) for found in outcomes.values() if isinstance(found, VLibraryError)]
         assert kinds == [ConflictError, NotFoundError, InvalidInputError]
@@ -131,7 +132,8 @@ class TestBatches:
         async with sessions.begin() as session:
             records = [await store(session, "a", seed=seed) for seed in range(4)]
         refs = ["a", "a@latest", "a@4", str(records[3].id), "a@3"]
-        outcomes = await change_each(sessions, refs, change=bury)
+        async with sessions.begin() as session:
+            outcomes = await change_each(session, refs, change=bury)
         versions = [getattr(outcomes[ref], "version", None) for ref in refs]
         assert versions == [4, 4, 4, 4, 3]
         async with sessions() as session:
@@ -140,13 +142,13 @@ class TestBatches:
     async def test_tags_that_others_change_meanwhile_are_kept(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
             record = await store(session, "a", tags=["old"])
-        await asyncio.gather(
-            *(
-                change_each(sessions, ["a"], change=retagged(add=[f"new-{number}"]))
-                for number in range(4)
-            )
-        )
-        await change_each(sessions, [str(record.id)], change=retagged(remove=["old", "none"]))
+
+        async def change(ref: str, how: Change) -> None:
+            async with sessions.begin() as session:
+                await change_each(session, [ref], change=how)
+
+        await asyncio.gather(*(change("a", retagged(add=[f"new-{one}"])) for one in range(4)))
+        await change(str(record.id), retagged(remove=["old", "none"]))
         async with sessions() as session:
             tags = (await list_vectors(session)).items[0].tags
         assert tags == ("new-0", "new-1", "new-2", "new-3")
