@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from app.method.backbone.examples import Example
 from app.method.evaluation.conditions import steered, zero_shot
-from app.method.steering.composition import combine
 from app.method.steering.vectors import InContextVectors
 from examples.uses.shapes import Bench, ask_about, facts
 
@@ -48,7 +47,7 @@ def measure(bench: Bench) -> dict[str, dict[str, float]]:
         "neither": None,
         "task vector": vectors["task"],
         "policy vector": vectors["policy"],
-        "both, added": combine(list(vectors.values()), weights=[1.0, 1.0]),
+        "both, added": InContextVectors.summed(list(vectors.values()), weights=[1.0, 1.0]),
     }
     attacks = [item for wording in NEW_ATTACKS for item in ask_about(new, wording, lambda _s, c: c)]
     benign = ask_about(new, BENIGN, lambda shape, _color: shape)

@@ -3,37 +3,19 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
 from app.core.identifiers import sha256_hex
 from app.core.vector_card import VectorCard
-from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
+from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vector_sums import weighted_sum
 from app.library.catalogue.comparison import check_distinct
 from app.library.records import VectorRecord
 from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, find_same
 
 METHOD = "m2iv-sum"
-
-
-def weighted_sum(parts: Sequence[VectorTensors], *, weights: Sequence[float]) -> VectorTensors:
-    """The sum of the parts' shifts as vectors with weights of 1.
-
-    The parts have equal shapes, and a finite weight each.
-    """
-    total = np.zeros((parts[0].num_layers, 2, parts[0].hidden_size))
-    for part, weight in zip(parts, weights, strict=True):
-        total += weight * part.shift().astype(np.float64)
-    summed = total.astype(np.float32)
-    ones = np.ones(len(summed), dtype=np.float32)
-    return VectorTensors(
-        attention_vectors=summed[:, 0].copy(),
-        mlp_vectors=summed[:, 1].copy(),
-        attention_weights=ones,
-        mlp_weights=ones.copy(),
-    )
 
 
 async def combine_vectors(

@@ -20,7 +20,6 @@ from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import exact_match
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
-from app.method.steering.composition import combine
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
@@ -93,7 +92,7 @@ def combine_steps(
         weights = gains.softmax(0).tolist()
     else:
         weights = yield from _learned(problem, parts)
-    vectors = parts[best] if rule == "best" else combine(parts, weights=weights)
+    vectors = parts[best] if rule == "best" else InContextVectors.summed(parts, weights=weights)
     return Combined(vectors=vectors, weights=tuple(weights), best=best)
 
 

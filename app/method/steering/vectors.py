@@ -1,5 +1,6 @@
 """The four tensors of a trained M2IV and the shift they stand for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -8,6 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from app.core.vector_file import VectorTensors
+from app.core.vector_sums import weighted_sum
 
 TENSOR_NAMES: Final = ("attention_vectors", "mlp_vectors", "attention_weights", "mlp_weights")
 INITIAL_DEVIATION: Final = 0.01
@@ -57,6 +59,15 @@ class InContextVectors:
         """The vectors that a decoded file describes, copied into CPU memory."""
         return cls(
             **{name: torch.tensor(getattr(tensors, name)) for name in TENSOR_NAMES},
+        )
+
+    @classmethod
+    def summed(
+        cls, parts: Sequence["InContextVectors"], *, weights: Sequence[float]
+    ) -> "InContextVectors":
+        """Vectors whose shift is the weighted sum of the parts' shifts, in CPU memory."""
+        return cls.from_tensors(
+            weighted_sum([part.to_tensors() for part in parts], weights=weights)
         )
 
     def to_tensors(self) -> VectorTensors:

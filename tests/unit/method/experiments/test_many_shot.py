@@ -12,7 +12,6 @@ from app.method.experiments.many_shot import combine_chunks
 from app.method.experiments.methods import find_method
 from app.method.experiments.suite import load_suite
 from app.method.experiments.trial import Trial
-from app.method.steering.composition import combine
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS
 from tests.fakes.suites import tiny_suite
@@ -47,7 +46,7 @@ def test_a_combination_is_the_weighted_sum_of_its_parts(trial: Trial, rule: Rule
     parts, _ = trial.chunks[8]
     assert sum(found.weights) == pytest.approx(1.0)
     assert min(found.weights) >= 0.0
-    wanted = combine(parts, weights=found.weights).shift()
+    wanted = sum(weight * one.shift() for weight, one in zip(found.weights, parts, strict=True))
     torch.testing.assert_close(found.vectors.shift(), wanted, atol=1e-4, rtol=1e-4)
     assert seconds > 1.5
 
