@@ -17,6 +17,7 @@ from app.method.backbone.prompts import answer_token_ids, encode_prompts
 from app.method.steering.dose import residual_norms
 from app.method.steering.injection import inject
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.answers import answer_logits
 from app.method.training.configuration import TrainingConfig
 from app.method.training.fitting import initial_vectors
 from app.method.training.losses import (
@@ -27,7 +28,6 @@ from app.method.training.losses import (
 )
 from app.method.training.plan import Plan, epoch_batches
 from app.method.training.prompts import lesson_prompt
-from app.method.training.teacher import answer_logits
 
 _BETAS: Final = (0.9, 0.99)
 _LEAST_NORM: Final = 1e-6

@@ -71,7 +71,7 @@ def measure_loss(
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.steps import finish
-    from app.method.training.teacher import answer_lessons
+    from app.method.training.answers import answer_lessons
     from vlibrary_client.sharing.gguf import as_carried
     from vlibrary_client.sharing.shifts import read_shift
 

@@ -8,16 +8,15 @@ from typing import TypeAlias
 import torch
 
 from app.method.adaptation.adapted import Problem
-from app.method.backbone.batching import token_batches
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
+from app.method.training.answers import answer_logits, rows_right
 from app.method.training.losses import supervision_by_token
 from app.method.training.progress import Steps
-from app.method.training.prompts import see, write_prompts
-from app.method.training.teacher import answer_logits, rows_right
+from app.method.training.prompts import run_batches
 
 _MAX_ROWS = 64
 
@@ -70,17 +69,16 @@ def encode_steps(
     Yields:
         Work for another thread, and None after every batch.
     """
-    prompts, lengths = yield from write_prompts(
-        problem.backbone, asked, None, features=problem.features
+    parts: list[Part] = []
+    yield from run_batches(
+        problem.backbone,
+        asked,
+        lambda places, batch: parts.append(Part(places=list(places), batch=batch)),
+        features=problem.features,
+        token_budget=problem.token_budget,
+        max_rows=_MAX_ROWS,
+        with_answers=with_answers,
     )
-    parts = []
-    for places in token_batches(lengths, token_budget=problem.token_budget, max_rows=_MAX_ROWS):
-        shown = [prompts[place] for place in places]
-        yield from see(shown, features=problem.features)
-        answers = [asked[place].query.answer for place in places] if with_answers else None
-        batch = problem.features.encode(shown, answers=answers)
-        parts.append(Part(places=list(places), batch=batch))
-        yield None
     return parts
 
 

@@ -23,11 +23,11 @@ from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
+from app.method.training.answers import Answered, answer_lessons
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
 from app.method.training.prompts import see_batch
 from app.method.training.selection.comparison import Compared, compared
-from app.method.training.teacher import Answered, answer_lessons
 
 FEWEST_ITEMS: Final = 16
 _RATE: Final = 0.1

@@ -16,9 +16,9 @@ from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
+from app.method.training.answers import answer_logits
 from app.method.training.losses import supervision
 from app.method.training.progress import Steps
-from app.method.training.teacher import answer_logits
 
 _BATCH_SIZE: Final = 16
 _TRIAL_STEPS: Final = 20

@@ -27,6 +27,7 @@ from app.method.evaluation.metrics import most_usual, text_hits
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
+from app.method.training.answers import Answered, answer_lessons
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import (
@@ -34,7 +35,6 @@ from app.method.training.selection.comparison import (
     Compared,
     compared,
 )
-from app.method.training.teacher import Answered, answer_lessons
 
 _MAX_ROWS = 64
 

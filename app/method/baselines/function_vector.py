@@ -22,7 +22,7 @@ from app.method.adaptation.edits import (
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
-from app.method.training.teacher import answer_logits
+from app.method.training.answers import answer_logits
 
 _MOST_CONTEXTS: Final = 50
 _CORRUPTED: Final = 16

@@ -17,8 +17,9 @@ from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
+from app.method.training.answers import answer_logits
 from app.method.training.losses import mimicry, supervision
-from app.method.training.teacher import TeacherCache, answer_logits, compute_teacher
+from app.method.training.teacher import TeacherCache, compute_teacher
 
 _RATES: Final = (1e-2, 3e-2, 1e-1)
 _SUPERVISION_WEIGHT: Final = 0.5

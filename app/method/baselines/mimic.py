@@ -17,8 +17,8 @@ from app.method.adaptation.edits import adaptable_sites, edit_outputs, head_coun
 from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
+from app.method.training.answers import answer_logits
 from app.method.training.losses import supervision
-from app.method.training.teacher import answer_logits
 
 _RATES: Final = (1e-2, 3e-2, 1e-1)
 _SUPERVISION_WEIGHT: Final = 0.5

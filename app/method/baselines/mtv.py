@@ -22,8 +22,8 @@ from app.method.adaptation.edits import (
 )
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
+from app.method.training.answers import answer_logits
 from app.method.training.losses import supervision_by_token
-from app.method.training.teacher import answer_logits
 
 _MOST_CONTEXTS: Final = 100
 _STEPS: Final = 60

@@ -12,13 +12,14 @@ from torch import Tensor
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.training.answers import Answered, answer_lessons
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
 from app.method.training.plan import Plan
 from app.method.training.progress import Reporter, Steps
 from app.method.training.student import Student
-from app.method.training.teacher import Answered, TeacherCache, answer_lessons
+from app.method.training.teacher import TeacherCache
 
 MAX_ROWS: Final = 256
 

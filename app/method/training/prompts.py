@@ -1,16 +1,19 @@
-"""The prompts of a training: written and their pictures decoded while others use the backbone."""
+"""The prompts of lessons: written and their pictures decoded while others use the backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import torch
+
 from app.core.pictures import Picture
+from app.method.backbone.batching import token_batches
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import PromptText, build_prompt
+from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.method.steps import OffDevice
-from app.method.training.progress import Steps
+from app.method.training.progress import Reporter, Steps
 
 # The tokenizer belongs to the backbone's thread, so texts are counted a few at a time.
 _COUNTED_TOGETHER: Final = 64
@@ -65,6 +68,51 @@ def see_batch(batch: Sequence[Picture], *, features: FeatureCache) -> Steps[None
     yield from _decode(batch, features=features)
     features.prepare(batch)
     yield None
+
+
+def run_batches(
+    backbone: Backbone,
+    lessons: Sequence[Lesson],
+    run: Callable[[Sequence[int], EncodedBatch], object],
+    *,
+    features: FeatureCache,
+    token_budget: int,
+    max_rows: int,
+    with_answers: bool = True,
+    instruction: str | None = None,
+    reporter: Reporter | None = None,
+) -> Steps[None]:
+    """Hands the lessons over, encoded in batches that fit the budget, the longest first.
+
+    Args:
+        backbone: Whose prompts are written.
+        lessons: What is asked.
+        run: Is called with the places of a batch's rows among the lessons, and the batch; nothing
+            is bound to the backbone when it returns. It runs without gradients.
+        features: What is known of the pictures.
+        token_budget: Most tokens of a batch with its padding; a longer prompt goes alone.
+        max_rows: Most rows of a batch.
+        with_answers: Whether the prompts end with their answers.
+        instruction: What every prompt begins with, the backbone's own when None.
+        reporter: Is told of every batch.
+
+    Yields:
+        Work for another thread, and progress, or None, after every batch.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
+    """
+    prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
+    for places in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
+        some = [prompts[place] for place in places]
+        yield from see(some, features=features)
+        answers = [lessons[place].query.answer for place in places] if with_answers else None
+        with torch.no_grad():
+            run(places, features.encode(some, answers=answers))
+        if reporter is None:
+            yield None
+        else:
+            yield from reporter.advance(len(places))
 
 
 def _decode(pictures: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:

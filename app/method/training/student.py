@@ -16,6 +16,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.answers import answer_logits
 from app.method.training.batches import Part, Row, StudentBatches
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
@@ -27,7 +28,7 @@ from app.method.training.losses import (
 )
 from app.method.training.optimiser import Optimiser, set_norms
 from app.method.training.progress import Steps
-from app.method.training.teacher import TeacherCache, answer_logits
+from app.method.training.teacher import TeacherCache
 
 LOSS_NAMES: Final = ("total", "mimicry", "synergy", "supervision")
 _VECTORS: Final = "vectors."

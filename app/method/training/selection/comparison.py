@@ -14,10 +14,10 @@ from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.evaluation.verdict import Verdict, judge
 from app.method.steps import OffDevice
+from app.method.training.answers import Answered
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
-from app.method.training.teacher import Answered
 
 BALANCED_SHOTS: Final = 8
 

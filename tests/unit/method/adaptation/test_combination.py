@@ -13,8 +13,8 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
+from app.method.training.answers import answer_lessons
 from app.method.training.progress import Reporter, TrainingProgress
-from app.method.training.teacher import answer_lessons
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
 
 

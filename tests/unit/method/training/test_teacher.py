@@ -7,10 +7,11 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
 from app.method.steering.generation import generate
 from app.method.steps import finish
+from app.method.training.answers import answer_lessons
 from app.method.training.losses import TeacherLogits
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import write_prompts
-from app.method.training.teacher import TeacherCache, answer_lessons, compute_teacher
+from app.method.training.teacher import TeacherCache, compute_teacher
 from tests.fakes.models.backbones import tiny_examples
 
 EXAMPLES = tiny_examples(16)

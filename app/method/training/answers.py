@@ -1,0 +1,109 @@
+"""How the backbone answers lessons, with or without a shift, read off passes with the answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from app.method.backbone.examples import Lesson
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import EncodedBatch
+from app.method.steering.injection import ShiftHooks
+from app.method.training.losses import supervision_by_token
+from app.method.training.progress import Reporter, Steps
+from app.method.training.prompts import run_batches
+
+
+def answer_logits(backbone: Backbone, batch: EncodedBatch) -> Float[Tensor, "answers vocab"]:
+    """Logits at the positions that predict answer tokens, row after row; no others are computed."""
+    output = backbone.model(
+        **batch.inputs, logits_to_keep=batch.predicts_answer, use_cache=False, return_dict=True
+    )
+    logits = cast("Tensor", output.logits)
+    return logits.reshape(-1, logits.shape[-1])
+
+
+def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> tuple[bool, ...]:
+    """Whether greedy decoding would give each row exactly its answer and then end the turn.
+
+    If the most likely token is right at every position of the given answer, decoding one token
+    after the other takes the same way; so one pass measures what generation would.
+    """
+    hits: Bool[Tensor, " answers"] = logits.argmax(-1) == batch.targets
+    counts = [len(ids) for ids in batch.answer_ids]
+    return tuple(bool(row.all()) for row in torch.split(hits, counts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """How the backbone answered one lesson by itself.
+
+    Attributes:
+        loss: Mean cross-entropy of the true answer's tokens.
+        num_tokens: Length of the prompt, image tokens included.
+    """
+
+    is_right: bool
+    loss: float
+    num_tokens: int
+
+
+def answer_lessons(
+    backbone: Backbone,
+    lessons: Sequence[Lesson],
+    *,
+    features: FeatureCache,
+    token_budget: int,
+    max_rows: int,
+    instruction: str | None = None,
+    shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
+    reporter: Reporter | None = None,
+) -> Steps[list[Answered]]:
+    """How the backbone answers each lesson by itself, with or without a shift.
+
+    There is one shift for each lesson or one for all.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
+        SteeringError: The shift could not be applied in full.
+    """
+    found: dict[int, Answered] = {}
+    hooks = ShiftHooks(backbone)
+
+    def run(places: Sequence[int], batch: EncodedBatch) -> None:
+        is_shared = shifts is None or len(shifts) == 1
+        receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[list(places)])
+        logits = answer_logits(backbone, batch)
+        if shifts is not None:
+            receipt.verify()
+        hooks.bind(None)
+        found.update(zip(places, _answered(logits, batch), strict=True))
+
+    try:
+        yield from run_batches(
+            backbone,
+            lessons,
+            run,
+            features=features,
+            token_budget=token_budget,
+            max_rows=max_rows,
+            instruction=instruction,
+            reporter=reporter,
+        )
+    finally:
+        hooks.remove()
+    return [found[index] for index in range(len(lessons))]
+
+
+def _answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
+    losses = supervision_by_token(logits, batch.targets)
+    spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
+    rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
+    return [
+        Answered(is_right=is_right, loss=span.mean().item(), num_tokens=num_tokens)
+        for is_right, span, num_tokens in rows
+    ]
