@@ -1,6 +1,5 @@
 """Trained vectors made into one by a rule that looks at labelled items, and what it is worth."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,8 +17,8 @@ from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
-from app.method.evaluation.metrics import exact_match
-from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
+from app.method.evaluation.metrics import majority_hits
+from app.method.evaluation.verdict import Gain, Verdict
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
@@ -27,7 +26,7 @@ from app.method.training.answers import Answered, answer_lessons
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
 from app.method.training.prompts import see_batch
-from app.method.training.selection.comparison import Compared, compared
+from app.method.training.selection.comparison import Compared, compare_answers, compared
 
 FEWEST_ITEMS: Final = 16
 _RATE: Final = 0.1
@@ -143,41 +142,23 @@ def combination_steps(
             shifts=None if vectors is None else _on(problem.backbone, vectors.shift())[None],
             reporter=reporter,
         )
-    answers["best_part"] = answers[str(combined.best)]
-    return _result(combined, chosen, measured, answers=answers, seconds=reporter.seconds)
-
-
-def _result(
-    combined: Combined,
-    chosen: Sequence[Example],
-    measured: Sequence[Example],
-    *,
-    answers: dict[str, list[Answered]],
-    seconds: float,
-) -> CombinationResult:
-    hits = {name: [answer.is_right for answer in found] for name, found in answers.items()}
-    usual = Counter(item.answer for item in chosen).most_common(1)[0][0]
-    hits["majority"] = [exact_match(usual, [item.answer]) == 1.0 for item in measured]
-    conditions = {
-        name: compared(hits[name], answers.get(name, []), 0 if name == "zero_shot" else len(chosen))
-        for name in ("m2iv", "best_part", "zero_shot", "majority")
-    }
+    found = [answers.pop(str(place)) for place in range(len(parts))]
+    seen = [item.answer for item in chosen]
+    comparison = compare_answers(
+        {"m2iv": answers["m2iv"], "best_part": found[combined.best], **answers},
+        {"majority": majority_hits(seen, [item.answer for item in measured])},
+        labels={"zero_shot": 0},
+        other_labels=len(chosen),
+        demonstrated="best_part",
+    )
     return CombinationResult(
         combined=combined,
         items=len(measured),
-        conditions=conditions,
-        parts=tuple(
-            compared(hits[str(place)], answers[str(place)], 0)
-            for place in range(len(combined.weights))
-        ),
-        gain=paired_gain(hits["m2iv"], hits["best_part"]),
-        verdict=judge(
-            steered=hits["m2iv"],
-            zero_shot=hits["zero_shot"],
-            majority=hits["majority"],
-            demonstrated=hits["best_part"],
-        ),
-        seconds=seconds,
+        conditions=comparison.conditions,
+        parts=tuple(compared([one.is_right for one in part], part, 0) for part in found),
+        gain=comparison.gains["best_part"],
+        verdict=comparison.verdict,
+        seconds=reporter.seconds,
     )
 
 

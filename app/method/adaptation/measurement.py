@@ -23,8 +23,8 @@ from app.method.evaluation.conditions import (
     nearest_copy,
     nearest_demonstrations,
 )
-from app.method.evaluation.metrics import most_usual, text_hits
-from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
+from app.method.evaluation.metrics import majority_hits, text_hits
+from app.method.evaluation.verdict import Gain, Verdict
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
 from app.method.training.answers import Answered, answer_lessons
@@ -33,7 +33,7 @@ from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import (
     BALANCED_SHOTS,
     Compared,
-    compared,
+    compare_answers,
 )
 
 _MAX_ROWS = 64
@@ -55,9 +55,9 @@ class Measurement:
 
     items: int
     shots: int
-    conditions: dict[Method, Compared]
-    milliseconds: dict[Method, float]
-    gains: dict[Method, Gain]
+    conditions: dict[str, Compared]
+    milliseconds: dict[str, float]
+    gains: dict[str, Gain]
     verdict: Verdict
     seconds: float
 
@@ -92,8 +92,8 @@ def measurement_steps(
     contexts = yield from _contexts(problem, asked, wanted, reporter=reporter)
     generated = [name for name in wanted if name not in {"majority", "nearest_copy"}]
     reporter.begin("evaluate", len(generated) * len(asked))
-    answers: dict[Method, list[Answered]] = {}
-    spent: dict[Method, float] = {}
+    answers: dict[str, list[Answered]] = {}
+    spent: dict[str, float] = {}
     for name in generated:
         shown = contexts.get(name, [()] * len(asked))
         steps = answer_lessons(
@@ -106,48 +106,26 @@ def measurement_steps(
             reporter=reporter,
         )
         answers[name], spent[name] = yield from _timed(steps)
-    hits = {name: [one.is_right for one in found] for name, found in answers.items()}
     true = [item.answer for item in asked]
-    usual = most_usual([item.answer for item in problem.items])
-    hits["majority"] = text_hits([usual] * len(true), true)
+    alone = {"majority": majority_hits([item.answer for item in problem.items], true)}
     if "nearest_copy" in contexts:
         copied = [one[-1].answer for one in contexts["nearest_copy"]]
-        hits["nearest_copy"] = text_hits(copied, true)
-    return _measurement(problem, hits, answers=answers, spent=spent, seconds=reporter.seconds)
-
-
-def _measurement(
-    problem: Problem,
-    hits: dict[Method, list[bool]],
-    *,
-    answers: dict[Method, list[Answered]],
-    spent: dict[Method, float],
-    seconds: float,
-) -> Measurement:
-    num_items = len(hits["m2iv"])
-    shots = min(problem.shots, len(problem.items))
+        alone["nearest_copy"] = text_hits(copied, true)
+    num_labels = len(problem.items)
+    shots = min(problem.shots, num_labels)
     labels = {"zero_shot": 0, "m2iv": 0, "icl": shots}
-    labels["icl_balanced"] = min(BALANCED_SHOTS, len(problem.items))
-    # Nobody who saw no demonstrations can say that they would not help.
-    demonstrated = hits.get("icl", [True] * num_items)
+    labels["icl_balanced"] = min(BALANCED_SHOTS, num_labels)
+    comparison = compare_answers(answers, alone, labels=labels, other_labels=num_labels)
     return Measurement(
-        items=num_items,
+        items=len(asked),
         shots=shots,
-        conditions={
-            name: compared(found, answers.get(name, []), labels.get(name, len(problem.items)))
-            for name, found in hits.items()
+        conditions=comparison.conditions,
+        milliseconds={
+            name: 1000 * spent.get(name, 0.0) / len(asked) for name in comparison.conditions
         },
-        milliseconds={name: 1000 * spent.get(name, 0.0) / num_items for name in hits},
-        gains={
-            name: paired_gain(hits["m2iv"], found) for name, found in hits.items() if name != "m2iv"
-        },
-        verdict=judge(
-            steered=hits["m2iv"],
-            zero_shot=hits["zero_shot"],
-            majority=hits["majority"],
-            demonstrated=demonstrated,
-        ),
-        seconds=seconds,
+        gains=comparison.gains,
+        verdict=comparison.verdict,
+        seconds=reporter.seconds,
     )
 
 

@@ -239,9 +239,10 @@ def text_hits(texts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     return [exact_match(text, [answer]) == 1.0 for text, answer in zip(texts, answers, strict=True)]
 
 
-def most_usual(answers: Sequence[str]) -> str:
-    """The answer that most items have; of equally many, the first one's."""
-    return Counter(answers).most_common(1)[0][0]
+def majority_hits(seen: Sequence[str], answers: Sequence[str]) -> list[bool]:
+    """Which answers are the most usual of those that were seen; of equally many, the first."""
+    usual = Counter(seen).most_common(1)[0][0]
+    return text_hits([usual] * len(answers), answers)
 
 
 def find_scorer(name: str) -> Scorer:

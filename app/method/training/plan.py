@@ -14,7 +14,7 @@ from app.core.backbones import BackboneDescription
 from app.core.pixels import PIXELS_VERSION
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.metrics import most_usual, text_hits
+from app.method.evaluation.metrics import majority_hits
 from app.method.training.configuration import TrainingConfig
 from app.method.training.demonstrations import (
     choose_folds,
@@ -214,8 +214,7 @@ def _majority_hits(
     answers = [examples[item].answer for item in measured]
     if not answers:
         return ()
-    usual = most_usual([examples[item].answer for item in shown])
-    return tuple(text_hits([usual] * len(answers), answers))
+    return tuple(majority_hits([examples[item].answer for item in shown], answers))
 
 
 def epoch_batches(

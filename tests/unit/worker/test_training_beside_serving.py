@@ -109,7 +109,7 @@ async def test_planning_and_pictures_are_left_to_another_thread(
     threads = watched(
         "app.method.training.distillation.run_identity",
         "app.method.training.distillation.make_plan",
-        "app.method.training.plan.most_usual",
+        "app.method.training.plan.majority_hits",
         "app.method.training.distillation.build_task_key",
         "app.method.training.prompts.build_prompt",
         "app.method.training.selection.comparison.balanced_context",

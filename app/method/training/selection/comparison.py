@@ -1,6 +1,6 @@
 """Vectors beside their opponents on items that took no part in training them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,7 +12,7 @@ from torch import Tensor
 from app.method.backbone.examples import Lesson
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
-from app.method.evaluation.verdict import Verdict, judge
+from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steps import OffDevice
 from app.method.training.answers import Answered
 from app.method.training.demonstrations import draw_context
@@ -39,6 +39,19 @@ class Compared:
     high: float
     prompt_tokens: float
     labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Ways of answering the same items, side by side.
+
+    Attributes:
+        gains: Of `m2iv` over every other way.
+    """
+
+    conditions: dict[str, Compared]
+    gains: dict[str, Gain]
+    verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +86,21 @@ def compare(
     if not plan.measured:
         return None
     shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
-    lessons, hits = yield OffDevice(partial(_asked, loop, shots=shots))
+    lessons, alone = yield OffDevice(partial(_asked, loop, shots=shots))
     loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[Answered]] = {}
     for name, lesson in lessons.items():
         own = shifts if name == "m2iv" else None
         answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
-    hits = {name: [answer.is_right for answer in found] for name, found in answers.items()} | hits
-    loop.reporter.held_out_accuracy = sum(hits["m2iv"]) / len(hits["m2iv"])
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
+    comparison = compare_answers(answers, alone, labels=labels, other_labels=most_labels)
+    loop.reporter.held_out_accuracy = comparison.conditions["m2iv"].accuracy
     return HeldOutReport(
         items=len(plan.measured),
         shots=shots,
-        conditions={
-            name: compared(found, answers.get(name, []), labels.get(name, most_labels))
-            for name, found in hits.items()
-        },
-        verdict=judge(
-            steered=hits["m2iv"],
-            zero_shot=hits["zero_shot"],
-            majority=hits["majority"],
-            demonstrated=hits["icl"],
-        ),
+        conditions=comparison.conditions,
+        verdict=comparison.verdict,
     )
 
 
@@ -149,6 +154,44 @@ def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
         )
         for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True)
     ]
+
+
+def compare_answers(
+    answers: Mapping[str, Sequence[Answered]],
+    alone: Mapping[str, Sequence[bool]],
+    *,
+    labels: Mapping[str, int],
+    other_labels: int,
+    demonstrated: str = "icl",
+) -> Comparison:
+    """Every way of answering beside `m2iv`, on the same items.
+
+    Args:
+        answers: By way of answering, `m2iv` and `zero_shot` among them.
+        alone: Which items those get right that ask no backbone, `majority` among them.
+        labels: Labelled items that an answer of a way depends on.
+        other_labels: Of the ways that `labels` leaves out.
+        demonstrated: The way that shows whether the task can be learnt from examples; where it is
+            left out nobody can say that it cannot.
+    """
+    hits: dict[str, Sequence[bool]] = {
+        **{name: [one.is_right for one in found] for name, found in answers.items()},
+        **alone,
+    }
+    steered = hits["m2iv"]
+    return Comparison(
+        conditions={
+            name: compared(found, answers.get(name, ()), labels.get(name, other_labels))
+            for name, found in hits.items()
+        },
+        gains={name: paired_gain(steered, found) for name, found in hits.items() if name != "m2iv"},
+        verdict=judge(
+            steered=steered,
+            zero_shot=hits["zero_shot"],
+            majority=hits["majority"],
+            demonstrated=hits.get(demonstrated, [True] * len(steered)),
+        ),
+    )
 
 
 def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:

@@ -90,7 +90,7 @@ def test_every_method_is_as_right_as_its_generated_answers(pocket: Backbone) -> 
     }
     for name, condition in wanted.items():
         report = evaluate(pocket, asked, condition=condition)
-        own = found.conditions[name]  # type: ignore[index]  # a name of the table
+        own = found.conditions[name]
         assert (own.accuracy, own.low, own.high) == (report.accuracy, report.low, report.high), name
         assert own.prompt_tokens == pytest.approx(report.prompt_tokens_mean, abs=0.05), name
     # The comparison would show nothing if all answered alike.
