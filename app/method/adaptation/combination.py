@@ -14,7 +14,6 @@ from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import encode_steps, measure_steps, plain
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers
 from app.method.backbone.examples import Example, Lesson
-from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import majority_hits
@@ -25,7 +24,7 @@ from app.method.steps import relayed
 from app.method.training.answers import Answered, answer_lessons
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
-from app.method.training.prompts import see_batch
+from app.method.training.prompts import see_all
 from app.method.training.selection.comparison import Compared, compare_answers, compared
 
 FEWEST_ITEMS: Final = 16
@@ -119,7 +118,8 @@ def combination_steps(
     """
     items = problem.items
     chosen, measured = _halves(items, seed=problem.seed)
-    yield from _see(items, features=problem.features, reporter=reporter)
+    pictures = [picture for item in items for picture in item.pictures]
+    yield from see_all(pictures, features=problem.features, reporter=reporter)
 
     def or_stop(event: Event) -> Event:
         reporter.stop_if_asked()
@@ -185,14 +185,6 @@ def _roles(problem: Problem, chosen: Sequence[Example], *, rule: Rule) -> Proble
         items=[chosen[place] for place in learnt],
         validation=[chosen[place] for place in validation],
     )
-
-
-def _see(items: Sequence[Example], *, features: FeatureCache, reporter: Reporter) -> Steps[None]:
-    batches = features.missing([picture for item in items for picture in item.pictures])
-    reporter.begin("features", sum(len(batch) for batch in batches))
-    for batch in batches:
-        yield from see_batch(batch, features=features)
-        yield from reporter.advance(len(batch))
 
 
 def _on(

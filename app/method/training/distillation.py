@@ -31,7 +31,7 @@ from app.method.training.fitting import fit
 from app.method.training.loop import MAX_ROWS, TrainLoop, restored_teacher
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
-from app.method.training.prompts import see_batch
+from app.method.training.prompts import see_all
 from app.method.training.selection.comparison import HeldOutReport, compare
 from app.method.training.selection.search import choose_recipe
 from app.method.training.selection.strength import calibrate
@@ -217,12 +217,9 @@ def embed_all(
         JobCancelledError: The reporter was asked to stop.
     """
     images = [example.image for example in examples]
-    batches = cache.missing([image for image in images if image is not None])
     num_pictures = len({example.image_id for example in examples})
-    reporter.begin("features", num_pictures)
-    for batch in batches:
-        yield from see_batch(batch, features=cache)
-        yield from reporter.advance(len(batch))
+    pictures = [image for image in images if image is not None]
+    yield from see_all(pictures, features=cache, reporter=reporter, num_told=num_pictures)
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)

@@ -70,6 +70,27 @@ def see_batch(batch: Sequence[Picture], *, features: FeatureCache) -> Steps[None
     yield None
 
 
+def see_all(
+    pictures: Sequence[Picture],
+    *,
+    features: FeatureCache,
+    reporter: Reporter,
+    num_told: int | None = None,
+) -> Steps[None]:
+    """Has the vision features of all pictures computed that are not known, as a phase of its own.
+
+    The phase has `num_told` units, or else as many as there is to compute.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
+    """
+    batches = features.missing(pictures)
+    reporter.begin("features", sum(map(len, batches)) if num_told is None else num_told)
+    for batch in batches:
+        yield from see_batch(batch, features=features)
+        yield from reporter.advance(len(batch))
+
+
 def run_batches(
     backbone: Backbone,
     lessons: Sequence[Lesson],
