@@ -1,6 +1,13 @@
-"""What jobs beside trainings are asked for: rules that combine vectors, methods that measure."""
+"""Jobs: their kinds, their states, the rules that combine vectors and the methods that measure."""
 
 from typing import Final, Literal, TypeAlias, get_args
+
+JobKind: TypeAlias = Literal["train", "combine", "evaluate"]
+"""What a job does. Its settings are those of a training, or stand under the name of its kind."""
+JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
+UNFINISHED_STATES: Final[tuple[JobState, ...]] = ("queued", "running")
+FINAL_STATES: Final = frozenset(JOB_STATES) - set(UNFINISHED_STATES)
 
 Rule: TypeAlias = Literal["best", "mean", "weighted", "learned"]
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)

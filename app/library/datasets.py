@@ -22,6 +22,7 @@ from app.core.errors import (
     StorageFullError,
 )
 from app.core.identifiers import check_description, check_name, new_id
+from app.core.jobs import UNFINISHED_STATES
 from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
@@ -211,7 +212,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
             f"its names, name it by its id {row.id}",
             details={"id": str(row.id), "names": others},
         )
-    unfinished = JobRow.state.in_(("queued", "running"))
+    unfinished = JobRow.state.in_(UNFINISHED_STATES)
     needing = select(JobRow.id).where(JobRow.dataset_id == row.id, unfinished).limit(10)
     jobs = [str(job_id) for job_id in await session.scalars(needing)]
     if jobs:

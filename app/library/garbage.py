@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import select
 
+from app.core.jobs import UNFINISHED_STATES
 from app.library.database import Sessions
 from app.library.datasets import drop_file_of_deleted, list_deleted
 from app.library.storage import ObjectStore, checkpoint_key
@@ -50,7 +51,7 @@ async def _checkpoints(sessions: Sessions, store: ObjectStore, *, dry_run: bool)
     # Listed before the jobs are read, so that a job that begins meanwhile is not overlooked.
     keys = await store.keys(CHECKPOINTS)
     async with sessions.begin() as session:
-        unfinished = select(JobRow.id).where(JobRow.state.in_(("queued", "running")))
+        unfinished = select(JobRow.id).where(JobRow.state.in_(UNFINISHED_STATES))
         needed = {checkpoint_key(job_id) for job_id in await session.scalars(unfinished)}
     superfluous = [key for key in keys if key not in needed]
     for key in superfluous if not dry_run else ():

@@ -4,17 +4,15 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from app.core.backbones import BackboneDescription
+from app.core.jobs import FINAL_STATES, JobKind, JobState
 from app.core.states import VectorStatus
 
-JobState: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobEventKind: TypeAlias = Literal["progress", "state"]
 
 Record = TypeVar("Record")
-
-FINAL_STATES: Final[frozenset[JobState]] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +168,13 @@ class JobRecord:
     def is_final(self) -> bool:
         """Whether nothing will happen to it any more."""
         return self.state in FINAL_STATES
+
+    @property
+    def kind(self) -> JobKind:
+        """What the job does, which its settings say."""
+        if "combine" in self.config:
+            return "combine"
+        return "evaluate" if "evaluate" in self.config else "train"
 
     @property
     def seconds(self) -> float | None:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import uuid
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -23,8 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.core.jobs import JOB_STATES, UNFINISHED_STATES
 from app.core.states import VECTOR_STATES
-from app.library.records import JobState
 from app.library.workspaces import InWorkspace
 
 NAMING: Final = {
@@ -205,12 +205,12 @@ class JobRow(InWorkspace, Table):
 
     __tablename__ = "training_jobs"
     __table_args__ = (
-        _one_of("state", get_args(JobState)),
+        _one_of("state", JOB_STATES),
         CheckConstraint("(state = 'succeeded') = (vector_id IS NOT NULL)", name="result"),
         Index(
             "ix_training_jobs_unfinished",
             "heartbeat",
-            postgresql_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text(f"state IN {UNFINISHED_STATES!r}"),
         ),
         Index("ix_training_jobs_workspace", "workspace"),
     )

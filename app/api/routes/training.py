@@ -19,12 +19,14 @@ from app.api.schemas.training import (
     JobBody,
     TrainRequest,
 )
+from app.core.errors import JSON
 from app.core.identifiers import VectorReference
+from app.core.jobs import JobKind, JobState
 from app.core.splits import TEST, choose_split
 from app.library.catalogue.combination import require_one_backbone
 from app.library.catalogue.comparison import check_distinct
 from app.library.datasets import get_dataset
-from app.library.records import JobRecord, JobState
+from app.library.records import JobRecord
 from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.vectors import get_vector
 
@@ -79,7 +81,7 @@ async def combine(body: CombinationRequest, creation: CreationOf, session: Sessi
         session,
         name=body.name,
         dataset_id=dataset.id,
-        config={"combine": order} if split is None else {"combine": order, "split": split},
+        config=_config("combine", order, split=split),
         backbone_fingerprint=require_one_backbone(parts),
         description=body.description,
         tags=body.tags,
@@ -110,10 +112,14 @@ async def evaluate(body: EvaluateRequest, creation: CreationOf, session: Session
         session,
         name=vector.name,
         dataset_id=dataset.id,
-        config={"evaluate": order} if split is None else {"evaluate": order, "split": split},
+        config=_config("evaluate", order, split=split),
         backbone_fingerprint=vector.backbone.fingerprint,
     )
     return await _answer(creation, record)
+
+
+def _config(kind: JobKind, order: JSON, *, split: str | None) -> dict[str, JSON]:
+    return {kind: order} if split is None else {kind: order, "split": split}
 
 
 async def _answer(creation: Creation, record: JobRecord) -> JobBody:

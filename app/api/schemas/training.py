@@ -9,9 +9,8 @@ from pydantic import BeforeValidator, Field
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
 from app.core.identifiers import MAX_TAGS
-from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, Method, Rule
+from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, JobState, Method, Rule
 from app.core.states import VectorStatus
-from app.library.records import JobState
 from app.method.training.configuration import TrainingSettings
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import Quotas
 from app.core.errors import BusyError, QuotaExceededError
+from app.core.jobs import UNFINISHED_STATES
 from app.library.database import lock_number
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.workspaces import workspace_of
@@ -20,7 +21,6 @@ from app.library.workspaces import workspace_of
 Use: TypeAlias = Mapping[str, int]
 
 JOB_RETRY_SECONDS: Final = 10.0
-UNFINISHED: Final = ("queued", "running")
 _WORDS: Final = {
     "jobs": "training jobs that have not ended",
     "bytes": "bytes of vectors and data sets",
@@ -71,7 +71,7 @@ async def require_within(
 
 
 async def _use(session: AsyncSession) -> dict[str, int]:
-    unfinished = select(func.count()).where(JobRow.state.in_(UNFINISHED))
+    unfinished = select(func.count()).where(JobRow.state.in_(UNFINISHED_STATES))
     kept = select(func.count()).where(VectorRow.deleted.is_(None))
     jobs, vectors = [await session.scalar(query) or 0 for query in (unfinished, kept)]
     size = 0

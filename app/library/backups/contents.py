@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError
+from app.core.jobs import UNFINISHED_STATES
 from app.library.backups.manifest import TableContents
 
 # What only those put there who use a library. Everything else may stem from a first start.
@@ -33,7 +34,7 @@ SELECT item.storage_key, item.sha256, item.name FROM datasets item
 WHERE to_jsonb(item) ->> 'deleted' IS NULL ORDER BY item.id
 FOR KEY SHARE
 """
-_UNFINISHED: Final = "SELECT id::text FROM training_jobs WHERE state IN ('queued', 'running')"
+_UNFINISHED: Final = "SELECT id::text FROM training_jobs WHERE state = ANY(:states)"
 _OTHERS: Final = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -68,7 +69,7 @@ async def hold_datasets(session: AsyncSession) -> list[tuple[str, str, str]]:
 
 async def list_unfinished(session: AsyncSession) -> list[str]:
     """Ids of the jobs that have not ended."""
-    return list(await session.scalars(text(_UNFINISHED)))
+    return list(await session.scalars(text(_UNFINISHED), {"states": list(UNFINISHED_STATES)}))
 
 
 async def list_damaged(session: AsyncSession) -> list[str]:

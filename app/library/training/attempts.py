@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
+from app.core.jobs import UNFINISHED_STATES
 from app.library.database import FRESH
 from app.library.records import JobRecord
 from app.library.tables import JobRow
@@ -159,7 +160,7 @@ async def requeue_stalled(
     silent_since = func.clock_timestamp() - dt.timedelta(seconds=older_than_seconds)
     query = (
         select(JobRow)
-        .where(JobRow.state.in_(("queued", "running")), JobRow.heartbeat < silent_since)
+        .where(JobRow.state.in_(UNFINISHED_STATES), JobRow.heartbeat < silent_since)
         .order_by(JobRow.id)
         .with_for_update(skip_locked=True)
     )

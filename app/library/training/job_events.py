@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.errors import JSON
-from app.library.records import FINAL_STATES, JobEvent, JobEventKind, JobNews, record_of
+from app.core.jobs import FINAL_STATES
+from app.library.records import JobEvent, JobEventKind, JobNews, record_of
 from app.library.tables import JobEventRow, JobRow
 
 MAX_NEW_EVENTS: Final = 1000

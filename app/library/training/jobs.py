@@ -6,17 +6,18 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
+from app.core.jobs import JOB_STATES, JobState
 from app.library.access.audit import write_audit
 from app.library.database import FRESH, dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.records import JobRecord, JobState, record_of
+from app.library.records import JobRecord, record_of
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.training.job_events import append_event
 from app.library.training.queue import dequeue, enqueue
@@ -116,7 +117,7 @@ async def count_jobs(session: AsyncSession) -> Mapping[JobState, int]:
     """How many jobs are in each state; zero where there are none."""
     query = select(JobRow.state, func.count().label("number")).group_by(JobRow.state)
     counted = {row.state: row.number for row in await session.execute(query)}
-    return {state: counted.get(state, 0) for state in get_args(JobState)}
+    return {state: counted.get(state, 0) for state in JOB_STATES}
 
 
 async def request_cancel(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:

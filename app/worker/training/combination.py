@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,8 +28,6 @@ from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import SPLIT, judged, measured_of, software
 from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
-SETTING: Final = "combine"
-
 
 async def prepare_combination(
     job: JobRecord,
@@ -46,7 +44,7 @@ async def prepare_combination(
         NotFoundError: A part or the data set was deleted.
         CorruptDataError: A stored file has changed.
     """
-    order: Mapping[str, Any] = job.config[SETTING]
+    order: Mapping[str, Any] = job.config[job.kind]
     ids = [uuid.UUID(text) for text in order["parts"]]
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)
@@ -94,7 +92,7 @@ async def store_combination(
     Raises:
         ConflictError: The job is no longer this worker's.
     """
-    order: Mapping[str, Any] = job.config[SETTING]
+    order: Mapping[str, Any] = job.config[job.kind]
     backbone = parts[0].backbone
     settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
     report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}

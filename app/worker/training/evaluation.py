@@ -29,7 +29,6 @@ from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import judged, measured_of
 from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
-SETTING: Final = "evaluate"
 WHOLE: Final = "all"
 """What the part is called of a data set that names none."""
 
@@ -50,7 +49,7 @@ async def prepare_evaluation(
         InvalidDatasetError: There is no item that the vector was not trained on.
         CorruptDataError: A stored file has changed.
     """
-    order: Mapping[str, Any] = job.config[SETTING]
+    order: Mapping[str, Any] = job.config[job.kind]
     vector_id = uuid.UUID(order["vector"])
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)

@@ -20,6 +20,7 @@ from app.core.errors import (
     WorkerUnavailableError,
     is_out_of_space,
 )
+from app.core.jobs import JobKind
 from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions, run_transaction
 from app.library.datasets import get_dataset
@@ -52,11 +53,11 @@ PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
 
 
-KINDS: Final[Mapping[str, Callable[..., Awaitable[tuple[Steps[Any], Store]]]]] = {
-    combination.SETTING: combination.prepare_combination,
-    evaluation.SETTING: evaluation.prepare_evaluation,
+# Jobs that take stored vectors rather than train some.
+_PREPARE: Final[Mapping[JobKind, Callable[..., Awaitable[tuple[Steps[Any], Store]]]]] = {
+    "combine": combination.prepare_combination,
+    "evaluate": evaluation.prepare_evaluation,
 }
-"""Jobs that take stored vectors rather than train one, by what their settings name."""
 
 log = get_logger(__name__)
 
@@ -175,11 +176,10 @@ class Trainer:
             require_same_backbone(
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
-        prepare = next((KINDS[name] for name in KINDS if name in job.config), None)
-        if prepare is None:
+        if job.kind == "train":
             steps, store = await self._training(attempt, await checkpoints.load())
         else:
-            steps, store = await prepare(
+            steps, store = await _PREPARE[job.kind](
                 job,
                 backbone=self._backbone,
                 sessions=in_workspace(self._sessions, job.workspace),
