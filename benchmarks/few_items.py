@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone
@@ -43,7 +44,6 @@ from benchmarks.harness import (
 
 SIZES: Final = (32, 100, 500, 3000)
 SHOTS: Final = 16
-BALANCED_SHOTS: Final = 8
 _MAX_NEW_TOKENS: Final = 8
 
 

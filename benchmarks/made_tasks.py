@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone
@@ -40,7 +41,6 @@ CASES: Final = (
     "warm:100",
     "random:60",
 )
-BALANCED_SHOTS: Final = 8
 
 
 def made_tasks(

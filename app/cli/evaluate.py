@@ -1,6 +1,7 @@
 """`vlibrary evaluate`: measure conditions on a local data set, without a server."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,12 +13,19 @@ from app.cli.local_datasets import ColumnMap, load_local, read_map
 from app.cli.options import AsJson, Revision
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
+from app.core.jobs import BALANCED_SHOTS, Method
 
-EPISODIC: Final = ("zero-shot", "icl", "m2iv")
+EPISODIC: Final[tuple[Method, ...]] = ("zero_shot", "icl", "m2iv")
 """Where demonstrations come with every question."""
-CONDITIONS: Final = ("zero-shot", "icl", "icl-balanced", "knn-icl", "nearest-copy", "m2iv")
-_BALANCED_SHOTS: Final = 8
+CONDITIONS: Final[tuple[Method, ...]] = (
+    "zero_shot", "icl", "icl_balanced", "knn_icl", "nearest_copy", "m2iv"
+)  # fmt: skip
 _MOST_SHOTS: Final = 64
+
+
+def _spelled(names: Iterable[Method]) -> str:
+    """As the command writes and reads them."""
+    return ", ".join(names).replace("_", "-")
 
 
 def evaluate(
@@ -58,7 +66,7 @@ def evaluate(
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join(CONDITIONS)}; may be repeated."),
+        typer.Option(help=f"One of {_spelled(CONDITIONS)}; may be repeated."),
     ] = None,
     backbone: Annotated[
         str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
@@ -116,7 +124,7 @@ def evaluate(
     if episodes is None:
         columns = read_map(column_map)
         examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
-        if set(wanted) - {"zero-shot", "m2iv"}:
+        if set(wanted) - {"zero_shot", "m2iv"}:
             pool = load_local(
                 support or dataset, split=support_split, limit=None, seed=seed, columns=columns
             )
@@ -128,7 +136,7 @@ def evaluate(
     console = Console(stderr=True)
     reports = {}
     for name in wanted:
-        with console.status(f"{name}: {len(examples)} items"):
+        with console.status(f"{_spelled([name])}: {len(examples)} items"):
             reports[name] = run(
                 loaded,
                 examples,
@@ -147,7 +155,7 @@ def evaluate(
                 scorer=scorer or _usual_scorer(dataset),
                 features=cache,
             )
-    rows = {name: _figures(report) for name, report in reports.items()}
+    rows = {_spelled([name]): _figures(report) for name, report in reports.items()}
     print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
 
 
@@ -181,21 +189,23 @@ def _shots(text: str | None, *, usual: int) -> int:
 
 
 def _wanted(
-    given: list[str] | None, usual: tuple[str, ...], *, has_vector: bool
-) -> tuple[str, ...]:
-    names = tuple(given or (usual if has_vector else usual[:-1]))
-    unknown = sorted(set(names) - set(usual))
-    if unknown:
+    given: list[str] | None, usual: tuple[Method, ...], *, has_vector: bool
+) -> tuple[Method, ...]:
+    if not given:
+        return usual if has_vector else usual[:-1]
+    known = {_spelled([name]): name for name in usual}
+    if unknown := sorted(set(given) - set(known)):
         raise typer.BadParameter(
-            f"wanted {', '.join(usual)}, found {', '.join(unknown)}", param_hint="--condition"
+            f"wanted {_spelled(usual)}, found {', '.join(unknown)}", param_hint="--condition"
         )
+    names = tuple(known[text] for text in given)
     if "m2iv" in names and not has_vector:
         raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
     return names
 
 
 def _condition(
-    name: str,
+    name: Method,
     *,
     pool: Any,  # noqa: ANN401 - torch types stay out of this module's imports
     vector: Path | None,
@@ -204,7 +214,7 @@ def _condition(
 ) -> Any:  # noqa: ANN401
     from app.method.evaluation import conditions
 
-    if name == "zero-shot":
+    if name == "zero_shot":
         return conditions.zero_shot()
     if name == "icl":
         is_given, shots, seed = options["is_given"], options["shots"], options["seed"]
@@ -213,12 +223,12 @@ def _condition(
             if is_given
             else conditions.n_shot(pool, shots=shots, seed=seed)
         )
-    if name == "icl-balanced":
-        shots = min(_BALANCED_SHOTS, options["shots"])
+    if name == "icl_balanced":
+        shots = min(BALANCED_SHOTS, options["shots"])
         return conditions.balanced(pool, shots=shots, seed=options["seed"])
-    if name == "nearest-copy":
+    if name == "nearest_copy":
         return conditions.nearest_copy(pool)
-    if name == "knn-icl":
+    if name == "knn_icl":
         return conditions.knn(pool, shots=options["shots"])
     vectors, labels = _read_vector(Path(vector or ""), backbone)
     return conditions.steered(vectors, strength=options["strength"], num_labels=labels)

@@ -17,6 +17,8 @@ Method: TypeAlias = Literal[
     "m2iv", "zero_shot", "majority", "icl", "icl_balanced", "knn_icl", "nearest_copy"
 ]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
+BALANCED_SHOTS: Final = 8
+"""Demonstrations of `icl_balanced`."""
 ALWAYS: Final[tuple[Method, ...]] = ("m2iv", "zero_shot", "majority")
 """What every evaluation measures: without them nobody can say what the vector is worth."""
 DEFAULTS: Final[tuple[Method, ...]] = (*ALWAYS, "icl", "knn_icl", "nearest_copy")

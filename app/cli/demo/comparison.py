@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import track
 
+from app.core.jobs import BALANCED_SHOTS, Method
+
 if TYPE_CHECKING:
     from app.method.backbone.examples import Example
     from vlibrary_client import Answer, Client, Dataset, Vector
 
-CONDITIONS: Final = ("zero_shot", "icl", "icl_balanced", "knn_icl", "m2iv")
-COPY: Final = "nearest_copy"
-BALANCED_SHOTS: Final = 8
-_SHOWN: Final = ("zero_shot", "icl", "knn_icl", "m2iv")
+CONDITIONS: Final[tuple[Method, ...]] = ("zero_shot", "icl", "icl_balanced", "knn_icl", "m2iv")
+COPY: Final[Method] = "nearest_copy"
+_SHOWN: Final[tuple[Method, ...]] = ("zero_shot", "icl", "knn_icl", "m2iv")
 # As many as the worker takes into one batch, for every condition alike.
 _CONCURRENT: Final = 16
 _MAX_TOKENS: Final = 12

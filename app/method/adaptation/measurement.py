@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
-from app.core.jobs import ALWAYS, Method
+from app.core.jobs import ALWAYS, BALANCED_SHOTS, Method
 from app.method.adaptation.adapted import Problem
 from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (
@@ -31,7 +31,6 @@ from app.method.training.answers import Answered, answer_lessons
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import (
-    BALANCED_SHOTS,
     Compared,
     compare_answers,
 )
@@ -170,7 +169,7 @@ def _shown(
     *,
     rows: Float32[np.ndarray, "items width"],
 ) -> Contexts:
-    if condition.name in {"knn-icl", "nearest-copy"}:
+    if condition.name in {"knn_icl", "nearest_copy"}:
         similarities = rows[: len(asked)] @ rows[len(asked) :].T
         return nearest_demonstrations(condition, asked, similarities)
     return choose_demonstrations(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from app.core.errors import InvalidInputError
+from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -29,7 +30,7 @@ class Condition:
     Made by `zero_shot`, `n_shot`, `knn`, `given`, `steered` and `adapted`.
 
     Attributes:
-        name: `zero-shot`, `icl`, `icl-balanced`, `knn-icl`, `nearest-copy`, `m2iv`, or that of
+        name: `zero_shot`, `icl`, `icl_balanced`, `knn_icl`, `nearest_copy`, `m2iv`, or that of
             another change of the backbone.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
         contexts: The demonstrations of each item that is asked, where they are given with it.
@@ -48,7 +49,7 @@ class Condition:
 
 def zero_shot() -> Condition:
     """No demonstrations and no vectors."""
-    return Condition(name="zero-shot")
+    return Condition(name="zero_shot")
 
 
 def _check_support(support: Sequence[Example], shots: int) -> tuple[Example, ...]:
@@ -71,7 +72,9 @@ def n_shot(support: Sequence[Example], *, shots: int = 16, seed: int = 0) -> Con
     return Condition(name="icl", shots=shots, support=chosen_from, seed=seed, num_labels=shots)
 
 
-def balanced(support: Sequence[Example], *, shots: int = 8, seed: int = 0) -> Condition:
+def balanced(
+    support: Sequence[Example], *, shots: int = BALANCED_SHOTS, seed: int = 0
+) -> Condition:
     """Random demonstrations of as many different answers as possible, anew for every query.
 
     Raises:
@@ -79,7 +82,7 @@ def balanced(support: Sequence[Example], *, shots: int = 8, seed: int = 0) -> Co
     """
     chosen_from = _check_support(support, shots)
     return Condition(
-        name="icl-balanced", shots=shots, support=chosen_from, seed=seed, num_labels=shots
+        name="icl_balanced", shots=shots, support=chosen_from, seed=seed, num_labels=shots
     )
 
 
@@ -90,7 +93,7 @@ def nearest_copy(support: Sequence[Example]) -> Condition:
         InvalidInputError: There is no support item.
     """
     chosen_from = _check_support(support, 1)
-    return Condition(name="nearest-copy", shots=1, support=chosen_from, num_labels=len(chosen_from))
+    return Condition(name="nearest_copy", shots=1, support=chosen_from, num_labels=len(chosen_from))
 
 
 def knn(support: Sequence[Example], *, shots: int = 16) -> Condition:
@@ -102,7 +105,7 @@ def knn(support: Sequence[Example], *, shots: int = 16) -> Condition:
     Source: RICES, Yang et al., arXiv 2109.05014.
     """
     chosen_from = _check_support(support, shots)
-    return Condition(name="knn-icl", shots=shots, support=chosen_from, num_labels=len(chosen_from))
+    return Condition(name="knn_icl", shots=shots, support=chosen_from, num_labels=len(chosen_from))
 
 
 def steered(
@@ -136,9 +139,9 @@ def choose_demonstrations(
         return list(condition.contexts)
     if condition.name == "icl":
         return [_random(condition, example, index) for index, example in enumerate(examples)]
-    if condition.name == "icl-balanced":
+    if condition.name == "icl_balanced":
         return [_balanced(condition, example, index) for index, example in enumerate(examples)]
-    if condition.name in {"knn-icl", "nearest-copy"}:
+    if condition.name in {"knn_icl", "nearest_copy"}:
         return _nearest(condition, examples, backbone=backbone, features=features)
     return [() for _ in examples]
 

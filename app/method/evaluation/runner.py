@@ -97,7 +97,7 @@ def evaluate(
     started = time.perf_counter()
     generations = (
         _copied(chosen)
-        if condition.name == "nearest-copy"
+        if condition.name == "nearest_copy"
         else _generate(
             backbone,
             examples,

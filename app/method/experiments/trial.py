@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from app.core.errors import ContextOverflowError
+from app.core.jobs import Method
 from app.method.adaptation.adapted import Problem
 from app.method.adaptation.answering import Measured, encode_parts, measure
 from app.method.backbone.examples import Example, Lesson
@@ -20,7 +21,7 @@ from app.method.evaluation.conditions import (
 from app.method.experiments.suite import Task
 from app.method.steering.vectors import InContextVectors
 
-KINDS: Final = ("icl", "icl_balanced", "knn_icl")
+KINDS: Final[tuple[Method, ...]] = ("icl", "icl_balanced", "knn_icl")
 """Ways to choose demonstrations, by the names of methods."""
 
 

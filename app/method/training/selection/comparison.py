@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Lesson
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.neighbours import balanced_context, nearest_context
@@ -18,8 +19,6 @@ from app.method.training.answers import Answered
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
-
-BALANCED_SHOTS: Final = 8
 
 Choose = Callable[[int, Sequence[int]], Sequence[int]]
 

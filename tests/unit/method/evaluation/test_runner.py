@@ -71,9 +71,9 @@ def test_conditions_differ_and_strength_zero_is_zero_shot(asked: Backbone) -> No
     assert reports["knn"].shots == 3
     assert reports["m2iv"].prompt_tokens_mean == reports["zero"].prompt_tokens_mean
     assert [report.condition for report in reports.values()] == [
-        "zero-shot",
+        "zero_shot",
         "icl",
-        "knn-icl",
+        "knn_icl",
         "m2iv",
         "m2iv",
     ]
