@@ -1,3 +1,4 @@
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -6,17 +7,26 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli.processes.ports import free_port
 from tests.fakes.servers.installation import Installation
 
 SECONDS = 180.0
+WORKER_SECRET = secrets.token_urlsafe(32)
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[Installation]:
+def worker_port() -> int:
+    """Where the service's worker shows its metrics to whoever has `WORKER_SECRET`."""
+    return free_port("127.0.0.1", wanted=0)
+
+
+@pytest.fixture(scope="session")
+def service(worker_port: int) -> Iterator[Installation]:
     """One fresh `vlibrary serve` with the pocket LVLM, for all cases."""
     folder = Path(tempfile.mkdtemp(prefix="vlibrary-cases-", dir="/tmp"))
     folder.chmod(0o711)
-    installation = Installation(folder, Path("pocket"))
+    worker = {"VLIBRARY_WORKER_PORT": str(worker_port), "VLIBRARY_WORKER_SECRET": WORKER_SECRET}
+    installation = Installation(folder, Path("pocket"), variables=worker)
     installation.start().close()
     yield installation
     installation.end()

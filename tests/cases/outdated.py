@@ -42,8 +42,21 @@ OUTDATED: Final = {
         reason="addresses that others reach are refused while keys are off",
     ),
 }
-# Modules that have moved since; the scripts are run with their names of today.
+# Every process shows its own metrics now; what a worker takes stands at its own address.
+_METRICS: Final = 'H.get("/metrics").text'
+_WITH_WORKER: Final = f"""({_METRICS} + httpx.get(
+        os.environ["VLIB_WORKER_URL"] + "/metrics", trust_env=False,
+        headers={{"authorization": "Bearer " + os.environ["VLIB_WORKER_SECRET"]}},
+    ).raise_for_status().text.replace("_memory_bytes ", '_memory_bytes{{worker="0"}} '))"""
+_MEMORY: Final = (
+    f"""    for line in {_METRICS}.splitlines():
+        if line.startswith("process_resident""",
+    f"""    text = {_METRICS}
+    return {{line.split()[0].split("{{")[0]""",
+)
+# What has moved since; the scripts are run with the names of today.
 _NAMES: Final = {
+    **{memory: memory.replace(_METRICS, _WITH_WORKER) for memory in _MEMORY},
     "app.method.backbone import load_backbone": "app.method.backbone.loading import load_backbone",
     "app.method.fingerprint import": "app.method.backbone.checkpoint.digests import",
     "vlibrary_client.uploads import": "vlibrary_client.layouts.packing import",
@@ -51,7 +64,7 @@ _NAMES: Final = {
 
 
 def with_names_of_today(script: Path, folder: Path) -> Path:
-    """The script, or a copy in the folder where it imports what has moved."""
+    """The script, or a copy in the folder that finds things where they are today."""
     written = text = script.read_text()
     for old, new in _NAMES.items():
         written = written.replace(old, new)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases.conftest import WORKER_SECRET
 from tests.cases.outdated import OUTDATED, with_names_of_today
 from tests.fakes.servers.installation import Installation, descendants
 from tests.fakes.servers.proxies import proxied
@@ -105,9 +106,16 @@ def installation(request: pytest.FixtureRequest, script: str) -> Iterator[Instal
 
 
 @pytest.fixture
-def variables(installation: Installation, script: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def variables(
+    installation: Installation, worker_port: int, *, script: str, tmp_path: Path
+) -> Iterator[dict[str, str]]:
     """Where the script finds what it asks."""
-    found = {"VLIB_URL": installation.url, "VLIB_DATA": str(installation.folder)}
+    found = {
+        "VLIB_URL": installation.url,
+        "VLIB_DATA": str(installation.folder),
+        "VLIB_WORKER_URL": f"http://127.0.0.1:{worker_port}",
+        "VLIB_WORKER_SECRET": WORKER_SECRET,
+    }
     found |= VARIABLES.get(script, {})
     with ExitStack() as stack:
         if script == BEHIND_CADDY:

@@ -1,6 +1,6 @@
 """Pictures and questions as rows in the space in which vectors are found again."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import cache, partial
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
@@ -107,7 +107,7 @@ class KeyEncoder:
         Raises:
             InvalidImageError: A picture is damaged.
         """
-        return _looks([self._features.pixels.get(image) for image in images if image is not None])
+        return _looks(self._features.pixels.get(image) for image in images if image is not None)
 
     def _image_part(
         self, images: Sequence[Picture | None], looks: Looks | None
@@ -150,9 +150,11 @@ def _background() -> tuple[list[list[Picture]], list[tuple[Any, ...]]]:
     return [[Picture.of(image) for image in family] for family in families], list(looks)
 
 
-def _looks(images: Sequence[Image.Image]) -> Looks:
+def _looks(images: Iterable[Image.Image]) -> Looks:
     """`[items, width]` for each way of looking at pixels; empty without pictures."""
-    return [np.stack([look(image) for image in images]) for look in _LOOKS] if images else []
+    # One picture after the other: no set is ever held decoded.
+    rows = [[look(image) for look in _LOOKS] for image in images]
+    return [np.stack(view) for view in zip(*rows, strict=True)]
 
 
 def _none() -> Float64[np.ndarray, "items width"]:

@@ -3,13 +3,17 @@
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from app.core.pictures import Picture, PictureFile
 from app.method.backbone.features import FeatureCache
+from app.method.keys.encoder import KeyEncoder
 from tests.fakes.models.backbones import tiny_backbone
 
-WIDTH, HEIGHT, COUNT = 5000, 4000, 24
+WIDTH, HEIGHT, COUNT = 5000, 4000, 18
 MOST_BYTES = 500 << 20
 
 
@@ -35,10 +39,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_features_of_large_pictures_need_the_memory_of_a_few() -> None:
-    cache = FeatureCache(tiny_backbone())
-    pictures = large_pictures()
-    cache.prepare(pictures[:1])
+def most_bytes(work: Callable[[], object]) -> int:
+    """How much more was resident during the work than before it."""
     before, highest, is_over = resident_bytes(), [0], threading.Event()
 
     def watch() -> None:
@@ -48,10 +50,27 @@ def test_features_of_large_pictures_need_the_memory_of_a_few() -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        cache.prepare(pictures)
+        work()
     finally:
         is_over.set()
         watcher.join()
+    return max(highest) - before
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
     assert COUNT * WIDTH * HEIGHT * 3 > 2 * MOST_BYTES
-    assert max(highest) - before < MOST_BYTES
+    return large_pictures()
+
+
+def test_features_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]) -> None:
+    cache = FeatureCache(tiny_backbone())
+    cache.prepare(pictures[:1])
+    assert most_bytes(lambda: cache.prepare(pictures)) < MOST_BYTES
     assert all(cache.knows(picture) for picture in pictures)
+
+
+def test_keys_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]) -> None:
+    encoder = KeyEncoder(tiny_backbone())
+    encoder.looks(pictures[:1])
+    assert most_bytes(lambda: encoder.looks(pictures)) < MOST_BYTES
