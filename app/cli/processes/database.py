@@ -97,6 +97,15 @@ class Database:
             self._pause_seconds = CHECK_SECONDS
 
 
+def database_address(settings: Settings) -> str:
+    """Where the configured database is, or where our own will be."""
+    from app.postgres.server import EmbeddedPostgres
+
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return EmbeddedPostgres(settings.postgres_dir).url
+
+
 @contextmanager
 def running_database(
     settings: Settings, *, interrupted: Callable[[], bool] = lambda: False

@@ -18,7 +18,7 @@ import typer
 
 from app.cli.keys import require_a_key
 from app.cli.options import Backbone, Revision, read_settings
-from app.cli.processes.database import running_database
+from app.cli.processes.database import database_address, running_database
 from app.cli.processes.environments import child_environment
 from app.cli.processes.ports import bound, require_free_port, url_of
 from app.cli.processes.supervisor import Program, Supervisor
@@ -87,21 +87,32 @@ def run(settings: Settings, *, signals: Signals) -> None:
     """Serve until asked to end; nothing runs any more afterwards.
 
     Raises:
+        ConfigurationError: A port is in use.
         UnavailableError: A part did not start.
         KeyboardInterrupt: The end was asked for before there was a database.
     """
     with ExitStack() as stack:
-        database = stack.enter_context(running_database(settings, interrupted=signals.asked))
-        signals.note()
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)
-        # Before the children drain, which may take longer than another start.
-        stack.callback(database.announce_end)
+        gate, held = (stack.enter_context(end) for end in socket.socketpair())
         listener = None
         if not settings.workers:
             listener = stack.enter_context(worker_listener(settings))
+        coming = programs(
+            settings, database_url=database_address(settings), listener=listener, gate=held
+        )
+        if listener is not None:
+            # What it imports takes as long as the database.
+            supervisor.start(next(coming))
+        database = stack.enter_context(running_database(settings, interrupted=signals.asked))
+        signals.note()
+        # Once more, since the children end before the database does.
+        stack.callback(supervisor.stop, hurried=signals.insisted)
+        # Before the children drain, which may take longer than another start.
+        stack.callback(database.announce_end)
         database.ask(partial(require_a_key, settings))
-        for program in programs(settings, database_url=database.url, listener=listener):
+        gate.close()
+        for program in coming:
             supervisor.start(program)
         supervisor.wait_ready(
             timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked, chore=database.mend
@@ -129,11 +140,12 @@ def worker_listener(settings: Settings) -> Iterator[socket.socket]:
 
 
 def programs(
-    settings: Settings, *, database_url: str, listener: socket.socket | None
+    settings: Settings, *, database_url: str, listener: socket.socket | None, gate: socket.socket
 ) -> Iterator[Program]:
     """The children that these settings ask for, a worker before the api.
 
-    Where there are other workers, none of ours needs a listener.
+    Where there are other workers, none of ours needs a listener. A worker needs no database before
+    the other end of the gate is closed.
     """
     # Children work elsewhere, so what is relative to here must be told in full.
     local = Path(settings.backbone).resolve()
@@ -155,11 +167,14 @@ def programs(
         workers = (url_of(settings.worker_host, port),)
         yield Program(
             name="worker",
-            command=(*_command("worker"), "--listen-fd", str(descriptor)),
+            command=(
+                *_command("worker"),
+                *("--wait-fd", str(gate.fileno()), "--listen-fd", str(descriptor)),
+            ),
             folder=CODE_FOLDER,
             environment=child_environment({**shared, "worker_port": str(port)}),
             is_ready=_probe(settings.worker_host, port, "/health"),
-            inherited=(descriptor,),
+            inherited=(descriptor, gate.fileno()),
         )
     yield Program(
         name="api",

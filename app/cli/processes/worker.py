@@ -18,6 +18,7 @@ def worker(
     revision: Revision = None,
     role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    wait_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Load the backbone and serve or train with it; needs DATABASE_URL."""
     settings = read_settings(
@@ -35,4 +36,8 @@ def worker(
     require_worker_secret(settings)
     from app.worker.process import run
 
+    if wait_fd is not None:
+        # Its other end is closed when the database is ready.
+        with socket.socket(fileno=wait_fd) as gate:
+            gate.recv(1)
     run(settings, listener=None if listen_fd is None else socket.socket(fileno=listen_fd))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import uvicorn
@@ -22,6 +22,7 @@ from app.cli.processes.serve import (
     worker_listener,
 )
 from app.cli.processes.supervisor import Program
+from app.cli.processes.worker import worker
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
@@ -46,10 +47,18 @@ def _settings(**changes: object) -> Settings:
     return Settings.model_validate({"data_dir": "/data", "port": 8321, **changes})
 
 
+def _programs(settings: Settings, *, listener: socket.socket | None = None) -> list[Program]:
+    held, gate = socket.socketpair()
+    with held, gate:
+        return list(
+            programs(settings, database_url="postgresql://db", listener=listener, gate=held)
+        )
+
+
 def _worker(**changes: object) -> Program:
     settings = _settings(**changes)
     with worker_listener(settings) as listener:
-        worker, _ = programs(settings, database_url="postgresql://db", listener=listener)
+        worker, _ = _programs(settings, listener=listener)
     return worker
 
 
@@ -91,8 +100,8 @@ def test_a_free_port_is_the_wanted_one_if_possible(taken: int) -> None:
 
 def test_an_embedded_worker_and_the_api_are_told_of_each_other_and_of_the_database() -> None:
     with worker_listener(_settings()) as listener:
-        worker, api = programs(_settings(), database_url="postgresql://db", listener=listener)
-        assert worker.inherited == (listener.fileno(),)
+        worker, api = _programs(_settings(), listener=listener)
+        assert worker.inherited[0] == listener.fileno()
         assert worker.command[-2:] == ("--listen-fd", str(listener.fileno()))
     assert [one.name for one in (worker, api)] == ["worker", "api"]
     port = worker.environment["VLIBRARY_WORKER_PORT"]
@@ -105,9 +114,23 @@ def test_an_embedded_worker_and_the_api_are_told_of_each_other_and_of_the_databa
     assert (CODE_FOLDER / "app" / "__main__.py").exists()
 
 
+def test_a_worker_begins_when_there_is_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLIBRARY_DATABASE_URL", "postgresql://db")
+    monkeypatch.setenv("VLIBRARY_WORKER_SECRET", "s" * 32)
+    begun = Event()
+    monkeypatch.setattr("app.worker.process.run", lambda *_, **__: begun.set())
+    gate, held = socket.socketpair()
+    thread = Thread(target=worker, kwargs={"wait_fd": held.detach()})
+    with gate:
+        thread.start()
+        assert not begun.wait(0.5)
+    assert begun.wait(60)
+    thread.join()
+
+
 def test_workers_elsewhere_are_used_and_none_is_started() -> None:
     settings = _settings(workers="http://a:1,http://b:2")
-    (api,) = programs(settings, database_url="postgresql://db", listener=None)
+    (api,) = _programs(settings)
     assert api.environment["VLIBRARY_WORKERS"] == "http://a:1,http://b:2"
 
 
@@ -139,10 +162,8 @@ class _Answer(BaseHTTPRequestHandler):
 
 def test_a_part_is_ready_when_it_answers_ok() -> None:
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
-        (api,) = programs(
-            _settings(port=server.server_port, host="127.0.0.1", workers="http://a:1"),
-            database_url="postgresql://db",
-            listener=None,
+        (api,) = _programs(
+            _settings(port=server.server_port, host="127.0.0.1", workers="http://a:1")
         )
         Thread(target=server.serve_forever, daemon=True).start()
         assert not api.is_ready()
