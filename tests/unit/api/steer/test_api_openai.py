@@ -57,6 +57,14 @@ async def test_a_stream_is_data_only_and_ends_with_done(http: httpx.AsyncClient)
         {"max_tokens": 4, "max_completion_tokens": 4, "logprobs": False, "stop": None},
         {"vlibrary": None, "vector": None, "repeat_penalty": 1.0, "extra_body": {}},
         {"messages": [{"role": "user", "content": [{**PICTURE, "text": ""}, TEXT]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{**PICTURE, "type": "input_image"}, {**TEXT, "type": "input_text"}],
+                }
+            ]
+        },
     ],
 )
 async def test_what_changes_nothing_is_taken(
