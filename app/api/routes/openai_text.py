@@ -31,7 +31,7 @@ PROBLEMS = openai_problems(404, 408, 413, 429, 504)
 async def continue_text(
     body: CompletionRequest, request: Request, *, response: Response, services: ServicesOf
 ) -> TextCompletionBody | AnswerStream:
-    """Continues a text as OpenAI's completions do: without the chat template, steered as ever."""
+    """Continues texts as OpenAI's completions do: without the chat template, steered as ever."""
     if body.vlibrary.demonstrations is not None:
         raise InvalidInputError(
             "A text that is continued as it stands has no demonstrations; chat completions have",
@@ -43,9 +43,13 @@ async def continue_text(
     fields = sampling_fields(
         body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
     )
-    asked = SteerRequest(prompt=body.prompt, is_raw=True, logprobs=body.logprobs, **fields)
+    asked, *others = [
+        SteerRequest(prompt=prompt, is_raw=True, logprobs=body.logprobs, **fields)
+        for prompt in body.prompt
+    ]
     answer_id = f"cmpl-{request_id_of(request)}"
     writer = TextCompletion.of(body, id=answer_id, ignored=ignored)
+    writer.num_prompts = len(body.prompt)
     return await make_response(
         asked,
         writer,
@@ -54,6 +58,7 @@ async def continue_text(
         response=response,
         backbones=[backbone.fingerprint for backbone in backbones],
         count=writer.count,
+        others=others,
     )
 
 

@@ -54,16 +54,23 @@ async def make_response(
     response: Response,
     backbones: Sequence[str] = (),
     count: int = 1,
+    others: Sequence[SteerRequest] = (),
 ) -> "Body_co | AnswerStream":
     """The answers as they were asked for: a stream, or a body made of the ends of all streams.
 
-    One of the backbones answers, by their fingerprints, or any that fits where none are given.
+    One of the backbones answers, by their fingerprints, or any that fits where none are given. Each
+    of the requests, the others as well, is answered `count` times.
 
     Raises:
         VLibraryError: It cannot be answered: see `start_answer`.
     """
     started = await start_answer(
-        asked, services=services, request=request, backbones=backbones, count=count
+        asked,
+        services=services,
+        request=request,
+        backbones=backbones,
+        count=count,
+        others=others,
     )
     if asked.stream:
         return AnswerStream(started, answer_events(started, request=request, writer=writer))
@@ -73,7 +80,7 @@ async def make_response(
             if item is not None and isinstance(item.piece, SteerBody):
                 answers[item.place] = item.piece
     response.headers.update(started.headers)
-    return writer.whole([answers[place] for place in range(count)])
+    return writer.whole([answers[place] for place in sorted(answers)])
 
 
 class AnswerStream(EventSourceResponse):

@@ -63,6 +63,7 @@ async def start_answer(
     request: Request,
     backbones: Sequence[str] = (),
     count: int = 1,
+    others: Sequence[SteerRequest] = (),
 ) -> StartedAnswer:
     """The answer once its first piece is there, or has been waited for long.
 
@@ -70,7 +71,8 @@ async def start_answer(
     the response of whoever waits longer for a stream begins without a piece. They have waited since
     the request was read.
 
-    Each of several answers is drawn with a seed of its own.
+    Each of several answers is drawn with a seed of its own. The `others` are answered beside it,
+    as often each, and their places follow.
 
     Raises:
         DeadlineExceededError: The time is over.
@@ -83,21 +85,27 @@ async def start_answer(
     headers: dict[str, str] = {}
 
     async def answer(send: Send[ChoiceItem]) -> None:
-        plan = await make_plan(
-            body,
-            services=services,
-            request_id=request_id_of(request),
-            backbones=backbones,
-            deadline=deadline,
-        )
-        headers.update(plan.headers())
-        first, *others = [
+        plans = [
+            await make_plan(
+                one,
+                services=services,
+                request_id=request_id_of(request),
+                backbones=backbones,
+                deadline=deadline,
+            )
+            for one in (body, *others)
+        ]
+        # Retrieval may find something else for each.
+        if all(plan.headers() == plans[0].headers() for plan in plans):
+            headers.update(plans[0].headers())
+        requests = [(plan, one) for plan in plans for one in plan.requests(count)]
+        first, *rest = [
             partial(_send_pieces, plan, one, services, place=place, send=send)
-            for place, one in enumerate(plan.requests(count))
+            for place, (plan, one) in enumerate(requests)
         ]
         async with anyio.create_task_group() as group:
-            for other in others:
-                group.start_soon(other)
+            for piece in rest:
+                group.start_soon(piece)
             # In this task: what ends it reaches the worker without a detour.
             await first()
 

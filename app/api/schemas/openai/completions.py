@@ -4,36 +4,39 @@ Source: the API reference of OpenAI's (legacy) completions, and of vLLM's for wh
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from app.api.schemas.bodies import ResponseBody
 from app.api.schemas.fields import Prompt
 from app.api.schemas.openai.answers import CompletionUsageBody, SteeringFacts, is_absent
-from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
+from app.api.schemas.openai.requests import MAX_CHOICES, AnyTokenCount, SamplingFields
 from app.rpc.generation import TopLogprobs
 
 
-def _as_one(value: object) -> object:
-    """A list of one prompt is that prompt."""
-    found = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not isinstance(found, str):
-        raise ValueError("a request continues one text, which is not given as token ids")  # noqa: TRY004 - Pydantic's way
+def _as_list(value: object) -> object:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or any(isinstance(one, int | list) for one in found):
+        raise ValueError("wanted a text or several, which are not given as token ids")
     return found
 
 
-OnePrompt: TypeAlias = Annotated[
-    list[Prompt], Field(min_length=1, max_length=1, description="One prompt a request.")
-]
+Prompts: TypeAlias = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
 
 
 class CompletionRequest(SamplingFields):
-    """A text to continue, in OpenAI's words."""
+    """Texts to continue, in OpenAI's words."""
 
-    prompt: Annotated[Prompt, BeforeValidator(_as_one, json_schema_input_type=Prompt | OnePrompt)]
+    prompt: Annotated[Prompts, BeforeValidator(_as_list, json_schema_input_type=Prompt | Prompts)]
     max_tokens: AnyTokenCount | None = None
     logprobs: TopLogprobs | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_few(self) -> Self:
+        if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
+            raise ValueError(f"there are at most {MAX_CHOICES} continuations, n of each prompt")
+        return self
 
 
 class TextLogprobsBody(ResponseBody):

@@ -16,7 +16,7 @@ from app.api.schemas.openai.answers import (
     SteeringFacts,
 )
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai.writing import DONE, CompletionWriter, usage_of
+from app.api.steer.openai.writing import DONE, CompletionWriter
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
 
@@ -29,6 +29,7 @@ class Completion(CompletionWriter):
 
     def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
         """The answers in full."""
+        self.ended = dict(enumerate(answers))
         facts = [SteeringFacts.of(answer, ignored=self.ignored) for answer in answers]
         choices = tuple(
             ChoiceBody(
@@ -43,7 +44,7 @@ class Completion(CompletionWriter):
         return ChatCompletionBody(
             **self.head(answers[0].backbone.fingerprint),
             choices=choices,
-            usage=usage_of(answers),
+            usage=self.usage(),
             vlibrary=facts[0],
         )
 
@@ -62,9 +63,9 @@ class Completion(CompletionWriter):
         facts = SteeringFacts.of(piece, ignored=self.ignored)
         end = {**_choice(place), "finish_reason": piece.finish_reason}
         yield self._event(item, end, vlibrary=_plain(facts))
-        if self.is_last(piece):
+        if self.is_last(place, piece):
             if self.includes_usage:
-                yield self._event(item, usage=_plain(usage_of(self.ended)))
+                yield self._event(item, usage=_plain(self.usage()))
             yield DONE
 
     def _event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:

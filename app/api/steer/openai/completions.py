@@ -12,7 +12,7 @@ from app.api.schemas.openai.completions import (
     TextLogprobsBody,
 )
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai.writing import DONE, CompletionWriter, usage_of
+from app.api.steer.openai.writing import DONE, CompletionWriter
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
 
@@ -25,6 +25,7 @@ class TextCompletion(CompletionWriter):
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""
+        self.ended = dict(enumerate(answers))
         facts = [SteeringFacts.of(answer, ignored=self.ignored) for answer in answers]
         choices = tuple(
             TextChoiceBody(
@@ -39,7 +40,7 @@ class TextCompletion(CompletionWriter):
         return TextCompletionBody(
             **self.head(answers[0].backbone.fingerprint),
             choices=choices,
-            usage=usage_of(answers),
+            usage=self.usage(),
             vlibrary=facts[0],
         )
 
@@ -55,9 +56,9 @@ class TextCompletion(CompletionWriter):
             return
         end = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
         yield self._event(item, end, vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
-        if self.is_last(piece):
+        if self.is_last(place, piece):
             if self.includes_usage:
-                yield self._event(item, usage=usage_of(self.ended))
+                yield self._event(item, usage=self.usage())
             yield DONE
 
     def _event(self, item: ChoiceItem, *choices: TextChoiceBody, **others: object) -> bytes:

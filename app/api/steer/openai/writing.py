@@ -1,7 +1,6 @@
 """What chat completions and text completions in OpenAI's words have in common."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Self
 
@@ -24,8 +23,9 @@ class CompletionWriter:
         created: When, in seconds of Unix time.
         includes_usage: Whether a stream ends with a chunk about tokens.
         ignored: Places of the request that were not looked at.
-        count: How many answers there will be.
-        ended: Those that are complete.
+        count: How many answers to a prompt there will be.
+        num_prompts: How many prompts there are.
+        ended: Answers that are complete, by their place.
     """
 
     id: str
@@ -34,7 +34,8 @@ class CompletionWriter:
     includes_usage: bool
     ignored: tuple[str, ...]
     count: int
-    ended: list[SteerBody] = field(default_factory=list)
+    num_prompts: int = 1
+    ended: dict[int, SteerBody] = field(default_factory=dict)
     # Its events have no kinds.
     error_event: ClassVar[None] = None
 
@@ -66,18 +67,18 @@ class CompletionWriter:
             "system_fingerprint": f"fp_{backbone[:16]}",
         }
 
-    def is_last(self, answer: SteerBody) -> bool:
+    def is_last(self, place: int, answer: SteerBody) -> bool:
         """Whether no other answer comes after this complete one."""
-        self.ended.append(answer)
-        return len(self.ended) == self.count
+        self.ended[place] = answer
+        return len(self.ended) == self.count * self.num_prompts
 
-
-def usage_of(answers: Sequence[SteerBody]) -> CompletionUsageBody:
-    """Token counts of answers to one prompt, which counts once."""
-    prompt_tokens = answers[0].usage.prompt_tokens
-    completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
-    return CompletionUsageBody(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        total_tokens=prompt_tokens + completion_tokens,
-    )
+    def usage(self) -> CompletionUsageBody:
+        """Token counts of the complete answers; a prompt counts once."""
+        answers = [self.ended[place].usage for place in sorted(self.ended)]
+        prompt_tokens = sum(usage.prompt_tokens for usage in answers[:: self.count])
+        completion_tokens = sum(usage.completion_tokens for usage in answers)
+        return CompletionUsageBody(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )

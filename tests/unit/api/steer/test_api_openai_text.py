@@ -50,10 +50,42 @@ def test_a_text_is_continued_in_a_stream(client: openai.OpenAI) -> None:
     assert usage.usage.total_tokens == 9
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_texts_are_continued_in_their_order(
+    client: openai.OpenAI,
+    worker: FakeWorker,
+    *,
+    stream: Any,  # noqa: ANN401 - either literal
+) -> None:
+    answer: Any = client.completions.create(
+        model=MODEL,
+        prompt=["Once", "Twice", "Never"],
+        n=2,
+        seed=3,
+        stream=stream,
+        extra_body={"stream_options": {"include_usage": True}},
+    )
+    chunks = list(answer) if stream else [answer]
+    texts = [""] * 6
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == ["plain"] * 6
+    usage = chunks[-1].usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (21, 12, 33)
+    asked = sorted((one.prompt, one.seed) for one in worker.generated)
+    assert asked == [(text, seed) for text in ("Never", "Once", "Twice") for seed in (3, 4)]
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a", [1]]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", ""]}, "prompt.1"),
+        ({"prompt": ["a"] * 9}, "prompt"),
+        ({"prompt": ["a"] * 3, "n": 3}, "body"),
+        ({"prompt": None}, "prompt"),
         ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
