@@ -13,36 +13,25 @@ Knows nothing of HTTP.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
-from vlibrary_client.layouts.items import BadItem, ColumnMap, Found
+from vlibrary_client.layouts.items import BadItem, ColumnMap
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, is_path
+from vlibrary_client.layouts.rows import FIELDS, Row, row_of, write_rows
 from vlibrary_client.layouts.sources import DatasetSource, open_source
 from vlibrary_client.layouts.tables import BATCH_ROWS
 
 BATCH_ITEMS = 512
 BATCH_BYTES = 32 << 20
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("question", pa.string()),
-        ("answers", pa.list_(pa.string())),
-        ("id", pa.string()),
-        ("image_id", pa.string()),
-        ("split", pa.string()),
-        (PLACE_COLUMN, pa.string()),
-        (PROBLEM_COLUMN, pa.string()),
-    ]
-)
+SCHEMA = pa.schema([*FIELDS, (PROBLEM_COLUMN, pa.string())])
 
 
 @contextmanager
@@ -100,11 +89,18 @@ def write_parquet(
     """
     num_items = 0
     bad: list[BadItem] = []
-    with pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
-        for batch in _batches(open_source(source, columns=columns).found):
-            bad += [one for one in batch if isinstance(one, BadItem)]
-            num_items += sum(not isinstance(one, BadItem) for one in batch)
-            writer.write_batch(pa.RecordBatch.from_pylist(list(map(_row, batch)), schema=SCHEMA))
+
+    def rows() -> Iterator[Row]:
+        nonlocal num_items
+        for one in open_source(source, columns=columns).found:
+            if isinstance(one, BadItem):
+                bad.append(one)
+                yield {PLACE_COLUMN: one.place, PROBLEM_COLUMN: one.reason}
+            else:
+                num_items += 1
+                yield row_of(one)
+
+    write_rows(rows(), target, schema=SCHEMA, most_rows=BATCH_ITEMS, most_bytes=BATCH_BYTES)
     if bad and not skip_bad:
         shown = "; ".join(f"{one.place}: {one.reason}" for one in bad[:3])
         counted = f"{len(bad)} of {num_items + len(bad)} rows cannot be used: "
@@ -112,31 +108,3 @@ def write_parquet(
     if num_items == 0:
         raise InvalidDatasetError("the source has no items")
     return num_items
-
-
-def _batches(found: Iterable[Found]) -> Iterator[list[Found]]:
-    batch: list[Found] = []
-    num_bytes = 0
-    for one in found:
-        batch.append(one)
-        num_bytes += 0 if isinstance(one, BadItem) else len(one.image or b"")
-        if len(batch) >= BATCH_ITEMS or num_bytes >= BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def _row(found: Found) -> dict[str, Any]:
-    if isinstance(found, BadItem):
-        return {PLACE_COLUMN: found.place, PROBLEM_COLUMN: found.reason}
-    has_image = found.image is not None
-    return {
-        "image": {"bytes": found.image, "path": found.image_name} if has_image else None,
-        "question": found.question,
-        "answers": list(found.answers),
-        "id": found.id,
-        "image_id": found.image_id,
-        "split": found.split,
-        PLACE_COLUMN: found.place,
-    }

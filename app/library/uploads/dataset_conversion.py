@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from app.core.errors import InvalidDatasetError, InvalidImageError
 from app.core.pictures import PictureLimits, check_picture
@@ -20,8 +19,8 @@ from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
 from app.library.uploads.dataset_reports import DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
-from vlibrary_client.layouts.fields import PLACE_COLUMN
 from vlibrary_client.layouts.items import BadItem, Item, Source
+from vlibrary_client.layouts.rows import FIELDS, Row, row_of, write_rows
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CHARACTERS: Final = 200_000_000
@@ -31,16 +30,7 @@ BATCH_ROWS: Final = 64
 BATCH_BYTES: Final = 4 << 20
 PIXELS_KEY: Final = b"vlibrary.pixels"
 SCHEMA: Final = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("question", pa.string()),
-        ("answers", pa.list_(pa.string())),
-        ("id", pa.string()),
-        ("image_id", pa.string()),
-        ("split", pa.string()),
-        (PLACE_COLUMN, pa.string()),
-        ("pixels", pa.string()),
-    ],
+    [*FIELDS, ("pixels", pa.string())],
     metadata={PIXELS_KEY: str(PIXELS_VERSION)},
 )
 
@@ -160,17 +150,8 @@ def _convert(
     source: Source, target: Path, *, door: _Door, skip_bad: bool, text_only: bool
 ) -> DatasetReport:
     tally = _Tally(layout=source.layout)
-    with pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
-        rows: list[dict[str, Any]] = []
-        num_bytes = 0
-        for row in _rows(source, tally=tally, door=door, text_only=text_only):
-            rows.append(row)
-            num_bytes += 0 if row["image"] is None else len(row["image"]["bytes"])
-            if len(rows) >= BATCH_ROWS or num_bytes >= BATCH_BYTES:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-                rows, num_bytes = [], 0
-        if rows:
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    rows = _rows(source, tally=tally, door=door, text_only=text_only)
+    write_rows(rows, target, schema=SCHEMA, most_rows=BATCH_ROWS, most_bytes=BATCH_BYTES)
     tally.num_animated = door.num_animated
     if not skip_bad:
         _require_all(tally, text_only=text_only)
@@ -181,9 +162,7 @@ def _convert(
     return report
 
 
-def _rows(
-    source: Source, *, tally: _Tally, door: _Door, text_only: bool
-) -> Iterator[dict[str, Any]]:
+def _rows(source: Source, *, tally: _Tally, door: _Door, text_only: bool) -> Iterator[Row]:
     for found in source.found:
         tally.num_rows += 1
         if tally.num_rows > MAX_ITEMS:
@@ -203,7 +182,11 @@ def _rows(
                 continue
             tally.num_text_only += 1
         _count(found, tally)
-        yield _row(found, pixels=pixels, door=door)
+        row = row_of(found)
+        if pixels is not None:
+            row["image_id"] = door.image_id(pixels, given=found.image_id)
+            row["pixels"] = pixels.hex()
+        yield row
 
 
 def _count(item: Item, tally: _Tally) -> None:
@@ -218,19 +201,6 @@ def _count(item: Item, tally: _Tally) -> None:
         raise InvalidDatasetError(f"Not a data set: it has more than {MAX_SPLITS} splits")
     tally.answers.update(map(hash, item.answers))
     tally.num_turns += ", question " in item.place
-
-
-def _row(item: Item, *, pixels: bytes | None, door: _Door) -> dict[str, Any]:
-    return {
-        "image": None if pixels is None else {"bytes": item.image, "path": item.image_name},
-        "question": item.question,
-        "answers": list(item.answers),
-        "id": item.id,
-        "image_id": item.image_id if pixels is None else door.image_id(pixels, given=item.image_id),
-        "split": item.split,
-        PLACE_COLUMN: item.place,
-        "pixels": None if pixels is None else pixels.hex(),
-    }
 
 
 def _require_all(tally: _Tally, *, text_only: bool) -> None:
