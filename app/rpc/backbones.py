@@ -16,7 +16,7 @@ async def serving_now(workers: WorkerClient) -> tuple[HealthResponse, ...]:
     Raises:
         WorkerUnavailableError: There is none.
     """
-    found = await workers.serving()
+    found = await workers.pool.serving()
     if not found:
         raise WorkerUnavailableError(
             "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS

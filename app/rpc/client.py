@@ -28,7 +28,6 @@ from app.rpc.messages import (
     EmbedRequest,
     EmbedResponse,
     GenerateRequest,
-    HealthResponse,
     pack,
 )
 from app.rpc.pool import SILENCE_SECONDS, WorkerPool, WorkerState
@@ -61,7 +60,7 @@ class WorkerClient:
             ),
             trust_env=False,
         )
-        self._pool = WorkerPool(urls, http=self._http)
+        self.pool = WorkerPool(urls, http=self._http)
         self._trace_ids = TraceIds()
 
     async def __aenter__(self) -> Self:
@@ -74,7 +73,7 @@ class WorkerClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        await self.pool.aclose()
         await self._http.aclose()
 
     async def embed(
@@ -92,22 +91,6 @@ class WorkerClient:
         ) as response:
             await response.aread()
             return read_answer(response, EmbedResponse)
-
-    async def health(self) -> tuple[HealthResponse, ...]:
-        """Ask every worker now; those that do not answer are left out."""
-        return await self._pool.health()
-
-    async def serving(self) -> tuple[HealthResponse, ...]:
-        """The workers that are ready to serve, as of about a second ago; possibly none."""
-        return await self._pool.serving()
-
-    async def ready(self) -> tuple[HealthResponse, ...]:
-        """The workers that are ready to serve, of which one at least was heard within a second.
-
-        Raises:
-            WorkerUnavailableError: There is none.
-        """
-        return await self._pool.ready()
 
     async def generate(
         self, request: GenerateRequest, *, backbone_fingerprint: str | None = None
@@ -172,7 +155,7 @@ class WorkerClient:
         others, with another backbone, say nothing about the request.
         """
         try:
-            return await self._pool.choose(fingerprint, without=refused)
+            return await self.pool.choose(fingerprint, without=refused)
         except VLibraryError:
             if not refused:
                 raise

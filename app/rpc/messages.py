@@ -5,7 +5,6 @@ as hard to exhaust as the public api.
 """
 
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
-from uuid import UUID
 
 import msgpack
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
@@ -68,7 +67,6 @@ class VectorUse(Message):
     """One stored vector to apply to the request, and how strongly."""
 
     sha256: Sha256
-    vector_id: UUID
     name: str = Field(max_length=100)
     version: int = Field(ge=1)
     strength: float = Field(default=1.0, ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)
@@ -77,7 +75,6 @@ class VectorUse(Message):
 class DemonstrationsUse(Message):
     """Items of a stored dataset to put before the query."""
 
-    dataset_id: UUID
     storage_key: str = Field(min_length=1, max_length=512)
     shots: int = Field(ge=1, le=64)
     selection: Literal["random", "nearest", "balanced"] = "random"

@@ -36,7 +36,6 @@ class ServingParts:
     backbone: Backbone
     engine: Engine
     device: DeviceThread
-    vector_cache: VectorCache
     pools: DatasetPools
     serving: Serving
 
@@ -107,7 +106,6 @@ async def serving_parts(
             backbone=backbone,
             engine=engine,
             device=device,
-            vector_cache=vector_cache,
             pools=pools,
             serving=serving,
         )

@@ -196,7 +196,7 @@ class _Asking:
                 request_id=str(uuid4()),
                 prompt=QUESTION,
                 images=(self._pictures[number % len(self._pictures)],),
-                vectors=(VectorUse(sha256=digest, vector_id=uuid4(), name="bench", version=1),),
+                vectors=(VectorUse(sha256=digest, name="bench", version=1),),
                 max_tokens=ANSWER_TOKENS,
             )
         )

@@ -7,7 +7,6 @@ import asyncio
 import gc
 import os
 import random
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -61,14 +60,7 @@ class Library:
         return self._file(self._seeds[digest])
 
     def use(self, digest: str, strength: float) -> dict[str, object]:
-        vector_id = str(uuid.UUID(digest[:32]))
-        return {
-            "sha256": digest,
-            "vector_id": vector_id,
-            "name": "v",
-            "version": 1,
-            "strength": strength,
-        }
+        return {"sha256": digest, "name": "v", "version": 1, "strength": strength}
 
 
 @pytest.fixture
@@ -165,7 +157,7 @@ async def test_nothing_is_left_behind(parts: ServingParts, library: Library) -> 
     assert len(library.fetched) >= NUM_VECTORS * 0.99
     assert (parts.engine.num_running, parts.engine.num_waiting) == (0, 0)
     assert parts.serving.num_requests == 0
-    vector_cache = parts.vector_cache
+    vector_cache = parts.serving._vector_cache
     assert all(resident.is_idle for resident in vector_cache._residents.values())
     slots = [*vector_cache._free, *(resident.slot for resident in vector_cache._residents.values())]
     assert sorted(slots) == list(range(1, len(vector_cache._slots)))

@@ -50,11 +50,6 @@ class Admission:
         """Requests that are in flight."""
         return self._requests
 
-    @property
-    def num_callers(self) -> int:
-        """Callers with a request in flight, as far as they are told apart."""
-        return len(self._callers)
-
     def rejections(self) -> Mapping[str, int]:
         """How many requests were turned away so far, by reason."""
         return dict(self._rejections)

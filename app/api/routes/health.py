@@ -77,7 +77,7 @@ async def _database(services: Services) -> CheckBody:
 
 async def _worker(services: Services) -> CheckBody:
     try:
-        serving = await services.workers.ready()
+        serving = await services.workers.pool.ready()
     except WorkerUnavailableError:
         return CheckBody(ok=False, detail="no worker is ready to serve")
     return CheckBody(ok=True, detail=f"{len(serving)} serving {serving[0].backbone.name}")

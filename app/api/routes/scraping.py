@@ -50,7 +50,7 @@ async def _load(services: Services) -> tuple[Metric, ...]:
     """The requests at the workers of each backbone; nothing while none of them answers."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            serving = await services.workers.ready()
+            serving = await services.workers.pool.ready()
     except (WorkerUnavailableError, TimeoutError) as error:
         log.warning("requests of workers cannot be counted", reason=type(error).__name__)
         return ()

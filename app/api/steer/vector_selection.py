@@ -48,7 +48,6 @@ class ChosenVector:
         """As the worker is told."""
         return VectorUse(
             sha256=self.record.sha256,
-            vector_id=self.record.id,
             name=self.record.name,
             version=self.record.version,
             strength=self.strength,
@@ -212,7 +211,6 @@ async def _find_demonstrations(
         return None
     record = await get_dataset(session, choice.dataset)
     return DemonstrationsUse(
-        dataset_id=record.id,
         storage_key=record.storage_key,
         shots=choice.shots,
         selection=choice.selection,

@@ -77,11 +77,6 @@ class Snapshot:
         return cls(space, epoch, dimension, image_width, block, rows, table, codes, lead_refusals)
 
     @property
-    def num_vectors(self) -> int:
-        """Sets of vectors that can be found."""
-        return len(self._table)
-
-    @property
     def num_rows(self) -> int:
         """Rows that a search passes over, live or not."""
         return self._num_rows

@@ -92,7 +92,6 @@ class Engine:
         """
         if sequence.id in self._sequences:
             raise ConflictError("The engine has a sequence of this id already")
-        sequence.added = monotonic()
         self._sequences[sequence.id] = sequence
         self._scheduler.add(sequence)
 

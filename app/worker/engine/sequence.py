@@ -38,8 +38,8 @@ class Sequence:
         error: What it failed with; text and finish reason are not set then.
         sites_hit: Fewest sites shifted in any pass; 0 while unsteered.
         first_log_probabilities: Natural logarithms over the vocabulary, float32 on the CPU.
-        added: Monotonic time of `Engine.add`; likewise `began` of the prefill, `first` of the first
-            token, `latest` of the last one so far, and `ended`.
+        began: Monotonic time of the prefill; likewise `first` of the first token, `latest` of the
+            last one so far, and `ended`.
         layout: Equal for prompts whose inputs can be stacked into one batch.
     """
 
@@ -59,7 +59,6 @@ class Sequence:
     sites_hit: int = 0
     num_forwards: int = 0
     first_log_probabilities: Float[Tensor, " vocab"] | None = None
-    added: float = 0.0
     began: float = 0.0
     first: float = 0.0
     latest: float = 0.0

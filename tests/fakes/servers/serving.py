@@ -27,14 +27,13 @@ from app.worker.engine.engine import Engine
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.server import create_app
 from app.worker.serving.service import Serving
-from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.vectors import make_vector_file
 
 # Made-up vectors are long beside the stream of a tiny random backbone.
 HIGHEST_DOSE = 1000.0
 # A token that was taken once is always taken again, so the turn is never ended.
 ENDLESS: dict[str, Any] = {"max_tokens": 900, "presence_penalty": -2.0, "stop": ["never"]}
-DATASET = {"dataset_id": str(uuid.uuid4()), "storage_key": "datasets/colours.parquet"}
+DATASET = {"storage_key": "datasets/colours.parquet"}
 
 
 class Files:
@@ -60,7 +59,6 @@ class Files:
     def use(self, place: int, strength: float = 1.0) -> dict[str, object]:
         return {
             "sha256": self.digests[place],
-            "vector_id": str(uuid.uuid4()),
             "name": "colours",
             "version": place + 1,
             "strength": strength,
@@ -74,7 +72,6 @@ class Parts:
     files: Files
     engine: Engine
     device: DeviceThread
-    vector_cache: VectorCache
     pools: DatasetPools
     serving: Serving
 
@@ -108,7 +105,6 @@ async def running_parts(
             files=files,
             engine=made.engine,
             device=made.device,
-            vector_cache=made.vector_cache,
             pools=made.pools,
             serving=made.serving,
         )

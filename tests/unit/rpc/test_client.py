@@ -1,7 +1,6 @@
 """The client against fake workers that speak the wire."""
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 
 import httpx
@@ -71,7 +70,7 @@ def workers() -> dict[str, FakeWorker]:
 async def test_images_and_vectors_arrive_as_they_were_sent(workers: dict[str, FakeWorker]) -> None:
     request = _request(
         images=[b"\x00\xff\xfe"],
-        vectors=[{"sha256": "a" * 64, "vector_id": uuid.uuid4(), "name": "n", "version": 2}],
+        vectors=[{"sha256": "a" * 64, "name": "n", "version": 2}],
     )
     async with _client({"one": workers["one"]}) as client:
         answer = await answer_of(client, request)
@@ -136,12 +135,12 @@ async def test_draining_and_training_workers_are_not_asked() -> None:
     async with _client(workers) as client:
         with pytest.raises(WorkerUnavailableError):
             await answer_of(client, _request())
-        assert len(await client.health()) == 2
+        assert len(await client.pool.health()) == 2
 
 
 async def test_an_unreachable_worker_is_passed_over(workers: dict[str, FakeWorker]) -> None:
     async with _client(workers, "gone") as client:
-        assert len(await client.health()) == 2
+        assert len(await client.pool.health()) == 2
         await answer_of(client, _request())
         # It goes away after it was last seen in good health.
         asked, other = ("one", "two") if workers["one"].generated else ("two", "one")
@@ -221,4 +220,4 @@ async def test_a_busy_worker_has_its_time_to_take_the_connection_and_to_speak() 
             raise httpx.ReadTimeout("silence")
 
     async with WorkerClient(["http://one"], transport=_Silent()) as client:
-        assert await client.health() == ()
+        assert await client.pool.health() == ()

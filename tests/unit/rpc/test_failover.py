@@ -99,7 +99,7 @@ async def test_a_worker_with_another_backbone_is_no_substitute() -> None:
 async def test_a_full_worker_is_told_of_rather_than_one_that_is_gone() -> None:
     full, gone = FakeWorker(error=_busy(), running=9), FakeWorker()
     async with _client(full=full, gone=gone) as client:
-        await client.health()
+        await client.pool.health()
         gone.is_down = True
         with pytest.raises(BusyError):
             await _generate(client)
@@ -137,7 +137,7 @@ async def test_another_backbone_does_not_make_a_lost_worker_incompatible(
 ) -> None:
     lost, other = FakeWorker(error=_leaving()), FakeWorker(description=backbone("b"))
     async with _client(lost=lost, other=other) as client:
-        await client.health()
+        await client.pool.health()
         lost.is_down = is_refused
         with pytest.raises(WorkerUnavailableError):
             await _generate(client, "a" * 64)

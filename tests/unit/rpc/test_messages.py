@@ -1,5 +1,3 @@
-import uuid
-
 import msgpack
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from pydantic import ValidationError
 from app.core.errors import InvalidInputError
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest, VectorUse, pack, unpack
 
-VECTOR = {"sha256": "a" * 64, "vector_id": str(uuid.uuid4()), "name": "n", "version": 1}
+VECTOR = {"sha256": "a" * 64, "name": "n", "version": 1}
 
 
 @given(images=st.lists(st.binary(min_size=1, max_size=200), max_size=4))
@@ -53,7 +51,7 @@ def test_a_refusal_tells_places_and_no_values() -> None:
         {"vectors": [{**VECTOR, "sha256": "A" * 64}]},
         {"deadline_seconds": float("inf")},
         {"unknown": 1},
-        {"demonstrations": {"dataset_id": str(uuid.uuid4()), "storage_key": "k", "shots": 65}},
+        {"demonstrations": {"storage_key": "k", "shots": 65}},
     ],
 )
 def test_what_is_out_of_bounds_is_refused(change: dict[str, object]) -> None:
