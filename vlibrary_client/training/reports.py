@@ -99,6 +99,12 @@ def print_report(report: Mapping[str, Any], *, console: Console | None = None) -
     if report["conditions"]:
         out.print(comparison_table(report))
     lines = [f"{report['status']}: {report['reason']}", report["advice"]]
+    shown = report.get("demonstrations")
+    if shown and shown["found"] < shown["wanted"]:
+        lines.append(
+            f"Wanted {shown['wanted']} demonstrations before a question, found {shown['found']}: "
+            "the data set has no more for them."
+        )
     if left_out := report.get("left_out"):
         lines.append(f"Left out: {left_out} items whose pictures were trained on.")
     if unchecked := report.get("unchecked"):

@@ -175,6 +175,8 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
         "shots": 0 if held_out is None else held_out.shots,
         "conditions": {} if measured is None else measured["conditions"],
         "teacher_accuracy": result.teacher_accuracy,
+        # Before a query of the teacher at most.
+        "demonstrations": {"wanted": result.provenance["config"]["shots"], "found": result.shots},
         "recipe": result.recipe,
         # Of vectors for texts alone, which `auto` does not look for.
         "is_found_by_auto": result.key is not None,

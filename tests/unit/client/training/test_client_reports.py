@@ -26,6 +26,14 @@ def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
     print_report({**report, "conditions": {}}, console=Console(file=unmeasured))
     assert "unproven" in unmeasured.getvalue()
     assert "Looks the same" not in unmeasured.getvalue()
+    fewer = io.StringIO()
+    shown = {"wanted": 64, "found": 8}
+    print_report({**report, "demonstrations": shown}, console=Console(file=fewer, width=120))
+    assert "Wanted 64 demonstrations before a question, found 8" in fewer.getvalue()
+    enough = io.StringIO()
+    shown = {"wanted": 8, "found": 8}
+    print_report({**report, "demonstrations": shown}, console=Console(file=enough, width=120))
+    assert "demonstrations before" not in enough.getvalue()
     alike = io.StringIO()
     print_report({**report, "overlaps": ["a", "b"]}, console=Console(file=alike, width=120))
     assert "Looks the same as a, b" in alike.getvalue()

@@ -128,14 +128,18 @@ def test_items_of_text_alone_are_learnt_from_and_no_part_of_the_key(learner: Bac
 
 def test_a_task_of_texts_alone_has_no_key(learner: Backbone) -> None:
     texts = [replace(example, image=None) for example in EXAMPLES]
-    result = train(learner, texts, CONFIG.changed(epochs=1))
+    config = CONFIG.changed(epochs=1, shots=64)
+    result = train(learner, texts, config)
     assert result.key is None
-    config = CONFIG.changed(epochs=1)
     card = card_of(learner, result, config=config, dataset="texts")
     content = encode_result(learner, result, card=card)
     assert read_card(decode_vector_file(content)[1]) == card
     assert card.key is None
-    assert report_of(result)["is_found_by_auto"] is False
+    report = report_of(result)
+    assert report["is_found_by_auto"] is False
+    # As many as there are, and said so.
+    assert report["demonstrations"] == {"wanted": 64, "found": result.shots}
+    assert 0 < result.shots < len(texts)
 
 
 def test_without_held_out_items_the_last_vectors_are_kept(learner: Backbone) -> None:
