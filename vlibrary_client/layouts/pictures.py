@@ -49,8 +49,9 @@ def _is_hidden(name: str) -> bool:
 class Pictures:
     """Finds the pictures of a source's records.
 
-    Paths count from the folder, and none leads out of the root but by a link in it, as downloads
-    from a hub and large disks have them; without a folder, as for uploads, no path is followed.
+    Paths count from the folder, or else from the root, and none leads out of the root but by a link
+    in it, as downloads from a hub and large disks have them; without a folder, as for uploads, no
+    path is followed.
     """
 
     def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:
@@ -72,7 +73,7 @@ class Pictures:
             values = value if isinstance(value, list | tuple) else [value]
             if values is value and any(isinstance(one, int | float | list) for one in values):
                 raise UnusableError(f"wanted its {column} as an encoded file, found numbers")
-            given += [(column, one) for one in values if _key(one) not in (None, "", b"")]
+            given += [(column, one) for one in values if _key(one) is not None]
         given, called = _without_repeats(given)
         if len(given) > 1:
             names = " and ".join(dict.fromkeys(name for name, _ in given))
@@ -81,8 +82,8 @@ class Pictures:
         return data, name or called
 
     def _read(self, value: object) -> tuple[bytes | None, str | None]:
-        if isinstance(value, bytes):
-            return value or None, None
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value), None
         if isinstance(value, Image.Image):
             return _encoded(value), None
         if isinstance(value, Mapping):
@@ -98,21 +99,26 @@ class Pictures:
     def _of_struct(self, value: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
         data, path = value.get("bytes"), value.get("path")
         name = path if isinstance(path, str) and path else None
-        if isinstance(data, bytes):
-            return data or None, name
-        if data is not None:
+        if data is None and name is None:
+            found = ", ".join(str(key)[:40] for key in list(value)[:5])
+            raise UnusableError(f"wanted its image with bytes or a path, found {found}")
+        if isinstance(data, str):
+            # In JSON, which has no bytes.
+            return self._of_base64(data), name
+        if data is not None and not isinstance(data, bytes):
             raise UnusableError("its image has bytes that are none")
-        return (None, None) if name is None else (self._of_text(name)[0], name)
+        return (self._of_text(name)[0], name) if data is None and name else (data, name)
 
-    def _of_text(self, text: str) -> tuple[bytes | None, str | None]:
-        if not text:
-            return None, None
+    @staticmethod
+    def _of_base64(text: str) -> bytes:
+        try:
+            return (decode_data_url if text[:5].lower() == "data:" else decode_base64)(text)
+        except ValueError as error:
+            raise UnusableError(f"its image is no data URL of base64: {error}") from error
+
+    def _of_text(self, text: str) -> tuple[bytes, str | None]:
         if _is_encoded(text):
-            is_url = text[:5].lower() == "data:"
-            try:
-                return (decode_data_url if is_url else decode_base64)(text), None
-            except ValueError as error:
-                raise UnusableError(f"its image is no data URL of base64: {error}") from error
+            return self._of_base64(text), None
         if text.startswith(_FILE_ADDRESS):
             text = unquote(text.removeprefix(_FILE_ADDRESS))
         if _ADDRESS.match(text):
@@ -122,7 +128,8 @@ class Pictures:
     def _of_path(self, name: str | Path) -> bytes:
         if self._folder is None or self._root is None:
             raise UnusableError("its image has no bytes; a path alone is never followed")
-        path = self._found(self._folder, str(name))
+        found = (self._found(folder, str(name)) for folder in (self._folder, self._root))
+        path = next(filter(None, found), self._folder / name)
         try:
             where = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links
             if not where.is_relative_to(self._root):
@@ -135,7 +142,7 @@ class Pictures:
             shown = str(name)[:200].encode(errors="replace").decode()
             raise UnusableError(f"cannot read the image file {shown}: {reason}") from error
 
-    def _found(self, folder: Path, name: str) -> Path:
+    def _found(self, folder: Path, name: str) -> Path | None:
         """The path as it is written, or as another system would have written it."""
         for text in dict.fromkeys((name, name.replace("\\", "/"))):
             path = folder / text
@@ -143,7 +150,7 @@ class Pictures:
                 return path
             if (other := self._otherwise_composed(path)) is not None:
                 return other
-        return folder / name
+        return None
 
     def _otherwise_composed(self, path: Path) -> Path | None:
         # Systems differ in how they write letters with accents.
@@ -176,10 +183,11 @@ def _without_repeats(given: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]
 
 def _key(value: object) -> object:
     """What values that are the same picture have in common; nothing where there is none."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
         data = value.get("bytes")
         return value.get("path") if data is None else _key(data)
-    return value if value is None or isinstance(value, str | bytes | Path) else id(value)
+    is_comparable = value is None or value == {} or isinstance(value, str | bytes | Path)
+    return (value or None) if is_comparable else id(value)
 
 
 def is_path(value: object) -> bool:

@@ -20,6 +20,7 @@ from app.core.splits import TRAIN
 from app.library.uploads.dataset_reports import DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.items import BadItem, Item, Source
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS
 from vlibrary_client.layouts.rows import FIELDS, Row, row_of, write_rows
 
 MAX_ITEMS: Final = 1_000_000
@@ -28,6 +29,7 @@ MAX_SPLITS: Final = 100
 NUM_SHOWN: Final = 10
 BATCH_ROWS: Final = 64
 BATCH_BYTES: Final = 4 << 20
+_PICTURE_COLUMNS: Final = ", ".join(PICTURE_COLUMNS)
 PIXELS_KEY: Final = b"vlibrary.pixels"
 SCHEMA: Final = pa.schema(
     [*FIELDS, ("pixels", pa.string())],
@@ -212,7 +214,8 @@ def _require_all(tally: _Tally, *, text_only: bool) -> None:
     if tally.num_without and not text_only:
         problems.append(
             f"{tally.num_without} of {tally.num_rows} rows have no picture, the first is "
-            f"{tally.without[0]}; text_only takes them as items of text alone"
+            f"{tally.without[0]}; pictures are looked for in {_PICTURE_COLUMNS}, or where a map "
+            "such as image=COLUMN says; text_only takes such rows as items of text alone"
         )
     if problems:
         raise InvalidDatasetError(

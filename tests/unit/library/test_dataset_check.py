@@ -67,6 +67,7 @@ def test_rows_without_a_picture_are_refused_left_out_or_taken(
         items[place]["image"] = empty
     path = write(tmp_path, items)
     assert "3 of 10 rows have no picture, the first is row 2" in refused(path)
+    assert "looked for in image, images, file_name, image_path" in refused(path)
     taken = check(path, text_only=True)
     assert (taken["num_items"], taken["num_text_only"], taken["num_skipped"]) == (10, 3, 0)
     left_out = check(path, skip_bad=True)

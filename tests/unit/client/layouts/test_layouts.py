@@ -77,6 +77,9 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"image": "https://host/a.png", **ASKED}, "nothing is fetched"),
         ({"image": "data:image/png,x", **ASKED}, "no data URL of base64"),
         ({"image": 3, **ASKED}, "found int"),
+        ({"image": {"src": "https://h/a.png", "width": 8}, **ASKED}, "found src, width"),
+        ({"image": {"bytes": "*", "path": None}, **ASKED}, "no data URL of base64"),
+        ({"image": {"bytes": [1, 2], "path": None}, **ASKED}, "bytes that are none"),
         ({"image": list(picture()), **ASKED}, "wanted its image as an encoded file, found numbers"),
         ({"image": [[[1, 2, 3]]], **ASKED}, "wanted its image as an encoded file, found numbers"),
         ({"video": "a.mp4", **ASKED}, "it has video, which prompts cannot show"),
@@ -96,6 +99,8 @@ def test_what_is_no_item_is_told(fields: dict[str, Any], words: str) -> None:
         {"bytes": picture(), "path": "a.png", "width": 8},
         "data:image/png;base64," + base64.b64encode(picture()).decode(),
         base64.b64encode(picture(kind="JPEG")).decode(),
+        {"bytes": base64.b64encode(picture()).decode(), "path": "a.png"},
+        bytearray(picture()),
         base64.encodebytes(picture(kind="WEBP")).decode(),
         Image.new("RGB", (8, 8)),
     ],
@@ -134,7 +139,9 @@ def test_whole_numbers_of_columns_with_gaps_are_names() -> None:
     assert (found.id, found.image_id) == ("7", None)
 
 
-@pytest.mark.parametrize("image", [None, b"", [], {"bytes": None, "path": None}, ""], ids=range(5))
+@pytest.mark.parametrize(
+    "image", [None, b"", [], {"bytes": None, "path": None}, "", {}, {"bytes": b""}], ids=range(7)
+)
 def test_a_row_may_have_no_picture(image: object) -> None:
     assert item({"image": image, **ASKED}).image is None
 

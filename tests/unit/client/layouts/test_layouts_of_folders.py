@@ -112,3 +112,13 @@ def test_links_are_followed_as_downloads_from_a_hub_have_them(tmp_path: Path) ->
 def test_an_address_of_a_file_is_its_path(tmp_path: Path) -> None:
     root = folder_of(tmp_path, ["a b.png"], [(tmp_path / "a b.png").as_uri()])
     assert items(root)[0].image == picture()
+
+
+def test_paths_may_count_from_the_folder_that_was_named(tmp_path: Path) -> None:
+    root = folder_of(
+        tmp_path, ["images/a.png", "b.png"], ["images/a.png"], metadata="annotations/metadata.jsonl"
+    )
+    assert items(root)[0].image == picture()
+    (root / "annotations" / "images").mkdir()
+    (root / "annotations" / "images" / "a.png").write_bytes(picture(1))
+    assert items(root)[0].image == picture(1)
