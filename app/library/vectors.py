@@ -8,8 +8,9 @@ is still using them.
 import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,6 +37,16 @@ from app.library.tables import AliasRow, VectorNameRow, VectorRow
 from app.library.task_keys.keys import refresh_keys, remove_keys
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 from app.library.workspaces import workspace_of
+
+# Put together once: every steered answer asks one of them.
+_STORED: Final = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
+_BY_ID: Final = _STORED.where(VectorRow.id == bindparam("id"))
+_BY_VERSION: Final = _STORED.where(
+    VectorRow.name == bindparam("name"), VectorRow.version == bindparam("version")
+)
+_BY_ALIAS: Final = _STORED.join(AliasRow, AliasRow.vector_id == VectorRow.id).where(
+    AliasRow.name == bindparam("name"), AliasRow.alias == bindparam("alias")
+)
 
 
 def _check_status(status: str) -> str:
@@ -127,18 +138,12 @@ async def get_vector(session: AsyncSession, reference: VectorReference) -> Vecto
     Raises:
         NotFoundError: There are none, or they were deleted.
     """
-    query = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
     if reference.id is not None:
-        query = query.where(VectorRow.id == reference.id)
-    elif reference.version is not None:
-        query = query.where(
-            VectorRow.name == reference.name, VectorRow.version == reference.version
-        )
+        query = _BY_ID
     else:
-        query = query.join(AliasRow, AliasRow.vector_id == VectorRow.id).where(
-            AliasRow.name == reference.name, AliasRow.alias == (reference.alias or LATEST)
-        )
-    found = await read_vectors(session, query)
+        query = _BY_ALIAS if reference.version is None else _BY_VERSION
+    asked = {**vars(reference), "alias": reference.alias or LATEST}
+    found = await read_vectors(session, query, **asked)
     if not found:
         raise NotFoundError(f"No vectors {reference}")
     return found[0]

@@ -6,9 +6,10 @@ workspace is narrowed here, wherever in it the table occurs, so no query can for
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import event
+from sqlalchemy import Executable, event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
     Mapped,
@@ -40,7 +41,13 @@ def _narrow(state: ORMExecuteState) -> None:
     workspace = state.session.info.get(_KEY, DEFAULT_WORKSPACE)
     if workspace is None or state.is_insert:
         return
-    state.statement = state.statement.options(
+    state.statement = _narrowed(state.statement, workspace)
+
+
+# A statement that is kept in a module is narrowed once; the others soon make room again.
+@lru_cache(maxsize=128)
+def _narrowed(statement: Executable, workspace: str) -> Executable:
+    return statement.options(
         with_loader_criteria(
             InWorkspace, lambda table: table.workspace == workspace, include_aliases=True
         )
