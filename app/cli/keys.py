@@ -2,22 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from app.cli.options import AsJson, read_settings
-from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas, Token
+from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+Answer = TypeVar("Answer")
 
 keys = typer.Typer(
     name="keys",
@@ -56,10 +59,12 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
+    from app.library.access.access_keys import create_access_key
+
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
-    wanted = {"name": name, "scopes": scope, "valid_days": days, "quotas": quotas}
+    make = partial(create_access_key, name=name, scopes=scope, valid_days=days, quotas=quotas)
     with library_database(read_settings()) as url:
-        key, token = asyncio.run(_create(url, workspace, wanted))
+        key, token = _ask(url, make, workspace=workspace)
     if as_json:
         print(json.dumps({**_facts(key), "key": token.text}))
     else:
@@ -70,8 +75,10 @@ def create(
 @keys.command(name="list")
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key of every workspace that was ever made, newest first."""
+    from app.library.access.access_keys import list_access_keys
+
     with library_database(read_settings()) as url:
-        found = asyncio.run(_list(url))
+        found = _ask(url, list_access_keys)
     if as_json:
         print(json.dumps({"items": [_facts(key) for key in found]}))
         return
@@ -92,10 +99,12 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key: within five seconds it opens nothing any more."""
+    from app.library.access.access_keys import revoke_access_key
+
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
     with library_database(read_settings()) as url:
-        key = asyncio.run(_revoke(url, public))
+        key = _ask(url, partial(revoke_access_key, key_id=public))
     print(json.dumps(_facts(key)) if as_json else f"Revoked {key.id} ({key.name})")
 
 
@@ -105,7 +114,9 @@ def require_a_key(settings: Settings, url: str) -> None:
     Raises:
         ConfigurationError: Others could reach the api and nobody has a key.
     """
-    if settings.needs_keys and not asyncio.run(_is_any_valid(url)):
+    from app.library.access.access_keys import has_valid_access_key
+
+    if settings.needs_keys and not _ask(url, has_valid_access_key):
         raise ConfigurationError(
             f"An api at {settings.host} is for callers with keys, and there is none; "
             "make one first: vlibrary keys create admin --scope admin"
@@ -135,44 +146,25 @@ def _facts(key: AccessKey) -> dict[str, object]:
     return facts
 
 
-async def _create(url: str, workspace: str, wanted: dict[str, Any]) -> tuple[AccessKey, Token]:
-    from app.library.access.access_keys import create_access_key
-
-    async with _library(url, workspace=workspace) as session:
-        return await create_access_key(session, **wanted)
-
-
-async def _list(url: str) -> list[AccessKey]:
-    from app.library.access.access_keys import list_access_keys
-
-    async with _library(url) as session:
-        return await list_access_keys(session)
-
-
-async def _revoke(url: str, key_id: str) -> AccessKey:
-    from app.library.access.access_keys import revoke_access_key
-
-    async with _library(url) as session:
-        return await revoke_access_key(session, key_id)
-
-
-async def _is_any_valid(url: str) -> bool:
-    from app.library.access.access_keys import has_valid_access_key
-
-    async with _library(url) as session:
-        return await has_valid_access_key(session)
-
-
-@asynccontextmanager
-async def _library(url: str, *, workspace: str | None = None) -> "AsyncIterator[AsyncSession]":
-    """A transaction in one workspace or in all."""
+def _ask(
+    url: str,
+    question: "Callable[[AsyncSession], Awaitable[Answer]]",
+    *,
+    workspace: str | None = None,
+) -> Answer:
+    """What one transaction in a workspace, or in all, answers."""
     from app.library.database import opened
     from app.library.workspaces import in_all_workspaces, in_workspace
 
-    async with opened(url, pool_size=1) as every:
-        sessions = in_all_workspaces(every) if workspace is None else in_workspace(every, workspace)
-        async with sessions.begin() as session:
-            yield session
+    async def ask() -> Answer:
+        async with opened(url, pool_size=1) as every:
+            sessions = (
+                in_all_workspaces(every) if workspace is None else in_workspace(every, workspace)
+            )
+            async with sessions.begin() as session:
+                return await question(session)
+
+    return asyncio.run(ask())
 
 
 @contextmanager

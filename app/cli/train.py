@@ -11,8 +11,7 @@ from rich.console import Console
 
 from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, load_local, read_map
 from app.cli.options import AsJson, Revision
-from app.core.errors import InvalidInputError
-from app.method.training.configuration import TrainingSettings
+from app.method.training.configuration import TrainingSettings, read_setting
 
 if TYPE_CHECKING:
     from app.method.training.distillation import TrainingResult
@@ -75,7 +74,9 @@ def train(
     from app.worker.training.results import card_of, encode_result
     from vlibrary_client.training.reports import progress_reporter
 
-    config = TrainingConfig.from_dict({"shots": shots, "seed": seed, **_settings(setting)})
+    config = TrainingConfig.from_dict(
+        {"shots": shots, "seed": seed, **dict(map(read_setting, setting or ()))}
+    )
     examples = load_local(
         dataset,
         split=split,
@@ -107,19 +108,6 @@ def _keep(path: Path, data: bytes) -> None:
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_bytes(data)
     draft.replace(path)
-
-
-def _settings(given: list[str] | None) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for pair in given or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InvalidInputError(f"Cannot read the setting: wanted name=value, found {pair}")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = text
-    return values
 
 
 def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:

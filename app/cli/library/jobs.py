@@ -6,6 +6,7 @@ import typer
 
 from app.cli.library.server import Key, Url, connected, print_json, print_table
 from app.cli.options import AsJson
+from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from vlibrary_client import Job
@@ -122,15 +123,12 @@ def evaluate(
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    import json
+    from app.method.training.configuration import read_setting
 
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"wanted NAME=VALUE, found {text}")
     try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+        return read_setting(text)
+    except InvalidInputError as error:
+        raise typer.BadParameter(error.message) from error
 
 
 @jobs.command()

@@ -1,6 +1,5 @@
 """Every method by its name in the tables, as a condition that test items are asked under."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from app.method.evaluation.conditions import (
 )
 from app.method.experiments.many_shot import combine_chunks
 from app.method.experiments.trial import KINDS, Trial
-from app.method.training.configuration import TrainingConfig
+from app.method.training.configuration import TrainingConfig, read_setting
 from app.method.training.distillation import train
 
 FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
@@ -144,22 +143,10 @@ def find_method(name: str) -> _Prepare:
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
-    given = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    given = dict(map(read_setting, settings))
     if len(given) != len(settings):
-        raise InvalidInputError(
-            f"Settings of {head} read NAME=VALUE behind colons, found {':'.join(settings)}"
-        )
-    values = {name: _value(text) for name, text in given.items()}
-    return TrainingConfig.from_dict({**base.to_dict(), **values})
-
-
-def _value(text: str) -> JSON:
-    """What a setting is given as: a number, true, false or null, else the text itself."""
-    try:
-        found: JSON = json.loads(text)
-    except ValueError:
-        return text
-    return found
+        raise InvalidInputError(f"A setting of {head} is given twice in {':'.join(settings)}")
+    return TrainingConfig.from_dict({**base.to_dict(), **given})
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:

@@ -3,6 +3,7 @@
 They come from HTTP, from argv and from stored jobs.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -152,3 +153,18 @@ class TrainingConfig(TrainingSettings):
             f"Training setting {name} is out of range: wanted {wanted}",
             details={"setting": name, "wanted": wanted},
         )
+
+
+def read_setting(text: str) -> tuple[str, JSON]:
+    """Name and value of a setting that is written NAME=VALUE, the value as JSON or as it stands.
+
+    Raises:
+        InvalidInputError: It is not written so.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInputError(f"Cannot read the setting: wanted NAME=VALUE, found {text}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

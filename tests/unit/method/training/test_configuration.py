@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.errors import InvalidInputError
-from app.method.training.configuration import TrainingConfig
+from app.method.training.configuration import TrainingConfig, read_setting
 
 
 def test_settings_survive_json() -> None:
@@ -62,3 +62,23 @@ def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 def test_unknown_settings_are_named() -> None:
     with pytest.raises(InvalidInputError, match="Unknown training settings: a, z"):
         TrainingConfig.from_dict({"z": 1, "a": 2, "shots": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("epochs=3", ("epochs", 3)),
+        ("instruction=look = see", ("instruction", "look = see")),
+        ("epochs=null", ("epochs", None)),
+        ("instruction=", ("instruction", "")),
+    ],
+)
+def test_a_setting_is_written_as_json_or_as_plain_text(
+    text: str, wanted: tuple[str, object]
+) -> None:
+    assert read_setting(text) == wanted
+
+
+def test_a_setting_without_a_value_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="wanted NAME=VALUE, found epochs"):
+        read_setting("epochs")
