@@ -1,17 +1,25 @@
 """The prompts of lessons: written and their pictures decoded while others use the backbone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import Final
 
 import torch
 
 from app.core.pictures import Picture
 from app.method.backbone.batching import token_batches
+from app.method.backbone.context import fits_context, require_context
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
+from app.method.backbone.prompts import (
+    EncodedBatch,
+    PromptText,
+    answer_token_ids,
+    build_prompt,
+)
 from app.method.steps import OffDevice
 from app.method.training.progress import Reporter, Steps
 
@@ -121,9 +129,15 @@ def run_batches(
         Work for another thread, and progress, or None, after every batch.
 
     Raises:
+        ContextOverflowError: A prompt is too long; the error tells how many shots would fit.
         JobCancelledError: The reporter was asked to stop.
     """
     prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
+    if lessons:
+        length, lesson = max(zip(lengths, lessons, strict=True), key=itemgetter(0))
+        answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
+        if lesson.context and not fits_context(backbone, length + len(answer)):
+            _refuse(backbone, lesson, instruction, features=features, num_new_tokens=len(answer))
     for places in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
         some = [prompts[place] for place in places]
         yield from see(some, features=features)
@@ -134,6 +148,28 @@ def run_batches(
             yield None
         else:
             yield from reporter.advance(len(places))
+
+
+def _refuse(
+    backbone: Backbone,
+    lesson: Lesson,
+    instruction: str | None,
+    *,
+    features: FeatureCache,
+    num_new_tokens: int,
+) -> None:
+    def build(count: int) -> PromptText:
+        fewer = replace(lesson, context=lesson.context[:count])
+        return lesson_prompt(backbone, fewer, instruction)
+
+    require_context(
+        backbone,
+        features,
+        build,
+        most=len(lesson.context),
+        unit="shots",
+        num_new_tokens=num_new_tokens,
+    )
 
 
 def _decode(pictures: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:

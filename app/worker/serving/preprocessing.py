@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeVar
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
 from app.core.pictures import Picture, PictureLimits, check_picture
 from app.core.telemetry.logs import get_logger
+from app.method.backbone.context import require_context
 from app.method.backbone.conversation import (
     Turn,
     build_conversation,
@@ -30,7 +31,6 @@ from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.faults import forget_frames, is_fatal
 from app.worker.engine.grammar import Grammar, GrammarCompiler
-from app.worker.serving.context import require_context
 from app.worker.serving.demonstrations import DatasetPools
 
 NUM_THREADS: Final = 2

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from app.core.errors import ContextOverflowError
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -44,6 +47,18 @@ def teach(
 def written(backbone: Backbone, asked: list[Lesson], instruction: str | None) -> list[PromptText]:
     features = FeatureCache(backbone)
     return finish(write_prompts(backbone, asked, instruction, features=features))[0]
+
+
+def test_too_many_demonstrations_are_refused_with_how_many_fit(backbone: Backbone) -> None:
+    wordy = tuple(replace(example, question="word " * 120) for example in EXAMPLES[8:])
+    with pytest.raises(ContextOverflowError, match=r"of 8 shots would fit") as refusal:
+        teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy)])
+    fit = refusal.value.details["shots_that_fit"]
+    assert isinstance(fit, int)
+    assert 0 < fit < 8
+    assert teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy[:fit])]).is_right is not None
+    with pytest.raises(ContextOverflowError):
+        teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy[: fit + 1])])
 
 
 def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:

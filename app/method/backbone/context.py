@@ -12,6 +12,12 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText
 
 
+def fits_context(backbone: Backbone, num_tokens: int) -> bool:
+    """Whether so many tokens are no more than the backbone was made for."""
+    limit = backbone.description.max_position_embeddings
+    return not limit or num_tokens <= limit
+
+
 def require_context(
     backbone: Backbone,
     features: FeatureCache,
@@ -31,12 +37,12 @@ def require_context(
         return
     prompt = build(most)
     (length,) = features.count_tokens([prompt])
-    if length + num_new_tokens <= limit:
+    if fits_context(backbone, length + num_new_tokens):
         return
 
     def fits(count: int) -> bool:
         (found,) = features.count_tokens([build(count)])
-        return found + num_new_tokens <= limit
+        return fits_context(backbone, found + num_new_tokens)
 
     low, high = 0, most
     while high - low > 1:
