@@ -22,6 +22,7 @@ from app.api.http.middleware import (
     SameSiteOnly,
 )
 from app.api.http.problems import Problem
+from app.api.http.queries import require_known_query
 from app.api.http.steady_bodies import SteadyBodies
 from app.api.routes import (
     access,
@@ -86,8 +87,11 @@ def create_api(
         ],
     )
     api.state.services = services
+    # Clients of OpenAI and what scrapes add parameters that mean something elsewhere.
+    lenient = (openai.router, openai_text.router, scraping.router, health.router)
     for router, max_body_bytes, needs in _routers(settings):
-        limited = APIRouter(max_body_size=max_body_bytes, dependencies=[Depends(needs)])
+        checks = [Depends(needs)] + [Depends(require_known_query)] * (router not in lenient)
+        limited = APIRouter(max_body_size=max_body_bytes, dependencies=checks)
         limited.include_router(router)
         api.include_router(limited)
     _describe_problems(api)

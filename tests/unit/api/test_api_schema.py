@@ -1,4 +1,6 @@
 import json
+import re
+import uuid
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -159,6 +161,21 @@ def test_unknown_fields_are_refused_in_every_request(schema: dict[str, Any]) -> 
             body = schema["components"]["schemas"][reference.rpartition("/")[2]]
             # Clients of OpenAI send more than anybody knows.
             assert body["additionalProperties"] is (" /v1/" in name), name
+
+
+@pytest.mark.anyio
+async def test_unknown_parameters_are_refused_in_every_query(
+    http: httpx.AsyncClient, schema: dict[str, Any]
+) -> None:
+    probed = ("/livez", "/readyz", "/metrics")
+    for name, _ in operations(schema):
+        method, path = name.split()
+        if path.startswith(("/v1/", *probed)) or path == "/":
+            continue
+        url = re.sub(r"\{\w+\}", str(uuid.UUID(int=7)), path)
+        response = await http.request(method, url, params={"dry_run": "true"})
+        places = [error["location"] for error in response.json()["errors"]]
+        assert (response.status_code, "query.dry_run" in places) == (422, True), name
 
 
 def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:
