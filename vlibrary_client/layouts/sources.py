@@ -29,6 +29,7 @@ DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
 _SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
 _HEAD_BYTES = 4096
+_LFS_POINTER = b"version https://git-lfs"
 _TAR_MAGIC = slice(257, 262)
 # In the order in which a folder is searched; a folder is one kind only.
 _KINDS = {
@@ -135,14 +136,21 @@ def _open_file(
 
 def _unpacked_items(path: Path, columns: ColumnMap) -> Iterator[Found]:
     with unpacked(path) as folder:
-        yield from _open_folder(folder, columns).found
+        yield from _open_folder(folder, columns, called="archive").found
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(_LFS_POINTER):
+        raise InvalidDatasetError("a Git LFS pointer in place of the file: git lfs pull gets it")
+    return head
 
 
 def _kind(path: Path, suffix: str) -> str:
     """The ending that a file should have, by its content where that tells."""
     suffix = _ALIASES.get(suffix, suffix)
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    head = _head(path)
     if head.startswith(b"PAR1") or suffix == ".parquet":
         return ".parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or suffix == ".arrow":
@@ -180,19 +188,20 @@ def _reader(kind: str, columns: ColumnMap) -> Callable[..., Iterator[Record]]:
     return readers[kind]
 
 
-def _open_folder(root: Path, columns: ColumnMap) -> Source:
+def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -> Source:
+    called = called or f"folder {root.name}"
     listed = sorted(path for name in METADATA_NAMES for path in files_below(root, name))
     if listed:
-        _require_one_listing(root, listed)
+        _require_one_listing(root, listed, called=called)
         return Source(layout="image folder", found=_folder_items(root, listed, columns))
     if pairs := question_pairs(root):
         return Source(
             layout="VQA questions and annotations", found=_pair_items(root, pairs, columns)
         )
     by_kind: dict[str, list[Path]] = {kind: [] for kind in _KINDS.values()}
-    for path in files_below(root):
-        suffix = path.suffix.lower()
-        kind = _KINDS.get(_ALIASES.get(suffix, suffix))
+    files_found = files_below(root)
+    for path in files_found:
+        kind = _KINDS.get(_ending(path))
         if kind is not None and _is_data(path):
             by_kind[kind].append(path)
     for kind, files in by_kind.items():
@@ -201,10 +210,17 @@ def _open_folder(root: Path, columns: ColumnMap) -> Source:
             others = [path.name for found in rest for path in found]
             layout = f"folder of {kind}" + (f", without {_counted(others)}" if others else "")
             return Source(layout=layout, found=_folder_items(root, files, columns))
+    endings = sorted({path.suffix.lower() or path.name for path in files_found})
     raise InvalidDatasetError(
-        f"no data set in the folder {root.name}: wanted {', '.join(METADATA_NAMES)} beside "
-        f"pictures, or files of {', '.join(_KINDS)}"
+        f"no data set in the {called}: wanted {', '.join(METADATA_NAMES)} beside pictures, or "
+        f"files of {', '.join(_KINDS)}, found {_counted(endings) or 'nothing'}"
     )
+
+
+def _ending(path: Path) -> str:
+    """The ending that tells what a file is, whichever of its names it has."""
+    ending = ".tar" if path.name.lower().endswith(".tar.gz") else path.suffix.lower()
+    return _ALIASES.get(ending, ending)
 
 
 def _counted(names: list[str], most: int = 3) -> str:
@@ -212,13 +228,13 @@ def _counted(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _require_one_listing(root: Path, listed: list[Path]) -> None:
+def _require_one_listing(root: Path, listed: list[Path], *, called: str) -> None:
     folders = [path.parent for path in listed]
     for folder in folders:
         if folders.count(folder) > 1:
             names = " and ".join(path.name for path in listed if path.parent == folder)
-            where = folder.relative_to(root.parent)
-            raise InvalidDatasetError(f"the folder {where} has {names}, wanted one of them")
+            where = called if folder == root else f"folder {folder.relative_to(root)}"
+            raise InvalidDatasetError(f"the {where} has {names}, wanted one of them")
 
 
 def _is_data(path: Path) -> bool:
@@ -235,7 +251,10 @@ def _is_data(path: Path) -> bool:
 def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
     for path in files:
         relative = path.relative_to(root)
-        kind = _kind(path, path.suffix.lower())
+        try:
+            kind = _kind(path, _ending(path))
+        except InvalidDatasetError as error:
+            raise InvalidDatasetError(f"{relative}: {error.message}") from None
         records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
         pictures = Pictures(path.parent, root=root)
         yield from _items(records, columns=columns, pictures=pictures)

@@ -240,3 +240,31 @@ def test_a_sample_may_name_its_picture_in_its_fields(tmp_path: Path) -> None:
 def test_a_sample_may_have_its_picture_under_a_rare_ending(tmp_path: Path, ending: str) -> None:
     members = {f"1.{ending}": picture(kind="JPEG"), "1.json": json.dumps(ASKED).encode()}
     assert items(packed(tmp_path / "a.tar", members))[0].image == picture(kind="JPEG")
+
+
+@pytest.mark.parametrize("ending", ["tar", "tgz", "tar.gz"])
+def test_a_folder_may_hold_packed_samples(tmp_path: Path, ending: str) -> None:
+    mode = "w" if ending == "tar" else "w:gz"
+    packed(
+        tmp_path / f"test-0000.{ending}",
+        {"1.png": picture(), "1.json": json.dumps(ASKED).encode()},
+        mode,
+    )
+    assert [one.split for one in items(tmp_path)] == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        (["metadata.csv", "metadata.jsonl"], "the archive has metadata.csv and metadata.jsonl"),
+        (["in/metadata.csv", "in/metadata.jsonl"], "the folder in has metadata.csv and"),
+        (["in/dataset_info.json"], "no data set in the archive: wanted"),
+    ],
+)
+def test_where_an_archive_was_unpacked_is_not_told(
+    tmp_path: Path, members: list[str], words: str
+) -> None:
+    path = packed(tmp_path / "a.tar", dict.fromkeys(members, b"[]"))
+    with pytest.raises(InvalidDatasetError) as caught:
+        list(open_upload(path).found)
+    assert caught.value.message.startswith(words)

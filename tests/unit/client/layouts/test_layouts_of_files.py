@@ -179,6 +179,22 @@ def test_an_upload_is_told_by_its_content_and_follows_no_path(tmp_path: Path) ->
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(picture())
-    with pytest.raises(InvalidDatasetError, match="no data set in the folder"):
+    with pytest.raises(InvalidDatasetError, match="found nothing"):
         read(tmp_path)
+    for name in ("a.png", "b.PNG", "images.zip", "LICENSE"):
+        (tmp_path / name).write_bytes(picture())
+    with pytest.raises(InvalidDatasetError, match=r"found \.png, \.zip, LICENSE") as caught:
+        read(tmp_path)
+    assert f"no data set in the folder {tmp_path.name}: " in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "a.tar", "a.zip"])
+def test_a_pointer_in_place_of_a_file_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
+    with pytest.raises(InvalidDatasetError, match=r"^a Git LFS pointer in place of the file"):
+        open_upload(path)
+    if not name.endswith("zip"):
+        with pytest.raises(InvalidDatasetError, match=rf"^{name}: a Git LFS pointer"):
+            read(path.parent)
