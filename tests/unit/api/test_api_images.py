@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.steer.images import read_image
+from app.api.steer.images import SMALL_CHARACTERS, read_image, read_images
 from app.core.errors import (
     InvalidImageError,
     TooLargeError,
 )
 from app.core.pictures import PictureLimits, check_picture
+from app.core.settings import Settings
 from app.rpc.generation import refuse_unstorable
 
 LIMITS = PictureLimits(
@@ -74,6 +75,14 @@ class TestImages:
         whole = text(data)
         lines = [whole[start : start + 76] for start in range(0, len(whole), 76)]
         assert read_image(head + line_end.join([*lines, ""]), LIMITS) == data
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("size", [10, SMALL_CHARACTERS])
+    async def test_small_and_large_ones_are_read_alike(self, size: int) -> None:
+        data = encoded("PNG") + bytes(size)
+        assert await read_images([text(data)] * 2, settings=Settings()) == (data, data)
+        with pytest.raises(InvalidImageError, match="images.1: "):
+            await read_images([text(data), text(bytes(size))], settings=Settings())
 
     @pytest.mark.parametrize(
         "head",
