@@ -116,14 +116,17 @@ class Reader:
         Raises:
             InvalidImageError: A file cannot be read or exceeds a limit.
         """
-        return await self.in_thread(
-            lambda: [
-                None
-                if data is None
-                else self._picture(data, f"images.{number}: " if len(files) > 1 else "")
-                for number, data in enumerate(files)
-            ]
-        )
+        return await self.in_thread(lambda: self._pictures(files))
+
+    def _pictures(self, files: Sequence[bytes | None]) -> list[Picture | None]:
+        place = "images.{}: " if len(files) > 1 else ""
+        return [
+            None if data is None else self._picture(data, place.format(number))
+            for number, data in enumerate(files)
+        ]
+
+    def _given(self, request: GenerateRequest) -> list[Picture]:
+        return [picture for picture in self._pictures(request.images) if picture is not None]
 
     def _picture(self, data: bytes, place: str) -> Picture:
         try:
@@ -158,15 +161,36 @@ class Reader:
         grammar = None
         if form is not None:
             grammar = await self.in_thread(lambda: self._grammars.compile(form))
-        images = [image for image in await self.images(request.images) if image is not None]
-        turns = turns_of(request, images)
+        images: list[Picture] | None = None
         shown: tuple[Example, ...] = ()
         if request.demonstrations is not None:
+            images = given = await self.in_thread(lambda: self._given(request))
+            turns = turns_of(request, given)
             shown = await self._pools.choose(
                 request.demonstrations,
                 question=request.prompt,
-                images=pictures_of(turns[-1]) if turns else images,
+                images=pictures_of(turns[-1]) if turns else given,
             )
+        prepared = await self.in_thread(
+            lambda: self._read(
+                request, self._given(request) if images is None else images, shown, grammar=grammar
+            )
+        )
+        if prepared.prompt.images and self._features.feeds([prepared.prompt]):
+            await self._see_surplus(prepared)
+            self._waiting.put(prepared)
+        return prepared
+
+    def _read(
+        self,
+        request: GenerateRequest,
+        images: Sequence[Picture],
+        shown: Sequence[Example],
+        *,
+        grammar: Grammar | None,
+    ) -> PreparedPrompt:
+        """The prompt with its pictures decoded. Not on the event loop."""
+        turns = turns_of(request, images)
 
         def build(count: int) -> PromptText:
             if turns or request.is_raw:
@@ -179,25 +203,18 @@ class Reader:
                 instruction=request.instruction,
             )
 
-        def read() -> PreparedPrompt:
-            prompt = build(most)
-            self._decode_all(prompt)
-            return PreparedPrompt(
-                prompt=prompt,
-                build=build,
-                most=most,
-                unit="shots" if shown else "turns",
-                num_new_tokens=1 if request.fits_context else request.max_tokens,
-                num_first=min(SEEN_TOGETHER, self._features.passes.leading(prompt.images)),
-                grammar=grammar,
-            )
-
         most = len(shown) if shown else count_turns(turns)
-        prepared = await self.in_thread(read)
-        if prepared.prompt.images and self._features.feeds([prepared.prompt]):
-            await self._see_surplus(prepared)
-            self._waiting.put(prepared)
-        return prepared
+        prompt = build(most)
+        self._decode_all(prompt)
+        return PreparedPrompt(
+            prompt=prompt,
+            build=build,
+            most=most,
+            unit="shots" if shown else "turns",
+            num_new_tokens=1 if request.fits_context else request.max_tokens,
+            num_first=min(SEEN_TOGETHER, self._features.passes.leading(prompt.images)),
+            grammar=grammar,
+        )
 
     def _conversation(
         self,

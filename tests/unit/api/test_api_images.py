@@ -81,7 +81,7 @@ class TestImages:
     async def test_small_and_large_ones_are_read_alike(self, size: int) -> None:
         data = encoded("PNG") + bytes(size)
         assert await read_images([text(data)] * 2, settings=Settings()) == (data, data)
-        with pytest.raises(InvalidImageError, match="images.1: "):
+        with pytest.raises(InvalidImageError, match=r"images\.1: "):
             await read_images([text(data), text(bytes(size))], settings=Settings())
 
     @pytest.mark.parametrize(
