@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from app.core.errors import InvalidImageError
 
-PIXELS_VERSION: Final = 2
+PIXELS_VERSION: Final = 3
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 # Decoders fail with almost any exception on hostile files.
 UNREADABLE: Final = (
@@ -53,6 +53,7 @@ _MAX_PROFILE_BYTES: Final = 4 << 20
 _PROBE_LEVELS: Final = tuple(range(0, 256, 15))
 # Two roundings of 8 bits.
 _SAME_LEVELS: Final = 2
+_WEBP_CHUNKS: Final = 12
 _PNG_DEPTH: Final = 24
 _PNG_COLOUR_TYPE: Final = 25
 _PNG_GREY: Final = 0
@@ -164,6 +165,8 @@ def _alpha(image: Image.Image, data: bytes) -> Image.Image | None:
     """How opaque each pixel is, 0 to 255, or None when all are."""
     if "A" in image.getbands():
         return image.getchannel("A")
+    if image.format == "WEBP":
+        return _first_frame(image, data)
     if "transparency" not in image.info:
         return None
     if image.mode == "P":
@@ -182,6 +185,22 @@ def _alpha(image: Image.Image, data: bytes) -> Image.Image | None:
     if matches.ndim > 2:  # noqa: PLR2004 - rows and columns
         matches = matches.all(-1)
     return Image.fromarray(np.where(matches, 0, 255).astype(np.uint8))
+
+
+def _first_frame(image: Image.Image, data: bytes) -> Image.Image | None:
+    """What the first frame of an animation covers; Pillow shows the rest of such a WEBP black."""
+    place = _WEBP_CHUNKS
+    while place + 8 <= len(data):
+        kind, length = struct.unpack("<4sI", data[place : place + 8])
+        if kind == b"ANMF":
+            numbers = data[place + 8 : place + 20]
+            values = [int.from_bytes(numbers[at : at + 3], "little") for at in (0, 3, 6, 9)]
+            left, top, width, height = 2 * values[0], 2 * values[1], values[2] + 1, values[3] + 1
+            covered = Image.new("L", image.size, 0)
+            covered.paste(255, (left, top, left + width, top + height))
+            return covered
+        place += 8 + length + length % 2
+    return None
 
 
 def _colours(image: Image.Image) -> Image.Image:

@@ -100,6 +100,21 @@ def test_of_an_animation_the_first_frame_is_taken_and_told(form: str) -> None:
     shows(data, logo())
 
 
+@pytest.mark.parametrize("form", ["WEBP", "PNG"])
+def test_what_the_first_frame_does_not_cover_is_transparent(form: str) -> None:
+    first = Image.new("RGBA", (40, 24), (0, 0, 0, 0))
+    first.paste((255, 0, 0, 255), (10, 4, 30, 16))
+    options = {"lossless": True} if form == "WEBP" else {}
+    later = [Image.new("RGBA", (40, 24), (0, 255, 0, 255))]
+    data = encoded(first, form, save_all=True, append_images=later, **options)
+    wanted = Image.new("RGB", (40, 24), "white")
+    wanted.paste((255, 0, 0), (10, 4, 30, 16))
+    shows(data, wanted)
+    still = encoded(wanted, form, **options)
+    for rest in (b"", b"\0", bytes(12)):
+        shows(still + rest, wanted)
+
+
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "AVIF"])
 def test_another_format_is_refused_by_its_name(form: str) -> None:
     with pytest.raises(InvalidImageError, match=f"found {form}$"):
