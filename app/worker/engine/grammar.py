@@ -4,6 +4,7 @@ Source: llguidance, which does the work; the forms are those of vLLM's structure
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from app.rpc.generation import StructuredOutputs
 
 # Backbones that were not trained on JSON would write white space for ever.
 _JSON_OPTIONS: Final = {"whitespace_pattern": r"[ \n]{0,16}"}
+_DRAWN: Final = re.compile(r"\s*(?:\d+ \||\^\s*$)")
+_PLACE: Final = re.compile(r"^at \d+\(\d+\): ")
 _MAX_REASON_CHARACTERS: Final = 300
 
 
@@ -151,5 +154,7 @@ def _plain(step: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _reason(text: str) -> str:
-    # The cause often stands in the last line, below a drawing of the place.
-    return " ".join(text.split())[:_MAX_REASON_CHARACTERS] or "no reason"
+    # A place in a grammar of ours, and a drawing of it, say nothing to whoever gave the form.
+    kept = [line for line in text.splitlines() if not _DRAWN.match(line)]
+    told = _PLACE.sub("", " ".join(" ".join(kept).split()))
+    return told[:_MAX_REASON_CHARACTERS] or "no reason"

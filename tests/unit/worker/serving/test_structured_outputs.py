@@ -103,9 +103,22 @@ async def test_a_form_that_cannot_be_kept_is_refused_by_name(
         await answer_of(parts.serving, request_of(structured_outputs=form))
 
 
-async def test_the_cause_of_a_refusal_is_told(parts: Parts) -> None:
-    with pytest.raises(InvalidInputError, match="unclosed group"):
-        await answer_of(parts.serving, request_of(structured_outputs={"regex": "(a"}))
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (
+            {"regex": "(a"},
+            'invalid regex "(a" (in regex): regex parse error: (a error: unclosed group',
+        ),
+        ({"json": {"type": "foo"}}, "failed to compile JSON schema: Invalid type: foo"),
+    ],
+)
+async def test_the_cause_of_a_refusal_is_told(
+    parts: Parts, form: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        await answer_of(parts.serving, request_of(structured_outputs=form))
+    assert caught.value.message == f"structured_outputs: the form cannot be used: {reason}"
 
 
 @pytest.mark.parametrize(
