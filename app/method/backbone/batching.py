@@ -4,26 +4,70 @@ Sequences of similar length waste little padding, and a budget of tokens keeps m
 number of rows would not.
 """
 
+import sys
 from collections.abc import Sequence
 
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.pictures import KEPT_BYTES, decoded_bytes
+from app.method.backbone.prompts import PromptText
 
-def token_batches(lengths: Sequence[int], *, token_budget: int, max_rows: int) -> list[list[int]]:
+
+def prompt_batches(
+    prompts: Sequence[PromptText],
+    lengths: Sequence[int],
+    *,
+    features: FeatureCache,
+    token_budget: int,
+    max_rows: int,
+) -> list[list[int]]:
+    """Numbers of prompts by batch, as `token_batches` makes them.
+
+    Of prompts that are read from pixels, a batch shows no more than is kept decoded.
+    """
+    sizes = None
+    if not features.feeds(prompts):
+        shown = {one.digest: one for prompt in prompts for one in prompt.images}
+        taken = {digest: decoded_bytes(one.size) for digest, one in shown.items()}
+        sizes = [sum(taken[one.digest] for one in prompt.images) for prompt in prompts]
+    return token_batches(
+        lengths,
+        token_budget=token_budget,
+        max_rows=max_rows,
+        sizes=sizes,
+        most_bytes=KEPT_BYTES,
+    )
+
+
+def token_batches(
+    lengths: Sequence[int],
+    *,
+    token_budget: int,
+    max_rows: int,
+    sizes: Sequence[int] | None = None,
+    most_bytes: int = sys.maxsize,
+) -> list[list[int]]:
     """Sequence numbers by batch, longest first.
 
     Args:
         lengths: Tokens of each sequence.
         token_budget: Most tokens of a batch with its padding; a longer sequence goes alone.
         max_rows: Most sequences of a batch.
+        sizes: Bytes that each sequence takes before it is made of tokens; nothing when None.
+        most_bytes: Most bytes of a batch; a larger sequence goes alone.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
+    num_bytes = 0
     for index in order:
+        size = 0 if sizes is None else sizes[index]
         # The first of a batch is its longest, so it sets what every row costs.
         rows = (
             max(1, min(max_rows, token_budget // max(1, lengths[batches[-1][0]]))) if batches else 0
         )
-        if rows > 0 and len(batches[-1]) < rows:
+        if rows > 0 and len(batches[-1]) < rows and num_bytes + size <= most_bytes:
             batches[-1].append(index)
+            num_bytes += size
         else:
             batches.append([index])
+            num_bytes = size
     return batches

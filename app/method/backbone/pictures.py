@@ -29,8 +29,9 @@ _CHANNELS: Final = 3
 Size: TypeAlias = tuple[int, int]
 
 
-def _num_bytes(image: Image.Image) -> int:
-    return image.width * image.height * _CHANNELS
+def decoded_bytes(size: Size) -> int:
+    """What a picture of this width and height takes as pixels."""
+    return size[0] * size[1] * _CHANNELS
 
 
 def shown_digest(picture: Picture) -> str:
@@ -73,10 +74,10 @@ class DecodedPictures:
         with self._lock:
             if picture.digest not in self._kept:
                 self._kept[picture.digest] = image
-                self._num_bytes += _num_bytes(image)
+                self._num_bytes += decoded_bytes(image.size)
             while self._num_bytes > self._max_bytes:
                 _, dropped = self._kept.popitem(last=False)
-                self._num_bytes -= _num_bytes(dropped)
+                self._num_bytes -= decoded_bytes(dropped.size)
         return image
 
     def keep_all(self, pictures: Iterable[Picture]) -> None:
@@ -88,7 +89,7 @@ class DecodedPictures:
         """Forget a picture whose features are known."""
         with self._lock:
             dropped = self._kept.pop(digest, None)
-            self._num_bytes -= 0 if dropped is None else _num_bytes(dropped)
+            self._num_bytes -= 0 if dropped is None else decoded_bytes(dropped.size)
 
 
 class VisionPasses:
@@ -111,7 +112,7 @@ class VisionPasses:
             values = found if isinstance(found, Tensor) else found["pixel_values"]
         except (ValueError, IndexError, TypeError, ZeroDivisionError):
             # Refused pictures are told to whoever shows them.
-            return size[0] * size[1] * _CHANNELS
+            return decoded_bytes(size)
         return sum(part.numel() for part in values)
 
     def leading(self, pictures: Sequence[Picture]) -> int:
@@ -137,7 +138,7 @@ class VisionPasses:
         return batches
 
     def _most(self, size: Size) -> int:
-        decoded = size[0] * size[1] * _CHANNELS or 1
+        decoded = decoded_bytes(size) or 1
         values = self.num_values(size) or 1
         return max(1, min(PASS_PICTURES, PASS_BYTES // decoded, PASS_VALUES // values))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.errors import InvalidInputError
-from app.method.backbone.batching import token_batches
+from app.method.backbone.batching import prompt_batches
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -172,7 +172,9 @@ def _generate(
     shifts = None if vectors is None else vectors.shift(condition.strength)[None]
     lengths = cache.count_tokens(prompts)
     found: dict[int, Generation] = {}
-    for batch in token_batches(lengths, token_budget=token_budget, max_rows=_MAX_ROWS):
+    for batch in prompt_batches(
+        prompts, lengths, features=cache, token_budget=token_budget, max_rows=_MAX_ROWS
+    ):
         encoded = cache.encode([prompts[index] for index in batch])
         with nullcontext() if condition.applied is None else condition.applied(encoded):
             answers = generate_encoded(

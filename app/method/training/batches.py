@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from app.method.backbone.batching import token_batches
+from app.method.backbone.batching import prompt_batches
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -74,7 +74,9 @@ class StudentBatches:
         prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
         budget = self._config.token_budget
         device = self._backbone.device
-        for places in token_batches(lengths, token_budget=budget, max_rows=len(rows)):
+        for places in prompt_batches(
+            prompts, lengths, features=self._features, token_budget=budget, max_rows=len(rows)
+        ):
             answers = [rows[place].lesson.query.answer for place in places]
             batch = self._features.encode([prompts[place] for place in places], answers=answers)
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from app.core.pictures import Picture
-from app.method.backbone.batching import token_batches
+from app.method.backbone.batching import prompt_batches
 from app.method.backbone.context import fits_context, require_context
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
@@ -138,7 +138,9 @@ def run_batches(
         answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
         if lesson.context and not fits_context(backbone, length + len(answer)):
             _refuse(backbone, lesson, instruction, features=features, num_new_tokens=len(answer))
-    for places in token_batches(lengths, token_budget=token_budget, max_rows=max_rows):
+    for places in prompt_batches(
+        prompts, lengths, features=features, token_budget=token_budget, max_rows=max_rows
+    ):
         some = [prompts[place] for place in places]
         yield from see(some, features=features)
         answers = [lessons[place].query.answer for place in places] if with_answers else None

@@ -18,3 +18,11 @@ def test_every_sequence_is_in_one_batch_within_the_budget(
 
 def test_similar_lengths_go_together() -> None:
     assert token_batches([5, 100, 6, 99], token_budget=200, max_rows=8) == [[1, 3], [2, 0]]
+
+
+def test_a_batch_takes_no_more_bytes_than_it_may() -> None:
+    batches = token_batches(
+        [9, 8, 7, 6, 5], token_budget=100, max_rows=8, sizes=[30, 80, 20, 150, 100], most_bytes=100
+    )
+    assert batches == [[0], [1, 2], [3], [4]]
+    assert token_batches([9, 8], token_budget=100, max_rows=8, sizes=[0, 0]) == [[0, 1]]

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.core.pictures import Picture, PictureFile
+from app.method.backbone.batching import prompt_batches
 from app.method.backbone.features import FeatureCache
+from app.method.backbone.pictures import KEPT_BYTES
+from app.method.backbone.prompts import build_prompt
 from app.method.keys.encoder import KeyEncoder
 from tests.fakes.models.backbones import tiny_backbone
 
@@ -74,3 +77,23 @@ def test_keys_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]
     encoder = KeyEncoder(tiny_backbone())
     encoder.looks(pictures[:1])
     assert most_bytes(lambda: encoder.looks(pictures)) < MOST_BYTES
+
+
+def test_batches_that_are_read_from_pixels_need_the_memory_of_a_few(
+    pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone()
+    prompts = [build_prompt(backbone, "Which colour?", (picture,)) for picture in pictures]
+
+    def batches() -> list[list[int]]:
+        features = FeatureCache(backbone)
+        lengths = [70] * len(prompts)
+        return prompt_batches(
+            prompts, lengths, features=features, token_budget=10**6, max_rows=len(prompts)
+        )
+
+    assert batches() == [list(range(len(prompts)))]
+    monkeypatch.setattr("app.method.backbone.features.takes_precomputed", lambda _: False)
+    read = batches()
+    assert sorted(place for batch in read for place in batch) == list(range(len(prompts)))
+    assert max(map(len, read)) == KEPT_BYTES // (WIDTH * HEIGHT * 3)
