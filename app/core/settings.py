@@ -262,6 +262,11 @@ class Settings(BaseSettings):
         return not is_loopback(self.host) if self.require_keys is None else self.require_keys
 
     @property
+    def silence_seconds(self) -> float:
+        """How long streams say nothing: less than a proxy that waits for exactly the setting."""
+        return 0.8 * self.early_stream_seconds
+
+    @property
     def objects_url(self) -> str:
         """Where uploaded files and checkpoints go."""
         return self.object_store or (self.data_dir.resolve() / "objects").as_uri()

@@ -4,12 +4,14 @@ One task reads for all streams, so they need one connection of the database howe
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import anyio
 from fastapi.sse import ServerSentEvent
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -54,12 +56,22 @@ class JobEvents:
         for listener in self._listeners:
             listener.news.cancel()
 
-    async def stream(self, job_id: UUID, *, after: int = 0) -> AsyncIterator[ServerSentEvent]:
-        """The job's events after number `after`; their ids are what a reconnect sends back."""
+    async def stream(
+        self, job_id: UUID, *, after: int = 0, silence_seconds: float = math.inf
+    ) -> AsyncGenerator[ServerSentEvent, None]:
+        """The job's events after number `after`; their ids are what a reconnect sends back.
+
+        A comment comes whenever nothing did for `silence_seconds`.
+        """
         yield ServerSentEvent(comment="events", retry=RECONNECT_MILLISECONDS)
         is_over = False
         while not is_over:
-            news = await self._next(job_id, after)
+            try:
+                with anyio.fail_after(silence_seconds):
+                    news = await self._next(job_id, after)
+            except TimeoutError:
+                yield ServerSentEvent(comment="ping")
+                continue
             for event in news.events:
                 after = event.sequence
                 yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=event.data)

@@ -183,5 +183,7 @@ async def listen(
     job_id: UUID, services: ServicesOf, last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
     """Streams what happens to a job (`progress` and `state`) until it ends."""
-    async for event in services.job_events.stream(job_id, after=last_event_id):
+    silence = services.settings.silence_seconds
+    stream = services.job_events.stream(job_id, after=last_event_id, silence_seconds=silence)
+    async for event in stream:
         yield event

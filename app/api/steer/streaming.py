@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import anyio
 from fastapi import Request
@@ -18,9 +18,6 @@ from app.api.steer.generation import Plan, make_plan, proven_answer
 from app.core.cancellation import Send, run_until_disconnect, sent_by
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import GenerateRequest
-
-# A proxy that waits for exactly as long as the setting must not be faster, however busy the api.
-PROMPTNESS: Final = 0.8
 
 StreamItem: TypeAlias = GenerateDelta | SteerBody
 """What came of an answer, or at its end the answer in full."""
@@ -114,7 +111,7 @@ async def start_answer(
 
     source = sent_by(
         watched,
-        silence_seconds=PROMPTNESS * settings.early_stream_seconds if body.stream else math.inf,
+        silence_seconds=settings.silence_seconds if body.stream else math.inf,
         silent_for=time.monotonic() - request.state.read_at,
     )
     items = _items(await anext(source), source)

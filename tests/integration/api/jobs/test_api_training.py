@@ -1,5 +1,6 @@
 import asyncio
 import uuid
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,19 @@ class TestTraining:
         assert most == 1
         await events.stop()
         assert services.job_events is not events
+
+    async def test_a_stream_of_a_job_that_waits_is_never_silent_for_long(
+        self, http: httpx.AsyncClient, sessions: Sessions
+    ) -> None:
+        await add_dataset(sessions)
+        job_id = uuid.UUID((await train(http)).json()["id"])
+        events = JobEvents(sessions, poll_seconds=0.01)
+        async with aclosing(events.stream(job_id, after=1, silence_seconds=0.02)) as stream:
+            told = [await anext(stream) for _ in range(3)]
+            assert [event.comment for event in told] == ["events", "ping", "ping"]
+            await http.post(f"/train/{job_id}/cancel")
+            assert [event.id async for event in stream if event.comment is None] == ["2"]
+        await events.stop()
 
     async def test_a_stream_outlives_a_database_that_is_away(
         self, http: httpx.AsyncClient, sessions: Sessions
