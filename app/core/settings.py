@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
     max_new_tokens_limit: Count = 1024
     max_waiting: Count = Field(default=256, description="Requests that may wait for a row.")
-    bank_slots: Count = Field(default=64, description="Vectors kept on the device.")
+    vector_cache_slots: Count = Field(default=64, description="Vectors kept on the device.")
     max_dose: float = Field(
         default=4.0,
         gt=0,

@@ -75,7 +75,11 @@ async def serving_parts(
         device.serve(engine)
         vector_cache = await device.call(
             lambda: VectorCache(
-                backbone, device=device, fetch=fetch, num_slots=settings.bank_slots, metrics=metrics
+                backbone,
+                device=device,
+                fetch=fetch,
+                num_slots=settings.vector_cache_slots,
+                metrics=metrics,
             )
         )
         pools = DatasetPools(backbone, device=device, objects=objects, features=features)

@@ -128,7 +128,7 @@ async def _phases(
     files = _Files(backbone)
     ends: list[float] = []
     found: dict[str, list[Phase]] = {"cold": [], "warm": [], "alone": []}
-    settings = Settings(max_rows=num_rows, bank_slots=NUM_SLOTS)
+    settings = Settings(max_rows=num_rows, vector_cache_slots=NUM_SLOTS)
     objects = ObjectStore("memory:///")
     async with serving_parts(
         lambda: backbone, settings, fetch=files.fetch, objects=objects

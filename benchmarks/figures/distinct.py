@@ -42,9 +42,9 @@ def distinct_figures(
     """
     endless = without_end(backbone)
     plain = from_pixels(endless, image_prompts(endless, num_rows), [None] * num_rows)
-    bank = torch.stack([random_vectors(endless, seed=slot).shift() for slot in range(num_rows)]).to(
-        endless.device
-    )
+    stored = torch.stack(
+        [random_vectors(endless, seed=slot).shift() for slot in range(num_rows)]
+    ).to(endless.device)
     uses = {
         "distinct": [(slot, STRENGTHS[slot % len(STRENGTHS)]) for slot in range(num_rows)],
         "same": [(0, 1.0)] * num_rows,
@@ -54,7 +54,7 @@ def distinct_figures(
         def answer(used: Sequence[tuple[int, float]]) -> None:
             # As the worker does it: a slot times a strength, made when the request comes.
             asked = [
-                Asked(inputs=one.inputs, shift=bank[slot] * strength)
+                Asked(inputs=one.inputs, shift=stored[slot] * strength)
                 for one, (slot, strength) in zip(plain, used, strict=True)
             ]
             through_engine(engine, asked, num_tokens=num_tokens)

@@ -71,7 +71,7 @@ async def library() -> Library:
 @pytest.fixture
 async def parts(library: Library, tmp_path: Path) -> AsyncIterator[ServingParts]:
     objects = ObjectStore((tmp_path / "objects").as_uri())
-    limits = Settings(max_rows=16, max_waiting=64, bank_slots=64, max_dose=HIGHEST_DOSE)
+    limits = Settings(max_rows=16, max_waiting=64, vector_cache_slots=64, max_dose=HIGHEST_DOSE)
     async with serving_parts(
         lambda: BACKBONE, limits, fetch=library.fetch, objects=objects
     ) as made:

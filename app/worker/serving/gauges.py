@@ -24,15 +24,15 @@ def register_worker_metrics(
             "Requests that are prepared or wait for a row",
             lambda: max(0, serving.num_requests - device.num_running),
         ),
-        "vlibrary_vector_bank_slots": (
+        "vlibrary_vector_cache_slots": (
             "Vectors that the device has room for",
             lambda: vector_cache.num_slots,
         ),
-        "vlibrary_vector_bank_resident": (
+        "vlibrary_vector_cache_resident": (
             "Vectors on the device",
             lambda: vector_cache.num_resident,
         ),
-        "vlibrary_vector_bank_bytes": (
+        "vlibrary_vector_cache_bytes": (
             "Device memory of all slots, taken at the start",
             lambda: vector_cache.num_bytes,
         ),

@@ -80,8 +80,8 @@ class Metrics:
             "From a request's arrival to its answer",
             buckets=REQUEST_BUCKETS,
         )
-        self.bank_load_seconds = self._histogram(
-            "vlibrary_vector_bank_load_seconds",
+        self.vector_load_seconds = self._histogram(
+            "vlibrary_vector_cache_load_seconds",
             "From the fetch of a vector to its slot on the device",
             buckets=LOAD_BUCKETS,
         )
@@ -102,14 +102,14 @@ class Metrics:
         self._failed = self._counter(
             "vlibrary_failed", "Requests that ended with an error, by its code", label="code"
         )
-        self.bank_hits = self._counter(
-            "vlibrary_vector_bank_hits", "Vectors found on the device by a request"
+        self.vector_hits = self._counter(
+            "vlibrary_vector_cache_hits", "Vectors found on the device by a request"
         )
-        self.bank_evictions = self._counter(
-            "vlibrary_vector_bank_evictions", "Vectors that gave their slot to another"
+        self.vector_evictions = self._counter(
+            "vlibrary_vector_cache_evictions", "Vectors that gave their slot to another"
         )
-        self.bank_loads = self._counter(
-            "vlibrary_vector_bank_loads", "Vectors brought to the device"
+        self.vector_loads = self._counter(
+            "vlibrary_vector_cache_loads", "Vectors brought to the device"
         )
 
     def _histogram(self, name: str, documentation: str, *, buckets: Iterable[float]) -> Histogram:

@@ -154,14 +154,14 @@ class VectorCache:
             resident = _Resident(slot=slot, loading=loading)
             self._residents[digest] = resident
         else:
-            self._metrics.bank_hits.inc()
+            self._metrics.vector_hits.inc()
         self._residents.move_to_end(digest)
         resident.holders += 1
         return resident
 
     def _evict(self) -> int:
         digest = next(key for key, resident in self._residents.items() if resident.is_idle)
-        self._metrics.bank_evictions.inc()
+        self._metrics.vector_evictions.inc()
         return self._residents.pop(digest).slot
 
     def _wake(self) -> None:
@@ -171,7 +171,7 @@ class VectorCache:
     def _loaded(self, loading: "asyncio.Task[None]") -> None:
         if not loading.cancelled() and (error := loading.exception()) is not None:
             # Whoever waits for it is told; maybe nobody is left.
-            log.warning("vector not loaded", action="bank.load", error=str(error))
+            log.warning("vector not loaded", action="vector_cache.load", error=str(error))
         self._wake()
 
     async def _load(self, digest: str, slot: int) -> None:
@@ -188,8 +188,8 @@ class VectorCache:
             del self._residents[digest]
             self._free.append(slot)
             raise
-        self._metrics.bank_loads.inc()
-        self._metrics.bank_load_seconds.observe(monotonic() - began)
+        self._metrics.vector_loads.inc()
+        self._metrics.vector_load_seconds.observe(monotonic() - began)
 
     def _read(self, digest: str, blob: bytes) -> tuple[VectorTensors, float]:
         found = sha256_hex(blob)

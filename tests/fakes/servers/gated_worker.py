@@ -92,7 +92,7 @@ class GatedWorker:
 async def gated_worker(backbone: Backbone, *, max_rows: int = 4) -> AsyncIterator[GatedWorker]:
     """A worker that runs for the block."""
     settings = Settings(
-        max_rows=max_rows, max_new_tokens_limit=900, bank_slots=4, max_dose=HIGHEST_DOSE
+        max_rows=max_rows, max_new_tokens_limit=900, vector_cache_slots=4, max_dose=HIGHEST_DOSE
     )
     files = Files(backbone)
     store = ObjectStore("memory:///")

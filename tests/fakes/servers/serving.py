@@ -85,7 +85,7 @@ async def running_parts(
     objects: ObjectStore,
     *,
     max_requests: int = 16,
-    bank_slots: int = 4,
+    vector_cache_slots: int = 4,
     highest_dose: float = HIGHEST_DOSE,
     metadata: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Parts]:
@@ -94,7 +94,7 @@ async def running_parts(
         max_rows=rows,
         max_waiting=max_requests - rows,
         max_new_tokens_limit=900,
-        bank_slots=bank_slots,
+        vector_cache_slots=vector_cache_slots,
         max_dose=highest_dose,
     )
     files = Files(backbone, metadata=metadata)

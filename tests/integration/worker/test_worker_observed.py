@@ -54,7 +54,7 @@ async def test_a_worker_shows_its_metrics(settings: Settings, backbone: Backbone
         await answer_of(client, REQUEST)
         shown = parse_metrics((await http.get("/metrics")).text)
     assert shown["vlibrary_e2e_request_latency_seconds_count"] == 1
-    assert shown["vlibrary_vector_bank_slots"] == settings.bank_slots
+    assert shown["vlibrary_vector_cache_slots"] == settings.vector_cache_slots
     assert shown["vlibrary_num_requests_running"] == 0
 
 

@@ -62,7 +62,7 @@ def test_only_the_device_thread_has_helpers_that_compute(
     helpers = steady_helpers()
 
     async def serve() -> None:
-        async with running_parts(backbone, objects, bank_slots=slots) as parts:
+        async with running_parts(backbone, objects, vector_cache_slots=slots) as parts:
             request = request_of(
                 vectors=[parts.use(0)], images=[png(side=64)], max_tokens=2, baseline=True
             )

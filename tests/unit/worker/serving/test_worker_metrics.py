@@ -143,14 +143,16 @@ async def test_a_worker_shows_all_of_its_metrics(backbone: Backbone) -> None:
     succeeded = [value for name, value in shown.items() if "_request_success_total" in name]
     assert sum(succeeded) == shown["vlibrary_time_to_first_token_seconds_count"] == 3
     assert shown['vlibrary_failed_total{code="invalid-input"}'] == 1
-    bank = {name: shown[f"vlibrary_vector_bank_{name}"] for name in ("slots", "resident", "bytes")}
-    assert bank["slots"] == 4
-    assert bank["resident"] == 2
-    assert bank["bytes"] == 5 * backbone.num_layers * 2 * backbone.hidden_size * 4
-    assert shown["vlibrary_vector_bank_loads_total"] == 2
-    assert shown["vlibrary_vector_bank_load_seconds_count"] == 2
-    assert shown["vlibrary_vector_bank_hits_total"] == 2
-    assert shown["vlibrary_vector_bank_evictions_total"] == 0
+    cache = {
+        name: shown[f"vlibrary_vector_cache_{name}"] for name in ("slots", "resident", "bytes")
+    }
+    assert cache["slots"] == 4
+    assert cache["resident"] == 2
+    assert cache["bytes"] == 5 * backbone.num_layers * 2 * backbone.hidden_size * 4
+    assert shown["vlibrary_vector_cache_loads_total"] == 2
+    assert shown["vlibrary_vector_cache_load_seconds_count"] == 2
+    assert shown["vlibrary_vector_cache_hits_total"] == 2
+    assert shown["vlibrary_vector_cache_evictions_total"] == 0
     assert shown['vlibrary_device_seconds_total{use="serving"}'] > 0
     assert shown['vlibrary_device_seconds_total{use="training"}'] == 0
     assert shown["process_resident_memory_bytes"] > 0
@@ -181,19 +183,19 @@ async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) ->
 async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
     metrics = Metrics()
     async with gated_worker(backbone) as worker:
-        bank = VectorCache(
+        cache = VectorCache(
             backbone, device=worker.device, fetch=worker.files.fetch, num_slots=1, metrics=metrics
         )
         for digest in worker.files.digests * 2:
-            async with bank.hold([digest]):
+            async with cache.hold([digest]):
                 pass
         with pytest.raises(NotFoundError):
-            async with bank.hold(["0" * 64]):
+            async with cache.hold(["0" * 64]):
                 pass
     shown = _shown(metrics)
-    assert shown["vlibrary_vector_bank_loads_total"] == 4
-    assert shown["vlibrary_vector_bank_evictions_total"] == 4
-    assert shown["vlibrary_vector_bank_load_seconds_count"] == 4
+    assert shown["vlibrary_vector_cache_loads_total"] == 4
+    assert shown["vlibrary_vector_cache_evictions_total"] == 4
+    assert shown["vlibrary_vector_cache_load_seconds_count"] == 4
 
 
 @pytest.mark.anyio
