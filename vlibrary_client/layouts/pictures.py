@@ -49,14 +49,14 @@ def _is_hidden(name: str) -> bool:
 class Pictures:
     """Finds the pictures of a source's records.
 
-    Paths count from the folder, or else from the root, and none leads out of the root but by a link
-    in it, as downloads from a hub and large disks have them; without a folder, as for uploads, no
-    path is followed.
+    Paths count from the folder, or else from the root, and none leads out of the root but to the
+    blobs that a download from the Hugging Face hub has its links to; without a folder, as for
+    uploads, no path is followed.
     """
 
     def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:
         self._folder = folder
-        self._root = None if folder is None else Path(os.path.abspath(root or folder))  # noqa: PTH100 - keeps links
+        self._root = None if folder is None else (root or folder).resolve()
         self._listings: dict[Path, dict[str, str]] = {}
 
     def read(
@@ -131,8 +131,8 @@ class Pictures:
         found = (self._found(folder, str(name)) for folder in (self._folder, self._root))
         path = next(filter(None, found), self._folder / name)
         try:
-            where = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links
-            if not where.is_relative_to(self._root):
+            allowed = (self._root, *_blobs(self._root))
+            if not any(path.resolve().is_relative_to(one) for one in allowed):
                 raise UnusableError("its image lies outside of the folder")
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise UnusableError(f"its image has more than {MAX_PICTURE_BYTES} bytes")
@@ -163,6 +163,14 @@ class Pictures:
             self._listings[parent] = _listing(parent)
         name = self._listings[parent].get(unicodedata.normalize("NFC", path.name))
         return None if name is None else parent / name
+
+
+def _blobs(root: Path) -> list[Path]:
+    """Where the files of a download from the Hugging Face hub really lie."""
+    above = (root, *root.parents)
+    return [one.parent / "blobs" for one in above if one.parent.name and one.name == "snapshots"][
+        :1
+    ]
 
 
 def _without_repeats(given: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], str | None]:

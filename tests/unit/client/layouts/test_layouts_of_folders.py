@@ -81,12 +81,15 @@ def test_metadata_may_be_a_table(tmp_path: Path, kind: str) -> None:
     assert found.image == picture()
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "gone.png", "file:///etc/a"])
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/hostname", "gone.png", "file:///etc/a", "link.png"]
+)
 def test_a_picture_that_is_not_in_the_folder_is_refused_by_its_line(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "secret.png").write_bytes(picture())
     root = folder_of(tmp_path / "in", ["a.png"], ["a.png", name])
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
     first, second = read(root)
     assert isinstance(first, Item)
     assert isinstance(second, BadItem)
