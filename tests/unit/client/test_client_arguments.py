@@ -206,12 +206,11 @@ def test_what_takes_several_requests_may_be_awaited_as_well(tmp_path: Path) -> N
         assert waited.read_bytes() == awaited.read_bytes() != b""
 
 
-def test_every_error_can_be_named_and_stands_in_the_tree() -> None:
+def test_every_error_can_be_named() -> None:
     kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
     for kind in kinds:
         if issubclass(kind, errors.VLibraryError):
             assert getattr(vlibrary_client, kind.__name__) is kind
-            assert kind.__name__ in str(errors.__doc__)
 
 
 def test_the_sdk_loads_nothing_of_the_server() -> None:
