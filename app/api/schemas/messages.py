@@ -69,16 +69,10 @@ def _as_address(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
-def _in_words_of_chats(value: object) -> object:
-    """The type of a part; those of responses mean the same, and clients mix them up."""
-    names = {"input_text": "text", "output_text": "text", "input_image": "image_url"}
-    return names.get(value, value) if isinstance(value, str) else value
-
-
 class ContentPart(LenientBody):
     """A piece of a message: a text or an image."""
 
-    type: Annotated[Literal["text", "image_url"], BeforeValidator(_in_words_of_chats)]
+    type: Literal["text", "image_url"]
     text: PartText | None = None
     image_url: Annotated[
         ImageAddress | None,

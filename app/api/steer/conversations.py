@@ -74,8 +74,8 @@ def _check(messages: Sequence[ChatMessage]) -> None:
         raise _refusal("The last message is the user's: a begun assistant message is not continued")
     if question.role != "user":
         raise _refusal(f"The last message is the user's, found one of the role {question.role}")
-    if not question.text.strip() and not question.images:
-        raise _refusal("The last user message has neither text nor images")
+    if not question.text.strip():
+        raise _refusal("The last user message has no text")
     if sum(len(message.text) for message in messages) > MAX_CONVERSATION_CHARACTERS:
         raise _refusal(f"A conversation has at most {MAX_CONVERSATION_CHARACTERS} characters")
 

@@ -15,27 +15,12 @@ from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.requests import AnyTokenCount, SamplingFields
 
 
-def _in_words_of_responses(value: object) -> object:
-    """The type of a part; those of chats mean the same, and clients mix them up."""
-    names = {"text": "input_text", "image_url": "input_image"}
-    return names.get(value, value) if isinstance(value, str) else value
-
-
-def _as_url(value: object) -> object:
-    return value["url"] if isinstance(value, dict) and set(value) - {"detail"} == {"url"} else value
-
-
 class InputPart(LenientBody):
     """A piece of a message: a text or an image."""
 
-    type: Annotated[
-        Literal["input_text", "output_text", "input_image"],
-        BeforeValidator(_in_words_of_responses),
-    ]
+    type: Literal["input_text", "output_text", "input_image"]
     text: PartText | None = None
-    image_url: Annotated[
-        ImageUrl | None, BeforeValidator(_as_url, json_schema_input_type=ImageUrl | None)
-    ] = None
+    image_url: ImageUrl | None = None
 
     @model_validator(mode="after")
     def _has_what_its_type_says(self) -> Self:

@@ -57,14 +57,6 @@ async def test_a_stream_is_data_only_and_ends_with_done(http: httpx.AsyncClient)
         {"max_tokens": 4, "max_completion_tokens": 4, "logprobs": False, "stop": None},
         {"vlibrary": None, "vector": None, "repeat_penalty": 1.0, "extra_body": {}},
         {"messages": [{"role": "user", "content": [{**PICTURE, "text": ""}, TEXT]}]},
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [{**PICTURE, "type": "input_image"}, {**TEXT, "type": "input_text"}],
-                }
-            ]
-        },
     ],
 )
 async def test_what_changes_nothing_is_taken(
@@ -177,17 +169,6 @@ async def test_a_conversation_reaches_the_worker_in_its_order(
         ("user", (None, "And this?")),
     ]
     assert (asked.prompt, asked.images) == ("And this?", (png("red"), png("blue")))
-
-
-@pytest.mark.parametrize("content", [[PICTURE], [PICTURE, {"type": "text", "text": " "}]])
-async def test_a_picture_alone_is_a_question(
-    http: httpx.AsyncClient, worker: FakeWorker, content: list[object]
-) -> None:
-    said = [USER, {"role": "assistant", "content": "red"}, {"role": "user", "content": content}]
-    assert (await chat(http, messages=said)).status_code == 200
-    (asked,) = worker.generated
-    assert asked.turns[-1].parts[0] is None
-    assert (asked.prompt.strip(), asked.images) == ("", (png(),))
 
 
 async def test_several_answers_have_seeds_of_their_own(

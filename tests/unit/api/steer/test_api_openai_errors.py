@@ -1,8 +1,10 @@
+import base64
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.fakes.api_calls import png
 from tests.fakes.servers.streams import events_in
 from tests.fakes.servers.worker import FakeWorker
 
@@ -16,6 +18,10 @@ USER = {"role": "user", "content": "What colour?"}
 
 
 REMOTE = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/x.png"}}
+PICTURE = {
+    "type": "image_url",
+    "image_url": "data:image/png;base64," + base64.b64encode(png()).decode(),
+}
 
 
 async def chat(http: httpx.AsyncClient, **body: object) -> httpx.Response:
@@ -40,9 +46,10 @@ async def test_an_error_after_the_beginning_is_the_last_event(
     ("body", "param", "words"),
     [
         ({"messages": []}, "messages", "at least 1"),
-        ({"messages": user("")}, "messages", "neither text nor images"),
-        ({"messages": user(None)}, "messages", "neither text nor images"),
-        ({"messages": user([])}, "messages", "neither text nor images"),
+        ({"messages": user("")}, "messages", "no text"),
+        ({"messages": user([PICTURE])}, "messages", "no text"),
+        ({"messages": user(None)}, "messages", "no text"),
+        ({"messages": user([])}, "messages", "no text"),
         ({"messages": user("a\x00b")}, "messages.0.content.0.text", "NUL"),
         ({"messages": user("x" * 40_000)}, "messages.0.content.0.text", "32768"),
         ({"messages": user(3)}, "messages.0.content", "valid list"),
@@ -50,6 +57,7 @@ async def test_an_error_after_the_beginning_is_the_last_event(
         ({"messages": user([{"type": "text", "text": "x" * 30_000}] * 5)}, "messages", "131072"),
         ({"messages": user([{"type": "text"}])}, "messages.0.content.0", "exactly the field"),
         ({"messages": user([{"type": "input_audio"}])}, "messages.0.content.0.type", "'text'"),
+        ({"messages": user([{"type": "input_image"}])}, "messages.0.content.0.type", "'image_url'"),
         ({"messages": user([REMOTE])}, "messages.0.content.0.image_url.url", "nothing is fetched"),
         ({"messages": [USER, {"role": "assistant", "content": "red"}]}, "messages", "assistant"),
         ({"messages": [USER, {"role": "system", "content": "x"}]}, "messages", "role system"),

@@ -144,19 +144,6 @@ def test_a_response_to_a_conversation_with_pictures(
     assert asked.images == (png(),)
 
 
-def test_parts_may_be_called_as_in_chats(client: openai.OpenAI, worker: FakeWorker) -> None:
-    parts: Any = [
-        {"type": "text", "text": "What is this?"},
-        {"type": "image_url", "image_url": {"url": DATA_URL, "detail": "low"}},
-    ]
-    client.responses.create(model=MODEL, input=[{"role": "user", "content": parts}])
-    (asked,) = worker.generated
-    assert ([turn.parts for turn in asked.turns], asked.images) == (
-        [("What is this?", None)],
-        (png(),),
-    )
-
-
 def test_empty_instructions_say_nothing(client: openai.OpenAI, worker: FakeWorker) -> None:
     made = client.responses.create(model=MODEL, input="Hello", instructions="")
     assert made.instructions == ""
