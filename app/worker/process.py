@@ -42,7 +42,8 @@ def run(settings: Settings, *, listener: socket.socket | None = None) -> None:
     # Its bars would stand between the lines of the log.
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers leaves it untyped
     # Until it serves there is nothing to end in order, and no waiting for the loading either.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     if asyncio.run(serve_until_ended(settings, partial(_load, settings), listener=listener)):
         sys.exit(1)
 
