@@ -1,4 +1,4 @@
-"""Conversations of data sets: LLaVA and ShareGPT `conversations`, OpenAI `messages`.
+"""Conversations of data sets: LLaVA's and ShareGPT's, OpenAI `messages`, `texts` of the Cauldron.
 
 Every question of the user with the answer after it becomes an item of its own about the picture.
 """
@@ -9,7 +9,8 @@ from typing import Any
 
 from vlibrary_client.layouts.items import UnusableError
 
-CONVERSATIONS = ("conversations", "messages")
+EXCHANGES = "texts"
+CONVERSATIONS = ("conversations", "messages", EXCHANGES)
 PLACEHOLDER = "<image>"
 _ROLES = {
     "human": "user",
@@ -46,6 +47,12 @@ def read_turns(value: object, *, name: str) -> Turns:
     """
     if not isinstance(value, list) or not value:
         raise UnusableError(f"its {name} is no list of turns")
+    if name == EXCHANGES:
+        value = [
+            {"role": role, "content": exchange.get(role) if isinstance(exchange, Mapping) else None}
+            for exchange in value
+            for role in ("user", "assistant")
+        ]
     turns = [_turn(turn, name=name) for turn in value]
     roles = [role for role, _, _ in turns]
     if "system" in roles:

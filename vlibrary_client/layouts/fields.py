@@ -1,15 +1,13 @@
 """From the fields of a record to questions, answers and names. One rule for every format."""
 
-import ast
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.conversations import CONVERSATIONS, read_turns
+from vlibrary_client.layouts.choices import CHOICE_COLUMN, CHOICES_COLUMNS, chosen
+from vlibrary_client.layouts.conversations import CONVERSATIONS, EXCHANGES, read_turns
 from vlibrary_client.layouts.items import (
     COLUMNS,
     BadItem,
@@ -19,16 +17,14 @@ from vlibrary_client.layouts.items import (
     Record,
     UnusableError,
 )
-from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, is_file
+from vlibrary_client.layouts.values import listing
 
 MAX_QUESTION_CHARACTERS = 4000
 MAX_ANSWER_CHARACTERS = 1000
 MAX_ANSWERS = 64
 MAX_NAME_CHARACTERS = 200
 ANSWER_COLUMNS = ("answers", "answer", "multiple_choice_answer")
-CHOICE_COLUMN = "correct_choice_idx"
-# Digits of no place in a list.
-_LONG = 5
 # Of rows that were packed from another source.
 PLACE_COLUMN = "_place"
 PROBLEM_COLUMN = "_problem"
@@ -44,7 +40,7 @@ USED_COLUMNS = frozenset(
         *_ID_COLUMNS,
         *_UNSEEN_COLUMNS,
         "question",
-        "choices",
+        *CHOICES_COLUMNS,
         CHOICE_COLUMN,
         "system",
         "image_id",
@@ -109,14 +105,16 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
         taken = {name: fields.get(column) for name, column in columns.items()}
         for name in {*columns.values()} - {*columns}:
             fields.pop(name, None)
-        if "answer" in taken:
-            fields.pop("answers", None)
+        for name, others in {"answer": ("answers",), "image": PICTURE_COLUMNS}.items():
+            for other in others if name in taken else ():
+                fields.pop(other, None)
         for name, value in taken.items():
             fields.pop(name, None)
             fields |= {} if value is None else {name: value}
     place = str(fields.get(PLACE_COLUMN) or record.place)
     try:
         _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
+        _require_fields_read(record.fields, columns)
         yield from _items(fields, place=place, split=record.split, pictures=pictures)
     except UnusableError as error:
         yield BadItem(place=place, reason=str(error))
@@ -127,6 +125,21 @@ def _require_fields(problem: object) -> None:
         raise UnusableError(str(problem))
 
 
+def _require_fields_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
+    known = USED_COLUMNS | set(columns.values())
+    pictures = [name for name, value in fields.items() if name not in known and is_file(value)]
+    if pictures and "image" not in columns:
+        raise UnusableError(unread_pictures(pictures))
+
+
+def unread_pictures(names: Sequence[str]) -> str:
+    """What to do about columns with pictures that no rule reads."""
+    return (
+        f"pictures in the column {_listed(names)} would not be read; a map such as image=COLUMN "
+        "tells which column is meant"
+    )
+
+
 def _items(
     fields: Mapping[str, Any], *, place: str, split: str | None, pictures: Pictures
 ) -> list[Item]:
@@ -134,7 +147,7 @@ def _items(
     if unseen is not None:
         raise UnusableError(f"it has {unseen}, which prompts cannot show")
     name = next((name for name in CONVERSATIONS if _says(fields.get(name))), None)
-    if name is None:
+    if name is None or (name == EXCHANGES and _says(fields.get("question"))):
         asked = [(_question(fields), _answers(fields))]
         inline: list[Any] = []
         is_shown = False
@@ -144,7 +157,7 @@ def _items(
                 f"it has a system text beside its {name}; leave it out and train with it as the "
                 "instruction"
             )
-        turns = read_turns(_listing(fields[name], name), name=name)
+        turns = read_turns(listing(fields[name], name), name=name)
         inline = list(turns.images)
         is_shown = turns.shows_picture
         asked = [(question, (answer,)) for question, answer in turns.asked]
@@ -188,57 +201,17 @@ def _question(fields: Mapping[str, Any]) -> str:
 
 
 def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    choices = _listing(fields.get("choices"))
-    place = _as_place(fields.get(CHOICE_COLUMN), choices)
-    if place is None and isinstance(choices, list):
-        # Sets of multiple choice name the place of the answer, not the answer.
-        answer = _as_place(fields.get("answer"), choices)
-        place = answer if _is_whole(answer) else None
-    if place is not None:
-        if not isinstance(choices, list) or not _is_whole(place) or not 0 <= place < len(choices):
-            raise UnusableError("its answer is no place in its choices")
-        return (_text(choices[place]),)
+    if (choice := chosen(fields)) is not None:
+        return (_text(choice),)
     given = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
     if given is None:
         raise UnusableError("wanted an answer, or a list of answers, found none")
     if given is fields.get("answers"):
-        given = _listing(given)
+        given = listing(given)
     answers = given if isinstance(given, list | tuple) else [given]
     if len(answers) > MAX_ANSWERS:
         raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
     return tuple(_text(answer) for answer in answers)
-
-
-def _as_place(value: Any, choices: object) -> Any:  # noqa: ANN401 - fields are anything
-    """The place of a choice, also as a text or a float that tables make of it; or the value."""
-    if isinstance(value, float) and value.is_integer() and isinstance(choices, list):
-        return value if value in choices else int(value)
-    if isinstance(value, str) and isinstance(choices, list) and value not in choices:
-        return int(value) if value.isascii() and value.isdecimal() and len(value) < _LONG else value
-    return value
-
-
-def _listing(answers: object, what: str = "answers or choices") -> object:
-    """Several answers as a list, also where they came as the text of one or as a table of them."""
-    if isinstance(answers, Mapping) and isinstance(answers.get("answer"), list | tuple):
-        return answers["answer"]
-    if not isinstance(answers, str) or not answers.lstrip().startswith("["):
-        return answers
-    try:
-        return json.loads(answers)
-    except (ValueError, RecursionError):
-        pass
-    # How Python writes a list; other texts that it can read are no lists of answers.
-    if len(answers) <= MAX_ANSWERS * MAX_ANSWER_CHARACTERS:
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            found = ast.literal_eval(answers)
-            if repr(found) == answers:
-                return found
-    raise UnusableError(f"its {what} begin like a list and are none in JSON")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _text(value: object) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,8 @@ from vlibrary_client.layouts.items import UnusableError
 
 PICTURE_COLUMNS = ("image", "images", "file_name", "image_path")
 MAX_PICTURE_BYTES = 64 << 20
+_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"}
+_LAST_NUMBER = re.compile(r"(\d+)\D*$")
 # Archives of a Mac have a second file for each, with what the first cannot hold.
 _OF_MAC = "__MACOSX"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -46,17 +49,45 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == _OF_MAC
 
 
+class ListedPictures:
+    """Files of pictures below a folder by what an `image_id` may call them."""
+
+    def __init__(self, root: Path) -> None:
+        self._by_stem: dict[str, list[str]] = {}
+        self._by_number: dict[str, list[str]] = {}
+        for path in files_below(root):
+            if path.suffix.lower() in _ENDINGS:
+                name = str(path.relative_to(root))
+                self._by_stem.setdefault(path.stem, []).append(name)
+                if match := _LAST_NUMBER.search(path.stem):
+                    self._by_number.setdefault(str(int(match[1])), []).append(name)
+
+    def named(self, image_id: object) -> list[str]:
+        """Those of this name, with or without its ending."""
+        text = str(image_id)
+        return self._by_stem.get(text) or self._by_stem.get(Path(text).stem, [])
+
+    def numbered(self, image_id: object, *, split: str | None) -> list[str]:
+        """Those of this name or last number; of several, those of the split's folder."""
+        found = self.named(image_id) or self._by_number.get(str(image_id), [])
+        return [name for name in found if split is not None and split in name.lower()] or found
+
+
 class Pictures:
     """Finds the pictures of a source's records.
 
     Paths count from the folder, or else from the root, and none leads out of the root but to the
     blobs that a download from the Hugging Face hub has its links to; without a folder, as for
-    uploads, no path is followed.
+    uploads, no path is followed. Where files are listed, a record without a picture has the one
+    that is called like its `image_id`.
     """
 
-    def __init__(self, folder: Path | None = None, *, root: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, root: Path | None = None, is_listed: bool = False
+    ) -> None:
         self._folder = folder
         self._root = None if folder is None else (root or folder).resolve()
+        self._is_listed = is_listed
         self._listings: dict[Path, dict[str, str]] = {}
 
     def read(
@@ -78,8 +109,23 @@ class Pictures:
         if len(given) > 1:
             names = " and ".join(dict.fromkeys(name for name, _ in given))
             raise UnusableError(f"it has {len(given)} pictures in {names}, wanted one")
+        if not given and (path := self._called(fields.get("image_id"))) is not None:
+            given = [("image_id", path)]
         data, name = self._read(given[0][1]) if given else (None, None)
         return data, name or called
+
+    def _called(self, image_id: object) -> Path | None:
+        """The file that is called like this, where files are listed and there is one."""
+        if self._root is None or not self._is_listed or not isinstance(image_id, str | int):
+            return None
+        found = self._files.named(image_id)
+        if len(found) > 1:
+            raise UnusableError(f"several pictures are called like its image_id: {found[0]}, ...")
+        return self._root / found[0] if found else None
+
+    @cached_property
+    def _files(self) -> ListedPictures:
+        return ListedPictures(self._root or Path())
 
     def _read(self, value: object) -> tuple[bytes | None, str | None]:
         if isinstance(value, bytes | bytearray | memoryview):
@@ -196,6 +242,13 @@ def _key(value: object) -> object:
         return value.get("path") if data is None else _key(data)
     is_comparable = value is None or value == {} or isinstance(value, str | bytes | Path)
     return (value or None) if is_comparable else id(value)
+
+
+def is_file(value: object) -> bool:
+    """Whether a value is a picture of Pillow, or a file as Hugging Face's columns hold them."""
+    return isinstance(value, Image.Image) or (
+        isinstance(value, Mapping) and {*value} == {"bytes", "path"}
+    )
 
 
 def is_path(value: object) -> bool:

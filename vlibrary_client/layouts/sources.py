@@ -20,7 +20,7 @@ from vlibrary_client.layouts.fields import read_items
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, files_below
 from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
-from vlibrary_client.layouts.texts import csv_rows, json_array, json_lines
+from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
 from vlibrary_client.layouts.vqa import pair_records, question_pairs
 
@@ -163,7 +163,8 @@ def _kind(path: Path, suffix: str) -> str:
     first = text.partition(b"\n")[0].strip()
     if suffix not in _KINDS.keys() - {".json"} and text.startswith((b"{", b"[")):
         # Many a file that is called .json has an object a line.
-        return ".jsonl" if text.startswith(b"{") and first != b"{" else ".json"
+        is_whole = first == b"{" or text.startswith(b"[")
+        return ".json" if is_whole or re.match(WRAPPED_ARRAY.encode(), text) else ".jsonl"
     if suffix in _KINDS:
         return suffix
     is_text = b"\0" not in text and not text.startswith(b"<")
@@ -256,7 +257,7 @@ def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"{relative}: {error.message}") from None
         records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
-        pictures = Pictures(path.parent, root=root)
+        pictures = Pictures(path.parent, root=root, is_listed=True)
         yield from _items(records, columns=columns, pictures=pictures)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.fields import wanted_columns
+from vlibrary_client.layouts.fields import unread_pictures, wanted_columns
 from vlibrary_client.layouts.items import ColumnMap, Record
 from vlibrary_client.layouts.values import as_written, has_labels, labelled
 
@@ -109,7 +109,16 @@ def _wanted(schema: Any, columns: ColumnMap) -> list[str]:  # noqa: ANN401
     names = list(schema.names)
     if len(names) > MAX_COLUMNS:
         raise InvalidDatasetError(f"it has more than {MAX_COLUMNS} columns")
-    return wanted_columns(names, columns)
+    wanted = wanted_columns(names, columns)
+    unread = [one.name for one in schema if one.name not in wanted and _is_file(one.type)]
+    if unread and "image" not in columns:
+        raise InvalidDatasetError(unread_pictures(unread))
+    return wanted
+
+
+def _is_file(kind: Any) -> bool:  # noqa: ANN401
+    """As Hugging Face's columns of pictures hold them."""
+    return pa.types.is_struct(kind) and {one.name for one in kind} == {"bytes", "path"}
 
 
 def _rows(

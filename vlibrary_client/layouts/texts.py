@@ -17,6 +17,10 @@ _CHUNK_CHARACTERS = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 # Spreadsheets write the one that numbers of their country do not need.
 _DELIMITERS = (",", ";", "\t")
+_SCALAR = r'"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)'
+# Challenges write what their data are before the data, and sometimes behind.
+WRAPPED_ARRAY = rf'\s*\{{\s*(?:(?!"question"){_SCALAR}\s*,\s*)*"data"\s*:\s*\[(?=\s*\{{)'
+_BEHIND = re.compile(rf"(?:\s*,\s*{_SCALAR})*\s*\}}\s*|\s*")
 
 
 class Twice:
@@ -72,7 +76,7 @@ def _record(value: object, *, place: str, split: str | None) -> Record:
 
 
 def json_array(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
-    """The objects of a file that is one array."""
+    """The objects of a file that is one array, or an object with one called data."""
     for number, value in enumerate(array_values(path, name=name)):
         yield _record(value, place=f"{name} item {number}", split=split)
 
@@ -80,10 +84,15 @@ def json_array(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
 def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[Any]:
     """The values of the array that a JSON file is, or has under a key, one at a time.
 
+    Without a key, an object with an array called data and nothing else but texts and numbers is
+    read as that array.
+
     Raises:
         InvalidDatasetError: There is no such array, or it ends early.
     """
-    start = re.compile(r"\s*\[" if key is None else rf'"{re.escape(key)}"\s*:\s*\[')
+    start = re.compile(
+        rf"{WRAPPED_ARRAY}|\s*\[" if key is None else rf'"{re.escape(key)}"\s*:\s*\['
+    )
     wanted = "or an object a line" if key is None else f"called {key}"
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -93,7 +102,8 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
             while True:
                 buffer = buffer.lstrip(" \t\r\n,")
                 if buffer.startswith("]"):
-                    if key is None and (buffer[1:] + file.read(_CHUNK_CHARACTERS)).strip():
+                    rest = buffer[1:] + file.read(_CHUNK_CHARACTERS)
+                    if key is None and not _BEHIND.fullmatch(rest):
                         raise InvalidDatasetError(f"{name}: something stands behind its array")
                     return
                 try:

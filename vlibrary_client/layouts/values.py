@@ -1,9 +1,15 @@
 """What the values of columns stand for: labels by their names, numbers as they were written."""
 
+import ast
+import json
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from vlibrary_client.layouts.items import UnusableError
+
+MAX_LISTING_CHARACTERS = 64_000
 # Decimal digits that numbers of so few bits may need, and how `struct` calls them.
 _SHORT_FLOATS = {2: ("e", range(3, 6)), 4: ("f", range(6, 10))}
 
@@ -87,3 +93,26 @@ def plain(value: object) -> object:
     if dtype is None or as_python is None:
         return value
     return as_written(as_python(), getattr(dtype, "itemsize", 8))
+
+
+def listing(answers: object, what: str = "answers or choices") -> object:
+    """Several answers as a list, also where they came as the text of one or as a table of them.
+
+    Raises:
+        UnusableError: It begins like a list and is none.
+    """
+    if isinstance(answers, Mapping) and isinstance(answers.get("answer"), list | tuple):
+        return answers["answer"]
+    if not isinstance(answers, str) or not answers.lstrip().startswith("["):
+        return answers
+    try:
+        return json.loads(answers)
+    except (ValueError, RecursionError):
+        pass
+    # How Python writes a list; other texts that it can read are no lists of answers.
+    if len(answers) <= MAX_LISTING_CHARACTERS:
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = ast.literal_eval(answers)
+            if repr(found) == answers:
+                return found
+    raise UnusableError(f"its {what} begin like a list and are none in JSON")

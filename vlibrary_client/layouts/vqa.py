@@ -7,12 +7,10 @@ from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
-from vlibrary_client.layouts.pictures import files_below
+from vlibrary_client.layouts.pictures import ListedPictures, files_below
 from vlibrary_client.layouts.texts import array_values
 
 QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
-_PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"}
-_LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 
 def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -57,7 +55,7 @@ def pair_records(
         for entry in array_values(questions, name=questions.name, key="questions")
         if isinstance(entry, dict) and {"question_id", "question", "image_id"} <= set(entry)
     }
-    pictures = _ListedPictures(root, split)
+    pictures = ListedPictures(root)
     left = set(asked)
     values = array_values(annotations, name=annotations.name, key="annotations")
     for number, entry in enumerate(values):
@@ -68,7 +66,7 @@ def pair_records(
             continue
         left.discard(entry["question_id"])
         question, image_id = asked[entry["question_id"]]
-        found = pictures.of(image_id)
+        found = pictures.numbered(image_id, split=split)
         if len(found) != 1:
             problem = _no_picture(image_id, found)
             yield Record(place=place, fields={}, problem=problem, split=split)
@@ -89,37 +87,8 @@ def pair_records(
             yield Record(place=place, fields={}, problem=problem, split=split)
 
 
-class _ListedPictures:
-    """Pictures below a folder by their name, and by the last number in it."""
-
-    def __init__(self, root: Path, split: str | None) -> None:
-        self._split = split
-        self._by_stem: dict[str, list[str]] = {}
-        self._by_number: dict[str, list[str]] = {}
-        for path in files_below(root):
-            if path.suffix.lower() in _PICTURES:
-                name = str(path.relative_to(root))
-                self._by_stem.setdefault(path.stem, []).append(name)
-                for number in _last_number(path.stem):
-                    self._by_number.setdefault(number, []).append(name)
-
-    def of(self, image_id: object) -> list[str]:
-        """Those that may be meant: of several, those of the split's folder."""
-        text = str(image_id)
-        stems, numbers = self._by_stem, self._by_number
-        found = stems.get(text) or stems.get(Path(text).stem) or numbers.get(text, [])
-        split = self._split
-        of_split = [name for name in found if split is not None and split in name.lower()]
-        return of_split or found
-
-
 def _no_picture(image_id: object, found: list[str]) -> str:
     shown = str(image_id)[:50]
     if not found:
         return f"no picture in the folder ends in its image_id {shown}"
     return f"several pictures in the folder end in its image_id {shown}: {', '.join(found[:3])}"
-
-
-def _last_number(stem: str) -> list[str]:
-    match = _LAST_NUMBER.search(stem)
-    return [] if match is None else [str(int(match.group(1)))]

@@ -114,7 +114,7 @@ def test_a_json_file_has_an_array_or_an_object_a_line(tmp_path: Path, *, is_arra
 
 
 def test_one_object_is_no_data_set(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", json.dumps({"data": [ASKED]}, indent=1))
+    path = written(tmp_path / "a.json", json.dumps({"rows": [ASKED]}, indent=1))
     with pytest.raises(InvalidDatasetError, match="wanted a JSON array of objects, or an object a"):
         read(path)
 
@@ -196,7 +196,14 @@ def test_answers_may_be_a_table_of_them() -> None:
         ({"choices": '["red", "blue"]', "answer": "1"}, "blue"),
         ({"choices": "['red', 'blue']", "correct_choice_idx": "0"}, "red"),
         ({"choices": ["1", "2"], "answer": "1"}, "1"),
-        ({"choices": ["red", "blue"], "answer": "B"}, "B"),
+        ({"choices": ["red", "blue"], "answer": "B"}, "blue"),
+        ({"choices": ["A", "B"], "answer": "B"}, "B"),
+        ({"choices": ["red", "blue"], "answer": "(A)"}, "red"),
+        ({"choices": ["red", "blue"], "answer": "none of them"}, "none of them"),
+        ({"options": ["red", "blue"], "answer": "B."}, "blue"),
+        ({"options": {"A": "red", "B": "blue"}, "answer": "B"}, "blue"),
+        ({"choices": {"label": ["1", "2"], "text": ["red", "blue"]}, "answer": "2"}, "blue"),
+        ({"options": "A. red B. blue", "answer": "B"}, "B"),
     ],
 )
 def test_a_choice_may_be_written_as_tables_do(fields: dict[str, Any], answer: str) -> None:

@@ -1,0 +1,105 @@
+"""The layouts of challenges and of sets that many people take from hubs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.fakes.files.layouts import ASKED, items, picture, read
+from vlibrary_client import InvalidDatasetError
+from vlibrary_client.layouts.items import BadItem
+from vlibrary_client.layouts.sources import open_upload
+
+STRUCT = {"bytes": picture(), "path": "a.png"}
+
+
+def reason(fields: dict[str, Any]) -> str:
+    (found,) = read([fields])
+    assert isinstance(found, BadItem)
+    return found.reason
+
+
+def test_exchanges_of_user_and_assistant_are_questions(tmp_path: Path) -> None:
+    texts = [
+        {"user": "What?", "assistant": "red", "source": "x"},
+        {"user": "And?", "assistant": "b"},
+    ]
+    pq.write_table(pa.Table.from_pylist([{"images": [STRUCT], "texts": texts}]), tmp_path / "a")
+    found = items(tmp_path / "a")
+    assert [(one.question, one.answers) for one in found] == [("What?", ("red",)), ("And?", ("b",))]
+    assert {one.image for one in found} == {picture()}
+
+
+def test_texts_beside_a_question_are_something_else() -> None:
+    (found,) = items([{"texts": ["read", "off"], **ASKED}])
+    assert found.question == ASKED["question"]
+    assert reason({"texts": ["read", "off"]}) == "its texts has a turn without content"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("behind", [{}, {"version": 1, "split": "train"}])
+def test_the_data_of_a_challenge_stand_in_an_object(
+    tmp_path: Path, *, indent: int | None, behind: dict[str, Any]
+) -> None:
+    rows = [{"questionId": 1, "image": "documents/a.png", **ASKED, "ucsf_document_page_no": "1"}]
+    wrapped = {"dataset_name": "SP-DocVQA", "dataset_version": "1.0", "data": rows, **behind}
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "a.png").write_bytes(picture())
+    (tmp_path / "train_v1.0.json").write_text(json.dumps(wrapped, indent=indent))
+    (found,) = items(tmp_path)
+    assert (found.question, found.image, found.split) == (ASKED["question"], picture(), "train")
+    del rows[0]["image"]
+    (tmp_path / "body").write_text(json.dumps(wrapped, indent=indent))
+    (found,) = open_upload(tmp_path / "body").found  # type: ignore[assignment]
+    assert found.question == ASKED["question"]
+
+
+def test_nothing_behind_the_data_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"data": [ASKED], "more": [ASKED]}))
+    with pytest.raises(InvalidDatasetError, match="something stands behind its array"):
+        read(tmp_path / "a.json")
+
+
+def test_a_row_with_data_of_its_own_is_a_row(tmp_path: Path) -> None:
+    row = json.dumps({**ASKED, "data": [{"seen": 1}]})
+    (tmp_path / "a.json").write_text(f"{row}\n{row}\n")
+    assert len(items(tmp_path / "a.json")) == 2
+
+
+def test_a_picture_may_be_called_like_its_image_id(tmp_path: Path) -> None:
+    (tmp_path / "train_images").mkdir()
+    (tmp_path / "train_images" / "00685bc4.jpg").write_bytes(picture())
+    rows = [{"image_id": "00685bc4", **ASKED}, {"image_id": "elsewhere", **ASKED}]
+    (tmp_path / "train.json").write_text(json.dumps({"data": rows}))
+    first, second = items(tmp_path)
+    assert (first.image, first.image_name) == (picture(), "00685bc4.jpg")
+    assert second.image is None
+    (tmp_path / "00685bc4.png").write_bytes(picture())
+    assert any(isinstance(one, BadItem) for one in read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"image_1": STRUCT, **ASKED}], [{"image": STRUCT, "image_1": STRUCT, **ASKED}]]
+)
+def test_pictures_that_no_rule_reads_are_no_silent_loss(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    words = "pictures in the column image_1 would not be read; a map such as image=COLUMN"
+    assert reason(rows[0]).startswith(words)
+    assert reason({**rows[0], "image_1": Image.new("RGB", (40, 40))}).startswith(words)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(InvalidDatasetError, match=words):
+        read(tmp_path / "a.parquet")
+    columns = {"image": "image_1"}
+    assert [one.image for one in items(tmp_path / "a.parquet", columns=columns)] == [picture()]
+    assert [one.image for one in items(rows, columns=columns)] == [picture()]
+
+
+def test_a_map_tells_the_picture_among_several_columns() -> None:
+    rows = [{"image": "images/1.jpg", "decoded": STRUCT, "file_name": "b.png", **ASKED}]
+    (found,) = items(rows, columns={"image": "decoded"})
+    assert found.image == picture()
