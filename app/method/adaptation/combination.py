@@ -10,9 +10,8 @@ from torch import Tensor
 
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import Rule
-from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import encode_steps, measure_steps, plain
-from app.method.adaptation.fitting import Leaves, Recipe, fit_steps, true_answers
+from app.method.adaptation.fitting import Leaves, Recipe, fit_steps
+from app.method.adaptation.problem import Problem, encode_steps, measure_steps, plain
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
@@ -208,9 +207,7 @@ def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[
     recipe = Recipe(
         start=lambda: {"scores": torch.zeros(len(parts), device=backbone.device)},
         applied=lambda leaves: _steering(backbone, mixed(leaves)),
-        loss=true_answers(backbone),
         rates=(_RATE,),
-        factors={},
     )
     fitted = yield from fit_steps(replace(problem, max_steps=_STEPS), recipe)
     weights: list[float] = fitted.leaves["scores"].softmax(0).tolist()

@@ -1,10 +1,10 @@
-"""Changing what modules give out, or take in, within a block.
+"""Changing, or reading, what modules give out or take in within a block.
 
 Edits return new tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from app.core.errors import UnsupportedBackboneError
+from app.method.adaptation.problem import Problem, draw_contexts, encode_parts
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.sites import LayerSites, find_sites
@@ -132,3 +133,41 @@ def at_last_prompt_token(batch: EncodedBatch, change: Edit) -> Edit:
         return torch.where(is_last[..., None], changed.to(hidden.dtype), hidden)
 
     return edit
+
+
+@torch.no_grad()
+def outputs_at(
+    backbone: Backbone,
+    batch: EncodedBatch,
+    modules: Sequence[nn.Module],
+    *,
+    places: Int[Tensor, " rows"],
+    edit: Callable[..., AbstractContextManager[None]] = edit_outputs,
+) -> Float[Tensor, "rows modules width"]:
+    """What each module gives out, or with `edit_inputs` takes in, at one token of each row."""
+    kept: list[Tensor] = []
+
+    def keep(hidden: Hidden) -> Hidden:
+        rows = torch.arange(len(places), device=hidden.device)
+        kept.append(hidden[rows, places].float())
+        return hidden
+
+    with edit([(module, keep) for module in modules]):
+        backbone.model(**batch.inputs, use_cache=False)
+    return torch.stack(kept, dim=1)
+
+
+def mean_heads(
+    problem: Problem, *, count: int, purpose: str
+) -> Float[Tensor, "layers heads width"]:
+    """What every head gives out at the last prompt token, over prompts with demonstrations."""
+    projections = output_projections(problem.backbone)
+    asked = draw_contexts(problem, count=count, purpose=purpose)
+    found = [
+        outputs_at(
+            problem.backbone, batch, projections, places=last_prompt_tokens(batch), edit=edit_inputs
+        )
+        for _, batch in encode_parts(problem, asked, with_answers=False)
+    ]
+    mean: Tensor = torch.cat(found).mean(0)
+    return mean.reshape(len(projections), *head_counts(problem.backbone))

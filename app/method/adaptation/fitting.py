@@ -1,7 +1,7 @@
 """Gradient steps on a few tensors over labelled items, judged by validation items."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import torch
@@ -9,9 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.errors import JSON
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import Measured, Part, encode_steps, measure_steps, plain
-from app.method.backbone.loading import Backbone
+from app.method.adaptation.problem import (
+    Adaptation,
+    Measured,
+    Part,
+    Problem,
+    encode_steps,
+    measure_steps,
+    plain,
+)
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
@@ -25,9 +31,12 @@ _TRIAL_STEPS: Final = 20
 _CLIP_NORM: Final = 1.0
 _WARM_UP: Final = 10
 _DECAY: Final = 1e-3
+_EVALUATE_EVERY: Final = 20
+_PATIENCE: Final = 4
+"""Looks without anything better that end it."""
 
 Leaves: TypeAlias = dict[str, Tensor]
-Loss: TypeAlias = Callable[[Sequence[int], EncodedBatch, Leaves], Float[Tensor, ""]]
+Loss: TypeAlias = Callable[[Sequence[int], EncodedBatch], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,18 +45,14 @@ class Recipe:
 
     Attributes:
         start: Makes the tensors to learn by name, the same at every call.
-        loss: Of a batch, read within that change: which items it holds, the batch, the tensors.
-        factors: What the rate of a tensor is multiplied by, where it is not 1.
-        patience: Looks without anything better that end it.
+        loss: Of a batch, read within that change: which items it holds, and the batch. None is the
+            loss of the true answers alone.
     """
 
     start: Callable[[], Leaves]
     applied: Callable[[Leaves], Applied]
-    loss: Loss
     rates: tuple[float, ...]
-    factors: Mapping[str, float] = field(default_factory=dict)
-    evaluate_every: int = 20
-    patience: int = 4
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,23 +69,9 @@ class Fitted:
     steps: int
 
 
-def true_answers(backbone: Backbone) -> Loss:
-    """The loss of the true answers alone, whatever the tensors stand for."""
-
-    def loss(_places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
-        return supervision(answer_logits(backbone, batch), batch.targets)
-
-    return loss
-
-
-def fit(problem: Problem, recipe: Recipe) -> Fitted:
-    """The best tensors of the best rate: `fit_steps` from the first to the last."""
-    return finish(fit_steps(problem, recipe))
-
-
 def fit_adaptation(problem: Problem, recipe: Recipe, *, kind: str, **notes: JSON) -> Adaptation:
     """The change that the best tensors stand for, with these notes and what was chosen."""
-    found = fit(problem, recipe)
+    found = finish(fit_steps(problem, recipe))
     return Adaptation(
         kind=kind,
         num_parameters=sum(leaf.numel() for leaf in found.leaves.values()),
@@ -112,14 +103,12 @@ def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
 def _run(
     problem: Problem, recipe: Recipe, held: Sequence[Part], *, rate: float, num_steps: int
 ) -> Steps[Fitted]:
+    def true_answers(_places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
+        return supervision(answer_logits(problem.backbone, batch), batch.targets)
+
+    loss_of = recipe.loss or true_answers
     leaves = {name: leaf.requires_grad_() for name, leaf in recipe.start().items()}
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [leaf], "lr": rate * recipe.factors.get(name, 1.0)}
-            for name, leaf in leaves.items()
-        ],
-        weight_decay=_DECAY,
-    )
+    optimizer = torch.optim.AdamW(leaves.values(), lr=rate, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
     )
@@ -129,15 +118,15 @@ def _run(
     for step in range(num_steps):
         optimizer.zero_grad(set_to_none=True)
         drawn = yield from _draw(problem, step)
-        for part in drawn:
-            with recipe.applied(leaves)(part.batch):
-                loss = recipe.loss(part.places, part.batch, leaves)
+        for places, batch in drawn:
+            with recipe.applied(leaves)(batch):
+                loss = loss_of(places, batch)
             torch.autograd.backward(loss)
             yield None
         torch.nn.utils.clip_grad_norm_(leaves.values(), _CLIP_NORM)
         optimizer.step()
         schedule.step()
-        if (step + 1) % recipe.evaluate_every and step + 1 != num_steps:
+        if (step + 1) % _EVALUATE_EVERY and step + 1 != num_steps:
             continue
         measured = yield from measure_steps(problem, held, recipe.applied(leaves))
         if measured > best.measured:
@@ -145,7 +134,7 @@ def _run(
             num_stale = 0
         else:
             num_stale += 1
-        if num_stale == recipe.patience:
+        if num_stale == _PATIENCE:
             break
     return best
 
@@ -158,9 +147,7 @@ def _draw(problem: Problem, step: int) -> Steps[list[Part]]:
     order = generator_for(problem.seed, "fit", epoch).permutation(len(problem.items))
     chosen = [int(item) for item in order[place * size : (place + 1) * size]]
     parts = yield from encode_steps(problem, plain([problem.items[item] for item in chosen]))
-    return [
-        Part(places=[chosen[place] for place in part.places], batch=part.batch) for part in parts
-    ]
+    return [([chosen[place] for place in places], batch) for places, batch in parts]
 
 
 def _copied(leaves: Leaves) -> Leaves:

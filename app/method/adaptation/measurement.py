@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import ALWAYS, BALANCED_SHOTS, Method
-from app.method.adaptation.adapted import Problem
+from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (
     Condition,

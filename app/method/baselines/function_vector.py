@@ -3,23 +3,30 @@
 Source: Todd et al. (2024), Function vectors in large language models, arXiv 2310.15213.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.activations import mean_heads
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import Part, draw_contexts, encode_parts, measure, plain
 from app.method.adaptation.edits import (
     adaptable_sites,
     at_last_prompt_token,
     edit_inputs,
     edit_outputs,
+    mean_heads,
     output_projections,
 )
-from app.method.backbone.examples import Example, Lesson
+from app.method.adaptation.problem import (
+    Adaptation,
+    Problem,
+    best_on_validation,
+    draw_contexts,
+    encode_parts,
+)
+from app.method.backbone.examples import Lesson
+from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
@@ -40,13 +47,12 @@ def fit(problem: Problem) -> Adaptation:
     layers, heads = effects.shape
     strongest = effects.flatten().topk(min(_NUM_HEADS, layers * heads)).indices.tolist()
     vector = sum_of_heads(problem, means, [divmod(index, heads) for index in strongest])
-    held = encode_parts(problem, plain(problem.validation))
-    scores = [measure(problem, held, _adding(problem, vector, layer)) for layer in range(layers)]
-    layer = max(range(layers), key=lambda index: scores[index])
+    changes = [_adding(problem, vector, layer) for layer in range(layers)]
+    layer = best_on_validation(problem, changes)
     return Adaptation(
         kind="last-token",
         num_parameters=int(vector.numel()),
-        applied=_adding(problem, vector, layer),
+        applied=changes[layer],
         notes={"layer": layer, "shots": problem.shots},
     )
 
@@ -58,15 +64,15 @@ def indirect_effects(
     """How much each head's mean output raises the right first token's probability."""
     asked = draw_contexts(problem, count=_CORRUPTED, purpose="corrupted")
     parts = encode_parts(problem, [_corrupted(problem, one) for one in asked])
-    before = torch.cat([_first_token(problem, part) for part in parts])
+    before = torch.cat([_first_token(problem, batch) for _, batch in parts])
     layers, heads = means.shape[:2]
     effects = torch.zeros(layers, heads)
     for layer in range(layers):
         for head in range(heads):
             after = []
-            for part in parts:
-                with _patched(problem, means, (layer, head))(part.batch):
-                    after.append(_first_token(problem, part))
+            for _, batch in parts:
+                with _patched(problem, means, (layer, head))(batch):
+                    after.append(_first_token(problem, batch))
             effects[layer, head] = (torch.cat(after) - before).mean()
     return effects
 
@@ -89,24 +95,18 @@ def _corrupted(problem: Problem, asked: Lesson) -> Lesson:
     generator = generator_for(problem.seed, "shuffle", asked.query.id)
     answers = generator.permutation([item.answer for item in asked.context]).tolist()
     context = tuple(
-        Example(
-            image=item.image,
-            question=item.question,
-            answers=(answer,),
-            image_id=item.image_id,
-            id=item.id,
-        )
+        replace(item, answers=(answer,))
         for item, answer in zip(asked.context, answers, strict=True)
     )
     return Lesson(query=asked.query, context=context)
 
 
-def _first_token(problem: Problem, part: Part) -> Float[Tensor, " rows"]:
+def _first_token(problem: Problem, batch: EncodedBatch) -> Float[Tensor, " rows"]:
     """The probability of each row's first answer token."""
-    shares = answer_logits(problem.backbone, part.batch).float().softmax(-1)
-    counts = [len(ids) for ids in part.batch.answer_ids]
+    shares = answer_logits(problem.backbone, batch).float().softmax(-1)
+    counts = [len(ids) for ids in batch.answer_ids]
     firsts = torch.tensor([0, *counts[:-1]], device=shares.device).cumsum(0)
-    return shares[firsts, part.batch.targets[firsts]]
+    return shares[firsts, batch.targets[firsts]]
 
 
 def _patched(

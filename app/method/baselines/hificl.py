@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
-from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem
 from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 8
@@ -40,12 +40,11 @@ def fit(problem: Problem) -> Adaptation:
         found["values_right"] = torch.zeros_like(found["values_right"])
         return {name: leaf.to(backbone.device) for name, leaf in found.items()}
 
-    recipe = Recipe(
-        start=start,
-        applied=lambda leaves: _attending(problem, leaves),
-        loss=true_answers(backbone),
-        rates=_RATES,
-    )
+    def applied(leaves: Leaves) -> Applied:
+        attend = attend_virtually(*products(leaves))
+        return lambda _batch: attend_with(backbone, attend)
+
+    recipe = Recipe(start=start, applied=applied, rates=_RATES)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL, rank=RANK)
 
 
@@ -59,9 +58,3 @@ def products(
         leaves["keys_left"] @ leaves["keys_right"],
         leaves["values_left"] @ leaves["values_right"],
     )
-
-
-def _attending(problem: Problem, leaves: Leaves) -> Applied:
-    attend = attend_virtually(*products(leaves))
-
-    return lambda _batch: attend_with(problem.backbone, attend)

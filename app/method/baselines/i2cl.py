@@ -9,13 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.activations import outputs_at
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import encode_parts, plain
-from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
-from app.method.adaptation.fitting import Leaves, Recipe, true_answers
-from app.method.adaptation.fitting import fit as fit_leaves
+from app.method.adaptation.edits import (
+    Edit,
+    adaptable_sites,
+    edit_outputs,
+    last_tokens,
+    outputs_at,
+)
+from app.method.adaptation.fitting import Leaves, Recipe, fit_steps
+from app.method.adaptation.problem import Adaptation, Problem, encode_parts, plain
 from app.method.evaluation.conditions import Applied
+from app.method.steps import finish
 
 _RATES: Final = (1e-2,)
 _NOISE: Final = 1e-3
@@ -38,10 +42,9 @@ def fit(problem: Problem) -> Adaptation:
     recipe = Recipe(
         start=start,
         applied=lambda leaves: _mixing(problem, context, leaves, generator=generator),
-        loss=true_answers(problem.backbone),
         rates=_RATES,
     )
-    found = fit_leaves(problem, recipe)
+    found = finish(fit_steps(problem, recipe))
     return Adaptation(
         kind="scaled-context",
         num_parameters=int(context.numel() + 2 * context.shape[0] * context.shape[1]),
@@ -55,8 +58,8 @@ def context_vectors(problem: Problem) -> Float[Tensor, "layers 2 hidden"]:
     sites = adaptable_sites(problem.backbone)
     modules = [module for site in sites for module in (site.attention, site.mlp)]
     found = [
-        outputs_at(problem.backbone, part.batch, modules, places=last_tokens(part.batch))
-        for part in encode_parts(problem, plain(problem.items))
+        outputs_at(problem.backbone, batch, modules, places=last_tokens(batch))
+        for _, batch in encode_parts(problem, plain(problem.items))
     ]
     mean: Tensor = torch.cat(found).mean(0)
     return mean.reshape(len(sites), 2, -1)
@@ -75,13 +78,10 @@ def _mixing(
     edits = []
     for site in sites:
         for branch, module in enumerate((site.attention, site.mlp)):
-            scalars = (leaves["own"][site.index, branch], leaves["context"][site.index, branch])
-            edits.append(
-                (
-                    module,
-                    mix(context[site.index, branch], scalars, noise=noise, generator=generator),
-                )
-            )
+            place = (site.index, branch)
+            scalars = (leaves["own"][place], leaves["context"][place])
+            edit = mix(context[place], scalars, noise=noise, generator=generator)
+            edits.append((module, edit))
 
     return lambda _batch: edit_outputs(edits)
 

@@ -10,10 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from app.method.adaptation.activations import outputs_at
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import encode_parts, measure, plain
-from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs, last_tokens
+from app.method.adaptation.edits import (
+    Edit,
+    adaptable_sites,
+    edit_outputs,
+    last_tokens,
+    outputs_at,
+)
+from app.method.adaptation.problem import (
+    Adaptation,
+    Problem,
+    best_on_validation,
+    encode_parts,
+    plain,
+)
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 
@@ -25,13 +35,12 @@ STRENGTHS: Final = (0.03, 0.1, 0.3)
 def fit(problem: Problem) -> Adaptation:
     """The direction at the strength that validation items do best with."""
     direction = main_direction(problem)
-    held = encode_parts(problem, plain(problem.validation))
-    scores = [measure(problem, held, _steering(problem, direction, one)) for one in STRENGTHS]
-    best = max(range(len(STRENGTHS)), key=lambda index: scores[index])
+    changes = [_steering(problem, direction, one) for one in STRENGTHS]
+    best = best_on_validation(problem, changes)
     return Adaptation(
         kind="direction",
         num_parameters=int(direction.numel()),
-        applied=_steering(problem, direction, STRENGTHS[best]),
+        applied=changes[best],
         notes={"strength": STRENGTHS[best]},
     )
 
@@ -48,10 +57,9 @@ def main_direction(problem: Problem) -> Float[Tensor, "layers hidden"]:
     ends: list[Tensor] = []
     for with_answers in (True, False):
         rows: list[tuple[int, Tensor]] = []
-        for part in encode_parts(problem, asked, with_answers=with_answers):
-            places = last_tokens(part.batch)
-            found = outputs_at(problem.backbone, part.batch, layers, places=places)
-            rows += zip(part.places, found, strict=True)
+        for places, batch in encode_parts(problem, asked, with_answers=with_answers):
+            found = outputs_at(problem.backbone, batch, layers, places=last_tokens(batch))
+            rows += zip(places, found, strict=True)
         ends.append(torch.stack([row for _, row in sorted(rows, key=lambda pair: pair[0])]))
     return principal_direction((ends[0] - ends[1]).flatten(1)).reshape(ends[0].shape[1:])
 

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import draw_contexts
 from app.method.adaptation.edits import Edit, adaptable_sites, edit_outputs
 from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem, draw_contexts
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
@@ -41,18 +40,18 @@ def fit(problem: Problem) -> Adaptation:
         weights = torch.full((backbone.num_layers,), _FIRST_WEIGHT)
         return {"vectors": vectors.to(backbone.device), "weights": weights.to(backbone.device)}
 
-    def loss(places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+    def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits = answer_logits(backbone, batch)
         wanted = teacher.rows([place_of[place] for place in places])
         near = mimicry(logits, wanted)
         return near + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
 
-    recipe = Recipe(
-        start=start,
-        applied=lambda leaves: _shifting(problem, leaves),
-        loss=loss,
-        rates=_RATES,
-    )
+    def applied(leaves: Leaves) -> Applied:
+        scaled = leaves["vectors"] * leaves["weights"][:, None]
+        edits = [(site.layer, shift(scaled[site.index])) for site in adaptable_sites(backbone)]
+        return lambda _batch: edit_outputs(edits)
+
+    recipe = Recipe(start=start, applied=applied, rates=_RATES, loss=loss)
     return fit_adaptation(problem, recipe, kind="normed-shift", teacher_accuracy=teacher.accuracy)
 
 
@@ -73,15 +72,6 @@ def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
     rows = {id(one.query): row for row, one in enumerate(asked)}
     places = {place: rows[id(item)] for place, item in enumerate(problem.items)}
     return teacher.on(problem.backbone.device), places
-
-
-def _shifting(problem: Problem, leaves: Leaves) -> Applied:
-    edits = [
-        (site.layer, shift(leaves["vectors"][site.index] * leaves["weights"][site.index]))
-        for site in adaptable_sites(problem.backbone)
-    ]
-
-    return lambda _batch: edit_outputs(edits)
 
 
 def shift(vector: Float[Tensor, " hidden"]) -> Edit:

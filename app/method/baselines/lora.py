@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import Any, Final, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from app.core.errors import ConfigurationError
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -32,11 +32,9 @@ def fit(problem: Problem) -> Adaptation:
         ConfigurationError: PEFT is not installed.
     """
     backbone = problem.backbone
-
     recipe = Recipe(
         start=lambda: fresh_adapters(backbone, seed=problem.seed),
         applied=lambda leaves: _adapting(backbone, leaves),
-        loss=true_answers(backbone),
         rates=_RATES,
     )
     return fit_adaptation(problem, recipe, kind="low-rank", rank=RANK)
@@ -49,7 +47,11 @@ def fresh_adapters(backbone: Backbone, *, seed: int) -> Leaves:
         for module in wrapped.modules():
             if hasattr(module, "reset_lora_parameters"):
                 cast("Any", module).reset_lora_parameters("default", init_lora_weights=True)
-        return {name: leaf.detach().clone() for name, leaf in _adapters(wrapped).items()}
+        return {
+            name: leaf.detach().clone()
+            for name, leaf in wrapped.named_parameters()
+            if "lora_" in name
+        }
 
 
 def _adapting(backbone: Backbone, leaves: Leaves) -> Applied:
@@ -87,7 +89,3 @@ def _wrapped(backbone: Backbone) -> Iterator[nn.Module]:
     finally:
         wrapped.unload()
         decoder.requires_grad_(requires_grad=False)
-
-
-def _adapters(wrapped: nn.Module) -> dict[str, Tensor]:
-    return {name: leaf for name, leaf in wrapped.named_parameters() if "lora_" in name}

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import draw_contexts, encode_parts
 from app.method.adaptation.attention import attend_gated, attend_with
 from app.method.adaptation.edits import adaptable_sites, edit_outputs, head_counts
 from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem, draw_contexts, encode_parts
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
@@ -41,17 +40,16 @@ def fit(problem: Problem) -> Adaptation:
         found = {"vectors": noise[0], "gates": noise[1], "biases": torch.zeros(shape[:2])}
         return {name: leaf.to(backbone.device) for name, leaf in found.items()}
 
-    def loss(places: Sequence[int], batch: EncodedBatch, _leaves: Leaves) -> Float[Tensor, ""]:
+    def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits, states = answer_states(problem, batch)
         far = (states - torch.cat([wanted[place] for place in places], dim=1)).square().mean()
         return far + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
 
-    recipe = Recipe(
-        start=start,
-        applied=lambda leaves: _gating(problem, leaves),
-        loss=loss,
-        rates=_RATES,
-    )
+    def applied(leaves: Leaves) -> Applied:
+        attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])
+        return lambda _batch: attend_with(backbone, attend)
+
+    recipe = Recipe(start=start, applied=applied, rates=_RATES, loss=loss)
     return fit_adaptation(problem, recipe, kind="gated-heads")
 
 
@@ -61,10 +59,10 @@ def teacher_states(problem: Problem) -> dict[int, Float[Tensor, "layers answers 
     asked = draw_contexts(problem, count=len(problem.items), purpose="mimic")
     place_of = {id(item): place for place, item in enumerate(problem.items)}
     found = {}
-    for part in encode_parts(problem, asked):
-        _, states = answer_states(problem, part.batch)
-        counts = [len(ids) for ids in part.batch.answer_ids]
-        for row, own in zip(part.places, torch.split(states, counts, dim=1), strict=True):
+    for places, batch in encode_parts(problem, asked):
+        _, states = answer_states(problem, batch)
+        counts = [len(ids) for ids in batch.answer_ids]
+        for row, own in zip(places, torch.split(states, counts, dim=1), strict=True):
             found[place_of[id(asked[row].query)]] = own
     return found
 
@@ -83,9 +81,3 @@ def answer_states(
     with edit_outputs([(module, keep) for module in modules]):
         logits = answer_logits(problem.backbone, batch)
     return logits, torch.stack(kept)
-
-
-def _gating(problem: Problem, leaves: Leaves) -> Applied:
-    attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])
-
-    return lambda _batch: attend_with(problem.backbone, attend)

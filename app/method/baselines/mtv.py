@@ -11,14 +11,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from app.method.adaptation.activations import mean_heads
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import Part, encode_parts, measure, plain
 from app.method.adaptation.edits import (
     Edit,
     at_last_prompt_token,
     edit_inputs,
+    mean_heads,
     output_projections,
+)
+from app.method.adaptation.problem import (
+    Adaptation,
+    Part,
+    Problem,
+    best_on_validation,
+    encode_parts,
+    plain,
 )
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -39,14 +45,14 @@ def fit(problem: Problem) -> Adaptation:
     """The heads that REINFORCE finds, of several draws of its policy the best on validation."""
     means = mean_heads(problem, count=_MOST_CONTEXTS, purpose="mtv")
     policy = choose_policy(problem, means)
-    held = encode_parts(problem, plain(problem.validation))
     candidates = [policy > 0, *_sample(policy, _CANDIDATES, seed=problem.seed)]
-    scores = [measure(problem, held, replacing(problem, means, one)) for one in candidates]
-    chosen = candidates[max(range(len(candidates)), key=lambda index: scores[index])]
+    changes = [replacing(problem, means, one) for one in candidates]
+    best = best_on_validation(problem, changes)
+    chosen = candidates[best]
     return Adaptation(
         kind="last-token",
         num_parameters=int(chosen.sum()) * means.shape[-1],
-        applied=replacing(problem, means, chosen),
+        applied=changes[best],
         notes={"heads": int(chosen.sum()), "shots": problem.shots},
     )
 
@@ -92,10 +98,10 @@ def _reward(
     heads: Heads,
 ) -> float:
     losses = []
-    for part in parts:
-        with replacing(problem, means, heads)(part.batch):
-            logits = answer_logits(problem.backbone, part.batch)
-        losses.append(supervision_by_token(logits, part.batch.targets))
+    for _, batch in parts:
+        with replacing(problem, means, heads)(batch):
+            logits = answer_logits(problem.backbone, batch)
+        losses.append(supervision_by_token(logits, batch.targets))
     return -float(torch.cat(losses).mean())
 
 

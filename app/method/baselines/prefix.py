@@ -8,10 +8,10 @@ from typing import Final
 
 import torch
 
-from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
-from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem
 from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 16
@@ -34,16 +34,9 @@ def fit(problem: Problem) -> Adaptation:
             for name in ("keys", "values")
         }
 
-    recipe = Recipe(
-        start=start,
-        applied=lambda leaves: _attending(problem, leaves),
-        loss=true_answers(backbone),
-        rates=_RATES,
-    )
+    def applied(leaves: Leaves) -> Applied:
+        attend = attend_virtually(leaves["keys"], leaves["values"])
+        return lambda _batch: attend_with(backbone, attend)
+
+    recipe = Recipe(start=start, applied=applied, rates=_RATES)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)
-
-
-def _attending(problem: Problem, leaves: Leaves) -> Applied:
-    attend = attend_virtually(leaves["keys"], leaves["values"])
-
-    return lambda _batch: attend_with(problem.backbone, attend)

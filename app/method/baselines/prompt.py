@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from app.core.errors import UnsupportedBackboneError
-from app.method.adaptation.adapted import Adaptation, Problem
 from app.method.adaptation.attention import attend_virtually, attend_with
-from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation, true_answers
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
+from app.method.adaptation.problem import Adaptation, Problem
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -50,12 +50,16 @@ def fit(problem: Problem) -> Adaptation:
         ids = torch.randint(table.num_embeddings, (NUM_VIRTUAL,), generator=generator)
         return {"embeddings": table(ids.to(backbone.device)).detach().float().clone()}
 
-    recipe = Recipe(
-        start=start,
-        applied=lambda leaves: _prepending(backbone, leaves),
-        loss=true_answers(backbone),
-        rates=_RATES,
-    )
+    def applied(leaves: Leaves) -> Applied:
+        @contextmanager
+        def prepending(_batch: EncodedBatch) -> Iterator[None]:
+            keys, values = read_virtual(backbone, leaves["embeddings"])
+            with attend_with(backbone, attend_virtually(keys, values)):
+                yield
+
+        return prepending
+
+    recipe = Recipe(start=start, applied=applied, rates=_RATES)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)
 
 
@@ -77,13 +81,3 @@ def read_virtual(
     layers: list[Any] = list(cache.layers)
     keys = torch.stack([layer.keys[0] for layer in layers])
     return keys, torch.stack([layer.values[0] for layer in layers])
-
-
-def _prepending(backbone: Backbone, leaves: Leaves) -> Applied:
-    @contextmanager
-    def applied(_batch: EncodedBatch) -> Iterator[None]:
-        keys, values = read_virtual(backbone, leaves["embeddings"])
-        with attend_with(backbone, attend_virtually(keys, values)):
-            yield
-
-    return applied

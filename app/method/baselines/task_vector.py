@@ -9,14 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.adaptation.activations import outputs_at
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import draw_contexts, encode_parts, measure, plain
 from app.method.adaptation.edits import (
     adaptable_sites,
     at_last_prompt_token,
     edit_outputs,
     last_prompt_tokens,
+    outputs_at,
+)
+from app.method.adaptation.problem import (
+    Adaptation,
+    Problem,
+    best_on_validation,
+    draw_contexts,
+    encode_parts,
 )
 from app.method.evaluation.conditions import Applied
 
@@ -29,15 +34,12 @@ def fit(problem: Problem) -> Adaptation:
     The state replaces the one that the prompt alone would have there, in prefill only.
     """
     states = mean_states(problem)
-    held = encode_parts(problem, plain(problem.validation))
-    scores = [
-        measure(problem, held, _replacing(problem, states, layer)) for layer in range(len(states))
-    ]
-    layer = max(range(len(states)), key=lambda index: scores[index])
+    changes = [_replacing(problem, states, layer) for layer in range(len(states))]
+    layer = best_on_validation(problem, changes)
     return Adaptation(
         kind="last-token",
         num_parameters=int(states.shape[1]),
-        applied=_replacing(problem, states, layer),
+        applied=changes[layer],
         notes={"layer": layer, "shots": problem.shots},
     )
 
@@ -47,8 +49,8 @@ def mean_states(problem: Problem) -> Float[Tensor, "layers hidden"]:
     asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="task-vector")
     layers = [site.layer for site in adaptable_sites(problem.backbone)]
     found = [
-        outputs_at(problem.backbone, part.batch, layers, places=last_prompt_tokens(part.batch))
-        for part in encode_parts(problem, asked, with_answers=False)
+        outputs_at(problem.backbone, batch, layers, places=last_prompt_tokens(batch))
+        for _, batch in encode_parts(problem, asked, with_answers=False)
     ]
     return torch.cat(found).mean(0)
 

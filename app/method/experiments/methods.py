@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.jobs import RULES, Rule
-from app.method.adaptation.adapted import Adaptation, Problem
+from app.method.adaptation.problem import Adaptation, Problem
 from app.method.baselines import (
     function_vector,
     hificl,

@@ -6,8 +6,7 @@ from typing import Final
 
 from app.core.errors import ContextOverflowError
 from app.core.jobs import Method
-from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import Measured, encode_parts, measure
+from app.method.adaptation.problem import Measured, Problem, encode_parts, measure
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone

@@ -18,8 +18,8 @@ from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.training.attempts import finish_job
 from app.library.vector_rows import get_blob
 from app.library.vectors import get_vector
-from app.method.adaptation.adapted import Problem
 from app.method.adaptation.measurement import Measurement, measurement_steps
+from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone

@@ -13,9 +13,9 @@ import torch
 
 from app.core.jobs import METHODS
 from app.library.storage import ObjectStore
-from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import combination_steps
 from app.method.adaptation.measurement import measurement_steps
+from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts

@@ -6,8 +6,8 @@ import torch
 
 from app.core.errors import InvalidDatasetError, JobCancelledError
 from app.core.jobs import RULES, Rule
-from app.method.adaptation.adapted import Problem
 from app.method.adaptation.combination import CombinationResult, combination_steps
+from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone

@@ -5,8 +5,8 @@ from PIL import Image, ImageDraw
 from app.core.errors import ContextOverflowError, InvalidDatasetError, JobCancelledError
 from app.core.jobs import ALWAYS, METHODS, Method
 from app.core.pictures import Picture
-from app.method.adaptation.adapted import Problem
 from app.method.adaptation.measurement import Measurement, measurement_steps
+from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone

@@ -1,6 +1,6 @@
 import pytest
 
-from app.method.adaptation.adapted import Problem
+from app.method.adaptation.problem import Problem
 from app.method.backbone.loading import Backbone
 from tests.fakes.models.problems import tiny_problem
 

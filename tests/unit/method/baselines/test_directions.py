@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import plain
 from app.method.adaptation.edits import adaptable_sites
+from app.method.adaptation.problem import Problem, plain
 from app.method.baselines import i2cl, icv, live
 from tests.fakes.models.problems import alone, assert_near, logits, watched
 

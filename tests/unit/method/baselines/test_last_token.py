@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.method.adaptation.activations import mean_heads
-from app.method.adaptation.adapted import Problem
-from app.method.adaptation.answering import draw_contexts, encode_parts, measure, plain
-from app.method.adaptation.edits import adaptable_sites, head_counts, output_projections
+from app.method.adaptation.edits import adaptable_sites, head_counts, mean_heads, output_projections
+from app.method.adaptation.problem import Problem, draw_contexts, encode_parts, measure, plain
 from app.method.baselines import function_vector, mtv, task_vector
 from app.method.steering.generation import generate_encoded
 from tests.fakes.models.problems import alone, assert_near, logits, rewritten, watched
@@ -52,13 +50,13 @@ def test_a_task_vector_replaces_the_last_token_in_prefill_alone(problem: Problem
         with torch.no_grad(), found.applied(batch):
             assert_near(logits(backbone, batch), wanted)
     parts = encode_parts(problem, plain(problem.items), with_answers=False)
-    for part in parts:
-        with found.applied(part.batch):
-            together = generate_encoded(backbone, part.batch, max_new_tokens=4)
-        for place, generation in zip(part.places, together, strict=True):
-            batch = alone(backbone, plain([problem.items[place]])[0])
-            with found.applied(batch):
-                apart = generate_encoded(backbone, batch, max_new_tokens=4)[0]
+    for places, batch in parts:
+        with found.applied(batch):
+            together = generate_encoded(backbone, batch, max_new_tokens=4)
+        for place, generation in zip(places, together, strict=True):
+            one = alone(backbone, plain([problem.items[place]])[0])
+            with found.applied(one):
+                apart = generate_encoded(backbone, one, max_new_tokens=4)[0]
             assert generation.token_ids == apart.token_ids
 
 
@@ -114,7 +112,14 @@ def test_indirect_effects_are_those_of_patching_one_prompt_at_a_time(problem: Pr
 
 def test_corrupted_demonstrations_keep_pictures_and_swap_answers(problem: Problem) -> None:
     asked = draw_contexts(problem, count=1, purpose="corrupted")[0]
+    pairs = [
+        replace(item, others=(other.image,))
+        for item, other in zip(asked.context, problem.items, strict=False)
+        if other.image is not None
+    ]
+    asked = replace(asked, context=tuple(pairs))
     found = function_vector._corrupted(problem, asked)
+    assert [item.pictures for item in found.context] == [item.pictures for item in pairs]
     assert [item.image_id for item in found.context] == [item.image_id for item in asked.context]
     assert sorted(item.answer for item in found.context) == sorted(
         item.answer for item in asked.context

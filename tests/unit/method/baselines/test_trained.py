@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from app.method.adaptation.adapted import Adaptation, Problem
-from app.method.adaptation.answering import encode_parts, measure, plain
 from app.method.adaptation.attention import attend_gated, attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
+from app.method.adaptation.problem import Adaptation, Problem, encode_parts, measure, plain
 from app.method.backbone.loading import Backbone
 from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
 from app.method.steering.generation import generate_encoded
@@ -53,12 +52,12 @@ def test_virtual_keys_are_a_cache_that_stands_before_the_prompt(problem: Problem
 def test_virtual_keys_hold_in_padded_batches_and_while_decoding(problem: Problem) -> None:
     backbone = problem.backbone
     attend = attend_virtually(*random_virtual(backbone, 4))
-    for part in encode_parts(problem, plain(problem.items), with_answers=False):
+    for places, batch in encode_parts(problem, plain(problem.items), with_answers=False):
         with attend_with(backbone, attend):
-            together = generate_encoded(backbone, part.batch, max_new_tokens=4)
-            for place, generation in zip(part.places, together, strict=True):
-                batch = alone(backbone, plain([problem.items[place]])[0])
-                apart = generate_encoded(backbone, batch, max_new_tokens=4)[0]
+            together = generate_encoded(backbone, batch, max_new_tokens=4)
+            for place, generation in zip(places, together, strict=True):
+                one = alone(backbone, plain([problem.items[place]])[0])
+                apart = generate_encoded(backbone, one, max_new_tokens=4)[0]
                 assert generation.token_ids == apart.token_ids
 
 
@@ -183,9 +182,9 @@ def test_mimic_without_vectors_is_the_backbone(problem: Problem) -> None:
 def test_mimic_compares_states_of_the_same_answer_tokens(problem: Problem) -> None:
     wanted = mimic.teacher_states(problem)
     assert sorted(wanted) == list(range(len(problem.items)))
-    for part in encode_parts(problem, plain(problem.items)):
-        _, states = mimic.answer_states(problem, part.batch)
-        assert states.shape == torch.cat([wanted[place] for place in part.places], dim=1).shape
+    for places, batch in encode_parts(problem, plain(problem.items)):
+        _, states = mimic.answer_states(problem, batch)
+        assert states.shape == torch.cat([wanted[place] for place in places], dim=1).shape
 
 
 def test_lora_is_the_same_as_adding_its_product_to_the_weights(problem: Problem) -> None:

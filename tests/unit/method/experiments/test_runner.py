@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
-from app.method.adaptation.answering import measure
+from app.method.adaptation.problem import measure
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone

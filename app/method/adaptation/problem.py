@@ -1,14 +1,16 @@
-"""Labelled items as batches with their answers, and how well they are answered."""
+"""What every way of changing a frozen backbone gets, and how well labelled items are answered."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 import torch
 
-from app.method.adaptation.adapted import Problem
+from app.core.errors import JSON
 from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
@@ -18,19 +20,48 @@ from app.method.training.losses import supervision_by_token
 from app.method.training.progress import Steps
 from app.method.training.prompts import run_batches
 
-_MAX_ROWS = 64
+_MAX_ROWS: Final = 64
+
+Part: TypeAlias = tuple[Sequence[int], EncodedBatch]
+"""Places of queries that go through the backbone together, and their batch."""
+Measured: TypeAlias = tuple[int, float]
+"""Right answers, and minus the mean loss of the true ones; the larger, the better."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """Rows that go through the backbone together."""
+class Problem:
+    """What a method may use.
 
-    places: list[int]
-    batch: EncodedBatch
+    Attributes:
+        validation: Labelled items that only choose: layers, rates, when to stop.
+        shots: Demonstrations before a query wherever a method reads some; fewer items are all
+            taken.
+    """
+
+    backbone: Backbone
+    items: Sequence[Example]
+    validation: Sequence[Example]
+    features: FeatureCache
+    shots: int = 16
+    seed: int = 0
+    token_budget: int = 8192
+    max_steps: int = 400
 
 
-Measured: TypeAlias = tuple[int, float]
-"""Right answers, and minus the mean loss of the true ones; the larger, the better."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adaptation:
+    """A fitted change of the backbone.
+
+    Attributes:
+        kind: What is done to it: `last-token`, `direction`, `scaled-context`, `normed-shift`,
+            `gated-heads`, `low-rank`, `virtual-keys`; none is a shift that a vector could carry.
+        notes: What was chosen on validation, in JSON values.
+    """
+
+    kind: str
+    num_parameters: int
+    applied: Applied
+    notes: dict[str, JSON] = field(default_factory=dict)
 
 
 def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]:
@@ -73,7 +104,7 @@ def encode_steps(
     yield from run_batches(
         problem.backbone,
         asked,
-        lambda places, batch: parts.append(Part(places=list(places), batch=batch)),
+        lambda places, batch: parts.append((places, batch)),
         features=problem.features,
         token_budget=problem.token_budget,
         max_rows=_MAX_ROWS,
@@ -98,13 +129,20 @@ def measure_steps(
         None after every pass; the backbone is as it was then.
     """
     num_right, losses, rows = 0, 0.0, 0
-    for part in parts:
-        with torch.no_grad(), nullcontext() if applied is None else applied(part.batch):
-            logits = answer_logits(problem.backbone, part.batch)
-        counts = [len(ids) for ids in part.batch.answer_ids]
-        spans = torch.split(supervision_by_token(logits, part.batch.targets), counts)
-        num_right += sum(rows_right(logits, part.batch))
+    for _, batch in parts:
+        with torch.no_grad(), nullcontext() if applied is None else applied(batch):
+            logits = answer_logits(problem.backbone, batch)
+        counts = [len(ids) for ids in batch.answer_ids]
+        spans = torch.split(supervision_by_token(logits, batch.targets), counts)
+        num_right += sum(rows_right(logits, batch))
         losses += sum(float(span.mean()) for span in spans)
         rows += len(counts)
         yield None
     return num_right, -losses / max(1, rows)
+
+
+def best_on_validation(problem: Problem, changes: Sequence[Applied]) -> int:
+    """The place of the change that validation items do best with, the first of equals."""
+    held = encode_parts(problem, plain(problem.validation))
+    scores = [measure(problem, held, one) for one in changes]
+    return scores.index(max(scores))
