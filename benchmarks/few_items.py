@@ -15,17 +15,9 @@ from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone
-from app.method.evaluation.conditions import (
-    Condition,
-    balanced,
-    knn,
-    n_shot,
-    nearest_copy,
-    steered,
-    zero_shot,
-)
+from app.method.evaluation.conditions import Condition, in_context, steered, zero_shot
 from app.method.evaluation.metrics import wilson_interval
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.report import evaluate
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
@@ -93,10 +85,12 @@ def _measure(
     shots = min(SHOTS, len(items))
     conditions: dict[str, Condition] = {
         "m2iv": steered(result.vectors),
-        "icl_16": n_shot(items, shots=shots, seed=seed),
-        "icl_balanced_8": balanced(items, shots=min(BALANCED_SHOTS, len(items)), seed=seed),
-        "knn_icl_16": knn(items, shots=shots),
-        "nearest_copy": nearest_copy(items),
+        "icl_16": in_context("icl", items, shots=shots, seed=seed),
+        "icl_balanced_8": in_context(
+            "icl_balanced", items, shots=min(BALANCED_SHOTS, len(items)), seed=seed
+        ),
+        "knn_icl_16": in_context("knn_icl", items, shots=shots),
+        "nearest_copy": in_context("nearest_copy", items, shots=1),
         "zero_shot": zero_shot(),
     }
     right: dict[str, int] = {}

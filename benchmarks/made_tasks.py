@@ -14,9 +14,9 @@ from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone
-from app.method.evaluation.conditions import Condition, balanced, nearest_copy, steered
+from app.method.evaluation.conditions import Condition, in_context, steered
 from app.method.evaluation.metrics import wilson_interval
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.report import evaluate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from benchmarks.figures.wording import MAX_NEW_TOKENS, num_right, renamed, said
@@ -89,8 +89,8 @@ def _measure(
     result = train(backbone, items, TrainingConfig(seed=seed), features=cache)
     conditions: dict[str, Condition] = {
         "m2iv": steered(result.vectors),
-        "icl_balanced_8": balanced(items, shots=BALANCED_SHOTS, seed=seed),
-        "nearest_copy": nearest_copy(items),
+        "icl_balanced_8": in_context("icl_balanced", items, shots=BALANCED_SHOTS, seed=seed),
+        "nearest_copy": in_context("nearest_copy", items, shots=1),
     }
     right = {}
     for name, condition in conditions.items():

@@ -8,8 +8,8 @@ import typer
 
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import load_backbone
-from app.method.evaluation.conditions import n_shot, steered
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.conditions import in_context, steered
+from app.method.evaluation.report import evaluate
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.steering.vectors import InContextVectors
 from benchmarks.harness import (
@@ -42,7 +42,7 @@ def prompts(
     vectors = InContextVectors.initial(
         loaded.num_layers, loaded.hidden_size, generator=torch.Generator().manual_seed(0)
     )
-    conditions = {"icl": n_shot(support, shots=SHOTS), "m2iv": steered(vectors)}
+    conditions = {"icl": in_context("icl", support, shots=SHOTS), "m2iv": steered(vectors)}
     cache = FeatureCache(loaded)
     times: dict[str, list[float]] = {name: [] for name in conditions}
     for _ in bar(rounds, "P6"):

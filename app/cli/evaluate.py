@@ -115,7 +115,7 @@ def evaluate(
         raise typer.BadParameter("wanted a data set, or --suite", param_hint="DATASET")
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
-    from app.method.evaluation.runner import evaluate as run
+    from app.method.evaluation.report import evaluate as run
 
     episodes = _episodes(dataset, shots=shots, seed=seed)
     usual = CONDITIONS if episodes is None else EPISODIC
@@ -216,20 +216,12 @@ def _condition(
 
     if name == "zero_shot":
         return conditions.zero_shot()
-    if name == "icl":
-        is_given, shots, seed = options["is_given"], options["shots"], options["seed"]
-        return (
-            conditions.given(pool, shots=shots)
-            if is_given
-            else conditions.n_shot(pool, shots=shots, seed=seed)
-        )
-    if name == "icl_balanced":
-        shots = min(BALANCED_SHOTS, options["shots"])
-        return conditions.balanced(pool, shots=shots, seed=options["seed"])
-    if name == "nearest_copy":
-        return conditions.nearest_copy(pool)
-    if name == "knn_icl":
-        return conditions.knn(pool, shots=options["shots"])
+    if name == "icl" and options["is_given"]:
+        return conditions.given(pool, shots=options["shots"])
+    if name in {"icl", "icl_balanced", "knn_icl", "nearest_copy"}:
+        most = {"icl_balanced": BALANCED_SHOTS, "nearest_copy": 1}.get(name, _MOST_SHOTS)
+        shots = min(most, options["shots"])
+        return conditions.in_context(name, pool, shots=shots, seed=options["seed"])
     vectors, labels = _read_vector(Path(vector or ""), backbone)
     return conditions.steered(vectors, strength=options["strength"], num_labels=labels)
 

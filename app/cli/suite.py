@@ -41,11 +41,11 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
     from app.method.experiments.methods import expand
-    from app.method.experiments.runner import Plan, kept_cells, run_folder, run_suite
+    from app.method.experiments.runs import SuitePlan, kept_cells, run_folder, run_suite
     from app.method.experiments.suite import load_suite
     from app.method.experiments.summary import summarize
 
-    plan = Plan(
+    plan = SuitePlan(
         methods=expand(options.methods),
         items=_numbers(options.items, "--items"),
         seeds=options.seeds,

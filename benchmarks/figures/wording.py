@@ -8,7 +8,7 @@ from app.method.backbone.loading import Backbone
 from app.method.baselines.word_table import fit, look_up
 from app.method.evaluation.conditions import zero_shot
 from app.method.evaluation.metrics import exact_match
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.report import evaluate
 
 MAX_NEW_TOKENS = 8
 

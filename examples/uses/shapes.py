@@ -8,7 +8,7 @@ from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Condition, steered, zero_shot
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.report import evaluate
 from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
 from app.method.steering.vectors import InContextVectors
 from app.method.training.configuration import TrainingConfig

@@ -117,12 +117,14 @@ def _accuracy(answers: "Sequence[Answer]", asked: "Sequence[Example]") -> dict[s
 def _copied(training: "Sequence[Example]", asked: "Sequence[Example]") -> dict[str, float]:
     """What the answers of the items nearest in picture and question are worth, asked of nobody."""
     from app.method.backbone.loading import load_backbone
-    from app.method.evaluation.conditions import nearest_copy
-    from app.method.evaluation.runner import evaluate
+    from app.method.evaluation.conditions import in_context
+    from app.method.evaluation.report import evaluate
 
     print("Copying the answer of the nearest training item ...")
     report = evaluate(
-        load_backbone("pocket", device="cpu"), asked, condition=nearest_copy(training)
+        load_backbone("pocket", device="cpu"),
+        asked,
+        condition=in_context("nearest_copy", training, shots=1),
     )
     return {"accuracy": report.accuracy, "low": report.low, "high": report.high}
 

@@ -16,11 +16,9 @@ from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (
     Condition,
-    balanced,
+    InContext,
     choose_demonstrations,
-    knn,
-    n_shot,
-    nearest_copy,
+    in_context,
     nearest_demonstrations,
 )
 from app.method.evaluation.metrics import majority_hits, text_hits
@@ -151,15 +149,19 @@ def _contexts(
 
 
 def _conditions(problem: Problem, methods: Sequence[Method]) -> dict[Method, Condition]:
-    items, most = problem.items, len(problem.items)
+    most = len(problem.items)
     shots = min(problem.shots, most)
-    conditions: dict[Method, Condition] = {
-        "icl": n_shot(items, shots=shots, seed=problem.seed),
-        "icl_balanced": balanced(items, shots=min(BALANCED_SHOTS, most), seed=problem.seed),
-        "knn_icl": knn(items, shots=shots),
-        "nearest_copy": nearest_copy(items),
+    counts: dict[InContext, int] = {
+        "icl": shots,
+        "icl_balanced": min(BALANCED_SHOTS, most),
+        "knn_icl": shots,
+        "nearest_copy": 1,
     }
-    return {name: one for name, one in conditions.items() if name in methods}
+    return {
+        name: in_context(name, problem.items, shots=count, seed=problem.seed)
+        for name, count in counts.items()
+        if name in methods
+    }
 
 
 def _shown(

@@ -3,22 +3,22 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32
+import numpy.typing as npt
+from jaxtyping import Float, Float32
 
 from app.core.errors import InvalidInputError
-from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.steering.vectors import InContextVectors
 
+InContext: TypeAlias = Literal["icl", "icl_balanced", "knn_icl", "nearest_copy"]
 Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
 """Changes the backbone for a batch within the block."""
 
@@ -27,7 +27,7 @@ Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
 class Condition:
     """How every item of an evaluation is asked.
 
-    Made by `zero_shot`, `n_shot`, `knn`, `given`, `steered` and `adapted`.
+    Made by `zero_shot`, `in_context`, `given`, `steered` and `adapted`.
 
     Attributes:
         name: `zero_shot`, `icl`, `icl_balanced`, `knn_icl`, `nearest_copy`, `m2iv`, or that of
@@ -52,60 +52,34 @@ def zero_shot() -> Condition:
     return Condition(name="zero_shot")
 
 
-def _check_support(support: Sequence[Example], shots: int) -> tuple[Example, ...]:
+def in_context(
+    name: InContext, support: Sequence[Example], *, shots: int = 16, seed: int = 0
+) -> Condition:
+    """Demonstrations that are chosen for every query, or the answer of the nearest one.
+
+    Args:
+        name: `icl` draws them at random; `icl_balanced` draws as many different answers as
+            possible; `knn_icl` takes the nearest in picture and question, the nearest last;
+            `nearest_copy` asks no backbone at all and answers as the nearest item.
+        support: What they are chosen from.
+        shots: How many; `nearest_copy` wants 1.
+        seed: Of the draws.
+
+    Raises:
+        InvalidInputError: There are fewer support items than shots.
+
+    Source: the nearest ones are RICES, Yang et al., arXiv 2109.05014.
+    """
     if not 1 <= shots <= len(support):
         raise InvalidInputError(
             f"Wanted at least one shot and as many support items, found {shots} shots and "
             f"{len(support)} items",
             details={"shots": shots, "support": len(support)},
         )
-    return tuple(support)
-
-
-def n_shot(support: Sequence[Example], *, shots: int = 16, seed: int = 0) -> Condition:
-    """Random demonstrations, drawn anew for every query.
-
-    Raises:
-        InvalidInputError: There are fewer support items than shots.
-    """
-    chosen_from = _check_support(support, shots)
-    return Condition(name="icl", shots=shots, support=chosen_from, seed=seed, num_labels=shots)
-
-
-def balanced(
-    support: Sequence[Example], *, shots: int = BALANCED_SHOTS, seed: int = 0
-) -> Condition:
-    """Random demonstrations of as many different answers as possible, anew for every query.
-
-    Raises:
-        InvalidInputError: There are fewer support items than shots.
-    """
-    chosen_from = _check_support(support, shots)
+    num_labels = shots if name in {"icl", "icl_balanced"} else len(support)
     return Condition(
-        name="icl_balanced", shots=shots, support=chosen_from, seed=seed, num_labels=shots
+        name=name, shots=shots, support=tuple(support), seed=seed, num_labels=num_labels
     )
-
-
-def nearest_copy(support: Sequence[Example]) -> Condition:
-    """No backbone at all: the answer of the item nearest in picture and question.
-
-    Raises:
-        InvalidInputError: There is no support item.
-    """
-    chosen_from = _check_support(support, 1)
-    return Condition(name="nearest_copy", shots=1, support=chosen_from, num_labels=len(chosen_from))
-
-
-def knn(support: Sequence[Example], *, shots: int = 16) -> Condition:
-    """The demonstrations nearest to the query in picture and question, the nearest last.
-
-    Raises:
-        InvalidInputError: There are fewer support items than shots.
-
-    Source: RICES, Yang et al., arXiv 2109.05014.
-    """
-    chosen_from = _check_support(support, shots)
-    return Condition(name="knn_icl", shots=shots, support=chosen_from, num_labels=len(chosen_from))
 
 
 def steered(
@@ -137,28 +111,22 @@ def choose_demonstrations(
     """The demonstrations of each item, first to last; never one that shows the item's picture."""
     if condition.contexts is not None:
         return list(condition.contexts)
-    if condition.name == "icl":
-        return [_random(condition, example, index) for index, example in enumerate(examples)]
-    if condition.name == "icl_balanced":
-        return [_balanced(condition, example, index) for index, example in enumerate(examples)]
+    if condition.name in {"icl", "icl_balanced"}:
+        return [_drawn(condition, example, index) for index, example in enumerate(examples)]
     if condition.name in {"knn_icl", "nearest_copy"}:
         return _nearest(condition, examples, backbone=backbone, features=features)
     return [() for _ in examples]
 
 
-def _random(condition: Condition, example: Example, index: int) -> tuple[Example, ...]:
+def _drawn(condition: Condition, example: Example, index: int) -> tuple[Example, ...]:
     others = [item for item in condition.support if item.image_id != example.image_id]
-    generator = generator_for(condition.seed, "n-shot", index)
-    count = min(condition.shots, len(others))
-    chosen = generator.choice(len(others), size=count, replace=False)
-    return tuple(others[int(place)] for place in chosen)
-
-
-def _balanced(condition: Condition, example: Example, index: int) -> tuple[Example, ...]:
-    others = [item for item in condition.support if item.image_id != example.image_id]
-    places = balanced_context(
-        [item.answer for item in others], shots=condition.shots, query=index, seed=condition.seed
-    )
+    if condition.name == "icl":
+        generator = generator_for(condition.seed, "n-shot", index)
+        count = min(condition.shots, len(others))
+        places = tuple(generator.choice(len(others), size=count, replace=False).tolist())
+    else:
+        answers = [item.answer for item in others]
+        places = balanced_context(answers, shots=condition.shots, query=index, seed=condition.seed)
     return tuple(others[place] for place in places)
 
 
@@ -188,3 +156,27 @@ def nearest_demonstrations(
             tuple(condition.support[place] for place in places if allowed[place] > -np.inf)
         )
     return chosen
+
+
+def nearest_context(similarities: Float[np.ndarray, " support"], *, shots: int) -> tuple[int, ...]:
+    """The most similar support items, the nearest last, where it is closest to the query.
+
+    Source: RICES, Yang et al., arXiv 2109.05014.
+    """
+    order: npt.NDArray[np.int64] = np.argsort(-similarities, kind="stable")[:shots]
+    return tuple(int(index) for index in order[::-1])
+
+
+def balanced_context(
+    answers: Sequence[str], *, shots: int, query: int, seed: int
+) -> tuple[int, ...]:
+    """Demonstrations of as many different answers as possible, in random order."""
+    generator = generator_for(seed, "balanced", query)
+    rounds: dict[str, int] = {}
+    ranks: list[tuple[int, int, int]] = []
+    for item in generator.permutation(len(answers)):
+        answer = answers[item].casefold()
+        rounds[answer] = rounds.get(answer, 0) + 1
+        ranks.append((rounds[answer], len(ranks), int(item)))
+    chosen = [item for _, _, item in sorted(ranks)[:shots]]
+    return tuple(int(item) for item in generator.permutation(chosen))

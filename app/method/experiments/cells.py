@@ -10,7 +10,7 @@ from app.method.backbone.examples import Example
 from app.method.baselines import word_table
 from app.method.evaluation.conditions import zero_shot
 from app.method.evaluation.metrics import find_scorer
-from app.method.evaluation.runner import ConditionReport, evaluate
+from app.method.evaluation.report import ConditionReport, evaluate
 from app.method.experiments.methods import WORD_TABLE, Prepared, find_method
 from app.method.experiments.trial import Trial
 
@@ -41,6 +41,12 @@ class CellResult:
     notes: dict[str, JSON] = field(default_factory=dict)
 
     @property
+    def file(self) -> Path:
+        """Where it is kept within a run's folder."""
+        name = self.method.replace(":", ",")
+        return Path(self.task) / f"{name}-{self.items}-{self.seed}.json"
+
+    @property
     def accuracy(self) -> float:
         """The mean score; 0 without one."""
         return sum(self.scores) / max(1, len(self.scores))
@@ -55,7 +61,10 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
         InvalidInputError: There is no such method.
     """
     prepare = find_method(method)
-    empty = CellResult(task=trial.task.name, method=method, items=len(trial.items), seed=trial.seed)
+    problem = trial.problem
+    empty = CellResult(
+        task=trial.task.name, method=method, items=len(problem.items), seed=problem.seed
+    )
     try:
         prepared = prepare(trial)
         report = _ask(trial, trial.test, prepared)
@@ -79,19 +88,20 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
 
 def _ask(trial: Trial, asked: Sequence[Example], prepared: Prepared) -> ConditionReport:
     return evaluate(
-        trial.backbone,
+        trial.problem.backbone,
         asked,
         condition=prepared.condition,
         scorer=trial.task.scorer,
         max_new_tokens=trial.task.max_new_tokens,
-        features=trial.features,
+        features=trial.problem.features,
     )
 
 
 def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
     """Scores of what the word table makes of the zero-shot answers."""
-    said = _ask(trial, trial.items, Prepared(condition=zero_shot())).predictions
-    answers = [item.answer for item in trial.items]
+    items = trial.problem.items
+    said = _ask(trial, items, Prepared(condition=zero_shot())).predictions
+    answers = [item.answer for item in items]
     table = word_table.fit([prediction.text for prediction in said], answers)
     score = find_scorer(trial.task.scorer)
     return tuple(

@@ -25,7 +25,7 @@ def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> tuple[Combined, fl
     """
     began = time.monotonic()
     parts, earlier = _train_parts(trial, size)
-    combined = finish(combine_steps(trial.problem(), parts, rule=rule))
+    combined = finish(combine_steps(trial.problem, parts, rule=rule))
     return combined, earlier + time.monotonic() - began
 
 
@@ -36,14 +36,16 @@ def _train_parts(trial: Trial, size: int) -> tuple[list[InContextVectors], float
     if size in trial.chunks:
         return trial.chunks[size]
     began = time.monotonic()
-    starts = list(range(0, len(trial.items), size))
-    if len(starts) > 1 and len(trial.items) - starts[-1] < FEWEST:
+    problem = trial.problem
+    items = problem.items
+    starts = list(range(0, len(items), size))
+    if len(starts) > 1 and len(items) - starts[-1] < FEWEST:
         # Too few items are left for a chunk of their own.
         starts.pop()
-    ends = [*starts[1:], len(trial.items)]
-    config = TrainingConfig(seed=trial.seed)
+    ends = [*starts[1:], len(items)]
+    config = TrainingConfig(seed=problem.seed)
     parts = [
-        train(trial.backbone, trial.items[start:end], config, features=trial.features).vectors
+        train(problem.backbone, items[start:end], config, features=problem.features).vectors
         for start, end in zip(starts, ends, strict=True)
     ]
     trial.chunks[size] = (parts, time.monotonic() - began)

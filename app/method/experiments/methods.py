@@ -23,8 +23,9 @@ from app.method.baselines import (
 )
 from app.method.evaluation.conditions import (
     Condition,
+    InContext,
     adapted,
-    nearest_copy,
+    in_context,
     steered,
     zero_shot,
 )
@@ -50,6 +51,7 @@ M2IV: Final = "m2iv"
 SUPERVISION_ONLY: Final = "supervision_only"
 WORD_TABLE: Final = "word_table"
 _CHUNKED: Final[dict[str, Rule]] = {f"chunks_{rule}": rule for rule in RULES}
+_IN_CONTEXT: Final[dict[str, InContext]] = {kind: kind for kind in KINDS}
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
 
@@ -121,13 +123,16 @@ def find_method(name: str) -> _Prepare:
     kind, _, count = head.rpartition("_")
     if kind in _CHUNKED and count.isdecimal() and not settings:
         return lambda trial: _of_chunks(trial, rule=_CHUNKED[kind], size=int(count))
-    if kind in {*KINDS, "icl_best"} and count.isdecimal() and not settings:
-        if kind == "icl_best":
-            return lambda trial: _best_in_context(trial, int(count))
-        return lambda trial: Prepared(condition=trial.in_context(kind, int(count)))
+    if kind == "icl_best" and count.isdecimal() and not settings:
+        return lambda trial: _best_in_context(trial, int(count))
+    if kind in _IN_CONTEXT and count.isdecimal() and not settings:
+        chosen = _IN_CONTEXT[kind]
+        return lambda trial: Prepared(condition=trial.in_context(chosen, int(count)))
     plain: dict[str, _Prepare] = {
         "zero_shot": lambda _trial: Prepared(condition=zero_shot()),
-        "nearest_copy": lambda trial: Prepared(condition=nearest_copy(trial.items)),
+        "nearest_copy": lambda trial: Prepared(
+            condition=in_context("nearest_copy", trial.problem.items, shots=1)
+        ),
         "icl_best": lambda trial: _best_in_context(trial, max(trial.shots)),
         # The zero-shot answers are what its table translates.
         WORD_TABLE: lambda _trial: Prepared(condition=replace(zero_shot(), name=WORD_TABLE)),
@@ -150,11 +155,12 @@ def _config(head: str, settings: list[str]) -> TrainingConfig:
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
-    settings = config.changed(seed=trial.seed)
-    result = train(trial.backbone, trial.items, settings, features=trial.features)
+    problem = trial.problem
+    settings = config.changed(seed=problem.seed)
+    result = train(problem.backbone, problem.items, settings, features=problem.features)
     vectors = result.vectors
     return Prepared(
-        condition=steered(vectors, num_labels=len(trial.items)),
+        condition=steered(vectors, num_labels=len(problem.items)),
         seconds=result.seconds,
         parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
         notes={
@@ -171,7 +177,7 @@ def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
     found, seconds = combine_chunks(trial, rule=rule, size=size)
     vectors = found.vectors
     return Prepared(
-        condition=steered(vectors, num_labels=len(trial.items)),
+        condition=steered(vectors, num_labels=len(trial.problem.items)),
         seconds=seconds,
         parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
         notes={"rule": rule, "weights": list(found.weights)},
@@ -182,9 +188,10 @@ def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
 def _fitting(name: str) -> _Prepare:
     def prepare(trial: Trial) -> Prepared:
         began = time.monotonic()
-        found = FITTED[name](trial.problem(shots=min(_MOST_SHOTS, len(trial.items) - 1)))
+        count = len(trial.problem.items)
+        found = FITTED[name](replace(trial.problem, shots=min(_MOST_SHOTS, count - 1)))
         return Prepared(
-            condition=adapted(name, found.applied, num_labels=len(trial.items)),
+            condition=adapted(name, found.applied, num_labels=count),
             seconds=time.monotonic() - began,
             parameters=found.num_parameters,
             notes=found.notes,

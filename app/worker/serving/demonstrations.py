@@ -21,7 +21,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.pictures import shown_digest
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import balanced_context, nearest_context
+from app.method.evaluation.conditions import balanced_context, nearest_context
 from app.method.evaluation.tasks.loading import load_examples
 from app.rpc.messages import DemonstrationsUse
 from app.worker.device import DeviceThread

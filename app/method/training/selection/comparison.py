@@ -11,8 +11,8 @@ from torch import Tensor
 
 from app.core.jobs import BALANCED_SHOTS
 from app.method.backbone.examples import Lesson
+from app.method.evaluation.conditions import balanced_context, nearest_context
 from app.method.evaluation.metrics import text_hits, wilson_interval
-from app.method.evaluation.neighbours import balanced_context, nearest_context
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steps import OffDevice
 from app.method.training.answers import Answered

@@ -10,8 +10,8 @@ from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, load_backbone
-from app.method.evaluation.conditions import balanced, knn, n_shot, nearest_copy, steered, zero_shot
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.conditions import in_context, steered, zero_shot
+from app.method.evaluation.report import evaluate
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
 from app.method.training.progress import Reporter, TrainingProgress
@@ -83,10 +83,10 @@ def test_every_method_is_as_right_as_its_generated_answers(pocket: Backbone) -> 
     wanted = {
         "m2iv": steered(vectors),
         "zero_shot": zero_shot(),
-        "icl": n_shot(support, shots=4, seed=3),
-        "icl_balanced": balanced(support, shots=8, seed=3),
-        "knn_icl": knn(support, shots=4),
-        "nearest_copy": nearest_copy(support),
+        "icl": in_context("icl", support, shots=4, seed=3),
+        "icl_balanced": in_context("icl_balanced", support, shots=8, seed=3),
+        "knn_icl": in_context("knn_icl", support, shots=4),
+        "nearest_copy": in_context("nearest_copy", support, shots=1),
     }
     for name, condition in wanted.items():
         report = evaluate(pocket, asked, condition=condition)

@@ -12,11 +12,8 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import (
     Condition,
-    balanced,
     choose_demonstrations,
-    knn,
-    n_shot,
-    nearest_copy,
+    in_context,
     steered,
     zero_shot,
 )
@@ -46,13 +43,13 @@ def shade(red: int, *, name: str) -> Example:
 
 
 def test_random_demonstrations_never_show_the_asked_picture(cache: Cache) -> None:
-    condition = n_shot(EXAMPLES, shots=16, seed=1)
+    condition = in_context("icl", EXAMPLES, shots=16, seed=1)
     chosen = choose(condition, EXAMPLES[:5], cache)
     for example, demonstrations in zip(EXAMPLES, chosen, strict=False):
         assert len({shown.id for shown in demonstrations}) == 16
         assert example.image_id not in {shown.image_id for shown in demonstrations}
     assert chosen == choose(condition, EXAMPLES[:5], cache)
-    other = choose(n_shot(EXAMPLES, seed=2), EXAMPLES[:5], cache)
+    other = choose(in_context("icl", EXAMPLES, seed=2), EXAMPLES[:5], cache)
     assert chosen != other
     assert chosen[0] != chosen[2]
 
@@ -60,7 +57,7 @@ def test_random_demonstrations_never_show_the_asked_picture(cache: Cache) -> Non
 def test_the_most_similar_pictures_are_taken_and_the_nearest_stands_last(cache: Cache) -> None:
     support = [shade(level, name=f"s{level}") for level in range(0, 256, 15)]
     asked = [shade(61, name="asked"), shade(200, name="s195")]
-    first, second = choose(knn(support, shots=3), asked, cache)
+    first, second = choose(in_context("knn_icl", support, shots=3), asked, cache)
     assert first[-1].id == "s60"
     assert {shown.id for shown in first} == {"s45", "s60", "s75"}
     assert "s195" not in {shown.id for shown in second}
@@ -71,7 +68,10 @@ def test_the_nearest_is_near_in_picture_and_question(cache: Cache) -> None:
     near = shade(61, name="near")
     support = [shade(60, name="picture"), replace(shade(70, name="both"), question="is it red?")]
     asked = [replace(near, question="is it red?")]
-    for condition in (knn(support, shots=1), nearest_copy(support)):
+    for condition in (
+        in_context("knn_icl", support, shots=1),
+        in_context("nearest_copy", support, shots=1),
+    ):
         ((shown,),) = choose(condition, asked, cache)
         assert shown.id == "both"
         assert condition.num_labels == 2
@@ -82,7 +82,7 @@ def test_balanced_demonstrations_show_every_answer(cache: Cache) -> None:
         replace(shade(level, name=f"s{level}"), answers=("rare" if level == 0 else "usual",))
         for level in range(30)
     ]
-    condition = balanced(support, shots=4)
+    condition = in_context("icl_balanced", support, shots=4)
     asked = [shade(200, name="asked")] * 3
     for shown in choose(condition, asked, cache):
         assert sorted(item.answer for item in shown) == ["rare", "usual", "usual", "usual"]
@@ -104,6 +104,6 @@ def test_other_conditions_show_nothing(cache: Cache) -> None:
 @pytest.mark.parametrize("shots", [0, 21])
 def test_more_shots_than_support_are_refused(shots: int) -> None:
     with pytest.raises(InvalidInputError, match="20 items"):
-        n_shot(EXAMPLES, shots=shots)
+        in_context("icl", EXAMPLES, shots=shots)
     with pytest.raises(InvalidInputError, match=f"found {shots} shots"):
-        knn(EXAMPLES, shots=shots)
+        in_context("knn_icl", EXAMPLES, shots=shots)

@@ -4,8 +4,8 @@ import torch
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.evaluation.conditions import knn, n_shot, steered, zero_shot
-from app.method.evaluation.runner import ConditionReport, evaluate
+from app.method.evaluation.conditions import in_context, steered, zero_shot
+from app.method.evaluation.report import ConditionReport, evaluate
 from app.method.steering.generation import generate
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
@@ -59,8 +59,8 @@ def test_conditions_differ_and_strength_zero_is_zero_shot(asked: Backbone) -> No
         name: evaluate(asked, EXAMPLES, condition=condition, max_new_tokens=4)
         for name, condition in {
             "zero": zero_shot(),
-            "icl": n_shot(SUPPORT, shots=3),
-            "knn": knn(SUPPORT, shots=3),
+            "icl": in_context("icl", SUPPORT, shots=3),
+            "knn": in_context("knn_icl", SUPPORT, shots=3),
             "m2iv": steered(vectors()),
             "nothing": steered(vectors(), strength=0.0),
         }.items()

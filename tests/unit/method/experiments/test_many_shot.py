@@ -5,6 +5,7 @@ import torch
 
 from app.core.errors import InvalidInputError
 from app.core.jobs import RULES, Rule
+from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.experiments import many_shot
@@ -26,16 +27,13 @@ def part(seed: int) -> InContextVectors:
 @pytest.fixture
 def trial(backbone: Backbone, tmp_path: Path) -> Trial:
     (task,) = load_suite(str(tiny_suite(tmp_path))).tasks
-    made = Trial(
+    problem = Problem(
         backbone=backbone,
-        features=FeatureCache(backbone),
-        task=task,
         items=task.load("train"),
         validation=task.load("validation", limit=4),
-        test=task.load("test", limit=2),
-        seed=0,
-        shots=(1,),
+        features=FeatureCache(backbone),
     )
+    made = Trial(problem=problem, task=task, test=task.load("test", limit=2), shots=(1,))
     made.chunks[8] = ([part(0), part(1), part(2)], 1.5)
     return made
 

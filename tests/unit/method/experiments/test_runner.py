@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
-from app.method.adaptation.problem import measure
+from app.method.adaptation.problem import Problem, measure
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.baselines import word_table
 from app.method.evaluation.conditions import zero_shot
-from app.method.evaluation.runner import evaluate
+from app.method.evaluation.report import evaluate
 from app.method.experiments import cells as cells_module
 from app.method.experiments import methods as methods_module
 from app.method.experiments.cells import CellResult, measure_cell, read_cell
 from app.method.experiments.methods import SETS, expand
-from app.method.experiments.runner import Plan, cells_of, run_folder, run_suite
+from app.method.experiments.runs import SuitePlan, cells_of, run_folder, run_suite
 from app.method.experiments.suite import Suite, load_suite
 from app.method.experiments.trial import Trial
 from app.method.training.configuration import TrainingConfig
@@ -28,7 +28,7 @@ from tests.fakes.models.backbones import tiny_backbone
 from tests.fakes.suites import tiny_suite
 
 CHEAP = ("zero_shot", "icl_2", "nearest_copy", "word_table")
-PLAN = Plan(methods=CHEAP, items=(8,), seeds=2, questions=6, validation=4, shots=(1, 2))
+PLAN = SuitePlan(methods=CHEAP, items=(8,), seeds=2, questions=6, validation=4, shots=(1, 2))
 
 
 @pytest.fixture
@@ -38,16 +38,13 @@ def suite(tmp_path: Path) -> Suite:
 
 def trial_of(backbone: Backbone, suite: Suite) -> Trial:
     task = suite.tasks[0]
-    return Trial(
+    problem = Problem(
         backbone=backbone,
-        features=FeatureCache(backbone),
-        task=task,
         items=task.load("train", limit=8, seed=1),
         validation=task.load("validation", limit=4),
-        test=task.load("test", limit=6),
-        seed=0,
-        shots=(1, 2),
+        features=FeatureCache(backbone),
     )
+    return Trial(problem=problem, task=task, test=task.load("test", limit=6), shots=(1, 2))
 
 
 def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
@@ -64,7 +61,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
         measured.append(method)
         return measure_one(trial, method)
 
-    monkeypatch.setattr("app.method.experiments.runner.measure_cell", counting)
+    monkeypatch.setattr("app.method.experiments.runs.measure_cell", counting)
     told: list[tuple[int, int]] = []
     done = list(
         run_suite(
@@ -90,7 +87,7 @@ def test_cells_keep_the_items_that_were_asked_for_and_zero_shot_has_one(suite: S
 def test_runs_that_cannot_be_compared_lie_apart(
     backbone: Backbone, suite: Suite, tmp_path: Path
 ) -> None:
-    def place(plan: Plan) -> Path:
+    def place(plan: SuitePlan) -> Path:
         return run_folder(tmp_path, suite=suite, backbone=backbone, plan=plan)
 
     assert place(PLAN) == place(replace(PLAN, methods=("m2iv",), seeds=1, items=(100,)))
@@ -121,8 +118,9 @@ def test_a_prompt_that_is_too_long_is_refused_and_does_not_end_the_run(
     backbone: Backbone, suite: Suite
 ) -> None:
     trial = trial_of(backbone, suite)
-    long = [replace(item, question="word " * 900) for item in trial.items]
-    found = measure_cell(replace(trial, items=long), "icl_4")
+    long = [replace(item, question="word " * 900) for item in trial.problem.items]
+    problem = replace(trial.problem, items=long)
+    found = measure_cell(replace(trial, problem=problem), "icl_4")
     assert found.scores == ()
     assert found.refused is not None
     assert "too long" in found.refused
@@ -135,7 +133,8 @@ def test_the_word_table_sees_zero_shot_answers_only(backbone: Backbone, suite: S
         report = evaluate(backbone, items, condition=zero_shot(), max_new_tokens=4)
         return [prediction.text for prediction in report.predictions]
 
-    table = word_table.fit(said(trial.items), [item.answer for item in trial.items])
+    items = trial.problem.items
+    table = word_table.fit(said(items), [item.answer for item in items])
     wanted = [
         float(word_table.look_up(table, text).casefold() == item.answer)
         for text, item in zip(said(trial.test), trial.test, strict=True)
@@ -148,7 +147,7 @@ def test_a_fitted_method_is_measured_with_its_costs(
     backbone: Backbone, suite: Suite, *, tmp_path: Path, method: str
 ) -> None:
     trial = trial_of(backbone, suite)
-    assert measure(trial.problem(), []) is not None
+    assert measure(trial.problem, []) is not None
     found = measure_cell(trial, method)
     assert len(found.scores) == 6
     assert found.parameters > 0
@@ -171,13 +170,13 @@ def test_a_fitted_method_is_measured_with_its_costs(
 )
 def test_an_unknown_method_or_setting_is_refused_at_once(name: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        Plan(methods=(name,))
+        SuitePlan(methods=(name,))
 
 
 def test_every_set_is_of_known_methods_and_mixes_with_names() -> None:
     for name, methods in SETS.items():
         assert expand(name) == methods
-        Plan(methods=methods)
+        SuitePlan(methods=methods)
     assert expand("lora,many_shot,m2iv")[0] == "lora"
     assert len(expand("many_shot,m2iv,icl_16")) == len(SETS["many_shot"])
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidDatasetError
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.neighbours import balanced_context, nearest_context
+from app.method.evaluation.conditions import balanced_context, nearest_context
 from app.method.training.demonstrations import (
     choose_folds,
     choose_queries,

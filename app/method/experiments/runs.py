@@ -10,6 +10,7 @@ import torch
 
 from app.core.errors import InvalidInputError
 from app.core.splits import TRAIN
+from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.experiments.cells import CellResult, measure_cell, read_cell, write_cell
@@ -22,7 +23,7 @@ PROTOCOL: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SuitePlan:
     """What is measured.
 
     Attributes:
@@ -55,41 +56,25 @@ class Plan:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellKey:
-    """Which cell is meant; attributes as of `CellResult`."""
-
-    task: str
-    method: str
-    items: int
-    seed: int
-
-    @property
-    def file(self) -> Path:
-        """Its file within a run's folder."""
-        name = self.method.replace(":", ",")
-        return Path(self.task) / f"{name}-{self.items}-{self.seed}.json"
-
-
-def cells_of(plan: Plan, tasks: Sequence[Task]) -> list[CellKey]:
-    """All cells, seed after seed, so that a run which is stopped has every task."""
-    found: dict[CellKey, None] = {}
+def cells_of(plan: SuitePlan, tasks: Sequence[Task]) -> list[CellResult]:
+    """All cells, empty, seed after seed, so that a run which is stopped has every task."""
+    found: dict[Path, CellResult] = {}
     for seed in range(plan.seeds):
         for task in tasks:
             for items in plan.items:
                 for method in plan.methods:
                     is_alone = method in ALONE
-                    key = CellKey(
+                    cell = CellResult(
                         task=task.name,
                         method=method,
                         items=0 if is_alone else items,
                         seed=0 if is_alone else seed,
                     )
-                    found[key] = None
-    return list(found)
+                    found[cell.file] = cell
+    return list(found.values())
 
 
-def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) -> Path:
+def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: SuitePlan) -> Path:
     """Where the cells lie that may be compared with each other.
 
     The plan's numbers of questions, validation items and shots count; its methods do not.
@@ -105,22 +90,22 @@ def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: Plan) ->
     return output / f"{suite.name}-{name}-{digest}"
 
 
-def kept_cells(suite: Suite, plan: Plan, *, folder: Path) -> list[CellResult]:
+def kept_cells(suite: Suite, plan: SuitePlan, *, folder: Path) -> list[CellResult]:
     """The results of the seeds that are whole; where none is, what there is of the first.
 
     Nothing is measured.
     """
-    keys = cells_of(plan, suite.only(plan.tasks))
-    missing = {key.seed for key in keys if not (folder / key.file).is_file()}
+    cells = cells_of(plan, suite.only(plan.tasks))
+    missing = {cell.seed for cell in cells if not (folder / cell.file).is_file()}
     whole = set(range(plan.seeds)) - missing or {0}
-    paths = [folder / key.file for key in keys if key.seed in whole or key.method in ALONE]
+    paths = [folder / cell.file for cell in cells if cell.seed in whole or cell.method in ALONE]
     return [read_cell(path) for path in paths if path.is_file()]
 
 
 def run_suite(
     backbone: Backbone,
     suite: Suite,
-    plan: Plan,
+    plan: SuitePlan,
     *,
     folder: Path,
     on_cell: Callable[[int, int, CellResult], None] | None = None,
@@ -134,45 +119,47 @@ def run_suite(
         CorruptDataError: A stored picture is damaged.
     """
     tasks = suite.only(plan.tasks)
-    keys = cells_of(plan, tasks)
+    cells = cells_of(plan, tasks)
     by_name = {task.name: task for task in tasks}
     features = FeatureCache(backbone)
     whole: Trial | None = None
     trials: dict[tuple[int, int], Trial] = {}
-    for done, key in enumerate(keys, start=1):
-        path = folder / key.file
+    for done, cell in enumerate(cells, start=1):
+        path = folder / cell.file
         if path.is_file():
             result = read_cell(path)
         else:
-            which = (key.items, key.seed)
-            if whole is None or whole.task.name != key.task:
-                task = by_name[key.task]
+            which = (cell.items, cell.seed)
+            if whole is None or whole.task.name != cell.task:
+                task = by_name[cell.task]
                 whole, trials = _whole(task, plan, backbone=backbone, features=features), {}
             if which not in trials:
-                trials[which] = _drawn(whole, items=key.items, seed=key.seed)
-            result = measure_cell(trials[which], key.method)
-            result = CellResult(**{**vars(result), "items": key.items, "seed": key.seed})
+                trials[which] = _drawn(whole, items=cell.items, seed=cell.seed)
+            measured = measure_cell(trials[which], cell.method)
+            result = replace(measured, items=cell.items, seed=cell.seed)
             write_cell(result, path)
         if on_cell is not None:
-            on_cell(done, len(keys), result)
+            on_cell(done, len(cells), result)
         yield result
 
 
-def _whole(task: Task, plan: Plan, *, backbone: Backbone, features: FeatureCache) -> Trial:
+def _whole(task: Task, plan: SuitePlan, *, backbone: Backbone, features: FeatureCache) -> Trial:
     """A trial with all labelled items of a task."""
-    return Trial(
+    problem = Problem(
         backbone=backbone,
-        features=features,
-        task=task,
         items=task.load(TRAIN),
         validation=task.load(VALIDATION, limit=plan.validation),
-        test=task.load(TEST, limit=plan.questions),
-        seed=0,
-        shots=plan.shots,
+        features=features,
     )
+    test = task.load(TEST, limit=plan.questions)
+    return Trial(problem=problem, task=task, test=test, shots=plan.shots)
 
 
 def _drawn(whole: Trial, *, items: int, seed: int) -> Trial:
     """The trial of some of the items; cells of the same ones share what they measured."""
-    chosen = whole.task.load(TRAIN, limit=items, seed=1 + seed) if items else whole.items
-    return replace(whole, items=chosen, seed=seed, measured={}, chunks={})
+    chosen = whole.problem.items
+    if items:
+        chosen = whole.task.load(TRAIN, limit=items, seed=1 + seed)
+    return replace(
+        whole, problem=replace(whole.problem, items=chosen, seed=seed), measured={}, chunks={}
+    )

@@ -11,7 +11,7 @@ from app.method.backbone.batching import prompt_batches
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import build_prompt
+from app.method.backbone.prompts import PromptText, build_prompt
 from app.method.evaluation.conditions import Condition, choose_demonstrations
 from app.method.evaluation.metrics import find_scorer, mean_interval
 from app.method.steering.generation import Generation, generate_encoded
@@ -95,30 +95,38 @@ def evaluate(
     cache.prepare([picture for example in everyone for picture in example.pictures])
     chosen = choose_demonstrations(condition, examples, backbone=backbone, features=cache)
     started = time.perf_counter()
-    generations = (
-        _copied(chosen)
-        if condition.name == "nearest_copy"
-        else _generate(
+    if condition.name == "nearest_copy":
+        answers = [(shown[-1].answer if shown else "", 0) for shown in chosen]
+    else:
+        prompts = [
+            build_prompt(
+                backbone,
+                example.question,
+                example.pictures,
+                demonstrations=demonstrations,
+                instruction=instruction,
+            )
+            for example, demonstrations in zip(examples, chosen, strict=True)
+        ]
+        generations = _generate(
             backbone,
-            examples,
+            prompts,
             condition=condition,
-            chosen=chosen,
-            cache=cache,
+            features=cache,
             max_new_tokens=max_new_tokens,
             token_budget=token_budget,
-            instruction=instruction,
             on_batch=on_batch,
         )
-    )
+        answers = [(one.text, one.num_prompt_tokens) for one in generations]
     seconds = time.perf_counter() - started
     predictions = tuple(
         Prediction(
             id=example.id,
-            text=generation.text,
-            score=score(generation.text, example.answers),
-            num_prompt_tokens=generation.num_prompt_tokens,
+            text=text,
+            score=score(text, example.answers),
+            num_prompt_tokens=num_prompt_tokens,
         )
-        for example, generation in zip(examples, generations, strict=True)
+        for example, (text, num_prompt_tokens) in zip(examples, answers, strict=True)
     )
     interval = mean_interval([prediction.score for prediction in predictions])
     tokens = sum(prediction.num_prompt_tokens for prediction in predictions)
@@ -137,50 +145,29 @@ def evaluate(
     )
 
 
-def _copied(chosen: Sequence[Sequence[Example]]) -> list[Generation]:
-    """Answers without a backbone: those of the demonstrations themselves."""
-    texts = [shown[-1].answer if shown else "" for shown in chosen]
-    return [
-        Generation(text=text, token_ids=(), finish_reason="stop", num_prompt_tokens=0)
-        for text in texts
-    ]
-
-
 def _generate(
     backbone: Backbone,
-    examples: Sequence[Example],
+    prompts: Sequence[PromptText],
     *,
     condition: Condition,
-    chosen: Sequence[Sequence[Example]],
-    cache: FeatureCache,
+    features: FeatureCache,
     max_new_tokens: int,
     token_budget: int,
-    instruction: str | None,
     on_batch: Callable[[int, int], None] | None,
 ) -> list[Generation]:
-    prompts = [
-        build_prompt(
-            backbone,
-            example.question,
-            example.pictures,
-            demonstrations=demonstrations,
-            instruction=instruction,
-        )
-        for example, demonstrations in zip(examples, chosen, strict=True)
-    ]
     vectors = condition.vectors
     shifts = None if vectors is None else vectors.shift(condition.strength)[None]
-    lengths = cache.count_tokens(prompts)
+    lengths = features.count_tokens(prompts)
     found: dict[int, Generation] = {}
     for batch in prompt_batches(
-        prompts, lengths, features=cache, token_budget=token_budget, max_rows=_MAX_ROWS
+        prompts, lengths, features=features, token_budget=token_budget, max_rows=_MAX_ROWS
     ):
-        encoded = cache.encode([prompts[index] for index in batch])
+        encoded = features.encode([prompts[index] for index in batch])
         with nullcontext() if condition.applied is None else condition.applied(encoded):
             answers = generate_encoded(
                 backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens
             )
         found.update(zip(batch, answers, strict=True))
         if on_batch is not None:
-            on_batch(len(found), len(examples))
-    return [found[index] for index in range(len(examples))]
+            on_batch(len(found), len(prompts))
+    return [found[index] for index in range(len(prompts))]
