@@ -19,14 +19,14 @@ from app.method.steering.injection import inject
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.answers import answer_logits
 from app.method.training.configuration import TrainingConfig
-from app.method.training.fitting import initial_vectors
+from app.method.training.loop import initial_vectors
 from app.method.training.losses import (
     TeacherLogits,
     mimicry_by_token,
     supervision_by_token,
     synergy,
 )
-from app.method.training.plan import Plan, epoch_batches
+from app.method.training.plan import TrainingPlan, epoch_batches
 from app.method.training.prompts import lesson_prompt
 
 _BETAS: Final = (0.9, 0.99)
@@ -36,7 +36,7 @@ _LEAST_PULL: Final = 1e-12
 
 def naive_vectors(
     backbone: Backbone,
-    plan: Plan,
+    plan: TrainingPlan,
     config: TrainingConfig,
     *,
     on_step: Callable[[int], None] = lambda _step: None,

@@ -16,7 +16,6 @@ from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import majority_hits
-from app.method.evaluation.verdict import Gain, Verdict
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
@@ -24,7 +23,12 @@ from app.method.training.answers import Answered, answer_lessons
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
 from app.method.training.prompts import see_all
-from app.method.training.selection.comparison import Compared, compare_answers, compared
+from app.method.training.selection.comparison import (
+    Compared,
+    Comparison,
+    compare_answers,
+    compared,
+)
 
 FEWEST_ITEMS: Final = 16
 _RATE: Final = 0.1
@@ -47,16 +51,12 @@ class CombinationResult:
     """A combination, and how it does on items that chose nothing.
 
     Attributes:
-        conditions: `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
+        comparison: Of `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
     """
 
     combined: Combined
-    items: int
-    conditions: dict[str, Compared]
+    comparison: Comparison
     parts: tuple[Compared, ...]
-    gain: Gain
-    verdict: Verdict
-    seconds: float
 
 
 def combine_steps(
@@ -152,12 +152,8 @@ def combination_steps(
     )
     return CombinationResult(
         combined=combined,
-        items=len(measured),
-        conditions=comparison.conditions,
+        comparison=replace(comparison, seconds=reporter.seconds),
         parts=tuple(compared([one.is_right for one in part], part, 0) for part in found),
-        gain=comparison.gains["best_part"],
-        verdict=comparison.verdict,
-        seconds=reporter.seconds,
     )
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,41 +22,17 @@ from app.method.evaluation.conditions import (
     nearest_demonstrations,
 )
 from app.method.evaluation.metrics import majority_hits, text_hits
-from app.method.evaluation.verdict import Gain, Verdict
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
 from app.method.training.answers import Answered, answer_lessons
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
-from app.method.training.selection.comparison import (
-    Compared,
-    compare_answers,
-)
+from app.method.training.selection.comparison import Comparison, compare_answers
 
 _MAX_ROWS = 64
 
 Result = TypeVar("Result")
 Contexts = list[tuple[Example, ...]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Measurement:
-    """How vectors did.
-
-    Attributes:
-        shots: Demonstrations before a query, of `icl` and `knn_icl`.
-        milliseconds: An answer's wall time on the device, in batches, by method; 0 where nobody is
-            asked. Vision features are computed before.
-        gains: Of the vectors over every other method, on the same items.
-    """
-
-    items: int
-    shots: int
-    conditions: dict[str, Compared]
-    milliseconds: dict[str, float]
-    gains: dict[str, Gain]
-    verdict: Verdict
-    seconds: float
 
 
 def measurement_steps(
@@ -66,7 +42,7 @@ def measurement_steps(
     *,
     methods: Sequence[Method],
     reporter: Reporter,
-) -> Steps[Measurement]:
+) -> Steps[Comparison]:
     """Vectors at strength 1 beside the methods that are named, and those of `ALWAYS`.
 
     Args:
@@ -113,15 +89,12 @@ def measurement_steps(
     labels = {"zero_shot": 0, "m2iv": 0, "icl": shots}
     labels["icl_balanced"] = min(BALANCED_SHOTS, num_labels)
     comparison = compare_answers(answers, alone, labels=labels, other_labels=num_labels)
-    return Measurement(
-        items=len(asked),
+    return replace(
+        comparison,
         shots=shots,
-        conditions=comparison.conditions,
         milliseconds={
             name: 1000 * spent.get(name, 0.0) / len(asked) for name in comparison.conditions
         },
-        gains=comparison.gains,
-        verdict=comparison.verdict,
         seconds=reporter.seconds,
     )
 

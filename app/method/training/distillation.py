@@ -27,12 +27,11 @@ from app.method.training.checkpoints import (
     encode_checkpoint,
 )
 from app.method.training.configuration import TrainingConfig
-from app.method.training.fitting import fit
-from app.method.training.loop import MAX_ROWS, TrainLoop, restored_teacher
+from app.method.training.loop import MAX_ROWS, TrainLoop, fit, restored_teacher
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import see_all
-from app.method.training.selection.comparison import HeldOutReport, compare
+from app.method.training.selection.comparison import Comparison, compare
 from app.method.training.selection.search import choose_recipe
 from app.method.training.selection.strength import calibrate
 from app.method.training.student import LOSS_NAMES, sets_of
@@ -66,7 +65,7 @@ class TrainingResult:
     vectors: InContextVectors
     provenance: dict[str, Any]
     losses: list[dict[str, float]]
-    held_out: HeldOutReport | None
+    held_out: Comparison | None
     verdict: Verdict
     key: TaskKey | None
     dose: float

@@ -33,7 +33,7 @@ _SMALL_BATCH: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class TrainingPlan:
     """The roles of the items and every draw of demonstrations.
 
     One set of vectors learns from all queries and is the run's result. With few items they are in
@@ -99,7 +99,7 @@ def make_plan(
     examples: Sequence[Example],
     rows: Float32[np.ndarray, "items width"],
     config: TrainingConfig,
-) -> Plan:
+) -> TrainingPlan:
     """Decides who is asked, who demonstrates and who measures.
 
     Raises:
@@ -109,7 +109,7 @@ def make_plan(
     return _cross_fitted(examples, config) if is_few else _split_once(examples, rows, config)
 
 
-def _cross_fitted(examples: Sequence[Example], config: TrainingConfig) -> Plan:
+def _cross_fitted(examples: Sequence[Example], config: TrainingConfig) -> TrainingPlan:
     image_ids = [example.image_id for example in examples]
     require_pictures(image_ids)
     num_folds = FOLDS if len(set(image_ids)) >= _FEWEST_FOR_ALL_FOLDS else 2
@@ -138,7 +138,7 @@ def _split_once(
     examples: Sequence[Example],
     rows: Float32[np.ndarray, "items width"],
     config: TrainingConfig,
-) -> Plan:
+) -> TrainingPlan:
     training, held_out = hold_out(
         examples,
         fraction=config.held_out_fraction,
@@ -178,7 +178,7 @@ def _plan(
     measured: tuple[int, ...],
     measured_sets: tuple[int, ...],
     pools: tuple[tuple[int, ...], ...],
-) -> Plan:
+) -> TrainingPlan:
     count = len(queries)
     batch_size = min(config.batch_size, count, max(_SMALL_BATCH, count // 6))
     steps_per_epoch = -(-count // batch_size)
@@ -192,7 +192,7 @@ def _plan(
         context = draw_context(others, shots=config.shots, query=item, draw=draw, seed=config.seed)
         return Lesson(query=examples[item], context=tuple(examples[index] for index in context))
 
-    return Plan(
+    return TrainingPlan(
         queries=queries,
         support=support,
         folds=folds,
@@ -251,7 +251,7 @@ def provenance(
     examples: Sequence[Example],
     *,
     config: TrainingConfig,
-    plan: Plan,
+    plan: TrainingPlan,
 ) -> dict[str, Any]:
     """How a run's vectors come about, in JSON values: enough to do it again."""
 

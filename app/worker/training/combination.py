@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +14,7 @@ from app.library.catalogue.combination import METHOD, settings_of
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation
-from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.records import JobRecord, VectorRecord
 from app.library.training.attempts import finish_job
 from app.library.vector_rows import get_blob
 from app.library.vectors import create_vector, get_vector
@@ -71,70 +70,52 @@ async def prepare_combination(
         )
         return result
 
-    store = partial(store_combination, dataset=dataset, parts=parts, unseen=unseen)
+    async def store(session: AsyncSession, *, token: int, result: CombinationResult) -> None:
+        """Stores the combination with its parents. It gets no keys: `auto` goes on finding them."""
+        settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
+        report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
+        measured = measured_of(result.comparison, dataset=dataset.name, split=SPLIT)
+        card = VectorCard(
+            status=result.comparison.verdict.status,
+            shots=sum(part.shots for part in parts),
+            seed=order["seed"],
+            dataset_sha256=dataset.sha256,
+            hyper_parameters=settings,
+            library_versions=software(),
+            evaluations=(measured,),
+        )
+        described = parts[0].backbone
+        blob = encode_vector_file(
+            result.combined.vectors.to_tensors(),
+            metadata={
+                "method": METHOD,
+                "backbone": described.fingerprint,
+                **card.to_metadata(),
+            },
+        )
+        vector = await create_vector(
+            session,
+            name=job.name,
+            blob=blob,
+            backbone=described,
+            card=card,
+            method=METHOD,
+            job_id=job.id,
+            parents=[part.id for part in parts],
+            description=job.description,
+            tags=job.tags,
+        )
+        await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
+        await finish_job(session, job.id, token, vector_id=vector.id, report=report)
+
     return combining(), store
-
-
-async def store_combination(
-    session: AsyncSession,
-    *,
-    job: JobRecord,
-    token: int,
-    result: CombinationResult,
-    dataset: DatasetRecord,
-    parts: Sequence[VectorRecord],
-    unseen: Unseen,
-) -> VectorRecord:
-    """The stored combination with its parents, its measurement and the job's success.
-
-    It gets no keys: `auto` goes on finding the parts.
-
-    Raises:
-        ConflictError: The job is no longer this worker's.
-    """
-    order: Mapping[str, Any] = job.config[job.kind]
-    backbone = parts[0].backbone
-    settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
-    report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
-    measured = measured_of(result.conditions, dataset=dataset.name, split=SPLIT, items=result.items)
-    card = VectorCard(
-        status=result.verdict.status,
-        shots=sum(part.shots for part in parts),
-        seed=order["seed"],
-        dataset_sha256=dataset.sha256,
-        hyper_parameters=settings,
-        library_versions=software(),
-        evaluations=(measured,),
-    )
-    blob = encode_vector_file(
-        result.combined.vectors.to_tensors(),
-        metadata={
-            "method": METHOD,
-            "backbone": backbone.fingerprint,
-            **card.to_metadata(),
-        },
-    )
-    vector = await create_vector(
-        session,
-        name=job.name,
-        blob=blob,
-        backbone=backbone,
-        card=card,
-        method=METHOD,
-        job_id=job.id,
-        parents=[part.id for part in parts],
-        description=job.description,
-        tags=job.tags,
-    )
-    await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
-    await finish_job(session, job.id, token, vector_id=vector.id, report=report)
-    return vector
 
 
 def _report(
     result: CombinationResult, *, parts: Sequence[VectorRecord], unseen: Unseen
 ) -> dict[str, Any]:
-    gain = result.gain
+    comparison = result.comparison
+    gain = comparison.gains["best_part"]
     told = [
         {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
         for part, weight, one in zip(parts, result.combined.weights, result.parts, strict=True)
@@ -145,15 +126,15 @@ def _report(
         f"{gain.low:+.1%} to {gain.high:+.1%}."
     )
     return {
-        **judged(result.verdict),
-        "reason": f"{result.verdict.reason} {beside}",
-        "items": result.items,
+        **judged(comparison.verdict),
+        "reason": f"{comparison.verdict.reason} {beside}",
+        "items": comparison.items,
         "shots": 0,
-        "conditions": {name: asdict(one) for name, one in result.conditions.items()},
+        "conditions": {name: asdict(one) for name, one in comparison.conditions.items()},
         "best_part": best,
         "parts": told,
         "gain_over_best_part": asdict(gain),
         "left_out": unseen.left_out,
         "unchecked": list(unseen.unchecked),
-        "seconds": round(result.seconds, 3),
+        "seconds": round(comparison.seconds, 3),
     }

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,11 +13,11 @@ from app.core.vector_file import decode_vector_file
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation
-from app.library.records import DatasetRecord, JobRecord, VectorRecord
+from app.library.records import JobRecord
 from app.library.training.attempts import finish_job
 from app.library.vector_rows import get_blob
 from app.library.vectors import get_vector
-from app.method.adaptation.measurement import Measurement, measurement_steps
+from app.method.adaptation.measurement import measurement_steps
 from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -26,6 +25,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.randomness import generator_for
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
+from app.method.training.selection.comparison import Comparison
 from app.worker.training.results import judged, measured_of
 from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
 
@@ -41,7 +41,7 @@ async def prepare_evaluation(
     load: Load,
     token_budget: int,
     should_stop: Callable[[], bool],
-) -> tuple[Steps[Measurement], Store]:
+) -> tuple[Steps[Comparison], Store]:
     """The job as steps for the device, and what stores their result in a transaction.
 
     Raises:
@@ -68,7 +68,7 @@ async def prepare_evaluation(
     labels = metadata.get("labels", "")
     support = items if support_split == split else await load(dataset, support_split)
 
-    def measuring() -> Steps[Measurement]:
+    def measuring() -> Steps[Comparison]:
         # The cache asks the tokenizer, which belongs to the device thread.
         problem = Problem(
             backbone=backbone,
@@ -88,13 +88,18 @@ async def prepare_evaluation(
         )
         return result
 
-    store = partial(
-        store_evaluation,
-        dataset=dataset,
-        vector=vector,
-        labels=int(labels) if labels.isdecimal() else None,
-        unseen=unseen,
-    )
+    async def store(session: AsyncSession, *, token: int, result: Comparison) -> None:
+        # The vector's state stays: one data set says nothing of others.
+        told = split or WHOLE
+        report = {
+            "dataset": dataset.name,
+            "split": told,
+            **_report(result, labels=int(labels) if labels.isdecimal() else None, unseen=unseen),
+        }
+        measured = measured_of(result, dataset=dataset.name, split=told)
+        await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
+        await finish_job(session, job.id, token, vector_id=vector.id, report=report)
+
     return measuring(), store
 
 
@@ -104,45 +109,8 @@ def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Exampl
     return tuple(items[place] for place in sorted(places.tolist()))
 
 
-async def store_evaluation(
-    session: AsyncSession,
-    *,
-    job: JobRecord,
-    token: int,
-    result: Measurement,
-    dataset: DatasetRecord,
-    vector: VectorRecord,
-    labels: int | None,
-    unseen: Unseen,
-) -> VectorRecord:
-    """The vector, to which the measurement was attached with the job's success.
-
-    Its state stays what it was: one data set says nothing of others. `labels` counts what the
-    vector was trained with, if its file says so.
-
-    Raises:
-        NotFoundError: The vector was deleted meanwhile.
-        ConflictError: The job is no longer this worker's.
-    """
-    split = job.config.get("split") or WHOLE
-    report = {
-        "dataset": dataset.name,
-        "split": split,
-        **_report(result, labels=labels, unseen=unseen),
-    }
-    await add_evaluation(
-        session,
-        vector_id=vector.id,
-        measured=measured_of(
-            result.conditions, dataset=dataset.name, split=split, items=result.items
-        ),
-        details=report,
-    )
-    await finish_job(session, job.id, token, vector_id=vector.id, report=report)
-    return vector
-
-
-def _report(result: Measurement, *, labels: int | None, unseen: Unseen) -> dict[str, Any]:
+def _report(result: Comparison, *, labels: int | None, unseen: Unseen) -> dict[str, Any]:
+    """`labels` counts what the vector was trained with, if its file says so."""
     conditions = {
         name: {**asdict(one), "ms_per_query": round(result.milliseconds[name], 3)}
         for name, one in result.conditions.items()

@@ -1,7 +1,8 @@
 """Where tensors become records: a training's result with its job's success, or nothing at all."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from app.method.evaluation.verdict import Verdict
 from app.method.keys.encoder import space_id
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult
-from app.method.training.selection.comparison import Compared
+from app.method.training.selection.comparison import Comparison
 
 METHOD: Final = "m2iv"
 SPLIT: Final = "held-out"
@@ -92,23 +93,21 @@ def software() -> dict[str, str]:
 
 
 def _measured(result: TrainingResult, *, dataset: str) -> tuple[EvaluationCard, ...]:
-    report = result.held_out
-    if report is None:
+    if result.held_out is None:
         return ()
-    return (measured_of(report.conditions, dataset=dataset, split=SPLIT, items=report.items),)
+    return (measured_of(result.held_out, dataset=dataset, split=SPLIT),)
 
 
-def measured_of(
-    conditions: Mapping[Any, Compared], *, dataset: str, split: str, items: int
-) -> EvaluationCard:
+def measured_of(comparison: Comparison, *, dataset: str, split: str) -> EvaluationCard:
     """A measurement of vectors beside their opponents."""
+    conditions = comparison.conditions
     own = conditions["m2iv"]
     return EvaluationCard(
         # A command's is a path.
         dataset=dataset[:200],
         split=split,
         scorer=SCORER,
-        items=items,
+        items=comparison.items,
         accuracy=own.accuracy,
         low=own.low,
         high=own.high,
@@ -167,13 +166,12 @@ async def store_result(
 
 def report_of(result: TrainingResult) -> dict[str, Any]:
     """How a training ended, in JSON values: what a job and the command say of it."""
-    verdict, held_out = result.verdict, result.held_out
-    measured = None if held_out is None else held_out.to_dict()
+    held_out = result.held_out
     return {
-        **judged(verdict),
+        **judged(result.verdict),
         "items": 0 if held_out is None else held_out.items,
         "shots": 0 if held_out is None else held_out.shots,
-        "conditions": {} if measured is None else measured["conditions"],
+        "conditions": {} if held_out is None else asdict(held_out)["conditions"],
         "teacher_accuracy": result.teacher_accuracy,
         # Before a query of the teacher at most.
         "demonstrations": {"wanted": result.provenance["config"]["shots"], "found": result.shots},

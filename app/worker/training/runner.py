@@ -188,7 +188,7 @@ class Trainer:
                 should_stop=attempt.stop.is_set,
             )
         result = await self._device.run_background(observed(steps, attempt, checkpoints))
-        return partial(store, job=job, token=attempt.token, result=result)
+        return partial(store, token=attempt.token, result=result)
 
     async def _training(
         self, attempt: Attempt, checkpoint: bytes | None
@@ -207,7 +207,10 @@ class Trainer:
             checkpoint=checkpoint,
             should_stop=attempt.stop.is_set,
         )
-        return steps, partial(store_result, dataset=dataset, backbone=self._backbone, config=config)
+        store = partial(
+            store_result, job=job, dataset=dataset, backbone=self._backbone, config=config
+        )
+        return steps, store
 
     async def _examples(self, dataset: DatasetRecord, split: str | None) -> Sequence[Example]:
         with tempfile.TemporaryDirectory() as folder:

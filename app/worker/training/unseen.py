@@ -8,13 +8,16 @@ from typing import TypeAlias
 from app.library.catalogue.lineage import Source, find_sources
 from app.library.database import Sessions
 from app.library.datasets import find_by_sha256
-from app.library.records import DatasetRecord, VectorRecord
+from app.library.records import DatasetRecord
 from app.method.backbone.examples import Example
 
 Load: TypeAlias = Callable[[DatasetRecord, str | None], Awaitable[Sequence[Example]]]
 """Reads a part of a data set."""
-Store: TypeAlias = Callable[..., Awaitable[VectorRecord]]
-"""Puts a result where it belongs, given a session, the job, its token and the result."""
+Store: TypeAlias = Callable[..., Awaitable[object]]
+"""Puts a result where it belongs with its job's success, given a session, `token` and `result`.
+
+It raises ConflictError where the job is no longer this worker's.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

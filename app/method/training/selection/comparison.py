@@ -1,9 +1,8 @@
 """Vectors beside their opponents on items that took no part in training them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -44,43 +43,33 @@ class Compared:
 class Comparison:
     """Ways of answering the same items, side by side.
 
-    Attributes:
-        gains: Of `m2iv` over every other way.
-    """
-
-    conditions: dict[str, Compared]
-    gains: dict[str, Gain]
-    verdict: Verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutReport:
-    """Ways of answering, side by side, on items that took no part in training.
-
-    The items also said when to stop and how strong to be, so `m2iv` is slightly flattered; a
-    figure to publish needs items that chose nothing.
+    After a training the items also said when to stop and how strong to be, so `m2iv` is slightly
+    flattered there; a figure to publish needs items that chose nothing.
 
     Attributes:
-        shots: Demonstrations before a query, of `icl` and `knn_icl`.
         conditions: `m2iv`, `zero_shot`, `icl`, `icl_balanced` (8 demonstrations of different
             answers), `knn_icl` (nearest picture and question), `nearest_copy` (the nearest item's
-            answer) and `majority` (always the most usual answer).
+            answer), `majority` (always the most usual answer), or whatever was asked.
+        gains: Of `m2iv` over every other way.
+        shots: Demonstrations before a query, of `icl` and `knn_icl`.
+        milliseconds: An answer's wall time on the device, in batches, by way of answering, where it
+            was measured; 0 where nobody is asked. Vision features are computed before.
+        seconds: Wall time of all, where it was measured.
     """
 
     items: int
-    shots: int
     conditions: dict[str, Compared]
+    gains: dict[str, Gain]
     verdict: Verdict
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
+    shots: int = 0
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def compare(
     loop: TrainLoop, shifts: Float[Tensor, "sets layers 2 hidden"]
-) -> Steps[HeldOutReport | None]:
-    """The report; None without held-out items."""
+) -> Steps[Comparison | None]:
+    """Vectors on the held-out items; None where there are none."""
     plan = loop.plan
     if not plan.measured:
         return None
@@ -95,12 +84,7 @@ def compare(
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
     comparison = compare_answers(answers, alone, labels=labels, other_labels=most_labels)
     loop.reporter.held_out_accuracy = comparison.conditions["m2iv"].accuracy
-    return HeldOutReport(
-        items=len(plan.measured),
-        shots=shots,
-        conditions=comparison.conditions,
-        verdict=comparison.verdict,
-    )
+    return replace(comparison, shots=shots)
 
 
 def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
@@ -179,6 +163,7 @@ def compare_answers(
     }
     steered = hits["m2iv"]
     return Comparison(
+        items=len(steered),
         conditions={
             name: compared(found, answers.get(name, ()), labels.get(name, other_labels))
             for name, found in hits.items()

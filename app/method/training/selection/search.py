@@ -8,8 +8,7 @@ lowest held-out loss is taken.
 import math
 
 from app.method.training.configuration import TrainingConfig
-from app.method.training.fitting import fit
-from app.method.training.loop import TrainLoop, TrainState
+from app.method.training.loop import TrainLoop, TrainState, fit
 from app.method.training.progress import Steps
 from app.method.training.teacher import TeacherCache
 

@@ -53,14 +53,15 @@ def test_a_combination_stands_beside_its_best_part(backbone: Backbone, rule: Rul
     assert min(weights) >= 0.0
     wanted = sum(weight * part(place).shift() for place, weight in enumerate(weights))
     torch.testing.assert_close(found.combined.vectors.shift(), wanted, atol=1e-3, rtol=1e-4)
+    compared = found.comparison
     # Half of the pictures measure.
-    assert found.items == 12
-    assert set(found.conditions) == {"m2iv", "best_part", "zero_shot", "majority"}
-    assert found.conditions["best_part"].accuracy == found.parts[found.combined.best].accuracy
-    difference = found.conditions["m2iv"].accuracy - found.conditions["best_part"].accuracy
-    assert found.gain.mean == pytest.approx(difference)
+    assert compared.items == 12
+    assert set(compared.conditions) == {"m2iv", "best_part", "zero_shot", "majority"}
+    assert compared.conditions["best_part"].accuracy == found.parts[found.combined.best].accuracy
+    difference = compared.conditions["m2iv"].accuracy - compared.conditions["best_part"].accuracy
+    assert compared.gains["best_part"].mean == pytest.approx(difference)
     if rule == "best":
-        assert found.conditions["m2iv"] == found.conditions["best_part"]
+        assert compared.conditions["m2iv"] == compared.conditions["best_part"]
     told = [event for event in heard if isinstance(event, TrainingProgress)]
     phases = [event.phase for event in told]
     assert list(dict.fromkeys(phases)) == ["features", "evaluate"]

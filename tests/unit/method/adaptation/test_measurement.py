@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 from app.core.errors import ContextOverflowError, InvalidDatasetError, JobCancelledError
 from app.core.jobs import ALWAYS, METHODS, Method
 from app.core.pictures import Picture
-from app.method.adaptation.measurement import Measurement, measurement_steps
+from app.method.adaptation.measurement import measurement_steps
 from app.method.adaptation.problem import Problem
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -15,6 +15,7 @@ from app.method.evaluation.report import evaluate
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
 from app.method.training.progress import Reporter, TrainingProgress
+from app.method.training.selection.comparison import Comparison
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
 
@@ -53,7 +54,7 @@ def measured(
     shots: int = 4,
     reporter: Reporter | None = None,
     heard: list[object] | None = None,
-) -> Measurement:
+) -> Comparison:
     problem = Problem(
         backbone=pocket,
         items=support,
