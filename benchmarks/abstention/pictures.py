@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from app.core.pixels import decode
-from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
+from app.method.evaluation.tasks.loading import load_examples
 from benchmarks.abstention.aside_pictures import DRAWN
 from benchmarks.abstention.drawing import SIDE, Draw, Generator, canvas, colour, font, package
 
@@ -42,7 +42,9 @@ def _drawn(draw: Draw) -> Callable[[int, Generator], list[Image.Image]]:
 
 def _shapes(count: int, rng: Generator) -> list[Image.Image]:
     found: dict[str, Image.Image] = {}
-    for example in load_easy_vqa(split="train", limit=3 * count, seed=int(rng.integers(2**31))):
+    for example in load_examples(
+        "easy-vqa", split="train", limit=3 * count, seed=int(rng.integers(2**31))
+    ):
         if example.image is not None:
             found.setdefault(example.image_id, decode(example.image.data))
     return list(found.values())[:count]

@@ -9,7 +9,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Condition, steered, zero_shot
 from app.method.evaluation.report import evaluate
-from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
+from app.method.evaluation.tasks.loading import load_examples
 from app.method.steering.vectors import InContextVectors
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
@@ -66,7 +66,7 @@ def _facts(split: str) -> list[tuple[Example, str, str]]:
     shapes: dict[str, str] = {}
     colors: dict[str, str] = {}
     items: dict[str, Example] = {}
-    for item in load_easy_vqa(split=split, limit=_READ, seed=0):
+    for item in load_examples("easy-vqa", split=split, limit=_READ, seed=0):
         items.setdefault(item.image_id, item)
         if item.answer in SHAPES:
             shapes[item.image_id] = item.answer

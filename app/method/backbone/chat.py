@@ -48,6 +48,12 @@ class AnswerFormat:
     end_token_id: int
 
 
+def image_token(processor: ProcessorMixin) -> str:
+    """What stands for a picture in a rendered text."""
+    token = getattr(processor, "image_token", None)
+    return token if isinstance(token, str) else "<image>"
+
+
 def user_message(text: str, *, num_images: int, instruction: str | None = None) -> Message:
     """A user's turn: an instruction if there is one, then the images, then the text."""
     parts: list[Message] = [{"type": "text", "text": instruction}] if instruction else []
@@ -68,7 +74,7 @@ def render(
     if getattr(processor, "chat_template", None) is None:
         extra = {
             "chat_template": PLAIN_TEMPLATE,
-            "image_token": getattr(processor, "image_token", "<image>"),
+            "image_token": image_token(processor),
         }
     return str(
         processor.apply_chat_template(

@@ -30,11 +30,27 @@ def _question_features(
     centre = weight[:: max(1, len(weight) // _MOST_CENTRE_ROWS)].float().mean(0)
     rows = []
     for question in questions:
-        text = as_plain_text(backbone.processor, question.strip())
+        text = as_plain_text(backbone.processor, question)
         ids = backbone.tokenizer.encode(text, add_special_tokens=False)
         tokens = torch.tensor([ids], dtype=torch.long, device=backbone.device)
         rows.append(table(tokens)[0].float().mean(0) - centre if ids else torch.zeros_like(centre))
     return torch.stack(rows).cpu()
+
+
+def texts_beside(images: Sequence[Picture | None], questions: Sequence[str | None]) -> list[str]:
+    """The questions without the space around them, empty where there is none.
+
+    Raises:
+        InvalidInputError: The lists differ in length, or an item has neither.
+    """
+    if len(images) != len(questions):
+        raise InvalidInputError(
+            f"Wanted as many images as questions, found {len(images)} and {len(questions)}"
+        )
+    texts = [(text or "").strip() for text in questions]
+    if any(image is None and not text for image, text in zip(images, texts, strict=True)):
+        raise InvalidInputError("Nothing to embed: wanted an image or a question, found neither")
+    return texts
 
 
 @torch.inference_mode()
@@ -53,15 +69,8 @@ def embed(
     Raises:
         InvalidInputError: The lists differ in length, or an item has neither.
     """
-    if len(images) != len(questions):
-        raise InvalidInputError(
-            f"Wanted as many images as questions, found {len(images)} and {len(questions)}"
-        )
-    pairs = zip(images, questions, strict=True)
-    if any(image is None and not (text or "").strip() for image, text in pairs):
-        raise InvalidInputError("Nothing to embed: wanted an image or a question, found neither")
+    asked = texts_beside(images, questions)
     cache = features or FeatureCache(backbone)
-    asked = [text or "" for text in questions]
     question_half = functional.normalize(_question_features(backbone, asked), dim=-1)
     image_half = functional.normalize(cache.summaries(images), dim=-1)
     rows = functional.normalize(torch.cat([image_half, question_half], dim=-1), dim=-1)

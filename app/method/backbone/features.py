@@ -18,6 +18,7 @@ from torch import Tensor
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
+from app.method.backbone.chat import image_token
 from app.method.backbone.loading import Backbone
 from app.method.backbone.pictures import DecodedPictures, VisionPasses
 from app.method.backbone.placeholders import Placeholders, Side
@@ -237,7 +238,7 @@ class FeatureCache:
     def _compute(self, group: dict[str, Image.Image]) -> None:
         alone = [
             PromptText(
-                text=Placeholders.token_of(self._backbone),
+                text=image_token(self._backbone.processor),
                 images=(Picture(digest=digest, source=b""),),
             )
             for digest in group

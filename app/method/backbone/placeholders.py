@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
+from app.method.backbone.chat import image_token
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.padding import TOKEN_KEYS
@@ -42,17 +44,11 @@ class Placeholders:
         self._backbone = backbone
         # What its parts do together has no public name.
         self._processor: Any = backbone.processor
-        self.token = self.token_of(backbone)
+        self.token = image_token(backbone.processor)
         self._of_size: dict[tuple[int, int], str] = {}
         self._type_keys: dict[str, bool] = {}
         self.fits_one = self._follows(0)
         self.fits_several = self.fits_one and self._follows(1)
-
-    @staticmethod
-    def token_of(backbone: Backbone) -> str:
-        """How the backbone's chat template writes a picture."""
-        token = getattr(backbone.processor, "image_token", None)
-        return token if isinstance(token, str) else "<image>"
 
     def is_known(self, size: tuple[int, int]) -> bool:
         """Whether a picture of this size was asked about before."""
@@ -106,13 +102,13 @@ class Placeholders:
                 else [[0] * len(row) for row in rows]
             )
             columns[key] = (types, 0)
-        length = max(map(len, rows))
         return {
-            key: torch.tensor(
-                [_filled(row, length, fill=fill, side=side) for row in values],
-                dtype=torch.long,
-                device=self._backbone.device,
-            )
+            key: pad_sequence(
+                [torch.tensor(row, dtype=torch.long) for row in values],
+                batch_first=True,
+                padding_value=fill,
+                padding_side=side,
+            ).to(self._backbone.device)
             for key, (values, fill) in columns.items()
         }
 
@@ -165,8 +161,3 @@ class Placeholders:
 
 def _same(image: Image.Image) -> Image.Image:
     return image
-
-
-def _filled(row: Sequence[int], length: int, *, fill: int, side: Side) -> list[int]:
-    gap = [fill] * (length - len(row))
-    return [*gap, *row] if side == "left" else [*row, *gap]

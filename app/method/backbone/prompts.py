@@ -21,6 +21,7 @@ from app.method.backbone.chat import (
     Message,
     as_plain_text,
     encode_answer,
+    image_token,
     model_message,
     render,
     user_message,
@@ -148,7 +149,7 @@ def pixels_of(picture: Picture) -> Image.Image:
 def _interleaved(
     backbone: Backbone, prompt: PromptText, pixels: Callable[[Picture], Image.Image]
 ) -> list[str | Image.Image]:
-    texts = prompt.text.split(str(getattr(backbone.processor, "image_token", "<image>")))
+    texts = prompt.text.split(image_token(backbone.processor))
     parts: list[str | Image.Image] = [texts[0]]
     for image, text in zip(prompt.images, texts[1:], strict=True):
         parts += [pixels(image), text]

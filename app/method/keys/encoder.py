@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float32, Float64
 from PIL import Image
 
-from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
+from app.method.backbone.embedding import texts_beside
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.keys.appearance import appearance
 from app.method.keys.background import background_families
 from app.method.keys.contours import contours
-from app.method.keys.whitening import Whitening, fit_whitening
+from app.method.keys.whitening import Whitening, fit_whitening, unit_rows
 from app.method.keys.wording import WIDTH, wording
 from app.method.steps import OffDevice, finish
 
@@ -73,18 +73,10 @@ class KeyEncoder:
             InvalidInputError: The lists differ in length, or an item has neither.
             InvalidImageError: A picture is damaged.
         """
-        if len(images) != len(questions):
-            raise InvalidInputError(
-                f"Wanted as many images as questions, found {len(images)} and {len(questions)}"
-            )
-        asked = [(text or "").strip() for text in questions]
-        if any(image is None and not text for image, text in zip(images, asked, strict=True)):
-            raise InvalidInputError(
-                "Nothing to embed: wanted an image or a question, found neither"
-            )
-        words = np.stack([wording(text) for text in asked]) if asked else _none()
-        rows = np.concatenate([self._image_part(images, looks), _unit(words)], axis=1)
-        return _unit(rows).astype(np.float32)
+        asked = texts_beside(images, questions)
+        words = np.stack([wording(text) for text in asked]) if asked else np.zeros((0, WIDTH))
+        rows = np.concatenate([self._image_part(images, looks), unit_rows(words)], axis=1)
+        return unit_rows(rows).astype(np.float32)
 
     def prepare(self) -> Generator[OffDevice | None, Any, None]:
         """Looks at the background, once a backbone; yields between any two passes through it."""
@@ -119,7 +111,8 @@ class KeyEncoder:
             known = self.looks(shown) if looks is None else looks
             seen = [self._features.summaries(shown).numpy(), *known]
             views = zip(self._whitenings(), seen, strict=True)
-            part[places] = _unit(np.concatenate([view.apply(rows) for view, rows in views], axis=1))
+            rows = np.concatenate([view.apply(rows) for view, rows in views], axis=1)
+            part[places] = unit_rows(rows)
         return part
 
     def _whitenings(self) -> tuple[Whitening, ...]:
@@ -155,13 +148,3 @@ def _looks(images: Iterable[Image.Image]) -> Looks:
     # One picture after the other: no set is ever held decoded.
     rows = [[look(image) for look in _LOOKS] for image in images]
     return [np.stack(view) for view in zip(*rows, strict=True)]
-
-
-def _none() -> Float64[np.ndarray, "items width"]:
-    return np.zeros((0, WIDTH))
-
-
-def _unit(rows: Float64[np.ndarray, "items width"]) -> Float64[np.ndarray, "items width"]:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Float64[np.ndarray, "items width"] = rows / np.maximum(norms, 1e-12)
-    return scaled

@@ -30,10 +30,14 @@ class Whitening:
 
     def apply(self, rows: Float[np.ndarray, "items width"]) -> Float64[np.ndarray, "items kept"]:
         """The rows in the new axes, of length 1."""
-        changed = (rows - self.centre) @ self.axes
-        norms = np.linalg.norm(changed, axis=1, keepdims=True)
-        unit: Float64[np.ndarray, "items kept"] = changed / np.maximum(norms, 1e-12)
-        return unit
+        return unit_rows((rows - self.centre) @ self.axes)
+
+
+def unit_rows(rows: Float64[np.ndarray, "items width"]) -> Float64[np.ndarray, "items width"]:
+    """The rows, each of length 1 unless it is zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: Float64[np.ndarray, "items width"] = rows / np.maximum(norms, 1e-12)
+    return scaled
 
 
 def fit_whitening(families: Sequence[Float[np.ndarray, "members width"]]) -> Whitening:

@@ -6,43 +6,33 @@ direct answers leaves out what is marked `difficult_direct_answer`, multiple cho
 Source: https://github.com/allenai/aokvqa.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import item_reader, read_json, read_some
+from app.method.evaluation.tasks.official import Entries, item_reader, read_json
 
 
-def load_aokvqa_mc(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Questions with their choices behind them; the answer is the right choice's text.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout, or no answers (`test`).
-    """
+def read_aokvqa_mc(folder: Path, split: str) -> Entries:
+    """Questions with their choices behind them; the answer is the right choice's text."""
 
     def read(entry: dict[str, Any]) -> tuple[str, list[str]]:
         choices = entry["choices"]
         question = f"{entry['question']} Choices: {', '.join(choices)}."
         return question, [choices[entry["correct_choice_idx"]]]
 
-    entries = _entries(folder, split)
-    return _items(folder, entries, split=split, read=read, limit=limit, seed=seed)
+    return _entries(folder, split), _maker(folder, split, read)
 
 
-def load_aokvqa_da(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Questions with their ten direct answers, difficult ones left out.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout, or no answers (`test`).
-    """
-    entries = [one for one in _entries(folder, split) if not one.get("difficult_direct_answer")]
+def read_aokvqa_da(folder: Path, split: str) -> Entries:
+    """Questions with their ten direct answers, difficult ones left out."""
 
     def read(entry: dict[str, Any]) -> tuple[str, list[str]]:
         return entry["question"], entry["direct_answers"]
 
-    return _items(folder, entries, split=split, read=read, limit=limit, seed=seed)
+    entries = [one for one in _entries(folder, split) if not one.get("difficult_direct_answer")]
+    return entries, _maker(folder, split, read)
 
 
 def _entries(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -50,15 +40,9 @@ def _entries(folder: Path, split: str) -> list[dict[str, Any]]:
     return found
 
 
-def _items(
-    folder: Path,
-    entries: list[dict[str, Any]],
-    *,
-    split: str,
-    read: Any,  # noqa: ANN401 - from an entry to question and answers
-    limit: int | None,
-    seed: int,
-) -> list[Example]:
+def _maker(
+    folder: Path, split: str, read: Callable[[dict[str, Any]], tuple[str, list[str]]]
+) -> Callable[[dict[str, Any]], Example]:
     read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
@@ -70,4 +54,4 @@ def _items(
             name=str(entry["question_id"]),
         )
 
-    return read_some(entries, make, limit=limit, seed=seed)
+    return make

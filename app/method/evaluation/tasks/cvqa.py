@@ -16,25 +16,21 @@ import pyarrow.parquet as pq
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
 from app.core.pictures import PictureFile
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import read_some
+from app.method.evaluation.tasks.official import Entries
 
 SPLITS: Final = ("support", "eval", "test")
 _COLUMNS: Final = ("image", "ID", "Subset", "Translated Question", "Translated Options", "Label")
 
 
-def load_cvqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
+def read_cvqa(folder: Path, split: str) -> Entries:
     """Questions in English with their options behind them; the answer is the right option's text.
 
     Args:
         folder: With the Parquet files, or with `data/`.
         split: `support` or `eval`, which share no picture, or `test` for both.
-        limit: The most items, chosen at random; None takes all.
-        seed: Of the choice.
 
     Raises:
-        NotFoundError: There are no such files.
         InvalidInputError: There is no such split.
-        InvalidDatasetError: A file has another layout.
     """
     if split not in SPLITS:
         raise InvalidInputError(f"No such part of CVQA: wanted {', '.join(SPLITS)}, found {split}")
@@ -61,7 +57,7 @@ def load_cvqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list
             id=str(row["ID"]),
         )
 
-    return read_some(chosen, make, limit=limit, seed=seed)
+    return chosen, make
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from app.core.errors import ConfigurationError, InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.records import sample_places
+from app.method.evaluation.tasks.official import Entries
 
 # The package's own splits, and its training pictures once more in two parts: choices between
 # recipes are made on one that nothing was trained on, so that test questions decide nothing.
@@ -19,14 +19,12 @@ _SPLITS: Final = {
 }
 
 
-def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
+def read_easy_vqa(split: str) -> Entries:
     """Items of a split.
 
     Args:
         split: `train` (4,000 pictures), `test` (1,000 pictures), or a part of `train`: `fit`
             (its first 3,200 pictures) or `validation` (the other 800).
-        limit: The most items, chosen at random; None takes all.
-        seed: Of the choice.
 
     Raises:
         ConfigurationError: The package is not installed.
@@ -48,20 +46,18 @@ def load_easy_vqa(*, split: str, limit: int | None, seed: int) -> list[Example]:
     questions, answers, image_ids = getattr(package, f"get_{source}_questions")()
     paths = getattr(package, f"get_{source}_image_paths")()
     kept = [place for place, image_id in enumerate(image_ids) if int(image_id) in numbers]
-    pictures = {}
-    examples = []
-    for chosen in sample_places(len(kept), limit=limit, seed=seed):
-        place = kept[chosen]
+    pictures: dict[Any, Picture] = {}
+
+    def make(place: int) -> Example:
         image_id = image_ids[place]
         if image_id not in pictures:
             pictures[image_id] = Picture.of(Path(paths[image_id]).read_bytes())
-        examples.append(
-            Example(
-                image=pictures[image_id],
-                question=questions[place],
-                answers=(answers[place],),
-                image_id=f"easy-vqa/{source}/{image_id}",
-                id=f"easy-vqa/{source}/{place}",
-            )
+        return Example(
+            image=pictures[image_id],
+            question=questions[place],
+            answers=(answers[place],),
+            image_id=f"easy-vqa/{source}/{image_id}",
+            id=f"easy-vqa/{source}/{place}",
         )
-    return examples
+
+    return kept, make

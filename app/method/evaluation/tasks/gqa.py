@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import item_reader, read_json, read_some
+from app.method.evaluation.tasks.official import Entries, item_reader, read_json
 
 
-def load_gqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Items of a split.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout, or no answers.
-    """
+def read_gqa(folder: Path, split: str) -> Entries:
+    """Items of a split."""
     questions = read_json(folder / f"{split}_questions.json", kind=dict)
     read_item = item_reader(folder)
 
@@ -32,4 +27,4 @@ def load_gqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[
             name=name,
         )
 
-    return read_some(list(questions.items()), make, limit=limit, seed=seed)
+    return list(questions.items()), make

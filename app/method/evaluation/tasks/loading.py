@@ -11,13 +11,14 @@ from typing import Final
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.splits import TRAIN
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.aokvqa import load_aokvqa_da, load_aokvqa_mc
-from app.method.evaluation.tasks.cvqa import load_cvqa
-from app.method.evaluation.tasks.easy_vqa import load_easy_vqa
-from app.method.evaluation.tasks.gqa import load_gqa
+from app.method.evaluation.tasks.aokvqa import read_aokvqa_da, read_aokvqa_mc
+from app.method.evaluation.tasks.cvqa import read_cvqa
+from app.method.evaluation.tasks.easy_vqa import read_easy_vqa
+from app.method.evaluation.tasks.gqa import read_gqa
+from app.method.evaluation.tasks.official import Entries, read_some
 from app.method.evaluation.tasks.parquet import load_parquet
-from app.method.evaluation.tasks.vizwiz import load_vizwiz
-from app.method.evaluation.tasks.vqa import load_okvqa, load_vqav2
+from app.method.evaluation.tasks.vizwiz import read_vizwiz
+from app.method.evaluation.tasks.vqa import read_okvqa, read_vqav2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +29,19 @@ class Official:
         fit_split: The part to learn from where none is named.
     """
 
-    load: Callable[..., list[Example]]
+    read: Callable[[Path, str], Entries]
     scorer: str
     fit_split: str = TRAIN
 
 
 OFFICIAL: Final = {
-    "vqav2": Official(load=load_vqav2, scorer="vqa"),
-    "okvqa": Official(load=load_okvqa, scorer="okvqa"),
-    "vizwiz": Official(load=load_vizwiz, scorer="vqa"),
-    "gqa": Official(load=load_gqa, scorer="gqa", fit_split="train_balanced"),
-    "aokvqa-mc": Official(load=load_aokvqa_mc, scorer="exact-match"),
-    "aokvqa-da": Official(load=load_aokvqa_da, scorer="aokvqa-direct"),
-    "cvqa": Official(load=load_cvqa, scorer="exact-match", fit_split="support"),
+    "vqav2": Official(read=read_vqav2, scorer="vqa"),
+    "okvqa": Official(read=read_okvqa, scorer="okvqa"),
+    "vizwiz": Official(read=read_vizwiz, scorer="vqa"),
+    "gqa": Official(read=read_gqa, scorer="gqa", fit_split="train_balanced"),
+    "aokvqa-mc": Official(read=read_aokvqa_mc, scorer="exact-match"),
+    "aokvqa-da": Official(read=read_aokvqa_da, scorer="aokvqa-direct"),
+    "cvqa": Official(read=read_cvqa, scorer="exact-match", fit_split="support"),
 }
 """By the name before the colon in `gqa:/data/gqa`."""
 
@@ -67,11 +68,12 @@ def load_examples(
         InvalidDatasetError: It is no data set, or has no such split.
     """
     if spec == "easy-vqa":
-        return load_easy_vqa(split=split or TRAIN, limit=limit, seed=seed)
+        return read_some(read_easy_vqa(split or TRAIN), limit=limit, seed=seed)
     official = find_official(spec)
     if official is not None:
         known, folder = official
-        return known.load(folder, split=split or known.fit_split, limit=limit, seed=seed)
+        entries = known.read(folder, split or known.fit_split)
+        return read_some(entries, limit=limit, seed=seed)
     path = Path(spec)
     if not path.is_file():
         raise NotFoundError("No such data set: wanted easy-vqa or a file")

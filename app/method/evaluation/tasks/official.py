@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.pictures import PictureFile
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.records import sample_places
+from app.method.backbone.randomness import sample_places
+
+Entries: TypeAlias = tuple[Sequence[Any], Callable[[Any], Example]]
+"""The entries of a part of a data set, and what makes an item of one."""
 
 
 def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
@@ -68,14 +71,13 @@ def _read_item(
     )
 
 
-def read_some(
-    entries: Sequence[Any], make: Callable[[Any], Example], *, limit: int | None, seed: int
-) -> list[Example]:
+def read_some(read: Entries, *, limit: int | None, seed: int) -> list[Example]:
     """Items of all entries, or of as many as are wanted, chosen at random.
 
     Raises:
         InvalidDatasetError: An entry lacks a field.
     """
+    entries, make = read
     found = []
     for place in sample_places(len(entries), limit=limit, seed=seed):
         try:

@@ -18,7 +18,7 @@ from app.core.pictures import Picture, PictureFile
 from app.core.pixels import PIXELS_VERSION
 from app.core.splits import TRAIN, choose_split
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.records import sample_places
+from app.method.backbone.randomness import sample_places
 
 _COLUMNS: Final = (
     *("image", "question", "answer", "answers"),

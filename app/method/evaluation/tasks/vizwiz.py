@@ -12,26 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import item_reader, read_json, read_some
-from app.method.evaluation.tasks.vqa import load_joined
+from app.method.evaluation.tasks.official import Entries, item_reader, read_json
+from app.method.evaluation.tasks.vqa import read_joined
 
 
-def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Items of `train` or `val`; the answers of `test` are not public.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout, or no answers.
-    """
+def read_vizwiz(folder: Path, split: str) -> Entries:
+    """Items of `train` or `val`; the answers of `test` are not public."""
     questions = f"{split}_questions_vqa_format.json"
     if (folder / questions).is_file():
-        return load_joined(
+        return read_joined(
             folder,
             questions=questions,
             annotations=f"{split}_annotations_vqa_format.json",
             picture_of=lambda image: f"{split}/{image}",
-            limit=limit,
-            seed=seed,
         )
     beside = folder / "Annotations" / f"{split}.json"
     path = beside if beside.is_file() else folder / f"{split}.json"
@@ -46,4 +39,4 @@ def load_vizwiz(folder: Path, *, split: str, limit: int | None, seed: int) -> li
             name=name,
         )
 
-    return read_some(read_json(path, kind=list), make, limit=limit, seed=seed)
+    return read_json(path, kind=list), make

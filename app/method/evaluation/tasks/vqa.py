@@ -12,57 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from app.method.backbone.examples import Example
-from app.method.evaluation.tasks.official import item_reader, read_json, read_some
+from app.method.evaluation.tasks.official import Entries, item_reader, read_json
 
 
-def load_vqav2(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Items of VQAv2's `train` or `val`.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout.
-    """
-    return _load(folder, split=split, prefix="v2_", limit=limit, seed=seed)
+def read_vqav2(folder: Path, split: str) -> Entries:
+    """Items of VQAv2's `train` or `val`."""
+    return _read(folder, split, prefix="v2_")
 
 
-def load_okvqa(folder: Path, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """Items of OK-VQA's `train` or `val`; their answers are the stemmed ones.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout.
-    """
-    return _load(folder, split=split, prefix="", limit=limit, seed=seed)
+def read_okvqa(folder: Path, split: str) -> Entries:
+    """Items of OK-VQA's `train` or `val`; their answers are the stemmed ones."""
+    return _read(folder, split, prefix="")
 
 
-def _load(folder: Path, *, split: str, prefix: str, limit: int | None, seed: int) -> list[Example]:
+def _read(folder: Path, split: str, *, prefix: str) -> Entries:
     stem = f"mscoco_{split}2014"
-    return load_joined(
+    return read_joined(
         folder,
         questions=f"{prefix}OpenEnded_{stem}_questions.json",
         annotations=f"{prefix}{stem}_annotations.json",
         picture_of=lambda image: f"{split}2014/COCO_{split}2014_{int(image):012}.jpg",
-        limit=limit,
-        seed=seed,
     )
 
 
-def load_joined(
-    folder: Path,
-    *,
-    questions: str,
-    annotations: str,
-    picture_of: Callable[[Any], str],
-    limit: int | None,
-    seed: int,
-) -> list[Example]:
+def read_joined(
+    folder: Path, *, questions: str, annotations: str, picture_of: Callable[[Any], str]
+) -> Entries:
     """Items of two files in the layout of VQA, which need not be in one order.
 
     `picture_of` is the path of a picture below the folder, from its `image_id`.
-
-    Raises:
-        NotFoundError: A file or a picture is missing.
-        InvalidDatasetError: A file has another layout.
     """
     entries = read_json(folder / questions, kind=dict)
     answered = read_json(folder / annotations, kind=dict)
@@ -77,4 +55,4 @@ def load_joined(
             name=str(entry["question_id"]),
         )
 
-    return read_some(answered["annotations"], make, limit=limit, seed=seed)
+    return answered["annotations"], make

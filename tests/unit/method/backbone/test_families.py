@@ -10,10 +10,10 @@ from PIL import Image
 from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.method.backbone import pictures as module
+from app.method.backbone.chat import image_token
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, backbone_from_parts
-from app.method.backbone.placeholders import Placeholders
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts, process
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.checkpoints.parts import random_model
@@ -122,7 +122,7 @@ def test_passes_are_bounded_by_what_the_tower_sees(
     pictures = [picture(seed, (150, 90)) for seed in range(20, 25)]
     found = process(
         backbone,
-        [PromptText(text=Placeholders.token_of(backbone), images=(pictures[0],))],
+        [PromptText(text=image_token(backbone.processor), images=(pictures[0],))],
         padding_side="right",
         add_special_tokens=False,
     )["pixel_values"]
