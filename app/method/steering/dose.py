@@ -7,13 +7,15 @@ Source: ours; that steering breaks beyond some multiple of the stream's norm is 
 """
 
 from contextlib import ExitStack
-from typing import Any
+from math import floor
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
@@ -22,6 +24,8 @@ from app.method.steering.sites import find_sites
 _PROBE_QUESTION = "What is shown in this image?"
 _PROBE_SIDE = 64
 _PROBE_GREY = (140, 140, 140)
+# The same shift's dose differs a little between devices and files.
+_ROUNDING: Final = 1.01
 
 
 @torch.inference_mode()
@@ -53,3 +57,34 @@ def dose_of(shift: Float[Tensor, "layers 2 hidden"], norms: Float[Tensor, " laye
     """
     added = shift.float().sum(dim=1).norm(dim=-1).cpu()
     return float((added / norms.clamp_min(torch.finfo(torch.float32).tiny)).max())
+
+
+def check_dose(
+    shift: Float[Tensor, "layers 2 hidden"],
+    *,
+    norms: Float[Tensor, " layers"],
+    highest: float,
+    strength: float | None = None,
+) -> float:
+    """The dose of a shift: how long it is beside what it is added to.
+
+    `strength` is that of the only vector, to be told what would be taken.
+
+    Raises:
+        InvalidInputError: It is too high.
+    """
+    dose = dose_of(shift, norms)
+    if dose <= highest * _ROUNDING:
+        return dose
+    raise InvalidInputError(
+        f"The vectors act too strongly: wanted a dose of at most {highest:.3g}, "
+        f"found {dose:.3g}; {_allowed(highest / dose, strength)}",
+        details={"wanted": highest, "found": dose},
+    )
+
+
+def _allowed(share: float, strength: float | None) -> str:
+    """What may be asked for, rounded so that it is taken."""
+    if strength is None:
+        return f"lower the strengths to {floor(share * 1000) / 1000:.3f} of what they are"
+    return f"the largest strength is {floor(abs(strength) * share * 1000) / 1000:.3f}"

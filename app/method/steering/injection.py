@@ -105,12 +105,15 @@ class ShiftHooks:
         """Sites of the backbone, two a decoder layer."""
         return 2 * len(self._sites)
 
-    def bind(self, shifts: Shifts | None, *, token_rows: TokenRows | None = None) -> Receipt:
+    def bind(
+        self, shifts: Shifts | SiteShifts | None, *, token_rows: TokenRows | None = None
+    ) -> Receipt:
         """Applies these shifts from the next forward pass on.
 
         Args:
             shifts: One row for each row of the batch (or one for all), on any device; a zero row is
-                an unsteered row. They are cast to the backbone's dtype. None steers nothing.
+                an unsteered row. They are cast to the backbone's dtype; those that are split are
+                cast and placed already. None steers nothing.
             token_rows: Where prompts lie end to end in a batch of one row: which of the shifts is
                 each token's, on the backbone's device.
 
@@ -120,20 +123,8 @@ class ShiftHooks:
         Raises:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
         """
-        split = None if shifts is None else self._split(shifts)
-        return self.bind_sites(split, token_rows=token_rows)
-
-    def bind_sites(
-        self, shifts: SiteShifts | None, *, token_rows: TokenRows | None = None
-    ) -> Receipt:
-        """The same with shifts that are split, placed and cast already.
-
-        Rows and `token_rows` are as in `bind`.
-
-        Returns:
-            The receipt of the passes until the next call, to be verified after them.
-        """
-        self._bound, self._token_rows = shifts, token_rows
+        self._bound = self._split(shifts) if isinstance(shifts, Tensor) else shifts
+        self._token_rows = token_rows
         if shifts is not None:
             self._receipt = Receipt(sites_expected=self.num_sites)
         return self._receipt

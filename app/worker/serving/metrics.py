@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Final, Literal
 
@@ -56,68 +57,55 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._passages: set[RequestTracker] = set()
         ProcessCollector(registry=self.registry)
-        self._make_histograms()
-        self._make_counters()
+        histogram = partial(Histogram, registry=self.registry)
+        self._first_token = histogram(
+            "vlibrary_time_to_first_token_seconds",
+            "From a request's arrival to its first token",
+            buckets=FIRST_TOKEN_BUCKETS,
+        )
+        self._inter_token = histogram(
+            "vlibrary_inter_token_latency_seconds",
+            "Between two tokens of one answer",
+            buckets=TOKEN_BUCKETS,
+        )
+        self._end_to_end = histogram(
+            "vlibrary_e2e_request_latency_seconds",
+            "From a request's arrival to its answer",
+            buckets=REQUEST_BUCKETS,
+        )
+        self.vector_load_seconds = histogram(
+            "vlibrary_vector_cache_load_seconds",
+            "From the fetch of a vector to its slot on the device",
+            buckets=LOAD_BUCKETS,
+        )
+        counter = partial(Counter, registry=self.registry)
+        self._prompt_tokens = counter(
+            "vlibrary_prompt_tokens", "Prompt tokens of answered requests"
+        )
+        self._generation_tokens = counter(
+            "vlibrary_generation_tokens", "Tokens of finished answers"
+        )
+        self._success = counter(
+            "vlibrary_request_success", "Requests that were answered", ["finished_reason"]
+        )
+        self._cancelled = counter(
+            "vlibrary_cancelled", "Requests whose client left, by how far they were", ["stage"]
+        )
+        self._failed = counter(
+            "vlibrary_failed", "Requests that ended with an error, by its code", ["code"]
+        )
+        self.vector_hits = counter(
+            "vlibrary_vector_cache_hits", "Vectors found on the device by a request"
+        )
+        self.vector_evictions = counter(
+            "vlibrary_vector_cache_evictions", "Vectors that gave their slot to another"
+        )
+        self.vector_loads = counter("vlibrary_vector_cache_loads", "Vectors brought to the device")
         Gauge(
             "vlibrary_distinct_vectors_in_batch",
             "Different vectors that steer the rows that run now",
             registry=self.registry,
         ).set_function(self._num_distinct_vectors)
-
-    def _make_histograms(self) -> None:
-        self._first_token = self._histogram(
-            "vlibrary_time_to_first_token_seconds",
-            "From a request's arrival to its first token",
-            buckets=FIRST_TOKEN_BUCKETS,
-        )
-        self._inter_token = self._histogram(
-            "vlibrary_inter_token_latency_seconds",
-            "Between two tokens of one answer",
-            buckets=TOKEN_BUCKETS,
-        )
-        self._end_to_end = self._histogram(
-            "vlibrary_e2e_request_latency_seconds",
-            "From a request's arrival to its answer",
-            buckets=REQUEST_BUCKETS,
-        )
-        self.vector_load_seconds = self._histogram(
-            "vlibrary_vector_cache_load_seconds",
-            "From the fetch of a vector to its slot on the device",
-            buckets=LOAD_BUCKETS,
-        )
-
-    def _make_counters(self) -> None:
-        self._prompt_tokens = self._counter(
-            "vlibrary_prompt_tokens", "Prompt tokens of answered requests"
-        )
-        self._generation_tokens = self._counter(
-            "vlibrary_generation_tokens", "Tokens of finished answers"
-        )
-        self._success = self._counter(
-            "vlibrary_request_success", "Requests that were answered", label="finished_reason"
-        )
-        self._cancelled = self._counter(
-            "vlibrary_cancelled", "Requests whose client left, by how far they were", label="stage"
-        )
-        self._failed = self._counter(
-            "vlibrary_failed", "Requests that ended with an error, by its code", label="code"
-        )
-        self.vector_hits = self._counter(
-            "vlibrary_vector_cache_hits", "Vectors found on the device by a request"
-        )
-        self.vector_evictions = self._counter(
-            "vlibrary_vector_cache_evictions", "Vectors that gave their slot to another"
-        )
-        self.vector_loads = self._counter(
-            "vlibrary_vector_cache_loads", "Vectors brought to the device"
-        )
-
-    def _histogram(self, name: str, documentation: str, *, buckets: Iterable[float]) -> Histogram:
-        return Histogram(name, documentation, buckets=tuple(buckets), registry=self.registry)
-
-    def _counter(self, name: str, documentation: str, *, label: str | None = None) -> Counter:
-        labels = () if label is None else (label,)
-        return Counter(name, documentation, labelnames=labels, registry=self.registry)
 
     @contextmanager
     def passage(self, vectors: Iterable[str]) -> Iterator[RequestTracker]:

@@ -1,5 +1,6 @@
 """The worker's internal HTTP: generate, embed, health. For the api only; knows no users."""
 
+import hmac
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Final, TypeAlias
@@ -7,8 +8,10 @@ from typing import Final, TypeAlias
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cancellation import ClientGoneError, run_until_disconnect
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
@@ -25,11 +28,12 @@ from app.rpc.messages import (
     StreamLine,
     unpack,
 )
-from app.worker.serving.access import OnlyTheApi
 from app.worker.serving.service import Serving
 
 CLIENT_GONE: Final = 499
 LINES: Final = "application/x-ndjson"
+# Probes of containers have no secret; what they are told is which backbone is loaded.
+PUBLIC_PATH: Final = "/health"
 
 log = get_logger(__name__)
 
@@ -152,3 +156,24 @@ async def _failed(_request: Request, error: Exception) -> JSONResponse:
 async def _left(_request: Request, _error: Exception) -> Response:
     """Nobody reads this; it only ends the request in good order."""
     return Response(status_code=CLIENT_GONE)
+
+
+class OnlyTheApi:
+    """Answers 401 to whoever lacks the secret of the api: a worker trusts what it is asked."""
+
+    def __init__(self, app: ASGIApp, *, secret: str) -> None:
+        self.app = app
+        self._wanted = f"Bearer {secret}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http" and scope["path"] != PUBLIC_PATH:
+            shown = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(shown, self._wanted):
+                message = (
+                    "wanted the secret of this worker; VLIBRARY_WORKER_SECRET must be the same"
+                )
+                body = {"code": "worker-unavailable", "message": f"{message} for it and the api"}
+                await JSONResponse(body, status_code=401)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

@@ -22,11 +22,11 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import check_length
 from app.method.keys.encoder import KeyEncoder
+from app.method.steering.dose import check_dose
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
-from app.worker.engine.sequence import Listener, Sequence
-from app.worker.serving.dose_limit import Shift, check_dose
+from app.worker.engine.sequence import Listener, Sequence, Shift
 from app.worker.serving.metrics import Metrics, RequestTracker
 from app.worker.serving.preprocessing import PreparedPrompt, Reader
 from app.worker.serving.responses import response_of, sampling_of

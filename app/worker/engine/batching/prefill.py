@@ -68,7 +68,8 @@ class Prefill:
         self._model: Any = backbone.model
         self._hooks = hooks
         self._pad_token_id = int(backbone.tokenizer.pad_token_id)
-        self._keeps_windows = keeps_windows
+        config = backbone.model.config.get_text_config()
+        self._cache_options: dict[str, Any] = {"config": config} if keeps_windows else {}
         accepted = inspect.signature(backbone.model.forward).parameters
         self._keeps_last_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
@@ -83,7 +84,7 @@ class Prefill:
         """
         state = stack_inputs([row.inputs for row in rows], pad_token_id=self._pad_token_id)
         tokens = state.pop("input_ids")
-        state["past_key_values"] = self._empty_cache()
+        state["past_key_values"] = DynamicCache(**self._cache_options)
         state["use_cache"] = True
         if self._keeps_last_logits:
             state["logits_to_keep"] = 1
@@ -91,7 +92,10 @@ class Prefill:
             state["position_ids"] = self._model._prepare_position_ids_for_generation(  # noqa: SLF001 - each family's own rule
                 tokens, state
             )
-        last = state["position_ids"][..., -1] if self._takes_positions else _last_positions(state)
+            last = state["position_ids"][..., -1]
+        else:
+            # The backbone counts by itself.
+            last = state["attention_mask"].sum(1) - 1
         shifts = stack_shifts([row.shift for row in rows])
         passed, state = stock_forward(
             self._model, tokens, state, hooks=self._hooks, shifts=shifts, is_first=True
@@ -111,17 +115,6 @@ class Prefill:
             state=state,
             shifts=shifts,
         )
-
-    def _empty_cache(self) -> Cache:
-        if self._keeps_windows:
-            return DynamicCache(config=self._model.config.get_text_config())
-        return DynamicCache()
-
-
-def _last_positions(state: dict[str, Any]) -> Int[Tensor, " rows"]:
-    """Those of backbones that count by themselves."""
-    last: Int[Tensor, " rows"] = state["attention_mask"].sum(1) - 1
-    return last
 
 
 def stock_forward(
@@ -144,13 +137,8 @@ def stock_forward(
         is_first_iteration=is_first,
         **state,
     )
-    receipt = hooks.bind(shifts)
-    try:
-        outputs = model(**inputs, return_dict=True)
-    finally:
-        hooks.bind(None)
-    passed = checked_forward(outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None)
+    outputs, sites_hit = checked_forward(model, inputs, hooks=hooks, shifts=shifts)
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )
-    return passed, state
+    return ForwardOutput(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit), state

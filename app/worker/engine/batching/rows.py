@@ -9,16 +9,15 @@ decode ragged rows with explicit masks and positions was shown by our own protot
 from collections import abc
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from app.method.backbone.loading import Backbone
-from app.method.steering.injection import ShiftHooks
+from app.method.steering.injection import ShiftHooks, SiteShifts
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
 from app.worker.engine.batching.prefill import Prefill, Prefilled
 from app.worker.engine.batching.runner import ForwardOutput, checked_forward
-from app.worker.engine.batching.shifts import ShiftBuffer
 from app.worker.engine.batching.varlen import VarlenPrefill
 from app.worker.engine.sequence import Sequence
 
@@ -80,24 +79,19 @@ class ContinuousBatching:
         positions.select(which)
         self._cache.reserve(positions.reach)
         written = positions.next[which]
-        shifts = self._shifts.of(which)
-        receipt = self._hooks.bind_sites(shifts)
-        try:
-            outputs = self._model(
-                input_ids=self._tokens[which],
-                attention_mask=decode_masks(
-                    self._kinds, written, reach=positions.reach, dtype=self._dtype
-                ),
-                position_ids=self._positions(which, written),
-                past_key_values=self._cache.as_stock,
-                use_cache=True,
-                return_dict=True,
-            )
-        finally:
-            self._hooks.bind_sites(None)
-        return checked_forward(
-            outputs.logits[:, -1], receipt=receipt, is_steered=shifts is not None
+        inputs = {
+            "input_ids": self._tokens[which],
+            "attention_mask": decode_masks(
+                self._kinds, written, reach=positions.reach, dtype=self._dtype
+            ),
+            "position_ids": (self._ahead[..., which] + written)[..., None],
+            "past_key_values": self._cache.as_stock,
+            "use_cache": True,
+        }
+        outputs, sites_hit = checked_forward(
+            self._model, inputs, hooks=self._hooks, shifts=self._shifts.of(which)
         )
+        return ForwardOutput(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit)
 
     def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to each of these rows."""
@@ -121,11 +115,6 @@ class ContinuousBatching:
     def _place(self, row: Sequence) -> int:
         return next(place for place, one in enumerate(self._rows) if one.id == row.id)
 
-    def _positions(
-        self, which: slice, written: Int[Tensor, " rows"]
-    ) -> Int[Tensor, "*components rows 1"]:
-        return (self._ahead[..., which] + written)[..., None]
-
     def _join(self, sequence: Sequence, done: Prefilled, *, place: int) -> None:
         row, length = len(self._rows), sequence.num_prompt_tokens
         source_row, positions = done.sources[place]
@@ -146,3 +135,42 @@ class ContinuousBatching:
             self._ahead[..., place] = self._ahead[..., last]
             self._rows[place] = self._rows[last]
         self._rows.pop()
+
+
+class ShiftBuffer:
+    """One shift a row on the device, filled when a row joins; zeros for one that is not steered.
+
+    A pass costs the same whatever the vectors are: one addition a site, of a view of this buffer.
+    """
+
+    def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
+        shape = (backbone.num_layers, 2, max_rows, 1, backbone.hidden_size)
+        self._buffer: Float[Tensor, "layers 2 rows 1 hidden"] = torch.zeros(
+            shape, dtype=backbone.dtype, device=backbone.device
+        )
+        self._is_steered = [False] * max_rows
+        self._views: dict[tuple[int, int], SiteShifts] = {}
+
+    def put(self, row: int, shift: Float[Tensor, "layers 2 hidden"] | None) -> None:
+        """Fill a row."""
+        self._is_steered[row] = shift is not None
+        if shift is None:
+            self._buffer[:, :, row] = 0
+        else:
+            self._buffer[:, :, row, 0] = shift
+
+    def move(self, *, source: int, target: int) -> None:
+        """Copy a row over another one."""
+        self._is_steered[target] = self._is_steered[source]
+        self._buffer[:, :, target] = self._buffer[:, :, source]
+
+    def of(self, rows: slice) -> SiteShifts | None:
+        """What to bind for a pass over these rows; none when no row is steered."""
+        if not any(self._is_steered[rows]):
+            return None
+        key = (rows.start, rows.stop)
+        if key not in self._views:
+            self._views[key] = tuple(
+                (layer[0, rows], layer[1, rows]) for layer in self._buffer.unbind(0)
+            )
+        return self._views[key]

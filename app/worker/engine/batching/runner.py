@@ -5,13 +5,14 @@ decodes those together that were prefilled together, by the stock loop, for fami
 """
 
 from collections import abc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from app.method.steering.injection import Receipt
+from app.method.steering.injection import ShiftHooks, Shifts, SiteShifts, TokenRows
 from app.worker.engine.sequence import Sequence
 
 
@@ -29,16 +30,29 @@ class ForwardOutput:
 
 
 def checked_forward(
-    logits: Float[Tensor, "rows vocab"], *, receipt: Receipt, is_steered: bool
-) -> ForwardOutput:
-    """A pass of which the receipt shows that all shifts were applied, if there were any.
+    model: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    *,
+    hooks: ShiftHooks,
+    shifts: Shifts | SiteShifts | None,
+    token_rows: TokenRows | None = None,
+) -> tuple[Any, int]:
+    """What a pass under these shifts gives out, and how many sites they reached.
+
+    Nothing is bound afterwards.
 
     Raises:
         SteeringError: A shift was not applied in full.
     """
-    if is_steered:
-        receipt.verify()
-    return ForwardOutput(logits=logits.float(), sites_hit=receipt.sites_hit if is_steered else 0)
+    receipt = hooks.bind(shifts, token_rows=token_rows)
+    try:
+        outputs = model(**inputs, return_dict=True)
+    finally:
+        hooks.bind(None)
+    if shifts is None:
+        return outputs, 0
+    receipt.verify()
+    return outputs, receipt.sites_hit
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.worker.engine.batching.masks import attention_kinds, varlen_masks
 from app.worker.engine.batching.prefill import Prefilled
-from app.worker.engine.batching.runner import checked_forward
+from app.worker.engine.batching.runner import ForwardOutput, checked_forward
 from app.worker.engine.collate import stack_shifts, varlen_inputs
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
@@ -60,25 +60,21 @@ class VarlenPrefill:
         ends = list(accumulate(lengths, initial=0))
         lasts = torch.tensor(ends[1:], device=device) - 1
         cache, shifts = DynamicCache(), stack_shifts([row.shift for row in rows])
-        receipt = self._hooks.bind(shifts, token_rows=token_rows)
-        try:
-            outputs = self._model(
-                **varlen_inputs([row.inputs for row in rows]),
-                attention_mask=varlen_masks(self._kinds, token_rows, dtype=self._dtype),
-                position_ids=torch.cat(positions, dim=-1),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=lasts,
-                return_dict=True,
-            )
-        finally:
-            self._hooks.bind(None)
+        inputs = {
+            **varlen_inputs([row.inputs for row in rows]),
+            "attention_mask": varlen_masks(self._kinds, token_rows, dtype=self._dtype),
+            "position_ids": torch.cat(positions, dim=-1),
+            "past_key_values": cache,
+            "use_cache": True,
+            "logits_to_keep": lasts,
+        }
+        outputs, sites_hit = checked_forward(
+            self._model, inputs, hooks=self._hooks, shifts=shifts, token_rows=token_rows
+        )
         return Prefilled(
             cache=cache,
             sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
-            passed=checked_forward(
-                outputs.logits[0], receipt=receipt, is_steered=shifts is not None
-            ),
+            passed=ForwardOutput(logits=outputs.logits[0].float(), sites_hit=sites_hit),
             next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
         )
 

@@ -7,7 +7,7 @@ from app.core.errors import VLibraryError
 from app.rpc.client import WorkerClient
 from app.rpc.decoding import read_answer
 from app.rpc.messages import EmbedResponse
-from app.worker.serving.access import OnlyTheApi
+from app.worker.serving.server import OnlyTheApi
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.core.errors import InvalidInputError
-from app.worker.serving.dose_limit import check_dose
+from app.method.steering.dose import check_dose
 
 check = partial(check_dose, norms=torch.ones(2), highest=4.0)
 SHIFT = torch.ones(2, 2, 8) / 3
