@@ -130,13 +130,18 @@ async def opened(url: str | URL, **limits: Any) -> AsyncIterator[Sessions]:  # n
         await engine.dispose()
 
 
-def reading(sessions: Sessions) -> AsyncSession:
-    """A session for looking things up, of which each statement sees its own moment.
+def without_transactions(sessions: Sessions) -> AsyncEngine:
+    """The sessions' engine for looking things up: each statement sees its own moment.
 
-    Without a transaction, which would cost two round trips.
+    A transaction would cost two round trips.
     """
     engine: AsyncEngine = sessions.kw["bind"]
-    return sessions(bind=engine.execution_options(isolation_level="AUTOCOMMIT"))
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def reading(sessions: Sessions) -> AsyncSession:
+    """A session without a transaction, for looking things up."""
+    return sessions(bind=without_transactions(sessions))
 
 
 async def run_transaction(

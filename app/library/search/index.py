@@ -7,7 +7,7 @@ looked at, once there are codes.
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final, Self, cast
@@ -173,30 +173,38 @@ class Snapshot:
         if "image" in cosines:
             is_accepted[passed] = self._have_lead(passed, cosines["image"], fitting)
         least = np.partition(steps, -k)[-k] if k < len(steps) else -np.inf
+        ids = table.vector_ids[fitting]
+
+        def rank(place: int) -> tuple[bool, float, int]:
+            return not is_accepted[place], -steps[place], -ids[place].int
+
+        places = sorted(np.flatnonzero((steps >= least) | is_accepted).tolist(), key=rank)
         weakest = slacks.argmin(0)
         names = list(asked)
-        hits = [
+        return [
             Hit(
-                table.vector_ids[fitting[place]],
+                ids[place],
                 table.names[fitting[place]],
                 float(cosines[names[weakest[place]]][place]),
                 float(limits[names[weakest[place]]][place]),
                 float(similarities[place]),
                 bool(is_accepted[place]),
             )
-            for place in np.flatnonzero((steps >= least) | is_accepted)
+            for place in places[:k]
         ]
-        ranks = {hit.vector_id: np.rint(hit.similarity / TIE) for hit in hits}
-        hits.sort(key=lambda hit: (not hit.is_accepted, -ranks[hit.vector_id], -hit.vector_id.int))
-        return hits[:k]
 
-    def cannot_tell_apart(self, one: uuid.UUID, other: uuid.UUID, *, query: FloatArray) -> bool:
-        """Whether two sets of vectors stand for one task, as far as such a query can show."""
+    def alike(
+        self, one: uuid.UUID, others: Iterable[uuid.UUID], *, query: FloatArray
+    ) -> set[uuid.UUID]:
+        """Those of the others that stand for the same task, as far as such a query can show."""
         unit = unit_rows(np.atleast_2d(query))[0]
         asked = list(parts_of(unit, image_width=self.image_width))
-        return cannot_tell_apart(
-            self.keys_of(one), self.keys_of(other), image_width=self.image_width, asked=asked
-        )
+        own, width = self.keys_of(one), self.image_width
+        return {
+            other
+            for other in others
+            if cannot_tell_apart(own, self.keys_of(other), image_width=width, asked=asked)
+        }
 
     def __contains__(self, vector_id: uuid.UUID) -> bool:
         """Whether it holds keys of these vectors."""

@@ -10,25 +10,25 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Final, TypeVar
+from functools import cached_property, partial
+from typing import Final, TypeVar
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
-from app.library.database import Sessions, reading
+from app.library.database import Sessions, without_transactions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.hits import Hit
 from app.library.search.index import MAX_ACCEPTED, Snapshot
 from app.library.search.matches import Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
-from app.library.search.verdicts import NEIGHBOURS, AbstainReason, choose
+from app.library.search.verdicts import choose, near_hits, nearest_by_name
 from app.library.tables import IndexEpochRow, VectorRow
 from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
 from app.library.task_keys.keys import FloatArray, load_keys, unit_rows
@@ -38,11 +38,12 @@ MAX_K: Final = 100
 # States of vectors that are not shown to help.
 UNSHOWN: Final = ("unproven", "ineffective", "collapsed")
 
+_EPOCH: Final = select(IndexEpochRow.epoch).where(IndexEpochRow.space == bindparam("space"))
 # In one statement, which is one round trip and sees one moment: with the snapshot's epoch, the
-# vectors are of the snapshot's state.
-_FOUND: Final = VECTOR_ROWS.add_columns(
-    select(IndexEpochRow.epoch).where(IndexEpochRow.space == bindparam("space")).scalar_subquery()
-).where(VectorRow.id.in_(bindparam("ids", expanding=True)), VectorRow.deleted.is_(None))
+# vectors are of the snapshot's state. An array, so that any number of ids is the same statement.
+_FOUND: Final = VECTOR_ROWS.add_columns(_EPOCH.scalar_subquery()).where(
+    VectorRow.id == any_(bindparam("ids", type_=ARRAY(Uuid))), VectorRow.deleted.is_(None)
+)
 
 Answer = TypeVar("Answer")
 
@@ -144,34 +145,46 @@ class Retriever:
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
         among = None if filters is None else await self._matching(filters)
-        search = partial(
-            _search,
-            unit_rows(embedding.reshape(1, -1))[0],
-            backbone_fingerprint=backbone_fingerprint,
-            workspace=workspace,
-            among=among,
-            statuses=("ready",) if only_ready else ("ready", *UNSHOWN),
-            # The lead over another name may have to look past many versions of one name.
-            k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
-        )
+        query = unit_rows(embedding.reshape(1, -1))[0]
+
+        def look(snapshot: Snapshot | None) -> tuple[list[Hit], set[str]]:
+            if snapshot is None:
+                return [], set()
+            hits = snapshot.search(
+                query,
+                backbone_fingerprint=backbone_fingerprint,
+                workspace=workspace,
+                among=among,
+                statuses=("ready",) if only_ready else ("ready", *UNSHOWN),
+                # The lead over another name may have to look past many versions of one name.
+                k=sys.maxsize if self._margin else max(k, MAX_ACCEPTED),
+            )
+            return hits, _alike(snapshot, hits, query=query)
+
         snapshot = self._snapshots.get(space)
-        hits = await self._compute(partial(search, snapshot))
-        num_told = max(k, NEIGHBOURS + sum(hit.is_accepted for hit in hits))
-        records, epoch = await self._describe(space, hits[:num_told])
+        hits, alike = await self._compute(partial(look, snapshot))
+        records, epoch = await self._describe(space, hits, k=k)
         if min_epoch is not None and epoch < min_epoch:
             raise UnavailableError(
                 f"Wanted the keys of epoch {min_epoch}, found {epoch}", retry_after_seconds=1.0
             )
         if epoch > (0 if snapshot is None else snapshot.epoch):
             snapshot = await self._advance(space, until=epoch)
-            hits = await self._compute(partial(search, snapshot))
-            num_told = max(k, NEIGHBOURS + sum(hit.is_accepted for hit in hits))
-            records, _ = await self._describe(space, hits[:num_told])
+            hits, alike = await self._compute(partial(look, snapshot))
+            records, _ = await self._describe(space, hits, k=k)
         # What was deleted since is not told any more.
-        gone = {hit.vector_id for hit in hits[:num_told]} - set(records)
-        hits = [hit for hit in hits if hit.vector_id not in gone]
-        chosen, reason = await self._judge(
-            hits, records, snapshot=snapshot, query=embedding, prefer=prefer or self._prefer
+        gone = {hit.vector_id for hit in _told(hits, k=k)} - set(records)
+        if gone and snapshot is not None:
+            hits = [hit for hit in hits if hit.vector_id not in gone]
+            alike = await self._compute(partial(_alike, snapshot, hits, query=query))
+        accepted = [hit.vector_id for hit in hits if hit.is_accepted]
+        chosen, reason = choose(
+            hits,
+            records,
+            gains=await self._gains(accepted) if len(accepted) > 1 else {},
+            margin=self._margin,
+            prefer=prefer or self._prefer,
+            alike=alike,
         )
         told = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
@@ -181,33 +194,14 @@ class Retriever:
             epoch=0 if snapshot is None else snapshot.epoch,
         )
 
-    async def _judge(
-        self,
-        hits: Sequence[Hit],
-        records: Mapping[uuid.UUID, VectorRecord],
-        *,
-        snapshot: Snapshot | None,
-        query: FloatArray,
-        prefer: str,
-    ) -> tuple[list[Hit], AbstainReason | None]:
-        accepted = [hit for hit in hits if hit.is_accepted]
-        gains: Mapping[uuid.UUID, float] = {}
-        if len(accepted) > 1:
-            async with self._sessions() as session:
-                gains = await held_out_gains(session, [hit.vector_id for hit in accepted])
-        return await self._compute(
-            partial(
-                choose,
-                hits,
-                records,
-                gains=gains,
-                margin=self._margin,
-                prefer=prefer,
-                is_same_task=lambda one, other: (
-                    snapshot is not None and snapshot.cannot_tell_apart(one, other, query=query)
-                ),
-            )
-        )
+    async def _gains(self, vector_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, float]:
+        async with self._sessions() as session:
+            return await held_out_gains(session, vector_ids)
+
+    @cached_property
+    def _engine(self) -> AsyncEngine:
+        # A session's work takes as long as the statement.
+        return without_transactions(self._sessions)
 
     async def _matching(self, filters: VectorFilters) -> frozenset[uuid.UUID]:
         async with self._sessions() as session:
@@ -217,17 +211,16 @@ class Retriever:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _describe(
-        self, space: str, hits: Sequence[Hit]
+        self, space: str, hits: Sequence[Hit], *, k: int
     ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
-        """What was found, and the space's epoch afterwards: 0 when it has none."""
-        async with reading(self._sessions) as session:
-            ids = [hit.vector_id for hit in hits]
-            found = (await session.execute(_FOUND, {"ids": ids, "space": space})).all()
+        """What may be told of, and the space's epoch afterwards: 0 when it has none."""
+        ids = [hit.vector_id for hit in _told(hits, k=k)]
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(_FOUND, {"ids": ids, "space": space})).all()
             if found:
                 records = map(record_of_vector, found)
                 return {record.id: record for record in records}, found[0][-1]
-            state = await find_space(session, space)
-        return {}, 0 if state is None else state.epoch
+            return {}, await connection.scalar(_EPOCH, {"space": space}) or 0
 
     async def _advance(self, space: str, *, until: int) -> Snapshot:
         """A snapshot of at least this epoch, made from the one at hand where there is one."""
@@ -274,12 +267,18 @@ class Retriever:
                 log.warning("cannot refresh the index", error=type(error).__name__)
 
 
-def _search(
-    query: FloatArray,
-    snapshot: Snapshot | None,
-    **wanted: Any,  # noqa: ANN401 - as `Snapshot.search` takes it
-) -> list[Hit]:
-    return [] if snapshot is None else snapshot.search(query, **wanted)
+def _told(hits: Sequence[Hit], *, k: int) -> Sequence[Hit]:
+    """Those that an answer or its verdict may speak of."""
+    return hits[: max(k, len(near_hits(hits)))]
+
+
+def _alike(snapshot: Snapshot, hits: Sequence[Hit], *, query: FloatArray) -> set[str]:
+    """The names that such a query cannot tell from the first hit, if that accepts it."""
+    if not hits or not hits[0].is_accepted:
+        return set()
+    ids = {hit.vector_id: name for name, hit in nearest_by_name(near_hits(hits)).items()}
+    found = snapshot.alike(hits[0].vector_id, ids, query=query)
+    return {ids[one] for one in found}
 
 
 async def _read_one_state(session: AsyncSession) -> None:

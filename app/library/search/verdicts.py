@@ -1,7 +1,7 @@
 """Which of the vectors that accept a query is meant, or why none is."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from app.library.records import VectorRecord
@@ -22,7 +22,7 @@ def choose(
     gains: Mapping[uuid.UUID, float],
     margin: float,
     prefer: str,
-    is_same_task: Callable[[uuid.UUID, uuid.UUID], bool],
+    alike: Collection[str],
 ) -> tuple[list[Hit], AbstainReason | None]:
     """The hits, the one to apply first, and the reason to abstain from applying it if there is one.
 
@@ -36,7 +36,7 @@ def choose(
         gains: Accuracy above zero-shot on held-out items, where it was measured.
         margin: Least lead in similarity over hits of any other name, accepted or not.
         prefer: The tag, alias or name.
-        is_same_task: Whether two sets of vectors cannot be told apart by such a query.
+        alike: Names of `near_hits` that such a query cannot tell from the first one's task.
     """
     accepted = [hit for hit in hits if hit.is_accepted]
     if not accepted:
@@ -47,16 +47,10 @@ def choose(
         is_preferred = prefer == record.name or prefer in (*record.tags, *record.aliases)
         return is_preferred, gains.get(hit.vector_id, 0.0), hit.vector_id.int
 
-    nearest = _nearest_by_name(accepted)
+    nearest = nearest_by_name(accepted)
     best = accepted[0]
-    # One of two tasks that look the same may miss its own threshold by chance.
-    others = [hit for hit in hits if not hit.is_accepted and hit.vector_id in records]
-    near = [*accepted, *others[:NEIGHBOURS]]
-    same = [
-        name
-        for name, hit in _nearest_by_name(near).items()
-        if name == best.name or is_same_task(best.vector_id, hit.vector_id)
-    ]
+    near = near_hits([hit for hit in hits if hit.vector_id in records])
+    same = {best.name, *({hit.name for hit in near}.intersection(alike))}
     if len(same) > 1:
         pool = [hit for hit in near if hit.name in same and quality(hit)[0]]
         if len({hit.name for hit in pool}) != 1:
@@ -78,7 +72,12 @@ def choose(
     return ordered, "margin-too-small" if margin and lead < margin else None
 
 
-def _nearest_by_name(hits: Sequence[Hit]) -> dict[str, Hit]:
+def near_hits(hits: Sequence[Hit]) -> Sequence[Hit]:
+    """Those that accept the query, and the next: a task may miss its own threshold by chance."""
+    return hits[: sum(hit.is_accepted for hit in hits) + NEIGHBOURS]
+
+
+def nearest_by_name(hits: Sequence[Hit]) -> dict[str, Hit]:
     """The first hit of each name, in the order of the hits."""
     found: dict[str, Hit] = {}
     for hit in hits:

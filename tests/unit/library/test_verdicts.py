@@ -21,7 +21,6 @@ def judge(
     margin: float = 0.0,
     prefer: str = "preferred",
 ) -> tuple[list[Hit], AbstainReason | None]:
-    names = {one.vector_id: one.name for one in hits}
     records: dict[uuid.UUID, VectorRecord] = {
         one.vector_id: vector_record(
             id=one.vector_id,
@@ -36,7 +35,7 @@ def judge(
         gains=gains or {},
         margin=margin,
         prefer=prefer,
-        is_same_task=lambda a, b: {names[a], names[b]} <= set(same),
+        alike=same,
     )
 
 
