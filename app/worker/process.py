@@ -32,7 +32,7 @@ from app.worker.assembly import serving_parts
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import Fetch
 from app.worker.training.queue import taking_jobs
-from app.worker.training.runner import Trainer
+from app.worker.training.trainer import Trainer
 
 log = get_logger(__name__)
 

@@ -27,7 +27,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
-from app.worker.training.runner import Trainer
+from app.worker.training.trainer import Trainer
 from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
 from tests.fakes.waiting import SECONDS

@@ -13,7 +13,7 @@ from PIL import Image
 from app.core.pictures import Picture
 from app.method.backbone.loading import backbone_from_parts
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from tools.pocket.abilities import scores_of_episodes
 from tools.pocket.building import BuildPlan, PocketParts
 from tools.pocket.curriculum import Writer

@@ -15,7 +15,7 @@ from app.core.errors import ConfigurationError, UnsupportedBackboneError
 from app.method.backbone.chat import AnswerFormat, find_answer_format
 from app.method.backbone.checkpoint.digests import digest_of_files
 from app.method.backbone.checkpoint.fingerprint import describe, digest_of_parameters
-from app.method.backbone.checkpoint.models import Checkpoint, load_model, pinned, read_config
+from app.method.backbone.checkpoint.models import CheckpointPlace, load_model, pinned, read_config
 from app.method.backbone.checkpoint.processors import load_processor
 
 POCKET: Final = "pocket"
@@ -156,7 +156,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def _identity(checkpoint: Checkpoint) -> str:
+def _identity(checkpoint: CheckpointPlace) -> str:
     """What tells these weights from others."""
     folder = Path(checkpoint.place)
     return digest_of_files(folder) if folder.is_dir() else checkpoint.revision or checkpoint.place
@@ -195,7 +195,7 @@ def load_backbone(
         )
     target = _resolve_device(device)
     precision = _resolve_dtype(dtype, target)
-    checkpoint = pinned(Checkpoint(source=source, place=place, revision=revision))
+    checkpoint = pinned(CheckpointPlace(source=source, place=place, revision=revision))
     config = read_config(checkpoint)
     processor = _load_processor(checkpoint, config)
     model = load_model(checkpoint, config, dtype=precision, attention=attention)
@@ -203,7 +203,7 @@ def load_backbone(
     return backbone_from_parts(model, processor, name=source, revision=_identity(checkpoint))
 
 
-def _load_processor(checkpoint: Checkpoint, config: PreTrainedConfig) -> ProcessorMixin:
+def _load_processor(checkpoint: CheckpointPlace, config: PreTrainedConfig) -> ProcessorMixin:
     try:
         processor = load_processor(checkpoint.place, config, revision=checkpoint.revision)
     except Exception as error:

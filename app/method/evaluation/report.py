@@ -14,7 +14,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt
 from app.method.evaluation.conditions import Condition, choose_demonstrations
 from app.method.evaluation.metrics import find_scorer, mean_interval
-from app.method.steering.generation import Generation, generate_encoded
+from app.method.steering.greedy import Generation, generate_encoded
 
 _MAX_ROWS: Final = 64
 

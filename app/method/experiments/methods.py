@@ -29,8 +29,7 @@ from app.method.evaluation.conditions import (
     steered,
     zero_shot,
 )
-from app.method.experiments.many_shot import combine_chunks
-from app.method.experiments.trial import KINDS, Trial
+from app.method.experiments.trial import KINDS, Trial, combine_chunks
 from app.method.training.configuration import TrainingConfig, read_setting
 from app.method.training.distillation import train
 

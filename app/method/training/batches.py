@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,18 +18,8 @@ from app.method.training.progress import Steps
 from app.method.training.prompts import see, write_prompts
 from app.method.training.teacher import TeacherCache
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
-    """A query that one of the sets of vectors learns from.
-
-    Attributes:
-        draw: Which of the teacher's lessons it is.
-    """
-
-    lesson: Lesson
-    draw: int
-    set: int
+Row: TypeAlias = tuple[int, int]
+"""The number of a lesson whose query is learnt from, and the set of vectors that learns from it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +45,13 @@ class StudentBatches:
         backbone: Backbone,
         config: TrainingConfig,
         *,
+        lessons: Sequence[Lesson],
         num_sets: int,
         features: FeatureCache,
     ) -> None:
         self._backbone = backbone
         self._config = config
+        self._lessons = lessons
         self._num_sets = num_sets
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
@@ -66,22 +59,22 @@ class StudentBatches:
     def see(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the rows' prompts and sees their pictures, which `parts` then finds."""
         yield from self._write_prompts(rows)
-        prompts = [self._prompts[row.draw][0] for row in rows]
+        prompts = [self._prompts[draw][0] for draw, _ in rows]
         yield from see(prompts, features=self._features)
 
     def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> Iterator[Part]:
         """The batch in passes that fit the budget, each encoded when its turn comes."""
-        prompts, lengths = zip(*(self._prompts[row.draw] for row in rows), strict=True)
+        prompts, lengths = zip(*(self._prompts[draw] for draw, _ in rows), strict=True)
         budget = self._config.token_budget
         device = self._backbone.device
         for places in prompt_batches(
             prompts, lengths, features=self._features, token_budget=budget, max_rows=len(rows)
         ):
-            answers = [rows[place].lesson.query.answer for place in places]
+            draws = [rows[place][0] for place in places]
+            answers = [self._lessons[draw].query.answer for draw in draws]
             batch = self._features.encode([prompts[place] for place in places], answers=answers)
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])
-            sets = torch.tensor([rows[place].set for place in places])
-            draws = [rows[place].draw for place in places]
+            sets = torch.tensor([rows[place][1] for place in places])
             is_taught = torch.tensor([self._is_taught(draw, teacher) for draw in draws])
             yield Part(
                 batch=batch,
@@ -96,10 +89,10 @@ class StudentBatches:
     ) -> tuple[Int[Tensor, " sets"], Int[Tensor, " sets"]]:
         """Answer tokens of each set, and those at which it mimics the teacher; at least one."""
         found = torch.zeros(2, self._num_sets, dtype=torch.long)
-        for row in rows:
-            tokens = teacher.starts[row.draw + 1] - teacher.starts[row.draw]
-            found[0, row.set] += tokens
-            found[1, row.set] += tokens * self._is_taught(row.draw, teacher)
+        for draw, one in rows:
+            tokens = teacher.starts[draw + 1] - teacher.starts[draw]
+            found[0, one] += tokens
+            found[1, one] += tokens * self._is_taught(draw, teacher)
         every, taught = found.clamp_min(1).to(self._backbone.device)
         return every, taught
 
@@ -108,12 +101,12 @@ class StudentBatches:
 
     def _write_prompts(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the prompts of queries that were not seen before; epochs repeat them."""
-        fresh = {row.draw: row.lesson.query for row in rows if row.draw not in self._prompts}
+        fresh = dict.fromkeys(draw for draw, _ in rows if draw not in self._prompts)
         if not fresh:
             return
         prompts, lengths = yield from write_prompts(
             self._backbone,
-            [Lesson(query=query, context=()) for query in fresh.values()],
+            [Lesson(query=self._lessons[draw].query) for draw in fresh],
             self._config.instruction,
             features=self._features,
         )

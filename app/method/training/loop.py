@@ -14,7 +14,6 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.training.answers import Answered, answer_lessons
-from app.method.training.batches import Row
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
@@ -187,6 +186,7 @@ def fit(
         config,
         initial=initial_vectors(loop.backbone, norms=loop.norms, seed=config.seed),
         num_steps=num_steps,
+        lessons=loop.plan.lessons,
         num_sets=loop.plan.num_sets,
         features=loop.features,
         done=found,
@@ -229,11 +229,8 @@ def _step(
     epoch, place = divmod(state.step, plan.steps_per_epoch)
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
     batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-    learners = [(plan.draw(query, epoch=epoch), plan.sets(query)) for query in batches[place]]
     rows = [
-        Row(lesson=plan.lessons[draw], draw=draw, set=one)
-        for draw, sets in learners
-        for one in sets
+        (plan.draw(query, epoch=epoch), one) for query in batches[place] for one in plan.sets(query)
     ]
     rate = student.rate
     losses = yield from student.step(rows, teacher=teacher)

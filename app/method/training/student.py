@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
@@ -61,13 +62,16 @@ class Student:
         *,
         initial: InContextVectors,
         num_steps: int,
+        lessons: Sequence[Lesson],
         num_sets: int,
         features: FeatureCache,
         done: Checkpoint | None = None,
     ) -> None:
         self._backbone = backbone
         self._config = config
-        self._batches = StudentBatches(backbone, config, num_sets=num_sets, features=features)
+        self._batches = StudentBatches(
+            backbone, config, lessons=lessons, num_sets=num_sets, features=features
+        )
         self._num_sets = num_sets
         device = backbone.device
         starts = {name: getattr(initial, name).detach().to(device) for name in TENSOR_NAMES}
@@ -116,12 +120,7 @@ class Student:
         if self._config.gradient_checkpointing:
             cast("Any", self._backbone.model).activation_checkpointing_disable()
 
-    def step(
-        self,
-        rows: Sequence[Row],
-        *,
-        teacher: TeacherCache,
-    ) -> Steps[dict[str, float]]:
+    def step(self, rows: Sequence[Row], *, teacher: TeacherCache) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
 
         Returns:

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.core.telemetry.logs import get_logger
 from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue
-from app.worker.training.runner import Trainer
+from app.worker.training.trainer import Trainer
 
 POLL_SECONDS: Final = 2.0
 PAUSE_AFTER_FAILURE_SECONDS: Final = 2.0

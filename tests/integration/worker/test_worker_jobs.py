@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.library.training.queue import enqueue, is_waiting
 from app.worker.training import queue as jobs
 from app.worker.training.queue import taking_jobs
-from app.worker.training.runner import Trainer
+from app.worker.training.trainer import Trainer
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -22,7 +22,7 @@ from app.method.backbone.examples import Example
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.keys.encoder import space_id
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.rpc.generation import SamplingParams

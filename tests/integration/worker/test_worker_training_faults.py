@@ -17,7 +17,7 @@ from app.library.training.jobs import list_jobs
 from app.library.training.queue import is_waiting
 from app.method.training.distillation import TrainingResult
 from app.method.training.progress import Steps, TrainingProgress
-from app.worker.training import runner as training_module
+from app.worker.training import trainer as training_module
 from app.worker.training.attempt import Attempt, tell
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_examples
@@ -53,7 +53,7 @@ async def test_a_foreign_failure_is_told_without_its_message(
         yield None
         raise RuntimeError("question: a secret?")
 
-    monkeypatch.setattr("app.worker.training.runner.training_steps", fail)
+    monkeypatch.setattr("app.worker.training.trainer.training_steps", fail)
     job_id = await shop.enqueue(CONFIG)
     await shop.trainer.run(job_id)
     job = await shop.job(job_id)

@@ -71,11 +71,11 @@ def in_worker() -> None:
     from app.worker.training import results  # noqa: PLC0415
 
     after(results, "store_result", "worker-result-stored")
-    from app.worker.training import checkpoints, runner  # noqa: PLC0415
+    from app.worker.training import checkpoints, trainer  # noqa: PLC0415
 
-    before(runner.Trainer, "_carry_out", "worker-job-claimed")
+    before(trainer.Trainer, "_carry_out", "worker-job-claimed")
     before(checkpoints.ObjectCheckpoints, "save", "worker-checkpoint")
-    after(runner.Trainer, "_store", "worker-result-published")
+    after(trainer.Trainer, "_store", "worker-result-published")
 
 
 for command, patch in (("api", in_api), ("worker", in_worker)):

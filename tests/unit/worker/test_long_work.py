@@ -12,7 +12,7 @@ from app.core.errors import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.method.steps import OffDevice
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine

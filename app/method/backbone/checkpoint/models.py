@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class CheckpointPlace:
     """Where a checkpoint lies.
 
     Attributes:
@@ -58,7 +58,7 @@ def first_line(error: Exception) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def pinned(checkpoint: Checkpoint) -> Checkpoint:
+def pinned(checkpoint: CheckpointPlace) -> CheckpointPlace:
     """The checkpoint at the commit that its revision stands for now; a folder is as it is.
 
     A branch may move while its files are fetched; a commit does not, and tells weights apart.
@@ -76,7 +76,7 @@ def pinned(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, revision=commit or checkpoint.revision)
 
 
-def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+def read_config(checkpoint: CheckpointPlace) -> PreTrainedConfig:
     """The configuration of a checkpoint's model.
 
     Raises:
@@ -106,7 +106,7 @@ def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
 
 
 def load_model(
-    checkpoint: Checkpoint, config: PreTrainedConfig, *, dtype: torch.dtype, attention: str
+    checkpoint: CheckpointPlace, config: PreTrainedConfig, *, dtype: torch.dtype, attention: str
 ) -> PreTrainedModel:
     """The model with all of its weights, on the CPU.
 
@@ -155,7 +155,7 @@ def load_model(
     return found
 
 
-def _require_whole(checkpoint: Checkpoint, report: Mapping[str, Iterable[Any]]) -> None:
+def _require_whole(checkpoint: CheckpointPlace, report: Mapping[str, Iterable[Any]]) -> None:
     """Returns when every weight of the model was in the checkpoint, in its shape."""
     absent = sorted(report["missing_keys"])
     if absent:
@@ -173,7 +173,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def _asks_for_code(checkpoint: Checkpoint) -> bool:
+def _asks_for_code(checkpoint: CheckpointPlace) -> bool:
     try:
         found, _ = PreTrainedConfig.get_config_dict(checkpoint.place, revision=checkpoint.revision)
     except (OSError, ValueError, TypeError):
@@ -181,7 +181,7 @@ def _asks_for_code(checkpoint: Checkpoint) -> bool:
     return "auto_map" in found
 
 
-def _require_shards(checkpoint: Checkpoint) -> None:
+def _require_shards(checkpoint: CheckpointPlace) -> None:
     """Returns when every file of weights in a folder is there and whole."""
     folder = Path(checkpoint.place)
     index = folder / _INDEX

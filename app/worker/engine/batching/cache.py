@@ -21,71 +21,19 @@ SPARE_FACTOR: Final = 2
 KeysOrValues = Float[Tensor, "rows heads positions width"]
 
 
-class RowPositions:
-    """Where each row stands, shared by all layers."""
-
-    def __init__(self, *, max_rows: int, device: torch.device) -> None:
-        self._lengths = [0] * max_rows
-        self._indices = torch.arange(max_rows, device=device)
-        self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
-        self._active = slice(0, 0)
-        self.reach = 0
-        self._places: dict[tuple[int, int], Int[Tensor, " active_heads"]] = {}
-
-    @property
-    def active(self) -> slice:
-        """The rows that the pass at hand is about."""
-        return self._active
-
-    def places(self, *, heads: int, room: int) -> Int[Tensor, " active_heads"]:
-        """Where they write, when all heads of all rows lie end to end; alike in most layers."""
-        shape = (heads, room)
-        if shape not in self._places:
-            starts = (self._indices[self._active] * heads)[:, None] + self._heads(heads)
-            self._places[shape] = (starts * room + self.next[self._active][:, None]).flatten()
-        return self._places[shape]
-
-    def _heads(self, count: int) -> Int[Tensor, " heads"]:
-        return torch.arange(count, device=self._indices.device)
-
-    def length(self, row: int) -> int:
-        """Positions that the row has written."""
-        return self._lengths[row]
-
-    def written(self, row: int) -> int:
-        """Positions that may hold anything but zero: those, and one of a pass that failed."""
-        return self._lengths[row] + 1
-
-    def select(self, rows: slice) -> None:
-        """Say which rows the next pass writes one position of."""
-        self._active = rows
-        self._places = {}
-        self.reach = max(self._lengths[rows]) + 1
-
-    def advance(self, rows: slice) -> None:
-        """Note that these rows keep the position that was written."""
-        self.next[rows] += 1
-        for row in range(rows.start, rows.stop):
-            self._lengths[row] += 1
-
-    def place(self, row: int, length: int) -> None:
-        """Note that a row holds this many positions."""
-        self._lengths[row] = length
-        self.next[row] = length
-
-
 class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in transformers
     """One decoder layer's keys and values, rows aligned at their first position.
 
     Args:
+        cache: Where the rows stand.
         like: Keys and values of one row, for their shapes, device and dtype.
     """
 
     def __init__(
-        self, positions: RowPositions, *, like: tuple[KeysOrValues, KeysOrValues], max_rows: int
+        self, cache: "RowCache", *, like: tuple[KeysOrValues, KeysOrValues], max_rows: int
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # likewise
-        self._positions = positions
+        self._cache = cache
         self._keys, self._values = (
             states.new_zeros((max_rows, states.shape[1], STEP_POSITIONS, states.shape[3]))
             for states in like
@@ -127,19 +75,19 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
 
         Writing the same position again replaces it, so a failed pass can be repeated.
         """
-        rows, reach = self._positions.active, self._positions.reach
-        places = self._positions.places(heads=self._keys.shape[1], room=self.room)
+        rows, reach = self._cache.active, self._cache.reach
+        places = self._cache.places(heads=self._keys.shape[1], room=self.room)
         for kept, states in ((self._keys, key_states), (self._values, value_states)):
             kept.flatten(0, 2).index_copy_(0, places, states.flatten(0, 2))
         return self._keys[rows, :, :reach], self._values[rows, :, :reach]
 
     def get_mask_sizes(self, _query_length: int) -> tuple[int, int]:
         """How many positions a mask covers, and where it begins."""
-        return self._positions.reach, 0
+        return self._cache.reach, 0
 
     def get_seq_length(self) -> int:
         """Positions before the one that is written; of the longest active row."""
-        return self._positions.reach - 1
+        return self._cache.reach - 1
 
     def get_max_length(self) -> int:
         """No maximum."""
@@ -162,15 +110,47 @@ def room_for(num_positions: int) -> int:
 class RowCache:
     """Keys and values of all layers for a fixed number of rows, made when the first row comes.
 
+    Attributes:
+        next: Where each row writes its next position.
+        active: The rows that the pass at hand is about.
+        reach: Positions of the longest of them, the one that is written included.
+        as_stock: The same as the cache that transformers' models take.
+
     Args:
         device: Of the positions; keys and values live where the backbone makes them.
     """
 
     def __init__(self, *, max_rows: int, device: torch.device) -> None:
         self._max_rows = max_rows
-        self.positions = RowPositions(max_rows=max_rows, device=device)
+        self._lengths = [0] * max_rows
+        self._indices = torch.arange(max_rows, device=device)
+        self._places: dict[tuple[int, int], Int[Tensor, " active_heads"]] = {}
         self._layers: list[RowLayer] = []
+        self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
+        self.active = slice(0, 0)
+        self.reach = 0
         self.as_stock = Cache(layers=[])
+
+    def select(self, rows: slice) -> None:
+        """Say which rows the next pass writes one position of."""
+        self.active = rows
+        self._places = {}
+        self.reach = max(self._lengths[rows]) + 1
+
+    def advance(self, rows: slice) -> None:
+        """Note that these rows keep the position that was written."""
+        self.next[rows] += 1
+        for row in range(rows.start, rows.stop):
+            self._lengths[row] += 1
+
+    def places(self, *, heads: int, room: int) -> Int[Tensor, " active_heads"]:
+        """Where they write, when all heads of all rows lie end to end; alike in most layers."""
+        shape = (heads, room)
+        if shape not in self._places:
+            own = torch.arange(heads, device=self._indices.device)
+            starts = (self._indices[self.active] * heads)[:, None] + own
+            self._places[shape] = (starts * room + self.next[self.active][:, None]).flatten()
+        return self._places[shape]
 
     @property
     def room(self) -> int:
@@ -193,7 +173,7 @@ class RowCache:
 
     def fit(self, num_rows: int) -> None:
         """Give memory back when the first rows, which are left, need far less than there is."""
-        needed = room_for(max(map(self.positions.length, range(num_rows)), default=0) + 1)
+        needed = room_for(max(self._lengths[:num_rows], default=0) + 1)
         if needed > self.room // SPARE_FACTOR:
             return
         # A copy needs room itself; where there is none, the rows keep what they have.
@@ -218,22 +198,29 @@ class RowCache:
             (layer.keys[which, :, positions], layer.values[which, :, positions]) for layer in filled
         ]
         if not self._layers:
-            self._layers = [
-                RowLayer(self.positions, like=like, max_rows=self._max_rows) for like in states
-            ]
+            self._layers = [RowLayer(self, like=like, max_rows=self._max_rows) for like in states]
             self.as_stock = Cache(layers=list(self._layers))
         self.reserve(length)
-        written = self.positions.written(row)
+        written = self._written(row)
         # So much is to be cleared the next time, should one of the layers fail.
-        self.positions.place(row, max(length, written) - 1)
+        self._place(row, max(length, written) - 1)
         for layer, (keys, values) in zip(self._layers, states, strict=True):
             layer.put(row, keys, values, written=written)
         # As after any pass, the position written last counts once its token has been taken.
-        self.positions.place(row, length - 1)
+        self._place(row, length - 1)
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""
-        length, written = self.positions.length(source), self.positions.written(target)
+        length, written = self._lengths[source], self._written(target)
         for layer in self._layers:
             layer.move(source=source, target=target, length=length, written=written)
-        self.positions.place(target, length)
+        self._place(target, length)
+
+    def _written(self, row: int) -> int:
+        """Positions that may hold anything but zero: the row's, and one of a pass that failed."""
+        return self._lengths[row] + 1
+
+    def _place(self, row: int, length: int) -> None:
+        """Note that a row holds this many positions."""
+        self._lengths[row] = length
+        self.next[row] = length

@@ -75,17 +75,17 @@ class ContinuousBatching:
         """The pass after the tokens last taken."""
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
-        positions = self._cache.positions
-        positions.select(which)
-        self._cache.reserve(positions.reach)
-        written = positions.next[which]
+        cache = self._cache
+        cache.select(which)
+        cache.reserve(cache.reach)
+        written = cache.next[which]
         inputs = {
             "input_ids": self._tokens[which],
             "attention_mask": decode_masks(
-                self._kinds, written, reach=positions.reach, dtype=self._dtype
+                self._kinds, written, reach=cache.reach, dtype=self._dtype
             ),
             "position_ids": (self._ahead[..., which] + written)[..., None],
-            "past_key_values": self._cache.as_stock,
+            "past_key_values": cache.as_stock,
             "use_cache": True,
         }
         outputs, sites_hit = checked_forward(
@@ -98,7 +98,7 @@ class ContinuousBatching:
         first = self._place(rows[0])
         which = slice(first, first + len(rows))
         self._tokens[which, 0] = torch.tensor(token_ids, device=self._tokens.device)
-        self._cache.positions.advance(which)
+        self._cache.advance(which)
 
     def drop(self, rows: abc.Sequence[Sequence]) -> None:
         """Free these rows and close the gaps."""

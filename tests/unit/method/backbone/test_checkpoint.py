@@ -16,7 +16,7 @@ from app.core.errors import (
     UnsupportedBackboneError,
     VLibraryError,
 )
-from app.method.backbone.checkpoint.models import Checkpoint, load_model, read_config
+from app.method.backbone.checkpoint.models import CheckpointPlace, load_model, read_config
 from app.method.backbone.checkpoint.processors import load_processor
 from app.method.backbone.loading import load_backbone
 from tests.fakes.checkpoints.families import CHECKPOINTS
@@ -183,7 +183,7 @@ def test_a_processor_is_read_with_all_of_its_settings(family: str, tmp_path: Pat
 def test_a_family_without_an_attention_gets_eager(tmp_path: Path) -> None:
     made: Any = tiny_model("paligemma2")
     made.save_pretrained(tmp_path)
-    checkpoint = Checkpoint(source="paligemma2", place=str(tmp_path))
+    checkpoint = CheckpointPlace(source="paligemma2", place=str(tmp_path))
     with capture_logs() as logs:
         model = load_model(
             checkpoint, read_config(checkpoint), dtype=torch.float32, attention="sdpa"
@@ -221,7 +221,7 @@ def test_a_revision_of_the_hub_is_loaded_in_all_of_its_parts(hub: Path) -> None:
 def test_a_branch_that_moves_while_it_is_read_is_one_commit(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and_move(checkpoint: Checkpoint) -> Any:  # noqa: ANN401
+    def read_and_move(checkpoint: CheckpointPlace) -> Any:  # noqa: ANN401
         config = read_config(checkpoint)
         (hub / "refs" / "main").write_text("a" * 40)
         return config

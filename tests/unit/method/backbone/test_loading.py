@@ -9,7 +9,7 @@ import torch
 from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from tests.fakes.models.backbones import (
     tiny_backbone,
     tiny_examples,

@@ -10,7 +10,7 @@ from torch import Tensor
 from app.method.adaptation.edits import adaptable_sites, head_counts, mean_heads, output_projections
 from app.method.adaptation.problem import Problem, draw_contexts, encode_parts, measure, plain
 from app.method.baselines import function_vector, mtv, task_vector
-from app.method.steering.generation import generate_encoded
+from app.method.steering.greedy import generate_encoded
 from tests.fakes.models.problems import alone, assert_near, logits, rewritten, watched
 
 

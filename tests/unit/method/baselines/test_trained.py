@@ -13,7 +13,7 @@ from app.method.adaptation.edits import head_counts
 from app.method.adaptation.problem import Adaptation, Problem, encode_parts, measure, plain
 from app.method.backbone.loading import Backbone
 from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
-from app.method.steering.generation import generate_encoded
+from app.method.steering.greedy import generate_encoded
 from app.method.steering.sites import find_decoder
 from tests.fakes.models.problems import alone, assert_near, logits
 

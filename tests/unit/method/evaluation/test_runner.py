@@ -6,7 +6,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import in_context, steered, zero_shot
 from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
 

@@ -8,11 +8,10 @@ from app.core.jobs import RULES, Rule
 from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.experiments import many_shot
-from app.method.experiments.many_shot import combine_chunks
+from app.method.experiments import trial as trial_module
 from app.method.experiments.methods import find_method
 from app.method.experiments.suite import load_suite
-from app.method.experiments.trial import Trial
+from app.method.experiments.trial import Trial, combine_chunks
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS
 from tests.fakes.suites import tiny_suite
@@ -61,7 +60,7 @@ def test_chunks_have_enough_items_each_and_are_trained_once(
         sizes.append(len(items))
         return Result()
 
-    monkeypatch.setattr(many_shot, "train", train)
+    monkeypatch.setattr(trial_module, "train", train)
     trial.chunks.clear()
     find_method("chunks_mean_10")(trial)
     find_method("chunks_best_10")(trial)

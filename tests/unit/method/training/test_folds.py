@@ -10,7 +10,6 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.steps import finish
-from app.method.training.batches import Row
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.plan import make_plan
 from app.method.training.student import Student, sets_of
@@ -88,12 +87,13 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
                 generator=torch.Generator().manual_seed(0),
             ),
             num_steps=10,
+            lessons=lessons,
             num_sets=num_sets,
             features=FeatureCache(learner),
         )
         rows = [
-            Row(lesson=lesson, draw=draw, set=one)
-            for draw, lesson in enumerate(lessons)
+            (draw, one)
+            for draw in range(len(lessons))
             for one in range(num_sets)
             if one == 0 or draw % num_sets != one
         ]

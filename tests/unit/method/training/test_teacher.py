@@ -8,7 +8,7 @@ from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.method.steps import finish
 from app.method.training.answers import answer_lessons
 from app.method.training.losses import TeacherLogits

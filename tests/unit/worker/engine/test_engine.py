@@ -15,7 +15,7 @@ from app.core.pictures import Picture
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.method.steering.injection import inject
 from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine

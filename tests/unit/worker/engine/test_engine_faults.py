@@ -13,7 +13,7 @@ from app.core.errors import OutOfDeviceMemoryError, VLibraryError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.rpc.generation import GenerateDelta
 from app.worker.engine.batching import cache
 from app.worker.engine.batching.rows import ContinuousBatching

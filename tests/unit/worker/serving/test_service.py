@@ -17,7 +17,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.keys.encoder import KeyEncoder
-from app.method.steering.generation import generate
+from app.method.steering.greedy import generate
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
 from app.worker.serving.demonstrations import DatasetPools
 from tests.fakes.answers import answer_of
