@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import LATEST, check_alias
 from app.library.access.audit import write_audit
-from app.library.database import FRESH
 from app.library.records import AliasRecord, record_of
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
 
@@ -37,13 +36,13 @@ async def _point(session: AsyncSession, vector: VectorRow, alias: str) -> AliasR
         )
         .returning(AliasRow)
     )
-    row = (await session.scalars(statement, execution_options=FRESH)).one()
+    row = (await session.scalars(statement)).one()
     return record_of(AliasRecord, row)
 
 
 async def _find(session: AsyncSession, name: str, alias: str) -> AliasRow | None:
     query = select(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
-    return (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    return (await session.scalars(query)).one_or_none()
 
 
 async def point_latest(session: AsyncSession, name: str) -> None:
@@ -57,7 +56,7 @@ async def point_latest(session: AsyncSession, name: str) -> None:
         .order_by(VectorRow.version.desc())
         .limit(1)
     )
-    vector = (await session.scalars(newest, execution_options=FRESH)).one_or_none()
+    vector = (await session.scalars(newest)).one_or_none()
     if vector is not None:
         await _point(session, vector, LATEST)
     else:
@@ -91,7 +90,7 @@ async def set_alias(
     query = select(VectorRow).where(
         VectorRow.name == name, VectorRow.version == version, VectorRow.deleted.is_(None)
     )
-    vector = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    vector = (await session.scalars(query)).one_or_none()
     if vector is None:
         raise NotFoundError(f"No vectors {name}@{version}")
     record = await _point(session, vector, alias)
@@ -141,6 +140,4 @@ async def delete_alias(
 async def list_aliases(session: AsyncSession, name: str) -> list[AliasRecord]:
     """All aliases of a name, sorted."""
     query = select(AliasRow).where(AliasRow.name == name).order_by(AliasRow.alias)
-    return [
-        record_of(AliasRecord, row) for row in await session.scalars(query, execution_options=FRESH)
-    ]
+    return [record_of(AliasRecord, row) for row in await session.scalars(query)]

@@ -25,10 +25,6 @@ DRIVER: Final = "postgresql+psycopg"
 RETRIED_STATES: Final = frozenset({"40001", "40P01"})
 ATTEMPTS: Final = 3
 
-# Option of a query: a session may live longer than its first look at a row, and what it remembers
-# must not answer for the database.
-FRESH: Final = {"populate_existing": True}
-
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Result = TypeVar("Result")
 
@@ -117,7 +113,14 @@ def make_engine(
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Sessions of the workspace `default`; leaving one without a commit rolls back."""
-    return async_sessionmaker(engine, sync_session_class=WorkspaceSession, expire_on_commit=False)
+    return async_sessionmaker(
+        engine,
+        sync_session_class=WorkspaceSession,
+        expire_on_commit=False,
+        # A session may live longer than its first look at a row, and what it remembers must not
+        # answer for the database.
+        execution_options={"populate_existing": True},
+    )
 
 
 @asynccontextmanager

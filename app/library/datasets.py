@@ -26,7 +26,6 @@ from app.core.jobs import UNFINISHED_STATES
 from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
-from app.library.database import FRESH
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
@@ -154,7 +153,7 @@ async def create_dataset(
     )
     created = await session.scalar(statement)
     same = select(DatasetRow).where(DatasetRow.sha256 == sha256)
-    row = (await session.scalars(same, execution_options=FRESH)).one()
+    row = (await session.scalars(same)).one()
     held = select(DatasetNameRow.dataset_id).where(DatasetNameRow.name == name).with_for_update()
     previous = await session.scalar(held)
     target = {"dataset_id": row.id, "updated": func.clock_timestamp()}
@@ -199,7 +198,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     record = await get_dataset(session, reference)
     # Jobs are queued under a weaker lock of the same row, so none comes between.
     query = select(DatasetRow).where(DatasetRow.id == record.id).with_for_update()
-    row = (await session.scalars(query, execution_options=FRESH)).one()
+    row = (await session.scalars(query)).one()
     if row.deleted is not None:
         raise NotFoundError(f"No data set {record.id}")
     names = select(DatasetNameRow.name).where(DatasetNameRow.dataset_id == row.id)
@@ -237,7 +236,7 @@ async def drop_file_of_deleted(
     is one.
     """
     query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
-    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    row = (await session.scalars(query)).one_or_none()
     if row is not None and row.deleted is not None:
         await drop(row.storage_key)
 

@@ -10,7 +10,6 @@ from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
 from app.core.vector_card import EvaluationCard
 from app.library.access.audit import write_audit
-from app.library.database import FRESH
 from app.library.records import EvaluationRecord, record_of
 from app.library.tables import EvaluationRow
 from app.library.vectors import get_vector
@@ -55,10 +54,7 @@ async def list_evaluations(session: AsyncSession, vector_id: uuid.UUID) -> list[
         .where(EvaluationRow.vector_id == vector_id)
         .order_by(EvaluationRow.id.desc())
     )
-    return [
-        record_of(EvaluationRecord, row)
-        for row in await session.scalars(query, execution_options=FRESH)
-    ]
+    return [record_of(EvaluationRecord, row) for row in await session.scalars(query)]
 
 
 async def held_out_gains(

@@ -31,7 +31,6 @@ from app.core.vector_file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
 from app.library.backbones import remember_backbone
-from app.library.database import FRESH
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
 from app.library.task_keys.keys import refresh_keys, remove_keys
@@ -182,7 +181,7 @@ async def _locked_row(session: AsyncSession, vector_id: uuid.UUID) -> VectorRow:
     record = await get_vector(session, VectorReference(id=vector_id))
     await lock_name(session, record.name)
     query = select(VectorRow).where(VectorRow.id == vector_id, VectorRow.deleted.is_(None))
-    row = (await session.scalars(query.with_for_update(), execution_options=FRESH)).one_or_none()
+    row = (await session.scalars(query.with_for_update())).one_or_none()
     if row is None:
         raise NotFoundError(f"No vectors {vector_id}")
     return row

@@ -23,7 +23,7 @@ from app.api.http.errors import handle_database_error
 from app.api.http.problems import problem_response
 from app.core.access import AccessKey, Quotas, Scope, Token, read_token
 from app.library.access.access_keys import find_access_key
-from app.library.access.actors import acting
+from app.library.access.audit import acting
 from app.library.database import Sessions
 from app.library.workspaces import in_all_workspaces
 

@@ -21,7 +21,6 @@ from app.core.errors import JSON, InvalidInputError, NotFoundError
 from app.core.identifiers import check_name
 from app.library.access.access_tables import AccessKeyRow
 from app.library.access.audit import write_audit
-from app.library.database import FRESH
 from app.library.records import record_of
 from app.library.workspaces import workspace_of
 
@@ -97,7 +96,7 @@ async def find_access_key(session: AsyncSession, token: Token) -> AccessKey | No
     Notes, once a minute, that it was used.
     """
     query = select(AccessKeyRow).where(AccessKeyRow.id == token.id)
-    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    row = (await session.scalars(query)).one_or_none()
     if row is None or not token.is_of(row.digest):
         return None
     now = dt.datetime.now(dt.UTC)
@@ -110,7 +109,7 @@ async def find_access_key(session: AsyncSession, token: Token) -> AccessKey | No
 async def list_access_keys(session: AsyncSession) -> list[AccessKey]:
     """Every key of the workspace that was ever made, newest first."""
     query = select(AccessKeyRow).order_by(AccessKeyRow.created.desc(), AccessKeyRow.id)
-    return [_record(row) for row in await session.scalars(query, execution_options=FRESH)]
+    return [_record(row) for row in await session.scalars(query)]
 
 
 async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
@@ -126,7 +125,7 @@ async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
     )
     result: Any = await session.execute(statement)
     query = select(AccessKeyRow).where(AccessKeyRow.id == key_id)
-    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    row = (await session.scalars(query)).one_or_none()
     if row is None:
         raise NotFoundError("No such key")
     if result.rowcount:

@@ -1,18 +1,25 @@
-"""The audit trail: who did what to which thing, written once in its own transaction."""
+"""The audit trail: who did what to which thing, written once in its own transaction.
+
+Who acts is a context variable, because the trail is written far below the request and nothing
+between them has to know of keys.
+"""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON
 from app.library.access.access_tables import AuditRow
-from app.library.access.actors import current_actor
 from app.library.records import record_of
 from app.library.workspaces import workspace_of
+
+_ACTOR: Final[ContextVar[str | None]] = ContextVar("actor", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,16 @@ class AuditRecord:
     created: dt.datetime
 
 
+@contextmanager
+def acting(actor: str | None) -> Iterator[None]:
+    """What is done in the block is done by this key."""
+    token = _ACTOR.set(actor)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(token)
+
+
 async def write_audit(
     session: AsyncSession,
     *,
@@ -46,7 +63,7 @@ async def write_audit(
             action=action,
             subject=subject,
             details=dict(details or {}),
-            actor=current_actor(),
+            actor=_ACTOR.get(),
         )
     )
     await session.flush()

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
-from app.library.search.hits import Hit
 from app.library.search.key_table import KeyTable, workspace_text
 from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
+from app.library.search.matches import Hit
 from app.library.search.parts import cannot_tell_apart, parts_of
 from app.library.search.rows import RowBlock, Rows, make_block
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows

@@ -1,41 +1,41 @@
-"""What a search tells: the vectors that were found, how near they are, or why none is applied."""
+"""What an index finds, what a search tells of it, and why none of it may be applied."""
 
+import uuid
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, TypeAlias
 
 from app.library.records import VectorRecord
-from app.library.search.hits import Hit
-from app.library.search.verdicts import AbstainReason
+
+AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small", "ambiguous"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """Vectors that were found.
+@dataclass(frozen=True)
+class Hit:
+    """One set of vectors with its similarity to the query.
 
     Attributes:
-        vector: Which.
-        score: Cosine with the nearest key, of the part of the query that fits least.
+        vector_id: Which.
+        name: Shared by all versions.
+        score: Cosine with the nearest key; of the part of the query that fits least, where rows
+            have a picture's part and a question's.
         threshold: What `score` has to reach.
-        similarity: What ranks them: the mean cosine over the query's parts.
-        is_accepted: Whether the query counts as their task.
+        similarity: What ranks it: the mean cosine over the query's parts.
+        is_accepted: Whether the query counts as its task.
     """
 
-    vector: VectorRecord
+    vector_id: uuid.UUID
+    name: str
     score: float
     threshold: float
     similarity: float
     is_accepted: bool
 
-    @classmethod
-    def of(cls, vector: VectorRecord, hit: Hit) -> Self:
-        """What the index and the database say of the same vectors."""
-        return cls(
-            vector=vector,
-            score=hit.score,
-            threshold=hit.threshold,
-            similarity=hit.similarity,
-            is_accepted=hit.is_accepted,
-        )
+
+@dataclass(frozen=True)
+class Match(Hit):
+    """A hit with what the database says of its vectors."""
+
+    vector: VectorRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,9 +24,8 @@ from app.library.catalogue.filters import VectorFilters, matching_ids
 from app.library.database import Sessions, without_transactions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
-from app.library.search.hits import Hit
 from app.library.search.index import MAX_ACCEPTED, Snapshot
-from app.library.search.matches import Match, RetrievalResult
+from app.library.search.matches import Hit, Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
 from app.library.search.verdicts import choose, near_hits, nearest_by_name
 from app.library.tables import IndexEpochRow, VectorRow
@@ -188,7 +187,7 @@ class Retriever:
         )
         told = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
-            matches=tuple(Match.of(records[hit.vector_id], hit) for hit in told),
+            matches=tuple(Match(**vars(hit), vector=records[hit.vector_id]) for hit in told),
             abstained=reason is not None,
             reason=reason,
             epoch=0 if snapshot is None else snapshot.epoch,

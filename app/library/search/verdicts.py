@@ -2,17 +2,15 @@
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from app.library.records import VectorRecord
-from app.library.search.hits import Hit
+from app.library.search.matches import AbstainReason, Hit
 
 # Scores as near as this are equal: how well the vectors do decides then.
 TIE: Final = 0.02
 # So many that do not accept a query are still asked whether they are of the same task.
 NEIGHBOURS: Final = 8
-
-AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small", "ambiguous"]
 
 
 def choose(

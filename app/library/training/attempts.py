@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
 from app.core.jobs import UNFINISHED_STATES
-from app.library.database import FRESH
 from app.library.records import JobRecord
 from app.library.tables import JobRow
 from app.library.training.job_events import append_event
@@ -164,7 +163,7 @@ async def requeue_stalled(
         .order_by(JobRow.id)
         .with_for_update(skip_locked=True)
     )
-    rows = (await session.scalars(query, execution_options=FRESH)).all()
+    rows = (await session.scalars(query)).all()
     return [row.id for row in rows if await _revive(session, row, max_attempts=max_attempts)]
 
 

@@ -15,7 +15,7 @@ from app.core.errors import JSON, ConflictError, NotFoundError
 from app.core.identifiers import check_description, check_name, check_tags, new_id
 from app.core.jobs import JOB_STATES, JobState
 from app.library.access.audit import write_audit
-from app.library.database import FRESH, dump_json
+from app.library.database import dump_json
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import JobRecord, record_of
 from app.library.tables import DatasetRow, JobRow, VectorRow
@@ -34,7 +34,7 @@ _JOBS: Final[Jobs] = select(JobRow, VectorRow.name, VectorRow.version, VectorRow
 async def _read_jobs(session: AsyncSession, query: Jobs) -> list[JobRecord]:
     return [
         record_of(JobRecord, row, vector_name=name, vector_version=version, vector_status=status)
-        for row, name, version, status in await session.execute(query, execution_options=FRESH)
+        for row, name, version, status in await session.execute(query)
     ]
 
 
@@ -149,7 +149,7 @@ async def lock_job(session: AsyncSession, job_id: uuid.UUID) -> JobRow:
         NotFoundError: There is no such job.
     """
     query = select(JobRow).where(JobRow.id == job_id).with_for_update()
-    row = (await session.scalars(query, execution_options=FRESH)).one_or_none()
+    row = (await session.scalars(query)).one_or_none()
     if row is None:
         raise NotFoundError(f"No job {job_id}")
     return row

@@ -14,8 +14,7 @@ from app.core.errors import (
     NotFoundError,
 )
 from app.core.vector_card import EvaluationCard
-from app.library.access.actors import acting
-from app.library.access.audit import list_audit, write_audit
+from app.library.access.audit import acting, list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.backbones import get_backbone
 from app.library.database import run_transaction

@@ -6,8 +6,7 @@ import pytest
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
 from app.api.http.metrics import Metrics
-from app.library.search.matches import RetrievalResult
-from app.library.search.verdicts import AbstainReason
+from app.library.search.matches import AbstainReason, RetrievalResult
 from tests.fakes.exposition import parse_metrics
 
 NO_VECTORS: AbstainReason = "no-vectors"

@@ -11,8 +11,8 @@ from app.core.errors import InvalidInputError
 from app.core.identifiers import new_id
 from app.core.states import VectorStatus
 from app.library.search import rows as rows_module
-from app.library.search.hits import Hit
 from app.library.search.index import Snapshot
+from app.library.search.matches import Hit
 from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from app.core.identifiers import new_id
-from app.library.search.hits import Hit
 from app.library.search.index import Snapshot
 from app.library.search.leads import least_lead, nearest_of_each
+from app.library.search.matches import Hit
 from app.library.search.parts import cannot_tell_apart
 from app.library.task_keys.keys import Float32Array, VectorKeys
 from tests.fakes.vectors import FINGERPRINT
