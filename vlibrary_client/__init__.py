@@ -18,8 +18,14 @@ from vlibrary_client.answers import (
     AutoRetrieval,
     BackboneName,
     Baseline,
+    Batch,
+    CombinedVector,
+    Compared,
+    Comparison,
     Delta,
+    Outcome,
     Receipt,
+    Refusal,
     Timings,
     TokenLogprob,
     TokenLogprobs,
@@ -65,7 +71,6 @@ from vlibrary_client.errors import (
     WorkerUnavailableError,
 )
 from vlibrary_client.in_process import AppliedShift, apply
-from vlibrary_client.outcomes import Batch, CombinedVector, Compared, Comparison, Outcome, Refusal
 from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import (
     Alias,

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
+from vlibrary_client.wire.connection import Tries
 from vlibrary_client.wire.replies import Call, Reply, error_from_reply
-from vlibrary_client.wire.retrying import Tries
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 _UNKNOWN_STATUS: Final = 500

@@ -13,9 +13,8 @@ from vlibrary_client.calls.arguments import SteerOptions
 from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page, Vector
-from vlibrary_client.wire.connection import Connection
+from vlibrary_client.wire.connection import Connection, RetryPolicy
 from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as
-from vlibrary_client.wire.retrying import RetryPolicy
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 DEFAULT_TIMEOUT_SECONDS = 150.0

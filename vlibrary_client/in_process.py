@@ -20,8 +20,7 @@ from vlibrary_client.errors import (
     SteeringError,
     UnsupportedBackboneError,
 )
-from vlibrary_client.sharing.folders import FILE_NAME, read_folder
-from vlibrary_client.sharing.shifts import read_shift
+from vlibrary_client.sharing.folders import FILE_NAME, read_folder, read_shift
 
 _PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
+from vlibrary_client.answers import Batch, CombinedVector, Compared
 from vlibrary_client.calls.arguments import VectorRef, vector_text
 from vlibrary_client.calls.requests import segment
-from vlibrary_client.outcomes import Batch, CombinedVector, Compared
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
 from vlibrary_client.wire.replies import Call, json_reader, once, read_nothing
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.choices import CHOICE_COLUMN, CHOICES_COLUMNS, chosen
 from vlibrary_client.layouts.conversations import CONVERSATIONS, EXCHANGES, read_turns
 from vlibrary_client.layouts.items import (
     COLUMNS,
@@ -18,7 +17,7 @@ from vlibrary_client.layouts.items import (
     UnusableError,
 )
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, is_file
-from vlibrary_client.layouts.values import listing
+from vlibrary_client.layouts.values import CHOICE_COLUMN, CHOICES_COLUMNS, chosen, listing
 
 MAX_QUESTION_CHARACTERS = 4000
 MAX_ANSWER_CHARACTERS = 1000

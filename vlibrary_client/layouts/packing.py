@@ -1,5 +1,7 @@
 """Packs what callers have of a data set into one Parquet file, which the server checks and keeps.
 
+The file is in the Hugging Face image layout, a row an item; the server writes its own by it too.
+
 Every layout of `vlibrary_client.layouts` is understood: folders of pictures with a
 `metadata.jsonl`, `.csv` or `.parquet` (nested ones by split), Parquet and Arrow files, JSON lines,
 JSON arrays, CSV, conversations, the VQA challenge's pairs of files, WebDataset tars, packed
@@ -13,22 +15,33 @@ Knows nothing of HTTP.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
-from vlibrary_client.layouts.items import BadItem, ColumnMap
+from vlibrary_client.layouts.items import BadItem, ColumnMap, Item
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, is_path
-from vlibrary_client.layouts.rows import FIELDS, Row, row_of, write_rows
 from vlibrary_client.layouts.sources import DatasetSource, open_source
 from vlibrary_client.layouts.tables import BATCH_ROWS
 
+Row: TypeAlias = dict[str, Any]
+
+FIELDS = (
+    ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    ("question", pa.string()),
+    ("answers", pa.list_(pa.string())),
+    ("id", pa.string()),
+    ("image_id", pa.string()),
+    ("split", pa.string()),
+    (PLACE_COLUMN, pa.string()),
+)
 BATCH_ITEMS = 512
 BATCH_BYTES = 32 << 20
 SCHEMA = pa.schema([*FIELDS, (PROBLEM_COLUMN, pa.string())])
@@ -108,3 +121,42 @@ def write_parquet(
     if num_items == 0:
         raise InvalidDatasetError("the source has no items")
     return num_items
+
+
+def row_of(item: Item) -> Row:
+    """The item's row, its picture as it is encoded."""
+    return {
+        "image": None if item.image is None else {"bytes": item.image, "path": item.image_name},
+        "question": item.question,
+        "answers": list(item.answers),
+        "id": item.id,
+        "image_id": item.image_id,
+        "split": item.split,
+        PLACE_COLUMN: item.place,
+    }
+
+
+def write_rows(
+    rows: Iterable[Row], target: Path, *, schema: pa.Schema, most_rows: int, most_bytes: int
+) -> None:
+    """Writes the rows to a Parquet file, one batch in memory at a time.
+
+    A batch ends with `most_rows` rows, or where its pictures reach `most_bytes`.
+    """
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for batch in _batches(rows, most_rows=most_rows, most_bytes=most_bytes):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+
+
+def _batches(rows: Iterable[Row], *, most_rows: int, most_bytes: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    num_bytes = 0
+    for row in rows:
+        batch.append(row)
+        picture = row.get("image")
+        num_bytes += 0 if picture is None else len(picture["bytes"])
+        if len(batch) >= most_rows or num_bytes >= most_bytes:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch

@@ -8,17 +8,22 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vlibrary_client.errors import CorruptDataError, InvalidVectorFileError
+from vlibrary_client.errors import ConfigurationError, CorruptDataError, InvalidVectorFileError
 from vlibrary_client.sharing.cards import card_text
 from vlibrary_client.types import Vector
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FILE_NAME = "vector.safetensors"
 CONFIG_NAME = "vector_config.json"
 CARD_NAME = "README.md"
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1024 * 1024
+_TENSORS = {"attention_vectors", "attention_weights", "mlp_vectors", "mlp_weights"}
 
 _FACTS = (
     "name",
@@ -125,3 +130,34 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(config.get(name), str):
             raise InvalidVectorFileError(f"{path}: wanted a text under {name}, found none")
     return config
+
+
+def read_shift(content: bytes) -> "npt.NDArray[np.float32]":
+    """The shifts of a vector file at strength 1, `[layers, 2, hidden]`: attention, then MLP.
+
+    Raises:
+        ConfigurationError: `safetensors` is missing.
+        InvalidVectorFileError: It is no vector file.
+    """
+    try:
+        import numpy as np  # noqa: PLC0415 - comes with an extra
+        import safetensors.numpy  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError("to read a vector file, pip install safetensors numpy") from None
+    try:
+        tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError:
+        raise InvalidVectorFileError("no vector file: safetensors cannot read it") from None
+    if set(tensors) != _TENSORS:
+        raise InvalidVectorFileError(f"no vector file: wanted {', '.join(sorted(_TENSORS))}")
+    try:
+        branches = [
+            tensors[f"{branch}_weights"][:, None] * tensors[f"{branch}_vectors"]
+            for branch in ("attention", "mlp")
+        ]
+        shift: npt.NDArray[np.float32] = np.stack(branches, axis=1).astype(np.float32)
+    except (IndexError, ValueError):
+        raise InvalidVectorFileError("no vector file: its tensors do not fit each other") from None
+    if shift.ndim != 3 or not np.isfinite(shift).all():  # noqa: PLR2004 - layers, branches, width
+        raise InvalidVectorFileError("no vector file: it has values that are not finite")
+    return shift

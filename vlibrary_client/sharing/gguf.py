@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlibrary_client.errors import ConfigurationError, InvalidInputError
-from vlibrary_client.sharing.shifts import read_shift
+from vlibrary_client.sharing.folders import read_shift
 from vlibrary_client.types import Vector
 
 if TYPE_CHECKING:

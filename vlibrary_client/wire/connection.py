@@ -1,4 +1,4 @@
-"""Where a server is and how it is reached.
+"""Where a server is, how it is reached, what goes wrong on the way, and when to try again.
 
 What the program gives wins; then come `VLIBRARY_URL` and `VLIBRARY_API_KEY`, then the file
 `vlibrary/config.toml` in the user's folder of configurations, all read when a client is made.
@@ -6,20 +6,31 @@ What the program gives wins; then come `VLIBRARY_URL` and `VLIBRARY_API_KEY`, th
 
 import ipaddress
 import os
+import random
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from httpx_sse import SSEError
 
-from vlibrary_client.errors import ConfigurationError
-from vlibrary_client.wire.retrying import RetryPolicy
+from vlibrary_client.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    InProgressError,
+    InvalidResponseError,
+    RequestTimeoutError,
+    VLibraryError,
+)
+from vlibrary_client.wire.replies import Call
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "VLIBRARY_URL"
 KEY_VARIABLE = "VLIBRARY_API_KEY"
 CONNECT_TIMEOUT_SECONDS = 5.0
+RETRYABLE_STATUSES = frozenset({429, 503})
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def timeout_of(seconds: float) -> httpx.Timeout:
@@ -31,6 +42,35 @@ def config_path() -> Path:
     """The file that says where a user's server is: `url` and `key`."""
     folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(folder) / "vlibrary" / "config.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How patient a client is.
+
+    Only requests whose repetition is harmless are sent again after an answer or a lost
+    connection; any request is, when the connection could not be opened at all.
+
+    Waits double from the first one up to the longest, which holds also when the server asks for
+    more, and are spread at random, so that clients refused together do not return together.
+    """
+
+    max_retries: int = 4
+    first_delay_seconds: float = 0.25
+    max_delay_seconds: float = 30.0
+    randomness: random.Random = field(default_factory=random.Random, repr=False, compare=False)
+
+    def delay(self, *, attempt: int, asked: float | None = None) -> float | None:
+        """Seconds to wait after the try of this number, from 0 on, or `None` to give up.
+
+        `asked` is how long the server asked to wait.
+        """
+        if attempt >= self.max_retries:
+            return None
+        if asked is not None:
+            return min(asked, self.max_delay_seconds)
+        longest = min(self.first_delay_seconds * (1 << attempt), self.max_delay_seconds)
+        return longest * self.randomness.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +128,56 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
+    """Whether sending again can neither do anything twice nor wait a whole timeout again."""
+    if isinstance(error, _UNSENT):
+        return True
+    return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
+
+
+class Tries:
+    """The tries of one call, which failed so far."""
+
+    def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
+        self._call = call
+        self._policy = policy
+        self._attempt = -1
+
+    def delay_after(self, error: VLibraryError) -> float | None:
+        """Seconds to wait before the next try after this one failed, or `None` to give up."""
+        self._attempt += 1
+        # Only the loss itself tells whether anything was sent.
+        loss = error.__cause__
+        if isinstance(loss, httpx.RequestError):
+            is_worth_it = _is_harmless(self._call, loss)
+        else:
+            is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
+            is_worth_it = is_passing and self._call.is_repeatable
+        if not is_worth_it:
+            return None
+        return self._policy.delay(attempt=self._attempt, asked=error.retry_after_seconds)
+
+
+def loss_of(error: httpx.RequestError) -> VLibraryError:
+    """The connection was lost, or the answer late."""
+    server = _server_of(error)
+    if isinstance(error, httpx.TimeoutException):
+        return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
+    return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
+
+
+def no_events(error: SSEError) -> InvalidResponseError:
+    """The answer is no stream of events."""
+    return InvalidResponseError(f"wanted a stream of events: {error}")
+
+
+def _server_of(error: httpx.RequestError) -> str:
+    """The address that was tried; neither its path nor an account in it, which may be secret."""
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return "the server"
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" if url.port is None else f"{url.scheme}://{host}:{url.port}"

@@ -14,9 +14,15 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from vlibrary_client.errors import VLibraryError
-from vlibrary_client.wire.connection import Connection, timeout_of
+from vlibrary_client.wire.connection import (
+    Connection,
+    RetryPolicy,
+    Tries,
+    loss_of,
+    no_events,
+    timeout_of,
+)
 from vlibrary_client.wire.replies import Call, Kept, Reply, error_from_reply
-from vlibrary_client.wire.retrying import RetryPolicy, Tries, loss_of, no_events
 
 T = TypeVar("T")
 

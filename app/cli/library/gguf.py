@@ -72,8 +72,8 @@ def measure_loss(
     from app.method.backbone.loading import load_backbone
     from app.method.steps import finish
     from app.method.training.answers import answer_lessons
+    from vlibrary_client.sharing.folders import read_shift
     from vlibrary_client.sharing.gguf import as_carried
-    from vlibrary_client.sharing.shifts import read_shift
 
     loaded = load_backbone(backbone)
     require_same_backbone(wanted=fingerprint, found=loaded.description.fingerprint)

@@ -20,8 +20,8 @@ from app.core.splits import TRAIN
 from app.library.uploads.dataset_reports import DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.items import BadItem, Item, Source
+from vlibrary_client.layouts.packing import FIELDS, Row, row_of, write_rows
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS
-from vlibrary_client.layouts.rows import FIELDS, Row, row_of, write_rows
 
 MAX_ITEMS: Final = 1_000_000
 MAX_CHARACTERS: Final = 200_000_000

@@ -21,8 +21,8 @@ from app.method.steering.sites import find_decoder
 from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.vectors import make_tensors
 from vlibrary_client.errors import ConfigurationError, InvalidInputError, InvalidVectorFileError
+from vlibrary_client.sharing.folders import read_shift
 from vlibrary_client.sharing.gguf import NOTE, as_carried, write_gguf
-from vlibrary_client.sharing.shifts import read_shift
 from vlibrary_client.types import Backbone, Vector
 
 LAYERS, HIDDEN = 4, 8

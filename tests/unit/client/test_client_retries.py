@@ -25,8 +25,8 @@ from vlibrary_client import (
     UnavailableError,
     VLibraryError,
 )
+from vlibrary_client.wire.connection import RetryPolicy
 from vlibrary_client.wire.replies import Reply
-from vlibrary_client.wire.retrying import RetryPolicy
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
