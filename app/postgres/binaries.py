@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pwd import struct_passwd
 from typing import Final
 
 from app.core.errors import ConfigurationError
@@ -29,15 +30,6 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Account:
-    """The unprivileged account that Postgres runs as, since it refuses to run as root."""
-
-    name: str
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True)
 class Installation:
     """One Postgres: its programs' folder and its version, such as 18 and 4."""
 
@@ -46,8 +38,8 @@ class Installation:
     minor: int
 
 
-def unprivileged_account() -> Account | None:
-    """The account to drop to; None when this process is not root and simply stays who it is.
+def unprivileged_account() -> struct_passwd | None:
+    """The account that Postgres runs as in place of root, which it refuses; None when not root.
 
     Raises:
         ConfigurationError: Root, and no suitable account exists.
@@ -60,13 +52,13 @@ def unprivileged_account() -> Account | None:
         except KeyError:
             continue
         if entry.pw_uid != 0:
-            return Account(name, entry.pw_uid, entry.pw_gid)
+            return entry
     raise ConfigurationError(
         f"Postgres cannot run as root: wanted one of the users {', '.join(ACCOUNT_NAMES)}"
     )
 
 
-def run_as(account: Account | None, *command: str | Path) -> subprocess.CompletedProcess[str]:
+def run_as(account: struct_passwd | None, *command: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs a short command as the account, from the root folder and without its groups.
 
     Raises:
@@ -80,13 +72,13 @@ def run_as(account: Account | None, *command: str | Path) -> subprocess.Complete
         text=True,
         check=False,
         timeout=60,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[account.gid] if account else None,
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[account.pw_gid] if account else None,
     )
 
 
-def may_enter(account: Account | None, folder: Path) -> bool:
+def may_enter(account: struct_passwd | None, folder: Path) -> bool:
     """Whether the account can pass through the folder and every folder above it."""
     test = shutil.which("test") or "/usr/bin/test"
     return run_as(account, test, "-x", folder).returncode == 0
@@ -144,7 +136,7 @@ def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -
     )
 
 
-def _is_runnable(installation: Installation, account: Account | None) -> bool:
+def _is_runnable(installation: Installation, account: struct_passwd | None) -> bool:
     try:
         results = [run_as(account, installation.bin_dir / name, "--version") for name in PROGRAMS]
     except OSError:
@@ -178,7 +170,7 @@ def _copy(installation: Installation, target: Path) -> None:
 
 
 def make_runnable(
-    installation: Installation, *, account: Account | None, folder: Path
+    installation: Installation, *, account: struct_passwd | None, folder: Path
 ) -> Installation:
     """An installation that the account can execute: the given one, or a copy below `folder`.
 
@@ -206,6 +198,6 @@ def make_runnable(
         log.info("copied postgres for an unprivileged account", folder=str(target))
     if not _is_runnable(copied, account):
         raise ConfigurationError(
-            f"User {account.name} cannot run {installation.bin_dir}, nor a copy in {target}"
+            f"User {account.pw_name} cannot run {installation.bin_dir}, nor a copy in {target}"
         )
     return copied

@@ -9,10 +9,10 @@ import stat
 import tempfile
 import time
 from pathlib import Path
+from pwd import struct_passwd
 from typing import Final
 
 from app.core.errors import ConfigurationError, UnavailableError
-from app.postgres.binaries import Account
 
 MAX_SOCKET_PATH_BYTES: Final = 107
 EVICTION_SECONDS: Final = 30.0
@@ -34,7 +34,7 @@ def processes_in(folder: Path) -> set[int]:
     return found
 
 
-def make_private_folder(folder: Path, *, account: Account | None) -> None:
+def make_private_folder(folder: Path, *, account: struct_passwd | None) -> None:
     """Makes a folder that belongs to the account alone, and lets it pass through new parents.
 
     Raises:
@@ -49,11 +49,11 @@ def make_private_folder(folder: Path, *, account: Account | None) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"Wanted a folder at {folder}")
-    owners = {0, account.uid} if account else {os.geteuid()}
+    owners = {0, account.pw_uid} if account else {os.geteuid()}
     if found.st_uid not in owners:
         raise ConfigurationError(f"{folder} belongs to another user (id {found.st_uid})")
     if account:
-        os.chown(folder, account.uid, account.gid)
+        os.chown(folder, account.pw_uid, account.pw_gid)
     folder.chmod(0o700)
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pwd import struct_passwd
 from typing import Final, Self
 
 import psycopg
@@ -23,7 +24,6 @@ from sqlalchemy import URL
 from app.core.errors import ConfigurationError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.postgres.binaries import (
-    Account,
     find_installation,
     make_runnable,
     may_enter,
@@ -123,7 +123,7 @@ class EmbeddedPostgres:
         account = unprivileged_account()
         make_private_folder(self.data_dir, account=account)
         if not may_enter(account, self.data_dir):
-            name = account.name if account else "this user"
+            name = account.pw_name if account else "this user"
             raise ConfigurationError(
                 f"{name} cannot reach {self.data_dir}: a folder above it is closed to others; "
                 "set VLIBRARY_DATA_DIR to a place that can be reached"
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
         os.close(descriptor)
         raise UnavailableError(f"Another process holds {self.data_dir}, but its server is silent")
 
-    def _start_owned(self, account: Account | None, interrupted: Callable[[], bool]) -> None:
+    def _start_owned(self, account: struct_passwd | None, interrupted: Callable[[], bool]) -> None:
         make_private_folder(self._socket_dir, account=account)
         evict(self._pgdata, socket_dir=self._socket_dir)
         version_file = self._pgdata / "PG_VERSION"
@@ -220,11 +220,11 @@ class EmbeddedPostgres:
         self._create_database()
         log.info("postgres is ready", pid=self.pid, version=installation.major)
 
-    def _command(self, account: Account | None, *command: str | Path) -> list[str]:
-        uid, gid = (account.uid, account.gid) if account else (KEEP_ACCOUNT, KEEP_ACCOUNT)
+    def _command(self, account: struct_passwd | None, *command: str | Path) -> list[str]:
+        uid, gid = (account.pw_uid, account.pw_gid) if account else (KEEP_ACCOUNT, KEEP_ACCOUNT)
         return with_pdeathsig(command, uid=uid, gid=gid)
 
-    def _initialise(self, bin_dir: Path, account: Account | None) -> None:
+    def _initialise(self, bin_dir: Path, account: struct_passwd | None) -> None:
         # Renamed when complete, so that a kill in the middle leaves nothing half made in use.
         unfinished = self.data_dir / "pgdata.new"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -242,7 +242,7 @@ class EmbeddedPostgres:
             raise ConfigurationError(f"initdb failed: {result.stderr.strip()[-500:]}")
         unfinished.rename(self._pgdata)
 
-    def _spawn(self, bin_dir: Path, account: Account | None) -> None:
+    def _spawn(self, bin_dir: Path, account: struct_passwd | None) -> None:
         log_file = self.data_dir / "postgres.log"
         if log_file.exists() and log_file.stat().st_size > MAX_LOG_BYTES:
             log_file.rename(log_file.with_suffix(".log.1"))

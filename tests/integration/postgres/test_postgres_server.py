@@ -94,7 +94,7 @@ def test_it_is_a_child_of_its_own_session_and_user(server: EmbeddedPostgres) -> 
     assert int(fields["PPid"]) == os.getpid()
     assert os.getsid(server.pid) == server.pid
     account = unprivileged_account()
-    uid = account.uid if account else os.geteuid()
+    uid = account.pw_uid if account else os.geteuid()
     assert fields["Uid"].split() == [str(uid)] * 4
 
 
@@ -224,7 +224,7 @@ def test_a_stale_pid_file_with_a_living_strangers_number_is_no_obstacle(
     server.stop()
     account = unprivileged_account()
     stranger = subprocess.Popen(
-        ["/bin/sleep", "60"], cwd="/", user=account.uid if account else None
+        ["/bin/sleep", "60"], cwd="/", user=account.pw_uid if account else None
     )
     pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
     socket_lock = server.data_dir / "run" / ".s.PGSQL.5432.lock"

@@ -10,7 +10,6 @@ import pytest
 from app.core.errors import ConfigurationError
 from app.postgres import binaries
 from app.postgres.binaries import (
-    Account,
     find_installation,
     make_runnable,
     may_enter,
@@ -30,9 +29,8 @@ def passable() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def nobody() -> Account:
-    entry = pwd.getpwnam("nobody")
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+def nobody() -> pwd.struct_passwd:
+    return pwd.getpwnam("nobody")
 
 
 def fake_programs(folder: Path, version: str) -> Path:
