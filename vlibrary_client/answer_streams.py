@@ -9,13 +9,14 @@ import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final, Self, TypeAlias
 
+import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
 from vlibrary_client.wire.connection import Tries
-from vlibrary_client.wire.replies import Call, Reply, error_from_reply
+from vlibrary_client.wire.replies import Call, error_from_reply
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 _UNKNOWN_STATUS: Final = 500
@@ -45,18 +46,17 @@ def read_answer_event(event: ServerSentEvent) -> Piece:
     return None
 
 
-def _reply_in(data: str) -> Reply:
+def _reply_in(data: str) -> httpx.Response:
     """The answer that the problem would have been, had the stream not begun."""
-    body = data.encode()
     try:
         problem = json.loads(data)
         status = int(problem["status"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        return Reply(status=_UNKNOWN_STATUS, body=body)
+        return httpx.Response(_UNKNOWN_STATUS, content=data)
     details = problem.get("details")
     seconds = details.get("retry_after_seconds") if isinstance(details, dict) else None
     headers = {} if seconds is None else {"retry-after": str(seconds)}
-    return Reply(status=status, headers=headers, body=body)
+    return httpx.Response(status, headers=headers, content=data)
 
 
 def _broken() -> ConnectionFailedError:

@@ -13,7 +13,7 @@ from vlibrary_client.calls.arguments import SteerOptions
 from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page, Vector
-from vlibrary_client.wire.connection import Connection, RetryPolicy
+from vlibrary_client.wire.connection import RetryPolicy, http_options
 from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -175,17 +175,6 @@ class _AnyClient(Resource[Transport]):
         return other
 
 
-def _connection(
-    base_url: str | None, api_key: str | None, *, timeout: float, max_retries: int
-) -> Connection:
-    return Connection(
-        base_url=base_url,
-        api_key=api_key,
-        timeout_seconds=timeout,
-        policy=RetryPolicy(max_retries=max_retries),
-    )
-
-
 class Client(_AnyClient[SyncTransport]):
     """A connection to a VLibrary server; use it in a `with` block, or `close` it.
 
@@ -208,8 +197,9 @@ class Client(_AnyClient[SyncTransport]):
         max_retries: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        found = _connection(base_url, api_key, timeout=timeout, max_retries=max_retries)
-        super().__init__(SyncTransport(found, transport=transport))
+        options = http_options(base_url, api_key, timeout_seconds=timeout)
+        http = httpx.Client(transport=transport, **options)
+        super().__init__(SyncTransport(http, policy=RetryPolicy(max_retries=max_retries)))
         self.vectors = Vectors(self._transport)
         self.steer = Steering(self._transport)
 
@@ -238,8 +228,9 @@ class AsyncClient(_AnyClient[AsyncTransport]):
         max_retries: int = 4,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        found = _connection(base_url, api_key, timeout=timeout, max_retries=max_retries)
-        super().__init__(AsyncTransport(found, transport=transport))
+        options = http_options(base_url, api_key, timeout_seconds=timeout)
+        http = httpx.AsyncClient(transport=transport, **options)
+        super().__init__(AsyncTransport(http, policy=RetryPolicy(max_retries=max_retries)))
         self.vectors = AsyncVectors(self._transport)
         self.steer = AsyncSteering(self._transport)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
@@ -26,7 +28,6 @@ from vlibrary_client.types import (
 from vlibrary_client.wire.replies import (
     Call,
     Kept,
-    Reply,
     json_reader,
     once,
     read_bytes,
@@ -143,7 +144,7 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
         CorruptDataError: The bytes are not those that were stored.
     """
 
-    def read(reply: Reply) -> bytes:
+    def read(reply: httpx.Response) -> bytes:
         content = read_bytes(reply)
         if to is not None:
             draft = to.with_name(f"{to.name}.part")

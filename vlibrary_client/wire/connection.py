@@ -73,35 +73,29 @@ class RetryPolicy:
         return longest * self.randomness.uniform(0.5, 1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """How to reach a server, for either kind of transport.
+def http_options(
+    base_url: str | None, api_key: str | None, *, timeout_seconds: float
+) -> dict[str, Any]:
+    """What both kinds of httpx clients are made with.
 
     Where address or key are None, the environment is asked, then the file.
     """
-
-    base_url: str | None
-    api_key: str | None
-    timeout_seconds: float
-    policy: RetryPolicy
-
-    def http_options(self) -> dict[str, Any]:
-        """What both kinds of httpx clients are made with."""
-        configured = _read_config()
-        url = self.base_url or os.environ.get(URL_VARIABLE) or configured.get("url")
-        url = (url or DEFAULT_BASE_URL).rstrip("/")
-        key = self.api_key or os.environ.get(KEY_VARIABLE)
-        # The file's key is for the file's server, and told to no other.
-        if not key and url == configured.get("url", DEFAULT_BASE_URL).rstrip("/"):
-            key = configured.get("key")
-        return {
-            "base_url": url,
-            "headers": _headers(key or None),
-            "timeout": timeout_of(self.timeout_seconds),
-            "follow_redirects": False,
-            # A proxy cannot reach this machine's own addresses, whatever the environment says.
-            "trust_env": not _is_loopback(httpx.URL(url).host),
-        }
+    configured = _read_config()
+    url = base_url or os.environ.get(URL_VARIABLE) or configured.get("url")
+    url = (url or DEFAULT_BASE_URL).rstrip("/")
+    key = api_key or os.environ.get(KEY_VARIABLE)
+    # The file's key is for the file's server, and told to no other.
+    if not key and url == configured.get("url", DEFAULT_BASE_URL).rstrip("/"):
+        key = configured.get("key")
+    headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
+    return {
+        "base_url": url,
+        "headers": headers | ({"authorization": f"Bearer {key}"} if key else {}),
+        "timeout": timeout_of(timeout_seconds),
+        "follow_redirects": False,
+        # A proxy cannot reach this machine's own addresses, whatever the environment says.
+        "trust_env": not _is_loopback(httpx.URL(url).host),
+    }
 
 
 def _read_config() -> dict[str, str]:
@@ -116,11 +110,6 @@ def _read_config() -> dict[str, str]:
         if name not in {"url", "key"} or not isinstance(value, str):
             raise ConfigurationError(f"{path}: wanted the texts url and key, found {name}")
     return found
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
-    return headers if api_key is None else {**headers, "authorization": f"Bearer {api_key}"}
 
 
 def _is_loopback(host: str) -> bool:

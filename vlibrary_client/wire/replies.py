@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.errors import (
@@ -24,8 +25,8 @@ T = TypeVar("T")
 
 _WHOLE = 200
 _PARTIAL = 206
+REQUEST_ID = "x-request-id"
 
-_FIRST_ERROR_STATUS = 400
 _CODE_OF_STATUS = {
     400: "invalid-input",
     404: "not-found",
@@ -38,34 +39,6 @@ _CODE_OF_STATUS = {
     504: "deadline-exceeded",
     507: "storage-full",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """A complete answer; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the status tells of a failure."""
-        return self.status >= _FIRST_ERROR_STATUS
-
-    @property
-    def request_id(self) -> str | None:
-        """The server's name of the request."""
-        return self.headers.get("x-request-id")
-
-    @property
-    def retry_after_seconds(self) -> float | None:
-        """How long the server asks to wait; `None` when it does not say, or gives a date."""
-        try:
-            seconds = float(self.headers["retry-after"])
-        except (KeyError, ValueError):
-            return None
-        return seconds if 0 <= seconds < float("inf") else None
 
 
 @dataclass(kw_only=True)
@@ -92,10 +65,10 @@ class Kept:
             self.body.clear()
         return status == _WHOLE
 
-    def reply(self, headers: Mapping[str, str]) -> Reply:
+    def reply(self, headers: httpx.Headers) -> httpx.Response:
         """The whole file as one answer."""
-        known = {name.lower(): value for name, value in headers.items()}
-        return Reply(status=_WHOLE, headers=known | {"etag": self.etag}, body=bytes(self.body))
+        named = {"etag": self.etag, REQUEST_ID: headers.get(REQUEST_ID, "")}
+        return httpx.Response(_WHOLE, headers=named, content=bytes(self.body))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +87,7 @@ class Call(Generic[T]):
     """
 
     path: str
-    read: Callable[[Reply], T]
+    read: Callable[[httpx.Response], T]
     method: str = "GET"
     is_repeatable: bool = True
     query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
@@ -142,62 +115,76 @@ def once() -> dict[str, str]:
 
 
 @cache
-def json_reader(kind: Any) -> Callable[[Reply], Any]:  # noqa: ANN401 - any annotation
+def json_reader(kind: Any) -> Callable[[httpx.Response], Any]:  # noqa: ANN401 - any annotation
     """A function that reads the JSON of answers of this kind.
 
     It raises `InvalidResponseError` where a body is not JSON, or not of the kind.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
-    def read(reply: Reply) -> Any:  # noqa: ANN401 - of the kind
+    def read(reply: httpx.Response) -> Any:  # noqa: ANN401 - of the kind
         try:
-            return adapter.validate_json(reply.body)
+            return adapter.validate_json(reply.content)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "body"
             raise InvalidResponseError(
                 f"cannot read the answer at {place}: {first['msg']}",
-                status=reply.status,
-                request_id=reply.request_id,
+                status=reply.status_code,
+                request_id=_request_id(reply),
             ) from error
 
     return read
 
 
-def read_bytes(reply: Reply) -> bytes:
+def read_bytes(reply: httpx.Response) -> bytes:
     """The answer's bytes, checked against the SHA-256 in its `ETag`.
 
     Raises:
         CorruptDataError: The bytes are not those that the server announced.
     """
     announced = reply.headers.get("etag", "").strip('"')
-    found = hashlib.sha256(reply.body).hexdigest()
+    found = hashlib.sha256(reply.content).hexdigest()
     if announced and announced != found:
         raise CorruptDataError(
             f"wanted a file with SHA-256 {announced}, found {found}",
-            status=reply.status,
-            request_id=reply.request_id,
+            status=reply.status_code,
+            request_id=_request_id(reply),
         )
-    return reply.body
+    return reply.content
 
 
-def read_nothing(_reply: Reply) -> None:
+def read_nothing(_reply: httpx.Response) -> None:
     """For answers without a body."""
 
 
-def error_from_reply(reply: Reply) -> VLibraryError:
+def error_from_reply(reply: httpx.Response) -> VLibraryError:
     """The exception that an error answer stands for, ready to raise."""
-    problem = _problem(reply.body)
-    code = _CODE_OF_STATUS.get(reply.status, "error")
+    problem = _problem(reply.content)
+    code = _CODE_OF_STATUS.get(reply.status_code, "error")
     return error_from_code(
         str(problem.get("code") or code),
-        str(problem.get("detail") or problem.get("title") or f"HTTP status {reply.status}"),
-        status=reply.status,
-        request_id=str(problem.get("request_id") or "") or reply.request_id,
+        str(problem.get("detail") or problem.get("title") or f"HTTP status {reply.status_code}"),
+        status=reply.status_code,
+        request_id=str(problem.get("request_id") or "") or _request_id(reply),
         details=_mapping(problem.get("details")),
         errors=_field_errors(problem.get("errors")),
-        retry_after_seconds=reply.retry_after_seconds,
+        retry_after_seconds=_retry_after(reply),
     )
+
+
+def _request_id(reply: httpx.Response) -> str | None:
+    """The server's name of the request."""
+    return reply.headers.get(REQUEST_ID) or None
+
+
+def _retry_after(reply: httpx.Response) -> float | None:
+    """How long the server asks to wait; `None` when it does not say, or gives a date."""
+    try:
+        seconds = float(reply.headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
 
 
 def _problem(body: bytes) -> dict[str, Any]:

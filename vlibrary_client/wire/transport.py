@@ -15,14 +15,13 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from vlibrary_client.errors import VLibraryError
 from vlibrary_client.wire.connection import (
-    Connection,
     RetryPolicy,
     Tries,
     loss_of,
     no_events,
     timeout_of,
 )
-from vlibrary_client.wire.replies import Call, Kept, Reply, error_from_reply
+from vlibrary_client.wire.replies import Call, Kept, error_from_reply
 
 T = TypeVar("T")
 
@@ -46,13 +45,8 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
     return options
 
 
-def _reply(response: httpx.Response) -> Reply:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(status=response.status_code, headers=headers, body=response.content)
-
-
-def _result(call: Call[T], reply: Reply) -> T:
-    if reply.is_error and reply.status not in call.answer_statuses:
+def _result(call: Call[T], reply: httpx.Response) -> T:
+    if reply.is_error and reply.status_code not in call.answer_statuses:
         raise error_from_reply(reply)
     return call.read(reply)
 
@@ -129,11 +123,9 @@ class _Bounded(httpx.SyncByteStream):
 class SyncTransport(_AnyTransport):
     """Sends calls on one pool of connections and waits for the answers; safe to share."""
 
-    def __init__(
-        self, connection: Connection, *, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        super().__init__(connection.policy)
-        self._http = httpx.Client(transport=transport, **connection.http_options())
+    def __init__(self, http: httpx.Client, *, policy: RetryPolicy) -> None:
+        super().__init__(policy)
+        self._http = http
 
     def close(self) -> None:
         """Closes the connections."""
@@ -160,25 +152,23 @@ class SyncTransport(_AnyTransport):
                         raise
                 self.sleep(delay)
 
-    def _send_once(self, call: Call[Any]) -> Reply:
+    def _send_once(self, call: Call[Any]) -> httpx.Response:
         try:
             if call.kept is not None:
                 return self._go_on(call, call.kept)
             with _sync_content(call.content) as content:
-                return _reply(
-                    self._http.request(**_options(call, self._timeout_seconds), **content)
-                )
+                return self._http.request(**_options(call, self._timeout_seconds), **content)
         except httpx.RequestError as error:
             raise loss_of(error) from error
 
-    def _go_on(self, call: Call[Any], kept: Kept) -> Reply:
+    def _go_on(self, call: Call[Any], kept: Kept) -> httpx.Response:
         with self._http.stream(**_options(call, self._timeout_seconds)) as response:
             if kept.begin(response.status_code, response.headers):
                 for chunk in response.iter_bytes():
                     kept.body += chunk
                 return kept.reply(response.headers)
             response.read()
-            return _reply(response)
+            return response
 
     @contextmanager
     def events(
@@ -195,7 +185,7 @@ class SyncTransport(_AnyTransport):
             with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     response.read()
-                    raise error_from_reply(_reply(response))
+                    raise error_from_reply(response)
                 response.stream = _Bounded(response, deadline=deadline)
                 yield EventSource(response).iter_sse()
         except SSEError as error:
@@ -207,11 +197,9 @@ class SyncTransport(_AnyTransport):
 class AsyncTransport(_AnyTransport):
     """Sends calls on one pool of connections of one event loop; safe to share between tasks."""
 
-    def __init__(
-        self, connection: Connection, *, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
-        super().__init__(connection.policy)
-        self._http = httpx.AsyncClient(transport=transport, **connection.http_options())
+    def __init__(self, http: httpx.AsyncClient, *, policy: RetryPolicy) -> None:
+        super().__init__(policy)
+        self._http = http
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -237,24 +225,24 @@ class AsyncTransport(_AnyTransport):
                         raise
                 await self.sleep(delay)
 
-    async def _send_once(self, call: Call[Any]) -> Reply:
+    async def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)
         _async_content(call, options)
         try:
             if call.kept is not None:
                 return await self._go_on(options, call.kept)
-            return _reply(await self._http.request(**options))
+            return await self._http.request(**options)
         except httpx.RequestError as error:
             raise loss_of(error) from error
 
-    async def _go_on(self, options: dict[str, Any], kept: Kept) -> Reply:
+    async def _go_on(self, options: dict[str, Any], kept: Kept) -> httpx.Response:
         async with self._http.stream(**options) as response:
             if kept.begin(response.status_code, response.headers):
                 async for chunk in response.aiter_bytes():
                     kept.body += chunk
                 return kept.reply(response.headers)
             await response.aread()
-            return _reply(response)
+            return response
 
     @asynccontextmanager
     async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
@@ -263,7 +251,7 @@ class AsyncTransport(_AnyTransport):
             async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     await response.aread()
-                    raise error_from_reply(_reply(response))
+                    raise error_from_reply(response)
                 async with aclosing(EventSource(response).aiter_sse()) as events:
                     yield events
         except SSEError as error:

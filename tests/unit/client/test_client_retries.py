@@ -26,7 +26,7 @@ from vlibrary_client import (
     VLibraryError,
 )
 from vlibrary_client.wire.connection import RetryPolicy
-from vlibrary_client.wire.replies import Reply
+from vlibrary_client.wire.replies import error_from_reply
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
@@ -200,7 +200,8 @@ def test_waits_double_with_some_randomness() -> None:
     [("3", 3.0), ("0", 0.0), ("-1", None), ("nan", None), ("inf", None), ("Wed, 21 Oct", None)],
 )
 def test_retry_after_is_read_with_suspicion(text: str, seconds: float | None) -> None:
-    assert Reply(status=429, headers={"retry-after": text}).retry_after_seconds == seconds
+    error = error_from_reply(httpx.Response(429, headers={"retry-after": text}))
+    assert error.retry_after_seconds == seconds
 
 
 def test_an_unknown_code_is_kept() -> None:
