@@ -16,7 +16,7 @@ from app.cli.library.server import (
     print_stored,
     print_table,
 )
-from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, convert_local, read_map
+from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, convert_local, read_map
 from app.cli.options import AsJson
 
 datasets = typer.Typer(
@@ -31,6 +31,7 @@ def check(
     source: Annotated[str, typer.Argument(help="A folder or a file of any known layout.")],
     *,
     column_map: ColumnMap = None,
+    question: Question = None,
     skip_bad: SkipBad = False,
     text_only: TextOnly = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -44,7 +45,7 @@ def check(
         report = convert_local(
             source,
             Path(folder) / "dataset.parquet",
-            columns=read_map(column_map),
+            columns=read_map(column_map, question),
             skip_bad=skip_bad,
             text_only=text_only,
         ).as_json()
@@ -75,6 +76,7 @@ def upload(
     name: Annotated[str, typer.Option(help="What it is called.")],
     description: Annotated[str, typer.Option(help="Text for people.")] = "",
     column_map: ColumnMap = None,
+    question: Question = None,
     skip_bad: SkipBad = False,
     text_only: TextOnly = False,
     url: Url = None,
@@ -87,7 +89,7 @@ def upload(
             source,
             name=name,
             description=description,
-            columns=read_map(column_map),
+            columns=read_map(column_map, question),
             skip_bad=skip_bad,
             text_only=text_only,
         )

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.local_datasets import ColumnMap, load_local, read_map
+from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
 from app.cli.options import AsJson, Revision
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
@@ -74,6 +74,7 @@ def evaluate(
     revision: Revision = None,
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
     column_map: ColumnMap = None,
+    question: Question = None,
     support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
     shots: Annotated[
@@ -122,7 +123,7 @@ def evaluate(
     wanted = _wanted(condition, usual, has_vector=vector is not None)
     pool: Any = []
     if episodes is None:
-        columns = read_map(column_map)
+        columns = read_map(column_map, question)
         examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
         if set(wanted) - {"zero_shot", "m2iv"}:
             pool = load_local(

@@ -18,6 +18,10 @@ ColumnMap: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--map", help="Which column is which: question=COLUMN; may be repeated."),
 ]
+Question: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="What is asked about every picture, where there are labels alone."),
+]
 SkipBad: TypeAlias = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")
 ]
@@ -26,19 +30,21 @@ TextOnly: TypeAlias = Annotated[
 ]
 
 
-def read_map(pairs: list[str] | None) -> dict[str, str]:
-    """Which column is which, from texts such as `question=problem`.
+def read_map(pairs: list[str] | None, question: str | None = None) -> Mapping[str, str]:
+    """Which column is which, from texts such as `question=problem`, or what is asked throughout.
 
     Raises:
         InvalidInputError: A text is no such pair.
     """
+    from vlibrary_client.layouts.items import with_question
+
     columns = {}
     for pair in pairs or ():
         name, equals, column = pair.partition("=")
         if not (name and equals and column):
             raise InvalidInputError(f"Cannot read the map: wanted question=COLUMN, found {pair}")
         columns[name] = column
-    return columns
+    return with_question(columns, question)
 
 
 def convert_local(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from app.cli.local_datasets import ColumnMap, SkipBad, TextOnly, load_local, read_map
+from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
 from app.cli.options import AsJson, Revision
 from app.method.training.configuration import TrainingSettings, read_setting
 
@@ -52,6 +52,7 @@ def train(
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
     ] = None,
     column_map: ColumnMap = None,
+    question: Question = None,
     skip_bad: SkipBad = False,
     text_only: TextOnly = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items taken.")] = None,
@@ -82,7 +83,7 @@ def train(
         split=split,
         limit=limit,
         seed=seed,
-        columns=read_map(column_map),
+        columns=read_map(column_map, question),
         skip_bad=skip_bad,
         text_only=text_only,
     )

@@ -47,6 +47,7 @@ async def convert_upload(
     skip_bad: bool = False,
     text_only: bool = False,
     columns: Mapping[str, str] | None = None,
+    question: str | None = None,
     memory_bytes: int = CHECK_MEMORY_BYTES,
 ) -> DatasetReport:
     """What a file of any known layout holds, written to `target` in the one layout that is stored.
@@ -54,7 +55,8 @@ async def convert_upload(
     Another process reads the file within limits of memory and time. It ends with whoever awaits
     this, be that cancelled or killed.
 
-    `columns` tells which of the file's columns is which, where names differ. Rows that cannot be
+    `columns` tells which of the file's columns is which, where names differ, and `question` what is
+    asked about every picture of a file that asks nothing. Rows that cannot be
     used are left out with `skip_bad`, and those without a picture are taken with `text_only`;
     otherwise either refuses the file.
 
@@ -66,6 +68,7 @@ async def convert_upload(
         "source": str(path),
         "target": str(target),
         "columns": dict(columns or {}),
+        "question": question,
         "limits": asdict(limits),
         "options": {"skip_bad": skip_bad, "text_only": text_only},
     }

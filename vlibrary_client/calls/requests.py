@@ -16,6 +16,7 @@ from vlibrary_client.calls.arguments import (
     dataset_text,
     vector_text,
 )
+from vlibrary_client.layouts.items import with_question
 from vlibrary_client.layouts.packing import parquet_file
 from vlibrary_client.layouts.sources import DatasetSource
 from vlibrary_client.types import (
@@ -55,6 +56,7 @@ def upload_dataset(
     name: str,
     description: str = "",
     columns: Mapping[str, str] | None = None,
+    question: str | None = None,
     skip_bad: bool = False,
     text_only: bool = False,
 ) -> Call[Dataset]:
@@ -72,6 +74,8 @@ def upload_dataset(
         name: What it will be called.
         description: Text for people.
         columns: Which of the source's columns is which, such as `{"question": "problem"}`.
+        question: What is asked about every picture, for sources of pictures and labels alone:
+            folders that are called by their class, or `columns={"answer": "label"}`.
         skip_bad: Leave out rows that cannot be used, rather than refuse the source.
         text_only: Take rows without a picture as items of text alone.
 
@@ -88,7 +92,7 @@ def upload_dataset(
             skip_bad="true" if skip_bad else None,
             text_only="true" if text_only else None,
         ),
-        packing=parquet_file(source, columns=columns, skip_bad=skip_bad),
+        packing=parquet_file(source, columns=with_question(columns, question), skip_bad=skip_bad),
         headers={"content-type": PARQUET} | once(),
         timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
     )

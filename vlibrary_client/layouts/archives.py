@@ -15,7 +15,7 @@ from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
-from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES
+from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, PICTURE_KINDS
 from vlibrary_client.layouts.texts import Twice, object_of
 from vlibrary_client.layouts.vqa import QUESTIONS
 
@@ -23,9 +23,6 @@ MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30
 MAX_TEXT_BYTES = 1 << 20
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-# Those that no picture here can be are refused by their name when they are looked at.
-_PICTURES = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"}
-_PICTURES |= {"heic", "heif", "jxl", "jp2", "ppm", "pgm", "pbm", "svg"}
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -216,7 +213,7 @@ def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
 
 def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str | None:  # noqa: ANN401
     kind = ending.rpartition(".")[2]
-    is_picture = kind in _PICTURES
+    is_picture = kind in PICTURE_KINDS
     if size > (MAX_PICTURE_BYTES if is_picture else MAX_TEXT_BYTES):
         return f"its .{ending} is too large"
     data = stream.read()

@@ -1,7 +1,7 @@
 """From the fields of a record to questions, answers and names. One rule for every format."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ from vlibrary_client.layouts.items import (
     COLUMNS,
     BadItem,
     ColumnMap,
+    Constant,
     Found,
     Item,
     Record,
@@ -61,9 +62,12 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
         raise InvalidDatasetError(
             f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
         )
-    missing = sorted(set(columns.values()) - set(names))
-    present = (set(names) - set(columns.values())) | set(columns)
-    if missing:
+    mapped = {column for column in columns.values() if not isinstance(column, Constant)}
+    missing = sorted(mapped - set(names))
+    present = (set(names) - mapped) | set(columns)
+    if is_asked := _asks(names, columns):
+        problem = is_asked
+    elif missing:
         problem = f"there is no column {', '.join(missing)}"
     elif set(CONVERSATIONS) & present or (
         "question" in present and {*ANSWER_COLUMNS, CHOICE_COLUMN} & present
@@ -75,6 +79,14 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
             "as question=COLUMN tells which column is which"
         )
     raise InvalidDatasetError(f"{problem}; found the columns {_listed(names)}")
+
+
+def _asks(names: Collection[str], columns: ColumnMap) -> str | None:
+    """Why one question for all is too much for records with these fields."""
+    own = next((name for name in ("question", *CONVERSATIONS) if name in names), None)
+    if own is None or not isinstance(columns.get("question"), Constant):
+        return None
+    return f"it has questions of its own in {own}, so none is given for all"
 
 
 def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
@@ -101,7 +113,10 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
     """The items of a record: one, or one for every question of a conversation."""
     fields = {**record.fields}
     if columns:
-        taken = {name: fields.get(column) for name, column in columns.items()}
+        taken = {
+            name: column if isinstance(column, Constant) else fields.get(column)
+            for name, column in columns.items()
+        }
         for name in {*columns.values()} - {*columns}:
             fields.pop(name, None)
         for name, others in {"answer": ("answers",), "image": PICTURE_COLUMNS}.items():
@@ -112,7 +127,8 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
             fields |= {} if value is None else {name: value}
     place = str(fields.get(PLACE_COLUMN) or record.place)
     try:
-        _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
+        asked = _asks([name for name in record.fields if _says(record.fields[name])], columns)
+        _require_fields(record.problem or fields.get(PROBLEM_COLUMN) or asked)
         _require_fields_read(record.fields, columns)
         yield from _items(fields, place=place, split=record.split, pictures=pictures)
     except UnusableError as error:

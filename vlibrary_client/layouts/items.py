@@ -6,8 +6,20 @@ from typing import Any, TypeAlias
 
 COLUMNS = ("image", "question", "answer", "answers", "id", "image_id", "split")
 
+
+class Constant(str):
+    """What every record has, in place of a column's name."""
+
+    __slots__ = ()
+
+
 ColumnMap: TypeAlias = Mapping[str, str]
-"""Which column of the source is which of `COLUMNS`, where the names differ."""
+"""Which column of the source is which of `COLUMNS`, where the names differ, or its `Constant`."""
+
+
+def with_question(columns: ColumnMap | None, question: str | None) -> ColumnMap:
+    """The map, and what is asked about every picture of a source that asks nothing itself."""
+    return {**(columns or {}), **({} if question is None else {"question": Constant(question)})}
 
 
 class UnusableError(Exception):

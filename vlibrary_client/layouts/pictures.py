@@ -18,6 +18,9 @@ from vlibrary_client.layouts.items import UnusableError
 
 PICTURE_COLUMNS = ("image", "images", "file_name", "image_path")
 MAX_PICTURE_BYTES = 64 << 20
+# Those that no picture here can be are refused by their name when they are looked at.
+PICTURE_KINDS = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"}
+PICTURE_KINDS |= {"heic", "heif", "jxl", "jp2", "ppm", "pgm", "pbm", "svg"}
 _ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"}
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 # Archives of a Mac have a second file for each, with what the first cannot hold.

@@ -18,7 +18,7 @@ from vlibrary_client.layouts.archives import (
 )
 from vlibrary_client.layouts.fields import read_items
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
-from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, files_below
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, PICTURE_KINDS, Pictures, files_below
 from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
@@ -211,6 +211,9 @@ def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -
             others = [path.name for found in rest for path in found]
             layout = f"folder of {kind}" + (f", without {_counted(others)}" if others else "")
             return Source(layout=layout, found=_folder_items(root, files, columns))
+    pictures = [path for path in files_found if path.suffix.lower()[1:] in PICTURE_KINDS]
+    if any(path.parent != root for path in pictures):
+        return Source(layout="class folders", found=_class_items(root, pictures, columns))
     endings = sorted({path.suffix.lower() or path.name for path in files_found})
     raise InvalidDatasetError(
         f"no data set in the {called}: wanted {', '.join(METADATA_NAMES)} beside pictures, or "
@@ -259,6 +262,29 @@ def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator
         records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
         pictures = Pictures(path.parent, root=root, is_listed=True)
         yield from _items(records, columns=columns, pictures=pictures)
+
+
+def _class_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
+    """Pictures in folders that are called by what they show."""
+    if "question" not in columns:
+        raise InvalidDatasetError(
+            "pictures lie in folders of classes, and nothing is asked about them: wanted one "
+            "question for all, such as question='What is this?'"
+        )
+    records = (
+        Record(
+            place=str(path),
+            fields={"image": str(path), "answer": path.parent.name},
+            split=_split_of(path.parent.parent),
+            problem=(
+                None
+                if path.parent.name and not _SPLIT.fullmatch(path.parent.name.lower())
+                else "it lies in no folder that is called by a class"
+            ),
+        )
+        for path in (path.relative_to(root) for path in files)
+    )
+    yield from _items(records, columns=columns, pictures=Pictures(root))
 
 
 def _pair_items(root: Path, pairs: list[tuple[Path, Path]], columns: ColumnMap) -> Iterator[Found]:

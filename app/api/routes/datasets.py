@@ -22,7 +22,7 @@ from app.api.http.uploads import (
 )
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
-from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Reference
+from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Prompt, Reference
 from app.core.cancellation import run_until_disconnect
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
@@ -80,6 +80,10 @@ async def upload(
             description="Which column is which, as `question=COLUMN`, where names differ.",
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
+    question: Annotated[
+        Prompt | None,
+        Query(description="What is asked about every picture, where there are labels alone."),
+    ] = None,
     skip_bad: Annotated[
         bool, Query(description="Leave out rows that cannot be used, and tell how many.")
     ] = False,
@@ -107,6 +111,7 @@ async def upload(
                 skip_bad=skip_bad,
                 text_only=text_only,
                 columns=dict(pair.split("=", 1) for pair in columns),
+                question=question,
             ),
             receive=request.receive,
             seconds=LONGEST_SECONDS,

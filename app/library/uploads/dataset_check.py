@@ -20,6 +20,7 @@ from pyarrow import ArrowException
 from app.core.errors import VLibraryError, is_out_of_space
 from app.core.pictures import PictureLimits
 from app.library.uploads.dataset_conversion import convert
+from vlibrary_client.layouts.items import with_question
 from vlibrary_client.layouts.sources import open_upload
 
 CPU_SECONDS: Final = 3600
@@ -45,11 +46,12 @@ def _end_with_input() -> None:
 def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
     """The report on a file, or why it is refused.
 
-    The order has `source` and `target` as paths, `columns`, `limits` and `options`.
+    The order has `source` and `target` as paths, `columns`, `question`, `limits` and `options`.
     """
     try:
+        columns = with_question(order["columns"], order["question"])
         report = convert(
-            partial(open_upload, Path(order["source"]), columns=order["columns"]),
+            partial(open_upload, Path(order["source"]), columns=columns),
             Path(order["target"]),
             limits=PictureLimits(**order["limits"]),
             **order["options"],

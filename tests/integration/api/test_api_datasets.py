@@ -73,6 +73,15 @@ class TestDatasets:
         job = (await http.post("/train", json={**asked, "split": None})).json()
         assert job["config"]["split"] == "test"
 
+    async def test_one_question_may_stand_before_labels(self, http: httpx.AsyncClient) -> None:
+        picture = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
+        content = json.dumps([{"image": picture, "label": "red"}]).encode()
+        asked = {"map": "answer=label", "question": "Which colour?"}
+        made = await upload(http, content, **asked)
+        assert (made.status_code, made.json()["num_items"]) == (201, 1)
+        refused = await upload(http, content.replace(b"label", b"question"), **asked)
+        assert "it has questions of its own in question" in refused.json()["detail"]
+
     async def test_what_is_no_data_set_is_refused(self, http: httpx.AsyncClient) -> None:
         for content, status, code in (
             (b"", 422, "invalid-input"),

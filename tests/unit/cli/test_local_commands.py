@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
@@ -64,6 +65,16 @@ def test_train_writes_a_vector_file_of_the_pocket(vector: tuple[Path, Result]) -
     assert set(report["conditions"]) >= {"m2iv", "zero_shot", "icl", "knn_icl", "majority"}
     assert float(metadata["max_dose"]) >= float(metadata["dose"]) > 0
     assert path.with_suffix(".state").exists()
+
+
+def test_folders_of_classes_are_checked_with_one_question(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "train" / name / "1.png")
+    result = run("datasets", "check", str(tmp_path), "--question", "What is this?", "--json")
+    report = json_of(result)
+    assert (report["layout"], report["num_answers"]) == ("class folders", 2)
+    assert report["splits"] == {"train": 2}
 
 
 def test_a_setting_that_is_no_pair_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.fakes.files.layouts import ASKED, items, picture, read
 from vlibrary_client import InvalidDatasetError
-from vlibrary_client.layouts.items import BadItem
+from vlibrary_client.layouts.items import BadItem, Constant, Item, with_question
 from vlibrary_client.layouts.sources import open_upload
 
 STRUCT = {"bytes": picture(), "path": "a.png"}
@@ -103,3 +103,60 @@ def test_a_map_tells_the_picture_among_several_columns() -> None:
     rows = [{"image": "images/1.jpg", "decoded": STRUCT, "file_name": "b.png", **ASKED}]
     (found,) = items(rows, columns={"image": "decoded"})
     assert found.image == picture()
+
+
+def classes(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(picture())
+    return root
+
+
+ASKING = {"question": Constant("What is this?")}
+
+
+def test_folders_may_be_called_by_what_their_pictures_show(tmp_path: Path) -> None:
+    root = classes(
+        tmp_path, "train/red panda/1.png", "train/dog/a.JPG", "val/dog/a.png", "x/cat/train1.png"
+    )
+    found = [(one.question, one.answers, one.split) for one in items(root, columns=ASKING)]
+    assert found == [
+        ("What is this?", ("dog",), "train"),
+        ("What is this?", ("red panda",), "train"),
+        ("What is this?", ("dog",), "val"),
+        ("What is this?", ("cat",), None),
+    ]
+    with pytest.raises(
+        InvalidDatasetError, match="nothing is asked about them: wanted one question"
+    ):
+        read(root)
+
+
+def test_a_picture_without_a_class_is_told(tmp_path: Path) -> None:
+    root = classes(tmp_path, "dog/a.png", "b.png", "train/c.png", "dog/d.gif")
+    found = read(root, columns=ASKING)
+    assert [one.place for one in found if isinstance(one, BadItem)] == ["b.png", "train/c.png"]
+    # What it is in tells who looks at the pixels.
+    assert [one.place for one in found if isinstance(one, Item)] == ["dog/a.png", "dog/d.gif"]
+
+
+def test_one_question_may_stand_before_labels(tmp_path: Path) -> None:
+    rows = [{"image": STRUCT, "label": "red"}, {"image": STRUCT, "label": "blue"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    columns = with_question({"answer": "label"}, "Which colour?")
+    for source in (rows, tmp_path / "a.parquet"):
+        found = [(one.question, one.answers) for one in items(source, columns=columns)]
+        assert found == [("Which colour?", ("red",)), ("Which colour?", ("blue",))]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [ASKED, {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}],
+)
+def test_one_question_takes_no_other_ones_place(tmp_path: Path, own: dict[str, Any]) -> None:
+    (found,) = read([{"image": picture(), **own}], columns=ASKING)
+    assert isinstance(found, BadItem)
+    assert found.reason.startswith("it has questions of its own in")
+    pq.write_table(pa.Table.from_pylist([{"image": STRUCT, **own}]), tmp_path / "a.parquet")
+    with pytest.raises(InvalidDatasetError, match="questions of its own in"):
+        read(tmp_path / "a.parquet", columns=ASKING)
