@@ -14,9 +14,8 @@ from app.core.pictures import Picture
 from app.method.backbone.embedding import texts_beside
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.keys.appearance import appearance
+from app.method.keys.appearance import appearance, contours
 from app.method.keys.background import background_families
-from app.method.keys.contours import contours
 from app.method.keys.whitening import Whitening, fit_whitening, unit_rows
 from app.method.keys.wording import WIDTH, wording
 from app.method.steps import OffDevice, finish

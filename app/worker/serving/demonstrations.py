@@ -144,14 +144,12 @@ class DatasetPools:
         chunks = []
         for start in range(0, len(examples), CHUNK_ITEMS):
             chunk = examples[start : start + CHUNK_ITEMS]
-            chunks.append(await self._device.call(partial(self._embed_now, chunk)))
+            embedded = partial(
+                embed,
+                self._backbone,
+                [example.image for example in chunk],
+                [example.question for example in chunk],
+                features=self._features,
+            )
+            chunks.append(await self._device.call(embedded))
         return np.concatenate(chunks)
-
-    def _embed_now(self, examples: Sequence[Example]) -> Rows:
-        rows: Rows = embed(
-            self._backbone,
-            [example.image for example in examples],
-            [example.question for example in examples],
-            features=self._features,
-        )
-        return rows

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
 from app.core.pictures import Picture, PictureLimits, check_picture
@@ -68,17 +68,15 @@ class PreparedPrompt:
     """A prompt with what the device thread still has to find out.
 
     Attributes:
-        grammar: Of the answer's form, to be copied for every answer.
+        check: Raises where the prompt does not fit the context. Device thread only.
         num_first: Pictures that its first pass takes, from the first on.
-        is_checked: Whether it is known if that fits the context.
+        grammar: Of the answer's form, to be copied for every answer.
+        is_checked: Whether it is known if the prompt fits.
         refusal: What the request fails with if it does not.
     """
 
     prompt: PromptText
-    build: Callable[[int], PromptText]
-    most: int
-    unit: Literal["shots", "turns"]
-    num_new_tokens: int
+    check: Callable[[], None]
     num_first: int
     grammar: Grammar | None = None
     is_checked: bool = False
@@ -190,13 +188,17 @@ class Reader:
         grammar: Grammar | None,
     ) -> PreparedPrompt:
         """The prompt with its pictures decoded. Not on the event loop."""
-        turns = turns_of(request, images)
+        backbone, turns = self._backbone, turns_of(request, images)
 
         def build(count: int) -> PromptText:
-            if turns or request.is_raw:
-                return self._conversation(request, turns, shown, count=count)
+            if request.is_raw:
+                return raw_prompt(backbone, request.prompt)
+            if turns and shown:
+                return build_conversation(backbone, turns, demonstrations=shown[:count])
+            if turns:
+                return build_conversation(backbone, latest_turns(turns, count))
             return build_prompt(
-                self._backbone,
+                backbone,
                 request.prompt,
                 images,
                 demonstrations=shown[:count],
@@ -206,29 +208,21 @@ class Reader:
         most = len(shown) if shown else count_turns(turns)
         prompt = build(most)
         self._decode_all(prompt)
-        return PreparedPrompt(
-            prompt=prompt,
-            build=build,
+        check = partial(
+            require_context,
+            backbone,
+            self._features,
+            build,
             most=most,
             unit="shots" if shown else "turns",
             num_new_tokens=1 if request.fits_context else request.max_tokens,
+        )
+        return PreparedPrompt(
+            prompt=prompt,
+            check=check,
             num_first=min(SEEN_TOGETHER, self._features.passes.leading(prompt.images)),
             grammar=grammar,
         )
-
-    def _conversation(
-        self,
-        request: GenerateRequest,
-        turns: Sequence[Turn],
-        shown: Sequence[Example],
-        *,
-        count: int,
-    ) -> PromptText:
-        if request.is_raw:
-            return raw_prompt(self._backbone, request.prompt)
-        if shown:
-            return build_conversation(self._backbone, turns, demonstrations=shown[:count])
-        return build_conversation(self._backbone, latest_turns(turns, count))
 
     def encode(self, prepared: PreparedPrompt) -> EncodedBatch:
         """The prompt as the backbone reads it. Device thread only.
@@ -288,13 +282,6 @@ class Reader:
             return
         prepared.is_checked = True
         try:
-            require_context(
-                self._backbone,
-                self._features,
-                prepared.build,
-                most=prepared.most,
-                unit=prepared.unit,
-                num_new_tokens=prepared.num_new_tokens,
-            )
+            prepared.check()
         except VLibraryError as error:
             prepared.refusal = error

@@ -5,10 +5,13 @@ from PIL import Image, ImageDraw
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
-from app.method.keys.appearance import WIDTH, appearance
+from app.method.keys.appearance import (
+    APPEARANCE_WIDTH,
+    CONTOURS_WIDTH,
+    appearance,
+    contours,
+)
 from app.method.keys.background import background_families
-from app.method.keys.contours import WIDTH as CONTOURS
-from app.method.keys.contours import contours
 from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.keys.whitening import MAX_WIDTH, fit_whitening
 from app.method.keys.wording import wording
@@ -90,7 +93,7 @@ def test_questions_without_spaces_are_read_sign_by_sign() -> None:
 def test_appearance_does_not_hang_on_size() -> None:
     small = Image.new("RGB", (40, 40), (200, 20, 20))
     large = Image.new("RGB", (400, 400), (200, 20, 20))
-    assert appearance(small).shape == (WIDTH,)
+    assert appearance(small).shape == (APPEARANCE_WIDTH,)
     assert np.allclose(appearance(small), appearance(large), atol=1e-6)
     assert np.isfinite(appearance(small)).all()
 
@@ -107,7 +110,7 @@ def test_contours_tell_a_polygon_from_a_disc_at_any_size() -> None:
     again = contours(drawn("box", 256))
     assert np.abs(box - again).sum() < 0.5 * np.abs(box - disc).sum()
     assert np.isfinite(contours(Image.new("RGB", (8, 8), "teal"))).all()
-    assert len(box) == CONTOURS
+    assert len(box) == CONTOURS_WIDTH
 
 
 def test_the_background_is_the_same_each_time() -> None:
