@@ -138,7 +138,9 @@ def combination_steps(
             features=problem.features,
             token_budget=problem.token_budget,
             max_rows=_MAX_ROWS,
-            shifts=None if vectors is None else _on(problem.backbone, vectors.shift())[None],
+            shifts=None
+            if vectors is None
+            else vectors.shift().detach().to(problem.backbone.device)[None],
             reporter=reporter,
         )
     found = [answers.pop(str(place)) for place in range(len(parts))]
@@ -182,12 +184,6 @@ def _roles(problem: Problem, chosen: Sequence[Example], *, rule: Rule) -> Proble
     )
 
 
-def _on(
-    backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]
-) -> Float[Tensor, "layers 2 hidden"]:
-    return shift.detach().to(backbone.device)
-
-
 def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Applied:
     return lambda _batch: inject(backbone, shift[None])
 
@@ -195,7 +191,7 @@ def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Ap
 def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:
     """Convex weights that the items' answers like best, stopped by the validation items."""
     backbone = problem.backbone
-    shifts = torch.stack([_on(backbone, part.shift()) for part in parts])
+    shifts = torch.stack([part.shift().detach() for part in parts]).to(backbone.device)
 
     def mixed(leaves: Leaves) -> Float[Tensor, "layers 2 hidden"]:
         return torch.einsum("p,plbh->lbh", leaves["scores"].softmax(0), shifts)

@@ -137,7 +137,16 @@ def run_batches(
         length, lesson = max(zip(lengths, lessons, strict=True), key=itemgetter(0))
         answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
         if lesson.context and not fits_context(backbone, length + len(answer)):
-            _refuse(backbone, lesson, instruction, features=features, num_new_tokens=len(answer))
+            require_context(
+                backbone,
+                features,
+                lambda count: lesson_prompt(
+                    backbone, replace(lesson, context=lesson.context[:count]), instruction
+                ),
+                most=len(lesson.context),
+                unit="shots",
+                num_new_tokens=len(answer),
+            )
     for places in prompt_batches(
         prompts, lengths, features=features, token_budget=token_budget, max_rows=max_rows
     ):
@@ -150,28 +159,6 @@ def run_batches(
             yield None
         else:
             yield from reporter.advance(len(places))
-
-
-def _refuse(
-    backbone: Backbone,
-    lesson: Lesson,
-    instruction: str | None,
-    *,
-    features: FeatureCache,
-    num_new_tokens: int,
-) -> None:
-    def build(count: int) -> PromptText:
-        fewer = replace(lesson, context=lesson.context[:count])
-        return lesson_prompt(backbone, fewer, instruction)
-
-    require_context(
-        backbone,
-        features,
-        build,
-        most=len(lesson.context),
-        unit="shots",
-        num_new_tokens=num_new_tokens,
-    )
 
 
 def _decode(pictures: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:

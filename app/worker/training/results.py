@@ -1,7 +1,6 @@
 """Where tensors become records: a training's result with its job's success, or nothing at all."""
 
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
@@ -61,7 +60,9 @@ def card_of(
             text_threshold=key.text_threshold,
             image_width=key.image_width,
         ),
-        evaluations=_measured(result, dataset=dataset),
+        evaluations=()
+        if result.held_out is None
+        else (measured_of(result.held_out, dataset=dataset, split=SPLIT),),
     )
 
 
@@ -90,12 +91,6 @@ def software() -> dict[str, str]:
         "pixels": str(PIXELS_VERSION),
         **{name: version(name) for name in _PACKAGES},
     }
-
-
-def _measured(result: TrainingResult, *, dataset: str) -> tuple[EvaluationCard, ...]:
-    if result.held_out is None:
-        return ()
-    return (measured_of(result.held_out, dataset=dataset, split=SPLIT),)
 
 
 def measured_of(comparison: Comparison, *, dataset: str, split: str) -> EvaluationCard:
@@ -158,8 +153,14 @@ async def store_result(
             image_width=result.key.image_width,
         )
     overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
-    await _store_measurement(session, vector=vector, result=result, card=card, overlaps=overlaps)
     report = {**report_of(result), "overlaps": list(overlaps)}
+    details = {
+        **report,
+        "train_seconds": round(result.seconds, 3),
+        "last_losses": result.losses[-1] if result.losses else {},
+    }
+    for measured in card.evaluations:
+        await add_evaluation(session, vector_id=vector.id, measured=measured, details=details)
     await finish_job(session, job.id, token, vector_id=vector.id, report=report)
     return vector
 
@@ -192,21 +193,3 @@ def judged(verdict: Verdict) -> dict[str, Any]:
         "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
         "looks_random": verdict.looks_random,
     }
-
-
-async def _store_measurement(
-    session: AsyncSession,
-    *,
-    vector: VectorRecord,
-    result: TrainingResult,
-    card: VectorCard,
-    overlaps: Sequence[str],
-) -> None:
-    details = {
-        **report_of(result),
-        "train_seconds": round(result.seconds, 3),
-        "overlaps": list(overlaps),
-        "last_losses": result.losses[-1] if result.losses else {},
-    }
-    for measured in card.evaluations:
-        await add_evaluation(session, vector_id=vector.id, measured=measured, details=details)
