@@ -236,7 +236,7 @@ async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
             f"{row.name}@{row.version} is still called {', '.join(held)}",
             details={"aliases": held},
         )
-    row.deleted = await session.scalar(select(func.clock_timestamp()))
+    row.deleted = func.clock_timestamp()
     await session.flush()
     await point_latest(session, row.name)
     await remove_keys(session, vector_id=vector_id)

@@ -39,12 +39,11 @@ async def claim_job(session: AsyncSession, job_id: uuid.UUID) -> tuple[JobRecord
     row = await lock_job(session, job_id)
     if row.state != "queued":
         raise ConflictError(f"Job {job_id} is {row.state}", details={"state": row.state})
-    now = await _now(session)
     row.state = "running"
     row.fencing_token += 1
     row.attempts += 1
-    row.started = row.started or now
-    row.heartbeat = now
+    row.started = row.started or func.clock_timestamp()
+    row.heartbeat = func.clock_timestamp()
     token = row.fencing_token
     await session.flush()
     data: dict[str, JSON] = {"state": "running", "attempt": row.attempts}
@@ -59,7 +58,7 @@ async def heartbeat(session: AsyncSession, job_id: uuid.UUID, token: int) -> boo
         Whether it was asked to stop.
     """
     row = await _owned(session, job_id, token)
-    row.heartbeat = await _now(session)
+    row.heartbeat = func.clock_timestamp()
     await session.flush()
     return row.cancel_requested
 
@@ -76,7 +75,7 @@ async def record_progress(
     """
     row = await _owned(session, job_id, token)
     row.progress = dict(progress)
-    row.heartbeat = await _now(session)
+    row.heartbeat = func.clock_timestamp()
     await session.flush()
     await append_event(session, job_id, kind="progress", data=progress)
     return row.cancel_requested
@@ -184,7 +183,7 @@ async def _queue_again(session: AsyncSession, row: JobRow) -> None:
     was_running = row.state == "running"
     row.state = "queued"
     row.fencing_token += 1
-    row.heartbeat = await _now(session)
+    row.heartbeat = func.clock_timestamp()
     await session.flush()
     if was_running:
         await append_event(session, row.id, kind="state", data={"state": "queued"})
@@ -212,8 +211,3 @@ def _require_owner(row: JobRow, token: int) -> None:
             f"found {row.state} with token {row.fencing_token}",
             details={"state": row.state},
         )
-
-
-async def _now(session: AsyncSession) -> dt.datetime:
-    now: dt.datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    return now

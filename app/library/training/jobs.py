@@ -160,7 +160,7 @@ async def end_job(
 ) -> None:
     """Moves a locked job into a final state and says so in its events."""
     row.state = state
-    row.finished = await session.scalar(select(func.clock_timestamp()))
+    row.finished = func.clock_timestamp()
     await session.flush()
     await append_event(session, row.id, kind="state", data={"state": state, **data})
     await write_audit(
