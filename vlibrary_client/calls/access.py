@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from vlibrary_client.calls.requests import segment
+from vlibrary_client.calls.arguments import present, segment
 from vlibrary_client.types import Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 
@@ -127,6 +127,5 @@ def list_audit(
         after: Only what came after the entry of this id.
         limit: At most so many, up to 200.
     """
-    query: dict[str, str | int] = {"after": after, "limit": limit}
-    query |= {k: v for k, v in {"subject": subject, "action": action}.items() if v is not None}
+    query = present(subject=subject, action=action, after=after, limit=limit)
     return Call(path="/audit", read=json_reader(AuditPage), query=query)

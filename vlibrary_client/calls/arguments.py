@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict
+from urllib.parse import quote
 from uuid import UUID
 
 from vlibrary_client.images import ImageSource
@@ -127,3 +128,13 @@ def vector_text(ref: VectorRef) -> str:
 def dataset_text(dataset: DatasetRef) -> str:
     """A data set reference as the api spells it."""
     return str(dataset.id) if isinstance(dataset, Dataset) else str(dataset)
+
+
+def present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values of any kind
+    """What is given, by name."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def segment(text: str) -> str:
+    """A text as one segment of a path."""
+    return quote(text, safe="@")

@@ -9,8 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
 from vlibrary_client.answers import Batch, CombinedVector, Compared
-from vlibrary_client.calls.arguments import VectorRef, vector_text
-from vlibrary_client.calls.requests import segment
+from vlibrary_client.calls.arguments import VectorRef, present, segment, vector_text
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
 from vlibrary_client.wire.replies import Call, json_reader, once, read_nothing
 
@@ -64,14 +63,9 @@ def list_vectors(
 
     A cursor goes on with the listing that it came from, so the filters must be the same.
     """
-    query = {name: _text(value) for name, value in filters.items() if value is not None}
-    if cursor is not None:
-        query["cursor"] = cursor
-    return Call(
-        path="/vectors",
-        read=json_reader(Page[Vector]),
-        query={**query, "limit": limit},
-    )
+    given = {name: _text(value) for name, value in filters.items()}
+    query = present(**given, cursor=cursor, limit=limit)
+    return Call(path="/vectors", read=json_reader(Page[Vector]), query=query)
 
 
 def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call[Batch]:
@@ -264,5 +258,5 @@ def delete_alias(name: str, alias: str, *, expected_version: int | None = None) 
         path=f"/vectors/{segment(name)}/aliases/{segment(alias)}",
         read=read_nothing,
         is_repeatable=False,
-        query={} if expected_version is None else {"expected_version": expected_version},
+        query=present(expected_version=expected_version),
     )

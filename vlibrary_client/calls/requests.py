@@ -5,8 +5,6 @@ The methods of the sync and the async client are made of these functions, docume
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -14,6 +12,8 @@ from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
     dataset_text,
+    present,
+    segment,
     vector_text,
 )
 from vlibrary_client.layouts.items import with_question
@@ -39,15 +39,6 @@ OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
 # The answer comes after the server has looked at every item.
 UPLOAD_TIMEOUT_SECONDS = 960.0
-
-
-def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values of any kind
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def segment(text: str) -> str:
-    """A text as one segment of a path."""
-    return quote(text, safe="@")
 
 
 def upload_dataset(
@@ -86,7 +77,7 @@ def upload_dataset(
         method="POST",
         path="/datasets",
         read=json_reader(Dataset),
-        query=_present(
+        query=present(
             name=name,
             description=description or None,
             skip_bad="true" if skip_bad else None,
@@ -113,7 +104,7 @@ def list_datasets(*, limit: int = 50, cursor: str | None = None) -> Call[Page[Da
     return Call(
         path="/datasets",
         read=json_reader(Page[Dataset]),
-        query=_present(limit=limit, cursor=cursor),
+        query=present(limit=limit, cursor=cursor),
     )
 
 
@@ -173,7 +164,7 @@ def upload_vector(
         method="POST",
         path="/vectors",
         read=json_reader(Vector),
-        query=_present(name=name, description=description or None, tags=list(tags) or None),
+        query=present(name=name, description=description or None, tags=list(tags) or None),
         content=content,
         headers={"content-type": OCTET_STREAM} | once(),
     )
@@ -195,7 +186,7 @@ def update_vector(
         method="PATCH",
         path=f"/vectors/{segment(vector_text(ref))}",
         read=json_reader(Vector),
-        body=_present(
+        body=present(
             description=description, tags=None if tags is None else list(tags), status=status
         ),
     )

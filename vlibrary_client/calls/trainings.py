@@ -13,6 +13,7 @@ from vlibrary_client.calls.arguments import (
     EvaluationMethod,
     VectorRef,
     dataset_text,
+    present,
     vector_text,
 )
 from vlibrary_client.types import JobRecord, JobState, Page
@@ -51,7 +52,7 @@ def train(
         body={
             "name": name,
             "dataset": dataset_text(dataset),
-            **({} if split is None else {"split": split}),
+            **present(split=split),
             "shots": shots,
             "config": config,
             "description": description,
@@ -179,12 +180,8 @@ def list_jobs(
     *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
 ) -> Call[Page[JobRecord]]:
     """One page of the training jobs, newest first."""
-    query = {"state": state, "limit": limit, "cursor": cursor}
-    return Call(
-        path="/train",
-        read=json_reader(Page[JobRecord]),
-        query={name: value for name, value in query.items() if value is not None},
-    )
+    query = present(state=state, limit=limit, cursor=cursor)
+    return Call(path="/train", read=json_reader(Page[JobRecord]), query=query)
 
 
 def cancel_job(job_id: UUID) -> Call[JobRecord]:

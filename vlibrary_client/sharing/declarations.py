@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vlibrary_client.calls.sharing import pull_folder
 from vlibrary_client.errors import InvalidInputError, VLibraryError
 from vlibrary_client.sharing.folders import VectorFolder, read_folder
-from vlibrary_client.sharing.hub import pull_folder
 from vlibrary_client.types import Vector, VectorStatus
 
 if TYPE_CHECKING:
