@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import InvalidVectorFileError
 from app.core.states import TrainedStatus
+from app.core.vector_file import Float32Array
 
 METADATA_KEY: Final = "card"
 MAX_ROWS: Final = 65
@@ -24,7 +24,6 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Cosine: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
 Length: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 
 class _Card(BaseModel):

@@ -281,4 +281,4 @@ async def list_datasets(
     if cursor is not None:
         query = query.where(DatasetRow.id < decode_cursor(cursor))
     records = [record_of(DatasetRecord, row) for row in await session.scalars(query)]
-    return make_page(records, [record.id for record in records], limit=limit)
+    return make_page(records, limit=limit)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from app.core.errors import InvalidInputError
+from app.library.records import DatasetRecord, JobRecord, VectorRecord
 
 MAX_LIMIT: Final = 200
 _ID_BYTES: Final = 16
 _BINDING_BYTES: Final = 8
 
 Record = TypeVar("Record")
+Listed = TypeVar("Listed", VectorRecord, DatasetRecord, JobRecord)
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,8 @@ def decode_cursor(cursor: str, *, bound_to: bytes = b"") -> uuid.UUID:
     return found
 
 
-def make_page(
-    records: Sequence[Record],
-    ids: Sequence[uuid.UUID],
-    *,
-    limit: int,
-    bound_to: bytes = b"",
-) -> Page[Record]:
-    """A page of at most `limit` records out of up to `limit + 1` that were read.
-
-    The ids are those of the records, in the same order.
-    """
-    has_more = len(records) > limit
-    cursor = encode_cursor(ids[limit - 1], bound_to=bound_to) if has_more else None
-    return Page(tuple(records[:limit]), cursor)
+def make_page(records: Sequence[Listed], *, limit: int, bound_to: bytes = b"") -> Page[Listed]:
+    """A page of at most `limit` records out of up to `limit + 1` that were read."""
+    items = tuple(records[:limit])
+    cursor = encode_cursor(items[-1].id, bound_to=bound_to) if len(records) > limit else None
+    return Page(items, cursor)

@@ -48,7 +48,12 @@ _BY_ALIAS: Final = _STORED.join(AliasRow, AliasRow.vector_id == VectorRow.id).wh
 )
 
 
-def _check_status(status: str) -> str:
+def check_status(status: str) -> str:
+    """The status itself when it is one.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
     if status not in VECTOR_STATES:
         raise InvalidInputError(f"A status is one of {', '.join(VECTOR_STATES)}")
     return status
@@ -208,7 +213,7 @@ async def update_vector(
     if tags is not None:
         row.tags = check_tags(tags)
     if status is not None:
-        row.status = _check_status(status)
+        row.status = check_status(status)
         await refresh_keys(session, vector_id=vector_id)
     await session.flush()
     changed: dict[str, JSON] = {

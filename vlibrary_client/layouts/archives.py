@@ -10,6 +10,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -190,25 +192,24 @@ def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
     Raises:
         InvalidDatasetError: It is damaged or cut short.
     """
-    key = None
-    fields: dict[str, Any] = {}
-    problem: str | None = None
     try:
-        for member, size, stream in _members(path):
-            folder, _, base = member.rpartition("/")
-            stem, _, ending = base.partition(".")
-            if not stem or not ending:
-                continue
-            current = f"{folder}/{stem}" if folder else stem
-            if key is not None and current != key:
-                yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
-                fields, problem = {}, None
-            key = current
-            problem = _add(fields, ending.lower(), size=size, stream=stream) or problem
+        for key, members in groupby(_named(path), key=itemgetter(0)):
+            fields: dict[str, Any] = {}
+            problem: str | None = None
+            for _, ending, size, stream in members:
+                problem = _add(fields, ending, size=size, stream=stream) or problem
+            yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
     except _DAMAGED as error:
         raise InvalidDatasetError(f"{name}: the archive is damaged or cut short") from error
-    if key is not None:
-        yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
+
+
+def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
+    """Members of samples: the sample's name, and the member's ending, size and stream."""
+    for member, size, stream in _members(path):
+        folder, slash, base = member.rpartition("/")
+        stem, _, ending = base.partition(".")
+        if stem and ending:
+            yield f"{folder}{slash}{stem}", ending.lower(), size, stream
 
 
 def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str | None:  # noqa: ANN401

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ def parquet_rows(
     Raises:
         InvalidDatasetError: It is damaged, too large, or has no columns of a data set.
     """
-    where = f"{name}: " if name else ""
-    try:
+    with _refusals(name, kind="Parquet"):
         _check_footer(path)
         # Page by page: a column of a row group may be larger than the memory.
         with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
@@ -45,12 +44,20 @@ def parquet_rows(
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
             labels = _labels(schema, path)
             yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
+
+
+@contextmanager
+def _refusals(name: str | None, *, kind: str) -> Iterator[None]:
+    """What is wrong with a file, told with its name where there are several."""
+    where = f"{name}: " if name else ""
+    try:
+        yield
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{where}{error.message}") from None
     except MemoryError:
         raise
     except _DAMAGED as error:
-        raise InvalidDatasetError(f"{where}the file is damaged or no Parquet file") from error
+        raise InvalidDatasetError(f"{where}the file is damaged or no {kind} file") from error
 
 
 def _check_footer(path: Path) -> None:
@@ -69,20 +76,11 @@ def arrow_rows(
     path: Path, *, name: str | None, split: str | None, columns: ColumnMap
 ) -> Iterator[Record]:
     """The rows of an Arrow IPC file or stream; see `parquet_rows`."""
-    where = f"{name}: " if name else ""
-    try:
-        with pa.memory_map(str(path)) as source:
-            reader = _arrow_reader(source)
-            wanted = _wanted(reader.schema, columns)
-            batches = _batches(reader, wanted)
-            schema, labels = reader.schema, _labels(reader.schema, path)
-            yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
-    except InvalidDatasetError as error:
-        raise InvalidDatasetError(f"{where}{error.message}") from None
-    except MemoryError:
-        raise
-    except _DAMAGED as error:
-        raise InvalidDatasetError(f"{where}the file is damaged or no Arrow file") from error
+    with _refusals(name, kind="Arrow"), pa.memory_map(str(path)) as source:
+        reader = _arrow_reader(source)
+        schema, labels = reader.schema, _labels(reader.schema, path)
+        batches = _batches(reader, _wanted(schema, columns))
+        yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
 
 
 def _arrow_reader(source: Any) -> Any:  # noqa: ANN401 - pyarrow has no types

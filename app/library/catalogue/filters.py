@@ -10,11 +10,11 @@ from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, func, o
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError
-from app.core.states import VECTOR_STATES
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, EvaluationRow, VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
+from app.library.vectors import check_status
 
 MAX_WORDS: Final = 16
 
@@ -50,8 +50,8 @@ class VectorFilters:
 
 
 def _conditions(filters: VectorFilters) -> list[ColumnElement[bool]]:
-    if filters.status is not None and filters.status not in VECTOR_STATES:
-        raise InvalidInputError(f"A status is one of {', '.join(VECTOR_STATES)}")
+    if filters.status is not None:
+        check_status(filters.status)
     equal = {
         VectorRow.name: filters.name,
         VectorRow.backbone_fingerprint: filters.backbone,
@@ -134,5 +134,4 @@ async def list_vectors(
         query = query.where(VectorRow.id < decode_cursor(cursor, bound_to=bound_to))
     query = query.order_by(VectorRow.id.desc()).limit(check_limit(limit) + 1)
     records = await read_vectors(session, query)
-    ids = [record.id for record in records]
-    return make_page(records, ids, limit=limit, bound_to=bound_to)
+    return make_page(records, limit=limit, bound_to=bound_to)

@@ -110,7 +110,7 @@ async def list_jobs(
         query = query.where(JobRow.id < decode_cursor(cursor))
     query = query.order_by(JobRow.id.desc()).limit(check_limit(limit) + 1)
     records = await _read_jobs(session, query)
-    return make_page(records, [record.id for record in records], limit=limit)
+    return make_page(records, limit=limit)
 
 
 async def count_jobs(session: AsyncSession) -> Mapping[JobState, int]:

@@ -4,6 +4,7 @@ import pytest
 
 from app.core.errors import InvalidInputError
 from app.library.pages import check_limit, decode_cursor, encode_cursor, make_page
+from tests.fakes.records import vector_record
 
 
 def test_a_cursor_reads_back() -> None:
@@ -19,12 +20,12 @@ def test_a_foreign_cursor_is_refused(cursor: str) -> None:
 
 
 def test_a_full_page_leads_on_only_when_there_is_more() -> None:
-    ids = [uuid.uuid4() for _ in range(3)]
-    more = make_page("abc", ids, limit=2)
-    assert more.items == ("a", "b")
-    assert more.next_cursor == encode_cursor(ids[1])
-    assert make_page("ab", ids[:2], limit=2).next_cursor is None
-    assert make_page("", [], limit=2).items == ()
+    records = [vector_record() for _ in range(3)]
+    more = make_page(records, limit=2)
+    assert more.items == tuple(records[:2])
+    assert more.next_cursor == encode_cursor(records[1].id)
+    assert make_page(records[:2], limit=2).next_cursor is None
+    assert make_page(records[:0], limit=2).items == ()
 
 
 @pytest.mark.parametrize("limit", [0, -1, 201, 10**9])
