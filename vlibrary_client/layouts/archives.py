@@ -17,7 +17,7 @@ from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
-from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, PICTURE_KINDS
+from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, OF_MAC, PICTURE_KINDS
 from vlibrary_client.layouts.texts import Twice, object_of
 from vlibrary_client.layouts.vqa import QUESTIONS
 
@@ -56,20 +56,27 @@ def is_packed_tar(path: Path) -> bool:
 def holds_folder(path: Path) -> bool:
     """Whether the archive is a packed folder, and no WebDataset of samples.
 
-    It has a file that lists pictures, that is a table, or that is a JSON array.
+    It has a file that lists pictures, that is a table, or that is a JSON array; or it has pictures
+    alone, which folders may say something of.
 
     Raises:
         InvalidDatasetError: It is damaged or has too many members.
     """
     try:
-        return any(_is_table(PurePosixPath(name), stream) for name, _, stream in _members(path))
+        is_gallery = True
+        for text, _, stream in _members(path):
+            name = PurePosixPath(text)
+            if OF_MAC in name.parts or name.name.startswith("."):
+                continue
+            if _is_table(name, stream):
+                return True
+            is_gallery = is_gallery and name.suffix.lower()[1:] in PICTURE_KINDS
     except _DAMAGED as error:
         raise InvalidDatasetError("the archive is damaged or cut short") from error
+    return is_gallery
 
 
 def _is_table(name: PurePosixPath, stream: Any) -> bool:  # noqa: ANN401
-    if "__MACOSX" in name.parts or name.name.startswith("."):
-        return False
     if name.suffix.lower() == ".json":
         # A sample's fields are called by its name and a dot.
         is_questions = QUESTIONS.search(name.name) is not None and len(name.suffixes) == 1

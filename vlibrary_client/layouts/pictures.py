@@ -24,7 +24,7 @@ PICTURE_KINDS |= {"heic", "heif", "jxl", "jp2", "ppm", "pgm", "pbm", "svg"}
 _ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"}
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 # Archives of a Mac have a second file for each, with what the first cannot hold.
-_OF_MAC = "__MACOSX"
+OF_MAC = "__MACOSX"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FILE_ADDRESS = "file://"
 # Files of PNG, JPEG and WEBP; paths are not as long without a dot.
@@ -49,7 +49,7 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == _OF_MAC
+    return name.startswith(".") or name == OF_MAC
 
 
 class ListedPictures:

@@ -1,6 +1,7 @@
 """The layouts of challenges and of sets that many people take from hubs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_folders_may_be_called_by_what_their_pictures_show(tmp_path: Path) -> No
         InvalidDatasetError, match="nothing is asked about them: wanted one question"
     ):
         read(root)
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_folders_of_classes_may_be_packed(tmp_path: Path, kind: str) -> None:
+    root = classes(
+        tmp_path / "in", "train/cat/1.png", "test/dog/2.png", "__MACOSX/train/cat/._1.png"
+    )
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), kind, root))
+    found = [(one.answers, one.split) for one in items(packed, columns=ASKING)]
+    assert sorted(found) == [(("cat",), "train"), (("dog",), "test")]
+    with pytest.raises(InvalidDatasetError, match="nothing is asked about them"):
+        list(open_upload(packed).found)
 
 
 def test_a_picture_without_a_class_is_told(tmp_path: Path) -> None:
