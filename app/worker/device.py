@@ -31,6 +31,9 @@ Task = tuple[Callable[[], None], "Future[Any] | None"]
 class DeviceThread:
     """A thread that does tasks and steps an engine, fed through one queue.
 
+    Attributes:
+        num_passes: How often long work has handed the device over so far.
+
     Args:
         training_share: Part of the device time that long work keeps while sequences run.
         on_broken: Called on this thread when the device failed in a way that never heals.
@@ -53,7 +56,7 @@ class DeviceThread:
         self._gate = threading.Lock()
         self._is_open = False
         self._seconds = {"serving": 0.0, "training": 0.0}
-        self._num_passes = 0
+        self.num_passes = 0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
@@ -75,11 +78,6 @@ class DeviceThread:
     def seconds_by_use(self) -> Mapping[str, float]:
         """Device time spent so far on steps of the engine, and on steps of long work."""
         return dict(self._seconds)
-
-    @property
-    def num_passes(self) -> int:
-        """How often long work has handed the device over so far."""
-        return self._num_passes
 
     def start(self) -> None:
         """Take up work."""
@@ -211,7 +209,7 @@ class DeviceThread:
                 raise
         finally:
             if goes_on:
-                self._num_passes += 1
+                self.num_passes += 1
             else:
                 self._background.popleft()
             ended = monotonic()

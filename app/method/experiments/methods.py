@@ -30,6 +30,7 @@ from app.method.evaluation.conditions import (
     zero_shot,
 )
 from app.method.experiments.trial import KINDS, Trial, combine_chunks
+from app.method.steering.vectors import InContextVectors
 from app.method.training.configuration import TrainingConfig, read_setting
 from app.method.training.distillation import train
 
@@ -157,29 +158,29 @@ def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
     problem = trial.problem
     settings = config.changed(seed=problem.seed)
     result = train(problem.backbone, problem.items, settings, features=problem.features)
-    vectors = result.vectors
-    return Prepared(
-        condition=steered(vectors, num_labels=len(problem.items)),
-        seconds=result.seconds,
-        parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
-        notes={
-            **result.recipe,
-            "status": result.verdict.status,
-            "teacher_accuracy": result.teacher_accuracy,
-            "norms": vectors.to_tensors().norms(),
-        },
-        kind="shift",
-    )
+    notes: dict[str, JSON] = {
+        **result.recipe,
+        "status": result.verdict.status,
+        "teacher_accuracy": result.teacher_accuracy,
+        "norms": result.vectors.to_tensors().norms(),
+    }
+    return _steering(trial, result.vectors, seconds=result.seconds, notes=notes)
 
 
 def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
     found, seconds = combine_chunks(trial, rule=rule, size=size)
-    vectors = found.vectors
+    notes: dict[str, JSON] = {"rule": rule, "weights": list(found.weights)}
+    return _steering(trial, found.vectors, seconds=seconds, notes=notes)
+
+
+def _steering(
+    trial: Trial, vectors: InContextVectors, *, seconds: float, notes: dict[str, JSON]
+) -> Prepared:
     return Prepared(
         condition=steered(vectors, num_labels=len(trial.problem.items)),
         seconds=seconds,
         parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
-        notes={"rule": rule, "weights": list(found.weights)},
+        notes=notes,
         kind="shift",
     )
 

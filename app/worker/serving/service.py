@@ -36,7 +36,12 @@ RETRY_AFTER_SECONDS: Final = 1.0
 
 
 class Serving:
-    """Answers requests with one backbone."""
+    """Answers requests with one backbone.
+
+    Attributes:
+        num_requests: Requests that are not answered yet.
+        is_draining: Whether no further requests are taken.
+    """
 
     def __init__(
         self,
@@ -64,22 +69,12 @@ class Serving:
         self._max_new_tokens = max_new_tokens
         self._norms = norms
         self._max_dose = max_dose
-        self._num_requests = 0
-        self._is_draining = False
-
-    @property
-    def num_requests(self) -> int:
-        """Requests that are not answered yet."""
-        return self._num_requests
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether no further requests are taken."""
-        return self._is_draining
+        self.num_requests = 0
+        self.is_draining = False
 
     def drain(self) -> None:
         """Take no further requests; those that are here get their answers."""
-        self._is_draining = True
+        self.is_draining = True
 
     async def generate(
         self, request: GenerateRequest
@@ -191,20 +186,20 @@ class Serving:
 
     @asynccontextmanager
     async def _place(self) -> abc.AsyncIterator[None]:
-        if self._is_draining:
+        if self.is_draining:
             raise WorkerUnavailableError(
                 "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS
             )
-        if self._num_requests >= self._max_requests:
+        if self.num_requests >= self._max_requests:
             raise BusyError(
                 f"All {self._max_requests} places are taken",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        self._num_requests += 1
+        self.num_requests += 1
         try:
             yield
         finally:
-            self._num_requests -= 1
+            self.num_requests -= 1
 
     def _room(self, request: GenerateRequest, num_prompt_tokens: int) -> int:
         """The most tokens of the answer; refuses more than there is room for."""
