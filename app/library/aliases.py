@@ -23,7 +23,7 @@ async def lock_name(session: AsyncSession, name: str) -> None:
     """
     query = select(VectorNameRow.name).where(VectorNameRow.name == name).with_for_update()
     if await session.scalar(query) is None:
-        raise NotFoundError(f"No vectors named {name}")
+        raise NotFoundError(f"There is no vector named {name}")
 
 
 async def _point(session: AsyncSession, vector: VectorRow, alias: str) -> AliasRecord:
@@ -92,7 +92,7 @@ async def set_alias(
     )
     vector = (await session.scalars(query)).one_or_none()
     if vector is None:
-        raise NotFoundError(f"No vectors {name}@{version}")
+        raise NotFoundError(f"There is no vector {name}@{version}")
     record = await _point(session, vector, alias)
     await write_audit(
         session,
@@ -129,7 +129,7 @@ async def delete_alias(
     await lock_name(session, name)
     current = await _find(session, name, alias)
     if current is None:
-        raise NotFoundError(f"No alias {name}@{alias}")
+        raise NotFoundError(f"There is no alias {name}@{alias}")
     _require_at(current, f"{name}@{alias}", expected=expected_version)
     gone = delete(AliasRow).where(AliasRow.name == name, AliasRow.alias == alias)
     await session.execute(gone)

@@ -23,5 +23,5 @@ async def get_backbone(session: AsyncSession, fingerprint: str) -> BackboneDescr
     """
     row = await session.get(BackboneRow, fingerprint)
     if row is None:
-        raise NotFoundError(f"No backbone {fingerprint[:12]}")
+        raise NotFoundError(f"There is no backbone {fingerprint[:12]}")
     return record_of(BackboneDescription, row)

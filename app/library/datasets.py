@@ -184,7 +184,7 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
         return await _get_by_name(session, str(reference))
     row = await session.get(DatasetRow, dataset_id)
     if row is None or row.deleted is not None:
-        raise NotFoundError(f"No data set {dataset_id}")
+        raise NotFoundError(f"There is no data set {dataset_id}")
     return record_of(DatasetRecord, row)
 
 
@@ -203,7 +203,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     query = select(DatasetRow).where(DatasetRow.id == record.id).with_for_update()
     row = (await session.scalars(query)).one()
     if row.deleted is not None:
-        raise NotFoundError(f"No data set {record.id}")
+        raise NotFoundError(f"There is no data set {record.id}")
     names = select(DatasetNameRow.name).where(DatasetNameRow.dataset_id == row.id)
     called = sorted(await session.scalars(names))
     if str(reference) in called and len(called) > 1:
@@ -264,7 +264,7 @@ async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:
     )
     row = (await session.scalars(query)).one_or_none()
     if row is None:
-        raise NotFoundError(f"No data set named {name}")
+        raise NotFoundError(f"There is no data set named {name}")
     return record_of(DatasetRecord, row, name=name or row.name)
 
 

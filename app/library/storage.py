@@ -92,7 +92,7 @@ class ObjectStore:
         try:
             result = await obstore.get_async(self._store, _check(key))
         except FileNotFoundError:
-            raise NotFoundError(f"No object {key}") from None
+            raise NotFoundError(f"There is no object {key}") from None
         digest = hashlib.sha256()
         with path.open("wb") as stream:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
@@ -120,7 +120,7 @@ class ObjectStore:
             result = await obstore.get_async(self._store, _check(key))
             return bytes(await result.bytes_async())
         except FileNotFoundError:
-            raise NotFoundError(f"No object {key}") from None
+            raise NotFoundError(f"There is no object {key}") from None
 
     async def exists(self, key: str) -> bool:
         """Whether anything is stored under the key."""

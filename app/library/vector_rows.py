@@ -64,7 +64,7 @@ def record_of_vector(columns: Sequence[Any]) -> VectorRecord:
 
 async def _verified(blob: bytes | None, sha256: str) -> bytes:
     if blob is None:
-        raise NotFoundError(f"No vector file {sha256[:12]}")
+        raise NotFoundError(f"There is no vector file {sha256[:12]}")
     if await asyncio.to_thread(sha256_hex, blob) != sha256:
         raise CorruptDataError(f"The stored file {sha256[:12]} does not match its digest")
     return blob
@@ -80,7 +80,7 @@ async def get_blob(session: AsyncSession, vector_id: uuid.UUID) -> bytes:
     query = select(VectorRow.blob, VectorRow.sha256).where(VectorRow.id == vector_id)
     found = (await session.execute(query)).one_or_none()
     if found is None:
-        raise NotFoundError(f"No vectors {vector_id}")
+        raise NotFoundError(f"There is no vector {vector_id}")
     return await _verified(found.blob, found.sha256)
 
 

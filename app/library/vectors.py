@@ -149,7 +149,7 @@ async def get_vector(session: AsyncSession, reference: VectorReference) -> Vecto
     asked = {**vars(reference), "alias": reference.alias or LATEST}
     found = await read_vectors(session, query, **asked)
     if not found:
-        raise NotFoundError(f"No vectors {reference}")
+        raise NotFoundError(f"There is no vector {reference}")
     return found[0]
 
 
@@ -188,7 +188,7 @@ async def _locked_row(session: AsyncSession, vector_id: uuid.UUID) -> VectorRow:
     query = select(VectorRow).where(VectorRow.id == vector_id, VectorRow.deleted.is_(None))
     row = (await session.scalars(query.with_for_update())).one_or_none()
     if row is None:
-        raise NotFoundError(f"No vectors {vector_id}")
+        raise NotFoundError(f"There is no vector {vector_id}")
     return row
 
 

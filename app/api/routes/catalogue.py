@@ -152,7 +152,7 @@ async def every_alias(name: NamePath, session: SessionOf) -> PageBody[AliasBody]
     """Lists the aliases of a name, `latest` among them."""
     found = await list_aliases(session, name)
     if not found:
-        raise NotFoundError(f"No vectors named {name}")
+        raise NotFoundError(f"There is no vector named {name}")
     return PageBody[AliasBody](items=tuple(map(AliasBody.model_validate, found)))
 
 
@@ -164,7 +164,7 @@ async def one_alias(
     found = await list_aliases(session, name)
     record = next((item for item in found if item.alias == alias), None)
     if record is None:
-        raise NotFoundError(f"No alias {name}@{alias}")
+        raise NotFoundError(f"There is no alias {name}@{alias}")
     response.headers["etag"] = f'"{record.version}"'
     return AliasBody.model_validate(record)
 

@@ -127,7 +127,7 @@ async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
     query = select(AccessKeyRow).where(AccessKeyRow.id == key_id)
     row = (await session.scalars(query)).one_or_none()
     if row is None:
-        raise NotFoundError("No such key")
+        raise NotFoundError("There is no such key")
     if result.rowcount:
         await write_audit(
             session,

@@ -75,7 +75,7 @@ async def _require_live(session: AsyncSession, vector_id: uuid.UUID) -> None:
     query = select(VectorRow.deleted).where(VectorRow.id == vector_id)
     found = (await session.execute(query.with_for_update(read=True))).one_or_none()
     if found is None or found.deleted is not None:
-        raise NotFoundError(f"No vectors {vector_id}")
+        raise NotFoundError(f"There is no vector {vector_id}")
 
 
 async def add_keys(

@@ -68,7 +68,7 @@ async def enqueue_training(
     # The lock keeps it from being deleted before this job is seen.
     known = select(DatasetRow.id).where(DatasetRow.id == dataset_id, DatasetRow.deleted.is_(None))
     if await session.scalar(known.with_for_update(read=True, key_share=True)) is None:
-        raise NotFoundError(f"No data set {dataset_id}")
+        raise NotFoundError(f"There is no data set {dataset_id}")
     job_id = new_id()
     workspace = workspace_of(session)
     session.add(JobRow(id=job_id, workspace=workspace, state="queued", progress={}, **asked))
@@ -87,7 +87,7 @@ async def get_job(session: AsyncSession, job_id: uuid.UUID) -> JobRecord:
     """
     found = await _read_jobs(session, _JOBS.where(JobRow.id == job_id))
     if not found:
-        raise NotFoundError(f"No job {job_id}")
+        raise NotFoundError(f"There is no job {job_id}")
     return found[0]
 
 
@@ -151,7 +151,7 @@ async def lock_job(session: AsyncSession, job_id: uuid.UUID) -> JobRow:
     query = select(JobRow).where(JobRow.id == job_id).with_for_update()
     row = (await session.scalars(query)).one_or_none()
     if row is None:
-        raise NotFoundError(f"No job {job_id}")
+        raise NotFoundError(f"There is no job {job_id}")
     return row
 
 

@@ -42,7 +42,9 @@ class Body(BaseModel):
 
 
 RAISED: dict[str, Exception] = {
-    "not-found": NotFoundError("No vectors x", details={"wanted": "x", "bad": float("nan")}),
+    "not-found": NotFoundError(
+        "There is no vector x", details={"wanted": "x", "bad": float("nan")}
+    ),
     "busy": BusyError("full", retry_after_seconds=2.2),
     "unavailable": UnavailableError("away"),
     "late": DeadlineExceededError("late"),

@@ -239,7 +239,7 @@ class TestCommands:
     ) -> None:
         digest = client.vectors.get("gears").sha256
         output = self.run("export", "gears@1", "none", "--to", str(tmp_path), "--url", url, code=1)
-        assert "none: No vectors none" in output
+        assert "none: There is no vector none" in output
         folder = tmp_path / "gears@1"
         client.vectors.delete("gears@1")
         self.run("import", str(folder), "--url", url)

@@ -69,7 +69,9 @@ def test_a_library_holds_what_is_declared_and_the_second_time_changes_nothing(
     assert planned["a"] == ["store", "alias prod"]
     assert planned["sum"] == ["combine", "alias prod"]
     orphan = {"sum": {"source": {"combine": {"nobody": 0.5, "gears": -1.0}}}}
-    assert "No vectors nobody" in str(sync(url, tmp_path, orphan, "--dry-run", code=1)["sum"])
+    assert "There is no vector nobody" in str(
+        sync(url, tmp_path, orphan, "--dry-run", code=1)["sum"]
+    )
     assert [vector.name for vector in client.vectors.list()] == ["colours", "gears"]
     assert sync(url, tmp_path, declared) == {
         "a": ["store a@1", "change tags", "alias prod"],
