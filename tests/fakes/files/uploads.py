@@ -61,6 +61,7 @@ def verdict(path: Path, **options: bool) -> dict[str, Any]:
             "source": str(path),
             "target": str(path.with_name("stored.parquet")),
             "columns": {},
+            "question": None,
             "limits": asdict(LIMITS),
             "options": options,
         }
