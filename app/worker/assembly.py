@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from jaxtyping import Float
+from prometheus_client import CollectorRegistry, Gauge
 from torch import Tensor
 
 from app.core.pictures import PictureLimits
 from app.core.settings import Settings
+from app.core.telemetry.metrics import CallbackCounter
 from app.library.storage import ObjectStore
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -19,7 +21,6 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
-from app.worker.serving.gauges import register_worker_metrics
 from app.worker.serving.metrics import Metrics
 from app.worker.serving.preprocessing import Reader
 from app.worker.serving.service import Serving
@@ -103,7 +104,7 @@ async def serving_parts(
             max_dose=settings.max_dose,
             metrics=metrics,
         )
-        register_worker_metrics(
+        _register_gauges(
             metrics.registry, device=device, vector_cache=vector_cache, serving=serving
         )
         yield ServingParts(
@@ -129,3 +130,49 @@ def _load(
         backbone, max_bytes=FEATURE_CACHE_BYTES, max_summaries=FEATURE_CACHE_SUMMARIES
     )
     return backbone, norms, engine, features
+
+
+def _register_gauges(
+    registry: CollectorRegistry,
+    *,
+    device: DeviceThread,
+    vector_cache: VectorCache,
+    serving: Serving,
+) -> None:
+    """Adds what these parts count anyway to the registry, read when it is asked for."""
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
+        "vlibrary_num_requests_running": ("Sequences that hold a row", lambda: device.num_running),
+        "vlibrary_num_requests_waiting": (
+            "Requests that are prepared or wait for a row",
+            lambda: max(0, serving.num_requests - device.num_running),
+        ),
+        "vlibrary_vector_cache_slots": (
+            "Vectors that the device has room for",
+            lambda: vector_cache.num_slots,
+        ),
+        "vlibrary_vector_cache_resident": (
+            "Vectors on the device",
+            lambda: vector_cache.num_resident,
+        ),
+        "vlibrary_vector_cache_bytes": (
+            "Device memory of all slots, taken at the start",
+            lambda: vector_cache.num_bytes,
+        ),
+    }
+    for name, (documentation, read) in gauges.items():
+        Gauge(name, documentation, registry=registry).set_function(read)
+    registry.register(
+        CallbackCounter(
+            name="vlibrary_training_passes",
+            documentation="Passes of trainings, between which answers get their turns",
+            read=lambda: {"": device.num_passes},
+        )
+    )
+    registry.register(
+        CallbackCounter(
+            name="vlibrary_device_seconds",
+            documentation="Device time by use: steps that serve, and training between its turns",
+            label="use",
+            read=device.seconds_by_use,
+        )
+    )

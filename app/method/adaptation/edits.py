@@ -5,6 +5,7 @@ Edits return new tensors.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -67,17 +68,14 @@ def head_counts(backbone: Backbone) -> tuple[int, int]:
 def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
     """Within the block the modules give out what the edits make of their outputs."""
 
-    def hook(edit: Edit) -> Callable[..., object]:
-        def run(_module: nn.Module, _inputs: object, output: Any) -> object:  # noqa: ANN401
-            if isinstance(output, tuple):
-                return (edit(output[0]), *output[1:])
-            return edit(output)
-
-        return run
+    def change(_module: nn.Module, _inputs: object, output: Any, *, edit: Edit) -> object:  # noqa: ANN401
+        if isinstance(output, tuple):
+            return (edit(output[0]), *output[1:])
+        return edit(output)
 
     with ExitStack() as hooks:
         for module, edit in edits:
-            hooks.enter_context(module.register_forward_hook(hook(edit)))
+            hooks.enter_context(module.register_forward_hook(partial(change, edit=edit)))
         yield
 
 
@@ -85,15 +83,12 @@ def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
 def edit_inputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
     """Within the block the modules take in what the edits make of their first input."""
 
-    def hook(edit: Edit) -> Callable[..., object]:
-        def run(_module: nn.Module, inputs: tuple[Any, ...]) -> object:
-            return (edit(inputs[0]), *inputs[1:])
-
-        return run
+    def change(_module: nn.Module, inputs: tuple[Any, ...], *, edit: Edit) -> object:
+        return (edit(inputs[0]), *inputs[1:])
 
     with ExitStack() as hooks:
         for module, edit in edits:
-            hooks.enter_context(module.register_forward_pre_hook(hook(edit)))
+            hooks.enter_context(module.register_forward_pre_hook(partial(change, edit=edit)))
         yield
 
 

@@ -15,8 +15,7 @@ from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
-from app.method.training.answers import answer_logits, rows_right
-from app.method.training.losses import supervision_by_token
+from app.method.training.answers import answer_logits, answered
 from app.method.training.progress import Steps
 from app.method.training.prompts import run_batches
 
@@ -132,11 +131,10 @@ def measure_steps(
     for _, batch in parts:
         with torch.no_grad(), nullcontext() if applied is None else applied(batch):
             logits = answer_logits(problem.backbone, batch)
-        counts = [len(ids) for ids in batch.answer_ids]
-        spans = torch.split(supervision_by_token(logits, batch.targets), counts)
-        num_right += sum(rows_right(logits, batch))
-        losses += sum(float(span.mean()) for span in spans)
-        rows += len(counts)
+        found = answered(logits, batch)
+        num_right += sum(one.is_right for one in found)
+        losses += sum(one.loss for one in found)
+        rows += len(found)
         yield None
     return num_right, -losses / max(1, rows)
 

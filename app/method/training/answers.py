@@ -81,7 +81,7 @@ def answer_lessons(
         if shifts is not None:
             receipt.verify()
         hooks.bind(None)
-        found.update(zip(places, _answered(logits, batch), strict=True))
+        found.update(zip(places, answered(logits, batch), strict=True))
 
     try:
         yield from run_batches(
@@ -99,7 +99,8 @@ def answer_lessons(
     return [found[index] for index in range(len(lessons))]
 
 
-def _answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
+def answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
+    """How each row is answered, told by the logits that predict its true answer."""
     losses = supervision_by_token(logits, batch.targets)
     spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
     rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
