@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.keys import database_as_it_is
 from app.cli.options import AsJson, read_settings
+from app.cli.processes.database import database_as_it_is
 from app.core.errors import ConfigurationError, NotFoundError
 from app.core.settings import Settings
 
@@ -37,11 +37,11 @@ def backup(
     if settings.database_url is None and not settings.postgres_dir.exists():
         raise NotFoundError(f"No library in {settings.data_dir}")
     with (
-        database_as_it_is(settings) as url,
+        database_as_it_is(settings) as database,
         writing_backup(target) as writer,
         _steps() as report,
     ):
-        manifest = asyncio.run(_save(settings, url, writer, report=report))
+        manifest = asyncio.run(_save(settings, database.url, writer, report=report))
     _tell(manifest, target, verb="Saved", as_json=as_json)
     if manifest.damaged:
         print(
@@ -61,10 +61,11 @@ def restore(
     from app.library.migrate import upgrade
 
     settings = read_settings()
-    with reading_backup(source) as reader, database_as_it_is(settings) as url:
+    with reading_backup(source) as reader, database_as_it_is(settings) as database:
         with _steps() as report, tempfile.TemporaryDirectory() as folder:
-            asyncio.run(_fill(settings, url, reader, scratch=Path(folder) / "next", report=report))
-        upgrade(url)
+            scratch = Path(folder) / "next"
+            asyncio.run(_fill(settings, database.url, reader, scratch=scratch, report=report))
+        upgrade(database.url)
         _tell(reader.manifest, source, verb="Restored", as_json=as_json)
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
 from app.cli.options import AsJson, Backbone, Revision, read_settings
+from app.cli.processes.database import database_as_it_is
+from app.core.errors import VLibraryError
 from app.core.settings import Settings
+from app.core.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     from app.cli.checks import Finding
@@ -22,8 +24,6 @@ def doctor(
     revision: Revision = None,
 ) -> None:
     """Check the database, the files and the backbone; exit status 1 when something is wrong."""
-    from app.core.telemetry.logs import configure_logs
-
     settings = read_settings(backbone=backbone, backbone_revision=revision)
     configure_logs("error")
     findings = find(settings)
@@ -41,8 +41,6 @@ def doctor(
 def find(settings: Settings) -> "list[Finding]":
     """Every finding; an embedded database is started for the time, or joined when it runs."""
     from app.cli.checks import Finding, check_backbone, check_object_store, check_torch, examine
-    from app.core.errors import VLibraryError
-    from app.postgres.server import EmbeddedPostgres
 
     others = {
         "object store": lambda: check_object_store(settings),
@@ -50,20 +48,15 @@ def find(settings: Settings) -> "list[Finding]":
         "backbone": lambda: check_backbone(settings),
     }
     findings = asyncio.run(examine(others))
-    if settings.database_url is not None:
-        return [*asyncio.run(_look(settings, settings.database_url.get_secret_value())), *findings]
-    if not settings.postgres_dir.exists():
+    if settings.database_url is None and not settings.postgres_dir.exists():
         detail = "none yet; `vlibrary serve` makes it"
         return [Finding(name="postgres", is_ok=True, detail=detail, seconds=0.0), *findings]
-    with ExitStack() as stack:
-        try:
-            url = stack.enter_context(
-                EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin)
-            ).url
-        except VLibraryError as error:
-            failed = Finding(name="postgres", is_ok=False, detail=error.message, seconds=0.0)
-            return [failed, *findings]
-        return [*asyncio.run(_look(settings, url)), *findings]
+    try:
+        with database_as_it_is(settings) as database:
+            return [*asyncio.run(_look(settings, database.url)), *findings]
+    except VLibraryError as error:
+        failed = Finding(name="postgres", is_ok=False, detail=error.message, seconds=0.0)
+        return [failed, *findings]
 
 
 async def _look(settings: Settings, url: str) -> "list[Finding]":

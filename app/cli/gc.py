@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.keys import library_database
 from app.cli.options import AsJson, read_settings
+from app.cli.processes.database import running_database
 
 
 def gc(
@@ -17,8 +17,8 @@ def gc(
 ) -> None:
     """Remove files of deleted data sets and checkpoints of jobs that have ended."""
     settings = read_settings()
-    with library_database(settings) as url:
-        found = asyncio.run(_collect(url, settings.objects_url, dry_run=dry_run))
+    with running_database(settings) as database:
+        found = asyncio.run(_collect(database.url, settings.objects_url, dry_run=dry_run))
     if as_json:
         print(json.dumps(found))
         return

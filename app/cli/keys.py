@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.options import AsJson, read_settings
+from app.cli.processes.database import running_database
 from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
@@ -63,8 +63,8 @@ def create(
 
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
     make = partial(create_access_key, name=name, scopes=scope, valid_days=days, quotas=quotas)
-    with library_database(read_settings()) as url:
-        key, token = _ask(url, make, workspace=workspace)
+    with running_database(read_settings()) as database:
+        key, token = _ask(database.url, make, workspace=workspace)
     if as_json:
         print(json.dumps({**_facts(key), "key": token.text}))
     else:
@@ -77,8 +77,8 @@ def list_keys(*, as_json: AsJson = False) -> None:
     """List every key of every workspace that was ever made, newest first."""
     from app.library.access.access_keys import list_access_keys
 
-    with library_database(read_settings()) as url:
-        found = _ask(url, list_access_keys)
+    with running_database(read_settings()) as database:
+        found = _ask(database.url, list_access_keys)
     if as_json:
         print(json.dumps({"items": [_facts(key) for key in found]}))
         return
@@ -103,8 +103,8 @@ def revoke(
 
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
-    with library_database(read_settings()) as url:
-        key = _ask(url, partial(revoke_access_key, key_id=public))
+    with running_database(read_settings()) as database:
+        key = _ask(database.url, partial(revoke_access_key, key_id=public))
     print(json.dumps(_facts(key)) if as_json else f"Revoked {key.id} ({key.name})")
 
 
@@ -165,25 +165,3 @@ def _ask(
                 return await question(session)
 
     return asyncio.run(ask())
-
-
-@contextmanager
-def library_database(settings: Settings) -> Iterator[str]:
-    """A migrated database: the configured one, or our own, started for the time or joined."""
-    from app.library.migrate import upgrade
-
-    with database_as_it_is(settings) as url:
-        upgrade(url)
-        yield url
-
-
-@contextmanager
-def database_as_it_is(settings: Settings) -> Iterator[str]:
-    """The same database at whatever revision it is, or empty."""
-    from app.postgres.server import EmbeddedPostgres
-
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
-        return
-    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
-        yield postgres.url

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from app.cli.processes import database as watched
-from app.cli.processes.database import Database, own_database, running_database
+from app.cli.processes.database import Database, database_as_it_is, running_database
 from app.core.settings import Settings
 from app.library import migrate
 from app.library.database import conninfo, database_url
@@ -42,7 +42,7 @@ def settings(open_folder: Path, pristine: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    with own_database(settings) as running:
+    with database_as_it_is(settings) as running:
         yield running
 
 
@@ -116,7 +116,7 @@ def test_one_that_does_not_start_is_tried_until_it_does(
 
 def test_one_that_is_not_back_yet_does_not_keep_serve_from_ending(settings: Settings) -> None:
     asked = False
-    with own_database(settings, interrupted=lambda: asked) as database:
+    with database_as_it_is(settings, interrupted=lambda: asked) as database:
         kill(settings)
         wait_until(lambda: not answers(database))
         asked = True
@@ -186,7 +186,7 @@ def test_a_disk_that_is_full_for_its_log_loses_nothing_and_goes_on_when_there_is
 ) -> None:
     settings = Settings.model_validate({"data_dir": small_disk, "database_url": None})
     filler = small_disk / "filler"
-    with own_database(settings) as database:
+    with database_as_it_is(settings) as database:
         # With a page that has room for more, so that the log is what grows.
         ask(database.url, "CREATE TABLE kept AS SELECT 0 AS n")
         fill(filler)

@@ -1,7 +1,7 @@
-"""The database of `vlibrary serve`: the configured one, or our own, kept alive however it dies."""
+"""The database of a command: the configured one, or our own, kept alive however it dies."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
@@ -110,24 +110,23 @@ def database_address(settings: Settings) -> str:
 def running_database(
     settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[Database]:
-    """A migrated database: the configured one, or our own for the block."""
+    """A migrated database: the configured one, or our own, started for the block or joined."""
     from app.library.migrate import upgrade
 
-    with ExitStack() as stack:
-        if settings.database_url is not None:
-            database = Database(settings.database_url.get_secret_value())
-        else:
-            database = stack.enter_context(own_database(settings, interrupted=interrupted))
+    with database_as_it_is(settings, interrupted=interrupted) as database:
         database.ask(upgrade)
         yield database
 
 
 @contextmanager
-def own_database(
+def database_as_it_is(
     settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[Database]:
-    """Our own Postgres for the block, migrated or not."""
+    """The same database at whatever revision it is, or empty."""
     from app.postgres.server import EmbeddedPostgres
 
+    if settings.database_url is not None:
+        yield Database(settings.database_url.get_secret_value())
+        return
     with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
         yield Database(postgres.url, postgres, interrupted=interrupted)
