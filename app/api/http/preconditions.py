@@ -1,12 +1,16 @@
-"""Where an alias must point before it is changed, as HTTP says it: the version is the ETag."""
+"""What is asked of an ETag: where an alias must point, and which file a download goes on with."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Header, HTTPException
+from starlette.datastructures import Headers
 
 from app.core.errors import ConflictError, InvalidInputError
+
+_REST: Final = re.compile(r"bytes=(\d{1,18})-")
 
 EntityTag = Annotated[
     str | None,
@@ -43,3 +47,18 @@ def answered_by_412(*headers: str | None) -> Iterator[None]:
         if not any(headers):
             raise
         raise HTTPException(412, error.message) from error
+
+
+def rest_from(headers: Headers, *, etag: str, size: int) -> int:
+    """Where the part that is wanted begins; 0 for the whole.
+
+    Only the rest of the same file is sent by itself: every server may answer another range, or one
+    of an older file, with the whole.
+
+    Source: RFC 9110, sections 13.1.5 and 14.2.
+    """
+    found = _REST.fullmatch(headers.get("range", ""))
+    if found is None or headers.get("if-range", etag) != etag:
+        return 0
+    start = int(found[1])
+    return start if start < size else 0

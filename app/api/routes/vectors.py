@@ -7,9 +7,8 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf, SessionOf
-from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
+from app.api.http.preconditions import EntityTag, answered_by_412, expected_of, rest_from
 from app.api.http.problems import problems
-from app.api.http.ranges import rest_from
 from app.api.http.uploads import (
     OCTET_STREAM,
     file_body,
