@@ -4,7 +4,6 @@ import hashlib
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import SessionOf
 from app.api.http.access import key_of, quotas_of
@@ -31,12 +30,17 @@ class Creation:
     """The making of one thing, for a request that may carry a key of its own."""
 
     def __init__(
-        self, session: AsyncSession, *, request: Request, response: Response, key: str | None
+        self,
+        session: SessionOf,
+        *,
+        request: Request,
+        response: Response,
+        idempotency_key: IdempotencyKey = None,
     ) -> None:
         self._session = session
         self._request = request
         self._response = response
-        self._key = key
+        self._key = idempotency_key
         self._asked: RequestKey | None = None
         self._quotas = quotas_of(request)
         self._use: Use = {}
@@ -88,15 +92,4 @@ class Creation:
         )
 
 
-async def creation_of(
-    request: Request,
-    response: Response,
-    *,
-    session: SessionOf,
-    idempotency_key: IdempotencyKey = None,
-) -> Creation:
-    """The making of what a request asks for."""
-    return Creation(session, request=request, response=response, key=idempotency_key)
-
-
-CreationOf: TypeAlias = Annotated[Creation, Depends(creation_of)]
+CreationOf: TypeAlias = Annotated[Creation, Depends()]
