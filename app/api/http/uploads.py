@@ -6,15 +6,13 @@ and silent senders are cut off by `steady_bodies`.
 
 import asyncio
 import hashlib
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -75,39 +73,16 @@ async def received_file(request: Request, *, folder: Path) -> AsyncIterator[tupl
         InvalidInputError: The body is empty.
         DeadlineExceededError: It takes too long in all.
     """
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    file = await asyncio.to_thread(_open_temporary, folder)
-    try:
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
+    async with anyio.NamedTemporaryFile(dir=str(folder), suffix=".upload") as file:
         digest = hashlib.sha256()
         async for block in _blocks(request):
-            await asyncio.to_thread(_write, file, digest, block)
-        if not file.tell():
+            await asyncio.to_thread(digest.update, block)
+            await file.write(block)
+        if not await file.tell():
             raise InvalidInputError("The body is empty")
-        await asyncio.to_thread(file.flush)
-        yield Path(file.name), digest.hexdigest()
-    finally:
-        await asyncio.to_thread(file.close)
-
-
-@asynccontextmanager
-async def scratch(folder: Path) -> AsyncIterator[Path]:
-    """A folder for what is made of a body, gone after the block with all that is in it."""
-    made = await asyncio.to_thread(partial(tempfile.mkdtemp, dir=folder))
-    try:
-        yield Path(made)
-    finally:
-        await asyncio.to_thread(partial(shutil.rmtree, made, ignore_errors=True))
-
-
-def _open_temporary(folder: Path) -> "tempfile._TemporaryFileWrapper[bytes]":
-    return tempfile.NamedTemporaryFile(dir=folder, suffix=".upload")
-
-
-def _write(
-    file: "tempfile._TemporaryFileWrapper[bytes]", digest: "hashlib._Hash", block: bytes
-) -> None:
-    digest.update(block)
-    file.write(block)
+        await file.flush()
+        yield Path(str(file.name)), digest.hexdigest()
 
 
 async def read_body(request: Request) -> bytes:

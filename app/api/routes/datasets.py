@@ -2,9 +2,12 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+import anyio
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
 
 from app.api.creation import CreationOf
 from app.api.dependencies import ServicesOf, SessionOf
@@ -17,7 +20,6 @@ from app.api.http.uploads import (
     file_body,
     received_file,
     require_media_type,
-    scratch,
     upload_place,
 )
 from app.api.schemas.bodies import PageBody
@@ -40,7 +42,7 @@ from app.library.storage import dataset_key
 
 router = APIRouter(tags=["datasets"])
 
-
+DatasetRef = Annotated[Reference, PathParameter(description="An id or a name.")]
 MEDIA_TYPES = (
     PARQUET,
     OCTET_STREAM,
@@ -100,9 +102,9 @@ async def upload(
     async with (
         upload_place(request, services.uploads),
         received_file(request, folder=folder) as (file, file_sha256),
-        scratch(folder) as scratch_dir,
+        anyio.TemporaryDirectory(dir=str(folder), ignore_cleanup_errors=True) as scratch,
     ):
-        target = scratch_dir / "dataset.parquet"
+        target = Path(scratch) / "dataset.parquet"
         report = await run_until_disconnect(
             convert_upload(
                 file,
@@ -158,16 +160,14 @@ async def list_page(
 
 
 @router.get("/datasets/{ref}", responses=problems(404))
-async def get_one(
-    ref: Annotated[Reference, Path(description="An id or a name.")], session: SessionOf
-) -> DatasetBody:
+async def get_one(ref: DatasetRef, session: SessionOf) -> DatasetBody:
     """Describes one data set."""
     return DatasetBody.model_validate(await get_dataset(session, ref))
 
 
 @router.delete("/datasets/{ref}", status_code=204, responses=problems(404, 409))
 async def delete(
-    ref: Annotated[Reference, Path(description="An id or a name.")],
+    ref: DatasetRef,
     *,
     services: ServicesOf,
     session: SessionOf,
