@@ -24,10 +24,9 @@ from app.api.schemas.openai.answers import (
     ModelsBody,
 )
 from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
-from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.generation import one_backbone
 from app.api.steer.images import read_images
-from app.api.steer.openai.chat import Completion
+from app.api.steer.openai.completions import ChatCompletion
 from app.api.steer.openai.models import (
     existing_model,
     model_body,
@@ -37,6 +36,7 @@ from app.api.steer.openai.models import (
     served_backbones,
 )
 from app.api.steer.openai.requests import steer_request
+from app.api.steer.streaming import EVENTS, AnswerStream, make_response
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
@@ -62,7 +62,7 @@ async def complete(
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, vector=vector, max_tokens_limit=limit)
     answer_id = f"chatcmpl-{request_id_of(request)}"
-    writer = Completion.of(body, id=answer_id, ignored=ignored)
+    writer = ChatCompletion.of(body, id=answer_id, ignored=ignored)
     return await make_response(
         asked,
         writer,

@@ -1,47 +1,202 @@
-"""From answers of this api to text completions in OpenAI's words; knows no route and no worker."""
+"""From answers of this api to chat and text completions in OpenAI's words; knows no route."""
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Self
 
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel
 
-from app.api.schemas.openai.answers import SteeringFacts
+from app.api.schemas.openai.answers import (
+    AnswerMessageBody,
+    ChatCompletionBody,
+    ChoiceBody,
+    CompletionUsageBody,
+    ContentLogprobBody,
+    LogprobsBody,
+    SteeringFacts,
+)
 from app.api.schemas.openai.completions import (
     TextChoiceBody,
     TextCompletionBody,
     TextLogprobsBody,
 )
+from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import SteerBody
-from app.api.steer.openai.writing import DONE, CompletionWriter
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, TokenLogprobs
+
+DONE: Final = format_sse_event(data_str="[DONE]")
+
+
+@dataclass(kw_only=True)
+class CompletionWriter:
+    """What is known of a completion while it is written.
+
+    Attributes:
+        id: Of all answers together.
+        model: The model as it was asked for.
+        created: When, in seconds of Unix time.
+        includes_usage: Whether a stream ends with a chunk about tokens.
+        ignored: Places of the request that were not looked at.
+        count: How many answers to a prompt there will be.
+        num_prompts: How many prompts there are.
+        ended: Answers that are complete, by their place.
+    """
+
+    id: str
+    model: str
+    created: int
+    includes_usage: bool
+    ignored: tuple[str, ...]
+    count: int
+    num_prompts: int = 1
+    ended: dict[int, SteerBody] = field(default_factory=dict)
+    # Its events have no kinds.
+    error_event: ClassVar[None] = None
+
+    @classmethod
+    def of(
+        cls,
+        body: SamplingFields,
+        *,
+        id: str,  # noqa: A002 - OpenAI's word
+        ignored: tuple[str, ...],
+    ) -> Self:
+        """The writer of what a request asks."""
+        options = body.stream_options
+        return cls(
+            id=id,
+            model=body.model,
+            created=int(time.time()),
+            includes_usage=bool(options and options.include_usage),
+            ignored=ignored,
+            count=body.n or 1,
+        )
+
+    def head(self, backbone: str) -> dict[str, Any]:
+        """What every body and chunk begins with, by the fingerprint of the backbone."""
+        return {
+            "id": self.id,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": f"fp_{backbone[:16]}",
+        }
+
+    def facts(self, answer: SteerBody) -> SteeringFacts:
+        """What steered an answer."""
+        return SteeringFacts.of(answer, ignored=self.ignored)
+
+    def end(self, item: ChoiceItem, choice: object, answer: SteerBody) -> Iterator[bytes]:
+        """The events of a complete answer, and after the last one those of the stream's end."""
+        yield self.event(item, choice, vlibrary=self.facts(answer))
+        self.ended[item.place] = answer
+        if len(self.ended) == self.count * self.num_prompts:
+            if self.includes_usage:
+                ended = [self.ended[place] for place in sorted(self.ended)]
+                yield self.event(item, usage=self.usage(ended))
+            yield DONE
+
+    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+        """A chunk with these choices."""
+        raise NotImplementedError
+
+    def usage(self, answers: Sequence[SteerBody]) -> CompletionUsageBody:
+        """Token counts of all answers; a prompt counts once."""
+        prompt_tokens = sum(answer.usage.prompt_tokens for answer in answers[:: self.count])
+        completion_tokens = sum(answer.usage.completion_tokens for answer in answers)
+        return CompletionUsageBody(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
+
+
+@dataclass(kw_only=True)
+class ChatCompletion(CompletionWriter):
+    """Writes the answers to one conversation, whole or in chunks."""
+
+    begun: set[int] = field(default_factory=set)
+
+    def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
+        """The answers in full."""
+        choices = tuple(
+            ChoiceBody(
+                index=place,
+                message=AnswerMessageBody(content=answer.text),
+                finish_reason=answer.finish_reason,
+                logprobs=_chat_logprobs(answer.logprobs),
+                vlibrary=self.facts(answer) if len(answers) > 1 else None,
+            )
+            for place, answer in enumerate(answers)
+        )
+        return ChatCompletionBody(
+            **self.head(answers[0].backbone.fingerprint),
+            choices=choices,
+            usage=self.usage(answers),
+            vlibrary=self.facts(answers[0]),
+        )
+
+    def events(self, item: ChoiceItem) -> Iterator[bytes]:
+        """The events of an item; the caller gives all of them in order."""
+        place, piece = item.place, item.piece
+        if place not in self.begun:
+            self.begun.add(place)
+            yield self.event(item, _choice(place, role="assistant", content=""))
+        if isinstance(piece, GenerateDelta):
+            choice = _choice(place, content=piece.text)
+            yield self.event(item, {**choice, "logprobs": _chat_logprobs(piece.logprobs)})
+        else:
+            yield from self.end(
+                item, {**_choice(place), "finish_reason": piece.finish_reason}, piece
+            )
+
+    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+        """A chunk with these choices, of which a part may be a body."""
+        head = {**self.head(item.backbone), "object": "chat.completion.chunk"}
+        chunk = {**head, "choices": choices, **others}
+        return format_sse_event(data_str=json.dumps(chunk, ensure_ascii=False, default=_plain))
+
+
+def _choice(place: int, **delta: str) -> dict[str, object]:
+    return {"index": place, "delta": delta, "finish_reason": None, "logprobs": None}
+
+
+def _plain(body: BaseModel) -> object:
+    return body.model_dump(mode="json")
+
+
+def _chat_logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None:
+    if found is None:
+        return None
+    return LogprobsBody(content=tuple(map(ContentLogprobBody.of, found)))
 
 
 @dataclass(kw_only=True)
 class TextCompletion(CompletionWriter):
-    """Writes the continuations of one prompt, whole or in chunks."""
+    """Writes the continuations of some prompts, whole or in chunks."""
 
     lengths: dict[int, int] = field(default_factory=dict)
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""
-        self.ended = dict(enumerate(answers))
-        facts = [SteeringFacts.of(answer, ignored=self.ignored) for answer in answers]
         choices = tuple(
             TextChoiceBody(
                 index=place,
                 text=answer.text,
                 finish_reason=answer.finish_reason,
-                logprobs=_logprobs(answer.logprobs, offset=0),
-                vlibrary=facts[place] if len(answers) > 1 else None,
+                logprobs=_text_logprobs(answer.logprobs, offset=0),
+                vlibrary=self.facts(answer) if len(answers) > 1 else None,
             )
             for place, answer in enumerate(answers)
         )
         return TextCompletionBody(
             **self.head(answers[0].backbone.fingerprint),
             choices=choices,
-            usage=self.usage(),
-            vlibrary=facts[0],
+            usage=self.usage(answers),
+            vlibrary=self.facts(answers[0]),
         )
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
@@ -50,23 +205,21 @@ class TextCompletion(CompletionWriter):
         if isinstance(piece, GenerateDelta):
             offset = self.lengths.get(place, 0)
             self.lengths[place] = offset + len(piece.text)
-            found = _logprobs(piece.logprobs, offset=offset)
-            choice = TextChoiceBody(index=place, text=piece.text, logprobs=found)
-            yield self._event(item, choice)
-            return
-        end = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
-        yield self._event(item, end, vlibrary=SteeringFacts.of(piece, ignored=self.ignored))
-        if self.is_last(place, piece):
-            if self.includes_usage:
-                yield self._event(item, usage=self.usage())
-            yield DONE
+            found = _text_logprobs(piece.logprobs, offset=offset)
+            yield self.event(item, TextChoiceBody(index=place, text=piece.text, logprobs=found))
+        else:
+            choice = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
+            yield from self.end(item, choice, piece)
 
-    def _event(self, item: ChoiceItem, *choices: TextChoiceBody, **others: object) -> bytes:
+    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+        """A chunk with these choices, which are bodies."""
         body = TextCompletionBody(**{**self.head(item.backbone), "choices": choices, **others})
         return format_sse_event(data_str=body.model_dump_json())
 
 
-def _logprobs(found: Sequence[TokenLogprobs] | None, *, offset: int) -> TextLogprobsBody | None:
+def _text_logprobs(
+    found: Sequence[TokenLogprobs] | None, *, offset: int
+) -> TextLogprobsBody | None:
     if found is None:
         return None
     offsets = []
