@@ -14,11 +14,11 @@ from app.api.http.problems import request_id_of
 from app.api.schemas.openai.completions import CompletionRequest, TextCompletionBody
 from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
-from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
 from app.api.steer.openai.completions import TextCompletion
 from app.api.steer.openai.models import named_model
 from app.api.steer.openai.requests import sampling_fields
 from app.api.steer.openai.responses import ResponseWriter, messages_of
+from app.api.steer.streaming import EVENTS, AnswerStream, make_response
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.errors import InvalidInputError
 

@@ -9,8 +9,7 @@ from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
 from app.api.schemas.steering import SteerBody, SteerRequest
-from app.api.steer.event_streams import EVENTS, AnswerStream, make_response
-from app.api.steer.streaming import ChoiceItem
+from app.api.steer.streaming import EVENTS, AnswerStream, ChoiceItem, make_response
 from app.api.steer.unknown_fields import settle_unknown_fields
 
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)

@@ -71,7 +71,7 @@ def bound_listener(config: "uvicorn.Config", settings: Settings) -> socket.socke
     A response that is given up leaves bytes behind, and closing waits until they are read. Only the
     system can tell that they never will be, and only Linux does.
     """
-    from app.api.steer.event_streams import SEND_SLACK_SECONDS
+    from app.api.steer.streaming import SEND_SLACK_SECONDS
 
     listener = config.bind_socket()
     # asyncio does so itself only for sockets that it has made; without it answers wait for

@@ -67,7 +67,7 @@ def incoming_of(body: bytes) -> asyncio.Queue[Message]:
 async def test_a_client_that_stays_and_reads_nothing_is_cut_off(
     api: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.steer.event_streams.SEND_SLACK_SECONDS", 0.0)
+    monkeypatch.setattr("app.api.steer.streaming.SEND_SLACK_SECONDS", 0.0)
     hurried = services.settings.model_copy(update={"request_timeout_seconds": 1.0})
     monkeypatch.setitem(services.__dict__, "settings", hurried)
     sent: list[str] = []

@@ -111,7 +111,7 @@ def test_of_a_client_that_reads_nothing_no_connection_is_left(
     changes = {"request_timeout_seconds": 1.0, "port": free_port("127.0.0.1", wanted=0)}
     hurried = services.settings.model_copy(update=changes)
     monkeypatch.setitem(services.__dict__, "settings", hurried)
-    monkeypatch.setattr("app.api.steer.event_streams.SEND_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.steer.streaming.SEND_SLACK_SECONDS", 0.2)
     monkeypatch.setattr(
         "app.api.routes.steering._Writer.events", lambda *_: itertools.repeat(b"x" * 2**16)
     )
