@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.database import database_as_it_is
 from app.cli.options import AsJson, read_settings
-from app.cli.processes.database import database_as_it_is
 from app.core.errors import ConfigurationError, NotFoundError
 from app.core.settings import Settings
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from app.cli.database import database_as_it_is
 from app.cli.options import AsJson, Backbone, Revision, read_settings
-from app.cli.processes.database import database_as_it_is
 from app.core.errors import VLibraryError
 from app.core.settings import Settings
 from app.core.telemetry.logs import configure_logs

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from app.cli.database import running_database
 from app.cli.options import AsJson, read_settings
-from app.cli.processes.database import running_database
 
 
 def gc(

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.database import running_database
 from app.cli.options import AsJson, read_settings
-from app.cli.processes.database import running_database
 from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings

@@ -23,7 +23,7 @@ from app.cli.checks import (
     database_checks,
     examine,
 )
-from app.cli.processes.database import running_database
+from app.cli.database import running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.datasets import create_dataset

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.cli.processes import database as watched
-from app.cli.processes.database import Database, database_as_it_is, running_database
+from app.cli import database as watched
+from app.cli.database import Database, database_as_it_is, running_database
 from app.core.settings import Settings
 from app.library import migrate
 from app.library.database import conninfo, database_url

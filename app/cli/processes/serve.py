@@ -16,9 +16,9 @@ from typing import Annotated, Final
 
 import typer
 
+from app.cli.database import database_address, running_database
 from app.cli.keys import require_a_key
 from app.cli.options import Backbone, Revision, read_settings
-from app.cli.processes.database import database_address, running_database
 from app.cli.processes.environments import child_environment
 from app.cli.processes.ports import bound, require_free_port, url_of
 from app.cli.processes.supervisor import Program, Supervisor

@@ -11,8 +11,8 @@ from threading import Event, Thread
 import pytest
 import uvicorn
 
+from app.cli.database import running_database
 from app.cli.processes.api import bound_listener
-from app.cli.processes.database import running_database
 from app.cli.processes.ports import free_port, require_free_port
 from app.cli.processes.serve import (
     CODE_FOLDER,
