@@ -10,6 +10,7 @@ from rich.console import Console
 
 from app.cli.library.server import (
     Key,
+    Limit,
     Url,
     connected,
     print_json,
@@ -103,7 +104,7 @@ def upload(
 @datasets.command(name="list")
 def list_datasets(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    limit: Limit = 50,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
-from app.cli.options import AsJson, Revision
+from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
 from app.core.jobs import BALANCED_SHOTS, Method
@@ -68,9 +68,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help=f"One of {_spelled(CONDITIONS)}; may be repeated."),
     ] = None,
-    backbone: Annotated[
-        str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
-    ] = "pocket",
+    backbone: LocalBackbone = "pocket",
     revision: Revision = None,
     split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
     column_map: ColumnMap = None,
@@ -89,8 +87,8 @@ def evaluate(
         str | None,
         typer.Option(help="How answers are scored [that of the benchmark, else exact-match]."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     dtype: Annotated[
         str,
         typer.Option(help="auto (float32 on a CPU, else bfloat16), float32, bfloat16, float16."),

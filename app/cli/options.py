@@ -12,6 +12,11 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Backbone: TypeAlias = Annotated[
     str | None, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
 ]
+LocalBackbone: TypeAlias = Annotated[
+    str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda ...")]
+Seed: TypeAlias = Annotated[int, typer.Option(min=0)]
 Revision: TypeAlias = Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")]
 
 

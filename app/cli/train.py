@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
-from app.cli.options import AsJson, Revision
+from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
 from app.method.training.configuration import TrainingSettings, read_setting
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def train(
     ],
     *,
     output: Annotated[Path, typer.Option(help="Where the vector's file goes.")],
-    backbone: Annotated[
-        str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
-    ] = "pocket",
+    backbone: LocalBackbone = "pocket",
     revision: Revision = None,
     split: Annotated[
         str | None, typer.Option(help="Part to train on; train, or the only one, if not told.")
@@ -57,12 +55,12 @@ def train(
     text_only: TextOnly = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items taken.")] = None,
     shots: Annotated[int, typer.Option(min=1, max=64, help="The teacher's demonstrations.")] = 16,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting below as name=value; may be repeated."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    device: Device = "auto",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here and go on from it when it exists.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.library.server import Key, Url, connected, print_json, print_table
+from app.cli.library.server import Key, Limit, Url, connected, print_json, print_table
 from app.cli.options import AsJson
 
 Images = Annotated[
@@ -124,7 +124,7 @@ def audit(
     subject: Annotated[str | None, typer.Option(help="What was done to this.")] = None,
     action: Annotated[str | None, typer.Option(help="Such as vector.create.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only what came after this entry.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    limit: Limit = 50,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

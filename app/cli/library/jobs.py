@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.library.server import Key, Url, connected, print_json, print_table
+from app.cli.library.server import Key, Limit, Refs, Url, connected, print_json, print_table
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args_is_help=True)
 
+Dataset = Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")]
+Split = Annotated[str | None, typer.Option(help="Which part of the data set.")]
+Description = Annotated[str, typer.Option(help="What it is for.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every draw.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once.")]
 ReportTo = Annotated[
@@ -24,11 +28,11 @@ ReportTo = Annotated[
 @jobs.command()
 def train(
     name: Annotated[str, typer.Argument(help="What the vector is called.")],
-    dataset: Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")],
+    dataset: Dataset,
     *,
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations it shall stand for.")] = 16,
-    split: Annotated[str | None, typer.Option(help="Which part of the data set.")] = None,
-    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    split: Split = None,
+    description: Description = "",
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Such as epochs=3; may be repeated.")
@@ -57,15 +61,15 @@ def train(
 @jobs.command()
 def combine(
     name: Annotated[str, typer.Argument(help="What the result is called.")],
-    refs: Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")],
+    refs: Refs,
     *,
     dataset: Annotated[str, typer.Option(help="Items that choose and measure: a name or an id.")],
     rule: Annotated[
         str, typer.Option(help="best, mean, weighted or learned; see docs/library.md.")
     ] = "learned",
-    split: Annotated[str | None, typer.Option(help="Which part of the data set.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
-    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    split: Split = None,
+    seed: Seed = 0,
+    description: Description = "",
     detach: Detach = False,
     report_to: ReportTo = None,
     url: Url = None,
@@ -84,7 +88,7 @@ def combine(
 @jobs.command()
 def evaluate(
     ref: Annotated[str, typer.Argument(help="A name, name@version, name@alias or id.")],
-    dataset: Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")],
+    dataset: Dataset,
     *,
     split: Annotated[str | None, typer.Option(help="Which part is asked [test].")] = None,
     support_split: Annotated[
@@ -99,7 +103,7 @@ def evaluate(
     ] = None,
     shots: Annotated[int, typer.Option(min=1, max=64, help="Demonstrations.")] = 16,
     items: Annotated[int, typer.Option(min=1, help="Most items asked.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    seed: Seed = 0,
     detach: Detach = False,
     report_to: ReportTo = None,
     url: Url = None,
@@ -163,7 +167,7 @@ def _tell(job: "Job", *, as_json: bool) -> None:
 @jobs.command(name="list")
 def list_jobs(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    limit: Limit = 50,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

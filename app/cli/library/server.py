@@ -26,6 +26,10 @@ Key = Annotated[
     str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY or that file otherwise.")
 ]
 
+Limit = Annotated[int, typer.Option(min=1, max=200, help="At most so many.")]
+Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
+Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
+
 
 @contextmanager
 def connected(url: str | None, key: str | None) -> Iterator["Client"]:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
-from app.cli.library.server import Key, Url, connected, print_json, print_stored
+from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_stored
 from app.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 Token = Annotated[str | None, typer.Option(help="Of the hub; its login or HF_TOKEN otherwise.")]
 Endpoint = Annotated[str | None, typer.Option(help="Another hub; HF_ENDPOINT otherwise.")]
+Repo = Annotated[str, typer.Argument(help="A repository of the hub, such as me/gears.")]
 Name = Annotated[str | None, typer.Option(help="What it is called here; as it was otherwise.")]
 
 
 def export(
-    refs: Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")],
+    refs: Refs,
     *,
     to: Annotated[
         str,
@@ -114,8 +115,8 @@ def import_(
 
 
 def push(
-    ref: Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")],
-    repo: Annotated[str, typer.Argument(help="A repository of the hub, such as me/gears.")],
+    ref: Ref,
+    repo: Repo,
     *,
     private: Annotated[
         bool, typer.Option("--private", help="Make a private repository, where it makes one.")
@@ -144,7 +145,7 @@ def push(
 
 
 def pull(
-    repo: Annotated[str, typer.Argument(help="A repository of the hub, such as me/gears.")],
+    repo: Repo,
     *,
     name: Name = None,
     revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit.")] = None,

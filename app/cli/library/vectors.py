@@ -7,6 +7,8 @@ import typer
 from app.cli.library.listing import list_vectors
 from app.cli.library.server import (
     Key,
+    Ref,
+    Refs,
     Url,
     connected,
     percent,
@@ -25,9 +27,6 @@ vectors = typer.Typer(
     no_args_is_help=True,
 )
 vectors.command(name="list")(list_vectors)
-
-Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
-Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
 
 
 @vectors.command()
