@@ -15,13 +15,13 @@ from fastapi import HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from app.api.http.errors import handle_database_error
+from app.api.http.errors import handle_database_error, handle_library_error
 from app.api.http.problems import problem_response
 from app.core.access import AccessKey, Quotas, Scope, Token, read_token
+from app.core.errors import BusyError
 from app.library.access.access_keys import find_access_key
 from app.library.access.audit import acting
 from app.library.database import Sessions
@@ -83,7 +83,8 @@ class Authenticated:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        token = _token_of(Headers(scope=scope))
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        token = read_token(shown.strip()) if kind.lower() == "bearer" else None
         try:
             key = None if token is None else await self._keys.find(token)
         except (DBAPIError, PoolTimeoutError) as error:
@@ -95,27 +96,20 @@ class Authenticated:
                 code="unauthorized",
                 status=401,
                 detail="Wanted a valid key in the header `Authorization: Bearer vlib_...`, found "
-                + (
-                    "none"
-                    if "authorization" not in Headers(scope=scope)
-                    else "another or an ended one"
-                ),
+                + ("another or an ended one" if "authorization" in request.headers else "none"),
                 headers={"www-authenticate": "Bearer"},
             )
             await response(scope, receive, send)
             return
         limit = key.quotas.requests
         if limit is not None and self._in_flight[key.id] >= limit:
-            response = problem_response(
-                request,
-                code="busy",
-                status=429,
-                detail=f"The quota of this key: wanted at most {limit} requests in flight, found "
-                f"{self._in_flight[key.id]} others",
-                details={"quota": "requests", "limit": limit, "found": self._in_flight[key.id]},
-                headers={"retry-after": "1"},
+            found = self._in_flight[key.id]
+            busy = BusyError(
+                f"The quota of this key: wanted at most {limit} requests in flight, found "
+                f"{found} others",
+                details={"quota": "requests", "limit": limit, "found": found},
             )
-            await response(scope, receive, send)
+            await (await handle_library_error(request, busy))(scope, receive, send)
             return
         scope.setdefault("state", {})["access_key"] = key
         with acting(key.id), self._place(key.id):
@@ -137,11 +131,6 @@ def is_public(path: str) -> bool:
     return path in PUBLIC_PATHS or any(
         path == prefix or path.startswith(f"{prefix}/") for prefix in PUBLIC_PREFIXES
     )
-
-
-def _token_of(headers: Headers) -> Token | None:
-    kind, _, text = headers.get("authorization", "").partition(" ")
-    return read_token(text.strip()) if kind.lower() == "bearer" else None
 
 
 def key_of(request: Request) -> AccessKey | None:

@@ -142,13 +142,14 @@ async def handle_library_error(request: Request, error: VLibraryError) -> Respon
     status = status_of(error)
     if status >= _FIRST_SERVER_ERROR:
         log.warning("request failed", code=error.code, error_message=error.message)
+    seconds = _seconds_to_wait(error)
     return problem_response(
         request,
         code=error.code,
         status=status,
         detail=error.message,
         details=error.details,
-        headers=_retry_after(error),
+        headers=None if seconds is None else {"retry-after": str(seconds)},
     )
 
 
@@ -169,11 +170,6 @@ def error_content(request: Request, error: Exception) -> bytes:
         # It is too late for a header.
         details=error.details if seconds is None else {**error.details, WAIT: seconds},
     )
-
-
-def _retry_after(error: VLibraryError) -> dict[str, str]:
-    seconds = _seconds_to_wait(error)
-    return {} if seconds is None else {"retry-after": str(seconds)}
 
 
 def _seconds_to_wait(error: VLibraryError) -> int | None:

@@ -16,14 +16,11 @@ async def require_known_query(request: Request) -> None:
     if not request.query_params:
         return
     fields = get_flat_params(request.scope["route"].dependant)
-    if any(_is_body(field.field_info.annotation) for field in fields):
+    kinds = [field.field_info.annotation for field in fields]
+    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
         # Those that are read as one body refuse others themselves.
         return
     unknown = sorted(request.query_params.keys() - {field.alias for field in fields})
     told = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
     if unknown:
         raise RequestValidationError([{**told, "loc": ("query", name)} for name in unknown])
-
-
-def _is_body(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -12,10 +12,10 @@ from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.health import CheckBody, LivezBody, ReadyzBody
 from app.api.schemas.vectors import BackboneBody
+from app.api.steer.openai.models import served_backbones
 from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.task_keys.epochs import current_epochs
-from app.rpc.backbones import serving_now
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2
@@ -49,11 +49,8 @@ async def readyz(response: Response, services: ServicesOf) -> ReadyzBody:
 @served.get("/backbones", responses=problems())
 async def list_backbones(services: ServicesOf) -> PageBody[BackboneBody]:
     """Lists the backbones that workers serve now."""
-    served = {
-        health.backbone.fingerprint: BackboneBody.model_validate(health.backbone)
-        for health in await serving_now(services.workers)
-    }
-    return PageBody[BackboneBody](items=tuple(served.values()))
+    served = await served_backbones(services)
+    return PageBody[BackboneBody](items=tuple(map(BackboneBody.model_validate, served)))
 
 
 async def _check(

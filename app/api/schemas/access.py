@@ -3,19 +3,13 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.core.access import MAX_NAME_CHARACTERS, MAX_QUOTA, SCOPES, Scope
-from app.rpc.generation import refuse_unstorable
+from app.rpc.generation import SAFE
 
-KeyName = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS),
-    AfterValidator(refuse_unstorable),
-]
-
-
+KeyName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS), SAFE]
 Limit = Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True)]
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from app.api.schemas.fields import MAX_IMAGE_CHARACTERS, MAX_PROMPT_CHARACTERS, is_data_url
-from app.rpc.generation import refuse_unstorable
+from app.rpc.generation import SAFE
 
 MAX_MESSAGES: Final = 1_000
 MAX_PARTS: Final = 64
@@ -26,9 +26,7 @@ MAX_UNKNOWN_FIELDS: Final = 64
 # With those that are known, of which no body has so many.
 MAX_FIELDS: Final = 2 * MAX_UNKNOWN_FIELDS
 
-PartText: TypeAlias = Annotated[
-    str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(refuse_unstorable)
-]
+PartText: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS), SAFE]
 
 
 def _require_inline(value: str) -> str:

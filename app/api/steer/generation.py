@@ -107,7 +107,10 @@ async def make_plan(
         demonstrations=named.demonstrations,
         instruction=body.instruction,
         fits_context=body.fits_context,
-        deadline_seconds=_seconds_until(deadline),
+        # Within what may be said to a worker.
+        deadline_seconds=min(
+            max(deadline - time.monotonic(), LEAST_DEADLINE_SECONDS), MAX_DEADLINE_SECONDS
+        ),
         stream=body.stream,
         baseline=body.baseline,
     )
@@ -128,11 +131,6 @@ def one_backbone(backbones: Sequence[str], vectors: Sequence[ChosenVector] = ())
     wanted = {use.record.backbone.fingerprint for use in vectors}
     # Vectors that do not fit are refused where everything that steers is known.
     return next((one for one in backbones if one in wanted), next(iter(backbones), None))
-
-
-def _seconds_until(deadline: float) -> float:
-    """The time that a worker has, within what may be said to it."""
-    return min(max(deadline - time.monotonic(), LEAST_DEADLINE_SECONDS), MAX_DEADLINE_SECONDS)
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:
