@@ -1,4 +1,4 @@
-"""How many transactions a steered request takes, and that none is open while a worker works."""
+"""How often a steered request takes a connection, and that it has none while a worker works."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Connection, event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import Pool, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.settings import Settings
-from app.library.workspaces import WorkspaceSession, in_workspace
+from app.library.workspaces import in_workspace
 from app.main import create_app
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.servers.streams import events_in
@@ -64,17 +64,17 @@ async def http(
 
 @contextmanager
 def noted(*workers: FakeWorker) -> Iterator[list[str]]:
-    """What happens in order: each `begin` and `end` of a request's transactions, and `worker`."""
+    """What happens in order: `begin` and `end` of a request's connections, and `worker`."""
     happened: list[str] = []
 
-    def begin(_session: Session, transaction: SessionTransaction, _connection: Connection) -> None:
+    def begin(_driver: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         task = asyncio.current_task()
-        if transaction.parent is None and (task is None or task.get_name() not in BESIDE):
-            transaction.session.info["noted"] = transaction
+        if task is None or task.get_name() not in BESIDE:
+            record.info["noted"] = True
             happened.append("begin")
 
-    def end(session: Session, transaction: SessionTransaction) -> None:
-        if session.info.get("noted") is transaction:
+    def end(_driver: object, record: ConnectionPoolEntry) -> None:
+        if record.info.pop("noted", False):
             happened.append("end")
 
     class Calls(list[Any]):
@@ -84,13 +84,13 @@ def noted(*workers: FakeWorker) -> Iterator[list[str]]:
 
     for worker in workers:
         worker.generated, worker.embedded = Calls(), Calls()
-    event.listen(WorkspaceSession, "after_begin", begin)
-    event.listen(WorkspaceSession, "after_transaction_end", end)
+    event.listen(Pool, "checkout", begin)
+    event.listen(Pool, "checkin", end)
     try:
         yield happened
     finally:
-        event.remove(WorkspaceSession, "after_begin", begin)
-        event.remove(WorkspaceSession, "after_transaction_end", end)
+        event.remove(Pool, "checkout", begin)
+        event.remove(Pool, "checkin", end)
 
 
 async def test_what_a_request_names_is_read_in_one_session_before_the_worker_is_asked(
