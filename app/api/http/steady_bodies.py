@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -34,21 +35,16 @@ class SteadyBodies:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
-        self._grace_seconds = grace_seconds
-        self._bytes_per_second = bytes_per_second
-        self._clock = clock
+        self._watched = partial(
+            _Body, grace_seconds=grace_seconds, bytes_per_second=bytes_per_second, clock=clock
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(
-            receive,
-            grace_seconds=self._grace_seconds,
-            bytes_per_second=self._bytes_per_second,
-            clock=self._clock,
-        )
+        body = self._watched(receive)
         scope.setdefault("state", {})[_STATE] = body
         await self.app(scope, body.next_message, send)
 

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
 from app.api.dependencies import Services
-from app.api.http.admission import MAX_RETRY_AFTER_SECONDS, Admission, caller_of
-from app.api.http.throughput import WINDOW_SECONDS, Throughput
+from app.api.http.admission import (
+    MAX_RETRY_AFTER_SECONDS,
+    WINDOW_SECONDS,
+    Admission,
+    Throughput,
+    caller_of,
+)
 from app.core.errors import BusyError
 from app.main import MAX_UPLOADS, MAX_UPLOADS_PER_CALLER
 from tests.fakes.api_calls import OCTETS
