@@ -34,6 +34,7 @@ def retrieve(
     only_ready: bool = True,
     name: str | None = None,
     tags: Sequence[str] = (),
+    words: str | None = None,
 ) -> Call[Retrieval]:
     """Vectors that fit a query, best first; it abstains when none fits.
 
@@ -49,6 +50,7 @@ def retrieve(
         only_ready: Leave out those that are unproven, ineffective or collapsed.
         name: Only versions of this name, as if nothing else were stored.
         tags: Only vectors that have all of these tags, likewise.
+        words: Only vectors with each of these words in their name, description or a tag.
 
     Raises:
         InvalidInputError: Neither an image, a text nor an embedding is given.
@@ -68,6 +70,7 @@ def retrieve(
             "only_ready": only_ready,
             **({} if name is None else {"name": name}),
             **({"tags": list(tags)} if tags else {}),
+            **({} if words is None else {"words": words}),
         },
     )
 

@@ -28,7 +28,7 @@ async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf
 
 async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBody:
     query = await _query(body, services=services)
-    is_narrowed = body.name is not None or body.tags
+    filters = VectorFilters(name=body.name, text=body.words, tags=tuple(body.tags))
     result = await services.retriever.search(
         query.values,
         space=query.space,
@@ -38,7 +38,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
         min_epoch=body.min_epoch,
         prefer=body.prefer,
         only_ready=body.only_ready,
-        filters=VectorFilters(name=body.name, tags=tuple(body.tags)) if is_narrowed else None,
+        filters=None if filters == VectorFilters() else filters,
     )
     services.metrics.note_retrieval(result)
     return RetrievalBody(

@@ -16,6 +16,7 @@ from app.api.schemas.fields import (
     Name,
     Reference,
     SafeStr,
+    SearchedWords,
     Tag,
     Tags,
 )
@@ -57,10 +58,7 @@ class VectorQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name | None = None
-    text: Annotated[
-        SafeStr | None,
-        Field(max_length=500, description="Words that occur in the name, description or tags."),
-    ] = None
+    text: SearchedWords | None = None
     tag: Annotated[list[Tag], Field(max_length=MAX_TAGS, description="Has all of them.")] = Field(
         default_factory=list
     )

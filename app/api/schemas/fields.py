@@ -35,6 +35,10 @@ def is_data_url(text: str) -> bool:
 
 SafeStr: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION_CHARACTERS), SAFE]
 Description: TypeAlias = SafeStr
+SearchedWords: TypeAlias = Annotated[
+    SafeStr,
+    Field(max_length=500, description="Words that occur in the name, description or tags."),
+]
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 Tag: TypeAlias = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARACTERS), SAFE

@@ -14,6 +14,7 @@ from app.api.schemas.fields import (
     OnlyReady,
     Preference,
     Prompt,
+    SearchedWords,
     Tags,
 )
 from app.api.schemas.vectors import VectorBody
@@ -34,6 +35,7 @@ class RetrieveRequest(RequestBody):
     only_ready: OnlyReady = True
     name: Name | None = Field(default=None, description="Only versions of this name.")
     tags: Tags = Field(default=[], description="Only vectors that have all of them.")
+    words: SearchedWords | None = None
 
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:

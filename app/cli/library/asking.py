@@ -85,6 +85,9 @@ def retrieve(
     tag: Annotated[
         list[str] | None, typer.Option(help="Only what has this tag; may be repeated.")
     ] = None,
+    words: Annotated[
+        str | None, typer.Option(help="Only what has these words in name, description or tags.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -101,6 +104,7 @@ def retrieve(
             only_ready=only_ready,
             name=name,
             tags=tag or (),
+            words=words,
         )
     if as_json:
         print_json(found)

@@ -121,6 +121,8 @@ class TestRetrieval:
             ({"tags": ["stored"], "name": "english"}, ["english"]),
             ({"tags": ["checked"], "name": "english"}, []),
             ({"name": "nobody"}, []),
+            ({"words": "PAN check"}, ["spanish"]),
+            ({"words": "pan", "tags": ["other"]}, []),
         ):
             found = (await http.post("/retrieve", json={"text": "q", **filters})).json()
             assert [match["vector"]["name"] for match in found["matches"]] == wanted
