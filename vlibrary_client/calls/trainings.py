@@ -16,6 +16,7 @@ from vlibrary_client.calls.arguments import (
     present,
     vector_text,
 )
+from vlibrary_client.errors import InvalidInputError
 from vlibrary_client.types import JobRecord, JobState, Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 
@@ -170,9 +171,13 @@ def get_job(job_id: UUID | str) -> Call[JobRecord]:
     """A training job by id.
 
     Raises:
+        InvalidInputError: This is no id.
         NotFoundError: There is none.
     """
-    path = f"/train/{UUID(str(job_id))}"
+    try:
+        path = f"/train/{UUID(str(job_id))}"
+    except ValueError:
+        raise InvalidInputError(f"wanted the id of a job, a UUID, found {job_id}") from None
     return Call(path=path, read=json_reader(JobRecord))
 
 

@@ -105,7 +105,7 @@ def _read_config() -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"cannot read {path}: {type(error).__name__}") from None
+        raise ConfigurationError(f"cannot read {path}: {error}") from None
     for name, value in found.items():
         if name not in {"url", "key"} or not isinstance(value, str):
             raise ConfigurationError(f"{path}: wanted the texts url and key, found {name}")

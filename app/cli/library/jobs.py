@@ -7,6 +7,7 @@ import typer
 from app.cli.library.server import Key, Limit, Refs, Url, connected, print_json, print_table
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
+from app.core.jobs import JobState
 
 if TYPE_CHECKING:
     from vlibrary_client import Job
@@ -167,6 +168,7 @@ def _tell(job: "Job", *, as_json: bool) -> None:
 @jobs.command(name="list")
 def list_jobs(
     *,
+    state: Annotated[JobState | None, typer.Option(help="Only those in this state.")] = None,
     limit: Limit = 50,
     url: Url = None,
     key: Key = None,
@@ -174,7 +176,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with connected(url, key) as client:
-        found = [job.record for job in client.jobs(limit=limit)]
+        found = [job.record for job in client.jobs(state=state, limit=limit)]
     if as_json:
         print_json({"items": found})
         return

@@ -111,6 +111,12 @@ def test_the_users_file_says_where_the_server_is(
     assert server.requests[-1].headers["authorization"] == "Bearer vlib_1_env"
 
 
+def test_a_damaged_file_is_told_by_its_line(configuration: Path) -> None:
+    configuration.write_text('url = "http://a"\nkey = vlib')
+    with pytest.raises(ConfigurationError, match=r"config\.toml: .*line 2"):
+        Client()
+
+
 @pytest.mark.parametrize("text", ["url = 1", "uri = 'http://a'", "not toml", "\x00"])
 def test_a_file_that_makes_no_sense_is_refused(configuration: Path, text: str) -> None:
     configuration.write_text(text)
