@@ -1,7 +1,7 @@
 """From the fields of a record to questions, answers and names. One rule for every format."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -62,11 +62,12 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
         raise InvalidDatasetError(
             f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
         )
-    mapped = {column for column in columns.values() if not isinstance(column, Constant)}
+    mapped = _mapped(columns)
     missing = sorted(mapped - set(names))
     present = (set(names) - mapped) | set(columns)
-    if is_asked := _asks(names, columns):
-        problem = is_asked
+    own = next((name for name in ("question", *CONVERSATIONS) if name in names), None)
+    if own is not None and _is_asked_of_all(columns):
+        problem = _asks_itself(own)
     elif missing:
         problem = f"there is no column {', '.join(missing)}"
     elif set(CONVERSATIONS) & present or (
@@ -81,12 +82,17 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
     raise InvalidDatasetError(f"{problem}; found the columns {_listed(names)}")
 
 
-def _asks(names: Collection[str], columns: ColumnMap) -> str | None:
-    """Why one question for all is too much for records with these fields."""
-    own = next((name for name in ("question", *CONVERSATIONS) if name in names), None)
-    if own is None or not isinstance(columns.get("question"), Constant):
-        return None
-    return f"it has questions of its own in {own}, so none is given for all"
+def _mapped(columns: ColumnMap) -> set[str]:
+    """The source's columns that are named."""
+    return {column for column in columns.values() if not isinstance(column, Constant)}
+
+
+def _is_asked_of_all(columns: ColumnMap) -> bool:
+    return isinstance(columns.get("question"), Constant)
+
+
+def _asks_itself(name: str) -> str:
+    return f"it has questions of its own in {name}, so none is given for all"
 
 
 def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
@@ -97,7 +103,7 @@ def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
             twice.
     """
     check_columns(names, columns)
-    wanted = [name for name in names if name in USED_COLUMNS or name in columns.values()]
+    wanted = [name for name in names if name in USED_COLUMNS or name in _mapped(columns)]
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:
         raise InvalidDatasetError(f"the column {', '.join(twice)} occurs twice")
@@ -117,7 +123,7 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
             name: column if isinstance(column, Constant) else fields.get(column)
             for name, column in columns.items()
         }
-        for name in {*columns.values()} - {*columns}:
+        for name in _mapped(columns) - {*columns}:
             fields.pop(name, None)
         for name, others in {"answer": ("answers",), "image": PICTURE_COLUMNS}.items():
             for other in others if name in taken else ():
@@ -127,8 +133,7 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
             fields |= {} if value is None else {name: value}
     place = str(fields.get(PLACE_COLUMN) or record.place)
     try:
-        asked = _asks([name for name in record.fields if _says(record.fields[name])], columns)
-        _require_fields(record.problem or fields.get(PROBLEM_COLUMN) or asked)
+        _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
         _require_fields_read(record.fields, columns)
         yield from _items(fields, place=place, split=record.split, pictures=pictures)
     except UnusableError as error:
@@ -141,10 +146,14 @@ def _require_fields(problem: object) -> None:
 
 
 def _require_fields_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
-    known = USED_COLUMNS | set(columns.values())
-    pictures = [name for name, value in fields.items() if name not in known and is_file(value)]
-    if pictures and "image" not in columns:
-        raise UnusableError(unread_pictures(pictures))
+    """Refuses a record of which something would be left out that nobody chose to leave out."""
+    if _is_asked_of_all(columns):
+        for name in ("question", *CONVERSATIONS):
+            _require_fields(_says(fields.get(name)) and _asks_itself(name))
+    if "image" not in columns:
+        rest = fields.keys() - USED_COLUMNS - _mapped(columns)
+        if pictures := [name for name in fields if name in rest and is_file(fields[name])]:
+            raise UnusableError(unread_pictures(pictures))
 
 
 def unread_pictures(names: Sequence[str]) -> str:

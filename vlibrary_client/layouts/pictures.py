@@ -56,23 +56,29 @@ class ListedPictures:
     """Files of pictures below a folder by what an `image_id` may call them."""
 
     def __init__(self, root: Path) -> None:
-        self._by_stem: dict[str, list[str]] = {}
-        self._by_number: dict[str, list[str]] = {}
-        for path in files_below(root):
+        self.root = root
+
+    @cached_property
+    def _names(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """By their stem and by the last number in it; the folder is read when first needed."""
+        by_stem: dict[str, list[str]] = {}
+        by_number: dict[str, list[str]] = {}
+        for path in files_below(self.root):
             if path.suffix.lower() in _ENDINGS:
-                name = str(path.relative_to(root))
-                self._by_stem.setdefault(path.stem, []).append(name)
+                name = str(path.relative_to(self.root))
+                by_stem.setdefault(path.stem, []).append(name)
                 if match := _LAST_NUMBER.search(path.stem):
-                    self._by_number.setdefault(str(int(match[1])), []).append(name)
+                    by_number.setdefault(str(int(match[1])), []).append(name)
+        return by_stem, by_number
 
     def named(self, image_id: object) -> list[str]:
         """Those of this name, with or without its ending."""
-        text = str(image_id)
-        return self._by_stem.get(text) or self._by_stem.get(Path(text).stem, [])
+        text, (by_stem, _) = str(image_id), self._names
+        return by_stem.get(text) or by_stem.get(Path(text).stem, [])
 
     def numbered(self, image_id: object, *, split: str | None) -> list[str]:
         """Those of this name or last number; of several, those of the split's folder."""
-        found = self.named(image_id) or self._by_number.get(str(image_id), [])
+        found = self.named(image_id) or self._names[1].get(str(image_id), [])
         return [name for name in found if split is not None and split in name.lower()] or found
 
 
@@ -86,11 +92,15 @@ class Pictures:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, root: Path | None = None, is_listed: bool = False
+        self,
+        folder: Path | None = None,
+        *,
+        root: Path | None = None,
+        listed: ListedPictures | None = None,
     ) -> None:
         self._folder = folder
         self._root = None if folder is None else (root or folder).resolve()
-        self._is_listed = is_listed
+        self._listed = listed
         self._listings: dict[Path, dict[str, str]] = {}
 
     def read(
@@ -119,16 +129,12 @@ class Pictures:
 
     def _called(self, image_id: object) -> Path | None:
         """The file that is called like this, where files are listed and there is one."""
-        if self._root is None or not self._is_listed or not isinstance(image_id, str | int):
+        if self._listed is None or not isinstance(image_id, str | int):
             return None
-        found = self._files.named(image_id)
+        found = self._listed.named(image_id)
         if len(found) > 1:
             raise UnusableError(f"several pictures are called like its image_id: {found[0]}, ...")
-        return self._root / found[0] if found else None
-
-    @cached_property
-    def _files(self) -> ListedPictures:
-        return ListedPictures(self._root or Path())
+        return self._listed.root.resolve() / found[0] if found else None
 
     def _read(self, value: object) -> tuple[bytes | None, str | None]:
         if isinstance(value, bytes | bytearray | memoryview):

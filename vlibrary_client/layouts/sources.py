@@ -17,8 +17,15 @@ from vlibrary_client.layouts.archives import (
     unpacked,
 )
 from vlibrary_client.layouts.fields import read_items
+from vlibrary_client.layouts.folders import class_records, split_of
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
-from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, PICTURE_KINDS, Pictures, files_below
+from vlibrary_client.layouts.pictures import (
+    PICTURE_COLUMNS,
+    PICTURE_KINDS,
+    ListedPictures,
+    Pictures,
+    files_below,
+)
 from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
@@ -27,7 +34,6 @@ from vlibrary_client.layouts.vqa import pair_records, question_pairs
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
-_SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
 _HEAD_BYTES = 4096
 _LFS_POINTER = b"version https://git-lfs"
 _TAR_MAGIC = slice(257, 262)
@@ -213,7 +219,9 @@ def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -
             return Source(layout=layout, found=_folder_items(root, files, columns))
     pictures = [path for path in files_found if path.suffix.lower()[1:] in PICTURE_KINDS]
     if any(path.parent != root for path in pictures):
-        return Source(layout="class folders", found=_class_items(root, pictures, columns))
+        records = class_records(root, pictures, is_asked="question" in columns)
+        found = _items(records, columns=columns, pictures=Pictures(root))
+        return Source(layout="class folders", found=found)
     endings = sorted({path.suffix.lower() or path.name for path in files_found})
     raise InvalidDatasetError(
         f"no data set in the {called}: wanted {', '.join(METADATA_NAMES)} beside pictures, or "
@@ -253,51 +261,20 @@ def _is_data(path: Path) -> bool:
 
 
 def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
+    listed = ListedPictures(root)
     for path in files:
         relative = path.relative_to(root)
         try:
             kind = _kind(path, _ending(path))
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"{relative}: {error.message}") from None
-        records = _reader(kind, columns)(path, name=str(relative), split=_split_of(relative))
-        pictures = Pictures(path.parent, root=root, is_listed=True)
+        records = _reader(kind, columns)(path, name=str(relative), split=split_of(relative))
+        pictures = Pictures(path.parent, root=root, listed=listed)
         yield from _items(records, columns=columns, pictures=pictures)
-
-
-def _class_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:
-    """Pictures in folders that are called by what they show."""
-    if "question" not in columns:
-        raise InvalidDatasetError(
-            "pictures lie in folders of classes, and nothing is asked about them: wanted one "
-            "question for all, such as question='What is this?'"
-        )
-    records = (
-        Record(
-            place=str(path),
-            fields={"image": str(path), "answer": path.parent.name},
-            split=_split_of(path.parent.parent),
-            problem=(
-                None
-                if path.parent.name and not _SPLIT.fullmatch(path.parent.name.lower())
-                else "it lies in no folder that is called by a class"
-            ),
-        )
-        for path in (path.relative_to(root) for path in files)
-    )
-    yield from _items(records, columns=columns, pictures=Pictures(root))
 
 
 def _pair_items(root: Path, pairs: list[tuple[Path, Path]], columns: ColumnMap) -> Iterator[Found]:
     for questions, annotations in pairs:
-        split = _split_of(annotations.relative_to(root))
+        split = split_of(annotations.relative_to(root))
         records = pair_records(questions, annotations, root=root, split=split)
         yield from _items(records, columns=columns, pictures=Pictures(root))
-
-
-def _split_of(relative: Path) -> str | None:
-    """The split that a file's name, or else the folder it lies in, speaks of."""
-    for part in (relative.stem, *reversed(relative.parts[:-1])):
-        for word in re.split(r"[^a-z0-9]+", part.lower()):
-            if match := _SPLIT.fullmatch(word):
-                return match.group(1)
-    return None

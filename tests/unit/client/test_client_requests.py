@@ -19,6 +19,7 @@ from tests.fakes.servers.scripted_server import (
 from vlibrary_client import (
     AsyncClient,
     Client,
+    InvalidInputError,
 )
 
 VECTORS_PAGE = {"items": [vector_json()], "next_cursor": None}
@@ -171,3 +172,13 @@ async def test_the_async_client_sends_files_the_same_way(tmp_path: Path) -> None
     assert server.bodies == [b"PAR1"]
     assert server.requests[0].headers["content-length"] == "4"
     assert "transfer-encoding" not in server.requests[0].headers
+
+
+def test_what_is_no_id_of_a_job_is_refused_before_anything_is_sent() -> None:
+    server = ScriptedServer([])
+    with (
+        Client(transport=server.transport) as client,
+        pytest.raises(InvalidInputError, match="UUID"),
+    ):
+        client.job("0")
+    assert not server.requests

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.fakes.files.layouts import ASKED, items, picture, read
 from vlibrary_client import InvalidDatasetError
+from vlibrary_client.layouts import pictures
 from vlibrary_client.layouts.items import BadItem, Constant, Item, with_question
 from vlibrary_client.layouts.sources import open_upload
 
@@ -81,6 +82,23 @@ def test_a_picture_may_be_called_like_its_image_id(tmp_path: Path) -> None:
     assert second.image is None
     (tmp_path / "00685bc4.png").write_bytes(picture())
     assert any(isinstance(one, BadItem) for one in read(tmp_path))
+
+
+def test_a_folder_is_searched_for_names_of_pictures_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[Path] = []
+
+    def search(root: Path) -> list[Path]:
+        searched.append(root)
+        return list(root.glob("*.png"))
+
+    monkeypatch.setattr(pictures, "files_below", search)
+    (tmp_path / "7.png").write_bytes(picture())
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"image_id": 7, **ASKED}))
+    assert [one.image for one in items(tmp_path)] == [picture()] * 2
+    assert searched == [tmp_path]
 
 
 @pytest.mark.parametrize(
@@ -156,10 +174,14 @@ def test_a_picture_without_a_class_is_told(tmp_path: Path) -> None:
 def test_one_question_may_stand_before_labels(tmp_path: Path) -> None:
     rows = [{"image": STRUCT, "label": "red"}, {"image": STRUCT, "label": "blue"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    columns = with_question({"answer": "label"}, "Which colour?")
-    for source in (rows, tmp_path / "a.parquet"):
-        found = [(one.question, one.answers) for one in items(source, columns=columns)]
-        assert found == [("Which colour?", ("red",)), ("Which colour?", ("blue",))]
+    # A question is no name of a column, whatever it says.
+    for question in ("Which colour?", "image", "label"):
+        columns = with_question({"answer": "label"}, question)
+        for source in (rows, tmp_path / "a.parquet"):
+            found = [
+                (one.question, one.answers, one.image) for one in items(source, columns=columns)
+            ]
+            assert found == [(question, (answer,), picture()) for answer in ("red", "blue")]
 
 
 @pytest.mark.parametrize(
