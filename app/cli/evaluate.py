@@ -58,7 +58,7 @@ def evaluate(
         bool, typer.Option("--kept-only", help="Of a suite: report what is kept, measure nothing.")
     ] = False,
     output: Annotated[
-        Path, typer.Option(help="Of a suite: where cells are kept; a run goes on from them.")
+        Path, typer.Option(help="Of a suite: folder of the file of cells; a run goes on from them.")
     ] = Path("evaluations"),
     vector: Annotated[Path | None, typer.Option(help="File of an M2IV to measure.")] = None,
     support: Annotated[
@@ -97,7 +97,7 @@ def evaluate(
 ) -> None:
     """Measure zero-shot, ICL, kNN-ICL by picture and question, copying and M2IV on equal items.
 
-    With --suite every method is measured on every task of a suite, each cell kept in a file.
+    With --suite every method is measured on every task of a suite, cells are kept line by line.
     """
     if suite is not None:
         run_suite(

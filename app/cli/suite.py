@@ -41,7 +41,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
     from app.method.experiments.methods import expand
-    from app.method.experiments.runs import SuitePlan, kept_cells, run_folder, run_suite
+    from app.method.experiments.runs import SuitePlan, kept_cells, run_file, run_suite
     from app.method.experiments.suite import load_suite
     from app.method.experiments.summary import summarize
 
@@ -57,7 +57,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
     backbone = load_backbone(
         options.backbone, revision=options.revision, device=options.device, dtype=options.dtype
     )
-    folder = run_folder(options.output, suite=suite, backbone=backbone, plan=plan)
+    file = run_file(options.output, suite=suite, backbone=backbone, plan=plan)
     began = time.monotonic()
     with _progress() as progress:
         bar = progress.add_task("cells", total=None)
@@ -67,9 +67,9 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
             progress.update(bar, completed=done, total=total, description=shown)
 
         results = (
-            kept_cells(suite, plan, folder=folder)
+            kept_cells(suite, plan, file=file)
             if options.is_kept_only
-            else list(run_suite(backbone, suite, plan, folder=folder, on_cell=on_cell))
+            else list(run_suite(backbone, suite, plan, file=file, on_cell=on_cell))
         )
     tables = summarize(results)
     report: dict[str, Any] = {
@@ -86,7 +86,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         "tasks": [task.name for task in suite.only(plan.tasks)],
         "command": _command(options),
         "seconds": round(time.monotonic() - began, 1),
-        "folder": str(folder),
+        "cells": str(file),
         "machine": _machine(backbone),
         "items": tables,
     }

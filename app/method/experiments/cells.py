@@ -1,9 +1,11 @@
 """One cell of the table: a method on a task with so many labelled items and a seed."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 from app.core.errors import JSON, VLibraryError
 from app.method.backbone.examples import Example
@@ -13,6 +15,9 @@ from app.method.evaluation.metrics import find_scorer
 from app.method.evaluation.report import ConditionReport, evaluate
 from app.method.experiments.methods import WORD_TABLE, Prepared, find_method
 from app.method.experiments.trial import Trial
+
+CellKey: TypeAlias = tuple[str, str, int, int]
+"""Task, method, labelled items and seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +46,9 @@ class CellResult:
     notes: dict[str, JSON] = field(default_factory=dict)
 
     @property
-    def file(self) -> Path:
-        """Where it is kept within a run's folder."""
-        name = self.method.replace(":", ",")
-        return Path(self.task) / f"{name}-{self.items}-{self.seed}.json"
+    def key(self) -> CellKey:
+        """What tells it from the other cells of a run."""
+        return (self.task, self.method, self.items, self.seed)
 
     @property
     def accuracy(self) -> float:
@@ -110,15 +114,30 @@ def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
     )
 
 
-def write_cell(result: CellResult, path: Path) -> None:
-    """Keeps a result, whole or not at all."""
+def append_cell(result: CellResult, path: Path) -> None:
+    """Keeps a result as one more line of a run's file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(asdict(result)))
-    fresh.replace(path)
+    with path.open("a+b") as file:
+        line = json.dumps(asdict(result)).encode() + b"\n"
+        if file.tell() and not _ends_with_a_line(file):
+            # A run was killed while it wrote.
+            line = b"\n" + line
+        file.write(line)
 
 
-def read_cell(path: Path) -> CellResult:
-    """What `write_cell` kept."""
-    content = json.loads(path.read_text())
-    return CellResult(**{**content, "scores": tuple(content["scores"])})
+def read_cells(path: Path) -> dict[CellKey, CellResult]:
+    """What `append_cell` kept, by key; a line that was not written to its end counts as missing."""
+    found = {}
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        result = CellResult(**{**content, "scores": tuple(content["scores"])})
+        found[result.key] = result
+    return found
+
+
+def _ends_with_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read() == b"\n"

@@ -1,4 +1,4 @@
-"""All cells of a plan, each kept in a file of its own, so that a run goes on where it stopped."""
+"""All cells of a plan, each kept once it is measured, so that a run goes on where it stopped."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from app.core.splits import TRAIN
 from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.experiments.cells import CellResult, measure_cell, read_cell, write_cell
+from app.method.experiments.cells import CellKey, CellResult, append_cell, measure_cell, read_cells
 from app.method.experiments.methods import ALONE, find_method
 from app.method.experiments.suite import TEST, VALIDATION, Suite, Task
 from app.method.experiments.trial import Trial
@@ -58,7 +58,7 @@ class SuitePlan:
 
 def cells_of(plan: SuitePlan, tasks: Sequence[Task]) -> list[CellResult]:
     """All cells, empty, seed after seed, so that a run which is stopped has every task."""
-    found: dict[Path, CellResult] = {}
+    found: dict[CellKey, CellResult] = {}
     for seed in range(plan.seeds):
         for task in tasks:
             for items in plan.items:
@@ -70,12 +70,12 @@ def cells_of(plan: SuitePlan, tasks: Sequence[Task]) -> list[CellResult]:
                         items=0 if is_alone else items,
                         seed=0 if is_alone else seed,
                     )
-                    found[cell.file] = cell
+                    found[cell.key] = cell
     return list(found.values())
 
 
-def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: SuitePlan) -> Path:
-    """Where the cells lie that may be compared with each other.
+def run_file(output: Path, *, suite: Suite, backbone: Backbone, plan: SuitePlan) -> Path:
+    """The file of the cells that may be compared with each other.
 
     The plan's numbers of questions, validation items and shots count; its methods do not.
     """
@@ -87,19 +87,20 @@ def run_folder(output: Path, *, suite: Suite, backbone: Backbone, plan: SuitePla
         identity += f" {backbone.dtype}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = Path(backbone.name).name or backbone.name
-    return output / f"{suite.name}-{name}-{digest}"
+    return output / f"{suite.name}-{name}-{digest}.jsonl"
 
 
-def kept_cells(suite: Suite, plan: SuitePlan, *, folder: Path) -> list[CellResult]:
+def kept_cells(suite: Suite, plan: SuitePlan, *, file: Path) -> list[CellResult]:
     """The results of the seeds that are whole; where none is, what there is of the first.
 
     Nothing is measured.
     """
+    kept = read_cells(file)
     cells = cells_of(plan, suite.only(plan.tasks))
-    missing = {cell.seed for cell in cells if not (folder / cell.file).is_file()}
+    missing = {cell.seed for cell in cells if cell.key not in kept}
     whole = set(range(plan.seeds)) - missing or {0}
-    paths = [folder / cell.file for cell in cells if cell.seed in whole or cell.method in ALONE]
-    return [read_cell(path) for path in paths if path.is_file()]
+    chosen = [cell.key for cell in cells if cell.seed in whole or cell.method in ALONE]
+    return [kept[key] for key in chosen if key in kept]
 
 
 def run_suite(
@@ -107,10 +108,10 @@ def run_suite(
     suite: Suite,
     plan: SuitePlan,
     *,
-    folder: Path,
+    file: Path,
     on_cell: Callable[[int, int, CellResult], None] | None = None,
 ) -> Iterator[CellResult]:
-    """The results of all cells; what lies in the folder is not measured again.
+    """The results of all cells; what the file has is not measured again.
 
     `on_cell` is told how many cells are done, how many there are, and the last result.
 
@@ -120,15 +121,14 @@ def run_suite(
     """
     tasks = suite.only(plan.tasks)
     cells = cells_of(plan, tasks)
+    kept = read_cells(file)
     by_name = {task.name: task for task in tasks}
     features = FeatureCache(backbone)
     whole: Trial | None = None
     trials: dict[tuple[int, int], Trial] = {}
     for done, cell in enumerate(cells, start=1):
-        path = folder / cell.file
-        if path.is_file():
-            result = read_cell(path)
-        else:
+        result = kept.get(cell.key)
+        if result is None:
             which = (cell.items, cell.seed)
             if whole is None or whole.task.name != cell.task:
                 task = by_name[cell.task]
@@ -137,7 +137,7 @@ def run_suite(
                 trials[which] = _drawn(whole, items=cell.items, seed=cell.seed)
             measured = measure_cell(trials[which], cell.method)
             result = replace(measured, items=cell.items, seed=cell.seed)
-            write_cell(result, path)
+            append_cell(result, file)
         if on_cell is not None:
             on_cell(done, len(cells), result)
         yield result

@@ -9,7 +9,6 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.optimization import get_cosine_schedule_with_warmup
 
 from app.method.training.configuration import TrainingConfig
 
@@ -27,6 +26,8 @@ class Optimiser:
     def __init__(
         self, leaves: Sequence[Tensor], config: TrainingConfig, *, num_steps: int, done: int = 0
     ) -> None:
+        from transformers import get_cosine_schedule_with_warmup  # noqa: PLC0415 - brings PEFT
+
         self._leaves = leaves
         self._clip_norm = config.clip_norm
         peaks = [config.vector_learning_rate, config.weight_learning_rate]

@@ -18,9 +18,9 @@ from app.method.evaluation.conditions import zero_shot
 from app.method.evaluation.report import evaluate
 from app.method.experiments import cells as cells_module
 from app.method.experiments import methods as methods_module
-from app.method.experiments.cells import CellResult, measure_cell, read_cell
+from app.method.experiments.cells import CellResult, append_cell, measure_cell, read_cells
 from app.method.experiments.methods import SETS, expand
-from app.method.experiments.runs import SuitePlan, cells_of, run_folder, run_suite
+from app.method.experiments.runs import SuitePlan, cells_of, run_file, run_suite
 from app.method.experiments.suite import Suite, load_suite
 from app.method.experiments.trial import Trial
 from app.method.training.configuration import TrainingConfig
@@ -50,9 +50,9 @@ def trial_of(backbone: Backbone, suite: Suite) -> Trial:
 def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
     backbone: Backbone, suite: Suite, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    whole = list(run_suite(backbone, suite, PLAN, folder=tmp_path / "other"))
-    first = run_suite(backbone, suite, PLAN, folder=folder)
+    file = tmp_path / "run.jsonl"
+    whole = list(run_suite(backbone, suite, PLAN, file=tmp_path / "other.jsonl"))
+    first = run_suite(backbone, suite, PLAN, file=file)
     begun = list(islice(first, 5))
     measured: list[str] = []
     measure_one = cells_module.measure_cell
@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
             backbone,
             suite,
             PLAN,
-            folder=folder,
+            file=file,
             on_cell=lambda n, total, _: told.append((n, total)),
         )
     )
@@ -81,14 +81,14 @@ def test_cells_keep_the_items_that_were_asked_for_and_zero_shot_has_one(suite: S
     keys = cells_of(replace(PLAN, items=(8, 12)), suite.tasks)
     assert [key.items for key in keys if key.method == "zero_shot"] == [0, 0]
     assert sum(key.method == "icl_2" for key in keys) == 2 * 2 * 2
-    assert len({key.file for key in keys}) == len(keys)
+    assert len({key.key for key in keys}) == len(keys)
 
 
 def test_runs_that_cannot_be_compared_lie_apart(
     backbone: Backbone, suite: Suite, tmp_path: Path
 ) -> None:
     def place(plan: SuitePlan) -> Path:
-        return run_folder(tmp_path, suite=suite, backbone=backbone, plan=plan)
+        return run_file(tmp_path, suite=suite, backbone=backbone, plan=plan)
 
     assert place(PLAN) == place(replace(PLAN, methods=("m2iv",), seeds=1, items=(100,)))
     assert place(PLAN) != place(replace(PLAN, questions=5))
@@ -153,8 +153,24 @@ def test_a_fitted_method_is_measured_with_its_costs(
     assert found.parameters > 0
     assert found.train_seconds > 0
     assert found.kind in {"shift", "direction"}
-    cells_module.write_cell(found, tmp_path / "cell.json")
-    assert json.loads(json.dumps(read_cell(tmp_path / "cell.json").notes)) == found.notes
+    file = tmp_path / "cells.jsonl"
+    append_cell(found, file)
+    assert json.loads(json.dumps(read_cells(file)[found.key].notes)) == found.notes
+
+
+def test_a_cell_that_was_not_written_to_its_end_is_measured_again(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "cells.jsonl"
+    one, two, three = (
+        CellResult(task=name, method="icv", items=8, seed=0, scores=(1.0, 0.5))
+        for name in ("one", "two", "three")
+    )
+    assert read_cells(file) == {}
+    append_cell(one, file)
+    append_cell(two, file)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert read_cells(file) == {one.key: one}
+    append_cell(three, file)
+    assert read_cells(file) == {one.key: one, three.key: three}
 
 
 @pytest.mark.parametrize(
@@ -202,10 +218,8 @@ def test_cells_of_another_precision_lie_elsewhere(
 ) -> None:
     half = tiny_backbone()
     nn.Module.to(half.model, torch.bfloat16)
-    folders = {
-        run_folder(tmp_path, suite=suite, backbone=one, plan=PLAN) for one in (backbone, half)
-    }
-    assert len(folders) == 2
+    files = {run_file(tmp_path, suite=suite, backbone=one, plan=PLAN) for one in (backbone, half)}
+    assert len(files) == 2
 
 
 def test_a_file_that_the_manifest_does_not_tell_of_is_refused(tmp_path: Path) -> None:
