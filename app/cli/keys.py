@@ -1,17 +1,18 @@
-"""`vlibrary keys`: who may use the api, told to the database itself."""
+"""`vlibrary keys`: who may use the api, told to a server, or to the database itself."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from app.cli.database import running_database
+from app.cli.library.server import Key, Url, connected, print_json
 from app.cli.options import AsJson, read_settings
 from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
@@ -20,11 +21,23 @@ from app.core.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    import vlibrary_client
+
+    # The same facts, from the database and from a server.
+    KnownKey: TypeAlias = AccessKey | vlibrary_client.AccessKey
+
 Answer = TypeVar("Answer")
+OnDatabase = Annotated[
+    bool, typer.Option("--database", help="Ask the database itself, whatever server is told of.")
+]
 
 keys = typer.Typer(
     name="keys",
-    help="Make, list and revoke the keys that open the api.",
+    help="Make, list and revoke the keys that open the api. A server is asked where --url, --key, "
+    "VLIBRARY_URL, VLIBRARY_API_KEY or ~/.config/vlibrary/config.toml tells of one. Otherwise, and "
+    "with --database, it is the database itself (DATABASE_URL, or that of `vlibrary serve`), as "
+    "for the first key and for keys to other workspaces.",
+    short_help="Make, list and revoke the keys that open the api.",
     no_args_is_help=True,
 )
 
@@ -38,8 +51,12 @@ def create(
         typer.Option(help=f"What it allows: {', '.join(SCOPES)}; may be repeated."),
     ],
     workspace: Annotated[
-        str, typer.Option(help="What its holder sees and changes; a new name makes a new one.")
-    ] = DEFAULT_WORKSPACE,
+        str | None,
+        typer.Option(
+            help="What its holder sees and changes; a new name makes a new one. A server makes "
+            f"keys to the caller's own alone, the database itself to {DEFAULT_WORKSPACE} otherwise."
+        ),
+    ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="After how many days it ends.")
     ] = None,
@@ -56,56 +73,115 @@ def create(
         int | None,
         typer.Option(min=0, help="Vectors of the workspace, those of trainings to come included."),
     ] = None,
+    on_database: OnDatabase = False,
+    url: Url = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
-    from app.library.access.access_keys import create_access_key
-
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
-    make = partial(create_access_key, name=name, scopes=scope, valid_days=days, quotas=quotas)
-    with running_database(read_settings()) as database:
-        key, token = _ask(database.url, make, workspace=workspace)
+    with _server(url, key, on_database=on_database) as client:
+        if client is None:
+            facts = _create(
+                name, scope, days=days, quotas=quotas, workspace=workspace or DEFAULT_WORKSPACE
+            )
+        elif workspace is not None:
+            raise typer.BadParameter(
+                "a server makes keys to the caller's own workspace: leave --workspace out, or ask "
+                "the database itself with --database"
+            )
+        else:
+            import vlibrary_client
+
+            scopes: Any = scope
+            limits = vlibrary_client.Quotas(**asdict(quotas))
+            facts = asdict(client.keys.create(name, scopes, valid_days=days, quotas=limits))
     if as_json:
-        print(json.dumps({**_facts(key), "key": token.text}))
+        print_json(facts)
     else:
-        print(token.text)
+        print(facts["key"])
         print("Keep it: it is not shown again. Clients read it from VLIBRARY_API_KEY.")
 
 
-@keys.command(name="list")
-def list_keys(*, as_json: AsJson = False) -> None:
-    """List every key of every workspace that was ever made, newest first."""
-    from app.library.access.access_keys import list_access_keys
+def _create(
+    name: str, scopes: list[str], *, days: int | None, quotas: Quotas, workspace: str
+) -> dict[str, Any]:
+    from app.library.access.access_keys import create_access_key
 
+    make = partial(create_access_key, name=name, scopes=scopes, valid_days=days, quotas=quotas)
     with running_database(read_settings()) as database:
-        found = _ask(database.url, list_access_keys)
+        key, token = _ask(database.url, make, workspace=workspace)
+    return {**asdict(key), "key": token.text}
+
+
+@keys.command(name="list")
+def list_keys(
+    *, on_database: OnDatabase = False, url: Url = None, key: Key = None, as_json: AsJson = False
+) -> None:
+    """List every key that was ever made, newest first; the database itself has all workspaces'."""
+    with _server(url, key, on_database=on_database) as client:
+        found = _list() if client is None else client.keys.list().items
     if as_json:
-        print(json.dumps({"items": [_facts(key) for key in found]}))
+        print_json({"items": found})
         return
     table = Table("name", box=None)
     for title in ("id", "workspace", "scopes", "at most", "when"):
         # Only the name gives way on a narrow screen.
         table.add_column(title, no_wrap=True)
-    for key in found:
-        scopes = "\n".join(key.scopes)
-        table.add_row(key.name, key.id, key.workspace, scopes, _limits(key), _times(key))
+    for one in found:
+        scopes = "\n".join(one.scopes)
+        table.add_row(one.name, one.id, one.workspace, scopes, _limits(one), _times(one))
     Console().print(table)
+
+
+def _list() -> "Sequence[KnownKey]":
+    from app.library.access.access_keys import list_access_keys
+
+    with running_database(read_settings()) as database:
+        return _ask(database.url, list_access_keys)
 
 
 @keys.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `list` shows.")],
     *,
+    on_database: OnDatabase = False,
+    url: Url = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key: within five seconds it opens nothing any more."""
-    from app.library.access.access_keys import revoke_access_key
-
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
+    with _server(url, key, on_database=on_database) as client:
+        revoked = _revoke(public) if client is None else client.keys.revoke(public)
+    if as_json:
+        print_json(revoked)
+    else:
+        print(f"Revoked {revoked.id} ({revoked.name})")
+
+
+def _revoke(key_id: str) -> "KnownKey":
+    from app.library.access.access_keys import revoke_access_key
+
     with running_database(read_settings()) as database:
-        key = _ask(database.url, partial(revoke_access_key, key_id=public))
-    print(json.dumps(_facts(key)) if as_json else f"Revoked {key.id} ({key.name})")
+        return _ask(database.url, partial(revoke_access_key, key_id=key_id))
+
+
+@contextmanager
+def _server(
+    url: str | None, key: str | None, *, on_database: bool
+) -> "Iterator[vlibrary_client.Client | None]":
+    """The server that is to be asked, or None where the database itself is."""
+    from vlibrary_client.wire.connection import names_server
+
+    if on_database and (url or key):
+        raise typer.BadParameter("--database asks no server: leave --url and --key out")
+    if on_database or not names_server(url, key):
+        yield None
+    else:
+        with connected(url, key) as client:
+            yield client
 
 
 def require_a_key(settings: Settings, url: str) -> None:
@@ -119,16 +195,16 @@ def require_a_key(settings: Settings, url: str) -> None:
     if settings.needs_keys and not _ask(url, has_valid_access_key):
         raise ConfigurationError(
             f"An api at {settings.host} is for callers with keys, and there is none; "
-            "make one first: vlibrary keys create admin --scope admin"
+            "make one first: vlibrary keys create admin --scope admin --database"
         )
 
 
-def _limits(key: AccessKey) -> str:
+def _limits(key: "KnownKey") -> str:
     limits = asdict(key.quotas).items()
     return "\n".join(f"{limit:,} {what}" for what, limit in limits if limit is not None)
 
 
-def _times(key: AccessKey) -> str:
+def _times(key: "KnownKey") -> str:
     times = {
         "made": key.created,
         "ends": key.expires,
@@ -137,13 +213,6 @@ def _times(key: AccessKey) -> str:
     }
     told = times.items()
     return "\n".join(f"{what} {time:%Y-%m-%d %H:%M}" for what, time in told if time is not None)
-
-
-def _facts(key: AccessKey) -> dict[str, object]:
-    facts = asdict(key)
-    for name in ("created", "expires", "revoked", "last_used"):
-        facts[name] = None if facts[name] is None else facts[name].isoformat()
-    return facts
 
 
 def _ask(

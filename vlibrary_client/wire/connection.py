@@ -98,6 +98,12 @@ def http_options(
     }
 
 
+def names_server(base_url: str | None, api_key: str | None) -> bool:
+    """Whether arguments, environment or file tell of a server or of a key to one."""
+    given = (base_url, api_key, os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE))
+    return any(given) or config_path().is_file()
+
+
 def _read_config() -> dict[str, str]:
     path = config_path()
     try:
