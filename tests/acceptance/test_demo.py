@@ -14,9 +14,11 @@ def test_the_demo_trains_finds_steers_and_leaves_nothing_running(tmp_path: Path)
     data_dir = Path(tempfile.mkdtemp(prefix="vlibrary-demo-test-", dir="/tmp"))
     data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
     options = ["--items", "300", "--questions", "20", "--output", str(tmp_path)]
-    result = CliRunner().invoke(build(), ["demo", *options, "--data-dir", str(data_dir)])
+    result = CliRunner().invoke(build(), ["demo", *options, "--json", "--data-dir", str(data_dir)])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "demo.json").read_text())
+    assert json.loads(result.stdout) == found
+    assert "Asking 20 test questions" in result.stderr
     assert found["questions"] == 20
     assert found["retrieved"] is True
     assert 0.8 <= found["retrieved_share"] <= 1

@@ -1,13 +1,16 @@
 """`vlibrary demo`: the main job on real data, through the service's REST interface alone."""
 
+import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from app.cli.library.server import print_json
+from app.cli.options import AsJson
 from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from app.core.errors import ConfigurationError
 
@@ -39,6 +42,7 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the library here instead of a passing folder.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train an M2IV on easy-VQA, find it, steer with it, and compare it with demonstrations."""
     from app.cli.demo.report import write_report
@@ -47,13 +51,18 @@ def demo(
     require_extras()
     require_writable(output)
     with ExitStack() as stack:
+        if as_json:
+            # All that is told on the way is no result.
+            stack.enter_context(redirect_stdout(sys.stderr))
         folder = data_dir or stack.enter_context(passing_folder())
         print("Starting the service (Postgres, worker with the pocket LVLM, api) ...")
         url = stack.enter_context(running_service(folder))
         client = stack.enter_context(Client(url))
         wait_ready(client)
         result = run_demo(client, num_items=items, num_questions=questions)
-    write_report(result, output)
+        write_report(result, output)
+    if as_json:
+        print_json(result)
 
 
 def require_extras() -> None:

@@ -88,6 +88,10 @@ def retrieve(
     words: Annotated[
         str | None, typer.Option(help="Only what has these words in name, description or tags.")
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where several are served.")] = None,
+    min_epoch: Annotated[
+        int | None, typer.Option(min=0, help="Wait until the index has seen this change.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -105,6 +109,8 @@ def retrieve(
             name=name,
             tags=tag or (),
             words=words,
+            backbone=backbone,
+            min_epoch=min_epoch,
         )
     if as_json:
         print_json(found)

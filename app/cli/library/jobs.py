@@ -17,6 +17,7 @@ jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args
 Dataset = Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")]
 Split = Annotated[str | None, typer.Option(help="Which part of the data set.")]
 Description = Annotated[str, typer.Option(help="What it is for.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every draw.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once.")]
@@ -34,7 +35,7 @@ def train(
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations it shall stand for.")] = 16,
     split: Split = None,
     description: Description = "",
-    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    tag: Tags = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Such as epochs=3; may be repeated.")
     ] = None,
@@ -71,6 +72,7 @@ def combine(
     split: Split = None,
     seed: Seed = 0,
     description: Description = "",
+    tag: Tags = None,
     detach: Detach = False,
     report_to: ReportTo = None,
     url: Url = None,
@@ -81,7 +83,14 @@ def combine(
     chosen: Any = rule
     with connected(url, key) as client:
         job = client.combine(
-            name, refs, dataset, rule=chosen, split=split, seed=seed, description=description
+            name,
+            refs,
+            dataset,
+            rule=chosen,
+            split=split,
+            seed=seed,
+            description=description,
+            tags=tag or (),
         )
         _watch(job, report_to, detach=detach, as_json=as_json)
 

@@ -21,6 +21,11 @@ from app.cli.options import AsJson
 if TYPE_CHECKING:
     from vlibrary_client import Batch
 
+Share = Annotated[float, typer.Option(min=0, max=1, help="Right answers with the vector.")]
+OpponentShare = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Right answers that way, without the vector.")
+]
+
 vectors = typer.Typer(
     name="vectors",
     help="Find, compare, change, share and delete the vectors of a server.",
@@ -111,6 +116,7 @@ def combine(
     ],
     *,
     description: Annotated[str, typer.Option(help="Text for people.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="For filters; may be repeated.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -123,7 +129,7 @@ def combine(
     with connected(url, key) as client:
         # Mappings and sequences of references are no mappings and sequences of texts to mypy.
         chosen: Any = weights if all(given) else list(weights)
-        made = client.vectors.combine(name, chosen, description=description)
+        made = client.vectors.combine(name, chosen, description=description, tags=tag or ())
     if as_json:
         print_json(made)
     else:
@@ -136,6 +142,44 @@ def _weighted(text: str) -> tuple[str, float | None]:
         return ref, float(weight) if equals else None
     except ValueError:
         raise typer.BadParameter(f"wanted REF=WEIGHT, found {text}") from None
+
+
+@vectors.command()
+def evaluation(
+    ref: Ref,
+    *,
+    dataset: Annotated[str, typer.Option(help="On which data.")],
+    split: Annotated[str, typer.Option(help="On which part of it.")],
+    scorer: Annotated[str, typer.Option(help="By which metric.")],
+    items: Annotated[int, typer.Option(min=1, help="How many questions.")],
+    accuracy: Share,
+    low: Annotated[float, typer.Option(min=0, max=1, help="Lower end of the 95 % interval.")],
+    high: Annotated[float, typer.Option(min=0, max=1, help="Upper end of the 95 % interval.")],
+    zero_shot: OpponentShare = None,
+    icl: OpponentShare = None,
+    knn_icl: OpponentShare = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attach what was measured elsewhere; `vlibrary jobs evaluate` measures on the server."""
+    with connected(url, key) as client:
+        made = client.vectors.add_evaluation(
+            ref,
+            dataset=dataset,
+            split=split,
+            scorer=scorer,
+            items=items,
+            accuracy=accuracy,
+            interval=(low, high),
+            zero_shot=zero_shot,
+            icl=icl,
+            knn_icl=knn_icl,
+        )
+    if as_json:
+        print_json(made)
+    else:
+        print(f"Attached to {ref}: {percent(accuracy)} on {dataset} {split}")
 
 
 @vectors.command()

@@ -43,8 +43,8 @@ def test_every_command_that_ends_by_itself_prints_json_when_asked() -> None:
         if not hasattr(command, "commands") and "--json" not in options:
             yield name
 
-    # Those that run until they are ended, and `demo`, which writes demo.json.
-    assert set(without(get_command(build()), "")) == {"serve", "worker", "api", "demo"}
+    # Those that run until they are ended.
+    assert set(without(get_command(build()), "")) == {"serve", "worker", "api"}
 
 
 def test_the_version_is_printed() -> None:

@@ -3,50 +3,18 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
-from app.core.settings import Settings
-from app.library.database import make_engine, session_factory
-from app.main import create_app
-from tests.fakes.servers.live_server import serving
-from tests.fakes.servers.worker import FakeWorker
-from tests.fakes.training import store_vector
 from vlibrary_client import AsyncClient, Client, ConflictError, InvalidInputError
 
 KEYS = ("--action", "key.create")
 
 runner = CliRunner()
-
-
-@pytest.fixture
-def live_api(settings: Settings, worker: FakeWorker) -> FastAPI:
-    return create_app(settings, workers=worker.client())
-
-
-@pytest.fixture
-def url(live_api: FastAPI, worker: FakeWorker, database: str) -> Iterator[str]:
-    async def store() -> None:
-        engine = make_engine(database)
-        for seed, name in enumerate(["gears", "gears", "colours"]):
-            await store_vector(session_factory(engine), worker.description, name=name, seed=seed)
-        await engine.dispose()
-
-    with serving(live_api) as address:
-        asyncio.run(store())
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout=120.0, max_retries=0) as opened:
-        yield opened
 
 
 def call(url: str, *arguments: str, code: int = 0) -> str:
@@ -97,22 +65,30 @@ def test_every_filter_of_the_api_is_an_option(url: str, client: Client) -> None:
 
 
 def test_vectors_are_compared_combined_and_pruned(url: str, client: Client) -> None:
-    for ref, accuracy in (("gears", 0.9), ("colours", 0.6)):
-        client.vectors.add_evaluation(
-            ref,
-            dataset="easy-vqa",
-            split="test",
-            scorer="exact-match",
-            items=50,
-            accuracy=accuracy,
-            interval=(accuracy - 0.1, accuracy + 0.1),
-        )
+    client.vectors.add_evaluation(
+        "gears",
+        dataset="easy-vqa",
+        split="test",
+        scorer="exact-match",
+        items=50,
+        accuracy=0.9,
+        interval=(0.8, 1.0),
+    )
+    words = "--dataset easy-vqa --split test --scorer exact-match --items 50 --accuracy 0.6"
+    shares = ("--low", "0.5", "--high", "0.7", "--zero-shot", "0.25", "--knn-icl", "0.5")
+    shown = call(url, "evaluation", "colours", *words.split(), *shares)
+    assert "Attached to colours: 60.0 % on easy-vqa test" in shown
+    (measured,) = client.vectors.get("colours").evaluations
+    assert (measured.low, measured.high, measured.zero_shot) == (0.5, 0.7, 0.25)
+    assert (measured.icl, measured.knn_icl) == (None, 0.5)
+    call(url, "evaluation", "none", *words.split(), *shares, code=1)
     assert "best" in call(url, "compare", "gears", "colours")
     assert "90.0 %" in call(url, "show", "gears")
-    output = call(url, "combine", "sum", "gears=0.5", "colours=-1")
+    output = call(url, "combine", "sum", "gears=0.5", "colours=-1", "--tag", "a", "--tag", "b")
     assert "Stored sum@1" in output
     made = client.vectors.combine("sum", {"gears": 0.5, "colours": -1.0})
     assert (made.version, made.best_part) == (1, client.vectors.get("gears").id)
+    assert made.tags == ("a", "b")
     mean = client.vectors.combine("mean", ["gears", "colours"])
     weights = [part["weight"] for part in mean.hyper_parameters["parts"]]
     assert weights == [0.5, 0.5]
@@ -151,28 +127,7 @@ def run(*arguments: str, code: int = 0) -> str:
     return result.stdout
 
 
-def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Path) -> None:
-    rows = [{"file_name": f"{n}.png", "question": "What?", "answer": "red"} for n in range(3)]
-    for number, row in enumerate(rows):
-        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / row["file_name"])
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    output = run("datasets", "upload", str(tmp_path), "--name", "parts", "--url", url)
-    assert "Stored parts" in output
-    assert "3 items, 3 images" in output
-    assert "parts" in run("datasets", "list", "--url", url)
-    queued = run("jobs", "train", "parts", "parts", "--set", "epochs=1", "--detach", "--url", url)
-    assert "queued" in queued
-    (job,) = client.jobs()
-    assert job.record.config["epochs"] == 1
-    assert str(job.id) in run("jobs", "list", "--url", url, "--json")
-    assert str(job.id) not in run("jobs", "list", "--state", "running", "--url", url, "--json")
-    assert "cancelled" in run("jobs", "cancel", str(job.id), "--url", url)
-    run("jobs", "watch", str(job.id), "--url", url, code=1)
-    assert '"deleted": "parts"' in run("datasets", "delete", "parts", "--url", url, "--json")
-    run("datasets", "delete", "parts", "--url", url, code=1)
-
-
-def test_questions_have_commands(url: str, tmp_path: Path) -> None:
+def test_questions_have_commands(url: str, client: Client, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (16, 16), "red").save(picture)
     asked = ("steer", "What colour?", "--image", str(picture), "--url", url)
@@ -189,6 +144,10 @@ def test_questions_have_commands(url: str, tmp_path: Path) -> None:
     )
     run("retrieve", "--text", "q", "--tag", "a", "--name", "gears", "--url", url)
     run("retrieve", "--url", url, code=2)
+    epoch = client.retrieve(text="q").epoch
+    seen = run("retrieve", "--text", "q", "--min-epoch", str(epoch), "--url", url, "--json")
+    assert f'"epoch": {epoch}' in seen
+    run("retrieve", "--text", "q", "--backbone", "0" * 64, "--url", url, code=1)
 
 
 def test_keys_and_the_trail_have_methods_and_a_command(
@@ -217,56 +176,6 @@ def test_keys_and_the_trail_have_methods_and_a_command(
     shown = run("audit", "--after", str(deed["id"]), "--url", url)
     assert "version 2, previous 1" in shown
     assert "description  → worn" in shown
-
-
-def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
-    items = [
-        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
-        for n in range(4)
-    ]
-    client.datasets.upload(items, name="more")
-    words = ("combine", "both", "gears@1", "colours", "--dataset", "more", "--detach")
-    result = runner.invoke(build(), ["jobs", *words, "--rule", "mean", "--url", url])
-    assert result.exit_code == 0, result.output
-    (job,) = client.jobs()
-    assert job.record.config["combine"]["rule"] == "mean"
-
-    async def ask() -> str:
-        async with AsyncClient(url) as other:
-            made = await other.combine("both", ["gears@1", "colours"], "more", seed=1)
-            return str(made.record.config["combine"]["rule"])
-
-    assert asyncio.run(ask()) == "learned"
-    with pytest.raises(InvalidInputError, match="Given twice"):
-        client.combine("both", ["gears@2", "gears"], "more")
-
-
-def test_a_measurement_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
-    items = [
-        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
-        for n in range(4)
-    ]
-    client.datasets.upload(items, name="more")
-    words = ("evaluate", "gears@1", "more", "--method", "icl", "--shots", "2", "--items", "3")
-    result = runner.invoke(build(), ["jobs", *words, "--detach", "--url", url])
-    assert result.exit_code == 0, result.output
-    (job,) = client.jobs()
-    asked = job.record.config["evaluate"]
-    assert (job.record.name, asked["methods"], asked["shots"], asked["items"]) == (
-        "gears",
-        ["icl"],
-        2,
-        3,
-    )
-
-    async def ask() -> int:
-        async with AsyncClient(url) as other:
-            made = await other.evaluate("colours", "more", seed=7)
-            return int(made.record.config["evaluate"]["seed"])
-
-    assert asyncio.run(ask()) == 7
-    with pytest.raises(InvalidInputError, match="methods"):
-        client.evaluate("gears", "more", methods=["luck"])  # type: ignore[list-item]  # refused
 
 
 def test_vectors_become_control_vector_files(

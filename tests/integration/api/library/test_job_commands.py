@@ -1,0 +1,92 @@
+"""The commands of data sets and jobs, and the SDK that they are made of, against a running api."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from app.cli.app import build
+from vlibrary_client import AsyncClient, Client, InvalidInputError
+
+runner = CliRunner()
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = runner.invoke(build(), arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Path) -> None:
+    rows = [{"file_name": f"{n}.png", "question": "What?", "answer": "red"} for n in range(3)]
+    for number, row in enumerate(rows):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / row["file_name"])
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    output = run("datasets", "upload", str(tmp_path), "--name", "parts", "--url", url)
+    assert "Stored parts" in output
+    assert "3 items, 3 images" in output
+    assert "parts" in run("datasets", "list", "--url", url)
+    queued = run("jobs", "train", "parts", "parts", "--set", "epochs=1", "--detach", "--url", url)
+    assert "queued" in queued
+    (job,) = client.jobs()
+    assert job.record.config["epochs"] == 1
+    assert str(job.id) in run("jobs", "list", "--url", url, "--json")
+    assert str(job.id) not in run("jobs", "list", "--state", "running", "--url", url, "--json")
+    assert "cancelled" in run("jobs", "cancel", str(job.id), "--url", url)
+    run("jobs", "watch", str(job.id), "--url", url, code=1)
+    assert '"deleted": "parts"' in run("datasets", "delete", "parts", "--url", url, "--json")
+    run("datasets", "delete", "parts", "--url", url, code=1)
+
+
+def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
+    items = [
+        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
+        for n in range(4)
+    ]
+    client.datasets.upload(items, name="more")
+    words = ("combine", "both", "gears@1", "colours", "--dataset", "more", "--detach")
+    words = (*words, "--rule", "mean", "--tag", "sum")
+    result = runner.invoke(build(), ["jobs", *words, "--url", url])
+    assert result.exit_code == 0, result.output
+    (job,) = client.jobs()
+    assert job.record.config["combine"]["rule"] == "mean"
+
+    async def ask() -> str:
+        async with AsyncClient(url) as other:
+            made = await other.combine("both", ["gears@1", "colours"], "more", seed=1)
+            return str(made.record.config["combine"]["rule"])
+
+    assert asyncio.run(ask()) == "learned"
+    with pytest.raises(InvalidInputError, match="Given twice"):
+        client.combine("both", ["gears@2", "gears"], "more")
+
+
+def test_a_measurement_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
+    items = [
+        {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
+        for n in range(4)
+    ]
+    client.datasets.upload(items, name="more")
+    words = ("evaluate", "gears@1", "more", "--method", "icl", "--shots", "2", "--items", "3")
+    result = runner.invoke(build(), ["jobs", *words, "--detach", "--url", url])
+    assert result.exit_code == 0, result.output
+    (job,) = client.jobs()
+    asked = job.record.config["evaluate"]
+    assert (job.record.name, asked["methods"], asked["shots"], asked["items"]) == (
+        "gears",
+        ["icl"],
+        2,
+        3,
+    )
+
+    async def ask() -> int:
+        async with AsyncClient(url) as other:
+            made = await other.evaluate("colours", "more", seed=7)
+            return int(made.record.config["evaluate"]["seed"])
+
+    assert asyncio.run(ask()) == 7
+    with pytest.raises(InvalidInputError, match="methods"):
+        client.evaluate("gears", "more", methods=["luck"])  # type: ignore[list-item]  # refused
