@@ -122,7 +122,8 @@ def list_audit(
     """What was done, oldest first; it outlives what it tells of.
 
     Args:
-        subject: Only what was done to this, such as a vector's id or `gears@prod`.
+        subject: Only what was done to this: its id, an alias such as `gears@prod`, or a name that
+            it had, such as `gears` or `gears@3`, also if it is gone.
         action: Only this, such as `vector.create`.
         after: Only what came after the entry of this id.
         limit: At most so many, up to 200.

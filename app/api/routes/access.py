@@ -65,7 +65,13 @@ async def revoke(
 async def list_deeds(
     session: SessionOf,
     *,
-    subject: Annotated[Reference | None, Query(description="Only what was done to this.")] = None,
+    subject: Annotated[
+        Reference | None,
+        Query(
+            description="Only what was done to this: its id, `name@alias`, or a name or "
+            "`name@version` that it had, also if it is gone."
+        ),
+    ] = None,
     action: Annotated[Reference | None, Query(description="Such as `vector.create`.")] = None,
     after: Annotated[int, Query(ge=0, le=MAX_AUDIT_ID)] = 0,
     limit: Limit = 50,

@@ -131,7 +131,10 @@ def retrieve(
 
 def audit(
     *,
-    subject: Annotated[str | None, typer.Option(help="What was done to this.")] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(help="What was done to this id, name, name@version or name@alias, also gone."),
+    ] = None,
     action: Annotated[str | None, typer.Option(help="Such as vector.create.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only what came after this entry.")] = 0,
     limit: Limit = 50,

@@ -11,8 +11,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.core.errors import JSON
 from app.library.access.access_tables import AuditRow
@@ -77,10 +78,22 @@ async def list_audit(
     after: int = 0,
     limit: int = 100,
 ) -> list[AuditRecord]:
-    """Deeds in the order they were done."""
+    """Deeds in the order they were done.
+
+    `subject` is what they were done to, by its id or by a name that the trail has of it, which may
+    long be gone: `name`, or `name@version` of a vector.
+    """
     query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id).limit(limit)
     if subject is not None:
-        query = query.where(AuditRow.subject == subject)
+        named = aliased(AuditRow)
+        called = select(named.subject).where(named.details.contains(_called(subject)))
+        query = query.where(or_(AuditRow.subject == subject, AuditRow.subject.in_(called)))
     if action is not None:
         query = query.where(AuditRow.action == action)
     return [record_of(AuditRecord, row) for row in await session.scalars(query)]
+
+
+def _called(subject: str) -> dict[str, JSON]:
+    """What the details of a deed have that was done to something of this name."""
+    name, _, version = subject.partition("@")
+    return {"name": name, "version": int(version)} if version.isdecimal() else {"name": subject}

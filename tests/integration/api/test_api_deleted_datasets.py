@@ -40,6 +40,8 @@ async def test_an_unused_data_set_goes_with_its_bytes_and_names(
     audit = (await http.get("/audit", params={"subject": made["id"]})).json()["items"]
     deeds = ["dataset.create", "dataset.name", "dataset.delete"]
     assert [item["action"] for item in audit] == deeds
+    for name in ("one", "two"):
+        assert (await http.get("/audit", params={"subject": name})).json()["items"] == audit
 
 
 @pytest.mark.anyio

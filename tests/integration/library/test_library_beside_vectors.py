@@ -181,6 +181,28 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
         await session.rollback()
 
 
+async def test_what_is_gone_is_found_in_the_trail_by_its_name(session: AsyncSession) -> None:
+    first, second = await store(session, seed=1), await store(session, seed=2)
+    other = await store(session, "other", seed=3)
+    await add_evaluation(session, vector_id=first.id, measured=measured())
+    await set_alias(session, "task", "prod", version=2)
+    await delete_alias(session, "task", "prod")
+    for vector in (first, second):
+        await delete_vector(session, vector.id)
+
+    async def found(subject: str) -> list[tuple[str, str]]:
+        return [(deed.action, deed.subject) for deed in await list_audit(session, subject=subject)]
+
+    made, measuring, gone = "vector.create", "evaluation.create", "vector.delete"
+    own = [(made, str(first.id)), (measuring, str(first.id)), (gone, str(first.id))]
+    assert await found("task@1") == await found(str(first.id)) == own
+    assert await found("task@2") == [(made, str(second.id)), (gone, str(second.id))]
+    assert sorted(await found("task")) == sorted(own + await found("task@2"))
+    assert await found("task@prod") == [("alias.set", "task@prod"), ("alias.delete", "task@prod")]
+    assert await found("other") == await found("other@1") == [(made, str(other.id))]
+    assert [await found(text) for text in ("task@3", "tas", "task@", "@1")] == [[]] * 4
+
+
 async def test_a_change_is_told_with_what_was_before(session: AsyncSession) -> None:
     stored = await store(session, "task", tags=["a"])
     await update_vector(session, stored.id, tags=["a", "b"], status="retired")
