@@ -45,6 +45,17 @@ async def _find(session: AsyncSession, name: str, alias: str) -> AliasRow | None
     return (await session.scalars(query)).one_or_none()
 
 
+async def alias_version(session: AsyncSession, name: str, alias: str) -> int:
+    """Where an alias points, 0 for nowhere, until this transaction ends.
+
+    Raises:
+        NotFoundError: Nothing was ever stored under the name.
+    """
+    await lock_name(session, name)
+    current = await _find(session, name, alias)
+    return current.version if current else 0
+
+
 async def point_latest(session: AsyncSession, name: str) -> None:
     """Points `latest` at the newest version that is not deleted, or drops it.
 

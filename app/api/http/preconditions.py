@@ -1,52 +1,56 @@
 """What is asked of an ETag: where an alias must point, and which file a download goes on with."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Final
 
 from fastapi import Header, HTTPException
 from starlette.datastructures import Headers
 
-from app.core.errors import ConflictError, InvalidInputError
+from app.core.errors import InvalidInputError
 
 _REST: Final = re.compile(r"bytes=(\d{1,18})-")
+_TAG: Final = r'(W/)?"[!#-~]*"'
 
-EntityTag = Annotated[
+EntityTags = Annotated[
     str | None,
-    # Proxies that compress make an ETag a weak one, which names the same version.
     Header(
-        pattern=r'^(W/)?"[1-9][0-9]{0,9}"$', max_length=14, description="Where it must point now."
+        pattern=rf"^(\*|{_TAG}( *, *{_TAG})*)$",
+        max_length=200,
+        description="Where it must point now: an ETag, several, or `*` for anywhere at all.",
     ),
 ]
 
 
-def expected_of(
-    version: int | None, *, if_match: str | None, if_none_match: str | None = None
-) -> int | None:
-    """The version that is expected, 0 for none, None where any is welcome.
+def require_match(
+    found: int,
+    what: str,
+    *,
+    expected: int | None,
+    if_match: str | None,
+    if_none_match: str | None = None,
+) -> None:
+    """Returns when an alias is at a version, 0 for none, at which the headers want it.
+
+    Source: RFC 9110, sections 13.1.1 and 13.1.2: a weak tag never matches.
 
     Raises:
-        InvalidInputError: What was sent contradicts itself.
+        InvalidInputError: The headers contradict each other, or the version that is expected.
+        HTTPException: 412; it is elsewhere.
     """
-    tagged = None if if_match is None else int(if_match.removeprefix("W/").strip('"'))
-    said = {version, tagged, None if if_none_match is None else 0} - {None}
-    if len(said) > 1:
+
+    def is_wanted(version: int) -> bool:
+        tags = [] if if_match is None else re.split(" *, *", if_match)
+        named = not tags or (version > 0 and ("*" in tags or f'"{version}"' in tags))
+        return named and (if_none_match is None or version == 0)
+
+    both = if_match is not None and if_none_match is not None
+    if both or (expected is not None and not is_wanted(expected)):
         raise InvalidInputError(
             "Wanted one of If-Match, If-None-Match and expected_version, found several that differ"
         )
-    return next(iter(said), None)
-
-
-@contextmanager
-def answered_by_412(*headers: str | None) -> Iterator[None]:
-    """Answers a conflict with 412 where one of these headers was sent."""
-    try:
-        yield
-    except ConflictError as error:
-        if not any(headers):
-            raise
-        raise HTTPException(412, error.message) from error
+    if not is_wanted(found):
+        wanted = "0" if if_match is None else if_match.replace('"', "")
+        raise HTTPException(412, f"Wanted {what} at version {wanted}, found {found}")
 
 
 def rest_from(headers: Headers, *, etag: str, size: int) -> int:

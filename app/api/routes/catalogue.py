@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import SessionOf
-from app.api.http.preconditions import EntityTag, answered_by_412, expected_of
+from app.api.http.preconditions import EntityTags, require_match
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.catalogue import (
@@ -27,7 +27,7 @@ from app.api.schemas.vectors import AliasBody, EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import MAX_VERSION, VectorReference
 from app.core.vector_card import EvaluationCard
-from app.library.aliases import delete_alias, list_aliases
+from app.library.aliases import alias_version, delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,
     bury,
@@ -178,12 +178,13 @@ async def remove_alias(
     *,
     session: SessionOf,
     expected_version: Annotated[int | None, Query(ge=1, le=MAX_VERSION)] = None,
-    if_match: EntityTag = None,
+    if_match: EntityTags = None,
 ) -> None:
     """Takes an alias away, if it still points where the caller believes; the version stays.
 
     `If-Match` says the same as `expected_version` and is answered with 412 instead of 409.
     """
-    expected = expected_of(expected_version, if_match=if_match)
-    with answered_by_412(if_match):
-        await delete_alias(session, name, alias, expected_version=expected)
+    # What is not there is not found, whatever is asked of it.
+    if if_match is not None and (found := await alias_version(session, name, alias)):
+        require_match(found, f"{name}@{alias}", expected=expected_version, if_match=if_match)
+    await delete_alias(session, name, alias, expected_version=expected_version)

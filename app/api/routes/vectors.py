@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf, SessionOf
-from app.api.http.preconditions import EntityTag, answered_by_412, expected_of, rest_from
+from app.api.http.preconditions import EntityTags, require_match, rest_from
 from app.api.http.problems import problems
 from app.api.http.uploads import (
     OCTET_STREAM,
@@ -33,7 +33,7 @@ from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
-from app.library.aliases import set_alias
+from app.library.aliases import alias_version, set_alias
 from app.library.backbones import get_backbone
 from app.library.catalogue.filters import list_vectors
 from app.library.evaluations import list_evaluations
@@ -204,18 +204,23 @@ async def put_alias(
     body: AliasPut,
     session: SessionOf,
     response: Response,
-    if_match: EntityTag = None,
+    if_match: EntityTags = None,
     if_none_match: Annotated[Literal["*"] | None, Header()] = None,
 ) -> AliasBody:
     """Points an alias at a version, if it still points where the caller believes.
 
-    Its ETag is the version; `If-Match`, and `If-None-Match: *` for a new one, say the same as
-    `expected_version` and are answered with 412 instead of 409.
+    Its ETag is the version; `If-Match` (`*` for an alias that there is), and `If-None-Match: *` for
+    a new one, say the same as `expected_version` and are answered with 412 instead of 409.
     """
-    expected = expected_of(body.expected_version, if_match=if_match, if_none_match=if_none_match)
-    with answered_by_412(if_match, if_none_match):
-        record = await set_alias(
-            session, name, alias, version=body.version, expected_version=expected
+    expected = body.expected_version
+    if if_match is not None or if_none_match is not None:
+        require_match(
+            await alias_version(session, name, alias),
+            f"{name}@{alias}",
+            expected=expected,
+            if_match=if_match,
+            if_none_match=if_none_match,
         )
+    record = await set_alias(session, name, alias, version=body.version, expected_version=expected)
     response.headers["etag"] = f'"{record.version}"'
     return AliasBody.model_validate(record)

@@ -121,15 +121,40 @@ async def test_an_alias_is_moved_by_its_entity_tag(
 
     assert await put(1, if_none_match="*") == (200, '"1"')
     assert await put(2, if_none_match="*") == (412, None)
+    assert await put(1, if_match="*") == (200, '"1"')
     assert await put(2, if_match='"2"') == (412, None)
     found = await http.get("/vectors/a/aliases/prod")
     assert (found.headers["etag"], found.json()["version"]) == ('"1"', 1)
     assert await put(2, if_match=found.headers["etag"]) == (200, '"2"')
-    assert (await put(1, if_match="2"))[0] == 422
-    # As it comes back through a proxy that compresses.
-    assert await put(1, if_match='W/"1"') == (412, None)
-    assert await put(2, if_match='W/"2"') == (200, '"2"')
+    for malformed in ("2", "W/2", '*, "2"', '"1" "2"', '"1",', ""):
+        assert (await put(1, if_match=malformed))[0] == 422
+    # A weak tag does not say which version it is.
+    for other in ('W/"1"', 'W/"2"', '"02"', '"abc"', '""', '"1", W/"2" ,"3"'):
+        assert await put(1, if_match=other) == (412, None)
+    assert await put(2, if_match='"1", "2"') == (200, '"2"')
     assert (await http.get("/vectors/a/aliases/none")).status_code == 404
+
+
+async def test_any_entity_tag_is_the_one_of_an_alias_that_there_is(
+    http: httpx.AsyncClient, stored: list[str]
+) -> None:
+    assert len(stored) == 3
+    path, some = "/vectors/a/aliases/prod", {"if-match": "*"}
+    refused = await http.put(path, json={"version": 1}, headers=some)
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition-failed")
+    # Without it, that would be no success either.
+    assert (await http.delete(path, headers=some)).status_code == 404
+    assert (
+        await http.put("/vectors/none/aliases/prod", json={"version": 1}, headers=some)
+    ).status_code == 404
+    assert (await http.get(path)).status_code == 404
+    await http.put(path, json={"version": 1})
+    assert (await http.put(path, json={"version": 2}, headers=some)).status_code == 200
+    for expected, status in ((0, 422), (1, 409), (2, 200)):
+        body = {"version": 1, "expected_version": expected}
+        assert (await http.put(path, json=body, headers=some)).status_code == status
+    assert (await http.delete(path, headers={"if-match": 'W/"1"'})).status_code == 412
+    assert (await http.delete(path, headers=some)).status_code == 204
 
 
 async def test_old_versions_and_aliases_go(http: httpx.AsyncClient, stored: list[str]) -> None:
