@@ -129,7 +129,7 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
     return Call(path=path, read=json_reader(Vector))
 
 
-def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
+def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[bytes]:
     """The vector's file, checked against its digest; also written to `to` when given.
 
     A lost connection is resumed where it was lost, and `to` is replaced only by the whole file.
@@ -142,9 +142,10 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
     def read(reply: httpx.Response) -> bytes:
         content = read_bytes(reply)
         if to is not None:
-            draft = to.with_name(f"{to.name}.part")
+            target = Path(to)
+            draft = target.with_name(f"{target.name}.part")
             draft.write_bytes(content)
-            draft.replace(to)
+            draft.replace(target)
         return content
 
     path = f"/vectors/{segment(vector_text(ref))}/file"
@@ -152,9 +153,9 @@ def download_vector(ref: VectorRef, *, to: Path | None = None) -> Call[bytes]:
 
 
 def upload_vector(
-    content: bytes | Path, *, name: str, description: str = "", tags: Sequence[str] = ()
+    content: bytes | str | Path, *, name: str, description: str = "", tags: Sequence[str] = ()
 ) -> Call[Vector]:
-    """Imports an M2IV file as the next version of `name`.
+    """Imports an M2IV file, given as its bytes or its path, as the next version of `name`.
 
     Raises:
         InvalidVectorFileError: The bytes are no M2IV file.
@@ -165,7 +166,7 @@ def upload_vector(
         path="/vectors",
         read=json_reader(Vector),
         query=present(name=name, description=description or None, tags=list(tags) or None),
-        content=content,
+        content=Path(content) if isinstance(content, str) else content,
         headers={"content-type": OCTET_STREAM} | once(),
     )
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.servers.scripted_server import Pieces, Scripted, ScriptedServer, problem
+from tests.fakes.servers.scripted_server import (
+    Pieces,
+    Scripted,
+    ScriptedServer,
+    problem,
+    vector_json,
+)
 from vlibrary_client import (
     AsyncClient,
     Client,
@@ -31,7 +37,9 @@ def part(start: int) -> httpx.Response:
     return httpx.Response(206, content=FILE[start:], headers=headers)
 
 
-async def download(kind: str, *answers: Scripted, to: Path) -> tuple[bytes, list[httpx.Request]]:
+async def download(
+    kind: str, *answers: Scripted, to: str | Path
+) -> tuple[bytes, list[httpx.Request]]:
     server = ScriptedServer([*answers])
     try:
         if kind == "sync":
@@ -40,7 +48,7 @@ async def download(kind: str, *answers: Scripted, to: Path) -> tuple[bytes, list
         async with AsyncClient(transport=server.async_transport) as other:
             return await other.vectors.download("gears", to=to), server.requests
     finally:
-        assert not list(to.parent.glob("*.part"))
+        assert not list(Path(to).parent.glob("*.part"))
 
 
 @BOTH
@@ -80,6 +88,18 @@ async def test_what_is_not_whole_is_not_written(tmp_path: Path, kind: str) -> No
     with pytest.raises(NotFoundError):
         await download(kind, problem(404, "not-found"), to=to)
     assert to.read_bytes() == b"as it was"
+
+
+@BOTH
+@pytest.mark.anyio
+async def test_a_path_may_be_a_text(tmp_path: Path, kind: str) -> None:
+    whole = httpx.Response(200, content=FILE, headers={"etag": ETAG})
+    await download(kind, whole, to=str(tmp_path / "gears"))
+    assert (tmp_path / "gears").read_bytes() == FILE
+    server = ScriptedServer([httpx.Response(201, json=vector_json())])
+    with Client(transport=server.transport) as client:
+        client.vectors.upload(str(tmp_path / "gears"), name="gears")
+    assert server.requests[0].content == FILE
 
 
 def test_a_server_that_is_lost_for_good_is_told(tmp_path: Path) -> None:
