@@ -18,6 +18,8 @@ ReportTo: TypeAlias = Tracker | Sequence[Tracker] | None
 PROJECT = "vlibrary"
 FOLDER = "runs"
 
+_MODULES: Mapping[Tracker, str] = {"tensorboard": "tensorboard.summary"}
+
 _Log: TypeAlias = Callable[[str, Mapping[str, float], int], None]
 """Writes values of a group, such as `student`, at a step of it."""
 
@@ -60,18 +62,33 @@ def tracked(report_to: ReportTo, record: JobRecord) -> Iterator[TrackedJob]:
     Raises:
         ConfigurationError: A tracker is unknown, or its package is missing.
     """
-    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
-    if unknown := sorted(set(names) - set(get_args(Tracker))):
-        raise ConfigurationError(
-            f"unknown tracker {', '.join(unknown)}: wanted {', '.join(get_args(Tracker))}"
-        )
+    names = _names(report_to)
     with ExitStack() as stack:
         yield TrackedJob([stack.enter_context(_RUNS[name](record)) for name in names])
 
 
-def _package(name: str, *, module: str | None = None) -> Any:  # noqa: ANN401 - a module
+def require_trackers(report_to: ReportTo) -> None:
+    """Returns when every tracker can be written to, before there is a job to tell of.
+
+    Raises:
+        ConfigurationError: A tracker is unknown, or its package is missing.
+    """
+    for name in _names(report_to):
+        _package(name)
+
+
+def _names(report_to: ReportTo) -> list[Tracker]:
+    names: list[Tracker] = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    if unknown := sorted(set(names) - set(get_args(Tracker))):
+        raise ConfigurationError(
+            f"unknown tracker {', '.join(unknown)}: wanted {', '.join(get_args(Tracker))}"
+        )
+    return names
+
+
+def _package(name: Tracker) -> Any:  # noqa: ANN401 - a module
     try:
-        return importlib.import_module(module or name)
+        return importlib.import_module(_MODULES.get(name, name))
     except ImportError:
         raise ConfigurationError(f"to report to {name}, pip install {name}") from None
 
@@ -150,7 +167,7 @@ def _mlflow(record: JobRecord) -> Iterator[_Log]:
 
 @contextmanager
 def _tensorboard(record: JobRecord) -> Iterator[_Log]:
-    summary = _package("tensorboard", module="tensorboard.summary")
+    summary = _package("tensorboard")
     writer = summary.Writer(f"{FOLDER}/{_title(record)}")
 
     def log(group: str, values: Mapping[str, float], step: int) -> None:

@@ -47,6 +47,7 @@ def train(
 ) -> None:
     """Train the next version of a name, with a progress bar and the report at the end."""
     config = dict(map(_setting, setting or ()))
+    _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.train(
             name,
@@ -81,6 +82,7 @@ def combine(
 ) -> None:
     """Combine vectors by labelled items that none was trained on, and measure the result."""
     chosen: Any = rule
+    _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.combine(
             name,
@@ -122,6 +124,7 @@ def evaluate(
 ) -> None:
     """Measure a stored vector on a stored data set, beside demonstrations and copying."""
     chosen: Any = method
+    _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.evaluate(
             ref,
@@ -155,8 +158,25 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Follow a job to its end; lost connections are resumed."""
+    _check_trackers(report_to)
     with connected(url, key) as client:
         _watch(client.job(job_id), report_to, as_json=as_json)
+
+
+def _check_trackers(report_to: list[str] | None, *, detach: bool = False) -> None:
+    """Returns when what shall be written to can be, before there is a job to tell of."""
+    from vlibrary_client import ConfigurationError
+    from vlibrary_client.training.trackers import require_trackers
+
+    if report_to and detach:
+        raise typer.BadParameter(
+            "trackers are written to while a job is watched: not with --detach"
+        )
+    trackers: Any = report_to
+    try:
+        require_trackers(trackers)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bool = False) -> None:

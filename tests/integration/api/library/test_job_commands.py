@@ -41,6 +41,23 @@ def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Pa
     run("datasets", "delete", "parts", "--url", url, code=1)
 
 
+@pytest.mark.parametrize(
+    "options", [("--report-to", "ledger"), ("--report-to", "tensorboard", "--detach")]
+)
+def test_what_cannot_be_written_to_is_told_before_there_is_a_job(
+    client: Client, url: str, options: tuple[str, ...]
+) -> None:
+    items = [{"image": Image.new("RGB", (32, 32)), "question": "which?", "answer": "a"}]
+    client.datasets.upload(items, name="more")
+    for words in (
+        ("train", "parts", "more"),
+        ("combine", "both", "gears@1", "colours", "--dataset", "more"),
+        ("evaluate", "gears@1", "more"),
+    ):
+        run("jobs", *words, *options, "--url", url, code=2)
+    assert list(client.jobs()) == []
+
+
 def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
     items = [
         {"image": Image.new("RGB", (32, 32), (n, 0, 0)), "question": "which?", "answer": "a"}
@@ -48,8 +65,8 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
     ]
     client.datasets.upload(items, name="more")
     words = ("combine", "both", "gears@1", "colours", "--dataset", "more", "--detach")
-    words = (*words, "--rule", "mean", "--tag", "sum")
-    result = runner.invoke(build(), ["jobs", *words, "--url", url])
+    options = ("--rule", "mean", "--tag", "sum")
+    result = runner.invoke(build(), ["jobs", *words, *options, "--url", url])
     assert result.exit_code == 0, result.output
     (job,) = client.jobs()
     assert job.record.config["combine"]["rule"] == "mean"
