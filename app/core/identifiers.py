@@ -50,13 +50,18 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_id(text: str) -> bool:
+    """Whether a text reads as an id, which no name does."""
+    return _UUID.fullmatch(text.lower()) is not None
+
+
 def check_name(name: str, *, what: str = "name") -> str:
     """The name itself when it is one.
 
     Raises:
         InvalidInputError: It does not match `NAME_PATTERN`, or reads as an id.
     """
-    if not _NAME.fullmatch(name) or _UUID.fullmatch(name):
+    if not _NAME.fullmatch(name) or is_id(name):
         message = (
             f"The {what} must have 1 to 100 of a-z, 0-9, '.', '_', '-', start with a letter or "
             "digit, and be no UUID"
@@ -126,7 +131,7 @@ class VectorReference:
         Raises:
             InvalidInputError: The text is none of the four.
         """
-        if _UUID.fullmatch(text.lower()):
+        if is_id(text):
             return cls(id=uuid.UUID(text))
         name, at, rest = text.partition("@")
         check_name(name, what="vector reference")

@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.errors import JSON
+from app.core.identifiers import is_id
 from app.library.access.access_tables import AuditRow
 from app.library.records import record_of
 from app.library.workspaces import workspace_of
@@ -85,15 +86,18 @@ async def list_audit(
     """
     query = select(AuditRow).where(AuditRow.id > after).order_by(AuditRow.id).limit(limit)
     if subject is not None:
-        named = aliased(AuditRow)
-        called = select(named.subject).where(named.details.contains(_called(subject)))
-        query = query.where(or_(AuditRow.subject == subject, AuditRow.subject.in_(called)))
+        query = query.where(_is_of(subject))
     if action is not None:
         query = query.where(AuditRow.action == action)
     return [record_of(AuditRecord, row) for row in await session.scalars(query)]
 
 
-def _called(subject: str) -> dict[str, JSON]:
-    """What the details of a deed have that was done to something of this name."""
+def _is_of(subject: str) -> ColumnElement[bool]:
+    if is_id(subject):
+        # Found at once, and nothing is called so.
+        return AuditRow.subject == subject.lower()
     name, _, version = subject.partition("@")
-    return {"name": name, "version": int(version)} if version.isdecimal() else {"name": subject}
+    facts = {"name": name, "version": int(version)} if version.isdecimal() else {"name": subject}
+    named = aliased(AuditRow)
+    called = select(named.subject).where(named.details.contains(facts))
+    return or_(AuditRow.subject == subject, AuditRow.subject.in_(called))
