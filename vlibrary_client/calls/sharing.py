@@ -196,7 +196,8 @@ def _import(found: VectorFolder, *, name: str | None) -> Call[Vector]:
 
 def _hub() -> ModuleType:
     try:
-        import huggingface_hub  # noqa: PLC0415 - an extra
+        # By itself it brings its errors along only when they are used.
+        import huggingface_hub.errors  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
             "The hub needs huggingface_hub: pip install 'vlibrary-client[hub]'"
