@@ -31,7 +31,8 @@ def require_match(
 ) -> None:
     """Returns when an alias is at a version, 0 for none, at which the headers want it.
 
-    Source: RFC 9110, sections 13.1.1 and 13.1.2: a weak tag never matches.
+    Source: RFC 9110, sections 13.1.1 and 13.1.2, but that a weak tag matches too: proxies that
+    compress make one of ours, and it names the same version.
 
     Raises:
         InvalidInputError: The headers contradict each other, or the version that is expected.
@@ -39,7 +40,7 @@ def require_match(
     """
 
     def is_wanted(version: int) -> bool:
-        tags = [] if if_match is None else re.split(" *, *", if_match)
+        tags = [] if if_match is None else re.split(" *, *", if_match.replace("W/", ""))
         named = not tags or (version > 0 and ("*" in tags or f'"{version}"' in tags))
         return named and (if_none_match is None or version == 0)
 

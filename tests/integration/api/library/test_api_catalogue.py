@@ -128,10 +128,11 @@ async def test_an_alias_is_moved_by_its_entity_tag(
     assert await put(2, if_match=found.headers["etag"]) == (200, '"2"')
     for malformed in ("2", "W/2", '*, "2"', '"1" "2"', '"1",', ""):
         assert (await put(1, if_match=malformed))[0] == 422
-    # A weak tag does not say which version it is.
-    for other in ('W/"1"', 'W/"2"', '"02"', '"abc"', '""', '"1", W/"2" ,"3"'):
+    for other in ('W/"1"', '"02"', '"abc"', '""', '"1", W/"4" ,"3"'):
         assert await put(1, if_match=other) == (412, None)
-    assert await put(2, if_match='"1", "2"') == (200, '"2"')
+    # As it comes back through a proxy that compresses.
+    for one in ('"1", "2"', 'W/"2"', '"1", W/"2"'):
+        assert await put(2, if_match=one) == (200, '"2"')
     assert (await http.get("/vectors/a/aliases/none")).status_code == 404
 
 
@@ -153,7 +154,7 @@ async def test_any_entity_tag_is_the_one_of_an_alias_that_there_is(
     for expected, status in ((0, 422), (1, 409), (2, 200)):
         body = {"version": 1, "expected_version": expected}
         assert (await http.put(path, json=body, headers=some)).status_code == status
-    assert (await http.delete(path, headers={"if-match": 'W/"1"'})).status_code == 412
+    assert (await http.delete(path, headers={"if-match": 'W/"2"'})).status_code == 412
     assert (await http.delete(path, headers=some)).status_code == 204
 
 
