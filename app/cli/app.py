@@ -90,11 +90,16 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; a library error becomes one line and exit status 1."""
+    """Run the command line; an error of the library or of a file is one line, with status 1."""
     # What a command prints is its result; a service says otherwise itself.
     configure_logs("warning")
     try:
         build()()
     except VLibraryError as error:
         print(f"vlibrary: {error.message}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"vlibrary: {error.strerror}: {error.filename}", file=sys.stderr)
         sys.exit(1)

@@ -1,5 +1,7 @@
 """Options that commands share, and settings: the environment, with options given on top."""
 
+import tempfile
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -49,3 +51,20 @@ def require_worker_secret(settings: Settings) -> None:
             "The api and its workers know each other by a secret: set VLIBRARY_WORKER_SECRET to "
             "the same long random text for all of them, or use `vlibrary serve`"
         )
+
+
+def require_writable(folder: Path) -> None:
+    """Returns when the results can be written there.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write to {folder.resolve()}: {error.strerror or error}; "
+            "choose another folder with --output"
+        ) from error

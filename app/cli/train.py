@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
-from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
+from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
 from app.method.training.configuration import TrainingSettings, read_setting
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(
         str, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
     ],
     *,
-    output: Annotated[Path, typer.Option(help="Where the vector's file goes.")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="Where the vector's file goes.")],
     backbone: LocalBackbone = "pocket",
     revision: Revision = None,
     split: Annotated[
@@ -73,6 +73,7 @@ def train(
     from app.worker.training.results import card_of, encode_result
     from vlibrary_client.training.reports import progress_reporter
 
+    require_writable(output.parent)
     config = TrainingConfig.from_dict(
         {"shots": shots, "seed": seed, **dict(map(read_setting, setting or ()))}
     )
@@ -95,7 +96,6 @@ def train(
             checkpoint=checkpoint.read_bytes() if checkpoint and checkpoint.exists() else None,
             on_checkpoint=None if checkpoint is None else partial(_keep, checkpoint),
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     card = card_of(loaded, result, config=config, dataset=dataset)
     output.write_bytes(encode_result(loaded, result, card=card))
     _show(result, output, as_json=as_json)

@@ -1,7 +1,6 @@
 """`vlibrary demo`: the main job on real data, through the service's REST interface alone."""
 
 import sys
-import tempfile
 from contextlib import ExitStack, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from app.cli.library.server import print_json
-from app.cli.options import AsJson
+from app.cli.options import AsJson, require_writable
 from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from app.core.errors import ConfigurationError
 
@@ -77,23 +76,6 @@ def require_extras() -> None:
             f"The demo needs {' and '.join(missing)}: install with `pip install 'vlibrary[demo]'`, "
             "or from a checkout with `pip install -e '.[demo]'`"
         )
-
-
-def require_writable(folder: Path) -> None:
-    """Returns when the results can be written there.
-
-    Raises:
-        ConfigurationError: They cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {folder.resolve()}: {error.strerror or error}; "
-            "choose another folder with --output"
-        ) from error
 
 
 def run_demo(client: "Client", *, num_items: int, num_questions: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -63,6 +64,17 @@ def test_parts_that_need_a_database_say_so_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vlibrary: ")
     assert "DATABASE_URL" in line
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(COMMANDS, "gc", (tmp_path / "none").read_bytes)
+    monkeypatch.setattr(sys, "argv", ["vlibrary", "gc"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"vlibrary: No such file or directory: {tmp_path / 'none'}\n"
 
 
 def test_contradictory_settings_are_told_without_their_values() -> None:

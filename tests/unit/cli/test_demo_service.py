@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.demo.command import require_writable
+from app.cli.options import require_writable
 from app.cli.processes.environments import own_environment
 from app.cli.processes.temporary import passing_folder, running_service
 from app.core.errors import ConfigurationError, UnavailableError

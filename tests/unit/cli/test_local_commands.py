@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli.app import build
 from app.cli.demo.report import write_report
-from app.core.errors import IncompatibleBackboneError, InvalidInputError
+from app.core.errors import ConfigurationError, IncompatibleBackboneError, InvalidInputError
 from app.core.vector_file import decode_vector_file, encode_vector_file
 from tests.fakes.files import official
 from tools.pocket.questions import sample_question
@@ -50,6 +50,15 @@ def json_of(result: Result) -> dict[str, Any]:
     text = result.stdout
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
+
+
+def test_where_a_vector_cannot_be_written_is_told_before_the_training(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    refused = run("train", "no-such-data-set", "--output", str(taken / "task.safetensors"))
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "cannot write" in refused.exception.message
+    assert run("train", "no-such-data-set", "--output", str(tmp_path)).exit_code == 2
 
 
 def test_train_writes_a_vector_file_of_the_pocket(vector: tuple[Path, Result]) -> None:
