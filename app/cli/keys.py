@@ -1,6 +1,7 @@
 """`vlibrary keys`: who may use the api, told to a server, or to the database itself."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.database import running_database
 from app.cli.library.server import Key, Url, connected, print_json
 from app.cli.options import AsJson, read_settings
-from app.core.access import DEFAULT_WORKSPACE, SCOPES, AccessKey, Quotas
+from app.core.access import DEFAULT_WORKSPACE, ID_BYTES, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 
@@ -100,7 +102,9 @@ def create(
         print_json(facts)
     else:
         print(facts["key"])
-        print("Keep it: it is not shown again. Clients read it from VLIBRARY_API_KEY.")
+        # Not on stdout, so that a shell can put the key alone into a variable.
+        note = "Keep it: it is not shown again. Clients read it from VLIBRARY_API_KEY."
+        print(note, file=sys.stderr)
 
 
 def _create(
@@ -124,13 +128,14 @@ def list_keys(
     if as_json:
         print_json({"items": found})
         return
-    table = Table("name", box=None)
-    for title in ("id", "workspace", "scopes", "at most", "when"):
-        # Only the name gives way on a narrow screen.
-        table.add_column(title, no_wrap=True)
+    table = Table(box=None)
+    for title in ("name", "id", "workspace", "scopes", "at most", "when"):
+        # On a narrow screen all but the id, which is to be copied, is broken, and nothing cut.
+        table.add_column(title, overflow="fold", min_width=2 * ID_BYTES if title == "id" else None)
     for one in found:
         scopes = "\n".join(one.scopes)
-        table.add_row(one.name, one.id, one.workspace, scopes, _limits(one), _times(one))
+        facts = (one.name, one.id, one.workspace, scopes, _limits(one), _times(one))
+        table.add_row(*map(Text, facts))
     Console().print(table)
 
 

@@ -69,9 +69,24 @@ def test_the_list_shows_what_a_key_may_fill() -> None:
     assert made["id"] in shown
 
 
-def test_the_plain_output_begins_with_the_key_alone() -> None:
-    first, *_ = keys("create", "admin", "--scope", "admin").stdout.splitlines()
-    assert read_token(first) is not None
+def test_the_plain_output_is_the_key_alone() -> None:
+    made = keys("create", "admin", "--scope", "admin")
+    assert read_token(made.stdout.removesuffix("\n")) is not None
+    assert "not shown again" in made.stderr
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_a_narrow_list_cuts_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name, workspace = "a-long-name", "a-long-workspace"
+    words = ("--scope", "train", "--max-bytes", "1000000", "--workspace", workspace, "--json")
+    made = json.loads(keys("create", name, *words).stdout)
+    keys("revoke", made["id"])
+    shown = keys("list").stdout
+    assert made["id"] in shown
+    assert "…" not in shown
+    rows = [line for line in shown.splitlines() if line.strip()]
+    assert max(map(len, rows)) <= columns
 
 
 @pytest.mark.parametrize(

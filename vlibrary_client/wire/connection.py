@@ -79,6 +79,9 @@ def http_options(
     """What both kinds of httpx clients are made with.
 
     Where address or key are None, the environment is asked, then the file.
+
+    Raises:
+        ConfigurationError: One of them is none that could be sent anything to, or be sent.
     """
     configured = _read_config()
     url = base_url or os.environ.get(URL_VARIABLE) or configured.get("url")
@@ -87,6 +90,11 @@ def http_options(
     # The file's key is for the file's server, and told to no other.
     if not key and url == configured.get("url", DEFAULT_BASE_URL).rstrip("/"):
         key = configured.get("key")
+    host = _host_of(url)
+    if key and not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            "wanted a key on one line of ASCII, such as vlib_..., found another"
+        )
     headers = {"accept": "application/json", "user-agent": "vlibrary-client"}
     return {
         "base_url": url,
@@ -94,8 +102,21 @@ def http_options(
         "timeout": timeout_of(timeout_seconds),
         "follow_redirects": False,
         # A proxy cannot reach this machine's own addresses, whatever the environment says.
-        "trust_env": not _is_loopback(httpx.URL(url).host),
+        "trust_env": not _is_loopback(host),
     }
+
+
+def _host_of(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"no address of a server: {error}") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigurationError(
+            f"wanted the address of a server such as {DEFAULT_BASE_URL}, found one without "
+            "http:// or https://, or without a host"
+        )
+    return parsed.host
 
 
 def names_server(base_url: str | None, api_key: str | None) -> bool:

@@ -65,6 +65,24 @@ def test_without_either_it_is_this_machine_and_no_key(
     assert "authorization" not in server.requests[0].headers
 
 
+@pytest.mark.parametrize(
+    "url", ["library.test", "library.test:8000", "ftp://library.test", "http://", "http://[::1"]
+)
+def test_what_is_no_address_is_told(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="address"):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["vlib_1_a\nKeep it", "clé", "vlib_1_a\t"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLIBRARY_API_KEY", key)
+    with pytest.raises(ConfigurationError, match="a key on one line") as caught:
+        AsyncClient()
+    assert key not in str(caught.value)
+
+
 def test_the_error_of_an_unreachable_server_names_it() -> None:
     with (
         Client(CLOSED, max_retries=0) as client,

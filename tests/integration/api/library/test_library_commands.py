@@ -176,6 +176,10 @@ def test_keys_and_the_trail_have_methods_and_a_command(
     shown = run("audit", "--after", str(deed["id"]), "--url", url)
     assert "version 2, previous 1" in shown
     assert "description  → worn" in shown
+    client.vectors.update("gears@2", tags=["a", "b"])
+    shown = run("audit", "--subject", "gears@2", "--url", url)
+    assert "tags stored → a b" in shown
+    assert "scopes read steer" in run("audit", "--subject", "web", "--url", url)
 
 
 def test_vectors_become_control_vector_files(
