@@ -91,9 +91,7 @@ def create_api(
     lenient = (openai.router, openai_text.router, scraping.router, health.router)
     for router, max_body_bytes, needs in _routers(settings):
         checks = [Depends(needs)] + [Depends(require_known_query)] * (router not in lenient)
-        limited = APIRouter(max_body_size=max_body_bytes, dependencies=checks)
-        limited.include_router(router)
-        api.include_router(limited)
+        api.include_router(router, max_body_size=max_body_bytes, dependencies=checks)
     _describe_problems(api)
     return api
 

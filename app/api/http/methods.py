@@ -25,14 +25,13 @@ class Methods:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        allowed = self._allowed(scope)
-        if scope["method"] == "OPTIONS" and allowed:
+        if scope["method"] == "OPTIONS" and (allowed := self._allowed(scope)):
             response = Response(status_code=204, headers={"allow": ", ".join(allowed)})
             await response(scope, receive, send)
-        elif scope["method"] == "HEAD" and "GET" in allowed:
+        elif scope["method"] == "HEAD" and "GET" in self._allowed(scope):
             await self._head(scope, receive, send)
         else:
-            await self.app(scope, receive, _with_allow(send, allowed))
+            await self.app(scope, receive, self._with_allow(scope, send))
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_started = False
@@ -62,14 +61,13 @@ class Methods:
             found.add("HEAD")
         return sorted(found | {"OPTIONS"}) if found else []
 
+    def _with_allow(self, scope: Scope, send: Send) -> Send:
+        async def send_with_allow(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == METHOD_NOT_ALLOWED:
+                MutableHeaders(scope=message)["allow"] = ", ".join(self._allowed(scope))
+            await send(message)
 
-def _with_allow(send: Send, allowed: list[str]) -> Send:
-    async def send_with_allow(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == METHOD_NOT_ALLOWED:
-            MutableHeaders(scope=message)["allow"] = ", ".join(allowed)
-        await send(message)
-
-    return send_with_allow
+        return send_with_allow
 
 
 def _patterns(routes: Iterable[Any]) -> Iterable[tuple[re.Pattern[str], frozenset[str]]]:
