@@ -36,32 +36,29 @@ async def run_until_disconnect(
         DeadlineExceededError: The time is over.
         ClientGoneError: The client hung up.
     """
-    results: list[T] = []
     is_gone = False
 
-    async def watch(scope: anyio.CancelScope) -> None:
+    async def watch() -> None:
         nonlocal is_gone
         while (await receive())["type"] != "http.disconnect":
             pass
         is_gone = True
         scope.cancel()
 
+    watching = asyncio.create_task(watch())
     try:
-        with anyio.fail_after(seconds):
-            async with anyio.create_task_group() as group:
-                group.start_soon(watch, group.cancel_scope)
-                results.append(await work)
-                group.cancel_scope.cancel()
-    except TimeoutError:
-        raise DeadlineExceededError(f"The request took longer than {seconds:g} s") from None
+        with anyio.move_on_after(seconds) as scope:
+            return await work
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
     finally:
         # Nothing was awaited yet where the time was over before it began.
         work.close()
-    if is_gone and not results:
+        watching.cancel()
+        await asyncio.wait([watching])
+    if is_gone:
         raise ClientGoneError
-    return results[0]
+    raise DeadlineExceededError(f"The request took longer than {seconds:g} s")
 
 
 def _first(failure: BaseException) -> BaseException:
