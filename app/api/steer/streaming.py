@@ -1,9 +1,8 @@
 """From what a caller asks to its response: a stream of pieces, or a body made of their ends."""
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -100,24 +99,28 @@ async def make_response(
     of the requests, the others as well, is answered `count` times.
 
     Raises:
-        VLibraryError: It cannot be answered: see `start_answer`.
+        VLibraryError: It cannot be answered: see `send_answers`.
     """
-    started = await start_answer(
-        asked,
+    ask = partial(
+        send_answers,
+        (asked, *others),
         services=services,
         request=request,
         backbones=backbones,
         count=count,
-        others=others,
     )
     if asked.stream:
+        started = await start_stream(ask, services=services, request=request)
         return AnswerStream(started, answer_events(started, request=request, writer=writer))
+    headers: dict[str, str] = {}
     answers: dict[int, SteerBody] = {}
-    async with aclosing(started.source), aclosing(started.items) as items:
-        async for item in items:
-            if item is not None and isinstance(item.piece, SteerBody):
-                answers[item.place] = item.piece
-    response.headers.update(started.headers)
+
+    async def keep(item: ChoiceItem) -> None:
+        if isinstance(item.piece, SteerBody):
+            answers[item.place] = item.piece
+
+    await ask(keep, headers=headers)
+    response.headers.update(headers)
     return writer.whole([answers[place] for place in sorted(answers)])
 
 
@@ -169,14 +172,8 @@ async def answer_events(
             yield format_sse_event(event=writer.error_event, data_str=content.decode())
 
 
-async def start_answer(
-    body: SteerRequest,
-    *,
-    services: Services,
-    request: Request,
-    backbones: Sequence[str] = (),
-    count: int = 1,
-    others: Sequence[SteerRequest] = (),
+async def start_stream(
+    ask: Callable[..., Coroutine[Any, Any, None]], *, services: Services, request: Request
 ) -> StartedAnswer:
     """The answer once its first piece is there, or has been waited for long.
 
@@ -184,29 +181,59 @@ async def start_answer(
     the response of whoever waits longer for a stream begins without a piece. They have waited since
     the request was read.
 
-    Each of several answers is drawn with a seed of its own. The `others` are answered beside it,
-    as often each, and their places follow.
+    Args:
+        ask: `send_answers` without where it sends and the headers.
+        services: What requests share.
+        request: Who asks.
+
+    Raises:
+        VLibraryError: It cannot be answered: see `send_answers`.
+    """
+    settings = services.settings
+    deadline = time.monotonic() + settings.request_timeout_seconds
+    headers: dict[str, str] = {}
+    source = sent_by(
+        partial(ask, headers=headers),
+        silence_seconds=settings.silence_seconds,
+        silent_for=time.monotonic() - request.state.read_at,
+    )
+    items = _items(await anext(source), source)
+    return StartedAnswer(headers=headers, items=items, source=source, deadline=deadline)
+
+
+async def send_answers(
+    bodies: Sequence[SteerRequest],
+    send: Send[ChoiceItem],
+    *,
+    headers: dict[str, str],
+    services: Services,
+    request: Request,
+    backbones: Sequence[str] = (),
+    count: int = 1,
+) -> None:
+    """Sends what comes of the answers, each of them in full at its end.
+
+    Each request is answered `count` times, drawn with seeds of their own; the places are in order.
+    The headers are filled before anything is sent.
 
     Raises:
         DeadlineExceededError: The time is over.
         SteeringError: Vectors could not be shown to have been applied.
         VLibraryError: It cannot be answered.
     """
-    settings = services.settings
-    seconds = settings.request_timeout_seconds
+    seconds = services.settings.request_timeout_seconds
     deadline = time.monotonic() + seconds
-    headers: dict[str, str] = {}
 
-    async def answer(send: Send[ChoiceItem]) -> None:
+    async def answer() -> None:
         plans = [
             await make_plan(
-                one,
+                body,
                 services=services,
                 request_id=request_id_of(request),
                 backbones=backbones,
                 deadline=deadline,
             )
-            for one in (body, *others)
+            for body in bodies
         ]
         # Retrieval may find something else for each.
         if all(plan.headers() == plans[0].headers() for plan in plans):
@@ -222,16 +249,7 @@ async def start_answer(
             # In this task: what ends it reaches the worker without a detour.
             await first()
 
-    async def watched(send: Send[ChoiceItem]) -> None:
-        await run_until_disconnect(answer(send), receive=request.receive, seconds=seconds)
-
-    source = sent_by(
-        watched,
-        silence_seconds=settings.silence_seconds if body.stream else math.inf,
-        silent_for=time.monotonic() - request.state.read_at,
-    )
-    items = _items(await anext(source), source)
-    return StartedAnswer(headers=headers, items=items, source=source, deadline=deadline)
+    await run_until_disconnect(answer(), receive=request.receive, seconds=seconds)
 
 
 async def _send_pieces(

@@ -1,6 +1,7 @@
 import asyncio
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ from starlette.types import Message
 
 from app.api.dependencies import Services
 from app.api.schemas.steering import SteerRequest
-from app.api.steer.streaming import start_answer
+from app.api.steer.streaming import send_answers, start_stream
 from app.rpc.generation import AppliedVector, GenerateResponse
 from app.rpc.messages import ErrorBody, GenerateRequest
 from tests.fakes.servers.streams import events_in
@@ -179,7 +180,8 @@ async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_
     state = {"read_at": time.monotonic() - services.settings.early_stream_seconds}
     request = Request({"type": "http", "state": state}, receive)
     asked = SteerRequest(prompt="What colour?", stream=True)
-    started = await start_answer(asked, services=services, request=request)
+    ask = partial(send_answers, [asked], services=services, request=request)
+    started = await start_stream(ask, services=services, request=request)
     async with aclosing(started.source), aclosing(started.items) as items:
         assert await anext(items) is None
     assert worker.running == 0
