@@ -21,13 +21,14 @@ def fits_context(backbone: Backbone, num_tokens: int) -> bool:
 def require_context(
     backbone: Backbone,
     features: FeatureCache,
-    build: Callable[[int], PromptText],
+    prompt: PromptText,
     *,
+    build: Callable[[int], PromptText],
     most: int,
     unit: Literal["shots", "turns"],
     num_new_tokens: int,
 ) -> None:
-    """Returns when the prompt with all of its shots or turns fits.
+    """Returns when the prompt fits; `build` makes it with fewer than its `most` shots or turns.
 
     Raises:
         ContextOverflowError: It does not; the error tells how many shots or turns would.
@@ -35,7 +36,6 @@ def require_context(
     limit = backbone.description.max_position_embeddings
     if not limit:
         return
-    prompt = build(most)
     (length,) = features.count_tokens([prompt])
     if fits_context(backbone, length + num_new_tokens):
         return

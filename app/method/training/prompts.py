@@ -134,13 +134,14 @@ def run_batches(
     """
     prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
     if lessons:
-        length, lesson = max(zip(lengths, lessons, strict=True), key=itemgetter(0))
+        length, prompt, lesson = max(zip(lengths, prompts, lessons, strict=True), key=itemgetter(0))
         answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
         if lesson.context and not fits_context(backbone, length + len(answer)):
             require_context(
                 backbone,
                 features,
-                lambda count: lesson_prompt(
+                prompt,
+                build=lambda count: lesson_prompt(
                     backbone, replace(lesson, context=lesson.context[:count]), instruction
                 ),
                 most=len(lesson.context),
