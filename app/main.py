@@ -21,7 +21,7 @@ from app.core.errors import ConfigurationError
 from app.core.settings import Settings, revealed
 from app.core.telemetry.logs import configure_logs
 from app.core.telemetry.tracing import Tracing, make_tracing
-from app.library.database import make_engine, session_factory
+from app.library.database import make_engine, session_factory, without_transactions
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_all_workspaces
@@ -100,6 +100,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     return Services(
         settings=settings,
         sessions=sessions,
+        reading=without_transactions(sessions),
         retriever=Retriever(
             everywhere,
             margin=settings.retrieval_margin,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Self, TypeAlias
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.api.http.access import key_of
 from app.api.http.admission import Admission
@@ -24,12 +24,14 @@ from app.rpc.client import WorkerClient
 class Services:
     """The parts that all requests share.
 
-    `sessions` see nothing but the caller's `workspace`. `admission`, `uploads` and `streams` are
-    places: of requests that reach a worker, of uploads, of event streams.
+    `sessions` see nothing but the caller's `workspace`; bound to `reading` they look things up
+    without a transaction. `admission`, `uploads` and `streams` are places: of requests that reach a
+    worker, of uploads, of event streams.
     """
 
     settings: Settings
     sessions: Sessions
+    reading: AsyncEngine
     retriever: Retriever
     workers: WorkerClient
     job_events: JobEvents

@@ -136,15 +136,10 @@ async def opened(url: str | URL, **limits: Any) -> AsyncIterator[Sessions]:  # n
 def without_transactions(sessions: Sessions) -> AsyncEngine:
     """The sessions' engine for looking things up: each statement sees its own moment.
 
-    A transaction would cost two round trips.
+    A transaction would cost two round trips. To be made once, since that takes time as well.
     """
     engine: AsyncEngine = sessions.kw["bind"]
     return engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
-def reading(sessions: Sessions) -> AsyncSession:
-    """A session without a transaction, for looking things up."""
-    return sessions(bind=without_transactions(sessions))
 
 
 async def run_transaction(

@@ -22,7 +22,6 @@ from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import ChosenVector, choose, look_up
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
-from app.library.database import reading
 from app.rpc.backbones import backbone_for, fingerprint_of, serving_now
 from app.rpc.generation import MAX_SEED, GenerateResponse
 from app.rpc.messages import GenerateRequest
@@ -81,7 +80,7 @@ async def make_plan(
     asked = conversation_of(body)
     images = await read_images(asked.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
-    async with reading(services.sessions) as session:
+    async with services.sessions(bind=services.reading) as session:
         named = await look_up(session, body, policy=services.settings.policy_vectors)
     backbone = one_backbone(backbones, named.vectors)
     vectors, retrieval = await choose(
