@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from vlibrary_client.notebooks import table
+from vlibrary_client.notebooks import beside, outcomes, table
 from vlibrary_client.types import Evaluation, Vector, VectorName
 
 
@@ -122,6 +122,8 @@ class Answer:
         """The answer as notebooks show it, with what steered it."""
         steered = [f"{one.name}@{one.version} x {one.strength:g}" for one in self.applied]
         rows = [("answer", self.text), ("steered by", steered), *(("note", n) for n in self.notes)]
+        if self.baseline is not None:
+            rows.insert(1, ("without", self.baseline.text))
         return table(("", self.backbone.name), rows)
 
 
@@ -161,6 +163,10 @@ class Batch:
     items: tuple[Outcome, ...]
     num_failed: int
 
+    def _repr_html_(self) -> str:
+        """What became of each as notebooks show it."""
+        return outcomes(self.items)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -189,6 +195,10 @@ class Compared:
     vectors: tuple[Vector, ...]
     comparisons: tuple[Comparison, ...]
     similarity: tuple[tuple[float | None, ...], ...]
+
+    def _repr_html_(self) -> str:
+        """The vectors as notebooks show them, a column each."""
+        return beside(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

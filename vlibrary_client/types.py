@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from vlibrary_client.notebooks import facts, listing
+from vlibrary_client.notebooks import facts, listing, matches
 
 T = TypeVar("T")
 
@@ -276,6 +276,10 @@ class Retrieval:
     epoch: int
     space: str
     reason: str | None = None
+
+    def _repr_html_(self) -> str:
+        """What was found as notebooks show it."""
+        return matches(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from vlibrary_client.calls.arguments import present, segment
+from vlibrary_client.notebooks import listing
 from vlibrary_client.types import Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 
@@ -69,6 +70,10 @@ class AuditPage:
 
     items: tuple[Deed, ...]
     next_after: int | None = None
+
+    def _repr_html_(self) -> str:
+        """What was done as notebooks show it."""
+        return listing(self.items)
 
 
 def create_key(
