@@ -1,5 +1,6 @@
 """`vlibrary jobs`: trainings on a server."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -180,9 +181,18 @@ def _check_trackers(report_to: list[str] | None, *, detach: bool = False) -> Non
 
 
 def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bool = False) -> None:
+    from vlibrary_client import ConnectionFailedError
+
     trackers: Any = report_to
-    if not detach:
-        job = job.wait(progress=not as_json, report_to=trackers)
+    try:
+        if not detach:
+            job = job.wait(progress=not as_json, report_to=trackers)
+    except (KeyboardInterrupt, ConnectionFailedError):
+        print(
+            f"The job goes on: `vlibrary jobs watch {job.id}`, or end it with `cancel`",
+            file=sys.stderr,
+        )
+        raise
     _tell(job, as_json=as_json)
 
 

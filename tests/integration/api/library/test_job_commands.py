@@ -9,7 +9,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli.app import build
-from vlibrary_client import AsyncClient, Client, InvalidInputError
+from vlibrary_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailedError,
+    InvalidInputError,
+    Job,
+)
 
 runner = CliRunner()
 
@@ -56,6 +62,25 @@ def test_what_cannot_be_written_to_is_told_before_there_is_a_job(
     ):
         run("jobs", *words, *options, "--url", url, code=2)
     assert list(client.jobs()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (ConnectionFailedError("gone"), 1)]
+)
+def test_whoever_stops_watching_is_told_how_to_go_on(
+    client: Client, url: str, *, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Job, "wait", wait)
+    items = [{"image": Image.new("RGB", (32, 32)), "question": "which?", "answer": "a"}]
+    client.datasets.upload(items, name="more")
+    result = runner.invoke(build(), ["jobs", "train", "parts", "more", "--url", url])
+    (job,) = client.jobs()
+    assert result.exit_code == code
+    assert f"vlibrary jobs watch {job.id}" in result.stderr
+    assert job.state == "queued"
 
 
 def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
