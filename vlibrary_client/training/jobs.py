@@ -135,7 +135,7 @@ class Job(_Handle):
 
         Raises:
             WaitTimeoutError: The time is over.
-            ConfigurationError: A tracker is unknown, or its package is missing.
+            ConfigurationError: A tracker is unknown, its package is missing, or it begins no run.
             JobCancelledError: The job was cancelled.
             VLibraryError: The job failed, or the server stays unreachable.
         """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias, get_args
 
-from vlibrary_client.errors import ConfigurationError
+from vlibrary_client.errors import ConfigurationError, VLibraryError
 from vlibrary_client.types import JobRecord, Progress
 
 Tracker: TypeAlias = Literal["trackio", "mlflow", "wandb", "tensorboard"]
@@ -60,11 +60,20 @@ def tracked(report_to: ReportTo, record: JobRecord) -> Iterator[TrackedJob]:
     """Runs of the trackers, open within the block; one that ends with an error has failed.
 
     Raises:
-        ConfigurationError: A tracker is unknown, or its package is missing.
+        ConfigurationError: A tracker is unknown, its package is missing, or it begins no run.
     """
-    names = _names(report_to)
     with ExitStack() as stack:
-        yield TrackedJob([stack.enter_context(_RUNS[name](record)) for name in names])
+        yield TrackedJob([_begun(stack, name, record) for name in _names(report_to)])
+
+
+def _begun(stack: ExitStack, name: Tracker, record: JobRecord) -> _Log:
+    try:
+        return stack.enter_context(_RUNS[name](record))
+    except VLibraryError:
+        raise
+    except Exception as error:
+        # Each package has its own for who is not logged in, or cannot be reached.
+        raise ConfigurationError(f"cannot report to {name}: {error}") from error
 
 
 def require_trackers(report_to: ReportTo) -> None:

@@ -181,13 +181,13 @@ def _check_trackers(report_to: list[str] | None, *, detach: bool = False) -> Non
 
 
 def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bool = False) -> None:
-    from vlibrary_client import ConnectionFailedError
+    from vlibrary_client import ConfigurationError, ConnectionFailedError
 
     trackers: Any = report_to
     try:
         if not detach:
             job = job.wait(progress=not as_json, report_to=trackers)
-    except (KeyboardInterrupt, ConnectionFailedError):
+    except (KeyboardInterrupt, ConnectionFailedError, ConfigurationError):
         print(
             f"The job goes on: `vlibrary jobs watch {job.id}`, or end it with `cancel`",
             file=sys.stderr,

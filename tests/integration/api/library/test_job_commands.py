@@ -12,6 +12,7 @@ from app.cli.app import build
 from vlibrary_client import (
     AsyncClient,
     Client,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidInputError,
     Job,
@@ -65,7 +66,12 @@ def test_what_cannot_be_written_to_is_told_before_there_is_a_job(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(KeyboardInterrupt(), 130), (ConnectionFailedError("gone"), 1)]
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (ConnectionFailedError("gone"), 1),
+        (ConfigurationError("cannot report to wandb"), 1),
+    ],
 )
 def test_whoever_stops_watching_is_told_how_to_go_on(
     client: Client, url: str, *, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch

@@ -151,6 +151,18 @@ def test_a_run_that_somebody_has_open_stays_open(monkeypatch: pytest.MonkeyPatch
     assert notes.named("init") == []
 
 
+def test_a_tracker_that_begins_no_run_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("No API key configured")
+
+    notes = Notes()
+    install(monkeypatch, "wandb", run=None, init=refuse)
+    install(monkeypatch, "trackio", **{name: notes.note(name) for name in ("init", "finish")})
+    with pytest.raises(ConfigurationError, match="cannot report to wandb: No API key configured"):
+        wait(["trackio", "wandb"])
+    assert [name for name, _ in notes.calls] == ["init", "finish"]
+
+
 def test_trackio_is_written_to_and_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes()
     members = {name: notes.note(name) for name in ("init", "log", "finish")}
