@@ -64,6 +64,7 @@ def _load(settings: Settings) -> Backbone:
     )
     # What exists now lives as long as the process; collections need not walk through it.
     gc.freeze()
+    gc.enable()
     return backbone
 
 
