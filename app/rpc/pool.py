@@ -17,6 +17,7 @@ from app.rpc.messages import HealthResponse
 # Kubernetes takes by default: three failures, 10 s apart.
 SILENCE_SECONDS: Final = 30.0
 HEALTH_AGE_SECONDS: Final = 1.0
+UNREADY_AGE_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 0.05
 
 
@@ -49,8 +50,8 @@ class WorkerPool:
     """The workers behind a list of URLs; for one event loop.
 
     A worker is asked for its health when somebody wants to know and nothing was heard for a
-    second, whether it answered then or not. The question is a task of its own, shared by all who
-    wait for it.
+    second, whether it answered then or not; while no worker is ready, sooner. The question is a
+    task of its own, shared by all who wait for it.
     """
 
     def __init__(self, urls: Sequence[str], *, http: httpx.AsyncClient) -> None:
@@ -78,7 +79,7 @@ class WorkerPool:
         other is ready.
         """
         await self._await_health(
-            self._ask_stale(monotonic() - HEALTH_AGE_SECONDS),
+            self._ask_stale(self._oldest()),
             is_enough=lambda: self._are_all_checked() and bool(self._ready()),
         )
         return tuple(health for _, health in self._ready())
@@ -105,7 +106,7 @@ class WorkerPool:
             WorkerUnavailableError: No worker is ready to serve.
             IncompatibleBackboneError: Workers are ready, none has the backbone.
         """
-        oldest = monotonic() - HEALTH_AGE_SECONDS
+        oldest = self._oldest()
 
         def fitting() -> list[WorkerState]:
             # What was heard longer ago may be of a worker that serves another backbone by now.
@@ -143,6 +144,11 @@ class WorkerPool:
 
     def _are_all_checked(self) -> bool:
         return all(worker.checked > float("-inf") for worker in self.all)
+
+    def _oldest(self) -> float:
+        """When a worker must have been heard of that is not asked again."""
+        age = HEALTH_AGE_SECONDS if self._ready() else min(UNREADY_AGE_SECONDS, HEALTH_AGE_SECONDS)
+        return monotonic() - age
 
     def _ask_stale(self, oldest: float) -> set[asyncio.Task[None]]:
         return {self._ask(worker) for worker in self.all if worker.checked < oldest}

@@ -191,3 +191,17 @@ async def test_a_fault_of_ours_is_not_taken_for_silence() -> None:
     async with httpx.AsyncClient(transport=_Faulty()) as http:
         with pytest.raises(RuntimeError, match="fault"):
             await WorkerPool(["http://one"], http=http).choose(None)
+
+
+async def test_the_first_worker_to_come_up_is_not_asked_as_late_as_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(AGE, 600.0)
+    network = _Network(late=FakeWorker())
+    network.refusing.add("late")
+    async with network.pool("late") as pool:
+        with pytest.raises(WorkerUnavailableError):
+            await pool.ready()
+        network.refusing.clear()
+        await asyncio.sleep(0.2)
+        assert len(await pool.serving()) == 1
