@@ -99,11 +99,11 @@ class Database:
 
 def database_address(settings: Settings) -> str:
     """Where the configured database is, or where our own will be."""
-    from app.postgres.server import EmbeddedPostgres
+    from app.postgres.data_dir import address
 
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    return EmbeddedPostgres(settings.postgres_dir).url
+    return address(settings.postgres_dir)
 
 
 @contextmanager

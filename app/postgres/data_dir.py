@@ -11,9 +11,13 @@ import time
 from pathlib import Path
 from pwd import struct_passwd
 from typing import Final
+from urllib.parse import urlencode
 
 from app.core.errors import ConfigurationError, UnavailableError
 
+USER: Final = "vlibrary"
+DATABASE: Final = "vlibrary"
+PORT: Final = 5432
 MAX_SOCKET_PATH_BYTES: Final = 107
 EVICTION_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
@@ -57,13 +61,19 @@ def make_private_folder(folder: Path, *, account: struct_passwd | None) -> None:
     folder.chmod(0o700)
 
 
-def socket_folder(data_dir: Path, *, port: int) -> Path:
+def address(data_dir: Path) -> str:
+    """SQLAlchemy URL of the database below the folder, valid while its server runs."""
+    query = urlencode({"host": socket_folder(data_dir.resolve()), "port": PORT})
+    return f"postgresql+psycopg://{USER}@/{DATABASE}?{query}"
+
+
+def socket_folder(data_dir: Path) -> Path:
     """Where the server's socket goes: below the data, or in the temporary folder.
 
     A socket's path has at most 107 bytes, and a comma in it would be read as a list of hosts.
     """
     inside = data_dir / "run"
-    socket = os.fsencode(inside / f".s.PGSQL.{port}")
+    socket = os.fsencode(inside / f".s.PGSQL.{PORT}")
     if len(socket) <= MAX_SOCKET_PATH_BYTES and b"," not in socket:
         return inside
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]

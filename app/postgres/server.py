@@ -19,7 +19,6 @@ from pwd import struct_passwd
 from typing import Final, Self
 
 import psycopg
-from sqlalchemy import URL
 
 from app.core.errors import ConfigurationError, UnavailableError
 from app.core.telemetry.logs import get_logger
@@ -30,7 +29,11 @@ from app.postgres.binaries import (
     unprivileged_account,
 )
 from app.postgres.data_dir import (
+    DATABASE,
     POLL_SECONDS,
+    PORT,
+    USER,
+    address,
     evict,
     is_ending,
     make_private_folder,
@@ -41,9 +44,6 @@ from app.postgres.data_dir import (
 )
 from app.postgres.pdeathsig import KEEP_ACCOUNT, with_pdeathsig
 
-USER: Final = "vlibrary"
-DATABASE: Final = "vlibrary"
-PORT: Final = 5432
 START_TIMEOUT_SECONDS: Final = 120.0
 FAST_STOP_SECONDS: Final = 20.0
 MAX_LOG_BYTES: Final = 10 * 1024 * 1024
@@ -84,12 +84,7 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the database, valid while the server runs."""
-        return URL.create(
-            "postgresql+psycopg",
-            username=USER,
-            database=DATABASE,
-            query={"host": str(self._socket_dir), "port": str(PORT)},
-        ).render_as_string(hide_password=False)
+        return address(self.data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -168,7 +163,7 @@ class EmbeddedPostgres:
 
     @property
     def _socket_dir(self) -> Path:
-        return socket_folder(self.data_dir, port=PORT)
+        return socket_folder(self.data_dir)
 
     def _connect(self, database: str = DATABASE) -> psycopg.Connection:
         return psycopg.connect(

@@ -35,7 +35,7 @@ def test_a_long_path_puts_the_socket_elsewhere(folder: Path, open_folder: Path) 
     folder = folder.rename(open_folder / ("x" * 100))
     with EmbeddedPostgres(folder) as server:
         assert ask(server, "SELECT 1") == [(1,)]
-        elsewhere = socket_folder(folder, port=5432)
+        elsewhere = socket_folder(folder)
         assert elsewhere.parent != folder
         assert elsewhere.stat().st_mode & 0o077 == 0
     elsewhere.rmdir()
@@ -46,7 +46,7 @@ def test_odd_characters_in_the_path_do_no_harm(folder: Path, name: str) -> None:
     odd = folder.rename(folder.with_name(name))
     with EmbeddedPostgres(odd) as server:
         assert ask(server, "SELECT 1") == [(1,)]
-        elsewhere = socket_folder(odd, port=5432)
+        elsewhere = socket_folder(odd)
     if elsewhere.parent != odd:
         elsewhere.rmdir()
 
