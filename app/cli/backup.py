@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.database import database_as_it_is
+from app.cli.database import database_as_it_is, require_library
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError, NotFoundError
 from app.core.settings import Settings
@@ -34,8 +34,7 @@ def backup(
     from app.library.backups.files import writing_backup
 
     settings = read_settings()
-    if settings.database_url is None and not settings.postgres_dir.exists():
-        raise NotFoundError(f"No library in {settings.data_dir}")
+    require_library(settings)
     with (
         database_as_it_is(settings) as database,
         writing_backup(target) as writer,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
-from app.core.errors import UnavailableError
+from app.core.errors import NotFoundError, UnavailableError
 from app.core.settings import Settings
 from app.core.telemetry.logs import get_logger
 
@@ -104,6 +104,16 @@ def database_address(settings: Settings) -> str:
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
     return address(settings.postgres_dir)
+
+
+def require_library(settings: Settings) -> None:
+    """Returns when a database is configured, or ours was made before: none is made here.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if settings.database_url is None and not settings.postgres_dir.exists():
+        raise NotFoundError(f"No library in {settings.data_dir}")
 
 
 @contextmanager

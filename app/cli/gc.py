@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.database import running_database
+from app.cli.database import require_library, running_database
 from app.cli.options import AsJson, read_settings
 
 
@@ -17,6 +17,7 @@ def gc(
 ) -> None:
     """Remove files of deleted data sets and checkpoints of jobs that have ended."""
     settings = read_settings()
+    require_library(settings)
     with running_database(settings) as database:
         found = asyncio.run(_collect(database.url, settings.objects_url, dry_run=dry_run))
     if as_json:

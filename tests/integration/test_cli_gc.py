@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from app.cli.processes.environments import own_environment
 from app.postgres.server import EmbeddedPostgres
@@ -17,3 +18,16 @@ def test_what_is_printed_is_json_alone(postgres: EmbeddedPostgres) -> None:
         check=True,
     )
     assert json.loads(done.stdout) == {"datasets": 0, "checkpoints": 0}
+
+
+def test_a_library_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "gc"],
+        env=own_environment({"data_dir": str(tmp_path / "elsewhere")}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"vlibrary: No library in {tmp_path / 'elsewhere'}\n"
+    assert list(tmp_path.iterdir()) == []

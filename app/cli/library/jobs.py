@@ -238,4 +238,7 @@ def list_jobs(
 def cancel(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Ask a job to stop; it does so at its next step."""
     with connected(url, key) as client:
-        _tell(client.job(job_id).cancel(), as_json=as_json)
+        job = client.job(job_id).cancel()
+    _tell(job, as_json=as_json)
+    if not job.is_final:
+        print("It stops at its next step", file=sys.stderr)

@@ -4,11 +4,13 @@ import asyncio
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from app.cli.app import build
+from app.library.database import conninfo
 from vlibrary_client import (
     AsyncClient,
     Client,
@@ -87,6 +89,17 @@ def test_whoever_stops_watching_is_told_how_to_go_on(
     assert result.exit_code == code
     assert f"vlibrary jobs watch {job.id}" in result.stderr
     assert job.state == "queued"
+
+
+def test_a_job_that_runs_stops_a_little_later(client: Client, url: str, database: str) -> None:
+    items = [{"image": Image.new("RGB", (32, 32)), "question": "which?", "answer": "a"}]
+    client.datasets.upload(items, name="more")
+    job = client.train("parts", "more")
+    with psycopg.connect(conninfo(database), autocommit=True) as connection:
+        connection.execute("UPDATE training_jobs SET state = 'running'")
+    result = runner.invoke(build(), ["jobs", "cancel", str(job.id), "--url", url])
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, f"{job.id} running")
+    assert "It stops at its next step" in result.stderr
 
 
 def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) -> None:
