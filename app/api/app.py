@@ -100,15 +100,16 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
     """Every router with the most bytes of a body of its routes, and who may use them."""
     small = MAX_SMALL_BODY_BYTES
     return [
+        # First what is asked most: a path is held against all routes up to its own.
+        (steering.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (openai.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (openai_text.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
+        (retrieval.router, settings.max_body_bytes, NeedsScope(read="read", write="read")),
         (datasets.router, settings.max_upload_bytes, NeedsScope(read="read", write="write")),
         # Before what takes any word for a vector's name.
         (catalogue.router, small, NeedsScope(read="read", write="write")),
         (vectors.router, MAX_FILE_BYTES, NeedsScope(read="read", write="write")),
         (training.router, small, NeedsScope(read="read", write="train")),
-        (retrieval.router, settings.max_body_bytes, NeedsScope(read="read", write="read")),
-        (steering.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
-        (openai.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
-        (openai_text.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
         (access.router, small, NeedsScope(read="admin", write="admin")),
         (scraping.router, small, NeedsScope(read="read", write="admin")),
         (health.served, small, NeedsScope(read="read", write="admin")),
