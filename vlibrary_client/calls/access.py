@@ -1,6 +1,6 @@
 """Requests about keys and the audit trail, as values; nothing is sent here. For administrators."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -66,10 +66,18 @@ class Deed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage:
-    """What was done, oldest first; `next_after` continues when there is more."""
+    """What was done, oldest first, iterated over as a `Page`; `next_after` continues it."""
 
     items: tuple[Deed, ...]
     next_after: int | None = None
+
+    def __iter__(self) -> Iterator[Deed]:
+        """The entries of this page."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        """How many entries this page has."""
+        return len(self.items)
 
     def _repr_html_(self) -> str:
         """What was done as notebooks show it."""
