@@ -1,7 +1,8 @@
 """`vlibrary sync`: make a server's library hold what a file declares."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,17 +31,11 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Make the library hold what a file declares; nothing is deleted, and again changes nothing."""
-    import yaml
-
     from vlibrary_client import Client
     from vlibrary_client.sharing.declarations import read_declaration
     from vlibrary_client.sharing.declarations import sync as bring
 
-    try:
-        value = yaml.safe_load(declaration.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInputError(f"{declaration} cannot be read: {reason}") from None
+    value = _parse(declaration)
     with connected(url, key) as client, Console(stderr=True).status("syncing"):
         done = bring(
             client,
@@ -55,3 +50,24 @@ def sync(
         print(f"{item.name}: {item.error or ', '.join(item.changes) or 'as declared'}")
     if any(item.error for item in done):
         raise typer.Exit(1)
+
+
+def _parse(path: Path) -> Any:  # noqa: ANN401 - what YAML or JSON holds
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+        """Takes no name twice, of which YAML would forget the first."""
+
+        def construct_mapping(self, node: yaml.MappingNode, *, deep: bool = False) -> Any:  # noqa: ANN401
+            names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for name in (name for name, number in names.items() if number > 1):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"found {name} twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep=deep)
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe one
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"{path} cannot be read: {reason}") from None

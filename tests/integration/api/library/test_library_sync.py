@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def test_one_that_fails_stops_no_other(client: Client, url: str, tmp_path: Path)
     assert "vector_config.json" in str(done["a"])
     assert "http://127.0.0.1:9" in str(done["b"])
     assert done["c"] == ["store c@1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vectors: {a: {source: {file: x}}, b: {source: {file: x}}, a: {source: {file: y}}}",
+        '{"vectors": {"a": {"source": {"file": "x"}, "tags": [], "tags": ["y"]}}}',
+    ],
+)
+def test_what_is_declared_twice_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "vectors.yaml"
+    path.write_text(text)
+    refused = runner.invoke(build(), ["sync", str(path), "--url", "http://127.0.0.1:9"])
+    assert refused.exit_code == 1
+    assert re.search(r"found (a|tags) twice .*line 1", str(refused.exception))
 
 
 @pytest.mark.parametrize(
