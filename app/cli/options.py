@@ -17,7 +17,7 @@ Backbone: TypeAlias = Annotated[
 LocalBackbone: TypeAlias = Annotated[
     str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
 ]
-Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda ...")]
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda:1, balanced ...")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0)]
 Revision: TypeAlias = Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")]
 

@@ -21,7 +21,9 @@ def listed(name: str) -> set[str]:
 def test_the_images_install_what_the_package_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    needed = names([*project["dependencies"], *extras["otel"], *extras["families"]])
+    needed = names(
+        [*project["dependencies"], *extras["otel"], *extras["families"], *extras["devices"]]
+    )
     assert listed("api.txt") | listed("worker.txt") | APART == needed
     assert not listed("api.txt") & listed("worker.txt")
 

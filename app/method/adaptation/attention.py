@@ -95,8 +95,8 @@ def attend_virtually(
         layer: int, query: Heads, key: Heads, value: Heads, mask: Tensor | None, scale: float
     ) -> Heads:
         rows = len(query)
-        extra_keys = keys[layer].to(query.dtype).expand(rows, -1, -1, -1)
-        extra_values = values[layer].to(query.dtype).expand(rows, -1, -1, -1)
+        extra_keys = keys[layer].to(query).expand(rows, -1, -1, -1)
+        extra_values = values[layer].to(query).expand(rows, -1, -1, -1)
         virtual = scores_of(query, extra_keys, mask=None, scale=scale)
         scores = torch.cat([virtual, scores_of(query, key, mask=mask, scale=scale)], dim=-1)
         shares = scores.softmax(-1).to(query.dtype)
@@ -125,9 +125,10 @@ def attend_gated(
     ) -> Heads:
         scores = scores_of(query, key, mask=mask, scale=scale)
         mass = scores.logsumexp(-1)
-        virtual = torch.einsum("rhtw,hw->rht", query.float(), gates[layer])
-        share = (virtual + biases[layer][:, None] - mass).sigmoid()
+        vector, gate, bias = (one[layer].to(query.device) for one in (vectors, gates, biases))
+        virtual = torch.einsum("rhtw,hw->rht", query.float(), gate)
+        share = (virtual + bias[:, None] - mass).sigmoid()
         found = scores.softmax(-1).to(query.dtype) @ repeat_heads(value, query.shape[1])
-        return found + (share[..., None] * vectors[layer][:, None]).to(query.dtype)
+        return found + (share[..., None] * vector[:, None]).to(query.dtype)
 
     return attend

@@ -64,14 +64,19 @@ def head_counts(backbone: Backbone) -> tuple[int, int]:
     return heads, output_projections(backbone)[0].in_features // heads
 
 
+def _edited(backbone: Backbone, hidden: Hidden, edit: Edit) -> Hidden:
+    """The edited states where the states lie; an edit sees them where its own tensors do."""
+    return edit(hidden.to(backbone.device)).to(hidden.device)
+
+
 @contextmanager
-def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
+def edit_outputs(backbone: Backbone, edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
     """Within the block the modules give out what the edits make of their outputs."""
 
     def change(_module: nn.Module, _inputs: object, output: Any, *, edit: Edit) -> object:  # noqa: ANN401
         if isinstance(output, tuple):
-            return (edit(output[0]), *output[1:])
-        return edit(output)
+            return (_edited(backbone, output[0], edit), *output[1:])
+        return _edited(backbone, output, edit)
 
     with ExitStack() as hooks:
         for module, edit in edits:
@@ -80,11 +85,11 @@ def edit_outputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
 
 
 @contextmanager
-def edit_inputs(edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
+def edit_inputs(backbone: Backbone, edits: Sequence[tuple[nn.Module, Edit]]) -> Iterator[None]:
     """Within the block the modules take in what the edits make of their first input."""
 
     def change(_module: nn.Module, inputs: tuple[Any, ...], *, edit: Edit) -> object:
-        return (edit(inputs[0]), *inputs[1:])
+        return (_edited(backbone, inputs[0], edit), *inputs[1:])
 
     with ExitStack() as hooks:
         for module, edit in edits:
@@ -147,7 +152,7 @@ def outputs_at(
         kept.append(hidden[rows, places].float())
         return hidden
 
-    with edit([(module, keep) for module in modules]):
+    with edit(backbone, [(module, keep) for module in modules]):
         backbone.model(**batch.inputs, use_cache=False)
     return torch.stack(kept, dim=1)
 

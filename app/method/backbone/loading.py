@@ -16,6 +16,7 @@ from app.method.backbone.chat import AnswerFormat, find_answer_format
 from app.method.backbone.checkpoint.digests import digest_of_files
 from app.method.backbone.checkpoint.fingerprint import describe, digest_of_parameters
 from app.method.backbone.checkpoint.models import CheckpointPlace, load_model, pinned, read_config
+from app.method.backbone.checkpoint.placement import device_map, require_accelerate
 from app.method.backbone.checkpoint.processors import load_processor
 
 POCKET: Final = "pocket"
@@ -24,8 +25,8 @@ POCKET_FOLDER: Final = _ASSETS / "pocket-lvlm"
 # Bundled backbones by the name that asks for them.
 BUNDLED: Final[Mapping[str, Path]] = {POCKET: POCKET_FOLDER, "pocket-2": _ASSETS / "pocket-2"}
 
-# How transformers is told to spread a model.
-_DEVICE_MAPS: Final = frozenset({"balanced", "balanced_low_0", "sequential"})
+# How transformers is told to spread a model, and whether the first device gets no layers then.
+_SPREADS: Final[Mapping[str, bool]] = {"balanced": False, "balanced_low_0": True}
 _DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -51,7 +52,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Where tokens go in and logits come out; layers may lie elsewhere."""
         return self.model.device
 
     @property
@@ -132,20 +133,24 @@ def backbone_from_parts(
 
 
 def _resolve_device(device: str) -> torch.device:
-    if device in _DEVICE_MAPS or device.startswith("{"):
-        raise ConfigurationError(
-            "A backbone lies whole on one device: wanted auto, cpu or one such as cuda:1, found "
-            f"{device}, which would spread its layers over several; run a worker on each device "
-            "instead"
-        )
-    if device == "auto":
+    if device == "auto" or device in _SPREADS:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "sequential" or device.startswith("{"):
+        raise ConfigurationError(
+            f"Layers are spread evenly or not at all: wanted {', '.join(_SPREADS)}, auto, cpu or a "
+            f"device such as cuda:1, found {device}; CUDA_VISIBLE_DEVICES chooses the devices"
+        )
     try:
         return torch.device(device)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"Unknown device: wanted auto, cpu or cuda, found {device}"
+            f"Unknown device: wanted auto, cpu, cuda or balanced, found {device}"
         ) from error
+
+
+def visible_devices() -> list[torch.device]:
+    """What layers are spread over."""
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -175,8 +180,9 @@ def load_backbone(
     Args:
         source: `pocket` or `pocket-2` for a bundled one, a folder, or a hub id.
         revision: Commit, branch or tag of a hub id; its main branch if None.
-        device: `auto` takes a GPU when there is one, `cuda:1` a certain one. A backbone lies whole
-            on one device.
+        device: `auto` takes a GPU when there is one, `cuda:1` a certain one. `balanced` spreads the
+            decoder layers over all GPUs, `balanced_low_0` over all but the first, where all else
+            lies; with less than two GPUs they are as `auto`.
         dtype: `auto` is float32 on a CPU and bfloat16 elsewhere.
         attention: The attention implementation, `sdpa` or `eager`; a family without it gets
             `eager`, which is logged.
@@ -198,8 +204,13 @@ def load_backbone(
     checkpoint = pinned(CheckpointPlace(source=source, place=place, revision=revision))
     config = read_config(checkpoint)
     processor = _load_processor(checkpoint, config)
-    model = load_model(checkpoint, config, dtype=precision, attention=attention)
-    nn.Module.to(model, target)
+    places = None
+    if device in _SPREADS and len(devices := visible_devices()) > 1:
+        require_accelerate()
+        places = device_map(config, devices, spares_first=_SPREADS[device])
+    model = load_model(checkpoint, config, dtype=precision, attention=attention, places=places)
+    if places is None:
+        nn.Module.to(model, target)
     return backbone_from_parts(model, processor, name=source, revision=_identity(checkpoint))
 
 

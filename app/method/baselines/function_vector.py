@@ -84,7 +84,8 @@ def sum_of_heads(
     projections = output_projections(problem.backbone)
     width = means.shape[-1]
     written = [
-        projections[layer].weight[:, head * width : (head + 1) * width].float() @ means[layer, head]
+        projections[layer].weight[:, head * width : (head + 1) * width].to(means)
+        @ means[layer, head]
         for layer, head in chosen
     ]
     return torch.stack(written).sum(0).detach()
@@ -122,12 +123,15 @@ def _patched(
         changed[..., which] = means[layer, head].to(hidden.dtype)
         return changed
 
-    return lambda batch: edit_inputs([(projection, at_last_prompt_token(batch, change))])
+    return lambda batch: edit_inputs(
+        problem.backbone, [(projection, at_last_prompt_token(batch, change))]
+    )
 
 
 def _adding(problem: Problem, vector: Float[Tensor, " hidden"], layer: int) -> Applied:
     module = adaptable_sites(problem.backbone)[layer].layer
 
     return lambda batch: edit_outputs(
-        [(module, at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype)))]
+        problem.backbone,
+        [(module, at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype)))],
     )

@@ -83,7 +83,7 @@ def _mixing(
             edit = mix(context[place], scalars, noise=noise, generator=generator)
             edits.append((module, edit))
 
-    return lambda _batch: edit_outputs(edits)
+    return lambda _batch: edit_outputs(problem.backbone, edits)
 
 
 def mix(

@@ -79,7 +79,7 @@ def _steering(
     sites = adaptable_sites(problem.backbone)
     edits = [(site.mlp, steer(direction[site.index], strength)) for site in sites]
 
-    return lambda _batch: edit_outputs(edits)
+    return lambda _batch: edit_outputs(problem.backbone, edits)
 
 
 def steer(direction: Float[Tensor, " hidden"], strength: float) -> Edit:

@@ -49,7 +49,7 @@ def fit(problem: Problem) -> Adaptation:
     def applied(leaves: Leaves) -> Applied:
         scaled = leaves["vectors"] * leaves["weights"][:, None]
         edits = [(site.layer, shift(scaled[site.index])) for site in adaptable_sites(backbone)]
-        return lambda _batch: edit_outputs(edits)
+        return lambda _batch: edit_outputs(backbone, edits)
 
     recipe = Recipe(start=start, applied=applied, rates=_RATES, loss=loss)
     return fit_adaptation(problem, recipe, kind="normed-shift", teacher_accuracy=teacher.accuracy)

@@ -78,6 +78,6 @@ def answer_states(
         return hidden
 
     modules = [site.mlp for site in adaptable_sites(problem.backbone)]
-    with edit_outputs([(module, keep) for module in modules]):
+    with edit_outputs(problem.backbone, [(module, keep) for module in modules]):
         logits = answer_logits(problem.backbone, batch)
     return logits, torch.stack(kept)

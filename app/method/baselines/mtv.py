@@ -117,7 +117,7 @@ def replacing(
             for layer in range(len(projections))
             if heads[layer].any()
         ]
-        return edit_inputs(edits)
+        return edit_inputs(problem.backbone, edits)
 
     return applied
 

@@ -79,5 +79,6 @@ def read_virtual(
         use_cache=True,
     )
     layers: list[Any] = list(cache.layers)
-    keys = torch.stack([layer.keys[0] for layer in layers])
-    return keys, torch.stack([layer.values[0] for layer in layers])
+    device = embeddings.device
+    keys = torch.stack([layer.keys[0].to(device) for layer in layers])
+    return keys, torch.stack([layer.values[0].to(device) for layer in layers])

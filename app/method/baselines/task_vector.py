@@ -59,5 +59,5 @@ def _replacing(problem: Problem, states: Float[Tensor, "layers hidden"], layer: 
     module = adaptable_sites(problem.backbone)[layer].layer
 
     return lambda batch: edit_outputs(
-        [(module, at_last_prompt_token(batch, states[layer].expand_as))]
+        problem.backbone, [(module, at_last_prompt_token(batch, states[layer].expand_as))]
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -30,7 +31,7 @@ Shifts: TypeAlias = Float[Tensor, "rows layers 2 hidden"]
 SiteShift: TypeAlias = Float[Tensor, "rows 1 hidden"]
 TokenRows: TypeAlias = Int[Tensor, " tokens"]
 SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
-"""The shifts of both branches layer by layer, in the backbone's dtype and on its device."""
+"""The shifts of both branches layer by layer, in the backbone's dtype and where each layer lies."""
 
 
 @dataclass
@@ -88,9 +89,10 @@ class ShiftHooks:
         model = backbone.model if isinstance(backbone, Backbone) else backbone
         self._model = model
         self._sites = find_sites(model)
+        self._devices = [sites.device for sites in self._sites]
         self._width = int(model.config.get_text_config().hidden_size)
         self._bound: SiteShifts | None = None
-        self._token_rows: TokenRows | None = None
+        self._token_rows: dict[torch.device, TokenRows] | None = None
         self._receipt = Receipt(sites_expected=2 * len(self._sites))
         self._hits: set[int] = set()
         self._handles: list[RemovableHandle] = [
@@ -124,7 +126,11 @@ class ShiftHooks:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
         """
         self._bound = self._split(shifts) if isinstance(shifts, Tensor) else shifts
-        self._token_rows = token_rows
+        self._token_rows = (
+            None
+            if token_rows is None
+            else {device: token_rows.to(device) for device in set(self._devices)}
+        )
         if shifts is not None:
             self._receipt = Receipt(sites_expected=self.num_sites)
         return self._receipt
@@ -145,7 +151,8 @@ class ShiftHooks:
                 details={"wanted": list(wanted), "found": list(shifts.shape)},
             )
         cast = shifts.to(device=self._model.device, dtype=self._model.dtype)
-        return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in cast.unbind(1))
+        placed = map(Tensor.to, cast.unbind(1), self._devices)
+        return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in placed)
 
     def _begin(self, *_call: object) -> None:
         if self._bound is not None:
@@ -195,7 +202,7 @@ class ShiftHooks:
             for branch, shift in enumerate(self._bound[layer]):
                 if 2 * layer + branch not in self._hits:
                     self._hits.add(2 * layer + branch)
-                    hidden = self._shifted(hidden, shift)
+                    hidden = self._shifted(hidden.to(shift.device), shift)
         return (hidden, *inputs[1:])
 
     def _after_branch(
@@ -241,7 +248,7 @@ class ShiftHooks:
     def _shifted(self, hidden: Hidden, shift: SiteShift) -> Hidden:
         rows, batch = shift.size(0), hidden.size(0)
         if self._token_rows is not None:
-            return hidden + shift[self._token_rows, 0][None]
+            return hidden + shift[self._token_rows[shift.device], 0][None]
         if rows in {batch, 1}:
             return hidden + shift
         if batch % rows == 0:

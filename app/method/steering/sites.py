@@ -18,6 +18,7 @@ blocks outside `num_hidden_layers`; a decoder layer there means a layer of the t
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -40,6 +41,11 @@ class LayerSites:
     layer: nn.Module
     attention: nn.Module
     mlp: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer lies, and with it what both branches add."""
+        return next(self.layer.parameters()).device
 
 
 _PRE_NORMS: Final = frozenset({"input_layernorm", "post_attention_layernorm"})

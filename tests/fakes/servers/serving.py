@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +88,7 @@ async def running_parts(
     vector_cache_slots: int = 4,
     highest_dose: float = HIGHEST_DOSE,
     metadata: Mapping[str, str] | None = None,
+    load: Callable[[], Backbone] | None = None,
 ) -> AsyncIterator[Parts]:
     rows = min(4, max_requests - 1)
     settings = Settings(
@@ -99,7 +100,7 @@ async def running_parts(
     )
     files = Files(backbone, metadata=metadata)
     async with serving_parts(
-        lambda: backbone, settings, fetch=files.fetch, objects=objects
+        load or (lambda: backbone), settings, fetch=files.fetch, objects=objects
     ) as made:
         yield Parts(
             files=files,

@@ -1,6 +1,7 @@
 """A checkpoint's configuration and weights, read whole or refused with what is wrong with them."""
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError
 from app.core.telemetry.logs import get_logger
+from app.method.backbone.checkpoint.placement import leave_inputs
 
 EAGER: Final = "eager"
 WANTED: Final = "a folder or hub id with a checkpoint in safetensors files"
@@ -106,9 +108,14 @@ def read_config(checkpoint: CheckpointPlace) -> PreTrainedConfig:
 
 
 def load_model(
-    checkpoint: CheckpointPlace, config: PreTrainedConfig, *, dtype: torch.dtype, attention: str
+    checkpoint: CheckpointPlace,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    attention: str,
+    places: Mapping[str, torch.device] | None = None,
 ) -> PreTrainedModel:
-    """The model with all of its weights, on the CPU.
+    """The model with all of its weights, on the CPU or where `places` says of each part.
 
     A family without the attention implementation gets `eager`.
 
@@ -129,10 +136,11 @@ def load_model(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
-    load: Any = AutoModelForImageTextToText.from_pretrained
+    if places is not None:
+        options["device_map"] = dict(places)
     try:
         try:
-            model, report = load(checkpoint.place, **options)
+            model, report = _load(checkpoint.place, options)
         except ValueError as error:
             if attention == EAGER or "attention implementation" not in str(error):
                 raise
@@ -142,7 +150,7 @@ def load_model(
                 attention=attention,
                 backbone=checkpoint.source,
             )
-            model, report = load(checkpoint.place, **{**options, "attn_implementation": EAGER})
+            model, report = _load(checkpoint.place, {**options, "attn_implementation": EAGER})
     except OSError as error:
         raise checkpoint.missing(WANTED, error) from error
     except SafetensorError as error:
@@ -151,8 +159,18 @@ def load_model(
         # Libraries that read quantised weights fail in ways of their own.
         raise checkpoint.unsupported(_quantisation(config) or "weights", error) from error
     _require_whole(checkpoint, report)
-    found: PreTrainedModel = model
-    return found
+    if places is not None:
+        leave_inputs(model)
+    return model
+
+
+def _load(place: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    load: Any = AutoModelForImageTextToText.from_pretrained
+    with warnings.catch_warnings():
+        # It knows no parameters but those of modules, and some families have others beside them.
+        warnings.filterwarnings("ignore", message="The following device_map keys do not match")
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = load(place, **options)
+    return loaded
 
 
 def _require_whole(checkpoint: CheckpointPlace, report: Mapping[str, Iterable[Any]]) -> None:

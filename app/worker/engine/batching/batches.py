@@ -95,6 +95,9 @@ def _keep(batch: PaddedPrefilled, places: abc.Sequence[int]) -> None:
     batch.rows = [batch.rows[place] for place in places]
     batch.tokens = batch.tokens[kept]
     batch.state = select_rows(batch.state, kept=kept)
-    batch.state["past_key_values"].batch_select_indices(kept)
+    for layer in batch.state["past_key_values"].layers:
+        # A layer that was left out so far, as those that look at pictures are, holds nothing.
+        device = kept.device if layer.keys is None else layer.keys.device
+        layer.batch_select_indices(kept.to(device))
     if batch.shifts is not None:
         batch.shifts = batch.shifts.index_select(0, kept.to(batch.shifts.device))

@@ -76,7 +76,9 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
         Writing the same position again replaces it, so a failed pass can be repeated.
         """
         rows, reach = self._cache.active, self._cache.reach
-        places = self._cache.places(heads=self._keys.shape[1], room=self.room)
+        places = self._cache.places(
+            heads=self._keys.shape[1], room=self.room, device=self._keys.device
+        )
         for kept, states in ((self._keys, key_states), (self._values, value_states)):
             kept.flatten(0, 2).index_copy_(0, places, states.flatten(0, 2))
         return self._keys[rows, :, :reach], self._values[rows, :, :reach]
@@ -124,7 +126,7 @@ class RowCache:
         self._max_rows = max_rows
         self._lengths = [0] * max_rows
         self._indices = torch.arange(max_rows, device=device)
-        self._places: dict[tuple[int, int], Int[Tensor, " active_heads"]] = {}
+        self._places: dict[tuple[int, int, torch.device], Int[Tensor, " active_heads"]] = {}
         self._layers: list[RowLayer] = []
         self.next: Int[Tensor, " rows"] = torch.zeros(max_rows, dtype=torch.long, device=device)
         self.active = slice(0, 0)
@@ -143,14 +145,17 @@ class RowCache:
         for row in range(rows.start, rows.stop):
             self._lengths[row] += 1
 
-    def places(self, *, heads: int, room: int) -> Int[Tensor, " active_heads"]:
+    def places(
+        self, *, heads: int, room: int, device: torch.device
+    ) -> Int[Tensor, " active_heads"]:
         """Where they write, when all heads of all rows lie end to end; alike in most layers."""
-        shape = (heads, room)
-        if shape not in self._places:
+        key = (heads, room, device)
+        if key not in self._places:
             own = torch.arange(heads, device=self._indices.device)
             starts = (self._indices[self.active] * heads)[:, None] + own
-            self._places[shape] = (starts * room + self.next[self.active][:, None]).flatten()
-        return self._places[shape]
+            places = starts * room + self.next[self.active][:, None]
+            self._places[key] = places.flatten().to(device)
+        return self._places[key]
 
     @property
     def room(self) -> int:

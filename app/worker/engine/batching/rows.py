@@ -7,6 +7,7 @@ decode ragged rows with explicit masks and positions was shown by our own protot
 """
 
 from collections import abc
+from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, SiteShifts
+from app.method.steering.sites import find_sites
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
 from app.worker.engine.batching.prefill import Prefill, Prefilled
@@ -138,16 +140,22 @@ class ContinuousBatching:
 
 
 class ShiftBuffer:
-    """One shift a row on the device, filled when a row joins; zeros for one that is not steered.
+    """One shift a row where the layers lie, filled when a row joins; zeros for an unsteered one.
 
     A pass costs the same whatever the vectors are: one addition a site, of a view of this buffer.
     """
 
     def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
-        shape = (backbone.num_layers, 2, max_rows, 1, backbone.hidden_size)
-        self._buffer: Float[Tensor, "layers 2 rows 1 hidden"] = torch.zeros(
-            shape, dtype=backbone.dtype, device=backbone.device
-        )
+        devices = [sites.device for sites in find_sites(backbone.model)]
+        # Of layers that lie together, one after the other: one buffer on a single device.
+        self._buffers: list[Float[Tensor, "layers 2 rows 1 hidden"]] = [
+            torch.zeros(
+                (len(list(layers)), 2, max_rows, 1, backbone.hidden_size),
+                dtype=backbone.dtype,
+                device=device,
+            )
+            for device, layers in groupby(devices)
+        ]
         self._is_steered = [False] * max_rows
         self._views: dict[tuple[int, int], SiteShifts] = {}
 
@@ -155,14 +163,18 @@ class ShiftBuffer:
         """Fill a row."""
         self._is_steered[row] = shift is not None
         if shift is None:
-            self._buffer[:, :, row] = 0
+            for buffer in self._buffers:
+                buffer[:, :, row] = 0
         else:
-            self._buffer[:, :, row, 0] = shift
+            parts = torch.split(shift, [len(buffer) for buffer in self._buffers])
+            for buffer, part in zip(self._buffers, parts, strict=True):
+                buffer[:, :, row, 0] = part
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""
         self._is_steered[target] = self._is_steered[source]
-        self._buffer[:, :, target] = self._buffer[:, :, source]
+        for buffer in self._buffers:
+            buffer[:, :, target] = buffer[:, :, source]
 
     def of(self, rows: slice) -> SiteShifts | None:
         """What to bind for a pass over these rows; none when no row is steered."""
@@ -171,6 +183,8 @@ class ShiftBuffer:
         key = (rows.start, rows.stop)
         if key not in self._views:
             self._views[key] = tuple(
-                (layer[0, rows], layer[1, rows]) for layer in self._buffer.unbind(0)
+                (layer[0, rows], layer[1, rows])
+                for buffer in self._buffers
+                for layer in buffer.unbind(0)
             )
         return self._views[key]

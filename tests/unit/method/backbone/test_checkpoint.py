@@ -250,9 +250,3 @@ def test_code_of_a_checkpoint_on_the_hub_is_never_run(hub: Path) -> None:
     set_in(config, model_type="lvlm9000", auto_map={"AutoConfig": "mine.Config"})
     with pytest.raises(UnsupportedBackboneError, match="code of its own"):
         load_backbone("me/lvlm")
-
-
-@pytest.mark.parametrize("device", ["balanced", "sequential", '{"": "cpu"}'])
-def test_layers_on_several_devices_are_refused_in_words(device: str, folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="whole on one device"):
-        load_backbone(str(folder), device=device)
