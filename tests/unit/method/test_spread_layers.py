@@ -97,6 +97,15 @@ def test_steering_and_its_gradient_are_those_of_one_device(
         assert all(map(torch.equal, found, wanted))
 
 
+def test_layers_that_a_text_skips_shift_it_where_they_lie(random_shifts: Shifts) -> None:
+    model, shifts = tiny_model("mllama"), random_shifts(2)
+    inputs = {key: tiny_inputs("mllama")[key] for key in ("input_ids", "attention_mask")}
+    wanted = _steered(model, inputs, shifts)
+    with stand_ins():
+        there = {key: value.to(stand_in(0)) for key, value in inputs.items()}
+        assert all(map(torch.equal, _steered(spread_model(model), there, shifts), wanted))
+
+
 def _steered(
     model: PreTrainedModel, inputs: dict[str, Tensor], shifts: Tensor
 ) -> tuple[Tensor, ...]:

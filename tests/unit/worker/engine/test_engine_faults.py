@@ -202,7 +202,7 @@ def test_a_batch_that_cannot_be_reduced_fails_and_the_engine_goes_on(
 
     short, long = RequestSpec(seed=1, max_new_tokens=2), RequestSpec(seed=2, max_new_tokens=9)
     with monkeypatch.context() as patched:
-        patched.setattr("transformers.cache_utils.Cache.batch_select_indices", scarce)
+        patched.setattr("transformers.cache_utils.DynamicLayer.batch_select_indices", scarce)
         ended, _ = run_arrivals(engine, [Arrival(spec=short), Arrival(spec=long)], family=family)
     found = {arrival.spec: sequence for arrival, sequence in ended}
     assert tuple(found[short].token_ids) == answer_alone(family, None, short)
