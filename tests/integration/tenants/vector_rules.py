@@ -154,7 +154,11 @@ class VectorRules(Machine):
         outcomes = self.ask(side, "POST", "/vectors/batch", json=body).json()["items"]
         # What each meant before anything was changed.
         meant = {ref: tenant.find(ref) for ref in refs}
-        for (ref, found), outcome in zip(meant.items(), outcomes, strict=True):
+        pairs = zip(meant.items(), outcomes, strict=True)
+        # Names are changed in their order, whatever the one in which they are asked for.
+        for (ref, found), outcome in sorted(
+            pairs, key=lambda pair: getattr(pair[0][1], "name", "")
+        ):
             refused = tenant.refuses_burial(found) if action == "delete" else None
             is_done = found is not None and refused is None
             assert (outcome["ref"], outcome["ok"]) == (ref, is_done), outcome
