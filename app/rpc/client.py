@@ -171,7 +171,7 @@ class WorkerClient:
         url = worker.url + path
         request = httpx.Request("POST", url, content=body, headers=headers, extensions=limits)
         try:
-            # A client's redirects, cookies and defaults would take a fifth of the call.
+            # Nothing is used of a client's redirects, cookies and defaults, and they take time.
             async with aclosing(await self._transport.handle_async_request(request)) as response:
                 await raise_if_refused(response)
                 yield response

@@ -15,13 +15,9 @@ from app.core.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def configured(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def configured(database: str, user_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database)
-    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(tmp_path))
-    # No server is told of.
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in ("VLIBRARY_URL", "VLIBRARY_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", str(user_file.parent))
 
 
 def keys(*words: str) -> Result:

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.library.server import Key, Limit, Refs, Url, connected, print_json, print_table
+from app.cli.library.server import (
+    Key,
+    Limit,
+    Refs,
+    Tags,
+    Url,
+    connected,
+    print_json,
+    print_table,
+)
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
 from app.core.jobs import JobState
@@ -18,7 +27,6 @@ jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args
 Dataset = Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")]
 Split = Annotated[str | None, typer.Option(help="Which part of the data set.")]
 Description = Annotated[str, typer.Option(help="What it is for.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every draw.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once.")]

@@ -28,6 +28,7 @@ Key = Annotated[
 
 Limit = Annotated[int, typer.Option(min=1, max=200, help="At most so many.")]
 Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
 Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
 
 

@@ -34,7 +34,7 @@ def api(
         )
     require_worker_secret(settings)
     require_a_key(settings, settings.database_url.get_secret_value())
-    # Of what is imported nothing goes again, and looking for it takes a fifth of the time.
+    # Of what is imported nothing goes again, and looking for it takes time.
     gc.disable()
     from app.main import create_app
 

@@ -35,8 +35,8 @@ def worker(
             "a worker needs a database: set DATABASE_URL, or use `vlibrary serve`"
         )
     require_worker_secret(settings)
-    # Of what is imported nothing goes again, and looking for it takes a fifth of the time; it is
-    # looked for once the backbone is loaded.
+    # Of what is imported nothing goes again, and looking for it takes time; it is looked for
+    # once the backbone is loaded.
     gc.disable()
     from app.worker.process import run
 

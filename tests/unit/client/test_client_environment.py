@@ -18,13 +18,8 @@ CLOSED = "http://127.0.0.1:1"
 
 
 @pytest.fixture(autouse=True)
-def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's file, which is not there yet."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in ("VLIBRARY_URL", "VLIBRARY_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "vlibrary").mkdir()
-    return tmp_path / "vlibrary" / "config.toml"
+def configuration(user_file: Path) -> Path:
+    return user_file
 
 
 @pytest.fixture

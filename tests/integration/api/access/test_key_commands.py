@@ -18,14 +18,9 @@ CREATE = ("create", "web", "--scope", "read", "--scope", "steer")
 
 
 @pytest.fixture(autouse=True)
-def configuration(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's file, which is not there yet; nothing tells of a server."""
+def configuration(user_file: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DATABASE_URL", database)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    for name in ("VLIBRARY_URL", "VLIBRARY_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "vlibrary").mkdir()
-    return tmp_path / "vlibrary" / "config.toml"
+    return user_file
 
 
 @pytest.fixture

@@ -21,10 +21,18 @@ def live_api(settings: Settings, worker: FakeWorker) -> FastAPI:
 
 
 @pytest.fixture
-def url(live_api: FastAPI, worker: FakeWorker, database: str) -> Iterator[str]:
+def stored_names() -> list[str]:
+    """What the vectors are called, each with another seed."""
+    return ["gears", "gears", "colours"]
+
+
+@pytest.fixture
+def url(
+    live_api: FastAPI, worker: FakeWorker, *, database: str, stored_names: list[str]
+) -> Iterator[str]:
     async def store() -> None:
         engine = make_engine(database)
-        for seed, name in enumerate(["gears", "gears", "colours"]):
+        for seed, name in enumerate(stored_names):
             await store_vector(session_factory(engine), worker.description, name=name, seed=seed)
         await engine.dispose()
 

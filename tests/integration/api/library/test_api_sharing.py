@@ -9,17 +9,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from app.cli.app import build
-from app.core.settings import Settings
-from app.library.database import make_engine, session_factory
-from app.main import create_app
 from tests.fakes.servers.hub import FakeHub
 from tests.fakes.servers.live_server import serving
-from tests.fakes.servers.worker import FakeWorker
-from tests.fakes.training import store_vector
 from vlibrary_client import (
     AsyncClient,
     Client,
@@ -35,20 +29,8 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def live_api(settings: Settings, worker: FakeWorker) -> FastAPI:
-    return create_app(settings, workers=worker.client())
-
-
-@pytest.fixture
-def url(live_api: FastAPI, worker: FakeWorker, database: str) -> Iterator[str]:
-    async def store() -> None:
-        engine = make_engine(database)
-        await store_vector(session_factory(engine), worker.description, name="gears", seed=3)
-        await engine.dispose()
-
-    with serving(live_api) as address:
-        asyncio.run(store())
-        yield address
+def stored_names() -> list[str]:
+    return ["gears"]
 
 
 @pytest.fixture

@@ -1,23 +1,14 @@
 """A library that is made to hold what a file declares."""
 
-import asyncio
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from app.cli.app import build
-from app.core.settings import Settings
-from app.library.database import make_engine, session_factory
-from app.main import create_app
-from tests.fakes.servers.live_server import serving
-from tests.fakes.servers.worker import FakeWorker
-from tests.fakes.training import store_vector
 from vlibrary_client import Client, InvalidInputError
 from vlibrary_client.sharing.declarations import read_declaration
 
@@ -25,23 +16,8 @@ runner = CliRunner()
 
 
 @pytest.fixture
-def url(settings: Settings, worker: FakeWorker, database: str) -> Iterator[str]:
-    async def store() -> None:
-        engine = make_engine(database)
-        for seed, name in enumerate(["gears", "colours"]):
-            await store_vector(session_factory(engine), worker.description, name=name, seed=seed)
-        await engine.dispose()
-
-    api: FastAPI = create_app(settings, workers=worker.client())
-    with serving(api) as address:
-        asyncio.run(store())
-        yield address
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url, timeout=120.0, max_retries=0) as opened:
-        yield opened
+def stored_names() -> list[str]:
+    return ["gears", "colours"]
 
 
 def sync(url: str, folder: Path, value: object, *options: str, code: int = 0) -> dict[str, object]:
