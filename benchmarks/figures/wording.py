@@ -22,7 +22,7 @@ def said(backbone: Backbone, examples: Sequence[Example], *, features: FeatureCa
         features=features,
         max_new_tokens=MAX_NEW_TOKENS,
     )
-    return [prediction.text for prediction in report.predictions]
+    return list(report.texts)
 
 
 def num_right(examples: Sequence[Example], answers: Sequence[str]) -> int:

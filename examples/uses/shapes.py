@@ -46,7 +46,7 @@ class Bench:
         report = evaluate(
             self.backbone, items, condition=condition, features=self.features, max_new_tokens=8
         )
-        return [prediction.text.strip().casefold() for prediction in report.predictions]
+        return [text.strip().casefold() for text in report.texts]
 
     def accuracy(
         self,

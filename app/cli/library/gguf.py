@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".gguf"
 WORD: Final = "gguf"
 _TOKEN_BUDGET: Final = 4096
-_MAX_ROWS: Final = 32
 
 
 def file_of(ref: str, to: str) -> Path:
@@ -89,7 +88,6 @@ def measure_loss(
                 lessons,
                 features=features,
                 token_budget=_TOKEN_BUDGET,
-                max_rows=_MAX_ROWS,
                 shifts=None if one is None else torch.from_numpy(one).to(loaded.device)[None],
             )
         )

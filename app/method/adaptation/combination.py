@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -11,15 +11,21 @@ from torch import Tensor
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import Rule
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps
-from app.method.adaptation.problem import Problem, encode_steps, measure_steps, plain
-from app.method.backbone.examples import Example, Lesson
+from app.method.adaptation.problem import (
+    Problem,
+    answer_steps,
+    encode_steps,
+    measure_steps,
+    plain,
+)
+from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import Applied
 from app.method.evaluation.metrics import majority_hits
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
-from app.method.training.answers import Answered, answer_lessons
+from app.method.training.answers import Answered
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
 from app.method.training.prompts import see_all
@@ -34,7 +40,6 @@ FEWEST_ITEMS: Final = 16
 _RATE: Final = 0.1
 _STEPS: Final = 100
 _MOST_MEASURED: Final = 200
-_MAX_ROWS: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,17 +51,8 @@ class Combined:
     best: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CombinationResult:
-    """A combination, and how it does on items that chose nothing.
-
-    Attributes:
-        comparison: Of `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
-    """
-
-    combined: Combined
-    comparison: Comparison
-    parts: tuple[Compared, ...]
+CombinationResult: TypeAlias = tuple[Combined, Comparison, list[Compared]]
+"""A combination, how it does on items that chose nothing, and how each part does."""
 
 
 def combine_steps(
@@ -111,6 +107,9 @@ def combination_steps(
     Yields:
         Progress, or None after every pass; the backbone is unsteered then.
 
+    Returns:
+        The comparison is of `m2iv` (the combination), `best_part`, `zero_shot` and `majority`.
+
     Raises:
         InvalidDatasetError: There are too few items.
         JobCancelledError: The reporter was asked to stop.
@@ -126,23 +125,13 @@ def combination_steps(
 
     making = combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule)
     combined: Combined = yield from relayed(making, or_stop)
-    lessons = [Lesson(query=item, context=()) for item in measured]
+    lessons = plain(measured)
     candidates = {"zero_shot": None, "m2iv": combined.vectors}
     candidates |= {str(place): part for place, part in enumerate(parts)}
     reporter.begin("evaluate", len(candidates) * len(lessons))
     answers: dict[str, list[Answered]] = {}
     for name, vectors in candidates.items():
-        answers[name] = yield from answer_lessons(
-            problem.backbone,
-            lessons,
-            features=problem.features,
-            token_budget=problem.token_budget,
-            max_rows=_MAX_ROWS,
-            shifts=None
-            if vectors is None
-            else vectors.shift().detach().to(problem.backbone.device)[None],
-            reporter=reporter,
-        )
+        answers[name] = yield from answer_steps(problem, lessons, vectors, reporter=reporter)
     found = [answers.pop(str(place)) for place in range(len(parts))]
     seen = [item.answer for item in chosen]
     comparison = compare_answers(
@@ -152,11 +141,8 @@ def combination_steps(
         other_labels=len(chosen),
         demonstrated="best_part",
     )
-    return CombinationResult(
-        combined=combined,
-        comparison=replace(comparison, seconds=reporter.seconds),
-        parts=tuple(compared([one.is_right for one in part], part, 0) for part in found),
-    )
+    each = [compared([one.is_right for one in part], part, 0) for part in found]
+    return combined, replace(comparison, seconds=reporter.seconds), each
 
 
 def _halves(items: Sequence[Example], *, seed: int) -> tuple[list[Example], list[Example]]:

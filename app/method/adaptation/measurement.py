@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import ALWAYS, BALANCED_SHOTS, Method
-from app.method.adaptation.problem import Problem
+from app.method.adaptation.problem import Problem, answer_steps
 from app.method.backbone.examples import Example, Lesson
 from app.method.evaluation.conditions import (
     Condition,
@@ -24,12 +24,10 @@ from app.method.evaluation.conditions import (
 from app.method.evaluation.metrics import majority_hits, text_hits
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
-from app.method.training.answers import Answered, answer_lessons
+from app.method.training.answers import Answered
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import Comparison, compare_answers
-
-_MAX_ROWS = 64
 
 Result = TypeVar("Result")
 Contexts = list[tuple[Example, ...]]
@@ -69,15 +67,9 @@ def measurement_steps(
     spent: dict[str, float] = {}
     for name in generated:
         shown = contexts.get(name, [()] * len(asked))
-        steps = answer_lessons(
-            problem.backbone,
-            [Lesson(query=item, context=one) for item, one in zip(asked, shown, strict=True)],
-            features=problem.features,
-            token_budget=problem.token_budget,
-            max_rows=_MAX_ROWS,
-            shifts=vectors.shift().to(problem.backbone.device)[None] if name == "m2iv" else None,
-            reporter=reporter,
-        )
+        lessons = [Lesson(query=item, context=one) for item, one in zip(asked, shown, strict=True)]
+        applied = vectors if name == "m2iv" else None
+        steps = answer_steps(problem, lessons, applied, reporter=reporter)
         answers[name], spent[name] = yield from _timed(steps)
     true = [item.answer for item in asked]
     alone = {"majority": majority_hits([item.answer for item in problem.items], true)}

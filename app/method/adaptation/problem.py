@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -14,12 +14,11 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
+from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
-from app.method.training.answers import answer_logits, answered
-from app.method.training.progress import Steps
+from app.method.training.answers import Answered, answer_lessons, answer_logits, answered
+from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import run_batches
-
-_MAX_ROWS: Final = 64
 
 Part: TypeAlias = tuple[Sequence[int], EncodedBatch]
 """Places of queries that go through the backbone together, and their batch."""
@@ -106,7 +105,6 @@ def encode_steps(
         lambda places, batch: parts.append((places, batch)),
         features=problem.features,
         token_budget=problem.token_budget,
-        max_rows=_MAX_ROWS,
         with_answers=with_answers,
     )
     return parts
@@ -137,6 +135,29 @@ def measure_steps(
         rows += len(found)
         yield None
     return num_right, -losses / max(1, rows)
+
+
+def answer_steps(
+    problem: Problem,
+    lessons: Sequence[Lesson],
+    vectors: InContextVectors | None,
+    *,
+    reporter: Reporter,
+) -> Steps[list[Answered]]:
+    """How each lesson is answered with the vectors at strength 1, or without any.
+
+    Raises:
+        JobCancelledError: The reporter was asked to stop.
+    """
+    shifts = None if vectors is None else vectors.shift().detach().to(problem.backbone.device)[None]
+    return answer_lessons(
+        problem.backbone,
+        lessons,
+        features=problem.features,
+        token_budget=problem.token_budget,
+        shifts=shifts,
+        reporter=reporter,
+    )
 
 
 def best_on_validation(problem: Problem, changes: Sequence[Applied]) -> int:

@@ -6,10 +6,13 @@ number of rows would not.
 
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.pictures import KEPT_BYTES, decoded_bytes
 from app.method.backbone.prompts import PromptText
+
+MAX_ROWS: Final = 64
 
 
 def prompt_batches(
@@ -18,7 +21,7 @@ def prompt_batches(
     *,
     features: FeatureCache,
     token_budget: int,
-    max_rows: int,
+    max_rows: int = MAX_ROWS,
 ) -> list[list[int]]:
     """Numbers of prompts by batch, as `token_batches` makes them.
 

@@ -25,7 +25,6 @@ _SUPERVISION_WEIGHT: Final = 0.5
 _DEVIATION: Final = 0.01
 _FIRST_WEIGHT: Final = 0.1
 _TOP_K: Final = 256
-_MAX_ROWS: Final = 64
 
 
 def fit(problem: Problem) -> Adaptation:
@@ -66,7 +65,6 @@ def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
             temperature=1.0,
             top_k=_TOP_K,
             token_budget=problem.token_budget,
-            max_rows=_MAX_ROWS,
         )
     )
     rows = {id(one.query): row for row, one in enumerate(asked)}

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final
 
 from app.core.errors import InvalidInputError
 from app.method.backbone.batching import prompt_batches
@@ -16,23 +15,6 @@ from app.method.evaluation.conditions import Condition, choose_demonstrations
 from app.method.evaluation.metrics import find_scorer, mean_interval
 from app.method.steering.greedy import Generation, generate_encoded
 
-_MAX_ROWS: Final = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One item's answer and its score.
-
-    Attributes:
-        score: In [0, 1].
-        num_prompt_tokens: Image tokens included.
-    """
-
-    id: str
-    text: str
-    score: float
-    num_prompt_tokens: int
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionReport:
@@ -41,8 +23,11 @@ class ConditionReport:
     Attributes:
         labels: Labelled items that an answer depends on; None where nobody knows.
         accuracy: Mean score, in [0, 1].
+        prompt_tokens_mean: Image tokens included.
         ms_per_query: Wall time of encoding and generating, shared among the items of a batch.
             Vision features of all pictures are computed before the clock starts.
+        texts: The answers, in the order of the items.
+        scores: Theirs, each in [0, 1].
     """
 
     condition: str
@@ -55,7 +40,8 @@ class ConditionReport:
     high: float
     prompt_tokens_mean: float
     ms_per_query: float
-    predictions: tuple[Prediction, ...]
+    texts: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 def evaluate(
@@ -119,17 +105,11 @@ def evaluate(
         )
         answers = [(one.text, one.num_prompt_tokens) for one in generations]
     seconds = time.perf_counter() - started
-    predictions = tuple(
-        Prediction(
-            id=example.id,
-            text=text,
-            score=score(text, example.answers),
-            num_prompt_tokens=num_prompt_tokens,
-        )
-        for example, (text, num_prompt_tokens) in zip(examples, answers, strict=True)
+    texts = tuple(text for text, _ in answers)
+    scores = tuple(
+        score(text, example.answers) for text, example in zip(texts, examples, strict=True)
     )
-    interval = mean_interval([prediction.score for prediction in predictions])
-    tokens = sum(prediction.num_prompt_tokens for prediction in predictions)
+    interval = mean_interval(scores)
     return ConditionReport(
         condition=condition.name,
         scorer=scorer,
@@ -139,9 +119,10 @@ def evaluate(
         accuracy=interval.mean,
         low=interval.low,
         high=interval.high,
-        prompt_tokens_mean=tokens / len(examples),
+        prompt_tokens_mean=sum(tokens for _, tokens in answers) / len(examples),
         ms_per_query=1000 * seconds / len(examples),
-        predictions=predictions,
+        texts=texts,
+        scores=scores,
     )
 
 
@@ -159,9 +140,7 @@ def _generate(
     shifts = None if vectors is None else vectors.shift(condition.strength)[None]
     lengths = features.count_tokens(prompts)
     found: dict[int, Generation] = {}
-    for batch in prompt_batches(
-        prompts, lengths, features=features, token_budget=token_budget, max_rows=_MAX_ROWS
-    ):
+    for batch in prompt_batches(prompts, lengths, features=features, token_budget=token_budget):
         encoded = features.encode([prompts[index] for index in batch])
         with nullcontext() if condition.applied is None else condition.applied(encoded):
             answers = generate_encoded(

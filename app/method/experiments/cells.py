@@ -74,9 +74,7 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
         report = _ask(trial, trial.test, prepared)
     except VLibraryError as error:
         return replace(empty, refused=error.message)
-    scores = tuple(prediction.score for prediction in report.predictions)
-    if method == WORD_TABLE:
-        scores = _translated(trial, report)
+    scores = _translated(trial, report) if method == WORD_TABLE else report.scores
     return replace(
         empty,
         scores=scores,
@@ -104,13 +102,13 @@ def _ask(trial: Trial, asked: Sequence[Example], prepared: Prepared) -> Conditio
 def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
     """Scores of what the word table makes of the zero-shot answers."""
     items = trial.problem.items
-    said = _ask(trial, items, Prepared(condition=zero_shot())).predictions
+    said = _ask(trial, items, Prepared(condition=zero_shot())).texts
     answers = [item.answer for item in items]
-    table = word_table.fit([prediction.text for prediction in said], answers)
+    table = word_table.fit(said, answers)
     score = find_scorer(trial.task.scorer)
     return tuple(
-        score(word_table.look_up(table, prediction.text), item.answers)
-        for prediction, item in zip(report.predictions, trial.test, strict=True)
+        score(word_table.look_up(table, text), item.answers)
+        for text, item in zip(report.texts, trial.test, strict=True)
     )
 
 

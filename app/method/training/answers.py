@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from app.method.backbone.batching import MAX_ROWS
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -58,7 +59,7 @@ def answer_lessons(
     *,
     features: FeatureCache,
     token_budget: int,
-    max_rows: int,
+    max_rows: int = MAX_ROWS,
     instruction: str | None = None,
     shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
     reporter: Reporter | None = None,

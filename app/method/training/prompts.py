@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from app.core.pictures import Picture
-from app.method.backbone.batching import prompt_batches
+from app.method.backbone.batching import MAX_ROWS, prompt_batches
 from app.method.backbone.context import fits_context, require_context
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
@@ -106,7 +106,7 @@ def run_batches(
     *,
     features: FeatureCache,
     token_budget: int,
-    max_rows: int,
+    max_rows: int = MAX_ROWS,
     with_answers: bool = True,
     instruction: str | None = None,
     reporter: Reporter | None = None,

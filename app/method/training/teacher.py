@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from app.method.backbone.batching import MAX_ROWS
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -66,7 +67,7 @@ def compute_teacher(
     temperature: float,
     top_k: int,
     token_budget: int,
-    max_rows: int,
+    max_rows: int = MAX_ROWS,
     instruction: str | None = None,
     reporter: Reporter | None = None,
 ) -> Steps[TeacherCache]:

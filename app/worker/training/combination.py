@@ -72,11 +72,12 @@ async def prepare_combination(
 
     async def store(session: AsyncSession, *, token: int, result: CombinationResult) -> None:
         """Stores the combination with its parents. It gets no keys: `auto` goes on finding them."""
-        settings = {"rule": order["rule"], **settings_of(parts, result.combined.weights)}
+        combined, comparison, _ = result
+        settings = {"rule": order["rule"], **settings_of(parts, combined.weights)}
         report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
-        measured = measured_of(result.comparison, dataset=dataset.name, split=SPLIT)
+        measured = measured_of(comparison, dataset=dataset.name, split=SPLIT)
         card = VectorCard(
-            status=result.comparison.verdict.status,
+            status=comparison.verdict.status,
             shots=sum(part.shots for part in parts),
             seed=order["seed"],
             dataset_sha256=dataset.sha256,
@@ -86,7 +87,7 @@ async def prepare_combination(
         )
         described = parts[0].backbone
         blob = encode_vector_file(
-            result.combined.vectors.to_tensors(),
+            combined.vectors.to_tensors(),
             metadata={
                 "method": METHOD,
                 "backbone": described.fingerprint,
@@ -114,13 +115,13 @@ async def prepare_combination(
 def _report(
     result: CombinationResult, *, parts: Sequence[VectorRecord], unseen: Unseen
 ) -> dict[str, Any]:
-    comparison = result.comparison
+    combined, comparison, each = result
     gain = comparison.gains["best_part"]
     told = [
         {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
-        for part, weight, one in zip(parts, result.combined.weights, result.parts, strict=True)
+        for part, weight, one in zip(parts, combined.weights, each, strict=True)
     ]
-    best = told[result.combined.best]["vector"]
+    best = told[combined.best]["vector"]
     beside = (
         f"Its gain over its best part, {best}, is {gain.mean:+.1%}, 95 % interval "
         f"{gain.low:+.1%} to {gain.high:+.1%}."

@@ -47,17 +47,16 @@ def combined(
 @pytest.mark.parametrize("rule", RULES)
 def test_a_combination_stands_beside_its_best_part(backbone: Backbone, rule: Rule) -> None:
     heard: list[object] = []
-    found = combined(backbone, rule, on_event=heard.append)
-    weights = found.combined.weights
+    made, compared, each = combined(backbone, rule, on_event=heard.append)
+    weights = made.weights
     assert sum(weights) == pytest.approx(1.0)
     assert min(weights) >= 0.0
     wanted = sum(weight * part(place).shift() for place, weight in enumerate(weights))
-    torch.testing.assert_close(found.combined.vectors.shift(), wanted, atol=1e-3, rtol=1e-4)
-    compared = found.comparison
+    torch.testing.assert_close(made.vectors.shift(), wanted, atol=1e-3, rtol=1e-4)
     # Half of the pictures measure.
     assert compared.items == 12
     assert set(compared.conditions) == {"m2iv", "best_part", "zero_shot", "majority"}
-    assert compared.conditions["best_part"].accuracy == found.parts[found.combined.best].accuracy
+    assert compared.conditions["best_part"].accuracy == each[made.best].accuracy
     difference = compared.conditions["m2iv"].accuracy - compared.conditions["best_part"].accuracy
     assert compared.gains["best_part"].mean == pytest.approx(difference)
     if rule == "best":

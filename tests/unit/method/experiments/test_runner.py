@@ -131,7 +131,7 @@ def test_the_word_table_sees_zero_shot_answers_only(backbone: Backbone, suite: S
 
     def said(items: Sequence[Example]) -> list[str]:
         report = evaluate(backbone, items, condition=zero_shot(), max_new_tokens=4)
-        return [prediction.text for prediction in report.predictions]
+        return list(report.texts)
 
     items = trial.problem.items
     table = word_table.fit(said(items), [item.answer for item in items])
