@@ -9,6 +9,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import HTTPException, Request, Security
@@ -111,7 +112,7 @@ class Authenticated:
             )
             await (await handle_library_error(request, busy))(scope, receive, send)
             return
-        scope.setdefault("state", {})["access_key"] = key
+        scope.setdefault("state", {}).update(access_key=key, ask_again=partial(self._keys.find, token))
         with acting(key.id), self._place(key.id):
             await self.app(scope, receive, send)
 
@@ -137,6 +138,18 @@ def key_of(request: Request) -> AccessKey | None:
     """The key that the caller showed, where keys are needed."""
     key: AccessKey | None = request.scope.get("state", {}).get("access_key")
     return key
+
+
+async def may_stay(request: Request) -> bool:
+    """Whether the caller's key, where one was needed, has not ended since.
+
+    A database that is away tells of no end.
+    """
+    ask = request.scope.get("state", {}).get("ask_again")
+    try:
+        return ask is None or await ask() is not None
+    except (DBAPIError, PoolTimeoutError):
+        return True
 
 
 def quotas_of(request: Request) -> Quotas:

@@ -9,6 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.creation import Creation, CreationOf
 from app.api.dependencies import ServicesOf, SessionOf
+from app.api.http.access import may_stay
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
 from app.api.schemas.bodies import PageBody
@@ -180,10 +181,12 @@ async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[
     responses=problems(404, 429),
 )
 async def listen(
-    job_id: UUID, services: ServicesOf, last_event_id: LastEventId = 0
+    job_id: UUID, request: Request, services: ServicesOf, *, last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
-    """Streams what happens to a job (`progress` and `state`) until it ends."""
+    """Streams what happens to a job (`progress` and `state`) until it or the caller's key ends."""
     silence = services.settings.silence_seconds
     stream = services.job_events.stream(job_id, after=last_event_id, silence_seconds=silence)
     async for event in stream:
+        if not await may_stay(request):
+            return
         yield event

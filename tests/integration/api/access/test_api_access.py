@@ -1,5 +1,6 @@
 """Keys, scopes and the trail, on an api that others could reach."""
 
+import asyncio
 import datetime as dt
 
 import httpx
@@ -13,6 +14,7 @@ from app.api.http.access import PUBLIC, PUBLIC_PATHS, NeedsScope, is_public
 from app.core.access import SCOPES
 from app.core.settings import Settings
 from app.library.access.access_keys import has_valid_access_key, list_access_keys
+from tests.fakes.library import store_dataset
 from tests.fakes.tenants import key_headers
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +127,24 @@ async def test_a_key_ends_when_it_is_revoked_and_when_its_time_is_up(
         )
     assert (await http.get("/vectors", headers=ended)).status_code == 401
     assert (await http.delete(f"/keys/{'0' * 16}", headers=admin)).status_code == 404
+
+
+async def test_a_stream_ends_with_its_key(
+    http: httpx.AsyncClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.http.access.REMEMBERED_SECONDS", 0.0)
+    admin, other = await key_headers(sessions), await key_headers(sessions, scopes=("read",))
+    async with sessions.begin() as session:
+        await store_dataset(session, "d")
+    asked = {"name": "colours", "dataset": "d"}
+    path = (await http.post("/train", json=asked, headers=admin)).headers["location"]
+    listening = asyncio.create_task(http.get(f"{path}/events", headers=other))
+    await asyncio.sleep(0.1)
+    await http.delete(f"/keys/{other['authorization'].split('_')[1]}", headers=admin)
+    await http.post(f"{path}/cancel", headers=admin)
+    heard = await listening
+    assert (heard.status_code, "cancelled" in heard.text) == (200, False)
+    assert "cancelled" in (await http.get(f"{path}/events", headers=admin)).text
 
 
 async def test_a_key_is_shown_once_and_stored_as_a_digest(
