@@ -86,8 +86,9 @@ class Authenticated:
         request = Request(scope)
         kind, _, shown = request.headers.get("authorization", "").partition(" ")
         token = read_token(shown.strip()) if kind.lower() == "bearer" else None
+        find = partial(self._keys.find, token) if token else None
         try:
-            key = None if token is None else await self._keys.find(token)
+            key = await find() if find else None
         except (DBAPIError, PoolTimeoutError) as error:
             await (await handle_database_error(request, error))(scope, receive, send)
             return
@@ -112,7 +113,7 @@ class Authenticated:
             )
             await (await handle_library_error(request, busy))(scope, receive, send)
             return
-        scope.setdefault("state", {}).update(access_key=key, ask_again=partial(self._keys.find, token))
+        scope.setdefault("state", {}).update(access_key=key, find_key=find)
         with acting(key.id), self._place(key.id):
             await self.app(scope, receive, send)
 
@@ -145,9 +146,9 @@ async def may_stay(request: Request) -> bool:
 
     A database that is away tells of no end.
     """
-    ask = request.scope.get("state", {}).get("ask_again")
+    find = request.scope.get("state", {}).get("find_key")
     try:
-        return ask is None or await ask() is not None
+        return find is None or await find() is not None
     except (DBAPIError, PoolTimeoutError):
         return True
 
