@@ -169,14 +169,10 @@ def pull_folder(
     """
     hub = _hub()
     with _hub_errors(hub):
-        folder = hub.snapshot_download(
-            repo_id,
-            revision=revision,
-            allow_patterns=list(FILES),
-            token=token,
-            endpoint=endpoint,
-            library_name="vlibrary",
-        )
+        api = hub.HfApi(endpoint=endpoint, token=token, library_name="vlibrary")
+        # A hub that is away must not be answered for by what was fetched from it some other time.
+        commit = api.model_info(repo_id, revision=revision or "main").sha
+        folder = api.snapshot_download(repo_id, revision=commit, allow_patterns=list(FILES))
     return read_folder(Path(folder))
 
 
@@ -222,7 +218,8 @@ def _hub_errors(hub: ModuleType) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         raise VLibraryError(_first_line(error), status=status) from error
-    except OSError as error:
+    # The hub's package tells of connections by its own HTTP client's errors.
+    except (errors.HTTPError, OSError) as error:
         raise ConnectionFailedError(_first_line(error)) from error
 
 

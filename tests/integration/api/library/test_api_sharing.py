@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from typer.testing import CliRunner
 
@@ -178,6 +179,17 @@ class TestHub:
             client.vectors.from_hub("no such name", endpoint=endpoint)
         with pytest.raises(ConnectionFailedError):
             client.vectors.from_hub("me/none", endpoint="http://127.0.0.1:9")
+        with pytest.raises(ConnectionFailedError):
+            client.vectors.push_to_hub("gears", "me/gears", endpoint="http://127.0.0.1:9")
+
+    def test_what_was_fetched_before_does_not_stand_in_for_a_hub_that_is_away(
+        self, client: Client, hub: tuple[FakeHub, str]
+    ) -> None:
+        fake, endpoint = hub
+        client.vectors.push_to_hub("gears", "me/gears", token=fake.token, endpoint=endpoint)
+        client.vectors.from_hub("me/gears", endpoint=endpoint)
+        with pytest.raises(ConnectionFailedError):
+            client.vectors.from_hub("me/gears", endpoint="http://127.0.0.1:9")
 
     def test_a_hub_that_is_switched_off_is_said_so(
         self,
