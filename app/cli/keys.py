@@ -113,8 +113,7 @@ def _create(
     from app.library.access.access_keys import create_access_key
 
     make = partial(create_access_key, name=name, scopes=scopes, valid_days=days, quotas=quotas)
-    with running_database(read_settings()) as database:
-        key, token = _ask(database.url, make, workspace=workspace)
+    key, token = _in_database(make, workspace=workspace)
     return {**asdict(key), "key": token.text}
 
 
@@ -123,8 +122,11 @@ def list_keys(
     *, on_database: OnDatabase = False, url: Url = None, key: Key = None, as_json: AsJson = False
 ) -> None:
     """List every key that was ever made, newest first; the database itself has all workspaces'."""
+    from app.library.access.access_keys import list_access_keys
+
+    found: Sequence[KnownKey]
     with _server(url, key, on_database=on_database) as client:
-        found = _list() if client is None else client.keys.list().items
+        found = _in_database(list_access_keys) if client is None else client.keys.list().items
     if as_json:
         print_json({"items": found})
         return
@@ -139,13 +141,6 @@ def list_keys(
     Console().print(table)
 
 
-def _list() -> "Sequence[KnownKey]":
-    from app.library.access.access_keys import list_access_keys
-
-    with running_database(read_settings()) as database:
-        return _ask(database.url, list_access_keys)
-
-
 @keys.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The id that `list` shows.")],
@@ -156,21 +151,18 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key: within five seconds it opens nothing any more."""
+    from app.library.access.access_keys import revoke_access_key
+
     # Whoever has only the key at hand may give that.
     public = key_id.split("_")[1] if key_id.startswith("vlib_") else key_id
+    revoke = partial(revoke_access_key, key_id=public)
+    revoked: KnownKey
     with _server(url, key, on_database=on_database) as client:
-        revoked = _revoke(public) if client is None else client.keys.revoke(public)
+        revoked = _in_database(revoke) if client is None else client.keys.revoke(public)
     if as_json:
         print_json(revoked)
     else:
         print(f"Revoked {revoked.id} ({revoked.name})")
-
-
-def _revoke(key_id: str) -> "KnownKey":
-    from app.library.access.access_keys import revoke_access_key
-
-    with running_database(read_settings()) as database:
-        return _ask(database.url, partial(revoke_access_key, key_id=key_id))
 
 
 @contextmanager
@@ -218,6 +210,14 @@ def _times(key: "KnownKey") -> str:
     }
     told = times.items()
     return "\n".join(f"{what} {time:%Y-%m-%d %H:%M}" for what, time in told if time is not None)
+
+
+def _in_database(
+    question: "Callable[[AsyncSession], Awaitable[Answer]]", *, workspace: str | None = None
+) -> Answer:
+    """As `_ask`, of the database of this machine's settings."""
+    with running_database(read_settings()) as database:
+        return _ask(database.url, question, workspace=workspace)
 
 
 def _ask(

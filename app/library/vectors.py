@@ -15,7 +15,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription, require_same_backbone
-from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
+from app.core.errors import (
+    JSON,
+    ConflictError,
+    InvalidInputError,
+    InvalidVectorFileError,
+    NotFoundError,
+)
 from app.core.identifiers import (
     LATEST,
     VectorReference,
@@ -26,16 +32,18 @@ from app.core.identifiers import (
     sha256_hex,
 )
 from app.core.states import VECTOR_STATES, VectorStatus
-from app.core.vector_card import VectorCard
+from app.core.vector_card import KeyCard, VectorCard
 from app.core.vector_file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
 from app.library.backbones import remember_backbone
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
-from app.library.task_keys.keys import refresh_keys, remove_keys
+from app.library.task_keys.keys import add_keys, refresh_keys, remove_keys
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 from app.library.workspaces import workspace_of
+
+_FINGERPRINT_IN_SPACE: Final = 16
 
 # Put together once: every steered answer asks one of them.
 _STORED: Final = VECTOR_ROWS.where(VectorRow.deleted.is_(None))
@@ -87,12 +95,12 @@ async def create_vector(
     Concurrent calls with one name wait for each other, so versions have no gaps and `latest` never
     moves backwards.
 
-    The name stays locked until the session commits. The card's key and evaluations are not stored
-    here: they are rows of their own.
+    The name stays locked until the session commits. The card's evaluations are not stored here.
 
     Raises:
         InvalidInputError: A name, tag or text is malformed.
-        InvalidVectorFileError: The file is no vector file of the backbone's sizes.
+        InvalidVectorFileError: The file is no vector file of the backbone's sizes, or the card's
+            key is for another backbone.
         IncompatibleBackboneError: The file says that it belongs to another backbone.
     """
     check_name(name)
@@ -131,9 +139,28 @@ async def create_vector(
     session.add(row)
     await session.flush()
     await point_latest(session, name)
+    if card.key is not None:
+        await _add_key(session, row, card.key)
     details: dict[str, JSON] = {"name": name, "version": row.version, "sha256": row.sha256}
     await write_audit(session, action="vector.create", subject=str(row.id), details=details)
     return await get_vector(session, VectorReference(id=row.id))
+
+
+async def _add_key(session: AsyncSession, vector: VectorRow, key: KeyCard) -> None:
+    wanted = f"backbone-{vector.backbone_fingerprint[:_FINGERPRINT_IN_SPACE]}-"
+    if not key.space.startswith(wanted):
+        raise InvalidVectorFileError(
+            f"Not a vector file: wanted keys of a space {wanted}..., found {key.space}"
+        )
+    await add_keys(
+        session,
+        vector_id=vector.id,
+        space=key.space,
+        exemplars=key.matrix(),
+        threshold=key.threshold,
+        text_threshold=key.text_threshold,
+        image_width=key.image_width,
+    )
 
 
 async def get_vector(session: AsyncSession, reference: VectorReference) -> VectorRecord:

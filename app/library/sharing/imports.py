@@ -7,15 +7,12 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
-from app.core.errors import InvalidVectorFileError
-from app.core.vector_card import KeyCard, VectorCard
+from app.core.vector_card import VectorCard
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
-from app.library.task_keys.keys import add_keys
 from app.library.vectors import create_vector
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
-_FINGERPRINT_IN_SPACE: Final = 16
 
 
 async def import_vector(
@@ -52,26 +49,7 @@ async def import_vector(
     )
     for measured in told.evaluations:
         await add_evaluation(session, vector_id=record.id, measured=measured)
-    if told.key is not None:
-        await _add_key(session, record=record, key=told.key)
     return record
-
-
-async def _add_key(session: AsyncSession, *, record: VectorRecord, key: KeyCard) -> None:
-    wanted = f"backbone-{record.backbone.fingerprint[:_FINGERPRINT_IN_SPACE]}-"
-    if not key.space.startswith(wanted):
-        raise InvalidVectorFileError(
-            f"Not a vector file: wanted keys of a space {wanted}..., found {key.space}"
-        )
-    await add_keys(
-        session,
-        vector_id=record.id,
-        space=key.space,
-        exemplars=key.matrix(),
-        threshold=key.threshold,
-        text_threshold=key.text_threshold,
-        image_width=key.image_width,
-    )
 
 
 def _number(text: str | None) -> int:

@@ -37,7 +37,6 @@ class Engine:
     Everything but the counters belongs to one thread.
 
     Args:
-        max_batch_tokens: Most padded tokens of one prefill.
         weights: Copies of the backbone's weights for its passes, which outlive the engine.
     """
 
@@ -46,7 +45,6 @@ class Engine:
         backbone: Backbone,
         *,
         max_rows: int,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
         weights: PackedWeights | None = None,
     ) -> None:
         self._backbone = backbone
@@ -54,7 +52,7 @@ class Engine:
         self._ends = frozenset(backbone.eos_token_ids)
         self._runner = make_runner(backbone, max_rows=max_rows)
         self._scheduler = Scheduler(
-            max_batch_tokens=max_batch_tokens, is_varlen=self._runner.is_varlen
+            max_batch_tokens=MAX_BATCH_TOKENS, is_varlen=self._runner.is_varlen
         )
         self._max_rows = max_rows
         self._sequences: dict[str, Sequence] = {}

@@ -48,11 +48,7 @@ class Pool:
 
 
 class DatasetPools:
-    """The datasets used last. Use it from one event loop.
-
-    Args:
-        max_items: Items kept of each; always the same random ones of a larger dataset.
-    """
+    """The datasets used last, of a large one always the same items. Use it from one event loop."""
 
     def __init__(
         self,
@@ -62,14 +58,12 @@ class DatasetPools:
         objects: ObjectStore,
         features: FeatureCache,
         max_pools: int = MAX_POOLS,
-        max_items: int = MAX_ITEMS,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._objects = objects
         self._features = features
         self._max_pools = max_pools
-        self._max_items = max_items
         self._pools: OrderedDict[tuple[str, str | None], asyncio.Task[Pool]] = OrderedDict()
 
     async def choose(
@@ -118,7 +112,7 @@ class DatasetPools:
             path = Path(folder) / "dataset.parquet"
             await self._objects.get_file(key, path)
             examples = await asyncio.to_thread(
-                load_examples, str(path), split=split, limit=self._max_items
+                load_examples, str(path), split=split, limit=MAX_ITEMS
             )
         pictures = await asyncio.to_thread(
             lambda: tuple(

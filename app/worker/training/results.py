@@ -15,7 +15,6 @@ from app.core.version import software_version
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.search.overlaps import find_overlaps
-from app.library.task_keys.keys import add_keys
 from app.library.training.attempts import finish_job
 from app.library.vectors import create_vector
 from app.method.backbone.loading import Backbone
@@ -142,16 +141,6 @@ async def store_result(
         description=job.description,
         tags=job.tags,
     )
-    if result.key is not None:
-        await add_keys(
-            session,
-            vector_id=vector.id,
-            space=space_id(backbone),
-            exemplars=result.key.exemplars,
-            threshold=result.key.threshold,
-            text_threshold=result.key.text_threshold,
-            image_width=result.key.image_width,
-        )
     overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
     report = {**report_of(result), "overlaps": list(overlaps)}
     details = {
