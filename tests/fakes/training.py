@@ -17,8 +17,8 @@ from app.library.training.attempts import (
     claim_job,
     fail_job,
     finish_job,
-    mark_cancelled,
-    record_progress,
+    heartbeat,
+    release_job,
 )
 from app.library.vectors import create_vector
 from tests.fakes.servers.worker import SPACE
@@ -101,7 +101,7 @@ async def begin(sessions: Sessions, job_id: uuid.UUID) -> int:
 
 async def report(sessions: Sessions, job_id: uuid.UUID, token: int, *, step: int) -> bool:
     async with sessions() as session, session.begin():
-        return await record_progress(session, job_id, token, progress=progress(step))
+        return await heartbeat(session, job_id, token, progress=progress(step))
 
 
 async def fail(sessions: Sessions, job_id: uuid.UUID, *, code: str, message: str) -> None:
@@ -112,7 +112,7 @@ async def fail(sessions: Sessions, job_id: uuid.UUID, *, code: str, message: str
 
 async def cancel(sessions: Sessions, job_id: uuid.UUID, token: int) -> None:
     async with sessions() as session, session.begin():
-        await mark_cancelled(session, job_id, token)
+        await release_job(session, job_id, token)
 
 
 async def do_job(

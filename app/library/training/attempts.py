@@ -51,22 +51,14 @@ async def claim_job(session: AsyncSession, job_id: uuid.UUID) -> tuple[JobRecord
     return await get_job(session, job_id), token
 
 
-async def heartbeat(session: AsyncSession, job_id: uuid.UUID, token: int) -> bool:
-    """Says that the worker is alive.
-
-    Returns:
-        Whether it was asked to stop.
-    """
-    row = await _owned(session, job_id, token)
-    row.heartbeat = func.clock_timestamp()
-    await session.flush()
-    return row.cancel_requested
-
-
-async def record_progress(
-    session: AsyncSession, job_id: uuid.UUID, token: int, *, progress: Mapping[str, JSON]
+async def heartbeat(
+    session: AsyncSession,
+    job_id: uuid.UUID,
+    token: int,
+    *,
+    progress: Mapping[str, JSON] | None = None,
 ) -> bool:
-    """Tells how far the job is; counts as a heartbeat.
+    """Says that the worker is alive, and how far the job is where that is new.
 
     What was told before is replaced; numbers that are not finite become null.
 
@@ -74,10 +66,12 @@ async def record_progress(
         Whether the worker was asked to stop.
     """
     row = await _owned(session, job_id, token)
-    row.progress = dict(progress)
     row.heartbeat = func.clock_timestamp()
+    if progress is not None:
+        row.progress = dict(progress)
     await session.flush()
-    await append_event(session, job_id, kind="progress", data=progress)
+    if progress is not None:
+        await append_event(session, job_id, kind="progress", data=progress)
     return row.cancel_requested
 
 
@@ -112,18 +106,10 @@ async def fail_job(
     return await get_job(session, job_id)
 
 
-async def mark_cancelled(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
-    """Ends a job that stopped because it was asked to."""
-    row = await _owned(session, job_id, token)
-    await end_job(session, row, state="cancelled", data={})
-    return await get_job(session, job_id)
-
-
 async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
-    """Gives a job back, so that another worker may take it at once and go on from its checkpoint.
+    """Ends a job that was asked to stop; any other is given back.
 
-    For a worker that is told to end; the attempt does not count. A job that was asked to stop ends
-    here instead.
+    Another worker may take it at once and go on from its checkpoint; the attempt does not count.
     """
     row = await _owned(session, job_id, token)
     if row.cancel_requested:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.records import JobRecord
-from app.library.training.attempts import heartbeat, record_progress
+from app.library.training.attempts import heartbeat
 from app.method.steps import OffDevice, relayed
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.progress import Event, Steps, TrainingProgress
@@ -55,7 +55,5 @@ def observed(
 
 async def tell(attempt: Attempt, progress: TrainingProgress | None, session: AsyncSession) -> bool:
     """Tell what is new, or only that we live; answer whether the job is to stop."""
-    job_id, token = attempt.job.id, attempt.token
-    if progress is None:
-        return await heartbeat(session, job_id, token)
-    return await record_progress(session, job_id, token, progress=asdict(progress))
+    told = None if progress is None else asdict(progress)
+    return await heartbeat(session, attempt.job.id, attempt.token, progress=told)

@@ -29,7 +29,6 @@ from app.library.storage import ObjectStore, checkpoint_key
 from app.library.training.attempts import (
     claim_job,
     fail_job,
-    mark_cancelled,
     release_job,
     return_delivery,
 )
@@ -242,10 +241,8 @@ class Trainer:
             log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 
         async def end(session: AsyncSession) -> None:
-            if is_interrupted:
+            if is_interrupted or is_stopped:
                 await release_job(session, job_id, attempt.token)
-            elif is_stopped:
-                await mark_cancelled(session, job_id, attempt.token)
             else:
                 known = error if isinstance(error, VLibraryError) else _unknown(error)
                 await fail_job(

@@ -11,8 +11,6 @@ from app.library.training.attempts import (
     fail_job,
     finish_job,
     heartbeat,
-    mark_cancelled,
-    record_progress,
     release_job,
     requeue_stalled,
 )
@@ -67,13 +65,13 @@ async def test_a_zombie_is_refused_and_its_result_vanishes(sessions: Sessions) -
         await session.commit()
         for _ in range(2):
             with pytest.raises(ConflictError):
-                await record_progress(session, job.id, old_token, progress={})
+                await heartbeat(session, job.id, old_token, progress={})
             with pytest.raises(ConflictError):
                 await heartbeat(session, job.id, old_token)
             with pytest.raises(ConflictError):
                 await fail_job(session, job.id, old_token, code="x", message="y")
             with pytest.raises(ConflictError):
-                await mark_cancelled(session, job.id, old_token)
+                await release_job(session, job.id, old_token)
             await session.rollback()
             claimed, new_token = (
                 await claim_job(session, job.id)
@@ -101,7 +99,7 @@ async def test_a_job_that_is_heard_of_is_left_alone(session: AsyncSession) -> No
     assert await heartbeat(session, job.id, token) is False
     assert await requeue_stalled(session, older_than_seconds=60) == []
     await silence(session, job, seconds=100)
-    await record_progress(session, job.id, token, progress={"step": 1})
+    await heartbeat(session, job.id, token, progress={"step": 1})
     assert await requeue_stalled(session, older_than_seconds=60) == []
 
 
@@ -110,7 +108,7 @@ async def test_a_requeued_job_is_delivered_again_and_keeps_its_progress(
 ) -> None:
     job = await store_job(session)
     _, token = await claim_job(session, job.id)
-    await record_progress(session, job.id, token, progress={"step": 7})
+    await heartbeat(session, job.id, token, progress={"step": 7})
     await take_delivery(session)
     await silence(session, job, seconds=100)
     assert await requeue_stalled(session, older_than_seconds=60) == [job.id]

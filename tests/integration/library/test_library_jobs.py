@@ -15,8 +15,7 @@ from app.library.training.attempts import (
     claim_job,
     finish_job,
     heartbeat,
-    mark_cancelled,
-    record_progress,
+    release_job,
     requeue_stalled,
 )
 from app.library.training.job_events import new_events
@@ -126,7 +125,7 @@ async def test_a_job_runs_from_claim_to_result(sessions: Sessions) -> None:
             "step": 1,
             "losses": {"total": float("inf")},
         }
-        assert await record_progress(session, job.id, token, progress=progress) is False
+        assert await heartbeat(session, job.id, token, progress=progress) is False
         vectors = await store(session, "task", status="unproven")
         done = await finish_job(
             session, job.id, token, vector_id=vectors.id, report={"seconds": 2.5}
@@ -153,7 +152,7 @@ async def test_events_continue_after_the_last_one_seen(session: AsyncSession) ->
     job = await store_job(session)
     _, token = await claim_job(session, job.id)
     for step in range(5):
-        await record_progress(session, job.id, token, progress={"step": step})
+        await heartbeat(session, job.id, token, progress={"step": step})
     later = await events_of(session, job.id, after=3)
     assert [event.data["step"] for event in later] == [1, 2, 3, 4]
     assert await events_of(session, job.id, after=100) == ()
@@ -165,7 +164,7 @@ async def test_the_news_of_many_jobs_are_read_at_once(
     first, second, ended = [await store_job(session) for _ in range(3)]
     await request_cancel(session, ended.id)
     _, token = await claim_job(session, second.id)
-    await record_progress(session, second.id, token, progress={"step": 7})
+    await heartbeat(session, second.id, token, progress={"step": 7})
     positions = {first.id: 1, second.id: 1, ended.id: 0, some_id(): 4}
     found = await new_events(session, positions)
 
@@ -208,8 +207,8 @@ async def test_a_running_job_is_asked_to_stop(session: AsyncSession) -> None:
         asked = await request_cancel(session, job.id)
         assert (asked.state, asked.cancel_requested) == ("running", True)
     assert await heartbeat(session, job.id, token) is True
-    assert await record_progress(session, job.id, token, progress={}) is True
-    ended = await mark_cancelled(session, job.id, token)
+    assert await heartbeat(session, job.id, token, progress={}) is True
+    ended = await release_job(session, job.id, token)
     assert ended.state == "cancelled"
     deeds = [deed.action for deed in await list_audit(session, subject=str(job.id))]
     assert deeds == ["job.create", "job.cancel", "job.cancelled"]
