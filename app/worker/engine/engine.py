@@ -18,7 +18,7 @@ from app.core.telemetry.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import TokenLogprobs
-from app.worker.engine.batching.runner import ForwardOutput
+from app.worker.engine.batching.passes import ForwardOutput
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.sampling import sample, score_tokens

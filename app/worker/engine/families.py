@@ -4,13 +4,15 @@ A family stands in the first list because the tests compare its tokens with one-
 docs/engine.md shows the same lists.
 """
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from app.method.backbone.loading import Backbone
 from app.worker.engine.batching.batches import StaticBatching
 from app.worker.engine.batching.masks import FULL, SLIDING, attention_kinds
 from app.worker.engine.batching.rows import ContinuousBatching
-from app.worker.engine.batching.runner import Runner
+
+Runner: TypeAlias = ContinuousBatching | StaticBatching
+"""Runs rows, on the device thread only. A pass never changes rows that it is not about."""
 
 IN_FLIGHT: Final = frozenset(
     {

@@ -11,14 +11,18 @@ import torch
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
+from app.worker.engine.batching.passes import ForwardOutput
 from app.worker.engine.batching.prefill import PaddedPrefilled, Prefill, stock_forward
-from app.worker.engine.batching.runner import ForwardOutput
 from app.worker.engine.collate import select_rows
 from app.worker.engine.sequence import Sequence
 
 
 class StaticBatching:
-    """A backbone that decodes whole batches. Device thread only."""
+    """A backbone that decodes whole batches. Device thread only.
+
+    Attributes:
+        is_repeatable: A failed decode cannot be repeated.
+    """
 
     is_repeatable = False
 

@@ -12,7 +12,7 @@ from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREF
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, Shifts
-from app.worker.engine.batching.runner import ForwardOutput, checked_forward
+from app.worker.engine.batching.passes import ForwardOutput, checked_forward
 from app.worker.engine.collate import stack_inputs, stack_shifts
 from app.worker.engine.sequence import Sequence
 

@@ -18,14 +18,18 @@ from app.method.steering.injection import ShiftHooks, SiteShifts
 from app.method.steering.sites import find_sites
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
+from app.worker.engine.batching.passes import ForwardOutput, checked_forward
 from app.worker.engine.batching.prefill import Prefill, Prefilled
-from app.worker.engine.batching.runner import ForwardOutput, checked_forward
 from app.worker.engine.batching.varlen import VarlenPrefill
 from app.worker.engine.sequence import Sequence
 
 
 class ContinuousBatching:
-    """A backbone that decodes rows in flight. Device thread only."""
+    """A backbone that decodes rows in flight. Device thread only.
+
+    Attributes:
+        is_repeatable: A failed decode can be repeated, with all rows or some of them.
+    """
 
     is_repeatable = True
 

@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.worker.engine.batching.masks import attention_kinds, varlen_masks
+from app.worker.engine.batching.passes import ForwardOutput, checked_forward
 from app.worker.engine.batching.prefill import Prefilled
-from app.worker.engine.batching.runner import ForwardOutput, checked_forward
 from app.worker.engine.collate import stack_shifts, varlen_inputs
 from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
