@@ -25,7 +25,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
 from app.worker.training.results import SPLIT, judged, measured_of, software
-from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
+from app.worker.training.unseen import Load, Store, leave_out_seen
 
 
 async def prepare_combination(
@@ -50,13 +50,13 @@ async def prepare_combination(
         parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
         blobs = [await get_blob(session, one) for one in ids]
     items = await load(dataset, job.config.get("split"))
-    unseen = await leave_out_seen(items, ids, sessions=sessions, load=load)
+    unseen, told = await leave_out_seen(items, ids, sessions=sessions, load=load)
 
     def combining() -> Steps[CombinationResult]:
         # The cache asks the tokenizer, which belongs to the device thread.
         problem = Problem(
             backbone=backbone,
-            items=unseen.items,
+            items=unseen,
             validation=(),
             features=FeatureCache(backbone),
             seed=order["seed"],
@@ -74,7 +74,7 @@ async def prepare_combination(
         """Stores the combination with its parents. It gets no keys: `auto` goes on finding them."""
         combined, comparison, _ = result
         settings = {"rule": order["rule"], **settings_of(parts, combined.weights)}
-        report = {"rule": order["rule"], **_report(result, parts=parts, unseen=unseen)}
+        report = {"rule": order["rule"], **_report(result, parts=parts), **told}
         measured = measured_of(comparison, dataset=dataset.name, split=SPLIT)
         card = VectorCard(
             status=comparison.verdict.status,
@@ -112,9 +112,7 @@ async def prepare_combination(
     return combining(), store
 
 
-def _report(
-    result: CombinationResult, *, parts: Sequence[VectorRecord], unseen: Unseen
-) -> dict[str, Any]:
+def _report(result: CombinationResult, *, parts: Sequence[VectorRecord]) -> dict[str, Any]:
     combined, comparison, each = result
     gain = comparison.gains["best_part"]
     told = [
@@ -135,7 +133,5 @@ def _report(
         "best_part": best,
         "parts": told,
         "gain_over_best_part": asdict(gain),
-        "left_out": unseen.left_out,
-        "unchecked": list(unseen.unchecked),
         "seconds": round(comparison.seconds, 3),
     }

@@ -27,7 +27,7 @@ from app.method.steering.vectors import InContextVectors
 from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import Comparison
 from app.worker.training.results import judged, measured_of
-from app.worker.training.unseen import Load, Store, Unseen, leave_out_seen
+from app.worker.training.unseen import Load, Store, leave_out_seen
 
 WHOLE: Final = "all"
 """What the part is called of a data set that names none."""
@@ -57,12 +57,12 @@ async def prepare_evaluation(
         blob = await get_blob(session, vector_id)
     split, support_split = job.config.get("split"), order.get("support_split")
     items = await load(dataset, split)
-    unseen = await leave_out_seen(items, [vector_id], sessions=sessions, load=load)
-    if not unseen.items:
+    unseen, seen = await leave_out_seen(items, [vector_id], sessions=sessions, load=load)
+    if not unseen:
         raise InvalidDatasetError(
             f"Nothing to measure {vector.name}@{vector.version} with: wanted items whose pictures "
             f"it was not trained on, found none among {len(items)}",
-            details={"items": len(items), "left_out": unseen.left_out},
+            details={"items": len(items), "left_out": seen["left_out"]},
         )
     tensors, metadata = decode_vector_file(blob)
     labels = metadata.get("labels", "")
@@ -81,7 +81,7 @@ async def prepare_evaluation(
         )
         result = yield from measurement_steps(
             problem,
-            _drawn(unseen.items, count=order["items"], seed=order["seed"]),
+            _drawn(unseen, count=order["items"], seed=order["seed"]),
             InContextVectors.from_tensors(tensors),
             methods=order["methods"],
             reporter=Reporter(should_stop=should_stop),
@@ -94,7 +94,8 @@ async def prepare_evaluation(
         report = {
             "dataset": dataset.name,
             "split": told,
-            **_report(result, labels=int(labels) if labels.isdecimal() else None, unseen=unseen),
+            **_report(result, labels=int(labels) if labels.isdecimal() else None),
+            **seen,
         }
         measured = measured_of(result, dataset=dataset.name, split=told)
         await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
@@ -109,7 +110,7 @@ def _drawn(items: tuple[Example, ...], *, count: int, seed: int) -> tuple[Exampl
     return tuple(items[place] for place in sorted(places.tolist()))
 
 
-def _report(result: Comparison, *, labels: int | None, unseen: Unseen) -> dict[str, Any]:
+def _report(result: Comparison, *, labels: int | None) -> dict[str, Any]:
     """`labels` counts what the vector was trained with, if its file says so."""
     conditions = {
         name: {**asdict(one), "ms_per_query": round(result.milliseconds[name], 3)}
@@ -122,7 +123,5 @@ def _report(result: Comparison, *, labels: int | None, unseen: Unseen) -> dict[s
         "shots": result.shots,
         "conditions": conditions,
         "gains": {name: asdict(gain) for name, gain in result.gains.items()},
-        "left_out": unseen.left_out,
-        "unchecked": list(unseen.unchecked),
         "seconds": round(result.seconds, 3),
     }

@@ -2,8 +2,7 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from app.library.catalogue.lineage import Source, find_sources
 from app.library.database import Sessions
@@ -20,25 +19,13 @@ It raises ConflictError where the job is no longer this worker's.
 """
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Unseen:
-    """Items that may measure.
-
-    Attributes:
-        unchecked: Vectors of which nobody knows what they were trained on any more.
-    """
-
-    items: tuple[Example, ...]
-    left_out: int
-    unchecked: tuple[str, ...]
-
-
 async def leave_out_seen(
     items: Sequence[Example], vector_ids: Sequence[uuid.UUID], *, sessions: Sessions, load: Load
-) -> Unseen:
-    """The items without those whose pictures are in what the vectors learnt from.
+) -> tuple[tuple[Example, ...], dict[str, Any]]:
+    """The items without those whose pictures are in what the vectors learnt from, and a report.
 
-    What the vectors were combined from counts as well.
+    What the vectors were combined from counts as well. The report has how many items are
+    `left_out`, and vectors of which nobody knows any more what they learnt from as `unchecked`.
     """
     async with sessions() as session:
         sources = await find_sources(session, vector_ids)
@@ -57,7 +44,7 @@ async def leave_out_seen(
         for split in _splits(source, known):
             seen.update(map(_picture, await load(known, split)))
     unseen = tuple(item for item in items if _picture(item) not in seen)
-    return Unseen(items=unseen, left_out=len(items) - len(unseen), unchecked=tuple(unchecked))
+    return unseen, {"left_out": len(items) - len(unseen), "unchecked": unchecked}
 
 
 def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
