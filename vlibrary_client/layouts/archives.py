@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
+from vlibrary_client.layouts.folders import QUESTIONS
 from vlibrary_client.layouts.items import Record
 from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, OF_MAC, PICTURE_KINDS
 from vlibrary_client.layouts.texts import Twice, object_of
-from vlibrary_client.layouts.vqa import QUESTIONS
 
 MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30

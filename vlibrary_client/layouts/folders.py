@@ -1,12 +1,19 @@
-"""What the names of files and folders say: the split they belong to, the class of pictures."""
+"""What names of files and folders say: splits, classes, and the VQA challenge's pairs of files.
+
+Of a pair one file has the questions, the other the annotations; the pictures lie beside.
+"""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
+from vlibrary_client.layouts.pictures import ListedPictures, files_below
+from vlibrary_client.layouts.texts import array_values
 
+QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
 _SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
 
 
@@ -40,3 +47,84 @@ def class_records(root: Path, files: Iterable[Path], *, is_asked: bool) -> Itera
             split=split_of(path.parent.parent),
             problem=None if is_class else "it lies in no folder that is called by a class",
         )
+
+
+def question_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of questions with the files of their annotations.
+
+    Raises:
+        InvalidDatasetError: Questions have no annotations beside them.
+    """
+    pairs = []
+    files = files_below(folder, "*.json")
+    for questions in files:
+        if not QUESTIONS.search(questions.name):
+            continue
+        annotations = _annotations(questions, files)
+        if annotations is None:
+            wanted = QUESTIONS.sub("annotations", questions.name)
+            raise InvalidDatasetError(f"{questions.name}: its answers are missing: wanted {wanted}")
+        pairs.append((questions, annotations))
+    return pairs
+
+
+def _annotations(questions: Path, files: Sequence[Path]) -> Path | None:
+    """The file that is called after the questions: beside them, or the only one there is."""
+    plain = QUESTIONS.sub("annotations", questions.name)
+    # Questions are the same for both kinds of answers; annotations are not named after them.
+    names = {plain, plain.replace("OpenEnded_", ""), plain.replace("MultipleChoice_", "")}
+    found = [path for path in files if path.name in names]
+    beside = sorted(path for path in found if path.parent == questions.parent)
+    return beside[0] if beside else found[0] if len(found) == 1 else None
+
+
+def pair_records(
+    questions: Path, annotations: Path, *, root: Path, split: str | None
+) -> Iterator[Record]:
+    """One record for every annotation with its question, and for every question without one.
+
+    Raises:
+        InvalidDatasetError: A file cannot be read.
+    """
+    asked = {
+        entry["question_id"]: (entry["question"], entry["image_id"])
+        for entry in array_values(questions, name=questions.name, key="questions")
+        if isinstance(entry, dict) and {"question_id", "question", "image_id"} <= set(entry)
+    }
+    pictures = ListedPictures(root)
+    left = set(asked)
+    values = array_values(annotations, name=annotations.name, key="annotations")
+    for number, entry in enumerate(values):
+        place = f"{annotations.name} item {number}"
+        if not isinstance(entry, dict) or entry.get("question_id") not in asked:
+            problem = f"there is no question of its question_id in {questions.name}"
+            yield Record(place=place, fields={}, problem=problem, split=split)
+            continue
+        left.discard(entry["question_id"])
+        question, image_id = asked[entry["question_id"]]
+        found = pictures.numbered(image_id, split=split)
+        if len(found) != 1:
+            problem = _no_picture(image_id, found)
+            yield Record(place=place, fields={}, problem=problem, split=split)
+            continue
+        fields: dict[str, Any] = {
+            "image": found[0],
+            "question": question,
+            "answers": entry.get("answers"),
+            "answer": entry.get("multiple_choice_answer"),
+            "id": entry["question_id"],
+            "image_id": image_id,
+        }
+        yield Record(place=place, fields=fields, split=split)
+    for question_id in asked:
+        if question_id in left:
+            place = f"{questions.name} question {str(question_id)[:50]}"
+            problem = f"it has no annotation in {annotations.name}"
+            yield Record(place=place, fields={}, problem=problem, split=split)
+
+
+def _no_picture(image_id: object, found: list[str]) -> str:
+    shown = str(image_id)[:50]
+    if not found:
+        return f"no picture in the folder ends in its image_id {shown}"
+    return f"several pictures in the folder end in its image_id {shown}: {', '.join(found[:3])}"

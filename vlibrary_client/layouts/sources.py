@@ -17,7 +17,12 @@ from vlibrary_client.layouts.archives import (
     unpacked,
 )
 from vlibrary_client.layouts.fields import read_items
-from vlibrary_client.layouts.folders import class_records, split_of
+from vlibrary_client.layouts.folders import (
+    class_records,
+    pair_records,
+    question_pairs,
+    split_of,
+)
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import (
     PICTURE_COLUMNS,
@@ -29,7 +34,6 @@ from vlibrary_client.layouts.pictures import (
 from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
 from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
-from vlibrary_client.layouts.vqa import pair_records, question_pairs
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
