@@ -100,19 +100,15 @@ class AnswerStream(_Reader):
         self._deltas = self._read(transport, call)
 
     def __enter__(self) -> Self:
-        """Returns the stream itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the connection."""
         self.close()
 
     def __iter__(self) -> Self:
-        """Returns the stream itself."""
         return self
 
     def __next__(self) -> Delta:
-        """The next delta, as soon as it is there."""
         return next(self._deltas)
 
     def close(self) -> None:
@@ -147,19 +143,15 @@ class AsyncAnswerStream(_Reader):
         self._deltas = self._read(transport, make_call)
 
     async def __aenter__(self) -> Self:
-        """Returns the stream itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the connection."""
         await self.aclose()
 
     def __aiter__(self) -> Self:
-        """Returns the stream itself."""
         return self
 
     async def __anext__(self) -> Delta:
-        """The next delta, as soon as it is there."""
         return await anext(self._deltas)
 
     async def aclose(self) -> None:

@@ -204,11 +204,9 @@ class Client(_AnyClient[SyncTransport]):
         self.steer = Steering(self._transport)
 
     def __enter__(self) -> Self:
-        """Returns the client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the connections."""
         self.close()
 
     def close(self) -> None:
@@ -235,11 +233,9 @@ class AsyncClient(_AnyClient[AsyncTransport]):
         self.steer = AsyncSteering(self._transport)
 
     async def __aenter__(self) -> Self:
-        """Returns the client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the connections."""
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -79,7 +79,6 @@ class AppliedShift:
             raise
 
     def __enter__(self) -> Self:
-        """Returns the handle itself."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

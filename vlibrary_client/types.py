@@ -30,11 +30,9 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
     def __iter__(self) -> Iterator[T]:
-        """The items of this page."""
         return iter(self.items)
 
     def __len__(self) -> int:
-        """How many items this page has."""
         return len(self.items)
 
     def _repr_html_(self) -> str:

@@ -24,10 +24,7 @@ log = get_logger(__name__)
 class Database:
     """A database that is ready: a configured one, or our own, which is started again when it dies.
 
-    Args:
-        url: Where it is.
-        postgres: Our own server, if it is one.
-        interrupted: Whether to wait no longer for one that is started again.
+    `postgres` is our own server; `interrupted` tells whether to wait no longer for its start.
     """
 
     def __init__(
@@ -46,8 +43,7 @@ class Database:
     def ask(self, work: Callable[[str], None]) -> None:
         """Does what needs the database, again after ours died in the middle of it.
 
-        Args:
-            work: Is given the URL; harmless to do twice.
+        The work is given the URL, and is harmless to do twice.
 
         Raises:
             OperationalError: It stays away.

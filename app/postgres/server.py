@@ -149,12 +149,10 @@ class EmbeddedPostgres:
             self._lock = None
 
     def __enter__(self) -> Self:
-        """Starts the server."""
         self.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Stops the server."""
         self.stop()
 
     @property

@@ -60,11 +60,9 @@ class WorkerClient:
         self._trace_ids = TraceIds()
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every connection."""
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -52,13 +52,10 @@ async def serving_parts(
 ) -> AsyncIterator[ServingParts]:
     """The parts, for the block.
 
-    Args:
-        load: Brings the backbone, which gets resident hooks that are taken off at the end. Called
-            on the device thread: no other thread of a worker may compute (decision 0006).
-        settings: Sizes and limits.
-        fetch: The stored file of a vector's digest.
-        objects: Where datasets lie.
-        on_broken: Called from the device thread when the device is lost for good.
+    `load` brings the backbone, which gets resident hooks that are taken off at the end. It is
+    called on the device thread: no other thread of a worker may compute (decision 0006). `fetch`
+    gives the stored file of a vector's digest; `on_broken` is called from the device thread when
+    the device is lost for good.
 
     Raises:
         VLibraryError: What `load` raises.

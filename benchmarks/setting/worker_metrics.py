@@ -20,7 +20,6 @@ class WorkerMetrics:
         self._http = httpx.Client(base_url=url, headers=headers, trust_env=False)
 
     def __enter__(self) -> Self:
-        """Returns itself."""
         return self
 
     def __exit__(
@@ -29,7 +28,6 @@ class WorkerMetrics:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Closes the connection."""
         self._http.close()
 
     def read(self) -> dict[str, float]:

@@ -31,7 +31,6 @@ class ScenePool:
     values: Mapping[str, Int[Tensor, " images"]]
 
     def __len__(self) -> int:
-        """Images in the pool."""
         return len(self.scenes)
 
 

@@ -72,11 +72,9 @@ class AuditPage:
     next_after: int | None = None
 
     def __iter__(self) -> Iterator[Deed]:
-        """The entries of this page."""
         return iter(self.items)
 
     def __len__(self) -> int:
-        """How many entries this page has."""
         return len(self.items)
 
     def _repr_html_(self) -> str:

@@ -52,10 +52,9 @@ class Supervisor:
 
     Use it from the main thread only: a child is tied to the life of the thread that started it.
 
-    Args:
-        stop_timeout_seconds: How long children may take to end when asked.
-        first_backoff_seconds: Least time between two starts of a child that dies; doubled each
-            time. One that lived for longer is started again at once.
+    Children have `stop_timeout_seconds` to end when asked. `first_backoff_seconds` is the least
+    time between two starts of a child that dies, doubled each time; one that lived for longer is
+    started again at once.
     """
 
     def __init__(

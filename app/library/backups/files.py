@@ -104,11 +104,7 @@ def writing_backup(target: Path) -> Iterator[BackupWriter]:
 
 
 class BackupReader:
-    """A backup that is there.
-
-    Args:
-        source: The folder, or the tar's file.
-        archive: The tar, opened.
+    """A backup that is there: a folder, or a tar that was opened.
 
     Attributes:
         manifest: What the backup says of itself.

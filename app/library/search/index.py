@@ -207,7 +207,6 @@ class Snapshot:
         }
 
     def __contains__(self, vector_id: uuid.UUID) -> bool:
-        """Whether it holds keys of these vectors."""
         return vector_id in self._table.lines
 
     def keys_of(self, vector_id: uuid.UUID) -> VectorKeys:

@@ -60,7 +60,6 @@ class KeyTable:
         )
 
     def __len__(self) -> int:
-        """How many sets of vectors there are."""
         return len(self.vector_ids)
 
     @property

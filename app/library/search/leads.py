@@ -21,9 +21,7 @@ _SAME_PICTURE: Final = 1 - 1e-5
 def own_similarities(own: Float32Array, *, image_width: int) -> Float32Array:
     """`[keys]`: each picture's cosine with the nearest other one of the same task; -1 without.
 
-    Args:
-        own: `[keys, dimension]` of the task.
-        image_width: Numbers of a row that belong to the picture.
+    Its keys are `[keys, dimension]`, of which `image_width` numbers belong to the picture.
     """
     pictures = own[:, :image_width]
     # The parts of a key have the length sqrt(1/2).
@@ -44,11 +42,8 @@ def least_lead(
     do, each held against the rest of its own, as an unseen one would be. `-inf` where that is no
     gap: such tasks have the same pictures, or too few to tell.
 
-    Args:
-        one: `[keys, dimension]` of the one task.
-        other: `[keys, dimension]` of the other.
-        image_width: Numbers of a row that belong to the picture.
-        refusals: The share of each task's pictures that may lie on the wrong side.
+    Their keys are `[keys, dimension]`, of which `image_width` numbers belong to the picture;
+    `refusals` is the share of each task's pictures that may lie on the wrong side.
     """
     across = 2.0 * one[:, :image_width] @ other[:, :image_width].T
     own = np.sort(own_similarities(one, image_width=image_width) - across.max(1))
@@ -67,10 +62,7 @@ def nearest_of_each(
 ) -> list[int]:
     """The places nearest to a query, best first, one of each name and at most so many.
 
-    Args:
-        codes: `[places]`, equal for one name.
-        cosines: `[places]`.
-        limit: At most so many.
+    Codes and cosines are `[places]`; codes are equal for one name.
     """
     count = len(codes)
     size = min(4 * limit, count)

@@ -18,9 +18,8 @@ def parts_of(query: Float32Array, *, image_width: int | None) -> dict[str, Float
 
     A key times one of them is the cosine of that part; with rows of one part, of the whole row.
 
-    Args:
-        query: `[dimension]` of length 1.
-        image_width: Numbers that belong to the picture, or None for rows of one part.
+    The query is `[dimension]` of length 1; `image_width` numbers of it belong to the picture, None
+    where rows have one part.
     """
     if image_width is None:
         return {"row": query}
@@ -40,11 +39,8 @@ def accepts(
 ) -> npt.NDArray[np.bool_]:
     """`[rows]`: which keys of another task the thresholds of this one let through.
 
-    Args:
-        keys: Of the one.
-        rows: `[rows, dimension]`, keys of the other.
-        image_width: Numbers of a row that belong to the picture, or None for rows of one part.
-        asked: The parts that a query has.
+    `keys` are of the one, `rows`, `[rows, dimension]`, of the other; `asked` are the parts that a
+    query has, and `image_width` is as for `parts_of`.
     """
     if image_width is None:
         is_near = (keys.embeddings @ rows.T).max(0) >= keys.threshold

@@ -98,11 +98,8 @@ def combination_steps(
 ) -> Steps[CombinationResult]:
     """A combination beside its best part, on half of the items, which chose nothing.
 
-    Args:
-        problem: Its items are split here by their pictures; its validation items are not used.
-        parts: At least two, of this backbone, none of which was trained on the items.
-        rule: As for `combine_steps`.
-        reporter: Measures progress and knows whether to stop.
+    The problem's items are split here by their pictures, its validation items are not used; there
+    are at least two parts of its backbone, none of which was trained on the items.
 
     Yields:
         Progress, or None after every pass; the backbone is unsteered then.

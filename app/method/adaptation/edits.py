@@ -117,9 +117,7 @@ def last_tokens(batch: EncodedBatch) -> Int[Tensor, " rows"]:
 def at_last_prompt_token(batch: EncodedBatch, change: Edit) -> Edit:
     """An edit of the last prompt token alone, in the pass that reads the prompt.
 
-    Args:
-        batch: The rows that are read; steps of decoding are left as they are.
-        change: Sees the token of every row as `[rows, 1, width]`.
+    The change sees the token of every row as `[rows, 1, width]`; steps of decoding are left alone.
     """
     width = int(batch.inputs["input_ids"].shape[1])
     places = last_prompt_tokens(batch)

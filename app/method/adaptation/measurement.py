@@ -43,13 +43,8 @@ def measurement_steps(
 ) -> Steps[Comparison]:
     """Vectors at strength 1 beside the methods that are named, and those of `ALWAYS`.
 
-    Args:
-        problem: Its items are what demonstrations and answers to copy come from, never an item of
-            the picture that is asked about; there may be fewer than shots.
-        asked: What is asked, at least one item.
-        vectors: Of the problem's backbone.
-        methods: Which opponents.
-        reporter: Measures progress and knows whether to stop.
+    The problem's items are what demonstrations and answers to copy come from, never an item of the
+    picture that is asked about; there may be fewer than shots.
 
     Yields:
         Progress, or None after every pass; the backbone is unsteered then.

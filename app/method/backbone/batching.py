@@ -51,12 +51,8 @@ def token_batches(
 ) -> list[list[int]]:
     """Sequence numbers by batch, longest first.
 
-    Args:
-        lengths: Tokens of each sequence.
-        token_budget: Most tokens of a batch with its padding; a longer sequence goes alone.
-        max_rows: Most sequences of a batch.
-        sizes: Bytes that each sequence takes before it is made of tokens; nothing when None.
-        most_bytes: Most bytes of a batch; a larger sequence goes alone.
+    A batch has at most `token_budget` tokens with its padding, `max_rows` sequences, and
+    `most_bytes` of what its sequences take by `sizes`; one that exceeds a bound goes alone.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []

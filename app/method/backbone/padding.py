@@ -38,11 +38,8 @@ def append_answers(
 ) -> tuple[dict[str, Any], Bool[Tensor, "rows tokens"]]:
     """Right-padded inputs with each row's answer put right after its prompt.
 
-    Args:
-        inputs: Right-padded prompts; every per-token tensor is extended.
-        answers: One sequence of ids a row, none of them empty.
-        pad_token_id: Fills what is left of `input_ids`.
-        answer_type: What `token_type_ids` call an answer.
+    No answer is empty. What is left of `input_ids` is filled with `pad_token_id`, and
+    `token_type_ids` call an answer `answer_type`.
 
     Returns:
         New inputs, and the positions whose logits predict the answers.

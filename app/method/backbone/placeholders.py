@@ -55,11 +55,9 @@ class Placeholders:
         return size in self._of_size
 
     def text_for(self, size: tuple[int, int], pixels: Callable[[], Image.Image]) -> str:
-        """What stands for a picture.
+        """What stands for a picture of this width and height.
 
-        Args:
-            size: Its width and height.
-            pixels: The picture, or another of its size; called once a size.
+        `pixels` gives it, or another of its size, and is called once a size.
 
         Raises:
             InvalidInputError: The processor refuses the picture.

@@ -165,15 +165,10 @@ def process(
     add_special_tokens: bool | None = None,
     pixels: Callable[[Picture], Image.Image] = pixels_of,
 ) -> dict[str, Any]:
-    """What the processor itself makes of the prompts.
+    """What the processor itself makes of the prompts, at least one.
 
-    Args:
-        backbone: Whose processor is asked.
-        prompts: At least one.
-        padding_side: Where shorter rows are filled up.
-        add_special_tokens: Whether the tokenizer adds a start token; None adds it exactly when the
-            template has not written one.
-        pixels: Decodes a picture.
+    Shorter rows are filled up at `padding_side`. The tokenizer adds a start token where
+    `add_special_tokens` says so; None adds it exactly when the template has not written one.
 
     Returns:
         Tensors on the backbone's device, pixels in its dtype.

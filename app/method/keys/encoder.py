@@ -61,12 +61,9 @@ class KeyEncoder:
         *,
         looks: Looks | None = None,
     ) -> Float32[np.ndarray, "items width"]:
-        """One row an item.
+        """One row an item, which has a picture, a question or both.
 
-        Args:
-            images: A picture or None for each item.
-            questions: A question or None for each item.
-            looks: What `looks` says of the images, where another thread has asked it already.
+        `looks` is what the method of that name says of the images, where another thread has asked.
 
         Raises:
             InvalidInputError: The lists differ in length, or an item has neither.

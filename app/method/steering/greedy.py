@@ -55,11 +55,7 @@ def generate_encoded(
 ) -> list[Generation]:
     """Answers to prompts that are already encoded, padded on the left.
 
-    Args:
-        backbone: Who answers.
-        batch: Open prompts.
-        shifts: One row for each prompt or one for all; None leaves the backbone unsteered.
-        max_new_tokens: The most tokens of an answer.
+    There is one shift for each prompt or one for all; None leaves the backbone unsteered.
 
     Raises:
         SteeringError: The shifts could not be applied in full.

@@ -21,12 +21,8 @@ def hold_out(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Item numbers for training and for measuring, no picture in both.
 
-    Args:
-        examples: All items.
-        fraction: Share of the pictures to keep back, in [0, 1); 0 keeps back none.
-        fewest: Items to measure with at least, as long as a quarter of the pictures has them.
-        most: The most items to measure with.
-        seed: Of the choice.
+    A fraction of the pictures, in [0, 1), is kept back, or more, up to a quarter, where they have
+    less than `fewest` items to measure with; 0 keeps back none. At most `most` items measure.
 
     Returns:
         Training items and held-out items, each ascending.

@@ -33,13 +33,10 @@ class TeacherLogits:
     def from_logits(
         cls, logits: Float[Tensor, "answers vocab"], *, temperature: float, top_k: int
     ) -> "TeacherLogits":
-        """The log probabilities to keep.
+        """The log probabilities of logits that predict the answer, divided by the temperature.
 
-        Args:
-            logits: Of the teacher, at the positions that predict the answer.
-            temperature: What logits are divided by.
-            top_k: Outcomes to keep beside their remainder; 0, or as many as the vocabulary has,
-                keeps all.
+        `top_k` outcomes are kept beside their remainder; 0, or as many as the vocabulary has, keeps
+        all.
         """
         log_probs = (_wide(logits) / temperature).log_softmax(-1)
         if not 0 < top_k < logits.shape[-1]:
@@ -68,12 +65,8 @@ def mimicry_by_token(
     """Divergence of the student from the teacher at each answer token, times temperature squared.
 
     With an abridged teacher all other tokens count as one outcome, which bounds the whole
-    divergence from below.
-
-    Args:
-        student: Logits at the positions that predict the answer, the end of the turn included.
-        teacher: At the same positions and the same temperature.
-        temperature: What logits are divided by.
+    divergence from below. Logits of both are those that predict the answer, the end of the turn
+    included.
 
     Source: M2IV, arXiv 2504.04633, the mimicry loss; temperature as in Hinton et al. (2015).
     """

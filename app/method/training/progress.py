@@ -41,8 +41,7 @@ Steps: TypeAlias = Generator[Event, Any, Result]
 class Reporter:
     """Measures the speed of each phase, and ends a run that was asked to stop.
 
-    Args:
-        should_stop: Asked where nothing that is worth keeping would be lost.
+    `should_stop` is asked where nothing that is worth keeping would be lost.
     """
 
     def __init__(self, *, should_stop: Callable[[], bool] | None = None) -> None:

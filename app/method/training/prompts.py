@@ -113,17 +113,10 @@ def run_batches(
 ) -> Steps[None]:
     """Hands the lessons over, encoded in batches that fit the budget, the longest first.
 
-    Args:
-        backbone: Whose prompts are written.
-        lessons: What is asked.
-        run: Is called with the places of a batch's rows among the lessons, and the batch; nothing
-            is bound to the backbone when it returns. It runs without gradients.
-        features: What is known of the pictures.
-        token_budget: Most tokens of a batch with its padding; a longer prompt goes alone.
-        max_rows: Most rows of a batch.
-        with_answers: Whether the prompts end with their answers.
-        instruction: What every prompt begins with, the backbone's own when None.
-        reporter: Is told of every batch.
+    `run` is called, without gradients, with the places of a batch's rows among the lessons and the
+    batch; nothing is bound to the backbone when it returns. A batch has at most `token_budget`
+    tokens with its padding; a longer prompt goes alone. Every prompt begins with the instruction,
+    the backbone's own when None. The reporter is told of every batch.
 
     Yields:
         Work for another thread, and progress, or None, after every batch.

@@ -35,9 +35,8 @@ def layout_of(inputs: Mapping[str, Any]) -> Hashable:
 def stack_inputs(inputs: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> dict[str, Any]:
     """Prompts of one layout as one batch, padded on the left.
 
-    Args:
-        inputs: Keyword arguments of the backbone, each a batch of one without padding.
-        pad_token_id: Fills `input_ids`; whatever else has one entry a token is filled with 0.
+    Inputs are keyword arguments of the backbone, each a batch of one without padding. `input_ids`
+    are filled with `pad_token_id`, whatever else has one entry a token with 0.
     """
     longest = max(one["input_ids"].shape[1] for one in inputs)
 

@@ -35,7 +35,6 @@ class Sampler:
     generator: torch.Generator | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Gives the row its own source of randomness."""
         # Equal seeds draw equal tokens, whatever else runs in the batch.
         if self.sampling.temperature > 0:
             self.generator = torch.Generator().manual_seed(self.sampling.seed)

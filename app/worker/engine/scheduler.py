@@ -37,7 +37,6 @@ class Scheduler:
         self._max_padding = max_padding
 
     def __len__(self) -> int:
-        """Return how many sequences wait."""
         return len(self._queue)
 
     def add(self, sequence: Sequence) -> None:

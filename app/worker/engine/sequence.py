@@ -70,7 +70,6 @@ class Sequence:
     _num_told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        """Gives the row its own source of randomness; counts the prompt, image tokens included."""
         ids = self.inputs["input_ids"]
         self.layout = layout_of(self.inputs)
         self.num_prompt_tokens = int(ids.shape[1])

@@ -30,12 +30,10 @@ Multiply = Callable[[Tensor], Tensor]
 
 
 class PackedWeights:
-    """The packed linears of one backbone; none where the kernel or the dtype does not allow it.
+    """The packed linears of one backbone, whose weights must not change from here on.
 
-    Args:
-        backbone: Its weights must not change from here on.
-        least_entries: Of a matrix that is packed.
-        most_bytes: Of all copies together; where they would take more, none is made.
+    Nothing is packed where the kernel or the dtype does not allow it, or where copies would take
+    more than `most_bytes` together; matrices of fewer than `least_entries` are left as they are.
     """
 
     def __init__(
@@ -58,7 +56,6 @@ class PackedWeights:
                 self._pack(linear)
 
     def __len__(self) -> int:
-        """Return how many matrices are packed."""
         return len(self._linears)
 
     @contextmanager

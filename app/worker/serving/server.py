@@ -48,12 +48,9 @@ def create_app(
 ) -> FastAPI:
     """The worker's ASGI app.
 
-    Args:
-        serving: Answers the requests; opened and closed by the caller.
-        health: The worker's state at this moment.
-        max_body_bytes: Larger bodies are refused before they are read.
-        secret: What the api shows; None lets everybody in, which no process of its own may.
-        tracing: Takes a span for each request.
+    `health` is the worker's state at this moment. Bodies of more than `max_body_bytes` are refused
+    before they are read. The api shows the secret; None lets everybody in, which no process of its
+    own may.
     """
     app = FastAPI(
         title="VLibrary worker",

@@ -22,10 +22,8 @@ def device_map(
 ) -> dict[str, torch.device]:
     """Where each part of a model of this configuration is to lie, by its name.
 
-    Args:
-        config: Of a vision-language model.
-        devices: At least two. Each gets about as many bytes.
-        spares_first: Whether the first gets no layers.
+    Of the devices, at least two, each gets about as many bytes; the first gets no layers where it
+    is spared.
 
     Raises:
         UnsupportedBackboneError: The text decoder has no list of layers.

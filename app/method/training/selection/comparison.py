@@ -149,13 +149,11 @@ def compare_answers(
 ) -> Comparison:
     """Every way of answering beside `m2iv`, on the same items.
 
-    Args:
-        answers: By way of answering, `m2iv` and `zero_shot` among them.
-        alone: Which items those get right that ask no backbone, `majority` among them.
-        labels: Labelled items that an answer of a way depends on.
-        other_labels: Of the ways that `labels` leaves out.
-        demonstrated: The way that shows whether the task can be learnt from examples; where it is
-            left out nobody can say that it cannot.
+    `answers` are by way of answering, `m2iv` and `zero_shot` among them; `alone` has which items
+    those get right that ask no backbone, `majority` among them. An answer of a way depends on so
+    many labelled items as `labels` says, or else `other_labels`. The way that is `demonstrated`
+    shows whether the task can be learnt from examples; where it is left out nobody can say that it
+    cannot.
     """
     hits: dict[str, Sequence[bool]] = {
         **{name: [one.is_right for one in found] for name, found in answers.items()},

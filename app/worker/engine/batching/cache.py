@@ -24,9 +24,7 @@ KeysOrValues = Float[Tensor, "rows heads positions width"]
 class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in transformers
     """One decoder layer's keys and values, rows aligned at their first position.
 
-    Args:
-        cache: Where the rows stand.
-        like: Keys and values of one row, for their shapes, device and dtype.
+    `like` are keys and values of one row, for their shapes, device and dtype.
     """
 
     def __init__(
@@ -187,13 +185,9 @@ class RowCache:
                 layer.resize(needed)
 
     def put(self, row: int, source: Cache, *, source_row: int, positions: slice) -> None:
-        """Take over positions of a row of a stock cache.
+        """Take over positions of a row of a cache that a prefill filled.
 
-        Args:
-            row: Where they go.
-            source: What a prefill filled.
-            source_row: Which of its rows.
-            positions: Those of one prompt, from its first to its last token.
+        They are those of one prompt, from its first to its last token.
         """
         which = slice(source_row, source_row + 1)
         length = positions.stop - positions.start

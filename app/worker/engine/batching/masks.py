@@ -38,11 +38,8 @@ def decode_masks(
 ) -> Mask | dict[str, Mask]:
     """The mask of a pass with one new token a row, or one mask a kind where they differ.
 
-    Args:
-        kinds: What the layers want.
-        positions: Where each row's new token is written.
-        reach: Positions that are looked at, of the longest row.
-        dtype: Of the backbone's scores.
+    Each row's new token is written at its position; `reach` positions are looked at, those of the
+    longest row. The dtype is that of the backbone's scores.
     """
     places = torch.arange(reach, device=positions.device)
     ago = (positions[:, None] - places)[:, None, None]

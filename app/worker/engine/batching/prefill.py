@@ -59,8 +59,7 @@ class PaddedPrefilled(Prefilled):
 class Prefill:
     """First passes of a backbone with resident hooks. Device thread only.
 
-    Args:
-        keeps_windows: Whether caches may drop what sliding attention no longer sees.
+    Where it `keeps_windows`, caches may drop what sliding attention no longer sees.
     """
 
     def __init__(self, backbone: Backbone, hooks: ShiftHooks, *, keeps_windows: bool) -> None:
