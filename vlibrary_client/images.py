@@ -5,6 +5,7 @@ Knows nothing of HTTP. Nothing is fetched: an address is refused, a path is read
 
 import base64
 import io
+import math
 import re
 import struct
 from os import PathLike
@@ -112,6 +113,9 @@ def _scaled(image: Image.Image) -> Image.Image:
     low, high = image.getextrema()
     if not (isinstance(low, int | float) and isinstance(high, int | float)):
         raise InvalidImageError(f"wanted one channel of grey, found mode {image.mode}")
+    # Extrema pass over what is no number; a mean does not.
+    if str(image.reduce(image.size).getpixel((0, 0))) == "nan":
+        low = high = math.nan
     if not (0 <= low <= high <= _LEVELS_16):
         raise InvalidImageError(
             f"wanted grey levels of 0 to 1, 255 or {_LEVELS_16}, found {low:g} to {high:g}"

@@ -202,6 +202,15 @@ def test_grey_of_sixteen_bits_keeps_its_levels_in_any_byte_order(mode: str, orde
         assert (np.asarray(image) == levels).all()
 
 
+@pytest.mark.parametrize("place", [0, 20])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_level_that_is_no_number_is_refused_wherever_it_stands(place: int, scale: int) -> None:
+    levels = np.linspace(0, scale, 64, dtype=np.float32)
+    levels[place] = np.nan
+    with pytest.raises(InvalidImageError, match="found nan to nan"):
+        image_bytes(Image.fromarray(levels.reshape(8, 8)))
+
+
 def test_bytes_paths_and_data_urls_are_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
