@@ -86,22 +86,31 @@ def pair_records(
     Raises:
         InvalidDatasetError: A file cannot be read.
     """
-    asked = {
-        entry["question_id"]: (entry["question"], entry["image_id"])
-        for entry in array_values(questions, name=questions.name, key="questions")
-        if isinstance(entry, dict) and {"question_id", "question", "image_id"} <= set(entry)
-    }
+    # None where nobody knows which of several questions is meant.
+    asked: dict[str | float | None, tuple[object, object] | None] = {}
+    entries = array_values(questions, name=questions.name, key="questions")
+    for number, entry in enumerate(entries):
+        question_id = _id_of(entry)
+        if question_id is None or not {"question", "image_id"} <= entry.keys():
+            place = f"{questions.name} item {number}"
+            problem = "wanted a question with its question_id and image_id"
+            yield Record(place=place, fields={}, problem=problem, split=split)
+            continue
+        is_known = question_id in asked
+        asked[question_id] = None if is_known else (entry["question"], entry["image_id"])
     pictures = ListedPictures(root)
     left = set(asked)
     values = array_values(annotations, name=annotations.name, key="annotations")
     for number, entry in enumerate(values):
         place = f"{annotations.name} item {number}"
-        if not isinstance(entry, dict) or entry.get("question_id") not in asked:
-            problem = f"there is no question of its question_id in {questions.name}"
+        question_id = _id_of(entry)
+        left.discard(question_id)
+        if (about := asked.get(question_id)) is None:
+            count = "are several questions" if question_id in asked else "is no question"
+            problem = f"there {count} of its question_id in {questions.name}"
             yield Record(place=place, fields={}, problem=problem, split=split)
             continue
-        left.discard(entry["question_id"])
-        question, image_id = asked[entry["question_id"]]
+        question, image_id = about
         found = pictures.numbered(image_id, split=split)
         if len(found) != 1:
             problem = _no_picture(image_id, found)
@@ -121,6 +130,11 @@ def pair_records(
             place = f"{questions.name} question {str(question_id)[:50]}"
             problem = f"it has no annotation in {annotations.name}"
             yield Record(place=place, fields={}, problem=problem, split=split)
+
+
+def _id_of(entry: object) -> str | float | None:
+    question_id = entry.get("question_id") if isinstance(entry, dict) else None
+    return question_id if isinstance(question_id, str | int | float) else None
 
 
 def _no_picture(image_id: object, found: list[str]) -> str:

@@ -191,7 +191,9 @@ class Pictures:
                 raise UnusableError("its image lies outside of the folder")
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise UnusableError(f"its image has more than {MAX_PICTURE_BYTES} bytes")
-            return path.read_bytes()
+            if not (data := path.read_bytes()):
+                raise UnusableError("its image is an empty file")
+            return data
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no path"
             shown = str(name)[:200].encode(errors="replace").decode()
@@ -249,12 +251,17 @@ def _key(value: object) -> object:
     if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
         data = value.get("bytes")
         return value.get("path") if data is None else _key(data)
-    is_comparable = value is None or value == {} or isinstance(value, str | bytes | Path)
+    is_comparable = value is None or isinstance(value, str | bytes | Path | Mapping)
     return (value or None) if is_comparable else id(value)
 
 
 def is_file(value: object) -> bool:
-    """Whether a value is a picture of Pillow, or a file as Hugging Face's columns hold them."""
+    """Whether a value is a picture of Pillow, or a file as Hugging Face's columns hold them.
+
+    Of several, whether the first is.
+    """
+    if isinstance(value, list):
+        return bool(value) and is_file(value[0])
     return isinstance(value, Image.Image) or (
         isinstance(value, Mapping) and {*value} == {"bytes", "path"}
     )

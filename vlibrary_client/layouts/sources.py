@@ -63,6 +63,9 @@ def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> S
     """
     columns = columns or {}
     if not isinstance(source, str | PathLike):
+        if not isinstance(source, Iterable):
+            found = type(source).__name__
+            raise InvalidDatasetError(f"wanted a path or an iterable of mappings, found {found}")
         records = _given_records(source)
         pictures = Pictures(Path.cwd(), root=Path("/"))
         return Source(layout="items", found=_items(records, columns=columns, pictures=pictures))
@@ -150,8 +153,11 @@ def _unpacked_items(path: Path, columns: ColumnMap) -> Iterator[Found]:
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise InvalidDatasetError(f"cannot read the file: {error.strerror}") from error
     if head.startswith(_LFS_POINTER):
         raise InvalidDatasetError("a Git LFS pointer in place of the file: git lfs pull gets it")
     return head

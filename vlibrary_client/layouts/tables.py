@@ -115,7 +115,9 @@ def _wanted(schema: Any, columns: ColumnMap) -> list[str]:  # noqa: ANN401
 
 
 def _is_file(kind: Any) -> bool:  # noqa: ANN401
-    """As Hugging Face's columns of pictures hold them."""
+    """As Hugging Face's columns of pictures hold them, one or several."""
+    if hasattr(kind, "value_type"):
+        return _is_file(kind.value_type)
     return pa.types.is_struct(kind) and {one.name for one in kind} == {"bytes", "path"}
 
 

@@ -115,6 +115,8 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
                     buffer = buffer[end:]
     except (UnicodeDecodeError, RecursionError) as error:
         raise InvalidDatasetError(f"{name}: not JSON in UTF-8") from error
+    except OSError as error:
+        raise InvalidDatasetError(f"{name}: cannot read the file: {error.strerror}") from error
 
 
 def _after(start: re.Pattern[str], file: TextIO, *, is_anywhere: bool) -> str | None:

@@ -95,7 +95,10 @@ def as_written(value: object, num_bytes: int) -> object:
 
 
 def plain(value: object) -> object:
-    """A number or an array of numpy as Python has it; anything else as it is."""
+    """A number or an array of numpy and a gap of pandas as Python has them; else as it is."""
+    if type(value).__name__ == "NAType":
+        # It is neither true nor false, nor equal to anything.
+        return None
     dtype = getattr(value, "dtype", None)
     as_python = getattr(value, "tolist", None)
     if dtype is None or as_python is None:

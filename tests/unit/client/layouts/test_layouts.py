@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -83,6 +84,8 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"image": {"bytes": [1, 2], "path": None}, **ASKED}, "bytes that are none"),
         ({"image": list(picture()), **ASKED}, "wanted its image as an encoded file, found numbers"),
         ({"image": [[[1, 2, 3]]], **ASKED}, "wanted its image as an encoded file, found numbers"),
+        ({"image": np.zeros((8, 8, 3)), **ASKED}, "or a data URL, found ndarray"),
+        ({"images": [np.zeros((8, 8, 3))], **ASKED}, "or a data URL, found ndarray"),
         ({"video": "a.mp4", **ASKED}, "it has video, which prompts cannot show"),
         ({"tools": '[{"name": "f"}]', **ASKED}, "it has tools, which prompts cannot show"),
         ({"id": 1.5, **ASKED}, "wanted id as text or a whole number"),
@@ -252,3 +255,9 @@ def test_rows_may_be_given_by_split() -> None:
 def test_one_row_is_no_data_set(value: object) -> None:
     with pytest.raises(InvalidDatasetError, match="found a mapping whose image has no rows"):
         read({"image": value, **ASKED})  # type: ignore[arg-type]  # what a caller may mistake
+
+
+@pytest.mark.parametrize("source", [None, 5])
+def test_what_has_no_rows_is_no_data_set(source: Any) -> None:  # noqa: ANN401 - anything
+    with pytest.raises(InvalidDatasetError, match="wanted a path or an iterable of mappings"):
+        read(source)

@@ -118,6 +118,18 @@ def test_questions_that_nobody_answered_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_question_that_cannot_be_told_from_others_is_told(tmp_path: Path) -> None:
+    path = vqa_folder(tmp_path) / "v2_OpenEnded_mscoco_train2014_questions.json"
+    asked = {"question_id": 90, "image_id": 9, "question": "What colour?"}
+    entries = [asked, {**asked, "question": "And where?"}, {**asked, "question_id": [70]}, "x"]
+    path.write_text(json.dumps({"questions": entries}))
+    found = [(one.place, one.reason) for one in read(tmp_path) if isinstance(one, BadItem)]
+    wanted = "wanted a question with its question_id and image_id"
+    assert found[:2] == [(f"{path.name} item {number}", wanted) for number in (2, 3)]
+    assert found[2][1] == f"there are several questions of its question_id in {path.name}"
+    assert len(found) == len(read(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.files.layouts import ASKED, items, picture, read, table
+from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts.items import BadItem, Item
 from vlibrary_client.layouts.sources import open_source
 
@@ -125,3 +126,19 @@ def test_paths_may_count_from_the_folder_that_was_named(tmp_path: Path) -> None:
     (root / "annotations" / "images").mkdir()
     (root / "annotations" / "images" / "a.png").write_bytes(picture(1))
     assert items(root)[0].image == picture(1)
+
+
+def test_an_empty_file_is_no_missing_picture(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["a.png"], ["a.png"])
+    (tmp_path / "a.png").write_bytes(b"")
+    (found,) = read(tmp_path)
+    assert isinstance(found, BadItem)
+    assert found.reason == "its image is an empty file"
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "a.parquet", "questions.json"])
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "annotations.json").write_text("{}")
+    with pytest.raises(InvalidDatasetError, match="cannot read the file: No such file"):
+        read(tmp_path)

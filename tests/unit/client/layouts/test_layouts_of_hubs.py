@@ -102,7 +102,12 @@ def test_a_folder_is_searched_for_names_of_pictures_once(
 
 
 @pytest.mark.parametrize(
-    "rows", [[{"image_1": STRUCT, **ASKED}], [{"image": STRUCT, "image_1": STRUCT, **ASKED}]]
+    "rows",
+    [
+        [{"image_1": STRUCT, **ASKED}],
+        [{"image": STRUCT, "image_1": STRUCT, **ASKED}],
+        [{"image_1": [STRUCT], **ASKED}],
+    ],
 )
 def test_pictures_that_no_rule_reads_are_no_silent_loss(
     tmp_path: Path, rows: list[dict[str, Any]]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes.files.layouts import items, picture, read
-from vlibrary_client.layouts.items import BadItem
+from vlibrary_client.layouts.items import BadItem, Item
 from vlibrary_client.layouts.values import as_written
 
 LABEL = {"_type": "ClassLabel", "names": ["cat", "dog"]}
@@ -71,6 +71,34 @@ def test_numbers_and_arrays_of_numpy_are_read_as_python_has_them() -> None:
     found = items([{"image": picture(), "question": "q", **row} for row in rows])
     answers = [one.answers for one in found]
     assert answers == [("0.1",), ("3",), ("yes",), ("red", "blue"), ("red",), ("blue",)]
+
+
+class NAType:
+    """As pandas writes a gap."""
+
+    def __eq__(self, other: object) -> "NAType":  # type: ignore[override]
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_gap_of_pandas_is_a_gap() -> None:
+    gaps = {"id": NAType(), "answers": NAType(), "messages": NAType(), "split": NAType()}
+    rows: list[dict[str, Any]] = [
+        {"image": picture(), "question": "q", "answer": "red", **gaps},
+        {"image": picture(), "question": "q", "answer": NAType()},
+        {"image": NAType(), "question": "q", "answer": "red"},
+    ]
+    first, second, third = read(rows)
+    assert isinstance(first, Item)
+    assert (first.answers, first.id, first.split) == (("red",), None, None)
+    assert isinstance(second, BadItem)
+    assert second.reason == "wanted an answer, or a list of answers, found none"
+    assert isinstance(third, BadItem)
+    assert third.reason.endswith("found NAType")
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
