@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import re
 import stat
 import tarfile
 import tempfile
@@ -18,8 +19,8 @@ from typing import Any
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.folders import QUESTIONS
 from vlibrary_client.layouts.items import Record
-from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, OF_MAC, PICTURE_KINDS
-from vlibrary_client.layouts.texts import Twice, object_of
+from vlibrary_client.layouts.pictures import MAX_PICTURE_BYTES, OF_MAC, PICTURE_KINDS, is_path
+from vlibrary_client.layouts.texts import WRAPPED_ARRAY, Twice, object_of
 
 MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 4 << 30
@@ -38,10 +39,20 @@ _TABLES = {".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"
 _HEAD_BYTES = 4096
 _TAR_MAGIC = slice(257, 262)
 _BLOCK_BYTES = 1 << 20
+_NOWHERE = "a link in the archive"
 _ZIP_ENCRYPTED = 0x1
 _ZIP_UTF8 = 0x800
 _ZIP_METHODS = {9: "Deflate64", 93: "Zstandard"}
 GZIP_MAGIC = b"\x1f\x8b"
+# What every file of Excel and its like begins with, which are zips themselves.
+_OFFICE = "[Content_Types].xml"
+# Files that are hidden, or that somebody or some system put beside the data.
+_SAYS_NOTHING = re.compile(
+    r"\.|(?:thumbs\.db|desktop\.ini|(?:readme|licen[cs]e)(?:(?:\.\w+)?\.(?:md|txt|rst))?)$",
+    re.IGNORECASE,
+)
+# JSON with more than the fields of one sample: an array, one called data, or an object a line.
+_ROWS = re.compile(rf"\s*\[|{WRAPPED_ARRAY}|.*\}}[ \t\r]*\n\s*\{{", re.DOTALL)
 
 
 def is_packed_tar(path: Path) -> bool:
@@ -66,7 +77,9 @@ def holds_folder(path: Path) -> bool:
         is_gallery = True
         for text, _, stream in _members(path):
             name = PurePosixPath(text)
-            if OF_MAC in name.parts or name.name.startswith("."):
+            if text == _OFFICE:
+                raise InvalidDatasetError("a file of an office program: save its table as CSV")
+            if OF_MAC in name.parts or _SAYS_NOTHING.match(name.name):
                 continue
             if _is_table(name, stream):
                 return True
@@ -80,8 +93,8 @@ def _is_table(name: PurePosixPath, stream: Any) -> bool:  # noqa: ANN401
     if name.suffix.lower() == ".json":
         # A sample's fields are called by its name and a dot.
         is_questions = QUESTIONS.search(name.name) is not None and len(name.suffixes) == 1
-        head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
-        return is_questions or head.startswith(b"[")
+        head = b"" if stream is None else stream.read(_HEAD_BYTES)
+        return is_questions or _ROWS.match(head.decode("utf-8-sig", "replace")) is not None
     return name.suffix.lower() in _TABLES
 
 
@@ -103,6 +116,9 @@ def unpacked(path: Path) -> Iterator[Path]:
                 left -= size
                 target = folder / inner
                 target.parent.mkdir(parents=True, exist_ok=True)
+                if stream is None:
+                    target.symlink_to(_NOWHERE)
+                    continue
                 with target.open("wb") as file:
                     _copy(stream, file, most=size, is_enough=left >= 0)
         except _DAMAGED as error:
@@ -122,7 +138,7 @@ def _copy(stream: Any, file: Any, *, most: int, is_enough: bool) -> None:  # noq
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, Any]]:
-    """Name, size and stream of every plain file; links and devices are left out."""
+    """Name, size and stream of every file; links have no stream, and devices are left out."""
     found_here = _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
     for number, found in enumerate(found_here):
         if number >= MAX_MEMBERS:
@@ -133,7 +149,10 @@ def _members(path: Path) -> Iterator[tuple[str, int, Any]]:
 def _zip_members(path: Path) -> Iterator[tuple[str, int, Any]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+            if info.is_dir():
+                continue
+            if stat.S_ISLNK(info.external_attr >> 16):
+                yield _zip_name(info), 0, None
                 continue
             if info.flag_bits & _ZIP_ENCRYPTED:
                 raise InvalidDatasetError("the archive is encrypted: unpack it first")
@@ -166,6 +185,8 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:
             for member in archive:
                 if member.isreg():
                     yield member.name, member.size, archive.extractfile(member)
+                elif member.issym() or member.islnk():
+                    yield member.name, 0, None
                 # The list of members would grow with the archive.
                 archive.members = []
             if not stream.ends_at(archive.offset):
@@ -202,12 +223,23 @@ def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
     try:
         for key, members in groupby(_named(path), key=itemgetter(0)):
             fields: dict[str, Any] = {}
+            pictures: list[bytes] = []
             problem: str | None = None
             for _, ending, size, stream in members:
-                problem = _add(fields, ending, size=size, stream=stream) or problem
+                found = _add(fields, pictures, ending, size=size, stream=stream)
+                problem = problem or found
+            if pictures:
+                fields["images"] = _with_names(pictures, fields.get("images") or [])
             yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
     except _DAMAGED as error:
         raise InvalidDatasetError(f"{name}: the archive is damaged or cut short") from error
+
+
+def _with_names(pictures: list[bytes], given: Any) -> list[Any]:  # noqa: ANN401
+    """The pictures, where the fields of a sample only call them by their names."""
+    names = given if isinstance(given, list) else [given]
+    is_named = len(names) == len(pictures) and all(map(is_path, names))
+    return pictures if is_named else [*names, *pictures]
 
 
 def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
@@ -215,31 +247,44 @@ def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
     for member, size, stream in _members(path):
         folder, slash, base = member.rpartition("/")
         stem, _, ending = base.partition(".")
-        if stem and ending:
+        if stem and ending and not _SAYS_NOTHING.match(base):
             yield f"{folder}{slash}{stem}", ending.lower(), size, stream
 
 
-def _add(fields: dict[str, Any], ending: str, *, size: int, stream: Any) -> str | None:  # noqa: ANN401
+def _add(
+    fields: dict[str, Any],
+    pictures: list[bytes],
+    ending: str,
+    *,
+    size: int,
+    stream: Any,  # noqa: ANN401
+) -> str | None:
+    """Adds what a member says, and returns why it cannot be used, if so."""
     kind = ending.rpartition(".")[2]
     is_picture = kind in PICTURE_KINDS
+    if stream is None:
+        return f"its .{ending} is a link, which is not followed"
     if size > (MAX_PICTURE_BYTES if is_picture else MAX_TEXT_BYTES):
         return f"its .{ending} is too large"
     data = stream.read()
     if is_picture:
-        fields["images"] = [*fields.get("images", []), data]
-        return None
+        pictures.append(data)
+        return None if data else f"its .{ending} is an empty file"
     try:
         if kind == "json":
             value = json.loads(data, object_pairs_hook=object_of)
-            if isinstance(value, Twice):
-                return f"its .json has the name {value.name[:40]} twice"
-            if not isinstance(value, dict):
-                return "its .json is no object"
-            fields.update(value)
         else:
             # Files of text end with the end of their last line.
-            text = data.decode().removesuffix("\n").removesuffix("\r")
-            fields.setdefault(ending.partition(".")[0], text)
+            text = data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+            value = {ending.partition(".")[0]: text}
     except (ValueError, RecursionError):
         return f"its .{ending} cannot be read" if kind == "json" else None
-    return None
+    if isinstance(value, Twice):
+        return f"its .json has the name {value.name[:40]} twice"
+    if not isinstance(value, dict):
+        return "its .json is no object"
+    # Tables hold as numbers what files of text cannot.
+    both = fields.keys() & value.keys()
+    twice = next((name for name in both if str(fields[name]) != str(value[name])), None)
+    fields.update(value)
+    return None if twice is None else f"its {twice[:40]} is there twice, and differs"

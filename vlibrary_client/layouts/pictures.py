@@ -256,10 +256,7 @@ def _key(value: object) -> object:
 
 
 def is_file(value: object) -> bool:
-    """Whether a value is a picture of Pillow, or a file as Hugging Face's columns hold them.
-
-    Of several, whether the first is.
-    """
+    """Whether a value, or the first of several, is Pillow's picture or a Hugging Face file."""
     if isinstance(value, list):
         return bool(value) and is_file(value[0])
     return isinstance(value, Image.Image) or (
