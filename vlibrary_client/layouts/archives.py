@@ -222,24 +222,16 @@ def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
     """
     try:
         for key, members in groupby(_named(path), key=itemgetter(0)):
-            fields: dict[str, Any] = {}
-            pictures: list[bytes] = []
-            problem: str | None = None
-            for _, ending, size, stream in members:
-                found = _add(fields, pictures, ending, size=size, stream=stream)
-                problem = problem or found
-            if pictures:
-                fields["images"] = _with_names(pictures, fields.get("images") or [])
-            yield Record(place=f"{name}: {key}", fields=fields, split=split, problem=problem)
+            sample = _Sample()
+            problems = [sample.add(*member) for _, *member in members]
+            yield Record(
+                place=f"{name}: {key}",
+                fields=sample.shown(),
+                split=split,
+                problem=next(filter(None, problems), None),
+            )
     except _DAMAGED as error:
         raise InvalidDatasetError(f"{name}: the archive is damaged or cut short") from error
-
-
-def _with_names(pictures: list[bytes], given: Any) -> list[Any]:  # noqa: ANN401
-    """The pictures, where the fields of a sample only call them by their names."""
-    names = given if isinstance(given, list) else [given]
-    is_named = len(names) == len(pictures) and all(map(is_path, names))
-    return pictures if is_named else [*names, *pictures]
 
 
 def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
@@ -251,40 +243,52 @@ def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
             yield f"{folder}{slash}{stem}", ending.lower(), size, stream
 
 
-def _add(
-    fields: dict[str, Any],
-    pictures: list[bytes],
-    ending: str,
-    *,
-    size: int,
-    stream: Any,  # noqa: ANN401
-) -> str | None:
-    """Adds what a member says, and returns why it cannot be used, if so."""
-    kind = ending.rpartition(".")[2]
-    is_picture = kind in PICTURE_KINDS
-    if stream is None:
-        return f"its .{ending} is a link, which is not followed"
-    if size > (MAX_PICTURE_BYTES if is_picture else MAX_TEXT_BYTES):
-        return f"its .{ending} is too large"
-    data = stream.read()
-    if is_picture:
-        pictures.append(data)
-        return None if data else f"its .{ending} is an empty file"
-    try:
-        if kind == "json":
-            value = json.loads(data, object_pairs_hook=object_of)
-        else:
-            # Files of text end with the end of their last line.
-            text = data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
-            value = {ending.partition(".")[0]: text}
-    except (ValueError, RecursionError):
-        return f"its .{ending} cannot be read" if kind == "json" else None
-    if isinstance(value, Twice):
-        return f"its .json has the name {value.name[:40]} twice"
-    if not isinstance(value, dict):
-        return "its .json is no object"
-    # Tables hold as numbers what files of text cannot.
-    both = fields.keys() & value.keys()
-    twice = next((name for name in both if str(fields[name]) != str(value[name])), None)
-    fields.update(value)
-    return None if twice is None else f"its {twice[:40]} is there twice, and differs"
+class _Sample:
+    """What the members of one sample say."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._pictures: list[bytes] = []
+
+    def shown(self) -> dict[str, Any]:
+        """The fields with the pictures, which a field may call by their names."""
+        if not self._pictures:
+            return self._fields
+        given = self._fields.get("images") or []
+        names = given if isinstance(given, list) else [given]
+        is_named = len(names) == len(self._pictures) and all(map(is_path, names))
+        return {**self._fields, "images": [*([] if is_named else names), *self._pictures]}
+
+    def add(self, ending: str, size: int, stream: Any) -> str | None:  # noqa: ANN401
+        """Why a member cannot be used, or None when it can."""
+        kind = ending.rpartition(".")[2]
+        is_picture = kind in PICTURE_KINDS
+        if stream is None:
+            return f"its .{ending} is a link, which is not followed"
+        if size > (MAX_PICTURE_BYTES if is_picture else MAX_TEXT_BYTES):
+            return f"its .{ending} is too large"
+        data = stream.read()
+        if is_picture:
+            self._pictures.append(data)
+            return None if data else f"its .{ending} is an empty file"
+        try:
+            if kind == "json":
+                value = json.loads(data, object_pairs_hook=object_of)
+            else:
+                # Files of text end with the end of their last line.
+                text = data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+                value = {ending.partition(".")[0]: text}
+        except (ValueError, RecursionError):
+            return f"its .{ending} cannot be read" if kind == "json" else None
+        return self._say(value)
+
+    def _say(self, value: object) -> str | None:
+        if isinstance(value, Twice):
+            return f"its .json has the name {value.name[:40]} twice"
+        if not isinstance(value, dict):
+            return "its .json is no object"
+        # Tables hold as numbers what files of text cannot.
+        both = self._fields.keys() & value.keys()
+        twice = next((one for one in both if str(self._fields[one]) != str(value[one])), None)
+        self._fields.update(value)
+        return None if twice is None else f"its {twice[:40]} is there twice, and differs"

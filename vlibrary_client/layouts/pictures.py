@@ -191,13 +191,14 @@ class Pictures:
                 raise UnusableError("its image lies outside of the folder")
             if path.stat().st_size > MAX_PICTURE_BYTES:
                 raise UnusableError(f"its image has more than {MAX_PICTURE_BYTES} bytes")
-            if not (data := path.read_bytes()):
-                raise UnusableError("its image is an empty file")
-            return data
+            data = path.read_bytes()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no path"
             shown = str(name)[:200].encode(errors="replace").decode()
             raise UnusableError(f"cannot read the image file {shown}: {reason}") from error
+        if not data:
+            raise UnusableError("its image is an empty file")
+        return data
 
     def _found(self, folder: Path, name: str) -> Path | None:
         """The path as it is written, or as another system would have written it."""

@@ -95,7 +95,7 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
     )
     wanted = "or an object a line" if key is None else f"called {key}"
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with _opened(path, name) as file:
             buffer = _after(start, file, is_anywhere=key is not None)
             if buffer is None:
                 raise InvalidDatasetError(f"{name}: wanted a JSON array of objects, {wanted}")
@@ -115,6 +115,11 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
                     buffer = buffer[end:]
     except (UnicodeDecodeError, RecursionError) as error:
         raise InvalidDatasetError(f"{name}: not JSON in UTF-8") from error
+
+
+def _opened(path: Path, name: str) -> TextIO:
+    try:
+        return path.open(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidDatasetError(f"{name}: cannot read the file: {error.strerror}") from error
 

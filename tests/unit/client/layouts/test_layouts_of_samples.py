@@ -17,7 +17,9 @@ SAMPLE = json.dumps(ASKED).encode()
 ASKING = {"question": Constant("What is this?")}
 
 
-def packed(path: Path, *members: tuple[str, bytes], links: tuple[tuple[str, str], ...] = ()) -> Path:
+def packed(
+    path: Path, *members: tuple[str, bytes], links: tuple[tuple[str, str], ...] = ()
+) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
@@ -121,7 +123,11 @@ def test_a_packed_folder_may_hold_lines_in_a_file_of_json(tmp_path: Path) -> Non
 
 
 def test_notes_beside_classes_are_no_samples(tmp_path: Path) -> None:
-    members = [("README.dataset.txt", b"x"), ("cat/Thumbs.db", b"x"), ("cat/license.png", picture())]
+    members = [
+        ("README.dataset.txt", b"x"),
+        ("cat/Thumbs.db", b"x"),
+        ("cat/license.png", picture()),
+    ]
     found = list(open_upload(packed(tmp_path / "a.tar", *members), columns=ASKING).found)
     assert [one.answers for one in found if isinstance(one, Item)] == [("cat",)]
     assert len(found) == 1
