@@ -18,7 +18,8 @@ UnknownFields: TypeAlias = Literal["ignore", "refuse"]
 MAX_TOLD: Final = 32
 MAX_CHARACTERS_TOLD: Final = 100
 
-# Each would change the answer, but for the values that stand behind it.
+# Each would change the answer, but for the values that stand behind it: what is on changes it by
+# being turned off.
 _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "add_generation_prompt": (True,),
     "add_special_tokens": (False,),
@@ -31,11 +32,15 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "chat_template": (),
     "continue_final_message": (),
     "conversation": (),
+    "do_sample": (True,),
     "documents": (),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
     "echo": (),
+    "effort": ("none",),
     "extra_body": (),
     "file_id": (),
-    "function_call": ("none",),
+    "function_call": ("none", "auto"),
     "functions": (),
     "grammar": (),
     "guided_choice": (),
@@ -49,6 +54,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "input": (),
     "instruction": (),
     "instructions": (),
+    "json_schema": (),
     "length_penalty": (1,),
     "logit_bias": (),
     "logits_processors": (),
@@ -58,12 +64,15 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "max_output_tokens": (),
     "max_tokens": (),
     "messages": (),
+    "min_new_tokens": (0,),
     "min_tokens": (0,),
     "mirostat": (0,),
     "mm_processor_kwargs": (),
     "modalities": (["text"],),
     "moderation": (),
     "n_predict": (),
+    "no_repeat_ngram_size": (0,),
+    "num_beams": (1,),
     "num_predict": (),
     "partial": (),
     "prediction": (),
@@ -76,11 +85,16 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "refusal": ("",),
     "repeat_penalty": (1,),
     "response_format": ({"type": "text"},),
+    # Where others have the schema of a json_object.
+    "schema": (),
+    "skip_special_tokens": (True,),
     "stop_sequences": (),
     "stop_token_ids": (),
+    "structural_tag": (),
     "structured_outputs": (),
     "suffix": ("",),
     "system": (),
+    "system_prompt": (),
     "tfs_z": (1,),
     "thinking": ({"type": "disabled"},),
     "tool_call_id": (),
@@ -88,11 +102,13 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "tool_choice": ("none", "auto"),
     "tools": (),
     "top_a": (0,),
+    "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (),
     "typical_p": (1,),
     "use_beam_search": (),
     "verbosity": ("medium",),
     "web_search_options": (),
+    "xtc_probability": (0,),
 }
 # What steers stands below `vlibrary`; beside it, nothing would.
 _STEERS: Final = frozenset(ChatSteering.model_fields)
@@ -131,12 +147,14 @@ def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple
     is_steered = isinstance(getattr(body, "vlibrary", None), ChatSteering)
     for place, value in _unknown(body, ""):
         name = place.rpartition(".")[2]
-        if _says_nothing(value):
+        neutral = _CHANGES_ANSWERS.get(name)
+        turns_off = value is False and any(one is True for one in neutral or ())
+        if _says_nothing(value) and not turns_off:
             continue
         if is_steered and place in _STEERS:
             raise _refusal(place, f"this stands below vlibrary, as vlibrary.{place}")
-        if name in _CHANGES_ANSWERS:
-            if not _is_among(value, _CHANGES_ANSWERS[name]):
+        if neutral is not None:
+            if not _is_among(value, neutral):
                 raise _refusal(place, "this would change the answer and is not supported")
             continue
         if unknown == "refuse" and name not in _OF_OPENAI:

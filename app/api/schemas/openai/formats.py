@@ -34,8 +34,7 @@ class ResponseFormat(LenientBody):
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
         has_schema = self.json_schema is not None and self.json_schema.schema_ is not None
-        if self.type == "json_schema" and not has_schema:
-            raise ValueError("a json_schema has the schema at json_schema.schema")
+        _check_schema(self.type, has_schema=has_schema, place="json_schema.schema")
         _ = self.form
         return self
 
@@ -52,8 +51,7 @@ class TextFormat(JsonSchema):
 
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
-        if self.type == "json_schema" and self.schema_ is None:
-            raise ValueError("a json_schema has the schema at schema")
+        _check_schema(self.type, has_schema=self.schema_ is not None, place="schema")
         _ = self.form
         return self
 
@@ -61,6 +59,13 @@ class TextFormat(JsonSchema):
     def form(self) -> StructuredOutputs | None:
         """The same in the words of this api; none for text."""
         return _form(self.type, self.schema_)
+
+
+def _check_schema(kind: FormatType, *, has_schema: bool, place: str) -> None:
+    if kind == "json_schema" and not has_schema:
+        raise ValueError(f"a json_schema has the schema at {place}")
+    if kind != "json_schema" and has_schema:
+        raise ValueError(f"a schema at {place} is for the type json_schema, found {kind}")
 
 
 def _form(kind: FormatType, schema: dict[str, Any] | None) -> StructuredOutputs | None:

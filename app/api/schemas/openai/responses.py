@@ -72,6 +72,8 @@ class ResponsesRequest(SamplingFields):
     instructions: PartText | None = None
     max_output_tokens: AnyTokenCount | None = None
     text: TextSettings | None = None
+    # Named for what stands in it, which is judged as any unknown field.
+    reasoning: LenientBody | None = None
 
     @property
     def form(self) -> TextFormat:

@@ -150,6 +150,25 @@ def test_empty_instructions_say_nothing(client: openai.OpenAI, worker: FakeWorke
     assert [turn.role for turn in worker.generated[-1].turns] == ["user"]
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "ignored"),
+    [
+        (None, []),
+        ({}, []),
+        ({"effort": None, "summary": None}, []),
+        ({"effort": "none"}, []),
+        ({"summary": "auto"}, ["reasoning.summary"]),
+    ],
+)
+def test_no_reasoning_can_be_asked_for(
+    client: openai.OpenAI,
+    reasoning: Any,  # noqa: ANN401 - JSON
+    ignored: list[str],
+) -> None:
+    made = client.responses.create(model=MODEL, input="Hello", reasoning=reasoning)
+    assert made.model_dump()["vlibrary"]["ignored"] == ignored
+
+
 def test_a_response_in_a_stream(client: openai.OpenAI) -> None:
     with client.responses.stream(model=MODEL, input="What colour?") as stream:
         kinds = [event.type for event in stream]
@@ -214,6 +233,12 @@ def said(part: dict[str, Any]) -> list[dict[str, Any]]:
             {"input": "a", "text": {"format": {"type": "json_schema", "name": "x"}}},
             "text.format",
         ),
+        ({"input": "a", "text": {"format": {"schema": {"type": "object"}}}}, "text.format"),
+        (
+            {"input": "a", "text": {"format": {"type": "json_object", "schema": {}}}},
+            "text.format",
+        ),
+        ({"input": "a", "reasoning": {"effort": "low"}}, "reasoning.effort"),
     ],
 )
 def test_what_no_response_can_be_is_refused(

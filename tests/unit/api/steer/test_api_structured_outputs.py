@@ -77,6 +77,9 @@ async def test_a_form_reaches_the_worker(
     [
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, "response_format.schema"),
+        ({"response_format": {"type": "json_object", "json_schema": NAMED}}, "response_format"),
+        ({"response_format": {"type": "text", "json_schema": NAMED}}, "response_format"),
         ({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}, ""),
         ({"structured_outputs": {"grammar": "start: x"}}, "structured_outputs.grammar"),
         ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
