@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from app.api.http.openai_errors import (
+    field_names,
     is_openai_route,
     openai_error,
     openai_headers,
@@ -80,7 +81,14 @@ def problem_content(
     """The JSON that tells of a problem, in ASCII: also what stands in an event of a stream."""
     if is_openai_route(request):
         places = [(error.location, error.message) for error in errors]
-        body = openai_error(code=code, status=status, detail=detail, places=places, details=details)
+        body = openai_error(
+            code=code,
+            status=status,
+            detail=detail,
+            places=places,
+            details=details,
+            names=field_names(request),
+        )
     else:
         body = {
             "type": TYPE_PREFIX + code,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.openai_errors import openai_problems
+from app.api.http.openai_errors import name_fields, openai_problems
 from app.api.http.problems import request_id_of
 from app.api.schemas.openai.answers import (
     ChatCompletionBody,
@@ -34,6 +34,7 @@ from app.api.steer.openai.models import (
     named_model,
     offered_vectors,
     served_backbones,
+    vector_field,
 )
 from app.api.steer.openai.requests import steer_request
 from app.api.steer.streaming import EVENTS, AnswerStream, make_response
@@ -59,6 +60,11 @@ async def complete(
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     backbones, vector = await named_model(services, body.model)
+    name_fields(
+        request,
+        vector=vector_field(vector),
+        structured_outputs="structured_outputs" if body.structured_outputs else "response_format",
+    )
     limit = services.settings.max_new_tokens_limit
     asked = steer_request(body, vector=vector, max_tokens_limit=limit)
     answer_id = f"chatcmpl-{request_id_of(request)}"

@@ -74,9 +74,14 @@ async def look_up(
         InvalidDatasetError: It is not told which of the data set's splits is meant.
         SteeringError: Of the policy one is missing or named twice, so that no answer may be given.
     """
+    found = await _find_policy(session, policy)
+    try:
+        vectors = await _find_vectors(session, _listed_choices(body), strength=body.strength)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, details={"param": "vector"}) from None
     return Named(
-        policy=await _find_policy(session, policy),
-        vectors=await _find_vectors(session, _listed_choices(body), strength=body.strength),
+        policy=found,
+        vectors=vectors,
         demonstrations=await _find_demonstrations(session, body.demonstrations),
     )
 

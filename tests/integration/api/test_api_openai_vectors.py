@@ -128,8 +128,17 @@ async def test_vectors_that_are_not_there_or_do_not_fit(
     client: openai.AsyncOpenAI, worker: FakeWorker, sessions: Sessions
 ) -> None:
     await store_vector(sessions, backbone("b"), name="other")
-    with pytest.raises(openai.NotFoundError):
-        await ask(client, f"{MODEL}:nobody")
+    for model in (f"{MODEL}:nobody", f"{MODEL}:colours@7"):
+        with pytest.raises(openai.NotFoundError, match="no vector") as missing:
+            await ask(client, model)
+        assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.NotFoundError, match="no vector nobody") as unknown:
+        await ask(client, MODEL, extra_body={"vlibrary": {"vector": "nobody"}})
+    assert (unknown.value.code, unknown.value.param) == ("not-found", "vlibrary.vector")
+    steering = {"demonstrations": {"dataset": "nothing"}}
+    with pytest.raises(openai.NotFoundError, match="no data set") as no_dataset:
+        await ask(client, MODEL, extra_body={"vlibrary": steering})
+    assert (no_dataset.value.code, no_dataset.value.param) == ("not-found", None)
     with pytest.raises(openai.BadRequestError) as caught:
         await ask(client, f"{MODEL}:other")
     assert caught.value.code == "incompatible-backbone"

@@ -43,6 +43,11 @@ async def named_model(services: Services, name: str) -> NamedModel:
     raise _no_model(served)
 
 
+def vector_field(vector: str | None) -> str:
+    """Where a request names the vector, by what the model's name says of it."""
+    return "vlibrary.vector" if vector is None else "model"
+
+
 def _checked_reference(text: str, served: Sequence[BackboneDescription]) -> str:
     try:
         VectorReference.parse(text)
