@@ -41,4 +41,5 @@ class _Writer:
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         kind = "answer" if isinstance(item.piece, SteerBody) else "delta"
-        yield format_sse_event(event=kind, data_str=item.piece.model_dump_json())
+        # In ASCII: many clients end lines at characters that JSON may hold as they are.
+        yield format_sse_event(event=kind, data_str=item.piece.model_dump_json(ensure_ascii=True))

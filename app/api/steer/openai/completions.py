@@ -157,7 +157,7 @@ class ChatCompletion(CompletionWriter):
         """A chunk with these choices, of which a part may be a body."""
         head = {**self.head(item.backbone), "object": "chat.completion.chunk"}
         chunk = {**head, "choices": choices, **others}
-        return format_sse_event(data_str=json.dumps(chunk, ensure_ascii=False, default=_plain))
+        return format_sse_event(data_str=json.dumps(chunk, default=_plain))
 
 
 def _choice(place: int, **delta: str) -> dict[str, object]:
@@ -214,7 +214,7 @@ class TextCompletion(CompletionWriter):
     def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
         """A chunk with these choices, which are bodies."""
         body = TextCompletionBody(**{**self.head(item.backbone), "choices": choices, **others})
-        return format_sse_event(data_str=body.model_dump_json())
+        return format_sse_event(data_str=body.model_dump_json(ensure_ascii=True))
 
 
 def _text_logprobs(

@@ -162,6 +162,35 @@ async def test_a_crash_in_the_stream_tells_the_log_and_not_the_caller(
     assert "secret" not in response.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/steer/generate", {"prompt": "q"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "q"}]}),
+        ("/v1/completions", {"prompt": "q"}),
+        ("/v1/responses", {"input": "q"}),
+    ],
+)
+async def test_an_event_stays_whole_where_clients_take_any_end_of_line_for_one(
+    http: httpx.AsyncClient,
+    worker: FakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    honest = worker._answer
+    monkeypatch.setattr(
+        worker, "_answer", lambda asked: honest(asked).model_copy(update={"text": "a\u2028\x85b"})
+    )
+    model = {} if path == "/steer/generate" else {"model": "fake-a"}
+    response = await http.post(path, json={**model, **body, "stream": True})
+    assert response.status_code == 200
+    assert r"\u2028" in response.text
+    # `httpx` ends lines there as well, and many clients read events by its lines.
+    assert [line async for line in response.aiter_lines()] == response.text.split("\n")[:-1]
+
+
 async def test_the_place_is_given_back_when_the_stream_is_over(
     http: httpx.AsyncClient, services: Services
 ) -> None:
