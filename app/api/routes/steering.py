@@ -34,8 +34,6 @@ async def generate(
 class _Writer:
     """Writes an answer as it is."""
 
-    error_event = "error"
-
     def whole(self, answers: Sequence[SteerBody]) -> SteerBody:
         return answers[0]
 
@@ -43,3 +41,6 @@ class _Writer:
         kind = "answer" if isinstance(item.piece, SteerBody) else "delta"
         # In ASCII: many clients end lines at characters that JSON may hold as they are.
         yield format_sse_event(event=kind, data_str=item.piece.model_dump_json(ensure_ascii=True))
+
+    def error(self, content: str) -> bytes:
+        return format_sse_event(event="error", data_str=content)

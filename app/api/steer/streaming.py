@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 from fastapi import Request, Response
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.types import Receive, Scope
 from starlette.types import Send as ASGISend
 
@@ -71,15 +71,14 @@ class StartedAnswer:
 class AnswerWriter(Protocol[Body_co]):
     """Writes answers to one request in the words of one API; a stream takes one item at a time."""
 
-    @property
-    def error_event(self) -> str | None:
-        """The kind of event that tells of an error; None where events have no kinds."""
-
     def whole(self, answers: Sequence[SteerBody]) -> Body_co:
         """The body of all answers."""
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; all of them are given, in order."""
+
+    def error(self, content: str) -> bytes:
+        """The event that tells of an error with this body; it is the last one."""
 
 
 async def make_response(
@@ -168,8 +167,7 @@ async def answer_events(
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
-            content = error_content(request, error)
-            yield format_sse_event(event=writer.error_event, data_str=content.decode())
+            yield writer.error(error_content(request, error).decode())
 
 
 async def start_stream(

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
@@ -54,8 +54,6 @@ class CompletionWriter:
     count: int
     num_prompts: int = 1
     ended: dict[int, SteerBody] = field(default_factory=dict)
-    # Its events have no kinds.
-    error_event: ClassVar[None] = None
 
     @classmethod
     def of(
@@ -98,6 +96,10 @@ class CompletionWriter:
                 ended = [self.ended[place] for place in sorted(self.ended)]
                 yield self.event(item, usage=self.usage(ended))
             yield DONE
+
+    def error(self, content: str) -> bytes:
+        """The event of an error; events of completions have no kinds."""
+        return format_sse_event(data_str=content)
 
     def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
         """A chunk with these choices."""

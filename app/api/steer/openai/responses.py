@@ -6,7 +6,7 @@ Nothing is stored: a conversation is sent whole with every request.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi.sse import format_sse_event
 
@@ -62,7 +62,6 @@ class ResponseWriter:
     ignored: tuple[str, ...] = ()
     number: int = 0
     text: str = ""
-    error_event: ClassVar[str] = "error"
 
     def whole(self, answers: Sequence[SteerBody]) -> ResponseObjectBody:
         """The answer in full; there is one."""
@@ -99,6 +98,12 @@ class ResponseWriter:
         yield self._event("response.output_item.done", output_index=0, item=done)
         kind = "response.completed" if body.status == "completed" else "response.incomplete"
         yield self._event(kind, response=body.model_dump(mode="json"))
+
+    def error(self, content: str) -> bytes:
+        """The event of an error: its parts as OpenAI has them, and whole as its clients read it."""
+        told = json.loads(content)["error"]
+        facts = {name: told[name] for name in ("code", "message", "param")}
+        return self._event("error", **facts, error=told)
 
     def _part(self, kind: str, **facts: object) -> bytes:
         return self._event(kind, item_id=self._message_id, output_index=0, content_index=0, **facts)

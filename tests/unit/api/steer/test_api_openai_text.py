@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.fakes.api_calls import png
+from tests.fakes.servers.streams import events_in
 from tests.fakes.servers.worker import FakeWorker
 
 MODEL = "fake-a"
@@ -196,6 +197,18 @@ def test_an_error_in_a_stream_of_a_response_is_raised(
     stream = client.responses.create(model=MODEL, input="What colour?", stream=True)
     with pytest.raises(openai.APIError, match="ended the answer before its end"):
         list(stream)
+
+
+def test_an_error_in_a_stream_of_a_response_is_an_event_as_the_others_are(
+    url: str, worker: FakeWorker
+) -> None:
+    worker.breaks_after = 2
+    reply = httpx.post(f"{url}/responses", json={"model": MODEL, "input": "q", "stream": True})
+    *_, before, (kind, told) = events_in(reply.content)
+    assert (kind, told["type"]) == ("error", "error")
+    assert told["sequence_number"] == before[1]["sequence_number"] + 1
+    assert "ended the answer before its end" in told["message"]
+    assert (told["code"], told["param"]) == ("worker-unavailable", None)
 
 
 def said(part: dict[str, Any]) -> list[dict[str, Any]]:
