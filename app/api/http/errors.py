@@ -83,6 +83,8 @@ IN_PROGRESS_RETRY_SECONDS: Final = 1
 WAIT: Final = "retry_after_seconds"
 _FIRST_SERVER_ERROR: Final = 500
 _UNREADABLE_BODY: Final = "The body of the request cannot be read"
+# What the framework reads as JSON; everything else is a text to it.
+_JSON: Final = re.compile(r"application/([^;]*\+)?json\s*(;|$)", re.IGNORECASE)
 _MAX_FIELD_PROBLEMS: Final = 20
 _MAX_LOCATION_CHARACTERS: Final = 200
 # What Pydantic calls one of several forms that a part may have, between the names of fields.
@@ -183,7 +185,7 @@ def _seconds_to_wait(error: VLibraryError) -> int | None:
 
 async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Which fields were refused and why, without any part of the input."""
-    is_json = "json" in request.headers.get("content-type", "").lower()
+    is_json = _JSON.match(request.headers.get("content-type", "")) is not None
     # Of several forms that a part may have each says why it is not that one.
     reasons: dict[str, list[str]] = {}
     for item in error.errors():
@@ -217,7 +219,6 @@ def _message(item: Mapping[str, Any], *, is_json: bool) -> str:
     message = str(item.get("msg", ""))
     kind = str(item.get("type"))
     if kind == "model_attributes_type" and item.get("loc") == ("body",) and not is_json:
-        # Whatever is sent as something else is a text to the framework.
         return "Input should be JSON, with the header content-type: application/json"
     if kind in _IN_WORDS_OF_JSON:
         return _IN_WORDS_OF_JSON[kind]
@@ -235,13 +236,20 @@ def _message(item: Mapping[str, Any], *, is_json: bool) -> str:
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """What routing and the framework refuse: unknown paths, methods, oversized bodies."""
     # Only our own refusals say more than the status does, and the framework's of bodies.
-    own = dict.fromkeys(OWN_WORDS, error.detail) | {HTTPStatus.BAD_REQUEST: _UNREADABLE_BODY}
+    own = dict.fromkeys(OWN_WORDS, error.detail)
+    own[HTTPStatus.BAD_REQUEST] = _UNREADABLE_BODY + _why_unreadable(request, error)
     return http_problem(
         request,
         error.status_code,
         headers=error.headers,
         detail=own.get(HTTPStatus(error.status_code)),
     )
+
+
+def _why_unreadable(request: Request, error: HTTPException) -> str:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return ": wanted it as it is, found a content-encoding"
+    return ": wanted JSON in UTF-8" if isinstance(error.__cause__, UnicodeDecodeError) else ""
 
 
 def http_problem(

@@ -230,6 +230,22 @@ async def test_a_body_that_no_parser_takes_is_said_so(
     assert response.json()["detail"] == "The body of the request cannot be read"
 
 
+@pytest.mark.parametrize(
+    ("content", "encoding", "reason"),
+    [
+        (b"\x1f\x8b\x08", "gzip", "wanted it as it is, found a content-encoding"),
+        (b'{"id": "\xe9"}', "identity", "wanted JSON in UTF-8"),
+    ],
+)
+async def test_a_body_that_is_no_text_is_told_what_is_wanted(
+    http: httpx.AsyncClient, *, content: bytes, encoding: str, reason: str
+) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    response = await http.post("/body", content=content, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["detail"] == f"The body of the request cannot be read: {reason}"
+
+
 async def test_keys_that_the_caller_chose_are_cleaned_in_places(http: httpx.AsyncClient) -> None:
     body = {"id": "z", "known": {"a\r\n\ud800" + "b" * 500: "x"}}
     headers = {"content-type": "application/json"}

@@ -156,7 +156,10 @@ async def test_images_belong_to_the_question(http: httpx.AsyncClient) -> None:
     assert "system message has no images" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "text/json", "application/x-ndjson", None],
+)
 async def test_a_body_that_does_not_say_that_it_is_json_is_told_so(
     http: httpx.AsyncClient, kind: str | None
 ) -> None:
