@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from app.api.http.openai_errors import is_openai_route, wrong_path
+from app.api.http.openai_errors import wrong_path
 from app.api.http.problems import FieldProblem, problem_content, problem_response, title_of
 from app.core.cancellation import ClientGoneError
 from app.core.errors import (
@@ -260,7 +260,8 @@ def http_problem(
     detail: str | None = None,
 ) -> Response:
     """The problem of an HTTP status, with its title where there is no detail."""
-    is_lost = status == HTTPStatus.NOT_FOUND and is_openai_route(request)
+    # Of records that are not there library errors tell, so this is about the path.
+    is_lost = status == HTTPStatus.NOT_FOUND
     return problem_response(
         request,
         code=CODE_OF_STATUS.get(status, "error"),

@@ -52,9 +52,10 @@ def is_openai_route(request: Request) -> bool:
 
 def wrong_path(request: Request) -> str:
     """What to tell whoever asks for a path that is not there."""
+    base = f"{request.url.scheme}://{request.url.netloc}"
     return (
-        "There is nothing at this path; the base URL for clients of OpenAI is "
-        f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
+        f"There is nothing at this path; {base}/docs shows every route, and the base URL for "
+        f"clients of OpenAI is {base}{PREFIX}"
     )
 
 

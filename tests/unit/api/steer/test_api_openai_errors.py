@@ -244,8 +244,13 @@ async def test_a_wrong_base_url_is_told_the_right_one(http: httpx.AsyncClient, p
     assert "http://127.0.0.1:8000/v1" in response.json()["error"]["message"]
 
 
-async def test_other_routes_keep_their_problems(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/v11")).headers["content-type"] == "application/problem+json"
+@pytest.mark.parametrize("path", ["/v11", "/api/chat", "/api/tags", "/tokenize", "/version"])
+async def test_other_paths_tell_it_in_a_problem(http: httpx.AsyncClient, path: str) -> None:
+    response = await http.get(path)
+    assert (response.status_code, response.json()["code"]) == (404, "not-found")
+    assert response.headers["content-type"] == "application/problem+json"
+    for told in ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/docs"):
+        assert told in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
