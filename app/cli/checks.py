@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import text
 
@@ -33,6 +33,7 @@ from app.library.vectors import get_vectors
 
 Check: TypeAlias = Callable[[], Awaitable[str]]
 Record = TypeVar("Record")
+_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ async def check_keys(sessions: Sessions) -> str:
             orphans = set(owners) - set(await get_vectors(session, owners))
             if orphans:
                 raise CorruptDataError(
-                    f"Keys without a vector in {space}: {_some(map(str, sorted(orphans)))}"
+                    f"Keys without a vector in {space}: {_some(sorted(orphans))}"
                 )
             await asyncio.to_thread(
                 Snapshot.build,
@@ -226,7 +227,6 @@ async def _is_whole(dataset: DatasetRecord, objects: ObjectStore) -> bool:
         return await asyncio.to_thread(digest_of, path) == dataset.sha256
 
 
-def _some(names: "list[str] | map[str]", *, most: int = 5) -> str:
-    listed = list(names)
-    more = ", ..." if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+def _some(names: Sequence[object]) -> str:
+    more = ", ..." if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(str, names[:_MOST_NAMED])) + more

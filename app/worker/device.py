@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from app.core.telemetry.logs import get_logger
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import device_lost, device_shut_down, is_fatal, public_error
 from app.worker.engine.sequence import Sequence
 from app.worker.long_work import LongSteps, LongWork
+
+STOP_SECONDS: Final = 30.0
 
 Result = TypeVar("Result")
 
@@ -88,10 +90,10 @@ class DeviceThread:
         """Step an engine from the next task on; only this thread touches it."""
         self._engine = engine
 
-    def stop(self, *, timeout_seconds: float = 30.0) -> None:
+    def stop(self) -> None:
         """Finish the piece of work at hand, fail everything else and end the thread."""
         self._close()
-        self._thread.join(timeout_seconds)
+        self._thread.join(STOP_SECONDS)
         self._beside.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, work: Callable[[], Result]) -> Result:

@@ -7,7 +7,7 @@ is allowed.
 import datetime as dt
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Final
@@ -44,19 +44,18 @@ _bearer: Final = HTTPBearer(
 class KeyRing:
     """Looks keys up, and remembers for a moment what was found."""
 
-    def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         self._sessions = in_all_workspaces(sessions)
-        self._clock = clock
         self._found: OrderedDict[str, tuple[float, bytes, AccessKey | None]] = OrderedDict()
 
     async def find(self, token: Token) -> AccessKey | None:
         """The valid key of this token, or None."""
         known = self._found.get(token.id)
-        if known is not None and known[0] > self._clock() and token.is_of(known[1]):
+        if known is not None and known[0] > time.monotonic() and token.is_of(known[1]):
             return _if_valid(known[2])
         async with self._sessions.begin() as session:
             key = await find_access_key(session, token)
-        self._found[token.id] = (self._clock() + REMEMBERED_SECONDS, token.digest, key)
+        self._found[token.id] = (time.monotonic() + REMEMBERED_SECONDS, token.digest, key)
         self._found.move_to_end(token.id)
         if len(self._found) > MAX_REMEMBERED:
             self._found.popitem(last=False)

@@ -7,7 +7,6 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -26,15 +25,6 @@ RECONNECT_MILLISECONDS: Final = 2000
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class _Listener:
-    """One who waits for the next events of a job behind the event `after`."""
-
-    job_id: UUID
-    after: int
-    news: "asyncio.Future[JobNews]"
-
-
 class JobEvents:
     """Reads the next events of all jobs that somebody listens to; for one event loop.
 
@@ -44,7 +34,8 @@ class JobEvents:
     def __init__(self, sessions: Sessions, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._sessions = sessions
         self._poll_seconds = poll_seconds
-        self._listeners: set[_Listener] = set()
+        # Who waits for the next events of a job behind an event's number.
+        self._listeners: dict[asyncio.Future[JobNews], tuple[UUID, int]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -53,8 +44,8 @@ class JobEvents:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reading
-        for listener in self._listeners:
-            listener.news.cancel()
+        for news in self._listeners:
+            news.cancel()
 
     async def stream(
         self, job_id: UUID, *, after: int = 0, silence_seconds: float = math.inf
@@ -78,14 +69,14 @@ class JobEvents:
             is_over = news.is_over
 
     async def _next(self, job_id: UUID, after: int) -> JobNews:
-        listener = _Listener(job_id, after, asyncio.get_running_loop().create_future())
-        self._listeners.add(listener)
+        news: asyncio.Future[JobNews] = asyncio.get_running_loop().create_future()
+        self._listeners[news] = (job_id, after)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read(), name="job events")
         try:
-            return await listener.news
+            return await news
         finally:
-            self._listeners.discard(listener)
+            del self._listeners[news]
 
     async def _read(self) -> None:
         """Looks again and again while somebody listens."""
@@ -98,19 +89,14 @@ class JobEvents:
 
     async def _look(self) -> None:
         # Not those who come meanwhile: they may stand before what is read.
-        listeners = list(self._listeners)
+        listeners = dict(self._listeners)
         positions: dict[UUID, int] = {}
-        for listener in listeners:
-            after = positions.get(listener.job_id, listener.after)
-            positions[listener.job_id] = min(after, listener.after)
+        for job_id, after in listeners.values():
+            positions[job_id] = min(after, positions.get(job_id, after))
         async with self._sessions() as session:
             found = await new_events(session, positions)
-        for listener in listeners:
-            if not listener.news.done():
-                _tell(listener, found[listener.job_id])
-
-
-def _tell(listener: _Listener, found: JobNews) -> None:
-    events = tuple(event for event in found.events if event.sequence > listener.after)
-    if events or found.is_over:
-        listener.news.set_result(JobNews(events=events, is_over=found.is_over))
+        for news, (job_id, after) in listeners.items():
+            is_over = found[job_id].is_over
+            events = tuple(event for event in found[job_id].events if event.sequence > after)
+            if (events or is_over) and not news.done():
+                news.set_result(JobNews(events=events, is_over=is_over))

@@ -10,10 +10,10 @@ from typing import BinaryIO, TypeAlias
 from app.core.errors import JSON, VLibraryError
 from app.method.backbone.examples import Example
 from app.method.baselines import word_table
-from app.method.evaluation.conditions import zero_shot
+from app.method.evaluation.conditions import Condition, zero_shot
 from app.method.evaluation.metrics import find_scorer
 from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.experiments.methods import WORD_TABLE, Prepared, find_method
+from app.method.experiments.methods import WORD_TABLE, find_method
 from app.method.experiments.trial import Trial
 
 CellKey: TypeAlias = tuple[str, str, int, int]
@@ -71,7 +71,7 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     )
     try:
         prepared = prepare(trial)
-        report = _ask(trial, trial.test, prepared)
+        report = _ask(trial, trial.test, prepared.condition)
     except VLibraryError as error:
         return replace(empty, refused=error.message)
     scores = _translated(trial, report) if method == WORD_TABLE else report.scores
@@ -88,11 +88,11 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     )
 
 
-def _ask(trial: Trial, asked: Sequence[Example], prepared: Prepared) -> ConditionReport:
+def _ask(trial: Trial, asked: Sequence[Example], condition: Condition) -> ConditionReport:
     return evaluate(
         trial.problem.backbone,
         asked,
-        condition=prepared.condition,
+        condition=condition,
         scorer=trial.task.scorer,
         max_new_tokens=trial.task.max_new_tokens,
         features=trial.problem.features,
@@ -102,7 +102,7 @@ def _ask(trial: Trial, asked: Sequence[Example], prepared: Prepared) -> Conditio
 def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
     """Scores of what the word table makes of the zero-shot answers."""
     items = trial.problem.items
-    said = _ask(trial, items, Prepared(condition=zero_shot())).texts
+    said = _ask(trial, items, zero_shot()).texts
     answers = [item.answer for item in items]
     table = word_table.fit(said, answers)
     score = find_scorer(trial.task.scorer)

@@ -27,7 +27,7 @@ Cells = Mapping[str, Mapping[str, Sequence[CellResult]]]
 """Of one number of labelled items, by task and method."""
 
 
-def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]:
+def summarize(results: Sequence[CellResult]) -> dict[str, Any]:
     """The tables of a run, by number of labelled items.
 
     Returns:
@@ -41,13 +41,13 @@ def summarize(results: Sequence[CellResult], *, seed: int = 0) -> dict[str, Any]
     if not results:
         raise InvalidInputError("Nothing to summarize: wanted measured cells, found none")
     sizes = sorted({result.items for result in results if result.method not in ALONE}) or [0]
-    return {str(size): _table(results, size=size, seed=seed) for size in sizes}
+    return {str(size): _table(results, size=size) for size in sizes}
 
 
-def _table(results: Sequence[CellResult], *, size: int, seed: int) -> dict[str, Any]:
+def _table(results: Sequence[CellResult], *, size: int) -> dict[str, Any]:
     chosen = [one for one in results if one.items == size or one.method in ALONE]
     cells = _by_method(chosen)
-    means = _resample(cells, seed=seed)
+    means = _resample(cells)
     tasks = list(means)
     everywhere = [
         method
@@ -82,8 +82,8 @@ def _by_method(cells: Sequence[CellResult]) -> Cells:
     return grouped
 
 
-def _resample(cells: Cells, *, seed: int) -> Means:
-    rng = np.random.default_rng(seed)
+def _resample(cells: Cells) -> Means:
+    rng = np.random.default_rng(0)
     means: dict[str, dict[str, np.ndarray]] = {}
     for task, methods in cells.items():
         scores = {

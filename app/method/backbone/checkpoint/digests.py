@@ -25,25 +25,20 @@ CACHE_NAME: Final = "digests.json"
 log = get_logger(__name__)
 
 
-def digest_of_files(folder: Path, *, pattern: str = "*.safetensors") -> str:
-    """A digest of the names and the whole contents of the files in a folder."""
+def digest_of_files(folder: Path) -> str:
+    """A digest of the names and the whole contents of the safetensors files in a folder."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob(pattern)):
+    for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name}:{path.stat().st_size}:{digest_of_file(path)}\n".encode())
     return digest.hexdigest()
 
 
-def digest_of_file(path: Path, *, cache_dir: Path | None = None) -> str:
-    """SHA-256 over the SHA-256 of every 8 MiB of the file.
-
-    Args:
-        path: The file.
-        cache_dir: Where digests of large files are remembered; the user's cache by default.
-    """
+def digest_of_file(path: Path) -> str:
+    """SHA-256 over the SHA-256 of every 8 MiB of the file; remembered for a large one."""
     status = path.stat()
     if status.st_size < LEAST_CACHED_BYTES:
         return _tree_digest(path, status.st_size)
-    cache = (cache_dir or default_cache_dir()) / CACHE_NAME
+    cache = default_cache_dir() / CACHE_NAME
     identity = ":".join(
         str(part)
         for part in (
