@@ -14,6 +14,8 @@ from app.core.errors import InvalidInputError
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 LATEST: Final = "latest"
+# In place of a reference: whichever vector is found.
+AUTO: Final = "auto"
 MAX_VERSION: Final = 2**31 - 1
 MAX_TAGS: Final = 32
 MAX_TAG_CHARACTERS: Final = 100
@@ -67,6 +69,17 @@ def check_name(name: str, *, what: str = "name") -> str:
             "digit, and be no UUID"
         )
         raise InvalidInputError(message, details={"pattern": NAME_PATTERN})
+    return name
+
+
+def check_vector_name(name: str) -> str:
+    """The name itself when vectors may be stored under it.
+
+    Raises:
+        InvalidInputError: It is no name, or asks for whichever vector is found.
+    """
+    if check_name(name) == AUTO:
+        raise InvalidInputError(f"The name {AUTO} asks for a vector to be found; take another")
     return name
 
 

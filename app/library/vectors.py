@@ -28,6 +28,7 @@ from app.core.identifiers import (
     check_description,
     check_name,
     check_tags,
+    check_vector_name,
     new_id,
     sha256_hex,
 )
@@ -103,7 +104,7 @@ async def create_vector(
             key is for another backbone.
         IncompatibleBackboneError: The file says that it belongs to another backbone.
     """
-    check_name(name)
+    check_vector_name(name)
     values = {"description": check_description(description), "tags": check_tags(tags)}
     tensors, metadata = await asyncio.to_thread(
         decode_vector_file,

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
 from app.api.schemas.steering import (
-    AUTO,
     AutoRetrievalBody,
     DemonstrationsChoice,
     SteerRequest,
@@ -22,7 +21,7 @@ from app.api.schemas.steering import (
 )
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
-from app.core.identifiers import VectorReference
+from app.core.identifiers import AUTO, VectorReference
 from app.core.settings import PolicyVector
 from app.core.splits import choose_split
 from app.library.datasets import get_dataset

@@ -12,7 +12,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError, NotFoundError
-from app.core.identifiers import check_description, check_name, check_tags, new_id
+from app.core.identifiers import check_description, check_tags, check_vector_name, new_id
 from app.core.jobs import JOB_STATES, JobState
 from app.library.access.audit import write_audit
 from app.library.database import dump_json
@@ -58,7 +58,7 @@ async def enqueue_training(
         NotFoundError: There is no such data set.
     """
     asked: dict[str, Any] = {
-        "name": check_name(name),
+        "name": check_vector_name(name),
         "dataset_id": dataset_id,
         "backbone_fingerprint": backbone_fingerprint,
         "config": json.loads(dump_json(config)),

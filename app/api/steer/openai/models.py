@@ -7,10 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
 from app.api.schemas.openai.answers import ModelBody
-from app.api.schemas.steering import AUTO
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
-from app.core.identifiers import VectorReference
+from app.core.identifiers import AUTO, VectorReference
 from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector

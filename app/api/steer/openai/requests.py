@@ -4,8 +4,9 @@ import secrets
 from typing import Any, Final
 
 from app.api.schemas.openai.requests import ChatRequest, ChatSteering, SamplingFields
-from app.api.schemas.steering import AUTO, NOT_RETRIEVED, STRENGTH_OF_NOTHING, SteerRequest
+from app.api.schemas.steering import NOT_RETRIEVED, STRENGTH_OF_NOTHING, SteerRequest
 from app.core.errors import InvalidInputError
+from app.core.identifiers import AUTO
 from app.rpc.generation import MAX_TOKENS, SamplingParams
 
 DEFAULT_MAX_TOKENS: Final = 256

@@ -33,6 +33,7 @@ BAD_TRAINING: list[dict[str, object]] = [
     {"shots": 0},
     {"shots": 65},
     {"name": "UPPER"},
+    {"name": "auto"},
     {"tags": ["x"] * 33},
     {"tags": ["a\u0000"]},
     {"description": "x" * 10_001},

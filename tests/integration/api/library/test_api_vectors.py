@@ -35,6 +35,15 @@ class TestVectors:
         assert file.content == blob
         assert file.headers["etag"] == f'"{hashlib.sha256(blob).hexdigest()}"'
 
+    async def test_no_vector_is_called_like_the_one_that_is_found(
+        self, http: httpx.AsyncClient, worker: FakeWorker
+    ) -> None:
+        blob = vector_file(worker.description)
+        refused = await http.post("/vectors?name=auto", content=blob, headers=OCTETS)
+        assert refused.status_code == 422
+        assert "asks for a vector to be found" in refused.json()["detail"]
+        assert (await http.get("/vectors/auto")).status_code == 404
+
     async def test_the_rest_of_a_file_is_sent_by_itself(
         self, http: httpx.AsyncClient, worker: FakeWorker
     ) -> None:
