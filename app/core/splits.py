@@ -30,7 +30,7 @@ def choose_split(
     found = [name for name in splits if name.casefold() in names]
     if wanted in splits:
         return wanted
-    if found:
+    if len(found) == 1:
         return found[0]
     if wanted is None and len(splits) == 1:
         return next(iter(splits))

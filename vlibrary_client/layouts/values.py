@@ -143,9 +143,10 @@ def chosen(fields: Mapping[str, Any]) -> object:
     if place is None:
         return None
     place = _place(place, labels)
-    if choices is None or place is None or not 0 <= place < len(choices):
+    known = dict(enumerate(choices or ()))
+    if place is None or known.get(place) is None:
         raise UnusableError("its answer is no place in its choices")
-    return choices[place]
+    return known[place]
 
 
 def _choices(fields: Mapping[str, Any]) -> tuple[Sequence[object], list[Any] | None]:
@@ -153,7 +154,11 @@ def _choices(fields: Mapping[str, Any]) -> tuple[Sequence[object], list[Any] | N
     given = (listing(fields.get(column)) for column in CHOICES_COLUMNS)
     found = next((one for one in given if one and isinstance(one, list | Mapping)), None)
     if isinstance(found, Mapping) and {*found} == {"label", "text"}:
-        found = dict(zip(found["label"], found["text"], strict=True))
+        labels, texts = found["label"], found["text"]
+        is_pair = isinstance(labels, list) and isinstance(texts, list)
+        if not is_pair or len({*map(str, labels)}) != len(labels) or len(labels) != len(texts):
+            raise UnusableError("its choices have no label of its own for each text")
+        return labels, texts
     if isinstance(found, Mapping):
         return list(found), list(found.values())
     return string.ascii_uppercase, found

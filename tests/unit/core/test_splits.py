@@ -40,3 +40,12 @@ def test_what_is_usual_depends_on_the_purpose() -> None:
     assert choose_split({"dev": 3}, usual=(TEST,)) == "dev"
     with pytest.raises(InvalidDatasetError, match="wanted one by its name, found train"):
         choose_split({"train": 3, "dev": 2}, usual=(TEST,))
+
+
+@pytest.mark.parametrize(("wanted", "first"), [(None, "train"), ("TRAIN", "Train")])
+def test_of_several_that_may_be_meant_none_is_left_out_unsaid(
+    wanted: str | None, first: str
+) -> None:
+    with pytest.raises(InvalidDatasetError, match=r"found Train \(3\), train \(2\)"):
+        choose_split({"Train": 3, "train": 2}, wanted)
+    assert choose_split({"Train": 3, "train": 2}, first) == first

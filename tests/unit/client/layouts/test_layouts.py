@@ -16,6 +16,8 @@ from tests.fakes.files.layouts import ASKED, items, picture, read, table
 from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts.items import BadItem, Item
 
+PICKED = {"question": "q", "answer": "A"}
+
 
 def item(fields: Mapping[str, Any], **options: Any) -> Item:  # noqa: ANN401 - passed on
     (one,) = items([{"image": picture(), **fields}], **options)
@@ -70,6 +72,10 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"question": "q", "answer": Decimal("nan")}, "wanted an answer of text"),
         ({"question": "q", "choices": ["a"], "answer": 4}, "no place in its choices"),
         ({"question": "q", "choices": ["a"], "answer": "C"}, "no place in its choices"),
+        ({"question": "q", "choices": ["a", None], "answer": "B"}, "no place in its choices"),
+        ({**PICKED, "choices": {"label": ["A", "B"], "text": ["a"]}}, "no label of its own"),
+        ({**PICKED, "choices": {"label": ["A", "A"], "text": ["a", "b"]}}, "no label of its own"),
+        ({**PICKED, "choices": {"label": None, "text": None}}, "no label of its own"),
         ({"problem": "q", "solution": "a"}, "found problem, solution"),
         ({"images": [b"a", b"b"], **ASKED}, "2 pictures in images, wanted one"),
         ({"image": b"a", "images": [b"b"], **ASKED}, "2 pictures in image and images"),
