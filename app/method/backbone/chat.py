@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from jinja2 import TemplateError
 from transformers import ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ PLAIN_TEMPLATE: Final = (
     "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
+_UNUSABLE: Final = "The processor's chat template cannot be used"
 # Two marks that no template, tokenizer or answer contains.
 _QUESTION_MARK: Final = "\ue010question\ue011"
 _ANSWER_MARK: Final = "\ue010answer\ue011"
@@ -128,8 +130,7 @@ def _end_token(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
             return int(token_id)
     if tokenizer.eos_token_id is None:
         raise UnsupportedBackboneError(
-            "The processor's chat template cannot be used: wanted a token that ends the model's "
-            "turn, found none"
+            f"{_UNUSABLE}: wanted a token that ends the model's turn, found none"
         )
     return int(tokenizer.eos_token_id)
 
@@ -138,11 +139,21 @@ def find_answer_format(processor: ProcessorMixin) -> AnswerFormat:
     """Reads from the template what stands before and after an answer.
 
     Raises:
-        UnsupportedBackboneError: No token ends the model's turn.
+        UnsupportedBackboneError: The template cannot be used, or no token ends the model's turn.
     """
     question = user_message(_QUESTION_MARK, num_images=1)
-    prompt = render(processor, [question], with_generation_prompt=True)
-    whole = render(processor, [question, model_message(_ANSWER_MARK)], with_generation_prompt=False)
+    answered = [question, model_message(_ANSWER_MARK)]
+    try:
+        prompt = render(processor, [question], with_generation_prompt=True)
+        whole = render(processor, answered, with_generation_prompt=False)
+    except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UnsupportedBackboneError(
+            f"{_UNUSABLE}: {str(error).partition(chr(10))[0]}"
+        ) from error
+    if _QUESTION_MARK not in prompt:
+        raise UnsupportedBackboneError(
+            f"{_UNUSABLE}: wanted a prompt with the question, found none"
+        )
     opening = prompt.rpartition(_QUESTION_MARK)[2]
     lead, after = "", ""
     # A template may open the turn with more than a past turn shows; the answer then comes at once.

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError
@@ -125,6 +126,7 @@ def load_model(
             installed.
     """
     _require_shards(checkpoint)
+    _require_settings(checkpoint)
     options: dict[str, Any] = {
         "revision": checkpoint.revision,
         "dtype": dtype,
@@ -197,6 +199,16 @@ def _asks_for_code(checkpoint: CheckpointPlace) -> bool:
     except (OSError, ValueError, TypeError):
         return False
     return "auto_map" in found
+
+
+def _require_settings(checkpoint: CheckpointPlace) -> None:
+    """Returns when what is said of generation can be read: transformers passes over what cannot."""
+    path = Path(checkpoint.place) / GENERATION_CONFIG_NAME
+    if path.is_file():
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise checkpoint.unsupported(f"an invalid {path.name}", error) from error
 
 
 def _require_shards(checkpoint: CheckpointPlace) -> None:

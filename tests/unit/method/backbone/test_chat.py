@@ -133,6 +133,24 @@ def test_a_turn_without_an_end_is_refused() -> None:
         find_answer_format(processor)
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for %}", "Expected an expression"),
+        ("{{ raise_exception('no pictures') }}", "no pictures"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ messages[0]['content'] + '</s>' }}", "can only concatenate list"),
+        ("{{ messages[0]['content'] }}", "wanted a prompt with the question, found none"),
+        ("", "wanted a prompt with the question, found none"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_in_words(template: str, words: str) -> None:
+    processor = tiny_processor()
+    processor.chat_template = template
+    with pytest.raises(UnsupportedBackboneError, match="chat template cannot be used: .*" + words):
+        find_answer_format(processor)
+
+
 def test_a_tokenizers_tokens_are_read_once_for_all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = tiny_processor()
     tokenizer: Any = processor.tokenizer

@@ -72,6 +72,11 @@ def test_an_invalid_value_of_the_configuration_is_told(folder: Path) -> None:
     assert "'hidden_size': " in message
 
 
+def test_an_invalid_file_of_tokens_that_end_a_text_is_told(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("{")
+    assert "an invalid generation_config.json: " in refusal(folder).message
+
+
 def test_an_unknown_model_type_is_told(folder: Path) -> None:
     set_in(folder / "config.json", model_type="lvlm9000")
     assert "lvlm9000" in refusal(folder).message
