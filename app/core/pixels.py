@@ -54,6 +54,9 @@ _PROBE_LEVELS: Final = tuple(range(0, 256, 15))
 # Two roundings of 8 bits.
 _SAME_LEVELS: Final = 2
 _WEBP_CHUNKS: Final = 12
+_JPEG_START: Final = 2
+_JPEG_END: Final = b"\xd9"
+_JPEG_EMPTY: Final = (b"", b"\0", b"\xff", *(bytes([kind]) for kind in range(0xD0, 0xD8)))
 _PNG_DEPTH: Final = 24
 _PNG_COLOUR_TYPE: Final = 25
 _PNG_GREY: Final = 0
@@ -90,6 +93,8 @@ def decode(data: bytes) -> Image.Image:
             if name == "PNG":
                 _check_sums(data)
                 _check_rows(data, image.size)
+            elif name != "WEBP":
+                _check_end(data)
             image.load()
             turn = turn_of(image)
             pixels = _shown(image, data)
@@ -127,6 +132,19 @@ def _check_rows(data: bytes, size: tuple[int, int]) -> None:
     )
     if _inflated_bytes(data, wanted) < wanted:
         raise ValueError("rows are missing")
+
+
+def _check_end(data: bytes) -> None:
+    # What a download never filled are zeros, and decoders take them for the rest of a JPEG.
+    place = _JPEG_START
+    while (place := data.find(b"\xff", place)) >= 0:
+        kind = data[place + 1 : place + 2]
+        if kind == _JPEG_END:
+            return
+        # Between pixels stand markers without content; others tell how long they are.
+        has_content = kind not in _JPEG_EMPTY
+        place += 2 + int.from_bytes(data[place + 2 : place + 4]) if has_content else 1
+    raise ValueError("its end is missing")
 
 
 def _inflated_bytes(data: bytes, wanted: int) -> int:

@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -154,6 +154,20 @@ def test_a_file_that_is_cut_short_is_refused(form: str, share: float) -> None:
     data = encoded(noise, form)
     with pytest.raises(InvalidImageError):
         pixels(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
+def test_a_jpeg_that_was_never_filled_is_refused(options: dict[str, Any]) -> None:
+    noise = Image.effect_noise((200, 200), 80).convert("RGB")
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xd9" * 20
+    data = encoded(noise, "JPEG", exif=exif, **options)
+    whole = pixels(data)
+    assert (pixels(data + bytes(5000)) == whole).all()
+    for share in (0.5, 0.9):
+        kept = int(len(data) * share)
+        with pytest.raises(InvalidImageError, match="JPEG file is cut short or damaged"):
+            pixels(data[:kept] + bytes(len(data) - kept))
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt"])
