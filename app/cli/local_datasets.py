@@ -34,7 +34,7 @@ def read_map(pairs: list[str] | None, question: str | None = None) -> Mapping[st
     """Which column is which, from texts such as `question=problem`, or what is asked throughout.
 
     Raises:
-        InvalidInputError: A text is no such pair.
+        InvalidInputError: A text is no such pair, or something is told twice.
     """
     from vlibrary_client.layouts.items import with_question
 
@@ -43,7 +43,11 @@ def read_map(pairs: list[str] | None, question: str | None = None) -> Mapping[st
         name, equals, column = pair.partition("=")
         if not (name and equals and column):
             raise InvalidInputError(f"Cannot read the map: wanted question=COLUMN, found {pair}")
+        if name in columns:
+            raise InvalidInputError(f"Cannot read the map: {name} is mapped twice")
         columns[name] = column
+    if question is not None and "question" in columns:
+        raise InvalidInputError("Wanted a column of questions or one question for all, found both")
     return with_question(columns, question)
 
 

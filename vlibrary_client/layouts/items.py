@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from vlibrary_client.errors import InvalidDatasetError
+
 COLUMNS = ("image", "question", "answer", "answers", "id", "image_id", "split")
 
 
@@ -18,7 +20,15 @@ ColumnMap: TypeAlias = Mapping[str, str]
 
 
 def with_question(columns: ColumnMap | None, question: str | None) -> ColumnMap:
-    """The map, and what is asked about every picture of a source that asks nothing itself."""
+    """The map, and what is asked about every picture of a source that asks nothing itself.
+
+    Raises:
+        InvalidDatasetError: The map has a column of questions as well.
+    """
+    if question is not None and "question" in (columns or {}):
+        raise InvalidDatasetError(
+            "wanted a column of questions or one question for all, found both"
+        )
     return {**(columns or {}), **({} if question is None else {"question": Constant(question)})}
 
 

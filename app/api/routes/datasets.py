@@ -24,8 +24,9 @@ from app.api.http.uploads import (
 )
 from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
-from app.api.schemas.fields import ColumnPair, Cursor, Description, Limit, Name, Prompt, Reference
+from app.api.schemas.fields import ColumnPairs, Cursor, Description, Limit, Name, Prompt, Reference
 from app.core.cancellation import run_until_disconnect
+from app.core.errors import InvalidInputError
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
 from app.library.access.quotas import require_within
@@ -75,10 +76,9 @@ async def upload(
     name: Name,
     description: Annotated[Description, Query()] = "",
     columns: Annotated[
-        list[ColumnPair],
+        ColumnPairs,
         Query(
             alias="map",
-            max_length=10,
             description="Which column is which, as `question=COLUMN`, where names differ.",
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
@@ -98,6 +98,9 @@ async def upload(
     Every row is read and every picture decoded; the reply tells what was found.
     """
     require_media_type(request, *MEDIA_TYPES)
+    mapped = dict(pair.split("=", 1) for pair in columns)
+    if question is not None and "question" in mapped:
+        raise InvalidInputError("Wanted a column of questions or one question for all, found both")
     folder = services.settings.data_dir / "uploads"
     async with (
         upload_place(request, services.uploads),
@@ -112,7 +115,7 @@ async def upload(
                 limits=PictureLimits.of(services.settings),
                 skip_bad=skip_bad,
                 text_only=text_only,
-                columns=dict(pair.split("=", 1) for pair in columns),
+                columns=mapped,
                 question=question,
             ),
             receive=request.receive,

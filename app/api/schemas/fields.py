@@ -7,7 +7,7 @@ NUL and no lone surrogate.
 from typing import Annotated, Final, TypeAlias
 
 from fastapi import Path
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from app.core.identifiers import (
     MAX_DESCRIPTION_CHARACTERS,
@@ -70,6 +70,17 @@ Ref: TypeAlias = Annotated[
 ]
 ColumnPair: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[a-z_]+=.+$", max_length=300), SAFE
+]
+
+
+def _named_once(pairs: list[str]) -> list[str]:
+    if len({pair.partition("=")[0] for pair in pairs}) < len(pairs):
+        raise ValueError("a name is mapped twice")
+    return pairs
+
+
+ColumnPairs: TypeAlias = Annotated[
+    list[ColumnPair], Field(max_length=10), AfterValidator(_named_once)
 ]
 SplitName: TypeAlias = Annotated[
     str,

@@ -124,6 +124,8 @@ def combine(
 ) -> None:
     """Store the weighted sum of vectors as the next version of a name."""
     weights = dict(map(_weighted, parts))
+    if len(weights) < len(parts):
+        raise typer.BadParameter("a vector is given twice; give it one weight")
     given = [weight is not None for weight in weights.values()]
     if any(given) and not all(given):
         raise typer.BadParameter("give a weight with every vector, or with none")

@@ -82,6 +82,20 @@ class TestDatasets:
         refused = await upload(http, content.replace(b"label", b"question"), **asked)
         assert "it has questions of its own in question" in refused.json()["detail"]
 
+    @pytest.mark.parametrize(
+        ("asked", "words"),
+        [
+            ({"map": ["question=a", "question=b"]}, "a name is mapped twice"),
+            ({"map": ["question=a"], "question": "Which?"}, "found both"),
+        ],
+    )
+    async def test_what_is_asked_is_said_once(
+        self, http: httpx.AsyncClient, asked: dict[str, Any], words: str
+    ) -> None:
+        refused = await upload(http, b"[]", **asked)
+        assert refused.status_code == 422
+        assert words in refused.text
+
     async def test_what_is_no_data_set_is_refused(self, http: httpx.AsyncClient) -> None:
         for content, status, code in (
             (b"", 422, "invalid-input"),

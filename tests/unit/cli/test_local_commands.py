@@ -52,6 +52,16 @@ def json_of(result: Result) -> dict[str, Any]:
     return found
 
 
+def test_what_is_asked_is_said_once(dataset: Path) -> None:
+    check = ("datasets", "check", str(dataset), "--map", "question=image")
+    twice = run(*check, "--map", "question=answer")
+    assert isinstance(twice.exception, InvalidInputError)
+    assert "question is mapped twice" in twice.exception.message
+    both = run(*check, "--question", "What is this?")
+    assert isinstance(both.exception, InvalidInputError)
+    assert "one question for all, found both" in both.exception.message
+
+
 def test_where_a_vector_cannot_be_written_is_told_before_the_training(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.touch()

@@ -93,6 +93,7 @@ def test_vectors_are_compared_combined_and_pruned(url: str, client: Client) -> N
     weights = [part["weight"] for part in mean.hyper_parameters["parts"]]
     assert weights == [0.5, 0.5]
     call(url, "combine", "sum", "gears=0.5", "colours", code=2)
+    call(url, "combine", "sum", "gears", "gears", "colours", code=2)
     assert "gears@1" in call(url, "prune", "gears", "--keep-last", "1")
     assert [vector.ref for vector in client.vectors.iterate(name="gears")] == ["gears@2"]
 

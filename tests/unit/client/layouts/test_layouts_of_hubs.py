@@ -156,6 +156,11 @@ def test_folders_may_be_called_by_what_their_pictures_show(tmp_path: Path) -> No
         read(root)
 
 
+def test_a_question_for_all_takes_no_columns_place() -> None:
+    with pytest.raises(InvalidDatasetError, match="one question for all, found both"):
+        with_question({"question": "problem"}, "What is this?")
+
+
 @pytest.mark.parametrize("kind", ["zip", "gztar"])
 def test_folders_of_classes_may_be_packed(tmp_path: Path, kind: str) -> None:
     root = classes(
