@@ -35,13 +35,22 @@ def _as_parts(value: object) -> object:
     return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
 
 
+def _require_message(value: object) -> object:
+    if value != "message":
+        raise ValueError(
+            "wanted a message, as nothing is stored here that an item could refer to (clients send "
+            "messages whole with store: false), and no tools are called"
+        )
+    return value
+
+
 InputParts: TypeAlias = Annotated[tuple[InputPart, ...], Field(max_length=MAX_PARTS)]
 
 
 class InputItem(LenientBody):
     """A message of the conversation so far."""
 
-    type: Literal["message"] = "message"
+    type: Annotated[Literal["message"], BeforeValidator(_require_message)] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         InputParts, BeforeValidator(_as_parts, json_schema_input_type=PartText | InputParts)

@@ -263,6 +263,17 @@ def test_what_no_response_can_be_is_refused(
     assert worker.generated == []
 
 
+@pytest.mark.parametrize(
+    "item", [{"type": "item_reference", "id": "msg_1"}, {"type": "reasoning", "summary": []}]
+)
+def test_what_is_not_said_in_full_is_told_why(url: str, item: dict[str, Any]) -> None:
+    items = [{"role": "user", "content": "a"}, item, {"role": "user", "content": "b"}]
+    reply = httpx.post(f"{url}/responses", json={"model": MODEL, "input": items})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "input.1.type"
+    assert "wanted a message, as nothing is stored" in reply.json()["error"]["message"]
+
+
 class Found(BaseModel):
     colour: str
 
