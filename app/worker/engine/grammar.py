@@ -115,10 +115,11 @@ def _source(form: StructuredOutputs) -> str:
     # Many templates end where a word begins with its space; answers are shown without it.
     if form.regex is not None:
         # Alone first: what is put around it must not make sense of a stray bracket.
-        alone = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(form.regex))
+        regex = _without_anchors(form.regex)
+        alone = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(regex))
         if alone:
             raise ValueError(alone)
-        return LLMatcher.grammar_from_regex(f" ?(?:{form.regex})")
+        return LLMatcher.grammar_from_regex(f" ?(?:{regex})")
     if form.choice is not None:
         return f'start: " "? ({" | ".join(map(json.dumps, form.choice))})'
     schema = {"type": "object"} if form.json_object else json.loads(form.json_schema or "{}")
@@ -126,6 +127,14 @@ def _source(form: StructuredOutputs) -> str:
         raise ValueError("the schema false allows no answer")
     whole = {**(schema if isinstance(schema, Mapping) else {}), "x-guidance": _JSON_OPTIONS}
     return f'start: " "? body\nbody: %json {json.dumps(whole)}'
+
+
+def _without_anchors(regex: str) -> str:
+    """The expression without what says that the whole answer matches, which it does anyway."""
+    body = regex.removeprefix("^")
+    unended = body.removesuffix("$")
+    is_escaped = (len(unended) - len(unended.rstrip("\\"))) % 2
+    return body if is_escaped else unended
 
 
 def _without_added_spaces(tokenizer: str) -> str:

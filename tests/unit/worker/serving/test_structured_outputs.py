@@ -38,6 +38,9 @@ def _is_of_schema(text: str) -> bool:
 FORMS = [
     ({"choice": COLOURS}, lambda text: text in COLOURS),
     ({"regex": r"[a-c]{3}/\d{2}|none"}, lambda text: re.fullmatch(r"[a-c]{3}/\d{2}|none", text)),
+    ({"regex": r"^[a-c]{3}$"}, lambda text: re.fullmatch(r"[a-c]{3}", text)),
+    ({"regex": r"^a|b{2}\\$"}, lambda text: text in {"a", "bb\\"}),
+    ({"regex": r"a\$"}, lambda text: text == "a$"),
     ({"json": SCHEMA}, _is_of_schema),
     ({"json": json.dumps(SCHEMA), "regex": None}, _is_of_schema),
 ]
