@@ -25,7 +25,7 @@ from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord, VectorRecord
 from app.library.search.index import Snapshot
 from app.library.storage import ObjectStore
-from app.library.task_keys.epochs import current_epochs, find_space
+from app.library.task_keys.epochs import SpaceState, current_epochs, find_space
 from app.library.task_keys.keys import load_keys
 from app.library.training.jobs import list_jobs
 from app.library.vector_rows import get_blob
@@ -129,7 +129,7 @@ async def check_keys(sessions: Sessions) -> str:
     async with sessions() as session:
         spaces = await current_epochs(session)
         for space, epoch in spaces.items():
-            state = await find_space(session, space)
+            state = await find_space(session, space) or SpaceState(epoch, 0, None)
             keys = await load_keys(session, space)
             owners = [entry.vector_id for entry in keys]
             orphans = set(owners) - set(await get_vectors(session, owners))
@@ -141,8 +141,8 @@ async def check_keys(sessions: Sessions) -> str:
                 Snapshot.build,
                 space,
                 epoch=epoch,
-                dimension=0 if state is None else state.dimension,
-                image_width=None if state is None else state.image_width,
+                dimension=state.dimension,
+                image_width=state.image_width,
                 keys=keys,
             )
             num_vectors += len(owners)

@@ -27,11 +27,11 @@ Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
 class Condition:
     """How every item of an evaluation is asked.
 
-    Made by `zero_shot`, `in_context`, `given`, `steered` and `adapted`.
+    Mostly made by `zero_shot`, `in_context`, `given` and `steered`.
 
     Attributes:
         name: `zero_shot`, `icl`, `icl_balanced`, `knn_icl`, `nearest_copy`, `m2iv`, or that of
-            another change of the backbone.
+            another change of the backbone, which `applied` makes.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
         contexts: The demonstrations of each item that is asked, where they are given with it.
     """
@@ -87,11 +87,6 @@ def steered(
 ) -> Condition:
     """No demonstrations, and the backbone shifted by vectors."""
     return Condition(name="m2iv", vectors=vectors, strength=strength, num_labels=num_labels)
-
-
-def adapted(name: str, applied: Applied, *, num_labels: int | None = None) -> Condition:
-    """No demonstrations, and the backbone changed in another way than by vectors."""
-    return Condition(name=name, applied=applied, num_labels=num_labels)
 
 
 def given(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:

@@ -24,7 +24,6 @@ from app.method.baselines import (
 from app.method.evaluation.conditions import (
     Condition,
     InContext,
-    adapted,
     in_context,
     steered,
     zero_shot,
@@ -191,7 +190,7 @@ def _fitting(name: str) -> _Prepare:
         count = len(trial.problem.items)
         found = FITTED[name](replace(trial.problem, shots=min(_MOST_SHOTS, count - 1)))
         return Prepared(
-            condition=adapted(name, found.applied, num_labels=count),
+            condition=Condition(name=name, applied=found.applied, num_labels=count),
             seconds=time.monotonic() - began,
             parameters=found.num_parameters,
             notes=found.notes,
