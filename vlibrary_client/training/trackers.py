@@ -139,7 +139,9 @@ def _wandb(record: JobRecord) -> Iterator[_Log]:
 @contextmanager
 def _trackio(record: JobRecord) -> Iterator[_Log]:
     trackio = _package("trackio")
-    trackio.init(project=PROJECT, name=_title(record), config=_settings(record))
+    own = trackio.context_vars.current_run.get() is None
+    if own:
+        trackio.init(project=PROJECT, name=_title(record), config=_settings(record))
 
     def log(group: str, values: Mapping[str, float], step: int) -> None:
         trackio.log(_named(group, {**values, "step": step}))
@@ -147,7 +149,8 @@ def _trackio(record: JobRecord) -> Iterator[_Log]:
     try:
         yield log
     finally:
-        trackio.finish()
+        if own:
+            trackio.finish()
 
 
 @contextmanager

@@ -85,6 +85,12 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
+def install_trackio(monkeypatch: pytest.MonkeyPatch, notes: Notes, *, run: object = None) -> None:
+    members = {name: notes.note(name) for name in ("init", "log", "finish")}
+    current = SimpleNamespace(current_run=SimpleNamespace(get=lambda: run))
+    install(monkeypatch, "trackio", context_vars=current, **members)
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_tensorboard_gets_curves_and_the_end(
@@ -149,6 +155,10 @@ def test_a_run_that_somebody_has_open_stays_open(monkeypatch: pytest.MonkeyPatch
     wait("wandb")
     assert len(notes.named("log")) == 3
     assert notes.named("init") == []
+    install_trackio(monkeypatch, notes, run=run)
+    wait("trackio")
+    assert len(notes.named("log")) == 6
+    assert notes.named("init") == notes.named("finish") == []
 
 
 def test_a_tracker_that_begins_no_run_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +167,7 @@ def test_a_tracker_that_begins_no_run_is_told_as_ours(monkeypatch: pytest.Monkey
 
     notes = Notes()
     install(monkeypatch, "wandb", run=None, init=refuse)
-    install(monkeypatch, "trackio", **{name: notes.note(name) for name in ("init", "finish")})
+    install_trackio(monkeypatch, notes)
     with pytest.raises(ConfigurationError, match="cannot report to wandb: No API key configured"):
         wait(["trackio", "wandb"])
     assert [name for name, _ in notes.calls] == ["init", "finish"]
@@ -165,8 +175,7 @@ def test_a_tracker_that_begins_no_run_is_told_as_ours(monkeypatch: pytest.Monkey
 
 def test_trackio_is_written_to_and_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes()
-    members = {name: notes.note(name) for name in ("init", "log", "finish")}
-    install(monkeypatch, "trackio", **members)
+    install_trackio(monkeypatch, notes)
     wait("trackio")
     assert [name for name, _ in notes.calls] == ["init", "log", "log", "log", "finish"]
     assert notes.named("init")[0][:2] == ("vlibrary", TITLE)
@@ -203,8 +212,7 @@ def test_several_trackers_get_the_same_and_unknown_ones_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     notes = Notes()
-    members = {name: notes.note(name) for name in ("init", "log", "finish")}
-    install(monkeypatch, "trackio", **members)
+    install_trackio(monkeypatch, notes)
     wait(["tensorboard", "trackio"])
     assert len(notes.named("log")) == 3
     assert (tmp_path / "runs" / TITLE).is_dir()
