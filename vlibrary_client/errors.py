@@ -150,6 +150,12 @@ class WorkerUnavailableError(UnavailableError):
     code = "worker-unavailable"
 
 
+class StorageUnavailableError(UnavailableError):
+    """The server's object store does not answer."""
+
+    code = "storage-unavailable"
+
+
 class OutOfDeviceMemoryError(UnavailableError):
     """The accelerator's memory did not suffice for this request."""
 

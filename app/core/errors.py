@@ -152,6 +152,12 @@ class WorkerUnavailableError(UnavailableError):
     code = "worker-unavailable"
 
 
+class StorageUnavailableError(UnavailableError):
+    """The object store does not answer, or refuses this service."""
+
+    code = "storage-unavailable"
+
+
 class OutOfDeviceMemoryError(UnavailableError):
     """The accelerator had no room for this request."""
 

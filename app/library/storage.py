@@ -1,10 +1,11 @@
 """Files by key: a local folder by default, a bucket by setting."""
 
 import asyncio
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
@@ -20,12 +21,16 @@ from app.core.errors import (
     InvalidInputError,
     NotFoundError,
     StorageFullError,
+    StorageUnavailableError,
     is_out_of_space,
 )
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
 _NAMED_BY_DIGEST: Final = re.compile(r"datasets/(?:[^/]+/)?([0-9a-f]{64})\.parquet")
 CHUNK_BYTES: Final = 8 * 1024 * 1024
+# Somebody waits for an answer; by itself a bucket is tried for three minutes.
+RETRY_SECONDS: Final = 15.0
+RETRY_AFTER_SECONDS: Final = 5.0
 
 
 def dataset_key(sha256: str, *, workspace: str = DEFAULT_WORKSPACE) -> str:
@@ -47,17 +52,30 @@ def _check(key: str) -> str:
 
 
 @contextmanager
-def _room_needed() -> Iterator[None]:
+def _told_as_ours(wanted: str | None = None) -> Iterator[None]:
+    """What a full disk and a bucket's provider say, as errors of ours.
+
+    `wanted` is the key of what has to be there.
+    """
     try:
         yield
     except (OSError, BaseError) as error:
+        if wanted is not None and isinstance(error, FileNotFoundError):
+            raise NotFoundError(f"There is no object {wanted}") from None
         if is_out_of_space(error):
-            raise StorageFullError("The object store has no room left for this") from error
+            raise StorageFullError("There is no room left for this file") from error
+        if isinstance(error, BaseError | FileNotFoundError):
+            raise StorageUnavailableError(
+                f"The object store does not answer as it should: {type(error).__name__}",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            ) from error
         raise
 
 
 class ObjectStore:
     """Puts and gets files; a put is seen whole or not at all, and a malformed key is refused.
+
+    A bucket that is away or refuses raises a StorageUnavailableError, in all methods.
 
     Args:
         url: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `memory:///`.
@@ -71,7 +89,8 @@ class ObjectStore:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._store: AnyStore = LocalStore(folder)
         else:
-            self._store = from_url(url)
+            retry_timeout = dt.timedelta(seconds=RETRY_SECONDS)
+            self._store = from_url(url, retry_config={"retry_timeout": retry_timeout})
 
     async def put_file(self, key: str, path: Path) -> None:
         """Stores a file under the key, in place of any before it.
@@ -79,7 +98,7 @@ class ObjectStore:
         Raises:
             StorageFullError: There is no room; nothing is stored under the key.
         """
-        with _room_needed():
+        with _told_as_ours():
             await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
 
     async def get_file(self, key: str, path: Path) -> None:
@@ -89,14 +108,12 @@ class ObjectStore:
             NotFoundError: Nothing is stored there.
             CorruptDataError: The key names another digest than that of what was written.
         """
-        try:
-            result = await obstore.get_async(self._store, _check(key))
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no object {key}") from None
         digest = hashlib.sha256()
-        with path.open("wb") as stream:
-            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
-                await asyncio.to_thread(_write, stream, digest, bytes(chunk))
+        with _told_as_ours(key):
+            result = await obstore.get_async(self._store, _check(key))
+            with path.open("wb") as stream:
+                async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                    await asyncio.to_thread(_write, stream, digest, bytes(chunk))
         named = _NAMED_BY_DIGEST.fullmatch(key)
         if named is not None and named[1] != digest.hexdigest():
             raise CorruptDataError(f"The stored file {named[1][:12]} does not match its digest")
@@ -107,7 +124,7 @@ class ObjectStore:
         Raises:
             StorageFullError: There is no room; nothing is stored under the key.
         """
-        with _room_needed():
+        with _told_as_ours():
             await obstore.put_async(self._store, _check(key), data)
 
     async def get_bytes(self, key: str) -> bytes:
@@ -116,34 +133,29 @@ class ObjectStore:
         Raises:
             NotFoundError: Nothing is stored there.
         """
-        try:
+        with _told_as_ours(key):
             result = await obstore.get_async(self._store, _check(key))
             return bytes(await result.bytes_async())
-        except FileNotFoundError:
-            raise NotFoundError(f"There is no object {key}") from None
 
     async def exists(self, key: str) -> bool:
         """Whether anything is stored under the key."""
         try:
-            await obstore.head_async(self._store, _check(key))
-        except FileNotFoundError:
+            with _told_as_ours(key):
+                await obstore.head_async(self._store, _check(key))
+        except NotFoundError:
             return False
         return True
 
     async def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix."""
-        return [
-            str(item["path"])
-            async for batch in obstore.list(self._store, prefix=prefix)
-            for item in batch
-        ]
+        with _told_as_ours():
+            listing = obstore.list(self._store, prefix=prefix)
+            return [str(item["path"]) async for batch in listing for item in batch]
 
     async def delete(self, key: str) -> None:
         """Removes what is stored under the key; harmless when nothing is."""
-        try:
+        with suppress(NotFoundError), _told_as_ours(key):
             await obstore.delete_async(self._store, _check(key))
-        except FileNotFoundError:
-            return
 
 
 def _write(stream: BinaryIO, digest: "hashlib._Hash", chunk: bytes) -> None:

@@ -53,6 +53,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "unavailable": 503,
     "busy": 429,
     "worker-unavailable": 503,
+    "storage-unavailable": 503,
     "out-of-device-memory": 503,
     "deadline-exceeded": 504,
     "cancelled": 409,

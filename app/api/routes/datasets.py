@@ -1,6 +1,7 @@
 """Routes of data sets: files of items, addressed by their content."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPairs, Cursor, Description, Limit, Name, Prompt, Reference
 from app.core.cancellation import run_until_disconnect
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, StorageUnavailableError
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
 from app.library.access.quotas import require_within
@@ -179,5 +180,6 @@ async def delete(
     record = await delete_dataset(session, ref)
     await session.commit()
     # If this fails, `vlibrary gc` does it.
-    async with services.sessions.begin() as after:
-        await drop_file_of_deleted(after, record.id, services.store.delete)
+    with suppress(StorageUnavailableError):
+        async with services.sessions.begin() as after:
+            await drop_file_of_deleted(after, record.id, services.store.delete)

@@ -5,7 +5,7 @@ import hashlib
 from concurrent.futures import Future
 from typing import Final
 
-from app.core.errors import NotFoundError, StorageFullError
+from app.core.errors import NotFoundError, StorageFullError, StorageUnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.storage import ObjectStore
 from app.method.training.checkpoints import Checkpoint, encode_checkpoint
@@ -20,8 +20,8 @@ class ObjectCheckpoints:
     """Loads, flushes and removes on the event loop; saves from a thread that may wait.
 
     A save returns when the state is encoded, which is written while the training goes on; the next
-    one waits for it, so an older state never replaces a newer one. A state that there was no room
-    for is left out: the training does not need it, and there may be room for the next.
+    one waits for it, so an older state never replaces a newer one. A state that the store has no
+    room or no answer for is left out: the training does not need it, and the next may be taken.
     """
 
     def __init__(self, objects: ObjectStore, *, key: str) -> None:
@@ -49,8 +49,11 @@ class ObjectCheckpoints:
         if saving is not None:
             try:
                 saving.result(TIMEOUT_SECONDS)
-            except StorageFullError:
-                log.warning("no room for a checkpoint", action="job.checkpoint", key=self._key)
+            except (StorageFullError, StorageUnavailableError) as error:
+                reason = type(error).__name__
+                log.warning(
+                    "checkpoint left out", action="job.checkpoint", key=self._key, reason=reason
+                )
         self._saving = asyncio.run_coroutine_threadsafe(
             self._objects.put_bytes(self._key, _digest(data) + data), self._loop
         )

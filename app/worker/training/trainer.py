@@ -16,6 +16,7 @@ from app.core.backbones import require_same_backbone
 from app.core.errors import (
     ConflictError,
     JobCancelledError,
+    StorageUnavailableError,
     VLibraryError,
     WorkerUnavailableError,
     is_out_of_space,
@@ -47,7 +48,7 @@ from app.worker.training.results import store_result
 from app.worker.training.unseen import Store
 
 PULSE_SECONDS: Final = 1.0
-PAUSE_WITHOUT_ROOM_SECONDS: Final = 5.0
+PAUSE_WITHOUT_STORAGE_SECONDS: Final = 5.0
 # Somebody takes the job again, from its checkpoint, when nothing was heard of it for a while.
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
 
@@ -229,14 +230,15 @@ class Trainer:
         """Whether the job is over, rather than to be continued by somebody."""
         job_id = attempt.job.id
         is_stopped = isinstance(error, JobCancelledError)
-        has_no_room = is_out_of_space(error)
-        if attempt.is_lost or (isinstance(error, _GIVEN_UP) and not has_no_room):
+        must_wait = isinstance(error, StorageUnavailableError) or is_out_of_space(error)
+        if attempt.is_lost or (isinstance(error, _GIVEN_UP) and not must_wait):
             log.warning("job given up", action="job.end", job_id=str(job_id))
             return False
-        if has_no_room:
-            log.warning("no room for a job, it waits", action="job.end", job_id=str(job_id))
-            await asyncio.sleep(PAUSE_WITHOUT_ROOM_SECONDS)
-        is_interrupted = (is_stopped or has_no_room) and not attempt.is_cancelled
+        if must_wait:
+            reason = type(error).__name__
+            log.warning("a job waits", action="job.end", job_id=str(job_id), reason=reason)
+            await asyncio.sleep(PAUSE_WITHOUT_STORAGE_SECONDS)
+        is_interrupted = (is_stopped or must_wait) and not attempt.is_cancelled
         if not is_interrupted:
             log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 

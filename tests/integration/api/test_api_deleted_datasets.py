@@ -2,7 +2,9 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
 
@@ -42,6 +44,28 @@ async def test_an_unused_data_set_goes_with_its_bytes_and_names(
     assert [item["action"] for item in audit] == deeds
     for name in ("one", "two"):
         assert (await http.get("/audit", params={"subject": name})).json()["items"] == audit
+
+
+@pytest.mark.anyio
+async def test_a_bucket_that_is_away_keeps_nothing_half(
+    http: httpx.AsyncClient, store: ObjectStore, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_args: object, **_options: object) -> None:
+        raise GenericError("error sending request")
+
+    content = parquet(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(obstore, "put_async", away)
+        refused = await upload(http, content)
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage-unavailable")
+    assert refused.headers["retry-after"] == "5"
+    assert (await http.get("/datasets")).json()["items"] == []
+    made = (await upload(http, content)).json()
+    with monkeypatch.context() as patched:
+        patched.setattr(obstore, "delete_async", away)
+        assert (await http.delete("/datasets/d")).status_code == 204
+    assert (await http.get("/datasets/d")).status_code == 404
+    assert await store.exists(dataset_key(made["sha256"]))
 
 
 @pytest.mark.anyio

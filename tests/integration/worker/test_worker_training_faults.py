@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import StorageFullError
+from app.core.errors import StorageFullError, StorageUnavailableError
 from app.library.records import JobRecord
 from app.library.training.attempts import claim_job
 from app.library.training.jobs import list_jobs
@@ -138,15 +138,19 @@ async def test_a_checkpoint_that_cannot_be_stored_fails_the_job_once(
     )
 
 
-async def test_checkpoints_that_there_is_no_room_for_do_not_end_a_training(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+NOT_TAKEN = [StorageFullError("no room"), StorageUnavailableError("away")]
+
+
+@pytest.mark.parametrize("refusal", NOT_TAKEN)
+async def test_checkpoints_that_are_not_taken_do_not_end_a_training(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
     put, sizes = shop.objects.put_bytes, []
 
     async def full_at_first(key: str, data: bytes) -> None:
         sizes.append(len(data))
         if len(sizes) < 3:
-            raise StorageFullError("no room")
+            raise refusal
         await put(key, data)
 
     monkeypatch.setattr(shop.objects, "put_bytes", full_at_first)
@@ -156,16 +160,20 @@ async def test_checkpoints_that_there_is_no_room_for_do_not_end_a_training(
     assert (await shop.job(job_id)).state == "succeeded"
 
 
-async def test_a_job_waits_until_there_is_room_for_its_items(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "refusal",
+    [OSError(errno.ENOSPC, "No space left on device"), StorageUnavailableError("away")],
+)
+async def test_a_job_waits_until_its_items_can_be_had(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
-    async def full(_key: str, _path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    async def refuse(_key: str, _path: Path) -> None:
+        raise refusal
 
     job_id = await shop.enqueue({**CONFIG, "epochs": 1})
     with monkeypatch.context() as patched:
-        patched.setattr(training_module, "PAUSE_WITHOUT_ROOM_SECONDS", 0.0)
-        patched.setattr(shop.objects, "get_file", full)
+        patched.setattr(training_module, "PAUSE_WITHOUT_STORAGE_SECONDS", 0.0)
+        patched.setattr(shop.objects, "get_file", refuse)
         for _ in range(7):
             await shop.trainer.run(job_id)
     job = await shop.job(job_id)

@@ -1,9 +1,12 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import InvalidInputError, NotFoundError, StorageUnavailableError
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from tests.fakes.servers.bucket import BUCKET, FakeBucket
+from tests.fakes.servers.live_server import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -13,10 +16,31 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["folder with space", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[str]:
+    """Where a stand-in of S3 listens."""
+    with serving(FakeBucket().app()) as url:
+        yield url
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The variables of S3's clients, as a deployment sets them."""
+    names = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}
+    for name, value in (names | {"ALLOW_HTTP": "true"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return monkeypatch
+
+
+@pytest.fixture(params=["folder with space", "memory", "bucket"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, credentials: pytest.MonkeyPatch
+) -> ObjectStore:
     if request.param == "memory":
         return ObjectStore("memory:///")
+    if request.param == "bucket":
+        credentials.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("buckets"))
+        return ObjectStore(f"s3://{BUCKET}/some/prefix")
     return ObjectStore((tmp_path / request.param).as_uri())
 
 
@@ -44,6 +68,42 @@ async def test_what_is_deleted_is_gone(store: ObjectStore, tmp_path: Path) -> No
     with pytest.raises(NotFoundError):
         await store.get_file("a", tmp_path / "target")
     assert not (tmp_path / "target").exists()
+
+
+async def test_keys_are_listed_as_they_were_put(store: ObjectStore) -> None:
+    for key in ("listed/1", "listed/2/3", "others/1"):
+        await store.put_bytes(key, b"1")
+    assert sorted(await store.keys("listed/")) == ["listed/1", "listed/2/3"]
+    assert [await store.exists(key) for key in ("listed/1", "listed/4")] == [True, False]
+
+
+async def test_a_bucket_that_is_away_is_said_so(
+    credentials: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    credentials.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    credentials.setattr("app.library.storage.RETRY_SECONDS", 0.0)
+    store = ObjectStore(f"s3://{BUCKET}")
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    for asked in (
+        store.put_file("a", path),
+        store.get_file("a", path),
+        store.put_bytes("a", b"1"),
+        store.get_bytes("a"),
+        store.exists("a"),
+        store.keys("a"),
+        store.delete("a"),
+    ):
+        with pytest.raises(StorageUnavailableError, match="GenericError"):
+            await asked
+
+
+async def test_a_bucket_that_is_not_there_is_said_so(
+    buckets: str, credentials: pytest.MonkeyPatch
+) -> None:
+    credentials.setenv("AWS_ENDPOINT_URL", buckets)
+    with pytest.raises(StorageUnavailableError, match="FileNotFoundError"):
+        await ObjectStore("s3://other").put_bytes("a", b"1")
 
 
 @pytest.mark.parametrize(
