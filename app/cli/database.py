@@ -113,6 +113,22 @@ def require_library(settings: Settings) -> None:
 
 
 @contextmanager
+def _refusals_in_one_line() -> Iterator[None]:
+    """A configured database that is away, or refuses its user, as an error for whoever set it."""
+    import psycopg
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(reason, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+            raise
+        told = str(reason).partition("\n")[0]
+        raise UnavailableError(f"The database that DATABASE_URL names: {told}") from error
+
+
+@contextmanager
 def running_database(
     settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
 ) -> Iterator[Database]:
@@ -132,7 +148,8 @@ def database_as_it_is(
     from app.postgres.server import EmbeddedPostgres
 
     if settings.database_url is not None:
-        yield Database(settings.database_url.get_secret_value())
+        with _refusals_in_one_line():
+            yield Database(settings.database_url.get_secret_value())
         return
     with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
         yield Database(postgres.url, postgres, interrupted=interrupted)

@@ -2,6 +2,7 @@
 
 import json
 
+from app.cli.database import database_as_it_is
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError
 
@@ -15,10 +16,10 @@ def migrate(*, as_json: AsJson = False) -> None:
         )
     from app.library.migrate import current_revision, upgrade
 
-    url = settings.database_url.get_secret_value()
-    before = current_revision(url)
-    upgrade(url)
-    after = current_revision(url)
+    with database_as_it_is(settings) as database:
+        before = current_revision(database.url)
+        upgrade(database.url)
+        after = current_revision(database.url)
     if as_json:
         print(json.dumps({"revision": after, "before": before}))
         return

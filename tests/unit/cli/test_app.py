@@ -66,6 +66,27 @@ def test_parts_that_need_a_database_say_so_in_one_line(
     assert "DATABASE_URL" in line
 
 
+@pytest.mark.parametrize(
+    "command", ["migrate", "serve", "gc", "backup {}/library", "keys list --database"]
+)
+def test_a_database_that_is_away_is_one_line(
+    command: str,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@127.0.0.1:9/library")
+    monkeypatch.setattr(sys, "argv", ["vlibrary", *command.format(tmp_path).split()])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vlibrary: The database that DATABASE_URL names: connection failed")
+    assert "port 9 failed: Connection refused" in line
+    assert "secret" not in line
+
+
 def test_a_file_that_cannot_be_opened_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
