@@ -30,7 +30,9 @@ def _config(connection: Connection | None = None) -> Config:
 
 def _open(url: str | URL) -> Connection:
     parsed = database_url(url) if isinstance(url, str) else url
-    return create_engine(parsed, poolclass=NullPool).connect()
+    # It may take long; and a pooler that refuses options, as all connections have, says so at once.
+    options = {"options": "-c statement_timeout=0"}
+    return create_engine(parsed, poolclass=NullPool, connect_args=options).connect()
 
 
 @contextmanager
