@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from app.cli import database as watched
 from app.cli.database import Database, database_as_it_is, running_database
+from app.core.errors import UnavailableError
 from app.core.settings import Settings
 from app.library import migrate
 from app.library.database import conninfo, database_url
@@ -143,7 +144,7 @@ def test_one_that_dies_before_it_is_migrated_is_no_failed_start(
 
 def test_a_database_of_others_that_is_away_is_told_at_once() -> None:
     settings = Settings.model_validate({"database_url": "postgresql://nobody@127.0.0.1:9/nothing"})
-    with pytest.raises(OperationalError), running_database(settings):
+    with pytest.raises(UnavailableError, match="port 9 failed"), running_database(settings):
         pass
 
 
