@@ -34,8 +34,9 @@ check: $(STAMP) ## Static checks: format, lint, types, import contracts, depende
 
 test: check ## Static checks, then all tests with coverage
 	$(BIN)/coverage erase
-	@# Two processes of one thread each: more threads than cores hold each other up.
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	@# Two processes of one thread each: more threads than cores hold each other up. The long files come
+	@# first in order; by number of tests they would be last, and one process would wait for the other.
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
