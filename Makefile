@@ -121,4 +121,4 @@ suite: $(STAMP) ## Fetch third-party pictures and write the suites that `vlibrar
 	$(BIN)/python -m tools.suite
 
 clean: ## Remove what the other targets made, but for stored data
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png
+	rm -rf --one-file-system $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo.json demo.png

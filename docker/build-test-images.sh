@@ -19,9 +19,12 @@ if ! command -v buildah >/dev/null || ! command -v debootstrap >/dev/null; then
 fi
 mkdir -p "$out"
 
-if [ ! -e "$out/base/etc/debian_version" ]; then
-    rm -rf "$out/base"
-    debootstrap --variant=minbase "$suite" "$out/base" ${MIRROR:+"$MIRROR"}
+# Under its own name only once it is whole. A run that was cut off leaves the host's /proc mounted in it.
+if [ ! -e "$out/base" ]; then
+    umount "$out/base.part/proc" "$out/base.part/sys" 2>/dev/null || true
+    rm -rf --one-file-system "$out/base.part"
+    debootstrap --variant=minbase "$suite" "$out/base.part" ${MIRROR:+"$MIRROR"}
+    mv "$out/base.part" "$out/base"
 fi
 # Made once: layers on top of another one would all be built again.
 if ! buildah $storage inspect --type image "$base" >/dev/null 2>&1; then
