@@ -30,6 +30,18 @@ def test_the_first_hour_ends_with_a_vector_that_is_better_than_zero_shot() -> No
         wait_ready(client)
         printed = run([sys.executable, "-c", script], ROOT, VLIBRARY_URL=url)
         (vector,) = client.vectors.list().items
+        (job,) = client.jobs().items
+    report = job.report
+    assert report is not None
+    # Every item measured, by vectors that had not seen it.
+    assert report["items"] == len(list((ROOT / "examples/parts/train").glob("*.png")))
+    assert {"m2iv", "zero_shot", "icl", "icl_balanced", "knn_icl", "nearest_copy"} < set(
+        report["conditions"]
+    )
+    assert vector.status == report["status"]
+    assert vector.status in {"ready", "unproven"}
+    assert vector.advice in report["advice"]
+    assert vector.max_dose is not None
     counted, found = printed.strip().splitlines()[-2:]
     right = ast.literal_eval(counted.partition(" of ")[0])
     assert counted.endswith(" of 40")
