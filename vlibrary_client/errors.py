@@ -33,6 +33,9 @@ class VLibraryError(Exception):
 
     code: str = "error"
 
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        cls.code = code or cls.code
+
     def __init__(
         self,
         message: str,
@@ -60,166 +63,112 @@ class VLibraryError(Exception):
         return text if self.request_id is None else f"{text} (request {self.request_id})"
 
 
-class InvalidInputError(VLibraryError):
+class InvalidInputError(VLibraryError, code="invalid-input"):
     """The server refused a value of the request."""
 
-    code = "invalid-input"
 
-
-class InvalidVectorFileError(InvalidInputError):
+class InvalidVectorFileError(InvalidInputError, code="invalid-vector-file"):
     """The bytes are not an M2IV file."""
 
-    code = "invalid-vector-file"
 
-
-class InvalidImageError(InvalidInputError):
+class InvalidImageError(InvalidInputError, code="invalid-image"):
     """The bytes are not an image the server takes."""
 
-    code = "invalid-image"
 
-
-class InvalidDatasetError(InvalidInputError):
+class InvalidDatasetError(InvalidInputError, code="invalid-dataset"):
     """The data set's layout or content is not usable."""
 
-    code = "invalid-dataset"
 
-
-class ContextOverflowError(InvalidInputError):
+class ContextOverflowError(InvalidInputError, code="context-overflow"):
     """The prompt and its answer are longer than the backbone's context."""
 
-    code = "context-overflow"
 
-
-class NotFoundError(VLibraryError):
+class NotFoundError(VLibraryError, code="not-found"):
     """Nothing has that name or id."""
 
-    code = "not-found"
 
-
-class ConflictError(VLibraryError):
+class ConflictError(VLibraryError, code="conflict"):
     """The thing changed meanwhile, or is in use."""
 
-    code = "conflict"
 
-
-class InProgressError(ConflictError):
+class InProgressError(ConflictError, code="in-progress"):
     """The same request is being answered; asked again in a moment, its answer is there."""
 
-    code = "in-progress"
 
-
-class IncompatibleBackboneError(VLibraryError):
+class IncompatibleBackboneError(VLibraryError, code="incompatible-backbone"):
     """The vector was trained on another backbone than the one that would run it."""
 
-    code = "incompatible-backbone"
 
-
-class UnsupportedBackboneError(VLibraryError):
+class UnsupportedBackboneError(VLibraryError, code="unsupported-backbone"):
     """The backbone's layout is not one that can be steered."""
 
-    code = "unsupported-backbone"
 
-
-class SteeringError(VLibraryError):
+class SteeringError(VLibraryError, code="steering-failed"):
     """A vector was asked for and could not be shown to have been applied."""
 
-    code = "steering-failed"
 
-
-class CorruptDataError(VLibraryError):
+class CorruptDataError(VLibraryError, code="corrupt-data"):
     """Stored bytes no longer match their digest."""
 
-    code = "corrupt-data"
 
-
-class UnavailableError(VLibraryError):
+class UnavailableError(VLibraryError, code="unavailable"):
     """The service cannot answer now; another try may succeed."""
 
-    code = "unavailable"
 
-
-class BusyError(UnavailableError):
+class BusyError(UnavailableError, code="busy"):
     """Too many requests are in flight."""
 
-    code = "busy"
 
-
-class WorkerUnavailableError(UnavailableError):
+class WorkerUnavailableError(UnavailableError, code="worker-unavailable"):
     """No worker answers."""
 
-    code = "worker-unavailable"
 
-
-class StorageUnavailableError(UnavailableError):
+class StorageUnavailableError(UnavailableError, code="storage-unavailable"):
     """The server's object store does not answer."""
 
-    code = "storage-unavailable"
 
-
-class OutOfDeviceMemoryError(UnavailableError):
+class OutOfDeviceMemoryError(UnavailableError, code="out-of-device-memory"):
     """The accelerator's memory did not suffice for this request."""
 
-    code = "out-of-device-memory"
 
-
-class DeadlineExceededError(VLibraryError):
+class DeadlineExceededError(VLibraryError, code="deadline-exceeded"):
     """The request took longer than the server allows."""
 
-    code = "deadline-exceeded"
 
-
-class JobCancelledError(VLibraryError):
+class JobCancelledError(VLibraryError, code="cancelled"):
     """The job was cancelled before it finished."""
 
-    code = "cancelled"
 
-
-class ConfigurationError(VLibraryError):
+class ConfigurationError(VLibraryError, code="configuration"):
     """The server's settings do not allow this."""
 
-    code = "configuration"
 
-
-class StorageFullError(VLibraryError):
+class StorageFullError(VLibraryError, code="storage-full"):
     """The server has no room left; the same request works once it has."""
 
-    code = "storage-full"
 
-
-class QuotaExceededError(VLibraryError):
+class QuotaExceededError(VLibraryError, code="quota-exceeded"):
     """The key may not store more; `details` has the quota, its limit and what was found."""
 
-    code = "quota-exceeded"
 
-
-class TooLargeError(VLibraryError):
+class TooLargeError(VLibraryError, code="too-large"):
     """The body is larger than the server takes."""
 
-    code = "too-large"
 
-
-class ConnectionFailedError(VLibraryError):
+class ConnectionFailedError(VLibraryError, code="connection-failed"):
     """The server could not be reached, or hung up."""
 
-    code = "connection-failed"
 
-
-class RequestTimeoutError(VLibraryError):
+class RequestTimeoutError(VLibraryError, code="request-timeout"):
     """The server did not answer within the client's timeout."""
 
-    code = "request-timeout"
 
-
-class WaitTimeoutError(VLibraryError):
+class WaitTimeoutError(VLibraryError, code="wait-timeout"):
     """The job did not finish while it was waited for; it goes on."""
 
-    code = "wait-timeout"
 
-
-class InvalidResponseError(VLibraryError):
+class InvalidResponseError(VLibraryError, code="invalid-response"):
     """The server's answer is not what this release expects."""
-
-    code = "invalid-response"
 
 
 def _subclasses(base: type[VLibraryError]) -> Iterator[type[VLibraryError]]:

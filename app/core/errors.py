@@ -28,106 +28,77 @@ class VLibraryError(Exception):
 
     code: ClassVar[str] = "error"
 
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        cls.code = code or cls.code
+
     def __init__(self, message: str, *, details: Mapping[str, JSON] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.details: dict[str, JSON] = dict(details or {})
 
 
-class InvalidInputError(VLibraryError):
+class InvalidInputError(VLibraryError, code="invalid-input"):
     """The caller sent something that can never be accepted as it is."""
 
-    code = "invalid-input"
 
-
-class ContextOverflowError(InvalidInputError):
+class ContextOverflowError(InvalidInputError, code="context-overflow"):
     """A prompt and its answer are longer than the backbone's context."""
 
-    code = "context-overflow"
 
-
-class InvalidVectorFileError(InvalidInputError):
+class InvalidVectorFileError(InvalidInputError, code="invalid-vector-file"):
     """The bytes are no well-formed vector file for the declared backbone."""
 
-    code = "invalid-vector-file"
 
-
-class InvalidImageError(InvalidInputError):
+class InvalidImageError(InvalidInputError, code="invalid-image"):
     """The bytes are no image of an accepted format, size and shape."""
 
-    code = "invalid-image"
 
-
-class InvalidDatasetError(InvalidInputError):
+class InvalidDatasetError(InvalidInputError, code="invalid-dataset"):
     """The file is no data set of the expected columns and limits."""
 
-    code = "invalid-dataset"
 
-
-class NotFoundError(VLibraryError):
+class NotFoundError(VLibraryError, code="not-found"):
     """Nothing of that name or id exists for this caller."""
 
-    code = "not-found"
 
-
-class ConflictError(VLibraryError):
+class ConflictError(VLibraryError, code="conflict"):
     """The state changed under the caller, or the name is taken."""
 
-    code = "conflict"
 
-
-class InProgressError(ConflictError):
+class InProgressError(ConflictError, code="in-progress"):
     """The same request is being answered; asked again in a moment, its answer is there."""
 
-    code = "in-progress"
 
-
-class StorageFullError(VLibraryError):
+class StorageFullError(VLibraryError, code="storage-full"):
     """There is no room to keep what was sent; the same request works once there is."""
 
-    code = "storage-full"
 
-
-class TooLargeError(VLibraryError):
+class TooLargeError(VLibraryError, code="too-large"):
     """The request or file exceeds a size limit."""
 
-    code = "too-large"
 
-
-class QuotaExceededError(VLibraryError):
+class QuotaExceededError(VLibraryError, code="quota-exceeded"):
     """The caller may not store more."""
 
-    code = "quota-exceeded"
 
-
-class IncompatibleBackboneError(VLibraryError):
+class IncompatibleBackboneError(VLibraryError, code="incompatible-backbone"):
     """Vectors were made for another backbone than the one at hand."""
 
-    code = "incompatible-backbone"
 
-
-class UnsupportedBackboneError(VLibraryError):
+class UnsupportedBackboneError(VLibraryError, code="unsupported-backbone"):
     """The backbone's layout is unknown or cannot be steered exactly."""
 
-    code = "unsupported-backbone"
 
-
-class SteeringError(VLibraryError):
+class SteeringError(VLibraryError, code="steering-failed"):
     """Vectors that were asked for could not be applied in full."""
 
-    code = "steering-failed"
 
-
-class CorruptDataError(VLibraryError):
+class CorruptDataError(VLibraryError, code="corrupt-data"):
     """Stored bytes no longer match their digest."""
 
-    code = "corrupt-data"
 
-
-class UnavailableError(VLibraryError):
+class UnavailableError(VLibraryError, code="unavailable"):
     """The request is fine but cannot be served now; trying again later may work."""
-
-    code = "unavailable"
 
     def __init__(
         self,
@@ -140,46 +111,32 @@ class UnavailableError(VLibraryError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class BusyError(UnavailableError):
+class BusyError(UnavailableError, code="busy"):
     """Every place is taken."""
 
-    code = "busy"
 
-
-class WorkerUnavailableError(UnavailableError):
+class WorkerUnavailableError(UnavailableError, code="worker-unavailable"):
     """No worker that serves this backbone can be reached."""
 
-    code = "worker-unavailable"
 
-
-class StorageUnavailableError(UnavailableError):
+class StorageUnavailableError(UnavailableError, code="storage-unavailable"):
     """The object store does not answer, or refuses this service."""
 
-    code = "storage-unavailable"
 
-
-class OutOfDeviceMemoryError(UnavailableError):
+class OutOfDeviceMemoryError(UnavailableError, code="out-of-device-memory"):
     """The accelerator had no room for this request."""
 
-    code = "out-of-device-memory"
 
-
-class DeadlineExceededError(VLibraryError):
+class DeadlineExceededError(VLibraryError, code="deadline-exceeded"):
     """The request's time was used up before it was finished."""
 
-    code = "deadline-exceeded"
 
-
-class JobCancelledError(VLibraryError):
+class JobCancelledError(VLibraryError, code="cancelled"):
     """Someone asked for the job to stop, and it did."""
 
-    code = "cancelled"
 
-
-class ConfigurationError(VLibraryError):
+class ConfigurationError(VLibraryError, code="configuration"):
     """Settings contradict each other or the machine."""
-
-    code = "configuration"
 
 
 def _tree(root: type[VLibraryError]) -> Iterator[type[VLibraryError]]:
