@@ -50,24 +50,6 @@ class ChoiceItem:
     backbone: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class StartedAnswer:
-    """An answer of which something has come, or for which the client has waited long enough.
-
-    Attributes:
-        headers: What is known of the vectors by now.
-        items: Pieces, with each answer in full at its end, and None when nothing came for a while.
-        source: Where they come from; whoever holds this closes it, also when no further item was
-            asked for.
-        deadline: When all must be complete, on the clock of `time.monotonic`.
-    """
-
-    headers: dict[str, str]
-    items: AsyncGenerator[ChoiceItem | None, None]
-    source: AsyncGenerator[ChoiceItem | None, None]
-    deadline: float
-
-
 class AnswerWriter(Protocol[Body_co]):
     """Writes answers to one request in the words of one API; a stream takes one item at a time."""
 
@@ -109,8 +91,7 @@ async def make_response(
         count=count,
     )
     if asked.stream:
-        started = await start_stream(ask, services=services, request=request)
-        return AnswerStream(started, answer_events(started, request=request, writer=writer))
+        return await start_stream(ask, writer, services=services, request=request)
     headers: dict[str, str] = {}
     answers: dict[int, SteerBody] = {}
 
@@ -130,16 +111,24 @@ class AnswerStream(EventSourceResponse):
     nothing it ends soon after the deadline; the connection is ended by who made the socket.
     """
 
-    def __init__(self, started: StartedAnswer, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(events, headers={**UNTOUCHED, **started.headers})
-        self._started = started
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        source: AsyncGenerator[object, None],
+        headers: dict[str, str],
+        deadline: float,
+    ) -> None:
+        super().__init__(events, headers={**UNTOUCHED, **headers})
         self._events = events
+        self._source = source
+        self._deadline = deadline
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: ASGISend) -> None:
         """Sends the response."""
-        left = self._started.deadline - time.monotonic() + SEND_SLACK_SECONDS
+        left = self._deadline - time.monotonic() + SEND_SLACK_SECONDS
         # Events that nobody asked for cannot close what they come from.
-        async with aclosing(self._started.source), aclosing(self._events):
+        async with aclosing(self._source), aclosing(self._events):
             try:
                 async with asyncio.timeout(left):
                     await self.stream_response(send)
@@ -152,27 +141,34 @@ EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream
 
 
 async def answer_events(
-    started: StartedAnswer, *, request: Request, writer: AnswerWriter[object]
+    item: ChoiceItem | None,
+    source: AsyncGenerator[ChoiceItem | None, None],
+    *,
+    request: Request,
+    writer: AnswerWriter[object],
 ) -> AsyncGenerator[bytes, None]:
-    """The events of an answer's items, a comment in long pauses, and an event for an error."""
-    items = started.items
-    async with aclosing(items):
-        try:
-            async for item in items:
-                if item is None:
-                    yield KEEPALIVE_COMMENT
-                else:
-                    for event in writer.events(item):
-                        yield event
-        except ClientGoneError:
-            return
-        except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
-            yield writer.error(error_content(request, error).decode())
+    """The events of an item and of those that follow it, and an event for an error.
+
+    For None, which stands for a long pause, there is a comment.
+    """
+    try:
+        while True:
+            for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
+                yield event
+            item = await anext(source)
+    except (StopAsyncIteration, ClientGoneError):
+        return
+    except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
+        yield writer.error(error_content(request, error).decode())
 
 
 async def start_stream(
-    ask: Callable[..., Coroutine[Any, Any, None]], *, services: Services, request: Request
-) -> StartedAnswer:
+    ask: Callable[..., Coroutine[Any, Any, None]],
+    writer: AnswerWriter[object],
+    *,
+    services: Services,
+    request: Request,
+) -> AnswerStream:
     """The answer once its first piece is there, or has been waited for long.
 
     What fails before does so here. Proxies take a connection for dead on which nothing is said, so
@@ -181,6 +177,7 @@ async def start_stream(
 
     Args:
         ask: `send_answers` without where it sends and the headers.
+        writer: Of the events.
         services: What requests share.
         request: Who asks.
 
@@ -195,8 +192,8 @@ async def start_stream(
         silence_seconds=settings.silence_seconds,
         silent_for=time.monotonic() - request.state.read_at,
     )
-    items = _items(await anext(source), source)
-    return StartedAnswer(headers=headers, items=items, source=source, deadline=deadline)
+    events = answer_events(await anext(source), source, request=request, writer=writer)
+    return AnswerStream(events, source=source, headers=headers, deadline=deadline)
 
 
 async def send_answers(
@@ -264,11 +261,3 @@ async def _send_pieces(
         async for piece in pieces:
             shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
             await send(ChoiceItem(place=place, piece=shown, backbone=backbone))
-
-
-async def _items(
-    first: ChoiceItem | None, rest: AsyncGenerator[ChoiceItem | None, None]
-) -> AsyncGenerator[ChoiceItem | None, None]:
-    yield first
-    async for item in rest:
-        yield item

@@ -7,9 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Request
+from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.types import Message
 
 from app.api.dependencies import Services
+from app.api.routes.steering import _Writer
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.streaming import send_answers, start_stream
 from app.rpc.generation import AppliedVector, GenerateResponse
@@ -210,7 +212,7 @@ async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_
     request = Request({"type": "http", "state": state}, receive)
     asked = SteerRequest(prompt="What colour?", stream=True)
     ask = partial(send_answers, [asked], services=services, request=request)
-    started = await start_stream(ask, services=services, request=request)
-    async with aclosing(started.source), aclosing(started.items) as items:
-        assert await anext(items) is None
+    answer = await start_stream(ask, _Writer(), services=services, request=request)
+    async with aclosing(answer._source), aclosing(answer._events) as events:
+        assert await anext(events) == KEEPALIVE_COMMENT
     assert worker.running == 0
