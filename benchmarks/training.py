@@ -52,10 +52,9 @@ def training(
     whole, ours = time.perf_counter() - began, reached[-1]
     cache = FeatureCache(loaded)
     rows = embed(
-        loaded,
+        cache,
         [item.image for item in examples],
         [item.question for item in examples],
-        features=cache,
     )
     plan = make_plan(examples, rows, config)
     with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -80,21 +80,19 @@ async def serving_parts(
                 metrics=metrics,
             )
         )
-        pools = DatasetPools(backbone, device=device, objects=objects, features=features)
+        pools = DatasetPools(features, device=device, objects=objects)
         reader = Reader(
-            backbone,
+            features,
             device=device,
             pools=pools,
-            features=features,
             limits=PictureLimits.of(settings),
         )
         stack.callback(reader.close)
         serving = Serving(
-            backbone,
+            features,
             device=device,
             vector_cache=vector_cache,
             reader=reader,
-            features=features,
             max_requests=settings.max_rows + settings.max_waiting,
             max_new_tokens=settings.max_new_tokens_limit,
             norms=norms,

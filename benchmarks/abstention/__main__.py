@@ -17,6 +17,7 @@ from app.core.telemetry.logs import configure_logs
 from app.library.database import make_engine, session_factory
 from app.library.migrate import upgrade
 from app.library.search.retrieval import Retriever
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import KeyEncoder
 from app.postgres.server import EmbeddedPostgres
@@ -65,7 +66,7 @@ def abstention(
     # Standard output belongs to the figures.
     configure_logs("warning")
     made = load(backbone, device=device, dtype=dtype)
-    encoder = KeyEncoder(made)
+    encoder = KeyEncoder(FeatureCache(made))
     stored, aside = (
         [replace(task, items=min(task.items, items or task.items)) for task in tasks]
         for tasks in (STORED, ASIDE_STORED)

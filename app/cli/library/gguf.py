@@ -84,9 +84,8 @@ def measure_loss(
     answers = {
         name: finish(
             answer_lessons(
-                loaded,
+                features,
                 lessons,
-                features=features,
                 token_budget=_TOKEN_BUDGET,
                 shifts=None if one is None else torch.from_numpy(one).to(loaded.device)[None],
             )

@@ -92,7 +92,7 @@ def _contexts(
     """What each method that reads labelled items shows before each item."""
     chosen = yield OffDevice(partial(_conditions, problem, methods))
     seen = [*asked, *(problem.items if chosen else ())]
-    rows = yield from embed_all(problem.backbone, seen, cache=problem.features, reporter=reporter)
+    rows = yield from embed_all(problem.features, seen, reporter=reporter)
     found: dict[Method, Contexts] = yield OffDevice(
         lambda: {
             name: _shown(problem, asked, condition, rows=rows) for name, condition in chosen.items()
@@ -134,9 +134,7 @@ def _shown(
     if condition.name in {"knn_icl", "nearest_copy"}:
         similarities = rows[: len(asked)] @ rows[len(asked) :].T
         return nearest_demonstrations(condition, asked, similarities)
-    return choose_demonstrations(
-        condition, asked, backbone=problem.backbone, features=problem.features
-    )
+    return choose_demonstrations(condition, asked, problem.features)
 
 
 def _timed(steps: Steps[Result]) -> Steps[tuple[Result, float]]:

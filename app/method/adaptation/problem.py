@@ -36,7 +36,6 @@ class Problem:
             taken.
     """
 
-    backbone: Backbone
     items: Sequence[Example]
     validation: Sequence[Example]
     features: FeatureCache
@@ -44,6 +43,11 @@ class Problem:
     seed: int = 0
     token_budget: int = 8192
     max_steps: int = 400
+
+    @property
+    def backbone(self) -> Backbone:
+        """Whose answers are changed."""
+        return self.features.backbone
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,10 +104,9 @@ def encode_steps(
     """
     parts: list[Part] = []
     yield from run_batches(
-        problem.backbone,
+        problem.features,
         asked,
         lambda places, batch: parts.append((places, batch)),
-        features=problem.features,
         token_budget=problem.token_budget,
         with_answers=with_answers,
     )
@@ -151,9 +154,8 @@ def answer_steps(
     """
     shifts = None if vectors is None else vectors.shift().detach().to(problem.backbone.device)[None]
     return answer_lessons(
-        problem.backbone,
+        problem.features,
         lessons,
-        features=problem.features,
         token_budget=problem.token_budget,
         shifts=shifts,
         reporter=reporter,

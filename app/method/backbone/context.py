@@ -19,7 +19,6 @@ def fits_context(backbone: Backbone, num_tokens: int) -> bool:
 
 
 def require_context(
-    backbone: Backbone,
     features: FeatureCache,
     prompt: PromptText,
     *,
@@ -33,6 +32,7 @@ def require_context(
     Raises:
         ContextOverflowError: It does not; the error tells how many shots or turns would.
     """
+    backbone = features.backbone
     limit = backbone.description.max_position_embeddings
     if not limit:
         return

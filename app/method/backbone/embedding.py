@@ -55,11 +55,9 @@ def texts_beside(images: Sequence[Picture | None], questions: Sequence[str | Non
 
 @torch.inference_mode()
 def embed(
-    backbone: Backbone,
+    features: FeatureCache,
     images: Sequence[Picture | None],
     questions: Sequence[str | None],
-    *,
-    features: FeatureCache | None = None,
 ) -> Float32[np.ndarray, "items width"]:
     """One row an item: image feature and question feature, each of length 1, side by side.
 
@@ -70,8 +68,7 @@ def embed(
         InvalidInputError: The lists differ in length, or an item has neither.
     """
     asked = texts_beside(images, questions)
-    cache = features or FeatureCache(backbone)
-    question_half = functional.normalize(_question_features(backbone, asked), dim=-1)
-    image_half = functional.normalize(cache.summaries(images), dim=-1)
+    question_half = functional.normalize(_question_features(features.backbone, asked), dim=-1)
+    image_half = functional.normalize(features.summaries(images), dim=-1)
     rows = functional.normalize(torch.cat([image_half, question_half], dim=-1), dim=-1)
     return rows.numpy().astype(np.float32)

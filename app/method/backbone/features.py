@@ -51,7 +51,7 @@ def _probe_width(cache: "FeatureCache") -> int:
 
 
 class FeatureCache:
-    """The vision features of pictures seen so far, with the least recently used dropped first.
+    """The vision features of pictures a backbone has seen, the least recently used dropped first.
 
     Holds at most about `max_bytes` of features on the backbone's device; what was dropped is
     computed again when it is needed. The short summaries for retrieval are kept as well: all of
@@ -65,7 +65,7 @@ class FeatureCache:
         max_bytes: int = DEFAULT_MAX_BYTES,
         max_summaries: int | None = None,
     ) -> None:
-        self._backbone = backbone
+        self.backbone = backbone
         self._max_bytes = max_bytes
         self._max_summaries = max_summaries
         self._num_bytes = 0
@@ -147,11 +147,11 @@ class FeatureCache:
         """
         placeholders = self._placeholders_in(prompts)
         if placeholders is None or not any(prompt.images for prompt in prompts):
-            return encode_prompts(self._backbone, prompts, answers=answers, pixels=self.pixels.get)
+            return encode_prompts(self.backbone, prompts, answers=answers, pixels=self.pixels.get)
         side: Side = "left" if answers is None else "right"
         self._drop_summaries()
         inputs = self._assemble(prompts, placeholders, side=side)
-        return finish_batch(self._backbone, inputs, answers=answers)
+        return finish_batch(self.backbone, inputs, answers=answers)
 
     def count_tokens(self, prompts: Sequence[PromptText]) -> list[int]:
         """How long each prompt will be, without an answer; no vision tower runs for it.
@@ -170,7 +170,7 @@ class FeatureCache:
         lengths = self._text_lengths(prompts)
         if not most.images:
             return lengths
-        whole = process(self._backbone, [most], padding_side="right", pixels=self.pixels.get)[
+        whole = process(self.backbone, [most], padding_side="right", pixels=self.pixels.get)[
             "input_ids"
         ].shape[1]
         share = max(0, -(-(whole - lengths[prompts.index(most)]) // len(most.images)))
@@ -188,8 +188,8 @@ class FeatureCache:
     def _text_lengths(self, prompts: Sequence[PromptText]) -> list[int]:
         """The prompts' tokens with one for each picture."""
         texts = [prompt.text for prompt in prompts]
-        encoded = self._backbone.tokenizer(
-            texts, add_special_tokens=not writes_bos(self._backbone, texts[0])
+        encoded = self.backbone.tokenizer(
+            texts, add_special_tokens=not writes_bos(self.backbone, texts[0])
         )
         return [len(ids) for ids in encoded["input_ids"]]
 
@@ -238,14 +238,14 @@ class FeatureCache:
     def _compute(self, group: dict[str, Image.Image]) -> None:
         alone = [
             PromptText(
-                text=image_token(self._backbone.processor),
+                text=image_token(self.backbone.processor),
                 images=(Picture(digest=digest, source=b""),),
             )
             for digest in group
         ]
         try:
             inputs = process(
-                self._backbone,
+                self.backbone,
                 alone,
                 padding_side="right",
                 add_special_tokens=False,
@@ -256,11 +256,11 @@ class FeatureCache:
                 "The processor cannot read an image", details={"reason": type(error).__name__}
             ) from error
         if not self._takes_precomputed:
-            states = tower_states(self._backbone.model, inputs, count=len(group))
+            states = tower_states(self.backbone.model, inputs, count=len(group))
             for digest, tokens in zip(group, states, strict=True):
                 self._summaries[digest] = mean_token([tokens])
             return
-        found = encode_images(self._backbone.model, inputs, count=len(group))
+        found = encode_images(self.backbone.model, inputs, count=len(group))
         if found is None:
             for digest, image in group.items():
                 self._compute({digest: image})

@@ -59,9 +59,8 @@ def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
     asked = draw_contexts(problem, count=len(problem.items), purpose="live")
     teacher = finish(
         compute_teacher(
-            problem.backbone,
+            problem.features,
             asked,
-            features=problem.features,
             temperature=1.0,
             top_k=_TOP_K,
             token_budget=problem.token_budget,

@@ -13,7 +13,6 @@ from app.core.errors import InvalidInputError
 from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.steering.vectors import InContextVectors
@@ -101,7 +100,7 @@ def given(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:
 
 
 def choose_demonstrations(
-    condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
+    condition: Condition, examples: Sequence[Example], features: FeatureCache
 ) -> list[tuple[Example, ...]]:
     """The demonstrations of each item, first to last; never one that shows the item's picture."""
     if condition.contexts is not None:
@@ -109,7 +108,7 @@ def choose_demonstrations(
     if condition.name in {"icl", "icl_balanced"}:
         return [_drawn(condition, example, index) for index, example in enumerate(examples)]
     if condition.name in {"knn_icl", "nearest_copy"}:
-        return _nearest(condition, examples, backbone=backbone, features=features)
+        return _nearest(condition, examples, features)
     return [() for _ in examples]
 
 
@@ -126,11 +125,11 @@ def _drawn(condition: Condition, example: Example, index: int) -> tuple[Example,
 
 
 def _nearest(
-    condition: Condition, examples: Sequence[Example], *, backbone: Backbone, features: FeatureCache
+    condition: Condition, examples: Sequence[Example], features: FeatureCache
 ) -> list[tuple[Example, ...]]:
     def rows(items: Sequence[Example]) -> Float32[np.ndarray, "items width"]:
         images = [item.image for item in items]
-        return embed(backbone, images, [item.question for item in items], features=features)
+        return embed(features, images, [item.question for item in items])
 
     similarities = rows(examples) @ rows(condition.support).T
     return nearest_demonstrations(condition, examples, similarities)

@@ -79,7 +79,7 @@ def evaluate(
     cache = features or FeatureCache(backbone)
     everyone = (*examples, *condition.support)
     cache.prepare([picture for example in everyone for picture in example.pictures])
-    chosen = choose_demonstrations(condition, examples, backbone=backbone, features=cache)
+    chosen = choose_demonstrations(condition, examples, cache)
     started = time.perf_counter()
     if condition.name == "nearest_copy":
         answers = [(shown[-1].answer if shown else "", 0) for shown in chosen]

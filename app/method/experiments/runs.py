@@ -132,7 +132,7 @@ def run_suite(
             which = (cell.items, cell.seed)
             if whole is None or whole.task.name != cell.task:
                 task = by_name[cell.task]
-                whole, trials = _whole(task, plan, backbone=backbone, features=features), {}
+                whole, trials = _whole(task, plan, features), {}
             if which not in trials:
                 trials[which] = _drawn(whole, items=cell.items, seed=cell.seed)
             measured = measure_cell(trials[which], cell.method)
@@ -143,10 +143,9 @@ def run_suite(
         yield result
 
 
-def _whole(task: Task, plan: SuitePlan, *, backbone: Backbone, features: FeatureCache) -> Trial:
+def _whole(task: Task, plan: SuitePlan, features: FeatureCache) -> Trial:
     """A trial with all labelled items of a task."""
     problem = Problem(
-        backbone=backbone,
         items=task.load(TRAIN),
         validation=task.load(VALIDATION, limit=plan.validation),
         features=features,

@@ -61,9 +61,7 @@ class Trial:
         features, asked = problem.features, problem.validation
         features.prepare([picture for item in problem.items for picture in item.pictures])
         condition = self.in_context(kind, shots)
-        chosen = choose_demonstrations(
-            condition, asked, backbone=problem.backbone, features=features
-        )
+        chosen = choose_demonstrations(condition, asked, features)
         lessons = [
             Lesson(query=query, context=context)
             for query, context in zip(asked, chosen, strict=True)

@@ -44,9 +44,9 @@ class KeyEncoder:
     part is zero.
     """
 
-    def __init__(self, backbone: Backbone, features: FeatureCache | None = None) -> None:
-        self._backbone = backbone
-        self._features = features or FeatureCache(backbone)
+    def __init__(self, features: FeatureCache) -> None:
+        self._backbone = features.backbone
+        self._features = features
 
     @property
     def space(self) -> str:

@@ -54,10 +54,9 @@ class Answered:
 
 
 def answer_lessons(
-    backbone: Backbone,
+    features: FeatureCache,
     lessons: Sequence[Lesson],
     *,
-    features: FeatureCache,
     token_budget: int,
     max_rows: int = MAX_ROWS,
     instruction: str | None = None,
@@ -73,12 +72,12 @@ def answer_lessons(
         SteeringError: The shift could not be applied in full.
     """
     found: dict[int, Answered] = {}
-    hooks = ShiftHooks(backbone)
+    hooks = ShiftHooks(features.backbone)
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
         is_shared = shifts is None or len(shifts) == 1
         receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[list(places)])
-        logits = answer_logits(backbone, batch)
+        logits = answer_logits(features.backbone, batch)
         if shifts is not None:
             receipt.verify()
         hooks.bind(None)
@@ -86,10 +85,9 @@ def answer_lessons(
 
     try:
         yield from run_batches(
-            backbone,
+            features,
             lessons,
             run,
-            features=features,
             token_budget=token_budget,
             max_rows=max_rows,
             instruction=instruction,

@@ -11,7 +11,6 @@ from torch import Tensor
 from app.method.backbone.batching import prompt_batches
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText
 from app.method.training.configuration import TrainingConfig
 from app.method.training.progress import Steps
@@ -42,14 +41,12 @@ class StudentBatches:
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         config: TrainingConfig,
         *,
         lessons: Sequence[Lesson],
         num_sets: int,
-        features: FeatureCache,
     ) -> None:
-        self._backbone = backbone
         self._config = config
         self._lessons = lessons
         self._num_sets = num_sets
@@ -66,7 +63,7 @@ class StudentBatches:
         """The batch in passes that fit the budget, each encoded when its turn comes."""
         prompts, lengths = zip(*(self._prompts[draw] for draw, _ in rows), strict=True)
         budget = self._config.token_budget
-        device = self._backbone.device
+        device = self._features.backbone.device
         for places in prompt_batches(
             prompts, lengths, features=self._features, token_budget=budget, max_rows=len(rows)
         ):
@@ -93,7 +90,7 @@ class StudentBatches:
             tokens = teacher.starts[draw + 1] - teacher.starts[draw]
             found[0, one] += tokens
             found[1, one] += tokens * self._is_taught(draw, teacher)
-        every, taught = found.clamp_min(1).to(self._backbone.device)
+        every, taught = found.clamp_min(1).to(self._features.backbone.device)
         return every, taught
 
     def _is_taught(self, draw: int, teacher: TeacherCache) -> bool:
@@ -105,9 +102,8 @@ class StudentBatches:
         if not fresh:
             return
         prompts, lengths = yield from write_prompts(
-            self._backbone,
+            self._features,
             [Lesson(query=self._lessons[draw].query) for draw in fresh],
             self._config.instruction,
-            features=self._features,
         )
         self._prompts.update(zip(fresh, zip(prompts, lengths, strict=True), strict=True))

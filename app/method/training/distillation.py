@@ -162,9 +162,8 @@ def training_steps(
         reporter.held_out_accuracy = found.notes["held_out_accuracy"]
     cache = features or FeatureCache(backbone)
     try:
-        rows = yield from embed_all(backbone, examples, cache=cache, reporter=reporter)
+        rows = yield from embed_all(cache, examples, reporter=reporter)
         loop = TrainLoop(
-            backbone=backbone,
             config=config,
             features=cache,
             examples=examples,
@@ -208,7 +207,7 @@ def training_steps(
 
 
 def embed_all(
-    backbone: Backbone, examples: Sequence[Example], *, cache: FeatureCache, reporter: Reporter
+    features: FeatureCache, examples: Sequence[Example], *, reporter: Reporter
 ) -> Steps[Float32[np.ndarray, "items width"]]:
     """What says how near items lie to one another; afterwards the cache knows their pictures.
 
@@ -218,12 +217,12 @@ def embed_all(
     images = [example.image for example in examples]
     num_pictures = len({example.image_id for example in examples})
     pictures = [image for image in images if image is not None]
-    yield from see_all(pictures, features=cache, reporter=reporter, num_told=num_pictures)
+    yield from see_all(pictures, features=features, reporter=reporter, num_told=num_pictures)
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)
         questions = [example.question for example in examples[which]]
-        rows.append(embed(backbone, images[which], questions, features=cache))
+        rows.append(embed(features, images[which], questions))
         yield None
     yield reporter.progress(num_pictures)
     return np.concatenate(rows)
@@ -240,7 +239,7 @@ def _key(loop: TrainLoop, everyone: Sequence[Example]) -> Steps[TaskKey | None]:
     if not examples:
         return None
     chosen = generator_for(seed, "key").permutation(len(examples))[:_MOST_KEY_ITEMS]
-    encoder = KeyEncoder(loop.backbone, loop.features)
+    encoder = KeyEncoder(loop.features)
     yield from encoder.prepare()
     rows = []
     for start in range(0, len(chosen), _EMBEDDED_TOGETHER):
@@ -259,9 +258,8 @@ def _key(loop: TrainLoop, everyone: Sequence[Example]) -> Steps[TaskKey | None]:
 def _teach(loop: TrainLoop) -> Steps[TeacherCache]:
     loop.reporter.begin("teacher", len(loop.plan.lessons))
     return compute_teacher(
-        loop.backbone,
+        loop.features,
         loop.plan.lessons,
-        features=loop.features,
         temperature=loop.config.temperature,
         top_k=loop.config.teacher_top_k,
         token_budget=loop.config.token_budget,

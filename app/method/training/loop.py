@@ -58,7 +58,6 @@ class TrainLoop:
         trials: Held-out loss of each short run that was made to choose between recipes.
     """
 
-    backbone: Backbone
     config: TrainingConfig
     features: FeatureCache
     examples: Sequence[Example]
@@ -68,6 +67,11 @@ class TrainLoop:
     reporter: Reporter
     identity: str
     trials: list[float] = field(default_factory=list)
+
+    @property
+    def backbone(self) -> Backbone:
+        """Who is trained for."""
+        return self.features.backbone
 
     @property
     def queries(self) -> list[Lesson]:
@@ -83,9 +87,8 @@ class TrainLoop:
     ) -> Steps[list[Answered]]:
         """How held-out lessons are answered, by the set of vectors that has not seen each."""
         return answer_lessons(
-            self.backbone,
+            self.features,
             lessons,
-            features=self.features,
             token_budget=self.config.token_budget,
             max_rows=MAX_ROWS,
             instruction=self.config.instruction,
@@ -182,13 +185,12 @@ def fit(
         SteeringError: The vectors could not be applied in full.
     """
     student = Student(
-        loop.backbone,
+        loop.features,
         config,
         initial=initial_vectors(loop.backbone, norms=loop.norms, seed=config.seed),
         num_steps=num_steps,
         lessons=loop.plan.lessons,
         num_sets=loop.plan.num_sets,
-        features=loop.features,
         done=found,
     )
     state = TrainState() if found is None else restored_state(found)

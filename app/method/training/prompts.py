@@ -39,15 +39,11 @@ def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -
 
 
 def write_prompts(
-    backbone: Backbone,
-    lessons: Sequence[Lesson],
-    instruction: str | None,
-    *,
-    features: FeatureCache,
+    features: FeatureCache, lessons: Sequence[Lesson], instruction: str | None
 ) -> Steps[tuple[list[PromptText], list[int]]]:
     """The prompts of lessons, open for the answer, and how many tokens each will have."""
     prompts: list[PromptText] = yield OffDevice(
-        lambda: [lesson_prompt(backbone, lesson, instruction) for lesson in lessons]
+        lambda: [lesson_prompt(features.backbone, lesson, instruction) for lesson in lessons]
     )
     lengths: list[int] = []
     for start in range(0, len(prompts), _COUNTED_TOGETHER):
@@ -100,11 +96,10 @@ def see_all(
 
 
 def run_batches(
-    backbone: Backbone,
+    features: FeatureCache,
     lessons: Sequence[Lesson],
     run: Callable[[Sequence[int], EncodedBatch], object],
     *,
-    features: FeatureCache,
     token_budget: int,
     max_rows: int = MAX_ROWS,
     with_answers: bool = True,
@@ -125,13 +120,13 @@ def run_batches(
         ContextOverflowError: A prompt is too long; the error tells how many shots would fit.
         JobCancelledError: The reporter was asked to stop.
     """
-    prompts, lengths = yield from write_prompts(backbone, lessons, instruction, features=features)
+    prompts, lengths = yield from write_prompts(features, lessons, instruction)
     if lessons:
+        backbone = features.backbone
         length, prompt, lesson = max(zip(lengths, prompts, lessons, strict=True), key=itemgetter(0))
         answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
         if lesson.context and not fits_context(backbone, length + len(answer)):
             require_context(
-                backbone,
                 features,
                 prompt,
                 build=lambda count: lesson_prompt(

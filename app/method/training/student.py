@@ -14,7 +14,6 @@ from torch import Tensor
 
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.answers import answer_logits
@@ -57,21 +56,18 @@ class Student:
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         config: TrainingConfig,
         *,
         initial: InContextVectors,
         num_steps: int,
         lessons: Sequence[Lesson],
         num_sets: int,
-        features: FeatureCache,
         done: Checkpoint | None = None,
     ) -> None:
-        self._backbone = backbone
+        self._backbone = backbone = features.backbone
         self._config = config
-        self._batches = StudentBatches(
-            backbone, config, lessons=lessons, num_sets=num_sets, features=features
-        )
+        self._batches = StudentBatches(features, config, lessons=lessons, num_sets=num_sets)
         self._num_sets = num_sets
         device = backbone.device
         starts = {name: getattr(initial, name).detach().to(device) for name in TENSOR_NAMES}

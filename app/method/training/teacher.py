@@ -11,7 +11,6 @@ from torch import Tensor
 from app.method.backbone.batching import MAX_ROWS
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.training.answers import answer_logits, rows_right
 from app.method.training.losses import TeacherLogits
@@ -60,10 +59,9 @@ class TeacherCache:
 
 
 def compute_teacher(
-    backbone: Backbone,
+    features: FeatureCache,
     lessons: Sequence[Lesson],
     *,
-    features: FeatureCache,
     temperature: float,
     top_k: int,
     token_budget: int,
@@ -81,7 +79,7 @@ def compute_teacher(
     parts: list[tuple[TeacherLogits, bool] | None] = [None] * len(lessons)
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
-        logits = answer_logits(backbone, batch)
+        logits = answer_logits(features.backbone, batch)
         kept = 0 if logits.shape[-1] <= SMALL_VOCABULARY else top_k
         whole = TeacherLogits.from_logits(logits, temperature=temperature, top_k=kept)
         tokens = torch.arange(len(logits), device=logits.device)
@@ -91,10 +89,9 @@ def compute_teacher(
             parts[place] = (whole.rows(span), is_right)
 
     yield from run_batches(
-        backbone,
+        features,
         lessons,
         run,
-        features=features,
         token_budget=token_budget,
         max_rows=max_rows,
         instruction=instruction,

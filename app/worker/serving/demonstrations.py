@@ -18,7 +18,6 @@ from app.library.storage import ObjectStore
 from app.method.backbone.embedding import embed
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.pictures import shown_digest
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import balanced_context, nearest_context
@@ -52,14 +51,12 @@ class DatasetPools:
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         *,
         device: DeviceThread,
         objects: ObjectStore,
-        features: FeatureCache,
         max_pools: int = MAX_POOLS,
     ) -> None:
-        self._backbone = backbone
         self._device = device
         self._objects = objects
         self._features = features
@@ -128,9 +125,7 @@ class DatasetPools:
             pool.rows = asyncio.create_task(self._embed(pool.examples))
         rows = await asyncio.shield(pool.rows)
         image = images[0] if images else None
-        query = await self._device.call(
-            lambda: embed(self._backbone, [image], [question], features=self._features)
-        )
+        query = await self._device.call(lambda: embed(self._features, [image], [question]))
         similarities: Float32[np.ndarray, " items"] = rows @ query[0]
         return similarities
 
@@ -140,10 +135,9 @@ class DatasetPools:
             chunk = examples[start : start + CHUNK_ITEMS]
             embedded = partial(
                 embed,
-                self._backbone,
+                self._features,
                 [example.image for example in chunk],
                 [example.question for example in chunk],
-                features=self._features,
             )
             chunks.append(await self._device.call(embedded))
         return np.concatenate(chunks)

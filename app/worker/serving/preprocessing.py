@@ -25,7 +25,6 @@ from app.method.backbone.conversation import (
 )
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
@@ -88,20 +87,19 @@ class Reader:
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         *,
         device: DeviceThread,
         pools: DatasetPools,
-        features: FeatureCache,
         limits: PictureLimits,
     ) -> None:
-        self._backbone = backbone
+        self._backbone = features.backbone
         self._device = device
         self._pools = pools
         self._features = features
         self._limits = limits
         self._waiting: queue.SimpleQueue[PreparedPrompt] = queue.SimpleQueue()
-        self._grammars = GrammarCompiler(backbone)
+        self._grammars = GrammarCompiler(features.backbone)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
 
     def close(self) -> None:
@@ -210,7 +208,6 @@ class Reader:
         self._decode_all(prompt)
         check = partial(
             require_context,
-            backbone,
             self._features,
             prompt,
             build=build,

@@ -19,7 +19,6 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import check_length
 from app.method.keys.encoder import KeyEncoder
 from app.method.steering.dose import check_dose
@@ -45,12 +44,11 @@ class Serving:
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         *,
         device: DeviceThread,
         vector_cache: VectorCache,
         reader: Reader,
-        features: FeatureCache,
         max_requests: int,
         max_new_tokens: int,
         norms: Float[Tensor, " layers"],
@@ -58,12 +56,11 @@ class Serving:
         metrics: Metrics | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
-        self._backbone = backbone
+        self._backbone = features.backbone
         self._device = device
         self._vector_cache = vector_cache
         self._reader = reader
-        self._features = features
-        self._keys = KeyEncoder(backbone, features)
+        self._keys = KeyEncoder(features)
         self._preparing: asyncio.Task[None] | None = None
         self._max_requests = max_requests
         self._max_new_tokens = max_new_tokens

@@ -55,7 +55,6 @@ async def prepare_combination(
     def combining() -> Steps[CombinationResult]:
         # The cache asks the tokenizer, which belongs to the device thread.
         problem = Problem(
-            backbone=backbone,
             items=unseen,
             validation=(),
             features=FeatureCache(backbone),

@@ -71,7 +71,6 @@ async def prepare_evaluation(
     def measuring() -> Steps[Comparison]:
         # The cache asks the tokenizer, which belongs to the device thread.
         problem = Problem(
-            backbone=backbone,
             items=support,
             validation=(),
             features=FeatureCache(backbone),

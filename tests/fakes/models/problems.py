@@ -18,7 +18,6 @@ from tests.fakes.models.backbones import tiny_examples
 def tiny_problem(backbone: Backbone, *, shots: int = 3) -> Problem:
     """Ten labelled items, six to choose with, three demonstrations."""
     return Problem(
-        backbone=backbone,
         items=tiny_examples(10),
         validation=tiny_examples(6, seed=5),
         features=FeatureCache(backbone),

@@ -19,7 +19,7 @@ def test_the_published_loop_and_ours_end_with_the_same_vectors() -> None:
     ours = train(backbone, examples, config).vectors.shift()
     images = [example.image for example in examples]
     questions = [example.question for example in examples]
-    rows = embed(backbone, images, questions, features=FeatureCache(backbone))
+    rows = embed(FeatureCache(backbone), images, questions)
     steps: list[int] = []
     plan = make_plan(examples, rows, config)
     theirs = naive_vectors(backbone, plan, config, on_step=steps.append).shift()

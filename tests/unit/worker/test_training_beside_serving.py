@@ -130,7 +130,6 @@ async def test_so_are_the_prompts_and_demonstrations_of_jobs_with_stored_vectors
     kind: str, backbone: Backbone, watched: Callable[..., Threads]
 ) -> None:
     problem = Problem(
-        backbone=backbone,
         items=tiny_examples(24),
         validation=(),
         features=FeatureCache(backbone),

@@ -32,7 +32,6 @@ def combined(
     should_stop: Callable[[], bool] | None = None,
 ) -> CombinationResult:
     problem = Problem(
-        backbone=backbone,
         items=tiny_examples(count),
         validation=(),
         features=FeatureCache(backbone),
@@ -73,9 +72,7 @@ def test_others_may_use_the_backbone_between_two_passes(backbone: Backbone) -> N
     lessons = [Lesson(query=item, context=()) for item in tiny_examples(1)]
 
     def loss(_event: object = None) -> float:
-        answers = finish(
-            answer_lessons(backbone, lessons, features=features, token_budget=512, max_rows=1)
-        )
+        answers = finish(answer_lessons(features, lessons, token_budget=512, max_rows=1))
         return answers[0].loss
 
     alone = loss()

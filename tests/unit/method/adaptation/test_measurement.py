@@ -56,7 +56,6 @@ def measured(
     heard: list[object] | None = None,
 ) -> Comparison:
     problem = Problem(
-        backbone=pocket,
         items=support,
         validation=(),
         features=FeatureCache(pocket),

@@ -15,29 +15,29 @@ QUESTIONS = [example.question for example in EXAMPLES]
 def test_rows_have_length_one_and_both_halves_weigh_the_same(
     backbone: Backbone, features: FeatureCache
 ) -> None:
-    rows = embed(backbone, IMAGES, QUESTIONS, features=features)
+    rows = embed(features, IMAGES, QUESTIONS)
     assert rows.dtype == np.float32
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1.0, abs=1e-5)
     half = rows.shape[1] // 2
     assert np.linalg.norm(rows[:, :half], axis=1) == pytest.approx(0.5**0.5, abs=1e-5)
-    assert np.array_equal(rows, embed(backbone, IMAGES, QUESTIONS))
+    assert np.array_equal(rows, embed(FeatureCache(backbone), IMAGES, QUESTIONS))
 
 
 def test_a_missing_half_is_zero(backbone: Backbone, features: FeatureCache) -> None:
-    rows = embed(backbone, [IMAGES[0], None], [None, QUESTIONS[0]], features=features)
-    whole = embed(backbone, IMAGES[:1], QUESTIONS[:1], features=features)[0]
+    rows = embed(features, [IMAGES[0], None], [None, QUESTIONS[0]])
+    whole = embed(features, IMAGES[:1], QUESTIONS[:1])[0]
     half = len(whole) // 2
     assert not rows[0, half:].any()
     assert not rows[1, :half].any()
     assert float(rows[0] @ whole) == pytest.approx(0.5**0.5, abs=1e-5)
     assert float(rows[1] @ whole) == pytest.approx(0.5**0.5, abs=1e-5)
-    text_only = embed(backbone, [None], [QUESTIONS[0]])
+    text_only = embed(FeatureCache(backbone), [None], [QUESTIONS[0]])
     assert np.allclose(text_only[0], rows[1], atol=1e-6)
 
 
 def test_the_same_question_is_nearer_than_another(backbone: Backbone) -> None:
     asked = ["what color is the shape?", "what color is the shape", "who wrote this long novel?"]
-    rows = embed(backbone, [None] * 3, asked)
+    rows = embed(FeatureCache(backbone), [None] * 3, asked)
     assert rows[0] @ rows[1] > 0.9
     assert rows[0] @ rows[2] < 0.6
 
@@ -49,4 +49,4 @@ def test_nothing_to_embed_is_refused(
     images: list[None], questions: list[str | None], backbone: Backbone
 ) -> None:
     with pytest.raises(InvalidInputError):
-        embed(backbone, images, questions)
+        embed(FeatureCache(backbone), images, questions)

@@ -74,7 +74,7 @@ def test_features_of_large_pictures_need_the_memory_of_a_few(pictures: list[Pict
 
 
 def test_keys_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]) -> None:
-    encoder = KeyEncoder(tiny_backbone())
+    encoder = KeyEncoder(FeatureCache(tiny_backbone()))
     encoder.looks(pictures[:1])
     assert most_bytes(lambda: encoder.looks(pictures)) < MOST_BYTES
 

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,9 +8,7 @@ from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.evaluation.conditions import (
-    Condition,
     choose_demonstrations,
     in_context,
     steered,
@@ -21,20 +18,11 @@ from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(20)
-Cache = tuple[Backbone, FeatureCache]
 
 
 @pytest.fixture(scope="module")
-def cache() -> Cache:
-    backbone = tiny_backbone()
-    return backbone, FeatureCache(backbone)
-
-
-def choose(
-    condition: Condition, asked: Sequence[Example], cache: Cache
-) -> list[tuple[Example, ...]]:
-    backbone, features = cache
-    return choose_demonstrations(condition, asked, backbone=backbone, features=features)
+def cache() -> FeatureCache:
+    return FeatureCache(tiny_backbone())
 
 
 def shade(red: int, *, name: str) -> Example:
@@ -42,29 +30,31 @@ def shade(red: int, *, name: str) -> Example:
     return Example(image=image, question="what?", answers=("a",), image_id=name, id=name)
 
 
-def test_random_demonstrations_never_show_the_asked_picture(cache: Cache) -> None:
+def test_random_demonstrations_never_show_the_asked_picture(cache: FeatureCache) -> None:
     condition = in_context("icl", EXAMPLES, shots=16, seed=1)
-    chosen = choose(condition, EXAMPLES[:5], cache)
+    chosen = choose_demonstrations(condition, EXAMPLES[:5], cache)
     for example, demonstrations in zip(EXAMPLES, chosen, strict=False):
         assert len({shown.id for shown in demonstrations}) == 16
         assert example.image_id not in {shown.image_id for shown in demonstrations}
-    assert chosen == choose(condition, EXAMPLES[:5], cache)
-    other = choose(in_context("icl", EXAMPLES, seed=2), EXAMPLES[:5], cache)
+    assert chosen == choose_demonstrations(condition, EXAMPLES[:5], cache)
+    other = choose_demonstrations(in_context("icl", EXAMPLES, seed=2), EXAMPLES[:5], cache)
     assert chosen != other
     assert chosen[0] != chosen[2]
 
 
-def test_the_most_similar_pictures_are_taken_and_the_nearest_stands_last(cache: Cache) -> None:
+def test_the_most_similar_pictures_are_taken_and_the_nearest_stands_last(
+    cache: FeatureCache,
+) -> None:
     support = [shade(level, name=f"s{level}") for level in range(0, 256, 15)]
     asked = [shade(61, name="asked"), shade(200, name="s195")]
-    first, second = choose(in_context("knn_icl", support, shots=3), asked, cache)
+    first, second = choose_demonstrations(in_context("knn_icl", support, shots=3), asked, cache)
     assert first[-1].id == "s60"
     assert {shown.id for shown in first} == {"s45", "s60", "s75"}
     assert "s195" not in {shown.id for shown in second}
     assert len(second) == 3
 
 
-def test_the_nearest_is_near_in_picture_and_question(cache: Cache) -> None:
+def test_the_nearest_is_near_in_picture_and_question(cache: FeatureCache) -> None:
     near = shade(61, name="near")
     support = [shade(60, name="picture"), replace(shade(70, name="both"), question="is it red?")]
     asked = [replace(near, question="is it red?")]
@@ -72,24 +62,24 @@ def test_the_nearest_is_near_in_picture_and_question(cache: Cache) -> None:
         in_context("knn_icl", support, shots=1),
         in_context("nearest_copy", support, shots=1),
     ):
-        ((shown,),) = choose(condition, asked, cache)
+        ((shown,),) = choose_demonstrations(condition, asked, cache)
         assert shown.id == "both"
         assert condition.num_labels == 2
 
 
-def test_balanced_demonstrations_show_every_answer(cache: Cache) -> None:
+def test_balanced_demonstrations_show_every_answer(cache: FeatureCache) -> None:
     support = [
         replace(shade(level, name=f"s{level}"), answers=("rare" if level == 0 else "usual",))
         for level in range(30)
     ]
     condition = in_context("icl_balanced", support, shots=4)
     asked = [shade(200, name="asked")] * 3
-    for shown in choose(condition, asked, cache):
+    for shown in choose_demonstrations(condition, asked, cache):
         assert sorted(item.answer for item in shown) == ["rare", "usual", "usual", "usual"]
     assert condition.num_labels == 4
 
 
-def test_other_conditions_show_nothing(cache: Cache) -> None:
+def test_other_conditions_show_nothing(cache: FeatureCache) -> None:
     tensors = {"attention_vectors": (3, 32), "mlp_vectors": (3, 32)}
     vectors = InContextVectors(
         **{name: torch.zeros(shape) for name, shape in tensors.items()},
@@ -97,7 +87,7 @@ def test_other_conditions_show_nothing(cache: Cache) -> None:
         mlp_weights=torch.zeros(3),
     )
     for condition in (zero_shot(), steered(vectors, strength=2.0)):
-        assert choose(condition, EXAMPLES[:2], cache) == [(), ()]
+        assert choose_demonstrations(condition, EXAMPLES[:2], cache) == [(), ()]
         assert condition.shots == 0
 
 

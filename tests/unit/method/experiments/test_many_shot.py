@@ -27,7 +27,6 @@ def part(seed: int) -> InContextVectors:
 def trial(backbone: Backbone, tmp_path: Path) -> Trial:
     (task,) = load_suite(str(tiny_suite(tmp_path))).tasks
     problem = Problem(
-        backbone=backbone,
         items=task.load("train"),
         validation=task.load("validation", limit=4),
         features=FeatureCache(backbone),

@@ -39,7 +39,6 @@ def suite(tmp_path: Path) -> Suite:
 def trial_of(backbone: Backbone, suite: Suite) -> Trial:
     task = suite.tasks[0]
     problem = Problem(
-        backbone=backbone,
         items=task.load("train", limit=8, seed=1),
         validation=task.load("validation", limit=4),
         features=FeatureCache(backbone),

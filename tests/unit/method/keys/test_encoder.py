@@ -4,6 +4,7 @@ from PIL import Image, ImageDraw
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.keys.appearance import (
     APPEARANCE_WIDTH,
@@ -24,7 +25,7 @@ QUESTIONS = [example.question for example in EXAMPLES]
 
 @pytest.fixture(scope="module")
 def encoder() -> KeyEncoder:
-    return KeyEncoder(tiny_backbone())
+    return KeyEncoder(FeatureCache(tiny_backbone()))
 
 
 def test_both_parts_of_a_row_have_the_same_length(encoder: KeyEncoder) -> None:
@@ -46,7 +47,7 @@ def test_a_missing_part_is_zero_and_the_other_keeps_its_direction(encoder: KeyEn
 
 
 def test_another_encoder_of_the_backbone_makes_the_same_rows(encoder: KeyEncoder) -> None:
-    again = KeyEncoder(tiny_backbone()).encode(IMAGES, QUESTIONS)
+    again = KeyEncoder(FeatureCache(tiny_backbone())).encode(IMAGES, QUESTIONS)
     assert np.allclose(again, encoder.encode(IMAGES, QUESTIONS), atol=1e-6)
 
 

@@ -72,14 +72,14 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
     lessons = plan.lessons[:6]
     teacher = finish(
         compute_teacher(
-            learner, lessons, features=FeatureCache(learner), temperature=1.0, top_k=0,
+            FeatureCache(learner), lessons, temperature=1.0, top_k=0,
             token_budget=2000, max_rows=16,
         )
     )  # fmt: skip
     ends = []
     for num_sets in (1, 3):
         student = Student(
-            learner,
+            FeatureCache(learner),
             FEW,
             initial=InContextVectors.initial(
                 learner.num_layers,
@@ -89,7 +89,6 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
             num_steps=10,
             lessons=lessons,
             num_sets=num_sets,
-            features=FeatureCache(learner),
         )
         rows = [
             (draw, one)

@@ -32,9 +32,8 @@ def teach(
 ) -> TeacherCache:
     return finish(
         compute_teacher(
-            backbone,
+            FeatureCache(backbone),
             taught,
-            features=FeatureCache(backbone),
             temperature=2.0,
             top_k=top_k,
             token_budget=token_budget,
@@ -46,7 +45,7 @@ def teach(
 
 def written(backbone: Backbone, asked: list[Lesson], instruction: str | None) -> list[PromptText]:
     features = FeatureCache(backbone)
-    return finish(write_prompts(backbone, asked, instruction, features=features))[0]
+    return finish(write_prompts(features, asked, instruction))[0]
 
 
 def test_too_many_demonstrations_are_refused_with_how_many_fit(backbone: Backbone) -> None:
@@ -117,9 +116,8 @@ def test_progress_is_told(backbone: Backbone) -> None:
             told.append((event.step, event.num_steps))
 
     steps = compute_teacher(
-        backbone,
+        FeatureCache(backbone),
         lessons(),
-        features=FeatureCache(backbone),
         temperature=1.0,
         top_k=0,
         token_budget=1,
@@ -147,9 +145,8 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
             head.weight[backbone.answer_format.end_token_id] -= shift
         answered = finish(
             answer_lessons(
-                backbone,
+                FeatureCache(backbone),
                 asked,
-                features=FeatureCache(backbone),
                 token_budget=100,
                 max_rows=4,
             )

@@ -143,8 +143,10 @@ async def test_nearest_demonstrations_are_the_most_similar_ones_nearest_last(
     ).demonstrations
     assert use is not None
     chosen = await parts.pools.choose(use, question="which colour is it?", images=[image])
-    rows = embed(backbone, [one.image for one in examples], [one.question for one in examples])
-    query = embed(backbone, [image], ["which colour is it?"])[0]
+    rows = embed(
+        FeatureCache(backbone), [one.image for one in examples], [one.question for one in examples]
+    )
+    query = embed(FeatureCache(backbone), [image], ["which colour is it?"])[0]
     order = np.argsort(rows @ query)[-4:]
     assert [one.question for one in chosen] == [examples[index].question for index in order]
     assert [one.answer for one in chosen] == [examples[index].answer for index in order]
@@ -180,10 +182,9 @@ async def test_datasets_take_turns_in_memory_and_a_missing_one_is_reported(
     backbone: Backbone, objects: ObjectStore, parts: Parts
 ) -> None:
     pools = DatasetPools(
-        backbone,
+        FeatureCache(backbone),
         device=parts.device,
         objects=objects,
-        features=FeatureCache(backbone),
         max_pools=1,
     )
     for key in ("datasets/colours.parquet", "datasets/other.parquet", "datasets/colours.parquet"):
@@ -199,7 +200,7 @@ async def test_embeddings_are_those_of_the_method(backbone: Backbone, parts: Par
     request = EmbedRequest(images=(png(), None), questions=("what color?", "which?"))
     answer = await parts.serving.embed(request)
     image = Picture.of(png())
-    keys = KeyEncoder(backbone)
+    keys = KeyEncoder(FeatureCache(backbone))
     wanted = keys.encode([image, None], ["what color?", "which?"])
     np.testing.assert_allclose(np.array(answer.embeddings), wanted, atol=1e-6)
     assert (answer.space, answer.dim) == (keys.space, wanted.shape[1])
