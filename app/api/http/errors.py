@@ -142,17 +142,10 @@ async def handle_answered_before(_request: Request, error: AnsweredBeforeError) 
 
 async def handle_library_error(request: Request, error: VLibraryError) -> Response:
     """A library error by the table, with Retry-After where the caller should come back."""
-    status = status_of(error)
-    if status >= _FIRST_SERVER_ERROR:
-        log.warning("request failed", code=error.code, error_message=error.message)
     seconds = _seconds_to_wait(error)
+    headers = None if seconds is None else {"retry-after": str(seconds)}
     return problem_response(
-        request,
-        code=error.code,
-        status=status,
-        detail=error.message,
-        details=error.details,
-        headers=None if seconds is None else {"retry-after": str(seconds)},
+        request, headers=headers, details=error.details, **_told("request failed", error)
     )
 
 
@@ -161,18 +154,17 @@ def error_content(request: Request, error: Exception) -> bytes:
     if not isinstance(error, VLibraryError):
         log.error("stream crashed", exc_info=error)
         return problem_content(request, code="internal", status=500, detail=INTERNAL_DETAIL)
+    seconds = _seconds_to_wait(error)
+    # It is too late for a header.
+    details = error.details if seconds is None else {**error.details, WAIT: seconds}
+    return problem_content(request, details=details, **_told("stream failed", error))
+
+
+def _told(event: str, error: VLibraryError) -> dict[str, Any]:
     status = status_of(error)
     if status >= _FIRST_SERVER_ERROR:
-        log.warning("stream failed", code=error.code, error_message=error.message)
-    seconds = _seconds_to_wait(error)
-    return problem_content(
-        request,
-        code=error.code,
-        status=status,
-        detail=error.message,
-        # It is too late for a header.
-        details=error.details if seconds is None else {**error.details, WAIT: seconds},
-    )
+        log.warning(event, code=error.code, error_message=error.message)
+    return {"code": error.code, "status": status, "detail": error.message}
 
 
 def _seconds_to_wait(error: VLibraryError) -> int | None:
