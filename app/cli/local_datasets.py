@@ -11,7 +11,7 @@ import typer
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from app.library.uploads.dataset_reports import DatasetReport
+    from app.library.records import DatasetReport
     from app.method.backbone.examples import Example
 
 ColumnMap: TypeAlias = Annotated[

@@ -27,9 +27,8 @@ from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
 from app.library.pages import Page, check_limit, decode_cursor, make_page
-from app.library.records import DatasetRecord, record_of
+from app.library.records import DatasetRecord, DatasetReport, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
-from app.library.uploads.dataset_reports import DatasetReport
 from app.library.workspaces import workspace_of
 
 CHECK_SCRIPT: Final = ("-m", "app.library.uploads.dataset_check")

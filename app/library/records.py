@@ -3,10 +3,11 @@
 import datetime as dt
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from app.core.backbones import BackboneDescription
+from app.core.errors import JSON
 from app.core.jobs import FINAL_STATES, JobKind, JobState
 from app.core.states import VectorStatus
 
@@ -86,6 +87,29 @@ class EvaluationRecord:
     knn_icl: float | None
     details: dict[str, Any]
     created: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What a data set was found to be.
+
+    Pictures are counted by what they show; `bad_rows` has the places of the first rows that cannot
+    be used, with the reasons.
+    """
+
+    layout: str
+    num_items: int
+    num_images: int
+    num_text_only: int
+    num_answers: int
+    splits: Mapping[str, int]
+    num_skipped: int = 0
+    bad_rows: tuple[Mapping[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, JSON]:
+        """The report in JSON values."""
+        return {**asdict(self), "bad_rows": [dict(row) for row in self.bad_rows]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Stored rows of vectors: how one becomes a record, and its file, never without its digest."""
+"""Stored rows of vectors: how one becomes a record, its file with its digest, and its backbone."""
 
 import asyncio
 import uuid
@@ -7,13 +7,14 @@ from dataclasses import fields
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Select, Text, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import CorruptDataError, NotFoundError
 from app.core.identifiers import sha256_hex
-from app.library.records import VectorRecord
+from app.library.records import VectorRecord, record_of
 from app.library.tables import AliasRow, BackboneRow, VectorRow
 
 # What a record has of its row, and of its backbone's.
@@ -93,3 +94,21 @@ async def get_blob_by_sha256(session: AsyncSession, sha256: str) -> bytes:
     """
     query = select(VectorRow.blob).where(VectorRow.sha256 == sha256).limit(1)
     return await _verified(await session.scalar(query), sha256)
+
+
+async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:
+    """Stores the description unless one with its fingerprint is there."""
+    values = backbone.to_dict()
+    await session.execute(insert(BackboneRow).values(values).on_conflict_do_nothing())
+
+
+async def get_backbone(session: AsyncSession, fingerprint: str) -> BackboneDescription:
+    """The description with this fingerprint.
+
+    Raises:
+        NotFoundError: It was never stored.
+    """
+    row = await session.get(BackboneRow, fingerprint)
+    if row is None:
+        raise NotFoundError(f"There is no backbone {fingerprint[:12]}")
+    return record_of(BackboneDescription, row)

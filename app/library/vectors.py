@@ -37,11 +37,10 @@ from app.core.vector_card import KeyCard, VectorCard
 from app.core.vector_file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
-from app.library.backbones import remember_backbone
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
 from app.library.task_keys.keys import add_keys, refresh_keys, remove_keys
-from app.library.vector_rows import VECTOR_ROWS, read_vectors
+from app.library.vector_rows import VECTOR_ROWS, read_vectors, remember_backbone
 from app.library.workspaces import workspace_of
 
 _FINGERPRINT_IN_SPACE: Final = 16

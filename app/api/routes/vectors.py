@@ -34,11 +34,10 @@ from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.library.aliases import alias_version, set_alias
-from app.library.backbones import get_backbone
 from app.library.catalogue.filters import list_vectors
+from app.library.catalogue.transfer import current_file, import_vector, load_file
 from app.library.evaluations import list_evaluations
-from app.library.sharing.exports import current_file, load_file
-from app.library.sharing.imports import import_vector
+from app.library.vector_rows import get_backbone
 from app.library.vectors import (
     delete_vector,
     find_same,

@@ -1,1 +1,1 @@
-"""The library as a whole: finding, changing many at once, comparing and combining vectors."""
+"""The library as a whole: finding, changing, comparing and combining vectors; files in and out."""

@@ -17,7 +17,7 @@ from app.core.errors import InvalidDatasetError, InvalidImageError
 from app.core.pictures import PictureLimits, check_picture
 from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
-from app.library.uploads.dataset_reports import DatasetReport
+from app.library.records import DatasetReport
 from vlibrary_client.errors import InvalidDatasetError as ReadError
 from vlibrary_client.layouts.items import BadItem, Item, Source
 from vlibrary_client.layouts.packing import FIELDS, Row, row_of, write_rows

@@ -31,9 +31,8 @@ from app.method.training.loop import MAX_ROWS, TrainLoop, fit, restored_teacher
 from app.method.training.plan import make_plan, provenance, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import see_all
+from app.method.training.selection.choices import calibrate, choose_recipe
 from app.method.training.selection.comparison import Comparison, compare
-from app.method.training.selection.search import choose_recipe
-from app.method.training.selection.strength import calibrate
 from app.method.training.student import LOSS_NAMES, sets_of
 from app.method.training.teacher import TeacherCache, compute_teacher
 

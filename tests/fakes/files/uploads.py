@@ -13,8 +13,8 @@ from PIL import Image
 
 from app.core.pictures import PictureLimits
 from app.library.datasets import convert_upload
+from app.library.records import DatasetReport
 from app.library.uploads.dataset_check import verdict_on
-from app.library.uploads.dataset_reports import DatasetReport
 
 LIMITS = PictureLimits(
     max_bytes=10 << 20, max_pixels=20_000_000, min_side=8, max_side=8192, max_aspect=20

@@ -16,9 +16,9 @@ from app.core.errors import (
 from app.core.vector_card import EvaluationCard
 from app.library.access.audit import acting, list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
-from app.library.backbones import get_backbone
 from app.library.database import run_transaction
 from app.library.evaluations import add_evaluation, held_out_gains, list_evaluations
+from app.library.vector_rows import get_backbone
 from app.library.vectors import (
     delete_vector,
     update_vector,

@@ -5,12 +5,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import InvalidVectorFileError
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
 from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.library.catalogue.transfer import current_file, import_vector, load_file
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
 from app.library.search.overlaps import find_overlaps
 from app.library.search.retrieval import Retriever
-from app.library.sharing.exports import current_file, load_file
-from app.library.sharing.imports import import_vector
 from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import pytest
 from app.core.identifiers import VectorReference
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
+from app.library.catalogue.transfer import current_file, load_file
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
-from app.library.sharing.exports import current_file, load_file
 from app.library.vectors import delete_vector, get_vector
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone

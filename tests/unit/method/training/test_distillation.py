@@ -17,7 +17,7 @@ from app.method.steering.vectors import TENSOR_NAMES
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.progress import TrainingProgress
-from app.method.training.selection.search import weight_candidates
+from app.method.training.selection.choices import weight_candidates
 from app.worker.training.results import card_of, encode_result, report_of
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, same_vectors
 

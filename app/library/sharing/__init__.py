@@ -1,1 +1,0 @@
-"""Vectors on their way out and in, with all that is known of them."""
