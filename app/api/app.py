@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app.api.dependencies import Services
+from app.api.dependencies import Services, require_known_query
 from app.api.http.access import PUBLIC, PUBLIC_PATHS, Authenticated, KeyRing, NeedsScope
 from app.api.http.errors import error_handlers
 from app.api.http.methods import Methods
@@ -22,7 +22,6 @@ from app.api.http.middleware import (
     SameSiteOnly,
 )
 from app.api.http.problems import Problem
-from app.api.http.queries import require_known_query
 from app.api.http.steady_bodies import SteadyBodies
 from app.api.routes import (
     access,

@@ -71,7 +71,7 @@ def restore(
 async def _save(
     settings: Settings, url: str, writer: "BackupWriter", *, report: "Callable[[str], None]"
 ) -> "Manifest":
-    from app.library.backups.saving import save_library
+    from app.library.backups.copies import save_library
     from app.library.database import conninfo
     from app.library.migrate import current_revision
     from app.library.storage import ObjectStore
@@ -100,7 +100,7 @@ async def _fill(
     report: "Callable[[str], None]",
 ) -> None:
     from app.library.backups.contents import require_unused
-    from app.library.backups.restoring import check_files, check_restored, restore_objects
+    from app.library.backups.copies import check_files, check_restored, restore_objects
     from app.library.database import conninfo
     from app.library.migrate import current_revision, known_revisions, remove_tables
     from app.library.storage import ObjectStore

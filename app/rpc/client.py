@@ -12,7 +12,7 @@ from app.core.errors import (
     VLibraryError,
     WorkerUnavailableError,
 )
-from app.core.telemetry.propagation import TraceIds
+from app.core.telemetry.tracing import TraceIds
 from app.rpc.decoding import (
     NotTakenError,
     error_of,

@@ -11,7 +11,8 @@ from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.openai_errors import name_fields, openai_problems
 from app.api.http.problems import request_id_of
-from app.api.schemas.openai.completions import CompletionRequest, TextCompletionBody
+from app.api.schemas.openai.answers import TextCompletionBody
+from app.api.schemas.openai.requests import CompletionRequest
 from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.openai.completions import TextCompletion

@@ -1,5 +1,7 @@
 """Traces by OpenTelemetry, when a collector is set; nothing otherwise.
 
+From one process to the next travel the ids of `traceparent`, and nothing else.
+
 The SDK is an optional part of the installation; the few calls that spans are made with are not.
 """
 
@@ -9,13 +11,60 @@ from typing import Any, Final
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import propagate
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
 from opentelemetry.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
-from app.core.telemetry.propagation import TraceIds
 
+TRACEPARENT: Final = "traceparent"
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
+
+_STANDARD: Final = TraceContextTextMapPropagator()
+
+
+class TraceIds(TextMapPropagator):
+    """Reads and writes `traceparent`.
+
+    Callers may type anything into `tracestate` and `baggage`: neither is read, so that neither
+    gets into a span, into a log of what was wrong with it, or to a worker.
+    """
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """The context with the caller's span, where there is one."""
+        found = getter.get(carrier, TRACEPARENT) or []
+        return _STANDARD.extract({TRACEPARENT: found}, context)
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Add the ids of the current span to the carrier, where there is one."""
+        written: dict[str, str] = {}
+        _STANDARD.inject(written, context)
+        if TRACEPARENT in written:
+            setter.set(carrier, TRACEPARENT, written[TRACEPARENT])
+
+    @property
+    def fields(self) -> set[str]:
+        """The names of what is written."""
+        return {TRACEPARENT}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -56,10 +56,9 @@ def image_token(processor: ProcessorMixin) -> str:
     return token if isinstance(token, str) else "<image>"
 
 
-def user_message(text: str, *, num_images: int, instruction: str | None = None) -> Message:
-    """A user's turn: an instruction if there is one, then the images, then the text."""
-    parts: list[Message] = [{"type": "text", "text": instruction}] if instruction else []
-    parts += [{"type": "image"} for _ in range(num_images)]
+def user_message(text: str, *, num_images: int) -> Message:
+    """A user's turn: the images, then the text."""
+    parts: list[Message] = [{"type": "image"} for _ in range(num_images)]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 

@@ -1,8 +1,9 @@
 """Bodies that the OpenAI-compatible routes send; `vlibrary` is what OpenAI has no word for.
 
-Source: the API reference of OpenAI's chat completions, models and embeddings.
+Source: the API reference of OpenAI's chat completions, (legacy) completions, models and embeddings.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, Self
 
 from pydantic import Field
@@ -154,6 +155,38 @@ class ChatCompletionBody(ResponseBody):
     choices: tuple[ChoiceBody, ...]
     usage: CompletionUsageBody
     vlibrary: SteeringFacts
+
+
+class TextLogprobsBody(ResponseBody):
+    """Log-probabilities of a continuation's tokens, one entry a token in every list."""
+
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[Mapping[str, float], ...]
+    text_offset: tuple[int, ...] = Field(description="Where each begins in the text.")
+
+
+class TextChoiceBody(ResponseBody):
+    """One of the continuations, or what is new of it."""
+
+    index: int = Field(ge=0)
+    text: str
+    logprobs: TextLogprobsBody | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)
+
+
+class TextCompletionBody(ResponseBody):
+    """The continuations in full, or a piece of them in a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int = Field(ge=0)
+    model: str
+    system_fingerprint: str
+    choices: tuple[TextChoiceBody, ...]
+    usage: CompletionUsageBody | None = Field(default=None, exclude_if=is_absent)
+    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)
 
 
 class EmbeddingBody(ResponseBody):

@@ -2,8 +2,8 @@
 
 Only what is honoured is named here; `app.api.steer.unknown_fields` judges every other field.
 
-Source: the API reference of OpenAI's chat completions and embeddings; `top_k` and
-`repetition_penalty` beside them are vLLM's.
+Source: the API reference of OpenAI's chat completions, (legacy) completions and embeddings;
+`top_k` and `repetition_penalty` beside them are vLLM's, as is what is left of completions.
 """
 
 from typing import Annotated, Final, Literal, Self, TypeAlias
@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from app.api.schemas.bodies import RequestBody
-from app.api.schemas.fields import Flag, ImageText, OnlyReady, Preference
+from app.api.schemas.fields import Flag, ImageText, OnlyReady, Preference, Prompt
 from app.api.schemas.messages import LenientBody, Messages, PartText
 from app.api.schemas.openai.formats import ResponseFormat
 from app.api.schemas.steering import DemonstrationsChoice, VectorField
@@ -150,6 +150,32 @@ class ChatRequest(SamplingFields):
             raise ValueError("max_tokens and max_completion_tokens differ")
         if self.structured_outputs and self.response_format and self.response_format.form:
             raise ValueError("a form is given by response_format or structured_outputs")
+        return self
+
+
+def _as_prompts(value: object) -> object:
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or any(isinstance(one, int | list) for one in found):
+        raise ValueError("wanted a text or several, which are not given as token ids")
+    return found
+
+
+Prompts: TypeAlias = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
+
+
+class CompletionRequest(SamplingFields):
+    """Texts to continue, in OpenAI's words."""
+
+    prompt: Annotated[
+        Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Prompt | Prompts)
+    ]
+    max_tokens: AnyTokenCount | None = None
+    logprobs: TopLogprobs | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_few(self) -> Self:
+        if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
+            raise ValueError(f"there are at most {MAX_CHOICES} continuations, n of each prompt")
         return self
 
 

@@ -17,8 +17,6 @@ from app.api.schemas.openai.answers import (
     ContentLogprobBody,
     LogprobsBody,
     SteeringFacts,
-)
-from app.api.schemas.openai.completions import (
     TextChoiceBody,
     TextCompletionBody,
     TextLogprobsBody,

@@ -85,10 +85,10 @@ def test_an_answer_cannot_end_the_turn_by_itself(processor: Idefics3Processor) -
     assert ids.count(layout.end_token_id) == 1
 
 
-def test_the_instruction_comes_first() -> None:
-    turn = user_message("what?", num_images=2, instruction="be brief")
+def test_the_pictures_come_first() -> None:
+    turn = user_message("what?", num_images=2)
     kinds = [part.get("text", part["type"]) for part in turn["content"]]
-    assert kinds == ["be brief", "image", "image", "what?"]
+    assert kinds == ["image", "image", "what?"]
 
 
 def test_a_checkpoint_without_a_template_gets_a_plain_one() -> None:
