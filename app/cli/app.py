@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.backup import backup, restore
+from app.cli.console import accept_every_text, flush_results
 from app.cli.datasets import datasets
 from app.cli.demo.command import demo
 from app.cli.doctor import doctor
@@ -90,16 +91,22 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; an error of the library or of a file is one line, with status 1."""
+    """Run the command line; an error of the library or of the system is one line, status 1."""
+    accept_every_text()
     # What a command prints is its result; a service says otherwise itself.
     configure_logs("warning")
     try:
-        build()()
+        try:
+            build()()
+        finally:
+            flush_results()
     except VLibraryError as error:
         print(f"vlibrary: {error.message}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read the results has seen enough.
+        sys.exit(1)
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"vlibrary: {error.strerror}: {error.filename}", file=sys.stderr)
+        place = "" if error.filename is None else f": {error.filename}"
+        print(f"vlibrary: {error.strerror or error}{place}", file=sys.stderr)
         sys.exit(1)

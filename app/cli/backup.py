@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.console import plain_console
 from app.cli.database import database_as_it_is, require_library
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError, NotFoundError
@@ -135,9 +136,7 @@ async def _patient(url: str) -> "AsyncIterator[Sessions]":
 
 @contextmanager
 def _steps() -> "Iterator[Callable[[str], None]]":
-    from rich.console import Console
-
-    with Console(stderr=True).status("beginning") as status:
+    with plain_console(stderr=True).status("beginning") as status:
         yield status.update
 
 

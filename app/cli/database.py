@@ -1,5 +1,6 @@
 """The database of a command: the configured one, or our own, kept alive however it dies."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -102,6 +103,17 @@ def database_address(settings: Settings) -> str:
     return address(settings.postgres_dir)
 
 
+def forget_postgres_variables() -> None:
+    """Lets libpq, in this process and its children, read nothing from the environment.
+
+    What people set for another database (PGHOSTADDR, PGSERVICE, PGREQUIREAUTH) would lead to it, or
+    keep us from our own.
+    """
+    variables = os.environ  # noqa: TID251 - libpq's, not ours
+    for name in [name for name in variables if name.startswith("PG")]:
+        del variables[name]
+
+
 def require_library(settings: Settings) -> None:
     """Returns when a database is configured, or ours was made before: none is made here.
 
@@ -151,5 +163,6 @@ def database_as_it_is(
         with _refusals_in_one_line():
             yield Database(settings.database_url.get_secret_value())
         return
+    forget_postgres_variables()
     with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
         yield Database(postgres.url, postgres, interrupted=interrupted)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from app.cli.console import plain_console
 from app.cli.library.server import (
     Key,
     Limit,
@@ -38,7 +38,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with (
         tempfile.TemporaryDirectory(prefix="vlibrary-") as folder,
         console.status("reading every row and picture"),
@@ -53,7 +53,6 @@ def check(
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    out = Console(highlight=False)
     for name, value in report.items():
         if name == "bad_rows":
             continue
@@ -63,11 +62,11 @@ def check(
             else value
         )
         if name != "notes":
-            out.print(f"{name.replace('_', ' ')}: {shown}")
+            print(f"{name.replace('_', ' ')}: {shown}")
     for note in report["notes"]:  # type: ignore[union-attr]
-        out.print(f"note: {note}")
+        print(f"note: {note}")
     for row in report["bad_rows"]:  # type: ignore[union-attr]
-        out.print(f"left out, {row['place']}: {row['reason']}")  # type: ignore[index,call-overload]
+        print(f"left out, {row['place']}: {row['reason']}")  # type: ignore[index,call-overload]
 
 
 @datasets.command()
@@ -85,7 +84,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Store a data set on a server; the same items again are the same data set."""
-    with connected(url, key) as client, Console(stderr=True).status("packing and uploading"):
+    with connected(url, key) as client, plain_console(stderr=True).status("packing and uploading"):
         made = client.datasets.upload(
             source,
             name=name,

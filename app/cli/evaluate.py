@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from app.cli.console import plain_console, show_table
 from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
 from app.cli.suite import SuiteOptions
@@ -132,7 +132,7 @@ def evaluate(
         pool = [episode.context for episode in episodes[:limit]]
     loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
     cache = FeatureCache(loaded)
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     reports = {}
     for name in wanted:
         with console.status(f"{_spelled([name])}: {len(examples)} items"):
@@ -155,7 +155,7 @@ def evaluate(
                 features=cache,
             )
     rows = {_spelled([name]): _figures(report) for name, report in reports.items()}
-    print(json.dumps(rows, indent=2)) if as_json else Console().print(_table(rows))
+    print(json.dumps(rows, indent=2)) if as_json else show_table(_table(rows))
 
 
 def _episodes(dataset: str, *, shots: str | None, seed: int) -> Any:  # noqa: ANN401

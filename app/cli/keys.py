@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from app.cli.console import show_table
 from app.cli.database import running_database
 from app.cli.library.server import Key, Url, connected, print_json
 from app.cli.options import AsJson, read_settings
@@ -137,8 +136,8 @@ def list_keys(
     for one in found:
         scopes = "\n".join(one.scopes)
         facts = (one.name, one.id, one.workspace, scopes, _limits(one), _times(one))
-        table.add_row(*map(Text, facts))
-    Console().print(table)
+        table.add_row(*facts)
+    show_table(table)
 
 
 @keys.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from app.cli.options import read_settings
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -65,14 +66,13 @@ def convert_local(
         InvalidDatasetError: It is no data set, or has rows that cannot be used.
     """
     from app.core.pictures import PictureLimits
-    from app.core.settings import Settings
     from app.library.uploads.dataset_conversion import convert
     from vlibrary_client.layouts.sources import open_source
 
     return convert(
         partial(open_source, source, columns=columns),
         target,
-        limits=PictureLimits.of(Settings()),
+        limits=PictureLimits.of(read_settings()),
         skip_bad=skip_bad,
         text_only=text_only,
     )

@@ -1,8 +1,11 @@
 """Options that commands share, and settings: the environment, with options given on top."""
 
+import difflib
+import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 from pydantic import ValidationError
@@ -22,12 +25,21 @@ Seed: TypeAlias = Annotated[int, typer.Option(min=0)]
 Revision: TypeAlias = Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id.")]
 
 
+# Names that are no settings of a process: of clients, of compose.yaml and of the images.
+_OF_OTHERS: Final = frozenset(
+    {"url", "api_key", "worker_cpus", "worker_memory", "worker_secret_file", "database_url_file"}
+)
+_LEAST_LIKENESS: Final = 0.75
+
+
 def read_settings(**options: object) -> Settings:
     """The settings of this process; an option that is None was not given.
 
     Raises:
-        ConfigurationError: A value is out of bounds, or two contradict each other.
+        ConfigurationError: A name is misspelt, a value out of bounds, or two contradict each other.
     """
+    for variable, meant in _misspelt_settings(Settings.model_fields).items():
+        raise ConfigurationError(f"{variable} is no setting: {meant} is")
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return Settings.model_validate(given)
@@ -38,6 +50,18 @@ def read_settings(**options: object) -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"the settings cannot be used: {reasons}") from error
+
+
+def _misspelt_settings(known: Collection[str]) -> dict[str, str]:
+    """Variables of this process that look like a setting's and are none, with what was meant."""
+    found = {}
+    for variable in os.environ:  # noqa: TID251 - names alone
+        name = variable.lower().removeprefix("vlibrary_")
+        if name == variable.lower() or name in known or name in _OF_OTHERS:
+            continue
+        for meant in difflib.get_close_matches(name, known, 1, _LEAST_LIKENESS):
+            found[variable] = f"VLIBRARY_{meant.upper()}"
+    return found
 
 
 def require_worker_secret(settings: Settings) -> None:

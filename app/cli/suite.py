@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from app.cli.console import plain_console, show_table
 
 _MAIN_ITEMS: Final = "100"
 _COLUMNS: Final = (
@@ -94,7 +95,7 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         print(json.dumps(report, indent=2))
         return
     for size, table in report["items"].items():
-        Console().print(_table(size, table))
+        show_table(_table(size, table))
 
 
 def _machine(backbone: Any) -> dict[str, str]:  # noqa: ANN401 - torch stays out of the imports
@@ -146,7 +147,7 @@ def _progress() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=plain_console(stderr=True),
         transient=True,
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from app.cli.console import plain_console
 from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
 from app.method.training.configuration import TrainingSettings, read_setting
@@ -94,19 +94,22 @@ def train(
             config,
             on_step=report,  # type: ignore[arg-type]  # the SDK's Progress has the same fields
             checkpoint=checkpoint.read_bytes() if checkpoint and checkpoint.exists() else None,
-            on_checkpoint=None if checkpoint is None else partial(_keep, checkpoint),
+            on_checkpoint=None if checkpoint is None else partial(_write, checkpoint),
         )
     card = card_of(loaded, result, config=config, dataset=dataset)
-    output.write_bytes(encode_result(loaded, result, card=card))
+    _write(output, encode_result(loaded, result, card=card))
     _show(result, output, as_json=as_json)
 
 
-def _keep(path: Path, data: bytes) -> None:
-    """Replaces the state of a run in its file as a whole."""
+def _write(path: Path, data: bytes) -> None:
+    """Replaces a file as a whole: what was there stays until all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_bytes(data)
-    draft.replace(path)
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
@@ -117,5 +120,5 @@ def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"output": str(output), **report}, indent=2))
         return
-    print_report(report, console=Console())
+    print_report(report, console=plain_console())
     print(f"Wrote {output}")

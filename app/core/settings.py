@@ -4,7 +4,6 @@ The defaults run everything on one laptop: a bundled backbone, an own Postgres, 
 """
 
 import ipaddress
-import os
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -21,34 +20,16 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import InvalidInputError
+from app.core.folders import default_data_dir
 from app.core.identifiers import VectorReference
 
 MEBIBYTE: Final = 1024 * 1024
-ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
 OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
 MAX_POLICY_VECTORS: Final = 8
 MAX_POLICY_STRENGTH: Final = 10.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
-
-
-def default_data_dir() -> Path:
-    """Where data lives when no setting says otherwise.
-
-    Root keeps it outside of its home, because Postgres runs as an unprivileged user that could not
-    enter there.
-    """
-    if os.geteuid() == 0:
-        return ROOT_DATA_DIR
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "vlibrary"
-
-
-def default_cache_dir() -> Path:
-    """Where lies what can be computed again."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vlibrary"
 
 
 class PolicyVector(BaseModel):
@@ -75,7 +56,12 @@ class Settings(BaseSettings):
     """Settings of one process; frozen, and refused at start when they contradict each other."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VLIBRARY_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="VLIBRARY_",
+        # Compose files and charts set to nothing what they leave to the default.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     data_dir: Path = Field(default_factory=default_data_dir, description="Folder of all state.")
@@ -90,7 +76,7 @@ class Settings(BaseSettings):
         description="file://, s3:// or gs:// URL; the folder data_dir/objects if unset.",
     )
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     port: Port = 8000
     require_keys: bool | None = Field(
         default=None,
@@ -105,7 +91,7 @@ class Settings(BaseSettings):
     workers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Worker URLs, separated by commas; none means an embedded worker."
     )
-    worker_host: str = "127.0.0.1"
+    worker_host: str = Field(default="127.0.0.1", min_length=1)
     worker_port: Port = 8001
     worker_role: Literal["serve", "train", "both"] = "both"
 
@@ -190,6 +176,24 @@ class Settings(BaseSettings):
         default=None,
         description="Collector of traces, such as http://127.0.0.1:4318; none means no traces.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        text = value.strip() if isinstance(value, str) else ""
+        if text[:1] in {'"', "'"} and text.endswith(text[0]):
+            raise ValueError("the quotes around it would be part of it: leave them out")
+        return text or value
+
+    @field_validator("data_dir", "pg_bin", "backbone", mode="before")
+    @classmethod
+    def _expand_home(cls, value: object) -> object:
+        if not str(value).startswith("~"):
+            return value
+        try:
+            return str(Path(str(value)).expanduser())
+        except RuntimeError:
+            raise ValueError("nobody knows the home that ~ stands for") from None
 
     @field_validator("workers", "allowed_hosts", "cors_origins", mode="before")
     @classmethod

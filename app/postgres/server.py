@@ -7,6 +7,7 @@ running server without owning it.
 Linux only, because the guarantee rests on PR_SET_PDEATHSIG and /proc.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -135,7 +136,9 @@ class EmbeddedPostgres:
     def announce_end(self) -> None:
         """Let nobody adopt the server any more: who starts now waits for the folder instead."""
         if self._lock is not None:
-            note_ending(self._lock, is_ending=True)
+            # A full disk takes no word, and must not keep the server from ending.
+            with contextlib.suppress(OSError):
+                note_ending(self._lock, is_ending=True)
 
     def stop(self) -> None:
         """Ends an owned server and releases the folder; an adopted one is left alone."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.method.experiments.suite import SUITES_FOLDER
+from app.method.experiments.suite import suites_folder
 from tools.pocket2.building import WORK_FOLDER
 from tools.suite import clothes, digits, emoji, scenes, shapes, stamps
 from tools.suite.items import write_suite
@@ -14,7 +14,9 @@ from tools.suite.items import write_suite
 def main(
     *,
     work: Annotated[Path, typer.Option(help="Packages and rendered drawings.")] = WORK_FOLDER,
-    output: Annotated[Path, typer.Option(help="Where the suites go.")] = SUITES_FOLDER,
+    output: Annotated[
+        Path, typer.Option(default_factory=suites_folder, help="Where the suites go.")
+    ],
 ) -> None:
     """Write the suite `pocket`, and `development`, which recipes are chosen on."""
     print("Fetching and rendering drawings ...", flush=True)

@@ -68,7 +68,7 @@ def progress_reporter(
 
 def _bars(console: Console) -> Bars:
     return Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -115,7 +115,7 @@ def print_report(report: Mapping[str, Any], *, console: Console | None = None) -
             "them is preferred."
         )
     for line in lines:
-        out.print(line, highlight=False)
+        out.print(line, highlight=False, markup=False, emoji=False)
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:

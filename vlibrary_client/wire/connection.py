@@ -38,9 +38,12 @@ def timeout_of(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
 
 
-def config_path() -> Path:
-    """The file that says where a user's server is: `url` and `key`."""
-    folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+def config_path() -> Path | None:
+    """The file that says where a user's server is: `url` and `key`; a user may have no home."""
+    try:
+        folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError:
+        return None
     return Path(folder) / "vlibrary" / "config.toml"
 
 
@@ -122,13 +125,16 @@ def _host_of(url: str) -> str:
 def names_server(base_url: str | None, api_key: str | None) -> bool:
     """Whether arguments, environment or file tell of a server or of a key to one."""
     given = (base_url, api_key, os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE))
-    return any(given) or config_path().is_file()
+    path = config_path()
+    return any(given) or (path is not None and path.is_file())
 
 
 def _read_config() -> dict[str, str]:
     path = config_path()
+    if path is None:
+        return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:

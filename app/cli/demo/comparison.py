@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.progress import track
 
+from app.cli.console import plain_console
 from app.core.jobs import BALANCED_SHOTS, Method
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _ask_all(
             pool.submit(_ask, client, example, options(place))
             for place, example in enumerate(asked)
         ]
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         return [answer.result() for answer in track(pending, description=name, console=console)]
 
 

@@ -5,8 +5,9 @@ import textwrap
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
+
+from app.cli.console import show_table
 
 TITLES: Final[dict[str, str]] = {
     "zero_shot": "zero-shot",
@@ -20,13 +21,12 @@ TITLES: Final[dict[str, str]] = {
 
 def write_report(result: dict[str, Any], folder: Path) -> None:
     """Prints the comparison and saves `demo.json` and `demo.png` in the folder."""
-    console = Console()
-    console.print(_comparison(result))
-    console.print(_answers(result))
+    show_table(_comparison(result))
+    show_table(_answers(result))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
     _plot(result, folder / "demo.png")
-    console.print(f"Saved {folder / 'demo.json'} and {folder / 'demo.png'}")
+    print(f"Saved {folder / 'demo.json'} and {folder / 'demo.png'}")
 
 
 def titles(result: dict[str, Any]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from app.cli.console import show_table
 
 if TYPE_CHECKING:
     from vlibrary_client import Client
@@ -65,15 +66,13 @@ def print_stored(text: str, notes: Iterable[str]) -> None:
 
 def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """A table on stdout; texts that others wrote are shown as they are."""
-    from rich.text import Text
-
     table = Table()
     for title in titles:
         # What is too long for a narrow screen, such as an id, is broken and never cut.
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    show_table(table)
 
 
 def percent(share: float | None) -> str:

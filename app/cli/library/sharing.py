@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from app.cli.console import plain_console
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
 from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_stored
 from app.cli.options import AsJson
@@ -53,7 +53,7 @@ def export(
         raise typer.BadParameter("--measure is for --to gguf: a folder loses nothing")
     if to.endswith(SUFFIX) and len(refs) > 1:
         raise typer.BadParameter(f"{to} is one file: name one vector, or use --to gguf")
-    with connected(url, key) as client, Console(stderr=True).status("exporting"):
+    with connected(url, key) as client, plain_console(stderr=True).status("exporting"):
         write = partial(_export, client, to=Path(to))
         if is_gguf:
             write = partial(

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from app.cli.console import plain_console
 from app.cli.library.server import Key, Url, connected, print_json
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
@@ -36,7 +36,7 @@ def sync(
     from vlibrary_client.sharing.declarations import sync as bring
 
     value = _parse(declaration)
-    with connected(url, key) as client, Console(stderr=True).status("syncing"):
+    with connected(url, key) as client, plain_console(stderr=True).status("syncing"):
         done = bring(
             client,
             read_declaration(value),

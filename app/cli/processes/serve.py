@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.database import database_address, running_database
+from app.cli.database import database_address, forget_postgres_variables, running_database
 from app.cli.keys import require_a_key
 from app.cli.options import Backbone, Revision, read_settings
 from app.cli.processes.environments import child_environment
@@ -91,6 +91,8 @@ def run(settings: Settings, *, signals: Signals) -> None:
         UnavailableError: A part did not start.
         KeyboardInterrupt: The end was asked for before there was a database.
     """
+    if settings.database_url is None:
+        forget_postgres_variables()
     with ExitStack() as stack:
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
         stack.callback(supervisor.stop, hurried=signals.insisted)

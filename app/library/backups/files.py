@@ -94,13 +94,11 @@ def writing_backup(target: Path) -> Iterator[BackupWriter]:
     if os.path.lexists(target):
         raise ConflictError(f"{target} is there already; a backup replaces nothing")
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    writer = BackupWriter(target, work=work)
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work,
+        contextlib.closing(BackupWriter(target, work=Path(work))) as writer,
+    ):
         yield writer
-    finally:
-        writer.close()
-        shutil.rmtree(work)
 
 
 class BackupReader:

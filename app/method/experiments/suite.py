@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import InvalidDatasetError, NotFoundError
+from app.core.folders import default_cache_dir
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.tasks.parquet import load_parquet
 
-SUITES_FOLDER: Final = Path.home() / ".cache" / "vlibrary" / "suites"
 MANIFEST: Final = "suite.json"
 VALIDATION: Final = "validation"
 TEST: Final = "test"
@@ -66,6 +66,11 @@ class Suite:
         return tuple(known[name] for name in names) or self.tasks
 
 
+def suites_folder() -> Path:
+    """Where suites are looked for by their names."""
+    return default_cache_dir() / "suites"
+
+
 def load_suite(name_or_folder: str) -> Suite:
     """A suite by its name, below the cache folder, or by its own folder.
 
@@ -75,11 +80,11 @@ def load_suite(name_or_folder: str) -> Suite:
     """
     folder = Path(name_or_folder)
     if not (folder / MANIFEST).is_file():
-        folder = SUITES_FOLDER / name_or_folder
+        folder = suites_folder() / name_or_folder
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise NotFoundError(
-            f"No such suite: wanted a folder with {MANIFEST}, or a name below {SUITES_FOLDER} "
+            f"No such suite: wanted a folder with {MANIFEST}, or a name below {suites_folder()} "
             f"(`make suite` makes pocket and development there), found {name_or_folder}"
         )
     text = manifest.read_bytes()

@@ -3,13 +3,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from app.cli import app as app_module
 from app.cli.app import COMMANDS, build, main
+from app.cli.database import forget_postgres_variables
 from app.cli.options import read_settings
+from app.cli.processes.environments import child_environment
 from app.core.errors import ConfigurationError
 from app.core.version import software_version
 
@@ -111,6 +114,45 @@ def test_options_win_over_the_environment_and_only_when_given(
     monkeypatch.setenv("VLIBRARY_PORT", "8111")
     assert read_settings(port=None).port == 8111
     assert read_settings(port=8222).port == 8222
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("VLIBRARY_PROT", "VLIBRARY_PORT"),
+        ("VLIBRARY_REQUIRE_KEY", "VLIBRARY_REQUIRE_KEYS"),
+        ("vlibrary_datadir", "VLIBRARY_DATA_DIR"),
+    ],
+)
+def test_a_misspelt_setting_is_told(name: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting: {meant} is"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "VLIBRARY_URL", "VLIBRARY_API_KEY", "VLIBRARY_WORKER_SECRET_FILE", "VLIBRARY_WORKER_CPUS",
+        "VLIBRARY_WORKER_MEMORY", "VLIBRARY_FUZZ_CASES", "VLIBRARY_FAILPOINTS",
+        "VLIBRARY_KILL_CYCLES", "VLIBRARY_API_SERVICE_HOST", "VLIBRARY_API_PORT_8000_TCP_ADDR",
+    ],
+)  # fmt: skip
+def test_names_of_others_are_passed_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    read_settings()
+
+
+def test_nothing_set_for_another_database_reaches_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    monkeypatch.setenv("PATH_OF_MINE", "kept")
+    with pytest.raises(psycopg.OperationalError, match="elsewhere"):
+        psycopg.connect("host=/nowhere", connect_timeout=2)
+    forget_postgres_variables()
+    with pytest.raises(psycopg.OperationalError, match="No such file"):
+        psycopg.connect("host=/nowhere", connect_timeout=2)
+    assert child_environment({})["PATH_OF_MINE"] == "kept"
 
 
 def test_every_command_has_a_sentence_of_help() -> None:

@@ -13,6 +13,7 @@ from vlibrary_client import (
     ConnectionFailedError,
     RequestTimeoutError,
 )
+from vlibrary_client.wire.connection import names_server
 
 CLOSED = "http://127.0.0.1:1"
 
@@ -122,6 +123,29 @@ def test_the_users_file_says_where_the_server_is(
         client.vectors.get("n")
     assert server.requests[-1].url.host == "own.test"
     assert server.requests[-1].headers["authorization"] == "Bearer vlib_1_env"
+
+
+def test_a_user_without_a_home_has_no_file(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("VLIBRARY_URL", raising=False)
+    monkeypatch.delenv("VLIBRARY_API_KEY", raising=False)
+    with Client(transport=server.transport) as client:
+        client.vectors.get("n")
+    assert str(server.requests[0].url) == "http://127.0.0.1:8000/vectors/n"
+    assert not names_server(None, None)
+
+
+def test_the_users_file_may_come_from_windows(configuration: Path, server: ScriptedServer) -> None:
+    configuration.write_bytes(b'\xef\xbb\xbfurl = "http://filed.test"\r\nkey = "vlib_1_file"\r\n')
+    with Client(transport=server.transport) as client:
+        client.vectors.get("n")
+    assert server.requests[-1].url.host == "filed.test"
 
 
 def test_a_damaged_file_is_told_by_its_line(configuration: Path) -> None:

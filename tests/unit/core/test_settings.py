@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from app.cli.processes.environments import child_environment
 from app.core import version
-from app.core.settings import ROOT_DATA_DIR, Settings, default_data_dir
+from app.core.errors import ConfigurationError
+from app.core.folders import ROOT_DATA_DIR, default_cache_dir, default_data_dir
+from app.core.settings import Settings
 from app.core.version import UNKNOWN, software_version
 
 
@@ -31,6 +33,60 @@ def test_the_defaults_are_one_laptop() -> None:
 def test_workers_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLIBRARY_WORKERS", "http://a:8001, http://b:8001/,")
     assert Settings().workers == ("http://a:8001", "http://b:8001")
+
+
+@pytest.mark.parametrize("name", ["PORT", "WORKERS", "DATABASE_URL", "REQUIRE_KEYS", "DATA_DIR"])
+def test_a_setting_set_to_nothing_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"VLIBRARY_{name}", "")
+    found = Settings()
+    assert name.lower() not in found.model_fields_set
+    assert found == Settings.model_validate({})
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "{}\r"])
+def test_what_files_put_around_a_value_is_no_part_of_it(
+    around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("PORT", "8111"), ("WORKER_SECRET", "hidden"), ("DTYPE", "float32")):
+        monkeypatch.setenv(f"VLIBRARY_{name}", around.format(value))
+    found = Settings()
+    assert (found.port, found.dtype) == (8111, "float32")
+    assert found.worker_secret is not None
+    assert found.worker_secret.get_secret_value() == "hidden"
+
+
+@pytest.mark.parametrize("name", ["HOST", "DATA_DIR", "WORKER_SECRET", "PORT", "BACKBONE"])
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_value_are_refused(
+    name: str, quote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"VLIBRARY_{name}", f"{quote}8111{quote}")
+    with pytest.raises(ValidationError, match="quotes"):
+        Settings()
+
+
+@pytest.mark.parametrize("name", ["data_dir", "pg_bin", "backbone"])
+def test_a_tilde_is_the_home(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"VLIBRARY_{name.upper()}", "~/mine")
+    assert str(getattr(Settings(), name)) == str(Path.home() / "mine")
+    with pytest.raises(ValidationError, match="home that ~ stands for"):
+        Settings.model_validate({name: "~nobody-of-this-name/mine"})
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match="54321: set HOME or VLIBRARY_DATA_DIR"):
+        Settings()
+    with pytest.raises(ConfigurationError, match="set HOME or XDG_CACHE_HOME"):
+        default_cache_dir()
+    monkeypatch.setenv("VLIBRARY_DATA_DIR", "/data")
+    assert Settings().data_dir == Path("/data")
 
 
 def test_the_policy_is_a_list_of_references_with_strengths(
@@ -64,6 +120,8 @@ def test_objects_lie_below_the_data_unless_set(tmp_path: Path) -> None:
         {"min_image_side": 5000, "max_image_pixels": 100},
         {"port": 8001},
         {"port": 0},
+        {"host": ""},
+        {"worker_host": ""},
         {"workers": "ftp://a"},
         {"workers": "http://"},
         {"policy_vectors": "UPPER"},

@@ -16,7 +16,9 @@ def test_every_postgres_url_gets_our_driver(scheme: str) -> None:
     assert (url.password, url.port, url.database) == ("pass@word", 5433, "library")
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://db/x", "sqlite:///file"])
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "postgresql://db:port/x", "mysql://db/x", "sqlite:///file"]
+)
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError):
         database_url(url)

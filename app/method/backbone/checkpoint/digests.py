@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from app.core.settings import default_cache_dir
+from app.core.errors import ConfigurationError
+from app.core.folders import default_cache_dir
 from app.core.telemetry.logs import get_logger
 
 LEAF_BYTES: Final = 8 * 1024 * 1024
@@ -38,7 +39,10 @@ def digest_of_file(path: Path) -> str:
     status = path.stat()
     if status.st_size < LEAST_CACHED_BYTES:
         return _tree_digest(path, status.st_size)
-    cache = default_cache_dir() / CACHE_NAME
+    try:
+        cache = default_cache_dir() / CACHE_NAME
+    except ConfigurationError:
+        return _tree_digest(path, status.st_size)
     identity = ":".join(
         str(part)
         for part in (

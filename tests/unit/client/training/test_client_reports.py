@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from vlibrary_client.training.reports import print_report
+from vlibrary_client.training.reports import print_report, progress_reporter
 
 
 def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
@@ -60,3 +60,17 @@ def test_an_evaluation_tells_its_times_and_what_it_did_not_ask() -> None:
     print_report(whole, console=Console(file=plain, width=120))
     for unwanted in ("ms a question", "Left out", "Nobody knows"):
         assert unwanted not in plain.getvalue()
+
+
+def test_names_of_others_are_no_markup() -> None:
+    report = {
+        "items": 1, "shots": 1, "status": "ready", "reason": "a[/b] :key:", "advice": "",
+        "conditions": {},
+    }  # fmt: skip
+    text = io.StringIO()
+    print_report(report, console=Console(file=text, width=120))
+    assert "a[/b] :key:" in text.getvalue()
+    console = Console(file=text, width=120)
+    with progress_reporter(progress=True, title="[/b]mine", console=console):
+        pass
+    assert "[/b]mine" in text.getvalue()

@@ -1,0 +1,43 @@
+"""Where data and caches lie when no setting says otherwise."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from app.core.errors import ConfigurationError
+
+ROOT_DATA_DIR: Final = Path("/var/lib/vlibrary")
+
+
+def default_data_dir() -> Path:
+    """The folder of all state.
+
+    Root keeps it outside of its home, because Postgres runs as an unprivileged user that could not
+    enter there.
+
+    Raises:
+        ConfigurationError: The user has no home.
+    """
+    if os.geteuid() == 0:
+        return ROOT_DATA_DIR
+    return _below_home("XDG_DATA_HOME", ".local/share", instead="VLIBRARY_DATA_DIR")
+
+
+def default_cache_dir() -> Path:
+    """The folder of what can be computed again.
+
+    Raises:
+        ConfigurationError: The user has no home.
+    """
+    return _below_home("XDG_CACHE_HOME", ".cache", instead="XDG_CACHE_HOME")
+
+
+def _below_home(variable: str, usual: str, *, instead: str) -> Path:
+    if found := os.environ.get(variable):
+        return Path(found) / "vlibrary"
+    try:
+        return Path.home() / usual / "vlibrary"
+    except RuntimeError:
+        raise ConfigurationError(
+            f"wanted a home folder, found none for the user {os.geteuid()}: set HOME or {instead}"
+        ) from None
