@@ -93,8 +93,7 @@ async def store_keys(
                 session,
                 vector_id=vector.id,
                 space=SPACE,
-                centroid=-keys.embeddings[place],
-                exemplars=np.empty((0, DIMENSION), np.float32),
+                exemplars=-keys.embeddings[[place]],
                 threshold=0.5,
             )
         await session.commit()
@@ -124,9 +123,8 @@ def _copy_keys(keys: StoredKeys, connection: psycopg.Connection) -> None:
     columns = "vector_id, space, kind, embedding, threshold"
     with connection.cursor().copy(f"COPY keys ({columns}) FROM STDIN") as copy:
         for place, row in enumerate(keys.embeddings):
-            vector, position = divmod(place, KEYS_PER_VECTOR)
-            kind = "exemplar" if position else "centroid"
-            copy.write_row((keys.vector_ids[vector], SPACE, kind, row.tobytes(), 0.5))
+            vector_id = keys.vector_ids[place // KEYS_PER_VECTOR]
+            copy.write_row((vector_id, SPACE, "exemplar", row.tobytes(), 0.5))
     connection.execute("UPDATE vectors SET status = 'retired' WHERE name LIKE 'pattern-%'")
     connection.execute("UPDATE index_epochs SET epoch = epoch + 1")
 

@@ -25,7 +25,7 @@ def axis(number: int, *, towards: int | None = None, share: float = 0.0) -> Floa
 async def put(
     session: AsyncSession,
     name: str,
-    centroid: Float32Array,
+    key: Float32Array,
     *,
     exemplars: Float32Array = NOTHING,
     threshold: float = 0.5,
@@ -37,8 +37,7 @@ async def put(
         session,
         vector_id=vectors.id,
         space=SPACE,
-        centroid=centroid,
-        exemplars=exemplars,
+        exemplars=np.concatenate([[key], exemplars]),
         threshold=threshold,
     )
     await session.commit()

@@ -73,8 +73,7 @@ async def store_vector(
                 session,
                 vector_id=record.id,
                 space=SPACE,
-                centroid=np.asarray(key, dtype=np.float32),
-                exemplars=np.empty((0, len(key)), dtype=np.float32),
+                exemplars=np.array([key], dtype=np.float32),
                 threshold=threshold,
             )
     return record

@@ -68,8 +68,7 @@ async def furnished(settings: Settings, sessions: Sessions) -> Settings:
                 session,
                 vector_id=vector.id,
                 space="space",
-                centroid=np.eye(4, dtype=np.float32)[seed],
-                exemplars=np.empty((0, 4), dtype=np.float32),
+                exemplars=np.eye(4, dtype=np.float32)[[seed]],
                 threshold=0.5,
             )
     return settings

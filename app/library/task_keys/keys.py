@@ -34,8 +34,8 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 class VectorKeys:
     """All keys of one set of vectors in one space, with what a search is narrowed by.
 
-    `embeddings` is `[keys, dimension]` float32, rows of length 1, a centroid first. `threshold` is
-    the least similarity at which a query counts as this task: of its picture, in a space whose rows
+    `embeddings` is `[keys, dimension]` float32, rows of length 1. `threshold` is the
+    least similarity at which a query counts as this task: of its picture, in a space whose rows
     have a picture's part and a question's, with `text_threshold` for the question; None in a space
     of one part.
     """
@@ -85,7 +85,6 @@ async def add_keys(
     space: str,
     exemplars: FloatArray,
     threshold: float,
-    centroid: FloatArray | None = None,
     text_threshold: float | None = None,
     image_width: int | None = None,
 ) -> int:
@@ -95,9 +94,8 @@ async def add_keys(
         session: An open session; the space stays locked until it commits.
         vector_id: Whose keys.
         space: Identity of the encoder; spaces never mix.
-        exemplars: `[n, dimension]` with n <= 64; may be empty when there is a centroid.
+        exemplars: `[n, dimension]`, from 1 to 64 of them.
         threshold: Least similarity at which a query counts as this task, from -1 to 1.
-        centroid: `[dimension]`; one key more.
         text_threshold: Least similarity of the question, in a space of two parts; `threshold` is
             that of the picture then.
         image_width: Numbers of a row that belong to the picture; the others are the question's.
@@ -117,15 +115,9 @@ async def add_keys(
             raise InvalidInputError(f"A threshold is between -1 and 1, found {value}")
     if len(exemplars) > MAX_EXEMPLARS:
         raise InvalidInputError(f"At most {MAX_EXEMPLARS} exemplars, found {len(exemplars)}")
-    parts = [
-        np.atleast_2d(part) for part in (centroid, exemplars) if part is not None and len(part)
-    ]
-    if not parts:
-        raise InvalidInputError("Wanted a centroid or an exemplar, found none")
-    try:
-        rows = unit_rows(np.concatenate(parts))
-    except ValueError:
-        raise InvalidInputError("Centroid and exemplars differ in dimension") from None
+    if not len(exemplars):
+        raise InvalidInputError("Wanted an exemplar, found none")
+    rows = unit_rows(exemplars)
     _check_parts(rows, image_width=image_width, text_threshold=text_threshold)
     await _require_live(session, vector_id)
     epoch = await raise_epoch(
@@ -141,12 +133,12 @@ async def add_keys(
         KeyRow(
             vector_id=vector_id,
             space=space,
-            kind="exemplar" if position or centroid is None else "centroid",
+            kind="exemplar",
             embedding=row.astype(DTYPE).tobytes(),
             threshold=float(threshold),
             text_threshold=text_threshold,
         )
-        for position, row in enumerate(rows)
+        for row in rows
     )
     await session.flush()
     return epoch

@@ -27,8 +27,7 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
                 session,
                 vector_id=vectors[number],
                 space=SPACE,
-                centroid=axis(0),
-                exemplars=NOTHING,
+                exemplars=axis(0)[None],
                 threshold=0,
             )
             # Whoever would commit out of order has every chance to do so here.
@@ -56,9 +55,7 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
 async def test_a_rolled_back_change_leaves_no_epoch(session: AsyncSession) -> None:
     await put(session, "a", axis(0))
     vectors = await store(session, "b")
-    await add_keys(
-        session, vector_id=vectors.id, space=SPACE, centroid=axis(1), exemplars=NOTHING, threshold=0
-    )
+    await add_keys(session, vector_id=vectors.id, space=SPACE, exemplars=axis(1)[None], threshold=0)
     await session.rollback()
     assert await find_space(session, SPACE) == (1, 4, None)
     assert len(await load_keys(session, SPACE)) == 1
@@ -75,25 +72,24 @@ async def test_keys_are_stored_as_unit_vectors(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("centroid", "exemplars", "threshold", "space"),
+    ("exemplars", "threshold", "space"),
     [
-        (np.zeros(4), NOTHING, 0.5, SPACE),
-        (np.full(4, np.nan), NOTHING, 0.5, SPACE),
-        (axis(0), np.zeros((1, 4)), 0.5, SPACE),
-        (axis(0), np.ones((65, 4)), 0.5, SPACE),
-        (axis(0), np.ones((1, 5)), 0.5, SPACE),
-        (np.ones((2, 2, 2)), NOTHING, 0.5, SPACE),
-        (axis(0), NOTHING, 1.5, SPACE),
-        (axis(0), NOTHING, float("nan"), SPACE),
-        (axis(0), NOTHING, 0.5, ""),
-        (axis(0), NOTHING, 0.5, "a\n"),
-        (np.ones(5), NOTHING, 0.5, SPACE),
+        (NOTHING, 0.5, SPACE),
+        (np.zeros((1, 4)), 0.5, SPACE),
+        (np.full((1, 4), np.nan), 0.5, SPACE),
+        (np.stack([axis(0), np.zeros(4)]), 0.5, SPACE),
+        (np.ones((65, 4)), 0.5, SPACE),
+        (np.ones((1, 5)), 0.5, SPACE),
+        (np.ones((2, 2, 2)), 0.5, SPACE),
+        (axis(0)[None], 1.5, SPACE),
+        (axis(0)[None], float("nan"), SPACE),
+        (axis(0)[None], 0.5, ""),
+        (axis(0)[None], 0.5, "a\n"),
     ],
 )
 async def test_keys_out_of_bounds_are_refused(
     session: AsyncSession,
     *,
-    centroid: Float32Array,
     exemplars: Float32Array,
     threshold: float,
     space: str,
@@ -104,7 +100,6 @@ async def test_keys_out_of_bounds_are_refused(
             session,
             vector_id=vector_id,
             space=space,
-            centroid=centroid,
             exemplars=exemplars,
             threshold=threshold,
         )
@@ -119,7 +114,6 @@ async def test_nothing_gets_keys_that_does_not_exist(session: AsyncSession) -> N
                 session,
                 vector_id=missing,
                 space=SPACE,
-                centroid=axis(0),
-                exemplars=NOTHING,
+                exemplars=axis(0)[None],
                 threshold=0,
             )

@@ -18,7 +18,7 @@ from app.library.task_keys.keys import (
     remove_keys,
 )
 from app.library.vectors import delete_vector, update_vector
-from tests.fakes.task_keys import NOTHING, SPACE, axis, put
+from tests.fakes.task_keys import SPACE, axis, put
 from tests.fakes.vectors import FINGERPRINT
 from tests.fakes.waiting import until
 
@@ -74,7 +74,7 @@ async def test_the_nearest_is_found_and_the_unrelated_abstains(
     assert len(far.matches) == 2
 
 
-async def test_a_score_is_the_best_over_centroid_and_exemplars(
+async def test_a_score_is_the_best_over_all_keys(
     session: AsyncSession, retriever: Retriever
 ) -> None:
     await put(session, "shapes", axis(1), exemplars=np.stack([axis(2), axis(3)]))
@@ -93,9 +93,7 @@ async def test_every_committed_change_is_seen_by_the_next_search(
     assert await names(retriever, axis(0)) == ["a", "b"]
     await session.commit()
     assert await names(retriever, axis(0)) == ["b"]
-    await add_keys(
-        session, vector_id=second, space=SPACE, centroid=axis(2), exemplars=NOTHING, threshold=0.5
-    )
+    await add_keys(session, vector_id=second, space=SPACE, exemplars=axis(2)[None], threshold=0.5)
     await session.commit()
     result = await retriever.search(axis(2), space=SPACE, backbone_fingerprint=FINGERPRINT)
     assert result.matches[0].score == pytest.approx(1.0, abs=1e-6)
