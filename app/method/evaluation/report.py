@@ -1,7 +1,7 @@
 """Measuring a backbone on a task under one condition."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -52,9 +52,7 @@ def evaluate(
     scorer: str = "exact-match",
     max_new_tokens: int = 16,
     token_budget: int = 16384,
-    instruction: str | None = None,
     features: FeatureCache | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
 ) -> ConditionReport:
     """Asks every item and scores the answers.
 
@@ -65,9 +63,7 @@ def evaluate(
         scorer: One of `exact-match`, `vqa` and `vqa-normalized`.
         max_new_tokens: The most tokens of an answer.
         token_budget: Most prompt tokens of a batch, padding included.
-        instruction: Said at the start of every prompt.
         features: Vision features computed before, to be reused.
-        on_batch: Called with how many items are done and how many there are.
 
     Raises:
         InvalidInputError: There are no items, or the scorer is unknown.
@@ -85,14 +81,8 @@ def evaluate(
         answers = [(shown[-1].answer if shown else "", 0) for shown in chosen]
     else:
         prompts = [
-            build_prompt(
-                backbone,
-                example.question,
-                example.pictures,
-                demonstrations=demonstrations,
-                instruction=instruction,
-            )
-            for example, demonstrations in zip(examples, chosen, strict=True)
+            build_prompt(backbone, example.question, example.pictures, demonstrations=shown)
+            for example, shown in zip(examples, chosen, strict=True)
         ]
         generations = _generate(
             backbone,
@@ -101,7 +91,6 @@ def evaluate(
             features=cache,
             max_new_tokens=max_new_tokens,
             token_budget=token_budget,
-            on_batch=on_batch,
         )
         answers = [(one.text, one.num_prompt_tokens) for one in generations]
     seconds = time.perf_counter() - started
@@ -134,7 +123,6 @@ def _generate(
     features: FeatureCache,
     max_new_tokens: int,
     token_budget: int,
-    on_batch: Callable[[int, int], None] | None,
 ) -> list[Generation]:
     vectors = condition.vectors
     shifts = None if vectors is None else vectors.shift(condition.strength)[None]
@@ -147,6 +135,4 @@ def _generate(
                 backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens
             )
         found.update(zip(batch, answers, strict=True))
-        if on_batch is not None:
-            on_batch(len(found), len(prompts))
     return [found[index] for index in range(len(prompts))]

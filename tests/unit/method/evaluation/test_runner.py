@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import in_context, steered, zero_shot
 from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.steering.greedy import generate
+from app.method.steering.greedy import Generation, generate, generate_encoded
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
 
@@ -33,27 +35,34 @@ def texts(report: ConditionReport) -> list[str]:
     return list(report.texts)
 
 
-def test_batched_answers_are_those_of_each_item_alone(asked: Backbone) -> None:
-    told: list[tuple[int, int]] = []
+def test_batched_answers_are_those_of_each_item_alone(
+    asked: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def generate_noted(*args: Any, **options: Any) -> list[Generation]:  # noqa: ANN401
+        answers = generate_encoded(*args, **options)
+        sizes.append(len(answers))
+        return answers
+
+    monkeypatch.setattr("app.method.evaluation.report.generate_encoded", generate_noted)
     report = evaluate(
         asked,
         EXAMPLES,
         condition=steered(vectors(), strength=0.5),
         token_budget=100,
         max_new_tokens=4,
-        instruction="Look.",
-        on_batch=lambda done, total: told.append((done, total)),
     )
     num_tokens = 0
     for example, text in zip(EXAMPLES, report.texts, strict=True):
-        prompt = build_prompt(asked, example.question, example.pictures, instruction="Look.")
+        prompt = build_prompt(asked, example.question, example.pictures)
         shifts = vectors().shift(0.5)[None]
         alone = generate(asked, [prompt], shifts=shifts, max_new_tokens=4)[0]
         assert text == alone.text
         num_tokens += alone.num_prompt_tokens
     assert report.prompt_tokens_mean == num_tokens / len(EXAMPLES)
-    assert told[-1] == (10, 10)
-    assert len(told) > 2
+    assert sum(sizes) == 10
+    assert len(sizes) > 2
 
 
 def test_conditions_differ_and_strength_zero_is_zero_shot(asked: Backbone) -> None:
