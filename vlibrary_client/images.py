@@ -83,7 +83,10 @@ def _encode_png(image: Image.Image) -> bytes:
             icc_profile=image.info.get("icc_profile") if writable.mode == image.mode else None,
         )
     except (OSError, ValueError, SyntaxError) as error:
-        raise InvalidImageError(f"cannot write a picture of mode {image.mode}") from error
+        raise InvalidImageError(
+            f"cannot write a picture of mode {image.mode} and size {image.width} x {image.height}: "
+            f"{error}"
+        ) from error
     return buffer.getvalue()
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from vlibrary_client.calls.arguments import present, segment
+from vlibrary_client.calls.arguments import listed, present, segment
 from vlibrary_client.notebooks import listing
 from vlibrary_client.types import Page
 from vlibrary_client.wire.replies import Call, json_reader, once
@@ -107,7 +107,7 @@ def create_key(
         read=json_reader(NewAccessKey),
         # A second key is never made; if the first was made and its answer lost, that is told.
         headers=once(),
-        body={"name": name, "scopes": list(scopes), "valid_days": valid_days}
+        body={"name": name, "scopes": listed(scopes, "scopes"), "valid_days": valid_days}
         | ({} if quotas is None else {"quotas": asdict(quotas)}),
     )
 

@@ -1,13 +1,16 @@
 """What callers may pass to say which data set, which vector, which demonstrations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
+from vlibrary_client.errors import InvalidInputError
 from vlibrary_client.images import ImageSource
 from vlibrary_client.types import Dataset, VectorName
+
+T = TypeVar("T")
 
 Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
@@ -130,11 +133,31 @@ def dataset_text(dataset: DatasetRef) -> str:
     return str(dataset.id) if isinstance(dataset, Dataset) else str(dataset)
 
 
+def listed(values: Iterable[T], what: str) -> list[T]:
+    """Several things as a list.
+
+    Raises:
+        InvalidInputError: It is a single one; a text would be taken letter by letter.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"wanted a list of {what}, found {type(values).__name__} alone")
+    return list(values)
+
+
 def present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values of any kind
     """What is given, by name."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def segment(text: str) -> str:
-    """A text as one segment of a path."""
-    return quote(text, safe="@")
+    """A text as one segment of a path.
+
+    Raises:
+        InvalidInputError: It would lead to another path, or is no Unicode.
+    """
+    try:
+        if text.strip(".") == "":
+            raise InvalidInputError(f"wanted a name, a reference or an id, found {text!r}")
+        return quote(text, safe="@")
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"wanted a name, a reference or an id, found {text!a}") from None

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from uuid import UUID
 
 from vlibrary_client.answers import Batch, CombinedVector, Compared
-from vlibrary_client.calls.arguments import VectorRef, present, segment, vector_text
+from vlibrary_client.calls.arguments import VectorRef, listed, present, segment, vector_text
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
 from vlibrary_client.wire.replies import Call, json_reader, once, read_nothing
 
@@ -74,7 +74,11 @@ def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call
         path="/vectors/batch",
         read=json_reader(Batch),
         headers=once(),
-        body={"action": action, "vectors": [vector_text(ref) for ref in vectors], **values},
+        body={
+            "action": action,
+            "vectors": [vector_text(ref) for ref in listed(vectors, "vectors")],
+            **values,
+        },
     )
 
 
@@ -95,7 +99,7 @@ def change_tags(
     Raises:
         InvalidInputError: There are no vectors or tags, or too many.
     """
-    return _change(action, vectors, tags=list(tags))
+    return _change(action, vectors, tags=listed(tags, "tags"))
 
 
 def change_status(vectors: Sequence[VectorRef], status: VectorStatus) -> Call[Batch]:
@@ -117,7 +121,7 @@ def compare_vectors(vectors: Sequence[VectorRef]) -> Call[Compared]:
     return Call(
         path="/vectors/compare",
         read=json_reader(Compared),
-        query={"ref": [vector_text(ref) for ref in vectors]},
+        query={"ref": [vector_text(ref) for ref in listed(vectors, "vectors")]},
     )
 
 
@@ -147,7 +151,8 @@ def combine_vectors(
     if isinstance(parts, Mapping):
         weighted = tuple(parts.items())
     else:
-        weighted = tuple((ref, 1 / len(parts)) for ref in parts)
+        refs = listed(parts, "vectors")
+        weighted = tuple((ref, 1 / len(refs)) for ref in refs)
     return Call(
         method="POST",
         path="/vectors/combine",
@@ -159,7 +164,7 @@ def combine_vectors(
                 {"vector": vector_text(ref), "weight": float(weight)} for ref, weight in weighted
             ],
             "description": description,
-            "tags": list(tags),
+            "tags": listed(tags, "tags"),
         },
     )
 

@@ -15,6 +15,7 @@ from vlibrary_client.calls.arguments import (
     VectorChoice,
     VectorUse,
     dataset_text,
+    listed,
     vector_text,
 )
 from vlibrary_client.images import ImageSource, image_text
@@ -69,7 +70,7 @@ def retrieve(
             "prefer": prefer,
             "only_ready": only_ready,
             **({} if name is None else {"name": name}),
-            **({"tags": list(tags)} if tags else {}),
+            **({"tags": listed(tags, "tags")} if tags else {}),
             **({} if words is None else {"words": words}),
         },
     )
@@ -82,7 +83,7 @@ def _vector_json(vector: VectorChoice) -> Any:  # noqa: ANN401 - JSON of one of 
         return {"ref": vector_text(vector.ref), "strength": vector.strength}
     if isinstance(vector, (str, UUID, VectorName)):
         return vector_text(vector)
-    return [_vector_json(item) for item in vector]
+    return [_vector_json(item) for item in listed(vector, "vectors")]
 
 
 def _demonstrations_json(demonstrations: Demonstrations | None) -> dict[str, Any] | None:
@@ -125,10 +126,10 @@ def generate(
 
 # Options that look otherwise on the wire.
 _CONVERTED: Mapping[str, Callable[[Any], Any]] = {
-    "images": lambda images: [image_text(image) for image in images],
+    "images": lambda images: [image_text(image) for image in listed(images, "images")],
     "vector": _vector_json,
     "demonstrations": _demonstrations_json,
-    "stop": list,
+    "stop": lambda stop: listed(stop, "texts that end an answer"),
 }
 
 

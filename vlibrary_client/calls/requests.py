@@ -12,6 +12,7 @@ from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
     dataset_text,
+    listed,
     present,
     segment,
     vector_text,
@@ -144,8 +145,11 @@ def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[byt
         if to is not None:
             target = Path(to)
             draft = target.with_name(f"{target.name}.part")
-            draft.write_bytes(content)
-            draft.replace(target)
+            try:
+                draft.write_bytes(content)
+                draft.replace(target)
+            finally:
+                draft.unlink(missing_ok=True)
         return content
 
     path = f"/vectors/{segment(vector_text(ref))}/file"
@@ -165,7 +169,9 @@ def upload_vector(
         method="POST",
         path="/vectors",
         read=json_reader(Vector),
-        query=present(name=name, description=description or None, tags=list(tags) or None),
+        query=present(
+            name=name, description=description or None, tags=listed(tags, "tags") or None
+        ),
         content=Path(content) if isinstance(content, str) else content,
         headers={"content-type": OCTET_STREAM} | once(),
     )
@@ -188,7 +194,9 @@ def update_vector(
         path=f"/vectors/{segment(vector_text(ref))}",
         read=json_reader(Vector),
         body=present(
-            description=description, tags=None if tags is None else list(tags), status=status
+            description=description,
+            tags=None if tags is None else listed(tags, "tags"),
+            status=status,
         ),
     )
 

@@ -13,6 +13,7 @@ from vlibrary_client.calls.arguments import (
     EvaluationMethod,
     VectorRef,
     dataset_text,
+    listed,
     present,
     vector_text,
 )
@@ -57,7 +58,7 @@ def train(
             "shots": shots,
             "config": config,
             "description": description,
-            "tags": list(tags),
+            "tags": listed(tags, "tags"),
         },
         headers=once(),
     )
@@ -102,13 +103,13 @@ def combine(
         read=json_reader(JobRecord),
         body={
             "name": name,
-            "vectors": [vector_text(ref) for ref in vectors],
+            "vectors": [vector_text(ref) for ref in listed(vectors, "vectors")],
             "dataset": dataset_text(dataset),
             "split": split,
             "rule": rule,
             "seed": seed,
             "description": description,
-            "tags": list(tags),
+            "tags": listed(tags, "tags"),
         },
         headers=once(),
     )
@@ -158,7 +159,7 @@ def evaluate(
             "dataset": dataset_text(dataset),
             "split": split,
             "support_split": support_split,
-            **({} if methods is None else {"methods": list(methods)}),
+            **({} if methods is None else {"methods": listed(methods, "methods")}),
             "shots": shots,
             "items": items,
             "seed": seed,

@@ -8,9 +8,10 @@ import ipaddress
 import os
 import random
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import SSEError
@@ -29,12 +30,23 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "VLIBRARY_URL"
 KEY_VARIABLE = "VLIBRARY_API_KEY"
 CONNECT_TIMEOUT_SECONDS = 5.0
+MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 RETRYABLE_STATUSES = frozenset({429, 503})
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 def timeout_of(seconds: float) -> httpx.Timeout:
-    """So many seconds of silence, of which connecting may take a few."""
+    """So many seconds of silence, of which connecting may take a few.
+
+    Raises:
+        ConfigurationError: It is no time to wait.
+    """
+    # Programs need not be typed.
+    if not isinstance(seconds, int | float) or not seconds > 0:  # type: ignore[redundant-expr]
+        raise ConfigurationError(f"wanted a timeout of more than 0 seconds, found {seconds!r}")
+    # No system can count for ever.
+    seconds = min(seconds, MAX_TIMEOUT_SECONDS)
     return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
 
 
@@ -107,6 +119,21 @@ def http_options(
         # A proxy cannot reach this machine's own addresses, whatever the environment says.
         "trust_env": not _is_loopback(host),
     }
+
+
+def made(kind: type[Http], options: Mapping[str, Any]) -> Http:
+    """An httpx client, which reads the environment's proxies and certificates.
+
+    Raises:
+        ConfigurationError: They make no sense.
+    """
+    try:
+        return kind(**options)
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            "cannot use the proxies or certificates that the environment tells of (HTTP_PROXY, "
+            f"HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR): {error}"
+        ) from error
 
 
 def _host_of(url: str) -> str:
@@ -187,7 +214,15 @@ def loss_of(error: httpx.RequestError) -> VLibraryError:
     server = _server_of(error)
     if isinstance(error, httpx.TimeoutException):
         return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
-    return ConnectionFailedError(f"cannot talk to {server} ({type(error).__name__})")
+    reason = ": ".join(filter(None, (type(error).__name__, _reason_of(error))))
+    return ConnectionFailedError(f"cannot talk to {server} ({reason})")
+
+
+def _reason_of(error: BaseException | None) -> str | None:
+    """What the system said; httpx's own words may have an address with an account in it."""
+    while error is not None and not (isinstance(error, OSError) and error.strerror):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.strerror
 
 
 def no_events(error: SSEError) -> InvalidResponseError:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from vlibrary_client.errors import (
     CorruptDataError,
     FieldError,
+    InvalidInputError,
     InvalidResponseError,
     VLibraryError,
     error_from_code,
@@ -24,6 +25,7 @@ from vlibrary_client.errors import (
 T = TypeVar("T")
 
 _WHOLE = 200
+_NO_CONTENT = 204
 _PARTIAL = 206
 REQUEST_ID = "x-request-id"
 
@@ -109,6 +111,41 @@ Steps: TypeAlias = Generator[Call[Any], Any, T]
 """Calls one after the other, each told the answer of the one before, and what comes of them."""
 
 
+def json_of(body: Mapping[str, Any]) -> bytes:
+    """The body of a request; numbers of numpy are numbers.
+
+    Raises:
+        InvalidInputError: Something in it has no place in JSON.
+    """
+    try:
+        text = json.dumps(
+            body, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
+        )
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"cannot be sent: {error}") from None
+
+
+def query_of(query: Mapping[str, Any]) -> httpx.QueryParams:
+    """The query of a request.
+
+    Raises:
+        InvalidInputError: A text in it is no Unicode.
+    """
+    params = httpx.QueryParams(dict(query))
+    try:
+        str(params)
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"cannot be sent: {error}") from None
+    return params
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - what JSON has no word for
+    if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
+        return item()
+    raise TypeError(f"wanted a text, number, list or mapping, found {type(value).__name__}")
+
+
 def once() -> dict[str, str]:
     """A header that makes a repeated send harmless: the server does what it asks for once."""
     return {"idempotency-key": str(uuid.uuid4())}
@@ -142,10 +179,13 @@ def read_bytes(reply: httpx.Response) -> bytes:
 
     Raises:
         CorruptDataError: The bytes are not those that the server announced.
+        InvalidResponseError: No server of ours has announced any.
     """
     announced = reply.headers.get("etag", "").strip('"')
+    if not announced:
+        raise _strange("a file with its SHA-256", reply)
     found = hashlib.sha256(reply.content).hexdigest()
-    if announced and announced != found:
+    if announced != found:
         raise CorruptDataError(
             f"wanted a file with SHA-256 {announced}, found {found}",
             status=reply.status_code,
@@ -154,8 +194,38 @@ def read_bytes(reply: httpx.Response) -> bytes:
     return reply.content
 
 
-def read_nothing(_reply: httpx.Response) -> None:
-    """For answers without a body."""
+def read_nothing(reply: httpx.Response) -> None:
+    """For answers without a body.
+
+    Raises:
+        InvalidResponseError: There is one, so something else has answered.
+    """
+    if reply.status_code != _NO_CONTENT:
+        raise _strange("no content", reply)
+
+
+def require_answer(reply: httpx.Response, call: Call[Any]) -> None:
+    """Returns when the reply is an answer of the call; it must have been read.
+
+    Raises:
+        VLibraryError: The server refused, or it was no server of ours that replied.
+    """
+    if reply.is_error and reply.status_code not in call.answer_statuses:
+        raise error_from_reply(reply)
+    if reply.is_redirect:
+        raise _strange("an answer", reply)
+
+
+def _strange(wanted: str, reply: httpx.Response) -> InvalidResponseError:
+    """What answers in place of the server: a page to log in at, or another program."""
+    place = f" to {target}" if (target := reply.headers.get("location")) else ""
+    kind = reply.headers.get("content-type") or "nothing"
+    return InvalidResponseError(
+        f"wanted {wanted} from a VLibrary server, found status {reply.status_code} with {kind}"
+        f"{place}",
+        status=reply.status_code,
+        request_id=_request_id(reply),
+    )
 
 
 def error_from_reply(reply: httpx.Response) -> VLibraryError:

@@ -21,7 +21,7 @@ from vlibrary_client.wire.connection import (
     no_events,
     timeout_of,
 )
-from vlibrary_client.wire.replies import Call, Kept, error_from_reply
+from vlibrary_client.wire.replies import Call, Kept, json_of, query_of, require_answer
 
 T = TypeVar("T")
 
@@ -32,13 +32,14 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
     options: dict[str, Any] = {
         "method": call.method,
         "url": call.path,
-        "params": dict(call.query),
+        "params": query_of(call.query),
         "headers": dict(call.headers),
     }
     if call.kept is not None:
         options["headers"].update(call.kept.headers())
     if call.body is not None:
-        options["json"] = dict(call.body)
+        options["content"] = json_of(call.body)
+        options["headers"]["content-type"] = "application/json"
     seconds = timeout_seconds if call.timeout_seconds is None else call.timeout_seconds
     if seconds is not None:
         options["timeout"] = timeout_of(seconds)
@@ -46,8 +47,7 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
 
 
 def _result(call: Call[T], reply: httpx.Response) -> T:
-    if reply.is_error and reply.status_code not in call.answer_statuses:
-        raise error_from_reply(reply)
+    require_answer(reply, call)
     return call.read(reply)
 
 
@@ -185,7 +185,7 @@ class SyncTransport(_AnyTransport):
             with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     response.read()
-                    raise error_from_reply(response)
+                    require_answer(response, call)
                 response.stream = _Bounded(response, deadline=deadline)
                 yield EventSource(response).iter_sse()
         except SSEError as error:
@@ -251,7 +251,7 @@ class AsyncTransport(_AnyTransport):
             async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:
                     await response.aread()
-                    raise error_from_reply(response)
+                    require_answer(response, call)
                 async with aclosing(EventSource(response).aiter_sse()) as events:
                     yield events
         except SSEError as error:
