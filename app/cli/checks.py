@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.core.errors import CorruptDataError, NotFoundError, VLibraryError
 from app.core.identifiers import digest_of, new_id
@@ -55,6 +56,9 @@ async def examine(checks: Mapping[str, Check]) -> list[Finding]:
             detail, is_ok = await check(), True
         except VLibraryError as error:
             detail, is_ok = error.message, False
+        except DBAPIError as error:
+            # What follows the first line is where to read about SQLAlchemy.
+            detail, is_ok = str(error.orig).partition("\n")[0], False
         except Exception as error:  # noqa: BLE001 - a doctor must survive what it finds
             detail, is_ok = f"{type(error).__name__}: {error}", False
         seconds = round(monotonic() - began, 3)

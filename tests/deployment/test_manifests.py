@@ -76,8 +76,24 @@ def test_every_service_is_limited_read_only_and_without_privileges(
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"]), name
+        assert {"memory", "pids"} <= set(service["deploy"]["resources"]["limits"]), name
         assert name == "migrate" or service["healthcheck"]["test"], name
+
+
+def test_no_service_is_promised_processors_that_a_small_machine_has_not(
+    services: dict[str, Any],
+) -> None:
+    """Docker refuses to start what may use more of them than there are."""
+    for name, service in services.items():
+        assert float(service["deploy"]["resources"]["limits"].get("cpus", 0)) <= 1, name
+    chosen = compose(variables={"VLIBRARY_WORKER_CPUS": "4"})["services"]["worker"]
+    assert float(chosen["deploy"]["resources"]["limits"]["cpus"]) == 4
+
+
+def test_postgres_is_healthy_only_once_others_reach_it(services: dict[str, Any]) -> None:
+    """While its folder is set up it answers by its socket alone."""
+    test = services["postgres"]["healthcheck"]["test"]
+    assert test[:4] == ["CMD", "pg_isready", "--host", "127.0.0.1"]
 
 
 def test_secrets_come_as_files_and_only_the_api_is_published(services: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from app.cli.checks import (
 from app.cli.database import running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
+from app.library.database import opened
 from app.library.datasets import create_dataset
 from app.library.storage import ObjectStore, dataset_key
 from app.library.task_keys.keys import add_keys
@@ -207,3 +208,15 @@ def test_the_command_reports_a_fresh_machine_and_its_own_database(
     lines = {line.split()[1]: line.split()[0] for line in told.splitlines()}
     assert lines["migrations"] == lines["vectors"] == lines["keys"] == "ok"
     assert lines["backbone"] == "FAIL"
+
+
+async def test_a_database_that_is_away_is_one_line_of_each_check(tmp_path: Path) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    settings = Settings.model_validate({"database_url": url, "data_dir": tmp_path})
+    async with opened(url) as sessions:
+        findings = await examine(database_checks(settings, sessions, url=url))
+    assert len(findings) == 6
+    for finding in findings:
+        assert not finding.is_ok
+        assert "refused" in finding.detail
+        assert "\n" not in finding.detail

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.core.telemetry.logs import configure_logs
 from app.library.storage import ObjectStore
@@ -28,6 +29,14 @@ def backbone() -> Backbone:
 def quiet_logs() -> None:
     """Failures that tests provoke would otherwise be rendered at length."""
     configure_logs("critical")
+
+
+@pytest.fixture
+def three_threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,14 +30,6 @@ pytestmark = pytest.mark.skipif(
 def num_helpers() -> int:
     """Threads that Python knows nothing of, OpenMP's among them."""
     return len(list(TASKS.iterdir())) - threading.active_count()
-
-
-@pytest.fixture
-def three_threads() -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield 3
-    torch.set_num_threads(before)
 
 
 def steady_helpers() -> int:
