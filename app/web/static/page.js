@@ -12,10 +12,11 @@ function element(name, content = [], attributes = {}) {
 async function call(path, body) {
   const key = sessionStorage.getItem("key");
   const headers = { ...(key && { authorization: `Bearer ${key}` }) };
-  if (body) headers["content-type"] = "application/json";
+  const isFile = body instanceof File;
+  if (body) headers["content-type"] = isFile ? "application/octet-stream" : "application/json";
   const response = await fetch(path, {
     headers,
-    ...(body && { method: "POST", body: JSON.stringify(body) }),
+    ...(body && { method: "POST", body: isFile ? body : JSON.stringify(body) }),
   });
   if (response.status === 401) place("access").hidden = false;
   const found = await response.json();
@@ -97,6 +98,15 @@ async function trainings() {
   });
 }
 
+async function train({ vector, file, question }) {
+  const name = vector.value;
+  const query = new URLSearchParams({ name, ...(question.value && { question: question.value }) });
+  const dataset = await call(`/datasets?${query}`, file.files[0]);
+  await call("/train", { name, dataset: dataset.id });
+  fill("trainings", trainings);
+  return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
+}
+
 function asDataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
@@ -137,6 +147,11 @@ place("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   place("answers").replaceChildren(element("dd", "..."));
   fill("answers", () => answers(event.target.elements));
+});
+place("train").addEventListener("submit", (event) => {
+  event.preventDefault();
+  place("received").replaceChildren(element("p", "..."));
+  fill("received", () => train(event.target.elements));
 });
 place("access").addEventListener("submit", (event) => {
   event.preventDefault();

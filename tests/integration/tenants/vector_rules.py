@@ -169,7 +169,9 @@ class VectorRules(Machine):
             assert found is not None
             assert outcome["id"] == found.id
             if action == "delete":
-                tenant.bury(found)
+                # Two references may mean one version, which is deleted once.
+                if not found.is_deleted:
+                    tenant.bury(found)
             elif action == "set-status":
                 tenant.change(found, status=status)
             else:

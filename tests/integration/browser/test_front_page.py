@@ -1,0 +1,56 @@
+"""What a user does on the front page, done in Chromium."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.core.settings import Settings
+from app.main import create_app
+from tests.fakes.api_calls import png
+from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.worker import FakeWorker
+from tests.integration.browser.chromium import PROGRAM, Page, browsing
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PROGRAM is None, reason="needs Debian's package chromium"),
+]
+
+
+@pytest.fixture
+def url(database: str, tmp_path: Path) -> Iterator[str]:
+    settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
+    with serving(create_app(settings, workers=FakeWorker().client())) as served:
+        yield served
+
+
+def send(page: Page, *, name: str, content: str) -> str:
+    """Fills the form as a user would, and says what the page answers."""
+    page.value(
+        f"""(() => {{
+          const form = document.querySelector("#train"), chosen = new DataTransfer();
+          chosen.items.add(new File([{json.dumps(content)}], "items.jsonl"));
+          form.elements.vector.value = {json.dumps(name)};
+          form.elements.file.files = chosen.files;
+          form.querySelector("button").click();
+        }})()"""
+    )
+    page.wait_until("!['', '...'].includes(document.querySelector('#received').textContent)")
+    return str(page.value("document.querySelector('#received').textContent"))
+
+
+def test_a_file_of_items_becomes_a_training(url: str, tmp_path: Path) -> None:
+    picture = "data:image/png;base64," + base64.b64encode(png()).decode()
+    row = {"image": picture, "question": "Which part?", "answer": "loop"}
+    with browsing(tmp_path / "profile") as page:
+        page.open(url)
+        assert "answer" in send(page, name="parts", content=json.dumps({"image": picture}))
+        told = send(page, name="parts", content=json.dumps(row))
+        assert told == "Items: 1, pictures: 1."
+        page.wait_until("document.querySelectorAll('#trainings .training').length === 1")
+    (job,) = httpx.get(f"{url}/train", trust_env=False).json()["items"]
+    assert (job["name"], job["state"]) == ("parts", "queued")
