@@ -82,31 +82,29 @@ async def finish_job(
     *,
     vector_id: uuid.UUID,
     report: Mapping[str, JSON] | None = None,
-) -> JobRecord:
+) -> None:
     """Ends a job with its result, in the transaction that stores the result.
 
     Saying it again with the same result is harmless. A wish to cancel that came too late is void.
     """
     row = await lock_job(session, job_id)
     if (row.state, row.fencing_token, row.vector_id) == ("succeeded", token, vector_id):
-        return await get_job(session, job_id)
+        return
     _require_owner(row, token)
     row.vector_id = vector_id
     row.report = None if report is None else dict(report)
     await end_job(session, row, state="succeeded", data={"vector_id": str(vector_id)})
-    return await get_job(session, job_id)
 
 
 async def fail_job(
     session: AsyncSession, job_id: uuid.UUID, token: int, *, code: str, message: str
-) -> JobRecord:
+) -> None:
     """Ends a job with the stable code and the sentence of an error."""
     row = await _owned(session, job_id, token)
     await _fail(session, row, code=code, message=message)
-    return await get_job(session, job_id)
 
 
-async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> JobRecord:
+async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> None:
     """Ends a job that was asked to stop; any other is given back.
 
     Another worker may take it at once and go on from its checkpoint; the attempt does not count.
@@ -117,7 +115,6 @@ async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> J
     else:
         row.attempts -= 1
         await _queue_again(session, row)
-    return await get_job(session, job_id)
 
 
 async def return_delivery(session: AsyncSession, job_id: uuid.UUID) -> None:

@@ -134,7 +134,8 @@ async def test_a_job_that_is_given_back_can_be_taken_at_once(session: AsyncSessi
     for _ in range(3):
         _, token = await claim_job(session, job.id)
         await take_delivery(session)
-        released = await release_job(session, job.id, token)
+        await release_job(session, job.id, token)
+        released = await get_job(session, job.id)
         assert (released.state, released.attempts) == ("queued", 0)
         assert await is_waiting(session, job.id)
         with pytest.raises(ConflictError):
@@ -146,7 +147,8 @@ async def test_a_job_given_back_after_a_wish_to_cancel_ends(session: AsyncSessio
     job = await store_job(session)
     _, token = await claim_job(session, job.id)
     await request_cancel(session, job.id)
-    assert (await release_job(session, job.id, token)).state == "cancelled"
+    await release_job(session, job.id, token)
+    assert (await get_job(session, job.id)).state == "cancelled"
 
 
 async def test_a_silent_job_whose_delivery_still_waits_is_delivered_once(
@@ -177,9 +179,10 @@ async def test_a_job_that_loses_every_worker_fails(session: AsyncSession) -> Non
 async def test_a_failure_keeps_its_code_and_sentence(session: AsyncSession) -> None:
     job = await store_job(session)
     _, token = await claim_job(session, job.id)
-    failed = await fail_job(
+    await fail_job(
         session, job.id, token, code="invalid-dataset", message="no\0 items" + "x" * 5000
     )
+    failed = await get_job(session, job.id)
     assert (failed.state, failed.error_code) == ("failed", "invalid-dataset")
     assert failed.error_message is not None
     assert failed.error_message.startswith("no items")
