@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from app.cli.console import plain_console
 from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
 from app.method.training.configuration import TrainingSettings, read_setting
-
-if TYPE_CHECKING:
-    from app.method.training.distillation import TrainingResult
 
 
 def settings_help() -> str:
@@ -70,7 +67,7 @@ def train(
     from app.method.backbone.loading import load_backbone
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
-    from app.worker.training.results import card_of, encode_result
+    from app.worker.training.results import card_of, encode_result, report_of
     from vlibrary_client.training.reports import progress_reporter
 
     require_writable(output.parent)
@@ -98,7 +95,7 @@ def train(
         )
     card = card_of(loaded, result, config=config, dataset=dataset)
     _write(output, encode_result(loaded, result, card=card))
-    _show(result, output, as_json=as_json)
+    _show(report_of(result, config), output, as_json=as_json)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -112,11 +109,9 @@ def _write(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _show(result: "TrainingResult", output: Path, *, as_json: bool) -> None:
-    from app.worker.training.results import report_of
+def _show(report: dict[str, Any], output: Path, *, as_json: bool) -> None:
     from vlibrary_client.training.reports import print_report
 
-    report = report_of(result)
     if as_json:
         print(json.dumps({"output": str(output), **report}, indent=2))
         return

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from app.method.training.checkpoints import (
 )
 from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import MAX_ROWS, TrainLoop, fit, restored_teacher
-from app.method.training.plan import make_plan, provenance, run_identity
+from app.method.training.plan import TrainingPlan, make_plan, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import see_all
 from app.method.training.selection.choices import calibrate, choose_recipe
@@ -51,8 +51,8 @@ class TrainingResult:
     """What a run made.
 
     Attributes:
-        provenance: How they came about, in JSON values: settings, backbone, ids by role and every
-            draw of demonstrations.
+        plan: How they came about: the roles of the items and every draw of demonstrations.
+        num_labels: Labelled items that asked or demonstrated.
         dose: Of the vectors at strength 1, which is the one that held-out items did best with.
         max_dose: The largest at which held-out answers stayed good.
         recipe: Weights of the losses and rate that were chosen, steps that were kept, and what the
@@ -62,7 +62,8 @@ class TrainingResult:
     """
 
     vectors: InContextVectors
-    provenance: dict[str, Any]
+    plan: TrainingPlan
+    num_labels: int
     losses: list[dict[str, float]]
     held_out: Comparison | None
     verdict: Verdict
@@ -191,7 +192,8 @@ def training_steps(
     recipe = {name: float(getattr(chosen, name)) for name in _CHOSEN}
     return TrainingResult(
         vectors=sets[0].scaled(strength),
-        provenance=provenance(backbone.description, examples, config=config, plan=loop.plan),
+        plan=loop.plan,
+        num_labels=len({examples[item].id for item in (*loop.plan.queries, *loop.plan.support)}),
         losses=[dict(zip(LOSS_NAMES, step, strict=True)) for step in state.losses],
         held_out=report,
         verdict=UNMEASURED if report is None else report.verdict,

@@ -4,14 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float32
 
 from app.core.backbones import BackboneDescription
-from app.core.pixels import PIXELS_VERSION
 from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.metrics import majority_hits
@@ -26,7 +24,6 @@ from app.method.training.demonstrations import (
 
 _BUCKET_BATCHES: Final = 8
 _WITHOUT_EFFECT: Final = ("report_every", "checkpoint_every")
-_PACKAGES: Final = ("torch", "transformers", "numpy")
 FOLDS: Final = 4
 _FEWEST_FOR_ALL_FOLDS: Final = 24
 _SMALL_BATCH: Final = 8
@@ -244,31 +241,3 @@ def run_identity(
         "items": [(example.id, example.image_id, example.answer) for example in examples],
     }
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def provenance(
-    backbone: BackboneDescription,
-    examples: Sequence[Example],
-    *,
-    config: TrainingConfig,
-    plan: TrainingPlan,
-) -> dict[str, Any]:
-    """How a run's vectors come about, in JSON values: enough to do it again."""
-
-    def ids(items: Sequence[int]) -> list[str]:
-        return [examples[index].id for index in items]
-
-    return {
-        "method": "m2iv",
-        "backbone": backbone.fingerprint,
-        "config": config.to_dict(),
-        "queries": ids(plan.queries),
-        "support": ids(plan.support),
-        "held_out": ids(plan.measured),
-        "contexts": [
-            {"query": lesson.query.id, "demonstrations": [shown.id for shown in lesson.context]}
-            for lesson in plan.lessons
-        ],
-        "pixels": PIXELS_VERSION,
-        "library_versions": {name: version(name) for name in _PACKAGES},
-    }

@@ -75,7 +75,7 @@ def encode_result(backbone: Backbone, result: TrainingResult, *, card: VectorCar
             "created_by": f"vlibrary {software_version()}",
             "dose": f"{result.dose:.6g}",
             "max_dose": f"{result.max_dose:.6g}",
-            "labels": str(len({*result.provenance["queries"], *result.provenance["support"]})),
+            "labels": str(result.num_labels),
             **card.to_metadata(),
         },
     )
@@ -142,7 +142,7 @@ async def store_result(
         tags=job.tags,
     )
     overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
-    report = {**report_of(result), "overlaps": list(overlaps)}
+    report = {**report_of(result, config), "overlaps": list(overlaps)}
     details = {
         **report,
         "train_seconds": round(result.seconds, 3),
@@ -154,7 +154,7 @@ async def store_result(
     return vector
 
 
-def report_of(result: TrainingResult) -> dict[str, Any]:
+def report_of(result: TrainingResult, config: TrainingConfig) -> dict[str, Any]:
     """How a training ended, in JSON values: what a job and the command say of it."""
     held_out = result.held_out
     return {
@@ -164,7 +164,7 @@ def report_of(result: TrainingResult) -> dict[str, Any]:
         "conditions": {} if held_out is None else asdict(held_out)["conditions"],
         "teacher_accuracy": result.teacher_accuracy,
         # Before a query of the teacher at most.
-        "demonstrations": {"wanted": result.provenance["config"]["shots"], "found": result.shots},
+        "demonstrations": {"wanted": config.shots, "found": result.shots},
         "recipe": result.recipe,
         # Of vectors for texts alone, which `auto` does not look for.
         "is_found_by_auto": result.key is not None,

@@ -8,7 +8,6 @@ import torch
 from app.core.errors import (
     InvalidDatasetError,
 )
-from app.core.pixels import PIXELS_VERSION
 from app.core.vector_card import read_card
 from app.core.vector_file import decode_vector_file
 from app.method.backbone.examples import Example
@@ -83,25 +82,22 @@ def test_progress_covers_every_phase(learner: Backbone) -> None:
     assert student[0].learning_rate == pytest.approx(CONFIG.vector_learning_rate)
 
 
-def test_the_provenance_tells_roles_and_draws(result: TrainingResult) -> None:
-    record = result.provenance
-    pictures = {example.id: example.image_id for example in EXAMPLES}
+def test_the_plan_tells_roles_and_draws(result: TrainingResult) -> None:
+    plan = result.plan
     roles = [
-        {pictures[item] for item in record[role]} for role in ("queries", "support", "held_out")
+        {EXAMPLES[item].image_id for item in role}
+        for role in (plan.queries, plan.support, plan.measured)
     ]
     assert all(roles)
     assert not roles[0] & roles[1]
     assert not roles[2] & (roles[0] | roles[1])
-    assert len(record["contexts"]) == 2 * len(record["queries"])
-    first, second = (
-        next(c for c in part if c["query"] == record["queries"][0])
-        for part in (record["contexts"], reversed(record["contexts"]))
-    )
-    assert sorted(first["demonstrations"]) == sorted(second["demonstrations"])
-    assert set(first["demonstrations"]) <= set(record["support"])
-    assert TrainingConfig.from_dict(record["config"]) == CONFIG
-    assert record["library_versions"]["torch"]
-    assert record["pixels"] == PIXELS_VERSION
+    assert len(plan.lessons) == 2 * plan.num_queries
+    first, second = plan.lessons[0], plan.lessons[plan.num_queries]
+    assert first.query is second.query is EXAMPLES[plan.queries[0]]
+    shown = [sorted(item.id for item in lesson.context) for lesson in (first, second)]
+    assert shown[0] == shown[1]
+    assert {*shown[0]} <= {EXAMPLES[item].id for item in plan.support}
+    assert result.num_labels == len({*plan.queries, *plan.support})
 
 
 def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
@@ -110,7 +106,7 @@ def test_the_result_has_a_key_and_a_fair_report(result: TrainingResult) -> None:
     assert -1.0 <= result.key.threshold <= 1.0
     assert 0 < result.key.text_threshold <= 1.0
     assert result.held_out is not None
-    assert result.held_out.items == len(result.provenance["held_out"])
+    assert result.held_out.items == len(result.plan.measured)
     assert 0.0 <= result.teacher_accuracy <= 1.0
 
 
@@ -135,7 +131,7 @@ def test_a_task_of_texts_alone_has_no_key(learner: Backbone) -> None:
     content = encode_result(learner, result, card=card)
     assert read_card(decode_vector_file(content)[1]) == card
     assert card.key is None
-    report = report_of(result)
+    report = report_of(result, config)
     assert report["is_found_by_auto"] is False
     # As many as there are, and said so.
     assert report["demonstrations"] == {"wanted": 64, "found": result.shots}

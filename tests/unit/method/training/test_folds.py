@@ -23,17 +23,15 @@ def few(learner: Backbone) -> TrainingResult:
 
 
 def test_few_items_all_ask_and_demonstrate_and_measure(few: TrainingResult) -> None:
-    ids = {example.id for example in EXAMPLES}
-    record = few.provenance
-    assert {*record["queries"]} <= ids
-    assert {*record["support"]} == {*record["held_out"]} == ids
+    plan, items = few.plan, {*range(len(EXAMPLES))}
+    assert {*plan.queries} <= items
+    assert {*plan.support} == {*plan.measured} == items
     assert few.held_out is not None
     assert few.held_out.items == len(EXAMPLES)
-    pictures = {example.id: example.image_id for example in EXAMPLES}
-    for context in record["contexts"]:
-        shown = {pictures[item] for item in context["demonstrations"]}
+    for lesson in plan.lessons:
+        shown = {item.image_id for item in lesson.context}
         assert shown
-        assert pictures[context["query"]] not in shown
+        assert lesson.query.image_id not in shown
 
 
 @pytest.mark.parametrize("num_queries", [1, 2, 3])
@@ -108,9 +106,8 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
 
 def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -> None:
     found = train(learner, EXAMPLES[:8], FEW.changed(shots=16, max_steps=2))
-    contexts = found.provenance["contexts"]
-    assert all(0 < len(context["demonstrations"]) < 8 for context in contexts)
+    counts = [len(lesson.context) for lesson in found.plan.lessons]
+    assert all(0 < count < 8 for count in counts)
     assert found.held_out is not None
     assert found.held_out.shots < 8
-    shown = max(len(one["demonstrations"]) for one in found.provenance["contexts"])
-    assert found.shots == shown < 8
+    assert found.shots == max(counts) < 8
