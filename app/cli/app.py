@@ -4,9 +4,10 @@ To add one, write `app/cli/<name>.py` with a function whose heavy imports are in
 it in `COMMANDS`.
 """
 
+import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -90,9 +91,21 @@ def build() -> typer.Typer:
     return cli
 
 
+class _Ended(SystemExit):
+    """The end that a signal asks for; raised, so that what was made for the time is removed."""
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise _Ended(number)
+
+
 def main() -> None:
     """Run the command line; an error of the library or of the system is one line, status 1."""
     accept_every_text()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What `nohup` ignores stays ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     # What a command prints is its result; a service says otherwise itself.
     configure_logs("warning")
     try:
@@ -100,6 +113,9 @@ def main() -> None:
             build()()
         finally:
             flush_results()
+    except _Ended as end:
+        signal.signal(int(end.code or 0), signal.SIG_DFL)
+        signal.raise_signal(int(end.code or 0))
     except VLibraryError as error:
         print(f"vlibrary: {error.message}", file=sys.stderr)
         sys.exit(1)

@@ -34,13 +34,15 @@ JOB_STALLED_SECONDS: Final = 15.0
 
 
 class Signals:
-    """How often this process was asked to end, by Ctrl-C or SIGTERM."""
+    """How often this process was asked to end, by Ctrl-C, SIGTERM or the end of its terminal."""
 
     def __init__(self) -> None:
         self._count = 0
         self._are_noted = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # `nohup` has it outlive the terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def note(self) -> None:
         """From now on only note them; before, they interrupt whatever is being done."""

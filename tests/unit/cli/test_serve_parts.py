@@ -35,9 +35,12 @@ def taken() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDINGS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -173,19 +176,30 @@ def test_a_part_is_ready_when_it_answers_ok() -> None:
     assert not api.is_ready()
 
 
-def test_signals_interrupt_at_first_and_are_noted_later(handlers: None) -> None:
+@pytest.mark.parametrize("number", ENDINGS)
+def test_signals_interrupt_at_first_and_are_noted_later(
+    number: signal.Signals, handlers: None
+) -> None:
     assert handlers is None
     signals = Signals()
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
     signals = Signals()
     signals.note()
     assert not signals.asked()
     os.kill(os.getpid(), signal.SIGINT)
     assert signals.asked()
     assert not signals.insisted()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), number)
     assert signals.insisted()
+
+
+def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
+    assert handlers is None
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals = Signals()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not signals.asked()
 
 
 @pytest.mark.parametrize(
