@@ -1,4 +1,5 @@
 import os
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,11 @@ def test_the_version_is_known_or_marked(monkeypatch: pytest.MonkeyPatch) -> None
     assert software_version() == "1.2.3"
     monkeypatch.setattr(version, "version", missing)
     assert software_version() == UNKNOWN
+
+
+def test_the_operations_page_tells_of_every_setting() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page.partition("| setting (`VLIBRARY_...`)")[2].partition("\n\n")[0]
+    firsts = [line.split(" | ")[0] for line in table.splitlines()[2:]]
+    told = [name.lower() for first in firsts for name in re.findall(r"`(\w+)`", first)]
+    assert sorted(told) == sorted(Settings.model_fields)
