@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
+# Where somebody's pip is told to install for the user, no virtual environment could be filled.
+export PIP_USER := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check serve bench clients proxies browser soak fuzz kill cases families pocket pocket2 suite examples notebook clean deploy-check image-test
@@ -11,7 +13,12 @@ export HF_HUB_OFFLINE := 1
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+WANTED := import sys; sys.version_info >= (3, 11) or sys.exit( \
+  "wanted Python 3.11 or newer, found %d.%d (%s): make PYTHON=python3.12 ..." \
+  % (sys.version_info[0], sys.version_info[1], sys.executable))
+
 $(STAMP): pyproject.toml requirements/constraints.txt
+	@$(PYTHON) -c '$(WANTED)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint requirements/constraints.txt torch
