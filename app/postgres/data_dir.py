@@ -3,7 +3,9 @@
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
+import re
 import signal
 import stat
 import tempfile
@@ -13,7 +15,7 @@ from pwd import struct_passwd
 from typing import Final
 from urllib.parse import urlencode
 
-from app.core.errors import ConfigurationError, UnavailableError
+from app.core.errors import ConfigurationError, CorruptDataError, UnavailableError
 
 USER: Final = "vlibrary"
 DATABASE: Final = "vlibrary"
@@ -22,6 +24,8 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 EVICTION_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
 _ENDING: Final = b"ending"
+_FATAL: Final = re.compile(r"(?:FATAL|PANIC): +(.*)")
+_DETAIL: Final = re.compile(r"(?:DETAIL|HINT): +(.*)")
 
 
 def processes_in(folder: Path) -> set[int]:
@@ -104,6 +108,34 @@ def note_ending(descriptor: int, *, is_ending: bool) -> None:
 def is_ending(descriptor: int) -> bool:
     """Whether the owner has said that its server is about to end."""
     return os.pread(descriptor, len(_ENDING), 0) == _ENDING
+
+
+def version_of_data(pgdata: Path) -> int | None:
+    """Which major version of Postgres made the data; None when there is none.
+
+    Raises:
+        CorruptDataError: It does not tell.
+    """
+    file = pgdata / "PG_VERSION"
+    if not file.exists():
+        return None
+    text = file.read_text(errors="replace").strip()
+    if not text.isdecimal():
+        raise CorruptDataError(f"wanted the version of Postgres in {file}, found {text!r}")
+    return int(text)
+
+
+def last_words(log_file: Path, *, after: int) -> str:
+    """Why a server ended, in one line of what it has logged after so many bytes."""
+    with log_file.open("rb") as stream:
+        stream.seek(after)
+        lines = stream.read().decode(errors="replace").splitlines()
+    # What follows the first is mostly its consequence, but for its own details.
+    for place, line in enumerate(lines):
+        if found := _FATAL.search(line):
+            more = itertools.takewhile(bool, map(_DETAIL.search, lines[place + 1 :]))
+            return "; ".join([found[1], *(detail[1] for detail in more if detail)])
+    return lines[-1] if lines else "it said nothing"
 
 
 def evict(pgdata: Path, *, socket_dir: Path) -> None:

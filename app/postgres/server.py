@@ -37,11 +37,13 @@ from app.postgres.data_dir import (
     address,
     evict,
     is_ending,
+    last_words,
     make_private_folder,
     note_ending,
     open_lock,
     socket_folder,
     try_lock,
+    version_of_data,
 )
 from app.postgres.pdeathsig import KEEP_ACCOUNT, with_pdeathsig
 
@@ -81,6 +83,7 @@ class EmbeddedPostgres:
         self._pg_bin = pg_bin
         self._child: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
+        self._log_bytes = 0
 
     @property
     def url(self) -> str:
@@ -205,12 +208,13 @@ class EmbeddedPostgres:
     def _start_owned(self, account: struct_passwd | None, interrupted: Callable[[], bool]) -> None:
         make_private_folder(self._socket_dir, account=account)
         evict(self._pgdata, socket_dir=self._socket_dir)
-        version_file = self._pgdata / "PG_VERSION"
-        major = int(version_file.read_text()) if version_file.exists() else None
+        major = version_of_data(self._pgdata)
         found = find_installation(self._pg_bin, major=major)
         installation = make_runnable(found, account=account, folder=self.data_dir)
         if major is None:
             self._initialise(installation.bin_dir, account)
+        # Copies often open it to others, and Postgres would not start.
+        self._pgdata.chmod(0o700)
         self._spawn(installation.bin_dir, account)
         self._wait_until_ready(interrupted)
         self._create_database()
@@ -235,7 +239,8 @@ class EmbeddedPostgres:
             check=False,
         )
         if result.returncode != 0:
-            raise ConfigurationError(f"initdb failed: {result.stderr.strip()[-500:]}")
+            reason = "; ".join(result.stderr.strip().splitlines())
+            raise ConfigurationError(f"initdb failed: {reason[-500:]}")
         unfinished.rename(self._pgdata)
 
     def _spawn(self, bin_dir: Path, account: struct_passwd | None) -> None:
@@ -246,6 +251,7 @@ class EmbeddedPostgres:
         settings = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         program: list[str | Path] = [bin_dir / "postgres", "-D", self._pgdata, "-p", str(PORT)]
         with log_file.open("ab") as stream:
+            self._log_bytes = stream.tell()
             # Its own session, because Ctrl-C in a terminal reaches a whole process group and the
             # server must outlive the requests that are being drained.
             self._child = subprocess.Popen(  # noqa: S603 - the command is made of our own paths
@@ -262,8 +268,9 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._answers("postgres"):
             if self._child is None or self._child.poll() is not None:
-                tail = (self.data_dir / "postgres.log").read_text(errors="replace")[-500:]
-                raise UnavailableError(f"Postgres ended while starting: {tail.strip()}")
+                log_file = self.data_dir / "postgres.log"
+                reason = last_words(log_file, after=self._log_bytes)
+                raise UnavailableError(f"Postgres ended while starting: {reason} ({log_file})")
             if time.monotonic() > deadline or interrupted():
                 raise UnavailableError("Postgres was not ready in time")
             time.sleep(POLL_SECONDS)

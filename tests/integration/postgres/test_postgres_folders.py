@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import ConfigurationError
+from app.core.errors import ConfigurationError, CorruptDataError, UnavailableError
 from app.postgres.binaries import find_installation
-from app.postgres.data_dir import socket_folder
+from app.postgres.data_dir import last_words, socket_folder
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.servers.postgres import ask
 
@@ -117,3 +117,47 @@ def test_a_failing_initdb_says_why(fresh: EmbeddedPostgres) -> None:
         program.chmod(0o755)
     with pytest.raises(ConfigurationError, match="disk on fire"):
         EmbeddedPostgres(fresh.data_dir, pg_bin=folder).start()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_data_that_a_copy_has_opened_to_others_is_closed_again(
+    mode: int, server: EmbeddedPostgres
+) -> None:
+    pgdata = server.data_dir / "pgdata"
+    pgdata.chmod(mode)
+    server.start()
+    assert ask(server, "SELECT 1") == [(1,)]
+    assert pgdata.stat().st_mode & 0o777 == 0o700
+
+
+def test_why_it_does_not_start_is_one_line_without_what_was_before(
+    server: EmbeddedPostgres,
+) -> None:
+    log = server.data_dir / "postgres.log"
+    log.write_text("2026-01-01 FATAL:  another time\n")
+    with (server.data_dir / "pgdata" / "postgresql.auto.conf").open("a") as file:
+        file.write("shared_buffers = nonsense\n")
+    with pytest.raises(UnavailableError, match="ended while starting") as caught:
+        server.start()
+    message = caught.value.message
+    assert "configuration file" in message
+    assert message.endswith(f"({log})")
+    assert "\n" not in message
+    assert "another time" not in message
+
+
+def test_data_of_no_version_is_told(server: EmbeddedPostgres) -> None:
+    (server.data_dir / "pgdata" / "PG_VERSION").write_text("\n")
+    with pytest.raises(CorruptDataError, match="wanted the version of Postgres"):
+        server.start()
+
+
+def test_details_belong_to_the_first_reason(tmp_path: Path) -> None:
+    log = tmp_path / "postgres.log"
+    log.write_text(
+        "1 LOG:  starting\n1 FATAL:  no room\n1 DETAIL:  of memory\n1 HINT:  buy some\n"
+        "1 LOG:  x\n1 FATAL:  in consequence\n1 HINT:  of nothing\n"
+    )
+    assert last_words(log, after=0) == "no room; of memory; buy some"
+    assert last_words(log, after=log.stat().st_size) == "it said nothing"
+    assert last_words(log, after=log.stat().st_size - 6) == "thing"
