@@ -25,6 +25,7 @@ EVICTION_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
 _ENDING: Final = b"ending"
 _FATAL: Final = re.compile(r"(?:FATAL|PANIC): +(.*)")
+_FAULT: Final = re.compile(r"LOG: +(.* in file .* line .*|.*parameter.*)")
 _DETAIL: Final = re.compile(r"(?:DETAIL|HINT): +(.*)")
 
 
@@ -134,7 +135,10 @@ def last_words(log_file: Path, *, after: int) -> str:
     for place, line in enumerate(lines):
         if found := _FATAL.search(line):
             more = itertools.takewhile(bool, map(_DETAIL.search, lines[place + 1 :]))
-            return "; ".join([found[1], *(detail[1] for detail in more if detail)])
+            # What is wrong in a file of settings stands before.
+            faults = filter(None, map(_FAULT.search, lines[:place]))
+            told = (*faults, found, *filter(None, more))
+            return "; ".join(match[1] for match in told)
     return lines[-1] if lines else "it said nothing"
 
 

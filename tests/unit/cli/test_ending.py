@@ -1,11 +1,14 @@
 """What a command made for its time is gone when the command is, however it is asked to end."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from app.cli.processes.serve import CODE_FOLDER
 
 WAITING = (
     "import sys, time; from app.cli import app\n"
@@ -50,3 +53,23 @@ def test_what_nohup_ignores_ends_no_command() -> None:
     process.terminate()
     process.communicate(timeout=60)
     assert not folder.exists()
+
+
+def test_an_interrupt_within_the_imports_is_no_traceback(tmp_path: Path) -> None:
+    # The library that the commands are made with, which takes its time here.
+    (tmp_path / "typer.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(240)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "gc"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CODE_FOLDER,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},  # noqa: TID251 - Python's
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
