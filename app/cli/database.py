@@ -124,6 +124,18 @@ def require_library(settings: Settings) -> None:
         raise NotFoundError(f"No library in {settings.data_dir}")
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    import psycopg
+    from psycopg.errors import InsufficientPrivilege, InvalidSchemaName, ReadOnlySqlTransaction
+
+    return (
+        psycopg.OperationalError,
+        InsufficientPrivilege,
+        InvalidSchemaName,
+        ReadOnlySqlTransaction,
+    )
+
+
 @contextmanager
 def _refusals_in_one_line() -> Iterator[None]:
     """A configured database that is away, or refuses its user, as an error for whoever set it."""
@@ -134,7 +146,7 @@ def _refusals_in_one_line() -> Iterator[None]:
         yield
     except (DBAPIError, psycopg.Error) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
-        if not isinstance(reason, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+        if not isinstance(reason, _refusals()):
             raise
         told = str(reason).partition("\n")[0]
         raise UnavailableError(f"The database that DATABASE_URL names: {told}") from error

@@ -77,6 +77,13 @@ def conninfo(url: str | URL) -> str:
     return make_conninfo("", **{key: value for key, value in given.items() if value is not None})
 
 
+def with_options(url: str | URL, options: str) -> URL:
+    """The URL with options of the server's beside those that it has, such as its search path."""
+    parsed = database_url(url) if isinstance(url, str) else url
+    given = parsed.normalized_query.get("options", ())
+    return parsed.update_query_dict({"options": " ".join([*given, options])})
+
+
 def make_engine(
     url: str | URL,
     *,
@@ -97,17 +104,13 @@ def make_engine(
     }
     options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
     return create_async_engine(
-        database_url(url) if isinstance(url, str) else url,
+        with_options(url, options),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
         pool_timeout=30.0,
         json_serializer=dump_json,
-        connect_args={
-            "options": options,
-            "connect_timeout": 10,
-            "application_name": "vlibrary",
-        },
+        connect_args={"connect_timeout": 10, "application_name": "vlibrary"},
     )
 
 

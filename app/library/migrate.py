@@ -12,7 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
-from app.library.database import database_url
+from app.core.errors import ConfigurationError
+from app.library.database import with_options
 
 # In a checkout and in an installed package alike, `migrations` lies beside `app`. Looking there
 # rather than importing it by name cannot pick up another project's folder of that name.
@@ -29,10 +30,10 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def _open(url: str | URL) -> Connection:
-    parsed = database_url(url) if isinstance(url, str) else url
     # It may take long; and a pooler that refuses options, as all connections have, says so at once.
-    options = {"options": "-c statement_timeout=0"}
-    return create_engine(parsed, poolclass=NullPool, connect_args=options).connect()
+    parsed = with_options(url, "-c statement_timeout=0")
+    encoding = {"client_encoding": "utf8"}
+    return create_engine(parsed, poolclass=NullPool, connect_args=encoding).connect()
 
 
 @contextmanager
@@ -43,8 +44,24 @@ def _locked(url: str | URL) -> Iterator[Connection]:
 
 
 def upgrade(url: str | URL, *, revision: str = "head") -> None:
-    """Applies what is missing, all in one transaction and behind a lock."""
+    """Applies what is missing, all in one transaction and behind a lock.
+
+    Raises:
+        ConfigurationError: The database cannot hold every text, or belongs to a newer version.
+    """
     with _locked(url) as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"Wanted a database in UTF8, found {encoding}: make one by "
+                "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            )
+        found = _revision(connection)
+        if found is not None and found not in known_revisions():
+            raise ConfigurationError(
+                f"The database is at revision {found}, which this version does not know: "
+                "use the newer one that migrated it"
+            )
         command.upgrade(_config(connection), revision)
 
 
@@ -74,9 +91,13 @@ def check(url: str | URL) -> None:
 def current_revision(url: str | URL) -> str | None:
     """The revision that the database is at, or None when it is empty."""
     with _open(url) as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def newest_revision() -> str | None:

@@ -5,6 +5,8 @@ version gives the same result whichever newer version is installed later; a late
 applies the steps that follow.
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import op
@@ -16,17 +18,37 @@ branch_labels = None
 depends_on = None
 
 LAST_STEP = "03.04.00_50"
+# Before Postgres 17 a value that is added to a type cannot be used in the same transaction, so the
+# types have from the first what the steps add to them.
+VALUES = {
+    "procrastinate_job_status": (
+        "todo", "doing", "succeeded", "failed", "cancelled", "aborting", "aborted"
+    ),
+    "procrastinate_job_event_type": (
+        "deferred", "started", "deferred_for_retry", "failed", "succeeded", "cancelled",
+        "abort_requested", "aborted", "scheduled", "retried",
+    ),
+}  # fmt: skip
+_MAKES = re.compile(r"CREATE TYPE (\w+) AS ENUM \(.*?\n\);", re.DOTALL)
+_ADDS = re.compile(r"ALTER TYPE \w+ ADD VALUE [^;]+;")
+
+
+def _make(found: re.Match[str]) -> str:
+    values = ", ".join(f"'{value}'" for value in VALUES[found[1]])
+    return f"CREATE TYPE {found[1]} AS ENUM ({values});"
+
+
+def _steps() -> Iterator[str]:
+    for step in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql")):
+        if step.name[: len(LAST_STEP)] <= LAST_STEP:
+            yield _ADDS.sub("", _MAKES.sub(_make, step.read_text(encoding="utf-8")))
 
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for step in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql")):
-        if step.name[: len(LAST_STEP)] <= LAST_STEP:
-            connection.exec_driver_sql(
-                step.read_text(encoding="utf-8"),
-                # Per cent signs in the functions are theirs, not placeholders.
-                execution_options={"no_parameters": True},
-            )
+    for step in _steps():
+        # Per cent signs in the functions are theirs, not placeholders.
+        connection.exec_driver_sql(step, execution_options={"no_parameters": True})
 
 
 def downgrade() -> None:
