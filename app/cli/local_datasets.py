@@ -72,7 +72,8 @@ def convert_local(
     return convert(
         partial(open_source, source, columns=columns),
         target,
-        limits=PictureLimits.of(read_settings()),
+        # Of the settings limits count alone, and nobody needs a home for them.
+        limits=PictureLimits.of(read_settings(data_dir=target.parent)),
         skip_bad=skip_bad,
         text_only=text_only,
     )

@@ -16,6 +16,7 @@ FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 8.0
 STABLE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
+WORD_SECONDS: Final = 20.0
 MAX_KILLED_AT_START: Final = 3
 
 log = get_logger(__name__)
@@ -89,13 +90,18 @@ class Supervisor:
                 time was up.
         """
         deadline = monotonic() + timeout_seconds
+        next_word = monotonic() + WORD_SECONDS
         while not interrupted():
             chore()
             for child in self._children:
                 _require_no_failure(child)
                 self._mend(child)
-            if all(child.program.is_ready() for child in self._children):
+            waiting = [one.program.name for one in self._children if not one.program.is_ready()]
+            if not waiting:
                 return
+            if monotonic() > next_word:
+                log.warning("still waiting", action="supervisor.wait", children=waiting)
+                next_word = monotonic() + WORD_SECONDS
             if monotonic() > deadline:
                 raise UnavailableError(f"not ready after {timeout_seconds:g} s")
             sleep(POLL_SECONDS)

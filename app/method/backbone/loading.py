@@ -141,11 +141,21 @@ def _resolve_device(device: str) -> torch.device:
             f"device such as cuda:1, found {device}; CUDA_VISIBLE_DEVICES chooses the devices"
         )
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise ConfigurationError(
             f"Unknown device: wanted auto, cpu, cuda or balanced, found {device}"
         ) from error
+    try:
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError) as error:
+        # What is said in place of an error is torch's own: no such kind, number, driver or room.
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"Cannot compute on {device}: wanted a device of this machine, which has the CPU and "
+            f"{torch.cuda.device_count()} GPUs that torch {torch.__version__} can use: {reason}"
+        ) from error
+    return found
 
 
 def visible_devices() -> list[torch.device]:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def json_of(result: Result) -> dict[str, Any]:
     text = result.stdout
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
+
+
+def test_local_data_are_read_without_a_home(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert json_of(run("datasets", "check", str(dataset), "--json"))["num_items"] == 48
+    monkeypatch.setenv("VLIBRARY_MIN_IMAGE_SIDE", "many")
+    assert isinstance(run("datasets", "check", str(dataset)).exception, ConfigurationError)
 
 
 def test_what_is_asked_is_said_once(dataset: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from app.cli.processes import supervisor as supervising
 from app.cli.processes.environments import child_environment
 from app.cli.processes.supervisor import Program, Supervisor
 from app.core.errors import UnavailableError
@@ -164,3 +165,18 @@ time.sleep(60)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(WAIT_SECONDS)
     wait_until(lambda: not _is_alive(child))
+
+
+def test_who_is_waited_for_is_told(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "WORD_SECONDS", 0.0)
+    probes = iter([False] * 3)
+    supervisor.start(
+        _program("time.sleep(60)", tmp_path / "pid", is_ready=lambda: next(probes, True))
+    )
+    with capture_logs() as logs:
+        supervisor.wait_ready(timeout_seconds=SECONDS, interrupted=lambda: False)
+    told = [entry["children"] for entry in logs if entry["event"] == "still waiting"]
+    assert told
+    assert all(names == ["sleeper"] for names in told)

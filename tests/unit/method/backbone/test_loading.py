@@ -147,6 +147,12 @@ def test_settings_choose_device_and_dtype(folder: Path) -> None:
     assert loaded.description.fingerprint == full.description.fingerprint
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "meta"])
+def test_a_device_that_is_not_there_is_told(device: str, folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"Cannot compute on {device}: wanted a device"):
+        load_backbone(str(folder), device=device)
+
+
 @pytest.mark.parametrize("setting", [{"device": "abacus"}, {"dtype": "float7"}])
 def test_unknown_settings_are_refused(setting: dict[str, str], folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="wanted auto"):
