@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from vlibrary_client.errors import VLibraryError
+from vlibrary_client.errors import ConfigurationError, VLibraryError
 from vlibrary_client.wire.connection import (
     RetryPolicy,
     Tries,
@@ -200,6 +200,17 @@ class AsyncTransport(_AnyTransport):
     def __init__(self, http: httpx.AsyncClient, *, policy: RetryPolicy) -> None:
         super().__init__(policy)
         self._http = http
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _require_own_loop(self) -> None:
+        """Returns where connections of the first request can be used again."""
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ConfigurationError(
+                "wanted the event loop of the client's first request, found another: make an "
+                "AsyncClient in each, or use Client"
+            )
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -211,6 +222,7 @@ class AsyncTransport(_AnyTransport):
 
     async def send(self, call: Call[T]) -> T:
         """As `SyncTransport.send`."""
+        self._require_own_loop()
         with ExitStack() as stack:
             # Files are packed, read and written in other threads.
             whole = await asyncio.to_thread(stack.enter_context, _packed(call))
@@ -247,6 +259,7 @@ class AsyncTransport(_AnyTransport):
     @asynccontextmanager
     async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
         """As `SyncTransport.events`, without a deadline."""
+        self._require_own_loop()
         try:
             async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
                 if not response.is_success:

@@ -190,3 +190,16 @@ def test_the_reason_of_a_failed_connection_is_told() -> None:
         pytest.raises(ConnectionFailedError, match=r"\(ConnectError: .*refused\)"),
     ):
         client.vectors.get("n")
+
+
+def test_another_event_loop_is_told_and_the_same_is_not() -> None:
+    server = ScriptedServer([httpx.Response(200, json=vector_json())])
+    client = AsyncClient(transport=server.async_transport)
+
+    async def ask_twice() -> None:
+        await client.vectors.get("a")
+        await client.with_options(timeout=3).vectors.get("a")
+
+    asyncio.run(ask_twice())
+    with pytest.raises(ConfigurationError, match="make an AsyncClient in each"):
+        asyncio.run(ask_twice())
