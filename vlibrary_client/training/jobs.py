@@ -30,6 +30,11 @@ class _Handle:
         return self.record.id
 
     @property
+    def name(self) -> str:
+        """The name of the vector to be made."""
+        return self.record.name
+
+    @property
     def state(self) -> JobState:
         """The state when the record was fetched."""
         return self.record.state

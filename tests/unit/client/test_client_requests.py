@@ -63,7 +63,10 @@ CALLS: dict[str, tuple[Callable[[Any, Path], Any], str, Any, Any]] = {
         lambda c, _: c.train("colours", UUID(DATASET_ID), epochs=2),
         "POST /train",
         job_json(),
-        lambda r: (str(r.id), r.state, r.is_final, r.vector) == (JOB_ID, "queued", False, None),
+        lambda r: (
+            (str(r.id), r.name, r.state, r.is_final, r.vector)
+            == (JOB_ID, "colours", "queued", False, None)
+        ),
     ),
     "get a job": (
         lambda c, _: c.job(JOB_ID),
