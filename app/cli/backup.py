@@ -82,8 +82,9 @@ async def _save(
     if revision is None:
         raise NotFoundError("The database holds no library")
 
-    def dump(snapshot: str, path: Path) -> None:
-        dump_database(conninfo(url), path, snapshot=snapshot, pg_bin=settings.pg_bin)
+    def dump(schema: str, snapshot: str, path: Path) -> None:
+        pg_bin = settings.pg_bin
+        dump_database(conninfo(url), path, schema=schema, snapshot=snapshot, pg_bin=pg_bin)
 
     async with _patient(url) as sessions:
         store = ObjectStore(settings.objects_url)
@@ -100,7 +101,7 @@ async def _fill(
     scratch: Path,
     report: "Callable[[str], None]",
 ) -> None:
-    from app.library.backups.contents import require_unused
+    from app.library.backups.contents import require_unused, schema_of
     from app.library.backups.copies import check_files, check_restored, restore_objects
     from app.library.database import conninfo
     from app.library.migrate import current_revision, known_revisions, remove_tables
@@ -109,9 +110,15 @@ async def _fill(
 
     async with _patient(url) as sessions, sessions() as session:
         await require_unused(session)
+        place = await schema_of(session)
     found = current_revision(url)
     if found is not None and found not in known_revisions():
         raise ConfigurationError(f"The database is at revision {found}, which is newer than this")
+    if place != reader.manifest.place:
+        raise ConfigurationError(
+            f"The backup is of the schema {reader.manifest.place}, this library is in {place}: "
+            f"set its search path, as ?options=-csearch_path%3D{reader.manifest.place} does"
+        )
     await check_files(reader, scratch=scratch, report=report)
     await restore_objects(reader, ObjectStore(settings.objects_url), scratch=scratch, report=report)
     report("restoring the database")
@@ -119,7 +126,7 @@ async def _fill(
     if found is not None:
         # Tables that a first start has made; nothing is in them.
         remove_tables(url)
-    restore_database(conninfo(url), scratch, pg_bin=settings.pg_bin)
+    restore_database(conninfo(url), scratch, schema=place, pg_bin=settings.pg_bin)
     async with _patient(url) as sessions:
         await check_restored(sessions, reader.manifest)
 

@@ -17,9 +17,14 @@ RESTORE: Final = "pg_restore"
 
 
 def dump_database(
-    conninfo: str, target: Path, *, snapshot: str | None = None, pg_bin: Path | None = None
+    conninfo: str,
+    target: Path,
+    *,
+    schema: str,
+    snapshot: str | None = None,
+    pg_bin: Path | None = None,
 ) -> None:
-    """Writes the whole database to a file in the compressed format of `pg_dump`.
+    """Writes a schema of the database to a file in the compressed format of `pg_dump`.
 
     `snapshot` is what `pg_export_snapshot` gave to a transaction that is still open: the file holds
     what that transaction sees.
@@ -29,19 +34,23 @@ def dump_database(
         UnavailableError: It failed; the message ends with its own words.
     """
     options = ["--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
+    options.append(f'--schema="{schema}"')
     if snapshot is not None:
         options.append(f"--snapshot={snapshot}")
     _run(DUMP, options, conninfo=conninfo, pg_bin=pg_bin)
 
 
-def restore_database(conninfo: str, source: Path, *, pg_bin: Path | None = None) -> None:
-    """Fills an empty database from a file of `dump_database`, in one transaction.
+def restore_database(
+    conninfo: str, source: Path, *, schema: str, pg_bin: Path | None = None
+) -> None:
+    """Fills an empty schema, which is there, from a file of `dump_database`, in one transaction.
 
     Raises:
         ConfigurationError: There is no `pg_restore` that is new enough.
         UnavailableError: It failed, and the database is as it was.
     """
     options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    options.append(f"--schema={schema}")
     _run(RESTORE, [*options, str(source)], conninfo=conninfo, pg_bin=pg_bin)
 
 

@@ -166,6 +166,35 @@ def test_what_is_restored_equals_what_was_saved(
     assert "2 rows in vectors" in str(again.exception)
 
 
+def test_a_library_in_a_schema_of_its_own_is_saved_and_restored(
+    other: Place, tmp_path: Path
+) -> None:
+    elsewhere = other.url
+    with psycopg.connect(conninfo(elsewhere), autocommit=True) as connection:
+        connection.execute('CREATE SCHEMA "Ours"; CREATE TABLE public.stranger ()')
+    there = make_url(elsewhere).update_query_dict({"options": '-c search_path="Ours"'})
+    other.url = there.render_as_string(hide_password=False)
+    upgrade(other.url)
+    asyncio.run(fill(other.url, other.objects))
+    before = asyncio.run(contents(other.url))
+    assert before["vectors"].rows == 2
+    assert "stranger" not in before
+    saved = other.run("backup", tmp_path / "saved", "--json")
+    assert saved.exit_code == 0, saved.output
+    assert json.loads(saved.stdout)["tables"]["vectors"]["rows"] == 2
+
+    with psycopg.connect(conninfo(elsewhere), autocommit=True) as connection:
+        connection.execute('DROP SCHEMA "Ours" CASCADE; CREATE SCHEMA "Ours"')
+    ours, other.url = other.url, elsewhere
+    refused = other.run("restore", tmp_path / "saved")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "schema Ours, this library is in public" in str(refused.exception)
+    other.url = ours
+    restored = other.run("restore", tmp_path / "saved")
+    assert restored.exit_code == 0, restored.exception
+    assert asyncio.run(contents(other.url)) == before
+
+
 def test_a_restored_library_goes_on_where_it_was(
     library: Place, other: Place, tmp_path: Path
 ) -> None:

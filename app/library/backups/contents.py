@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import ConflictError
+from app.core.errors import ConfigurationError, ConflictError
 from app.core.jobs import UNFINISHED_STATES
 from app.library.backups.manifest import TableContents
 
@@ -20,10 +20,11 @@ _CONTENTS: Final = """
 SELECT count(*) AS rows,
     encode(sha256(coalesce(string_agg(digest, ''::bytea ORDER BY digest), ''::bytea)), 'hex')
         AS sha256
-FROM (SELECT sha256(convert_to(item::text, 'UTF8')) AS digest FROM public.{table} item) digests
+FROM (SELECT sha256(convert_to(item::text, 'UTF8')) AS digest FROM {table} item) digests
 """
 _TABLES: Final = (
-    "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+    "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema() "
+    "ORDER BY tablename"
 )
 _DAMAGED: Final = """
 SELECT name || '@' || version FROM vectors
@@ -58,6 +59,18 @@ async def read_contents(session: AsyncSession) -> dict[str, TableContents]:
         found = (await session.execute(text(_CONTENTS.format(table=table)))).one()
         contents[table] = TableContents(rows=found.rows, sha256=found.sha256)
     return contents
+
+
+async def schema_of(session: AsyncSession) -> str:
+    """Where the library's tables are, or will be made.
+
+    Raises:
+        ConfigurationError: The search path names no schema that there is.
+    """
+    name: str | None = await session.scalar(text("SELECT current_schema()"))
+    if name is None:
+        raise ConfigurationError("The database has no schema of its search path: create it first")
+    return name
 
 
 async def hold_datasets(session: AsyncSession) -> list[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from app.library.backups.contents import (
     list_unfinished,
     postgres_version,
     read_contents,
+    schema_of,
 )
 from app.library.backups.files import BackupReader, BackupWriter
 from app.library.backups.manifest import DUMP, OBJECTS, Manifest
@@ -32,7 +33,7 @@ async def save_library(
     writer: BackupWriter,
     *,
     revision: str,
-    dump: Callable[[str, Path], None],
+    dump: Callable[[str, str, Path], None],
     report: Callable[[str], None],
 ) -> Manifest:
     """Writes everything that a library holds, as one transaction sees it.
@@ -40,14 +41,14 @@ async def save_library(
     Data sets cannot be deleted meanwhile. Checkpoints of unfinished trainings are as they are when
     their turn comes.
 
-    Statements and pauses of the sessions have no limit. `dump` writes the database, as a snapshot
-    of that name sees it, to a file.
+    Statements and pauses of the sessions have no limit. `dump` writes a schema, as a snapshot of
+    that name sees it, to a file.
     """
     async with sessions() as session:
-        snapshot = await export_snapshot(session)
+        snapshot, place = await export_snapshot(session), await schema_of(session)
         datasets = await hold_datasets(session)
         report("database")
-        await asyncio.to_thread(dump, snapshot, writer.scratch)
+        await asyncio.to_thread(dump, place, snapshot, writer.scratch)
         writer.take(DUMP)
         damaged = [f"vector {reference}" for reference in await list_damaged(session)]
         for key, sha256, name in datasets:
@@ -62,6 +63,7 @@ async def save_library(
             software=software_version(),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             revision=revision,
+            place=place,
             postgres=await postgres_version(session),
             tables=await read_contents(session),
             files=writer.files,

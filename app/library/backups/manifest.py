@@ -38,8 +38,8 @@ class TableContents(BaseModel):
 class Manifest(BaseModel):
     """Everything that is needed to tell whether a backup, or a restored library, is whole.
 
-    `revision` is that of the tables, `postgres` the server's major version; `damaged` names what
-    was damaged or missing already when the backup was made.
+    `revision` is that of the tables, `place` their schema, `postgres` the server's major version;
+    `damaged` names what was damaged or missing already when the backup was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +48,7 @@ class Manifest(BaseModel):
     software: str
     created: str
     revision: str
+    place: str = "public"
     postgres: int
     tables: dict[str, TableContents]
     files: tuple[BackupFile, ...]
