@@ -154,21 +154,31 @@ def _refusals_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def running_database(
-    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+    settings: Settings,
+    *,
+    is_shared: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Database]:
     """A migrated database: the configured one, or our own, started for the block or joined."""
     from app.library.migrate import upgrade
 
-    with database_as_it_is(settings, interrupted=interrupted) as database:
+    with database_as_it_is(settings, is_shared=is_shared, interrupted=interrupted) as database:
         database.ask(upgrade)
         yield database
 
 
 @contextmanager
 def database_as_it_is(
-    settings: Settings, *, interrupted: Callable[[], bool] = lambda: False
+    settings: Settings,
+    *,
+    is_shared: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Database]:
-    """The same database at whatever revision it is, or empty."""
+    """The same database at whatever revision it is, or empty.
+
+    One that is started is shared with other processes if `is_shared`: a command that soon ends
+    would take it away from them, so they wait.
+    """
     from app.postgres.server import EmbeddedPostgres
 
     if settings.database_url is not None:
@@ -176,5 +186,7 @@ def database_as_it_is(
             yield Database(settings.database_url.get_secret_value())
         return
     forget_postgres_variables()
-    with EmbeddedPostgres(settings.postgres_dir, pg_bin=settings.pg_bin) as postgres:
+    with EmbeddedPostgres(
+        settings.postgres_dir, pg_bin=settings.pg_bin, is_shared=is_shared
+    ) as postgres:
         yield Database(postgres.url, postgres, interrupted=interrupted)

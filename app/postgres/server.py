@@ -72,14 +72,19 @@ class EmbeddedPostgres:
 
     Also a context manager that starts on entry and stops on exit.
 
+    One that is not shared is joined by nobody: who starts meanwhile waits for its end.
+
     Attributes:
         data_dir: Folder of the server: data, socket, log, and a copy of the programs if needed.
         is_adopted: Whether another process owns the server that `start` found.
     """
 
-    def __init__(self, data_dir: Path | str, *, pg_bin: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path | str, *, pg_bin: Path | None = None, is_shared: bool = True
+    ) -> None:
         self.data_dir = Path(data_dir).resolve()
         self.is_adopted = False
+        self._is_shared = is_shared
         self._pg_bin = pg_bin
         self._child: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
@@ -193,7 +198,7 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline and not interrupted():
             if try_lock(descriptor):
-                note_ending(descriptor, is_ending=False)
+                note_ending(descriptor, is_ending=not self._is_shared)
                 self._lock = descriptor
                 return True
             if not is_ending(descriptor) and self._answers():
@@ -203,7 +208,7 @@ class EmbeddedPostgres:
                 return False
             time.sleep(POLL_SECONDS)
         os.close(descriptor)
-        raise UnavailableError(f"Another process holds {self.data_dir}, but its server is silent")
+        raise UnavailableError(f"Another process holds {self.data_dir}, and does not end")
 
     def _start_owned(self, account: struct_passwd | None, interrupted: Callable[[], bool]) -> None:
         make_private_folder(self._socket_dir, account=account)

@@ -202,7 +202,7 @@ def test_the_command_reports_a_fresh_machine_and_its_own_database(
     assert "none yet" in report["checks"][0]["detail"]
 
     settings = Settings()
-    with running_database(settings) as database:
+    with running_database(settings, is_shared=True) as database:
         assert database.url
         told = CliRunner().invoke(build(), ["doctor"]).stdout
     lines = {line.split()[1]: line.split()[0] for line in told.splitlines()}

@@ -31,3 +31,18 @@ def test_a_library_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"vlibrary: No library in {tmp_path / 'elsewhere'}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_at_once_wait_for_each_other(open_folder: Path, pristine: Path) -> None:
+    subprocess.run(["/bin/cp", "-a", pristine, open_folder], check=True)  # noqa: S603 - our own
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "app", "gc", "--json"],
+            env=own_environment({"data_dir": str(open_folder)}),
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    told = [one.communicate()[0] for one in running]
+    assert [one.returncode for one in running] == [0, 0, 0]
+    assert [json.loads(one) for one in told] == 3 * [{"datasets": 0, "checkpoints": 0}]

@@ -108,7 +108,9 @@ def run(settings: Settings, *, signals: Signals) -> None:
         if listener is not None:
             # What it imports takes as long as the database.
             supervisor.start(next(coming))
-        database = stack.enter_context(running_database(settings, interrupted=signals.asked))
+        database = stack.enter_context(
+            running_database(settings, is_shared=True, interrupted=signals.asked)
+        )
         signals.note()
         # Once more, since the children end before the database does.
         stack.callback(supervisor.stop, hurried=signals.insisted)

@@ -180,6 +180,16 @@ def test_who_starts_while_the_owner_is_ending_gets_a_server_of_its_own(
         assert other.is_adopted
 
 
+def test_who_starts_beside_one_that_is_not_shared_waits_for_its_end(open_folder: Path) -> None:
+    with EmbeddedPostgres(open_folder / "postgres", is_shared=False) as server:
+        waiting = EmbeddedPostgres(server.data_dir)
+        tries = iter([False] * 5)
+        with pytest.raises(UnavailableError, match="Another process holds"):
+            waiting.start(interrupted=lambda: next(tries, True))
+        assert not waiting.is_adopted
+        assert ask(server, "SELECT 1") == [(1,)]
+
+
 def test_many_starts_at_once_make_one_server(open_folder: Path) -> None:
     owners = [run(STARTER, open_folder / "postgres") for _ in range(3)]
     answers = [owner.stdout.readline().strip() for owner in owners if owner.stdout]
@@ -196,7 +206,7 @@ def test_a_folder_whose_owner_is_silent_is_refused(
     fresh.data_dir.mkdir()
     descriptor = open_lock(fresh.data_dir)
     assert try_lock(descriptor)
-    with pytest.raises(UnavailableError, match="silent"):
+    with pytest.raises(UnavailableError, match="does not end"):
         fresh.start()
     os.close(descriptor)
     monkeypatch.undo()
