@@ -163,6 +163,8 @@ def json_reader(kind: Any) -> Callable[[httpx.Response], Any]:  # noqa: ANN401 -
         try:
             return adapter.validate_json(reply.content)
         except ValidationError as error:
+            if "json" not in reply.headers.get("content-type", "json"):
+                raise _strange("JSON", reply) from None
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "body"
             raise InvalidResponseError(

@@ -63,6 +63,11 @@ def test_it_is_told_by_what_it_said() -> None:
             pytest.raises(InvalidResponseError, match=words),
         ):
             client.vectors.delete("a@1")
+    with (
+        Client(transport=ScriptedServer([STRANGE["a page"]]).transport) as client,
+        pytest.raises(InvalidResponseError, match=r"wanted JSON .* with text/html"),
+    ):
+        client.vectors.get("a@1")
 
 
 def test_no_file_is_written_of_what_is_none(tmp_path: Path) -> None:
