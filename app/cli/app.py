@@ -94,18 +94,24 @@ def build() -> typer.Typer:
 class _Ended(SystemExit):
     """The end that a signal asks for; raised, so that what was made for the time is removed."""
 
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
 
 def _end(number: int, _frame: object) -> NoReturn:
-    raise _Ended(number)
+    raise _Ended(signal.Signals(number))
 
 
 def main() -> None:
     """Run the command line; an error of the library or of the system is one line, status 1."""
     accept_every_text()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # What `nohup` ignores stays ignored.
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _end)
+    # What `nohup` ignores stays ignored.
+    before = {
+        number: signal.signal(number, _end) or signal.SIG_DFL
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     # What a command prints is its result; a service says otherwise itself.
     configure_logs("warning")
     try:
@@ -114,8 +120,8 @@ def main() -> None:
         finally:
             flush_results()
     except _Ended as end:
-        signal.signal(int(end.code or 0), signal.SIG_DFL)
-        signal.raise_signal(int(end.code or 0))
+        signal.signal(end.number, before[end.number])
+        signal.raise_signal(end.number)
     except VLibraryError as error:
         print(f"vlibrary: {error.message}", file=sys.stderr)
         sys.exit(1)
