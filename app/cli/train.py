@@ -68,9 +68,12 @@ def train(
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import card_of, encode_result, report_of
+    from vlibrary_client.calls.requests import replace_file
     from vlibrary_client.training.reports import progress_reporter
 
     require_writable(output.parent)
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     config = TrainingConfig.from_dict(
         {"shots": shots, "seed": seed, **dict(map(read_setting, setting or ()))}
     )
@@ -91,22 +94,11 @@ def train(
             config,
             on_step=report,  # type: ignore[arg-type]  # the SDK's Progress has the same fields
             checkpoint=checkpoint.read_bytes() if checkpoint and checkpoint.exists() else None,
-            on_checkpoint=None if checkpoint is None else partial(_write, checkpoint),
+            on_checkpoint=None if checkpoint is None else partial(replace_file, checkpoint),
         )
     card = card_of(loaded, result, config=config, dataset=dataset)
-    _write(output, encode_result(loaded, result, card=card))
+    replace_file(output, encode_result(loaded, result, card=card))
     _show(report_of(result, config), output, as_json=as_json)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replaces a file as a whole: what was there stays until all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _show(report: dict[str, Any], output: Path, *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from app.core.states import TrainedStatus
 from app.core.vector_file import Float32Array
 
 METADATA_KEY: Final = "card"
-MAX_ROWS: Final = 65
+MAX_KEYS: Final = 64
 MAX_DIMENSION: Final = 16_384
 _DTYPE: Final = np.dtype("<f4")
 
@@ -67,9 +67,9 @@ class KeyCard(_Card):
             rows = numbers.reshape(-1, self.dimension)
         except ValueError:
             raise InvalidVectorFileError("Not a vector file: its keys cannot be read") from None
-        if not 1 <= len(rows) <= MAX_ROWS or not np.isfinite(rows).all():
+        if not 1 <= len(rows) <= MAX_KEYS or not np.isfinite(rows).all():
             raise InvalidVectorFileError(
-                f"Not a vector file: wanted 1 to {MAX_ROWS} finite keys, found {len(rows)}"
+                f"Not a vector file: wanted 1 to {MAX_KEYS} finite keys, found {len(rows)}"
             )
         return rows.astype(np.float32)
 

@@ -11,8 +11,8 @@ CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 def limit_threads(group: Path = CONTROL_GROUP) -> None:
     """Leaves torch one thread for each processor of the control group, where it has a share.
 
-    Threads beyond it use up the share by waiting for each other: two on one processor made a
-    training five times slower. To be called on the thread that computes.
+    Threads beyond it use up the share by waiting for each other. To be called on the thread that
+    computes.
     """
     num_processors = processor_share(group)
     if num_processors is not None and num_processors < torch.get_num_threads():

@@ -130,6 +130,16 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
     return Call(path=path, read=json_reader(Vector))
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file as a whole: what was there stays until all is written."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[bytes]:
     """The vector's file, checked against its digest; also written to `to` when given.
 
@@ -143,13 +153,7 @@ def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[byt
     def read(reply: httpx.Response) -> bytes:
         content = read_bytes(reply)
         if to is not None:
-            target = Path(to)
-            draft = target.with_name(f"{target.name}.part")
-            try:
-                draft.write_bytes(content)
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
+            replace_file(Path(to), content)
         return content
 
     path = f"/vectors/{segment(vector_text(ref))}/file"

@@ -17,11 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.states import VectorStatus
+from app.core.vector_card import MAX_DIMENSION, MAX_KEYS
 from app.library.tables import IndexEpochRow, KeyRow, VectorRow
 from app.library.task_keys.epochs import Operation, raise_epoch
 
-MAX_EXEMPLARS: Final = 64
-MAX_DIMENSION: Final = 16_384
 MAX_SPACE_CHARACTERS: Final = 200
 DTYPE: Final = np.dtype("<f4")
 PART_TOLERANCE: Final = 1e-3
@@ -113,8 +112,8 @@ async def add_keys(
     for value in (threshold, 0.0 if text_threshold is None else text_threshold):
         if not -1 <= value <= 1:
             raise InvalidInputError(f"A threshold is between -1 and 1, found {value}")
-    if len(exemplars) > MAX_EXEMPLARS:
-        raise InvalidInputError(f"At most {MAX_EXEMPLARS} exemplars, found {len(exemplars)}")
+    if len(exemplars) > MAX_KEYS:
+        raise InvalidInputError(f"At most {MAX_KEYS} exemplars, found {len(exemplars)}")
     if not len(exemplars):
         raise InvalidInputError("Wanted an exemplar, found none")
     rows = unit_rows(exemplars)

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from app.cli.console import accept_every_text, plain_console, show_table
 from app.cli.library.server import print_table
-from app.cli.train import _write
 from app.library.backups.files import writing_backup
 from app.postgres.server import EmbeddedPostgres
+from vlibrary_client.calls.requests import replace_file
 
 FULL = Path("/dev/full")
 # A command of its own, so that only what takes its words is tried.
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_what_was_there(tmp_path: Pat
     path = tmp_path / "vector.safetensors"
     path.write_bytes(b"before")
     with no_file_above(1000), pytest.raises(OSError, match="File too large"):
-        _write(path, bytes(2000))
+        replace_file(path, bytes(2000))
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
