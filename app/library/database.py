@@ -6,14 +6,11 @@ import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from select import POLLIN, poll
 from typing import Any, Final, TypeAlias, TypeVar
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import URL, Dialect, make_url
-from sqlalchemy.event import listen
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -106,30 +103,15 @@ def make_engine(
         "idle_in_transaction_session_timeout": idle_timeout_seconds,
     }
     options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in limits.items())
-    engine = create_async_engine(
+    return create_async_engine(
         with_options(url, options),
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_pre_ping=True,
         pool_timeout=30.0,
         json_serializer=dump_json,
         connect_args={"connect_timeout": 10, "application_name": "vlibrary"},
     )
-    listen(engine.sync_engine, "checkout", partial(_require_alive, engine.dialect))
-    return engine
-
-
-def _require_alive(dialect: Dialect, connection: Any, *_: object) -> None:  # noqa: ANN401
-    """Pings a connection only if its server has said something since: the end, mostly.
-
-    `pool_pre_ping` pings every one, which takes longer than looking a row up does.
-    """
-    said = poll()
-    try:
-        said.register(connection.driver_connection.fileno(), POLLIN)
-        if said.poll(0):
-            dialect.do_ping(connection)
-    except dialect.loaded_dbapi.Error as error:
-        raise DisconnectionError from error
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
