@@ -1,6 +1,7 @@
-"""Light chores that run beside the requests: stalled jobs, files of interrupted uploads."""
+"""Light chores that run beside the requests: stalled jobs, files of whoever was killed."""
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.dependencies import Services
+from app.core.folders import scratch_dir
 from app.core.telemetry.logs import get_logger
 from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
@@ -21,7 +23,7 @@ log = get_logger(__name__)
 async def maintain(services: Services) -> None:
     """Does the chores again and again until it is cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHORES_PER_STALL
-    await asyncio.to_thread(remove_abandoned_uploads, services.settings.data_dir / "uploads")
+    await asyncio.to_thread(remove_abandoned_files, scratch_dir(services.settings.data_dir))
     while True:
         try:
             await requeue_stalled_jobs(services)
@@ -46,9 +48,13 @@ async def requeue_stalled_jobs(services: Services) -> None:
         log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
 
 
-def remove_abandoned_uploads(folder: Path) -> None:
-    """Deletes what uploads left behind that a crash interrupted long ago."""
+def remove_abandoned_files(scratch: Path) -> None:
+    """Deletes what processes left behind that were killed long ago."""
     oldest = time.time() - ABANDONED_SECONDS
-    for path in folder.glob("*.upload"):
-        if path.stat().st_mtime < oldest:
+    for path in scratch.glob("*"):
+        if path.stat().st_mtime >= oldest:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from app.cli.console import plain_console
 from app.cli.database import database_as_it_is, require_library
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError, NotFoundError
+from app.core.folders import scratch_dir
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def restore(
 
     settings = read_settings()
     with reading_backup(source) as reader, database_as_it_is(settings) as database:
-        with _steps() as report, tempfile.TemporaryDirectory() as folder:
+        parent = scratch_dir(settings.data_dir)
+        parent.mkdir(parents=True, exist_ok=True)
+        with _steps() as report, tempfile.TemporaryDirectory(dir=parent) as folder:
             scratch = Path(folder) / "next"
             asyncio.run(_fill(settings, database.url, reader, scratch=scratch, report=report))
         upgrade(database.url)

@@ -23,6 +23,14 @@ def default_data_dir() -> Path:
     return _below_home("XDG_DATA_HOME", ".local/share", instead="VLIBRARY_DATA_DIR")
 
 
+def scratch_dir(data_dir: Path) -> Path:
+    """Where files lie while they are received or read.
+
+    Not with the system's temporary files, which a container or laptop often keeps in memory.
+    """
+    return data_dir / "scratch"
+
+
 def default_cache_dir() -> Path:
     """The folder of what can be computed again.
 

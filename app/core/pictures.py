@@ -76,10 +76,13 @@ class PictureLimits:
 
 
 class PictureFile:
-    """Encoded pictures in a file without a name, which is gone with the last picture of it."""
+    """Encoded pictures in a file without a name, which is gone with the last picture of it.
 
-    def __init__(self) -> None:
-        self._descriptor, path = tempfile.mkstemp(prefix="vlibrary-")
+    It takes room in the folder, or among the system's temporary files.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._descriptor, path = tempfile.mkstemp(prefix="vlibrary-", dir=folder)
         Path(path).unlink()
         weakref.finalize(self, os.close, self._descriptor)
         self._num_bytes = 0

@@ -4,8 +4,9 @@ import asyncio
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
@@ -80,9 +81,11 @@ class ObjectStore:
     Args:
         url: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `memory:///`.
             Credentials of a bucket come from the usual variables of its provider.
+        scratch: Folder of local copies; the system's own for temporary files if None.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, scratch: Path | None = None) -> None:
+        self._scratch = scratch
         parts = urlsplit(url)
         if parts.scheme == "file":
             folder = Path(unquote(parts.path))
@@ -101,8 +104,8 @@ class ObjectStore:
         with _told_as_ours():
             await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
 
-    async def get_file(self, key: str, path: Path) -> None:
-        """Writes what is stored under the key to a file, in pieces.
+    async def get_file(self, key: str, path: Path) -> str:
+        """Writes what is stored under the key to a file, in pieces, and returns its SHA-256.
 
         Raises:
             NotFoundError: Nothing is stored there.
@@ -117,6 +120,19 @@ class ObjectStore:
         named = _NAMED_BY_DIGEST.fullmatch(key)
         if named is not None and named[1] != digest.hexdigest():
             raise CorruptDataError(f"The stored file {named[1][:12]} does not match its digest")
+        return digest.hexdigest()
+
+    @asynccontextmanager
+    async def local_copy(self, key: str) -> AsyncIterator[Path]:
+        """A file with what is stored under the key, for the block; raises what `get_file` does."""
+        with _told_as_ours():
+            if self._scratch is not None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(dir=self._scratch)
+        with folder as name:
+            path = Path(name) / "copy"
+            await self.get_file(key, path)
+            yield path
 
     async def put_bytes(self, key: str, data: bytes) -> None:
         """Stores bytes under the key, in place of any before them.

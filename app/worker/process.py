@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from transformers.utils.logging import disable_progress_bar
 
 from app.core.errors import ConfigurationError
+from app.core.folders import scratch_dir
 from app.core.settings import Settings, revealed
 from app.core.telemetry.logs import get_logger
 from app.core.telemetry.tracing import make_tracing
@@ -134,7 +135,7 @@ async def running_worker(
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         sessions = in_all_workspaces(session_factory(engine))
-        objects = ObjectStore(settings.objects_url)
+        objects = ObjectStore(settings.objects_url, scratch=scratch_dir(settings.data_dir))
         parts = await stack.enter_async_context(
             serving_parts(
                 load,

@@ -1,5 +1,6 @@
 """Archives: WebDataset tars, read as a stream, and packed folders, unpacked within limits."""
 
+import errno
 import gzip
 import json
 import lzma
@@ -122,6 +123,8 @@ def unpacked(path: Path) -> Iterator[Path]:
                 with target.open("wb") as file:
                     _copy(stream, file, most=size, is_enough=left >= 0)
         except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             raise InvalidDatasetError("the archive is damaged or cut short") from error
         yield folder
 

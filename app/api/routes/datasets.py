@@ -28,6 +28,7 @@ from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPairs, Cursor, Description, Limit, Name, Prompt, Reference
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError, StorageUnavailableError
+from app.core.folders import scratch_dir
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
 from app.library.access.quotas import require_within
@@ -102,7 +103,7 @@ async def upload(
     mapped = dict(pair.split("=", 1) for pair in columns)
     if question is not None and "question" in mapped:
         raise InvalidInputError("Wanted a column of questions or one question for all, found both")
-    folder = services.settings.data_dir / "uploads"
+    folder = scratch_dir(services.settings.data_dir)
     async with (
         upload_place(request, services.uploads),
         received_file(request, folder=folder) as (file, file_sha256),

@@ -1,12 +1,10 @@
 """Items of stored datasets put before a query: pools kept in memory, a bounded number of them."""
 
 import asyncio
-import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -105,9 +103,7 @@ class DatasetPools:
         return await asyncio.shield(loading)
 
     async def _load(self, key: str, split: str | None) -> Pool:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "dataset.parquet"
-            await self._objects.get_file(key, path)
+        async with self._objects.local_copy(key) as path:
             examples = await asyncio.to_thread(
                 load_examples, str(path), split=split, limit=MAX_ITEMS
             )

@@ -1,12 +1,10 @@
 """Training jobs of the queue: claim, train beside the serving, store everything or nothing."""
 
 import asyncio
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -213,9 +211,7 @@ class Trainer:
         return steps, store
 
     async def _examples(self, dataset: DatasetRecord, split: str | None) -> Sequence[Example]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "dataset.parquet"
-            await self._objects.get_file(dataset.storage_key, path)
+        async with self._objects.local_copy(dataset.storage_key) as path:
             return await asyncio.to_thread(load_examples, str(path), split=split)
 
     async def _store(self, attempt: Attempt, store_all: Store) -> None:

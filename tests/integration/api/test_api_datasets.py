@@ -35,7 +35,7 @@ class TestDatasets:
         assert body["size_bytes"] == len(stored)
         wanted = pq.read_table(io.BytesIO(content)).column("question").to_pylist()
         assert pq.read_table(io.BytesIO(stored)).column("question").to_pylist() == wanted
-        assert not list((settings.data_dir / "uploads").iterdir())
+        assert not list((settings.data_dir / "scratch").iterdir())
         by_name = await http.get("/datasets/second")
         by_id = await http.get(f"/datasets/{body['id']}")
         assert by_name.json()["id"] == by_id.json()["id"] == body["id"]

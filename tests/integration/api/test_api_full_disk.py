@@ -34,9 +34,9 @@ async def test_the_object_store_tells_that_it_is_full(
     assert await store.get_bytes("datasets/a") == b"x"
 
 
-@pytest.fixture(params=["uploads", "objects"])
+@pytest.fixture(params=["scratch", "objects"])
 def small_disk(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Path]:
-    """The folder of uploads, or of the object store, on a disk of its own without any room."""
+    """The folder of what is received, or the object store, on a disk without any room."""
     folder = settings.data_dir / str(request.param)
     folder.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder)]

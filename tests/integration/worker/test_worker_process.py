@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -121,6 +122,13 @@ def _request(**changes: object) -> GenerateRequest:
     )
 
 
+@pytest.fixture
+def without_tmp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No room among the system's temporary files, which containers keep in little memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+
+@pytest.mark.usefixtures("without_tmp")
 async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
     settings: Settings, backbone: Backbone, sessions: Sessions
 ) -> None:

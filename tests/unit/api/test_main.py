@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from app.api import maintenance
 from app.api.dependencies import Services
-from app.api.maintenance import maintain, remove_abandoned_uploads
+from app.api.maintenance import maintain, remove_abandoned_files
 from app.core.errors import BusyError, ConfigurationError
 from app.core.settings import Settings
 from app.main import create_app, worker_urls
@@ -78,16 +78,19 @@ def test_the_databases_password_is_in_no_text(settings: Settings) -> None:
     assert "hunter2" not in repr(app.state.services)
 
 
-def test_only_abandoned_uploads_are_removed(tmp_path: Path) -> None:
-    old, new, other = (tmp_path / name for name in ("a.upload", "b.upload", "c.parquet"))
-    for path in (old, new, other):
-        path.touch()
+def test_only_abandoned_files_are_removed(tmp_path: Path) -> None:
+    """An upload, and a folder with a copy of a data set, of a process that was killed."""
+    for name in ("old.upload", "new.upload"):
+        (tmp_path / name).touch()
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "copy").touch()
     long_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (long_ago, long_ago))
-    os.utime(other, (long_ago, long_ago))
-    remove_abandoned_uploads(tmp_path)
-    remove_abandoned_uploads(tmp_path / "missing")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.upload", "c.parquet"]
+    for name in ("old.upload", "old"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    remove_abandoned_files(tmp_path)
+    remove_abandoned_files(tmp_path / "missing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.upload"]
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import InvalidInputError, NotFoundError, StorageUnavailableError
+from app.core.identifiers import digest_of
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from tests.fakes.servers.bucket import BUCKET, FakeBucket
 from tests.fakes.servers.live_server import serving
@@ -48,9 +49,25 @@ async def test_what_is_put_can_be_got(store: ObjectStore, tmp_path: Path) -> Non
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"0123456789" * 2_000_000)
     await store.put_file("datasets/a.parquet", source)
-    await store.get_file("datasets/a.parquet", target)
+    assert await store.get_file("datasets/a.parquet", target) == digest_of(source)
     assert target.read_bytes() == source.read_bytes()
     assert await store.get_bytes("datasets/a.parquet") == source.read_bytes()
+
+
+async def test_a_local_copy_lies_where_it_is_told_for_as_long_as_it_is_used(
+    tmp_path: Path,
+) -> None:
+    scratch = tmp_path / "state" / "scratch"
+    store = ObjectStore((tmp_path / "objects").as_uri(), scratch=scratch)
+    await store.put_bytes("a", b"1")
+    async with store.local_copy("a") as path:
+        assert path.is_relative_to(scratch)
+        assert path.read_bytes() == b"1"
+    assert not list(scratch.iterdir())
+    with pytest.raises(NotFoundError):
+        async with store.local_copy("b"):
+            pass
+    assert not list(scratch.iterdir())
 
 
 async def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.core.errors import InvalidDatasetError
+from app.core.errors import InvalidDatasetError, StorageFullError, is_out_of_space
 from app.core.pictures import Picture, PictureFile
 from app.core.pixels import PIXELS_VERSION
 from app.core.splits import TRAIN, choose_split
@@ -29,19 +29,22 @@ _PIXELS_KEY: Final = b"vlibrary.pixels"
 
 
 def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int) -> list[Example]:
-    """Items of a stored data set.
+    """Items of a stored data set, whose pictures take room beside the file.
 
     Without a split, of the one to train on, or of the only one.
 
     Raises:
         InvalidDatasetError: The file is no stored data set, or it has no such split.
+        StorageFullError: There is no room.
     """
     try:
         with pq.ParquetFile(path) as file:
             rows = _places(file, split)
             chosen = [rows[place] for place in sample_places(len(rows), limit=limit, seed=seed)]
-            return list(_examples(file, frozenset(chosen)))
+            return list(_examples(file, frozenset(chosen), pictures=PictureFile(path.parent)))
     except (pa.ArrowException, OSError) as error:
+        if is_out_of_space(error):
+            raise StorageFullError("There is no room left for the data set's pictures") from error
         raise InvalidDatasetError(
             "The data set cannot be read: wanted Parquet with image, question and answer columns",
             details={"reason": type(error).__name__},
@@ -63,8 +66,9 @@ def _places(file: pq.ParquetFile, wanted: str | None) -> list[int]:
     return [place for place, name in enumerate(names) if (name or TRAIN) == chosen]
 
 
-def _examples(file: pq.ParquetFile, wanted: frozenset[int]) -> Iterator[Example]:
-    pictures = PictureFile()
+def _examples(
+    file: pq.ParquetFile, wanted: frozenset[int], *, pictures: PictureFile
+) -> Iterator[Example]:
     schema = file.schema_arrow
     known = [name for name in schema.names if name in _COLUMNS]
     is_current = (schema.metadata or {}).get(_PIXELS_KEY) == str(PIXELS_VERSION).encode()

@@ -1,5 +1,6 @@
 """Packed data sets are read as the folders that they hold."""
 
+import errno
 import gzip
 import io
 import json
@@ -137,6 +138,19 @@ def test_an_archive_that_unfolds_without_end_is_refused(
     members = {"metadata.jsonl": b"{}", "a.png": bytes(2000)}
     with pytest.raises(InvalidDatasetError, match="unfolds to more than 1000 bytes"):
         list(open_upload(packed(tmp_path / "a.tgz", members, "w:gz")).found)
+
+
+def test_an_archive_for_which_there_is_no_room_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    member = {"metadata.jsonl": json.dumps({"file_name": "a.png", **ASKED}).encode()}
+    path = packed(tmp_path / "photos.tar", {**member, "a.png": picture()})
+    monkeypatch.setattr(archives, "_copy", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(open_upload(path).found)
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from app.core.errors import (
     InvalidDatasetError,
     InvalidInputError,
     NotFoundError,
+    StorageFullError,
 )
 from app.core.pixels import PIXELS_VERSION
 from app.method.evaluation.tasks.loading import load_examples
@@ -116,6 +119,21 @@ def test_what_is_no_stored_data_set_is_refused(tmp_path: Path) -> None:
         load_examples(str(tmp_path / "b.parquet"))
     with pytest.raises(NotFoundError, match="No such data set"):
         load_examples(str(tmp_path / "nowhere"))
+
+
+def test_pictures_for_which_there_is_no_room_are_no_broken_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = str(write_parquet(tmp_path / "x.parquet", ROWS))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(StorageFullError, match="no room"):
+            load_examples(path)
+    assert len(load_examples(path)) == 3
+    assert [one.name for one in tmp_path.iterdir()] == ["x.parquet"]
 
 
 def test_easy_vqa_keeps_pictures_of_splits_apart() -> None:
