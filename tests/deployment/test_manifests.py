@@ -176,6 +176,20 @@ def test_the_api_knows_every_worker_by_its_name() -> None:
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
+def test_a_prometheus_may_be_let_in_to_the_workers() -> None:
+    monitoring = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    }
+    peers = []
+    for extra in ([], [monitoring]):
+        found = {one["kind"]: one for one in rendered({"networkPolicy": {"from": extra}})}
+        kubernetes_validate.validate(found["NetworkPolicy"], KUBERNETES, strict=True)
+        (rule,) = found["NetworkPolicy"]["spec"]["ingress"]
+        peers.append(rule["from"])
+    assert peers[1] == [*peers[0], monitoring]
+    assert len(peers[0]) == 1
+
+
 @pytest.mark.parametrize(
     "values",
     [
