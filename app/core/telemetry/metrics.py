@@ -1,18 +1,18 @@
-"""Metrics as Prometheus reads them: counts mirrored when they are asked for, and their text.
+"""Metrics as Prometheus reads them: counts that are read when somebody asks.
 
 Registries are made in the composition roots; the global registry of `prometheus_client` is never
 used.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from prometheus_client import generate_latest
+from prometheus_client import disable_created_metrics
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# The times at which counting began would double every counter.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client types not all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,21 +35,3 @@ class CallbackCounter(Collector):
         for key, value in self.read().items():
             family.add_metric([key] if self.label else [], value)
         yield family
-
-
-class _Families(Collector):
-    """Families without the times at which their counting began, which double every counter."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._families:
-            kept = Metric(family.name, family.documentation, family.type)
-            kept.samples = [one for one in family.samples if not one.name.endswith("_created")]
-            yield kept
-
-
-def expose(families: Iterable[Metric]) -> bytes:
-    """The families in the Prometheus text format."""
-    return generate_latest(_Families(families))

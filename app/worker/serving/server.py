@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from opentelemetry.trace import TracerProvider
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -16,7 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.cancellation import ClientGoneError, run_until_disconnect
 from app.core.errors import DeadlineExceededError, UnavailableError, VLibraryError
 from app.core.telemetry.logs import get_logger
-from app.core.telemetry.metrics import MEDIA_TYPE, expose
 from app.core.telemetry.tracing import telemetry
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import (
@@ -70,7 +71,8 @@ def create_app(
 
     @app.get("/metrics")
     async def report_metrics() -> Response:
-        return Response(expose(serving.metrics.registry.collect()), media_type=MEDIA_TYPE)
+        shown = generate_latest(serving.metrics.registry)
+        return Response(shown, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.post("/generate", response_model=None)
     async def generate(request: Request) -> Response:

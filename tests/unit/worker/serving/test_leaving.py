@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import uvicorn
+from prometheus_client import generate_latest
 from starlette.types import Message
 
-from app.core.telemetry.metrics import expose
 from app.method.backbone.loading import Backbone
 from app.rpc.messages import GenerateRequest, pack
 from app.worker.serving.server import CLIENT_GONE, create_app
@@ -80,7 +80,7 @@ async def _take_until_one_waits(worker: GatedWorker, *, running: int) -> None:
 
 
 def _cancelled(worker: GatedWorker, stage: str) -> float:
-    shown = parse_metrics(expose(worker.metrics.registry.collect()).decode())
+    shown = parse_metrics(generate_latest(worker.metrics.registry).decode())
     return shown.get(f'vlibrary_cancelled_total{{stage="{stage}"}}', 0.0)
 
 
