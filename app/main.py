@@ -7,6 +7,7 @@ settings. Nothing here loads torch.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,13 +21,16 @@ from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings, revealed
 from app.core.telemetry.logs import configure_logs
-from app.core.telemetry.tracing import Tracing, make_tracing
+from app.core.telemetry.tracing import tracer_provider
 from app.library.database import make_engine, session_factory, without_transactions
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
 from app.library.workspaces import in_all_workspaces
 from app.rpc.client import WorkerClient
 from app.web import pages
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 BODIES_IN_FLIGHT = 4
 MAX_UPLOADS = 12
@@ -61,12 +65,9 @@ def create_app(settings: Settings | None = None, *, workers: WorkerClient | None
         workers=workers
         or WorkerClient(worker_urls(settings), secret=revealed(settings.worker_secret)),
     )
-    tracing = make_tracing(settings, service="vlibrary-api")
-    api = create_api(
-        services,
-        lifespan=_lifespan(services, engine=engine, tracing=tracing),
-        tracing=tracing.provider,
-    )
+    tracing = tracer_provider(settings, service="vlibrary-api")
+    lifespan = _lifespan(services, engine=engine, tracing=tracing)
+    api = create_api(services, lifespan=lifespan, tracing=tracing)
     api.include_router(pages.router)
     return api
 
@@ -117,11 +118,14 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     )
 
 
-def _lifespan(services: Services, *, engine: AsyncEngine, tracing: Tracing) -> Lifespan:
+def _lifespan(
+    services: Services, *, engine: AsyncEngine, tracing: "TracerProvider | None"
+) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(asyncio.to_thread, tracing.stop)
+            if tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(services.workers.aclose)
             await services.retriever.start()

@@ -21,7 +21,7 @@ from app.core.errors import ConfigurationError
 from app.core.folders import scratch_dir
 from app.core.settings import Settings, revealed
 from app.core.telemetry.logs import get_logger
-from app.core.telemetry.tracing import make_tracing
+from app.core.telemetry.tracing import tracer_provider
 from app.library.database import make_engine, session_factory
 from app.library.storage import ObjectStore
 from app.library.vector_rows import get_blob_by_sha256
@@ -130,8 +130,9 @@ async def running_worker(
         raise ConfigurationError("A worker needs a database: set DATABASE_URL")
     url = settings.database_url.get_secret_value()
     async with AsyncExitStack() as stack:
-        tracing = make_tracing(settings, service="vlibrary-worker")
-        stack.push_async_callback(asyncio.to_thread, tracing.stop)
+        tracing = tracer_provider(settings, service="vlibrary-worker")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
         engine = make_engine(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(engine.dispose)
         sessions = in_all_workspaces(session_factory(engine))
@@ -177,7 +178,7 @@ async def running_worker(
             health=health,
             max_body_bytes=settings.max_body_bytes,
             secret=revealed(settings.worker_secret),
-            tracing=tracing.provider,
+            tracing=tracing,
         )
         yield app, drain
 

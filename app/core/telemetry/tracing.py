@@ -5,12 +5,11 @@ From one process to the next travel the ids of `traceparent`, and nothing else.
 The SDK is an optional part of the installation; the few calls that spans are made with are not.
 """
 
-from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.telemetry import TelemetryConfig
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -20,11 +19,13 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from opentelemetry.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 TRACEPARENT: Final = "traceparent"
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
@@ -67,25 +68,16 @@ class TraceIds(TextMapPropagator):
         return {TRACEPARENT}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tracing:
-    """Where the spans of this process go.
+def tracer_provider(settings: Settings, *, service: str) -> "TracerProvider | None":
+    """The provider of the collector that the settings name, where they name one.
 
-    `stop` sends what is left and ends the export; it blocks for a few seconds at most.
-    """
-
-    provider: TracerProvider | None = None
-    stop: Callable[[], None] = lambda: None
-
-
-def make_tracing(settings: Settings, *, service: str) -> Tracing:
-    """The tracing that the settings ask for, to be stopped by the caller.
+    The caller shuts it down, which sends what is left and blocks for a few seconds at most.
 
     Raises:
         ConfigurationError: A collector is set and the SDK is not installed.
     """
     if settings.otlp_endpoint is None:
-        return Tracing()
+        return None
     try:
         # Only an installation that traces has these packages.
         from app.core.telemetry.spans import exporting_provider  # noqa: PLC0415
@@ -94,11 +86,10 @@ def make_tracing(settings: Settings, *, service: str) -> Tracing:
             "VLIBRARY_OTLP_ENDPOINT is set, but the packages that export traces are missing: "
             "install them with `pip install 'vlibrary[otel]'`, or unset it"
         ) from error
-    provider = exporting_provider(settings.otlp_endpoint, service=service)
-    return Tracing(provider=provider, stop=provider.shutdown)
+    return exporting_provider(settings.otlp_endpoint, service=service)
 
 
-def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
+def telemetry(provider: trace.TracerProvider | None) -> TelemetryConfig:
     """What FastAPI is told: a span for each request to this provider, or nothing at all.
 
     Its metrics and logs are off in any case: we have our own, and its logs hold tracebacks.

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings
 from app.core.telemetry.spans import REDACTED, provider_for
-from app.core.telemetry.tracing import make_tracing, telemetry
+from app.core.telemetry.tracing import telemetry, tracer_provider
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
@@ -19,27 +19,25 @@ def _settings() -> Settings:
 
 
 def test_nothing_is_traced_unless_a_collector_is_set() -> None:
-    tracing = make_tracing(Settings(), service="s")
-    assert tracing.provider is None
-    tracing.stop()
+    assert tracer_provider(Settings(), service="s") is None
     config = telemetry(None)
     assert not any(config[key] for key in ("tracing", "metrics", "logs", "auto_configure"))
 
 
 def test_a_collector_gets_spans_under_the_services_name() -> None:
-    tracing = make_tracing(_settings(), service="vlibrary-api")
-    assert isinstance(tracing.provider, TracerProvider)
-    assert tracing.provider.resource.attributes["service.name"] == "vlibrary-api"
-    assert telemetry(tracing.provider)["tracer_provider"] is tracing.provider
+    provider = tracer_provider(_settings(), service="vlibrary-api")
+    assert isinstance(provider, TracerProvider)
+    assert provider.resource.attributes["service.name"] == "vlibrary-api"
+    assert telemetry(provider)["tracer_provider"] is provider
     # There is no span to send, so nobody has to be there.
-    tracing.stop()
+    provider.shutdown()
 
 
 def test_missing_packages_are_told_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, EXPORTER, None)
     monkeypatch.delitem(sys.modules, "app.core.telemetry.spans", raising=False)
     with pytest.raises(ConfigurationError, match=r"pip install 'vlibrary\[otel\]'"):
-        make_tracing(_settings(), service="s")
+        tracer_provider(_settings(), service="s")
 
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:4318", "grpc://a:4317", "http://", ""])
