@@ -4,7 +4,7 @@ A message says what was wanted and what was found. It never repeats a prompt, an
 """
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -137,35 +137,6 @@ class JobCancelledError(VLibraryError, code="cancelled"):
 
 class ConfigurationError(VLibraryError, code="configuration"):
     """Settings contradict each other or the machine."""
-
-
-def _tree(root: type[VLibraryError]) -> Iterator[type[VLibraryError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _tree(child)
-
-
-def error_from_code(
-    code: str, message: str, details: Mapping[str, JSON] | None = None
-) -> VLibraryError:
-    """The error that another process reported, rebuilt from its wire form.
-
-    `retry_after_seconds` among the details is also set as an attribute where it applies.
-
-    Returns:
-        An instance of the class of that code, or a plain `VLibraryError` whose details keep the
-        unknown code under `code`.
-    """
-    details = dict(details or {})
-    classes = {kind.code: kind for kind in _tree(VLibraryError)}
-    kind = classes.get(code)
-    if kind is None:
-        return VLibraryError(message, details={**details, "code": code})
-    error = kind(message, details=details)
-    retry_after = details.get("retry_after_seconds")
-    if isinstance(error, UnavailableError) and isinstance(retry_after, int | float):
-        error.retry_after_seconds = float(retry_after)
-    return error
 
 
 def is_out_of_space(error: BaseException) -> bool:

@@ -1,13 +1,11 @@
 """Which workers serve which backbones."""
 
 from collections.abc import Sequence
-from typing import Final
 
-from app.core.errors import IncompatibleBackboneError, InvalidInputError, WorkerUnavailableError
+from app.core.errors import IncompatibleBackboneError, InvalidInputError
 from app.rpc.client import WorkerClient
+from app.rpc.decoding import unavailable
 from app.rpc.messages import HealthResponse
-
-RETRY_AFTER_SECONDS: Final = 2.0
 
 
 async def serving_now(workers: WorkerClient) -> tuple[HealthResponse, ...]:
@@ -18,9 +16,7 @@ async def serving_now(workers: WorkerClient) -> tuple[HealthResponse, ...]:
     """
     found = await workers.pool.serving()
     if not found:
-        raise WorkerUnavailableError(
-            "No worker is ready to serve", retry_after_seconds=RETRY_AFTER_SECONDS
-        )
+        raise unavailable("No worker is ready to serve")
     return found
 
 

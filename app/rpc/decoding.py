@@ -1,18 +1,12 @@
 """What a worker's responses mean: answers, or the library errors that it told of."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from app.core.errors import (
-    BusyError,
-    UnavailableError,
-    VLibraryError,
-    WorkerUnavailableError,
-    error_from_code,
-)
+from app.core.errors import BusyError, UnavailableError, VLibraryError, WorkerUnavailableError
 from app.rpc.generation import Message
 from app.rpc.messages import ErrorBody, StreamLine
 
@@ -106,8 +100,17 @@ def read_line(text: bytes) -> StreamLine:
 
 
 def error_of(body: ErrorBody) -> VLibraryError:
-    """The library error that a worker told of."""
-    error = error_from_code(body.code, body.message, body.details)
-    if isinstance(error, UnavailableError) and body.retry_after_seconds is not None:
+    """The library error that a worker told of; one of an unknown code keeps it in its details."""
+    kind = next((kind for kind in _kinds(VLibraryError) if kind.code == body.code), None)
+    if kind is None:
+        return VLibraryError(body.message, details={**body.details, "code": body.code})
+    error = kind(body.message, details=body.details)
+    if isinstance(error, UnavailableError):
         error.retry_after_seconds = body.retry_after_seconds
     return error
+
+
+def _kinds(base: type[VLibraryError]) -> Iterator[type[VLibraryError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)

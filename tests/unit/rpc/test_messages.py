@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, UnavailableError, VLibraryError
+from app.rpc.decoding import error_of
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest, VectorUse, pack, unpack
 
 VECTOR = {"sha256": "a" * 64, "name": "n", "version": 1}
@@ -72,3 +73,35 @@ def test_items_to_embed_must_be_whole(
 def test_an_error_body_needs_only_a_code_and_a_message() -> None:
     body = ErrorBody.model_validate_json('{"code": "busy", "message": "later"}')
     assert (body.details, body.retry_after_seconds) == ({}, None)
+
+
+def every_class() -> list[type[VLibraryError]]:
+    found = [VLibraryError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
+
+
+def received(code: str, **others: object) -> VLibraryError:
+    sent = ErrorBody.model_validate({"code": code, "message": "wanted 1, found 2", **others})
+    return error_of(ErrorBody.model_validate_json(sent.model_dump_json()))
+
+
+@pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.code)
+def test_an_error_survives_the_wire(kind: type[VLibraryError]) -> None:
+    error = received(kind.code, details={"wanted": 1})
+    assert type(error) is kind
+    assert str(error) == error.message == "wanted 1, found 2"
+    assert error.details == {"wanted": 1}
+
+
+def test_the_time_to_wait_survives_the_wire() -> None:
+    error = received("busy", retry_after_seconds=3)
+    assert isinstance(error, UnavailableError)
+    assert error.retry_after_seconds == 3.0
+
+
+def test_an_unknown_code_is_kept() -> None:
+    error = received("from-the-future")
+    assert type(error) is VLibraryError
+    assert error.details == {"code": "from-the-future"}
