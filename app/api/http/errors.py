@@ -149,7 +149,7 @@ async def handle_library_error(request: Request, error: VLibraryError) -> Respon
     )
 
 
-def error_content(request: Request, error: Exception) -> bytes:
+def error_content(request: Request, error: Exception) -> str:
     """The body of an error that comes when the response has begun, for an event of its stream."""
     if not isinstance(error, VLibraryError):
         log.error("stream crashed", exc_info=error)

@@ -77,7 +77,7 @@ def problem_content(
     detail: str,
     errors: Sequence[FieldProblem] = (),
     details: Mapping[str, JSON] | None = None,
-) -> bytes:
+) -> str:
     """The JSON that tells of a problem, in ASCII: also what stands in an event of a stream."""
     if is_openai_route(request):
         places = [(error.location, error.message) for error in errors]
@@ -100,7 +100,7 @@ def problem_content(
             "errors": [error.model_dump() for error in errors],
             "details": _finite(dict(details or {})),
         }
-    return json.dumps(body, allow_nan=False, default=str).encode("ascii")
+    return json.dumps(body, allow_nan=False, default=str)
 
 
 def title_of(status: int) -> str:

@@ -70,7 +70,7 @@ async def complete(
     answer_id = f"chatcmpl-{request_id_of(request)}"
     writer = ChatCompletion.of(body, id=answer_id, ignored=ignored)
     return await make_response(
-        asked,
+        [asked],
         writer,
         services=services,
         request=request,

@@ -45,7 +45,7 @@ async def continue_text(
     fields = sampling_fields(
         body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
     )
-    asked, *others = [
+    asked = [
         SteerRequest(prompt=prompt, is_raw=True, logprobs=body.logprobs, **fields)
         for prompt in body.prompt
     ]
@@ -60,7 +60,6 @@ async def continue_text(
         response=response,
         backbones=[backbone.fingerprint for backbone in backbones],
         count=writer.count,
-        others=others,
     )
 
 
@@ -96,7 +95,7 @@ async def respond(
         ignored=ignored,
     )
     return await make_response(
-        asked,
+        [asked],
         writer,
         services=services,
         request=request,

@@ -27,7 +27,7 @@ async def generate(
     for message in body.messages or ():
         settle_unknown_fields(message, unknown="refuse")
     return await make_response(
-        body, _Writer(), services=services, request=request, response=response
+        [body], _Writer(), services=services, request=request, response=response
     )
 
 

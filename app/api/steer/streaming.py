@@ -42,10 +42,10 @@ log = get_logger(__name__)
 class ChoiceItem:
     """What came of one of the answers that were asked for, or at its end that answer in full.
 
-    `place` is the answer's, and `backbone` the fingerprint of the one that answers.
+    `index` is the answer's, and `backbone` the fingerprint of the one that answers.
     """
 
-    place: int
+    index: int
     piece: GenerateDelta | SteerBody
     backbone: str
 
@@ -64,7 +64,7 @@ class AnswerWriter(Protocol[Body_co]):
 
 
 async def make_response(
-    asked: SteerRequest,
+    bodies: Sequence[SteerRequest],
     writer: AnswerWriter[Body_co],
     *,
     services: Services,
@@ -72,63 +72,56 @@ async def make_response(
     response: Response,
     backbones: Sequence[str] = (),
     count: int = 1,
-    others: Sequence[SteerRequest] = (),
 ) -> "Body_co | AnswerStream":
-    """The answers as they were asked for: a stream, or a body made of the ends of all streams.
+    """The answers as the first body asks for them: a stream, or a body made of the ends of all.
 
     One of the backbones answers, by their fingerprints, or any that fits where none are given. Each
-    of the requests, the others as well, is answered `count` times.
+    of the requests is answered `count` times.
 
     Raises:
         VLibraryError: It cannot be answered: see `send_answers`.
     """
+    headers: dict[str, str] = {}
     ask = partial(
         send_answers,
-        (asked, *others),
+        bodies,
+        headers=headers,
         services=services,
         request=request,
         backbones=backbones,
         count=count,
     )
-    if asked.stream:
-        return await start_stream(ask, writer, services=services, request=request)
-    headers: dict[str, str] = {}
+    if bodies[0].stream:
+        return await start_stream(ask, writer, headers=headers, services=services, request=request)
     answers: dict[int, SteerBody] = {}
 
     async def keep(item: ChoiceItem) -> None:
         if isinstance(item.piece, SteerBody):
-            answers[item.place] = item.piece
+            answers[item.index] = item.piece
 
-    await ask(keep, headers=headers)
+    await ask(keep)
     response.headers.update(headers)
-    return writer.whole([answers[place] for place in sorted(answers)])
+    return writer.whole([answers[index] for index in sorted(answers)])
 
 
 class AnswerStream(EventSourceResponse):
-    """Sends events and closes their source, whoever ends it.
+    """Sends events and closes them, whoever ends it.
 
     The events watch the client and the deadline themselves. For a client that stays and reads
     nothing it ends soon after the deadline; the connection is ended by who made the socket.
     """
 
     def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        *,
-        source: AsyncGenerator[object, None],
-        headers: dict[str, str],
-        deadline: float,
+        self, events: AsyncGenerator[bytes, None], *, headers: dict[str, str], deadline: float
     ) -> None:
         super().__init__(events, headers={**UNTOUCHED, **headers})
         self._events = events
-        self._source = source
         self._deadline = deadline
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: ASGISend) -> None:
         """Sends the response."""
         left = self._deadline - time.monotonic() + SEND_SLACK_SECONDS
-        # Events that nobody asked for cannot close what they come from.
-        async with aclosing(self._source), aclosing(self._events):
+        async with aclosing(self._events):
             try:
                 async with asyncio.timeout(left):
                     await self.stream_response(send)
@@ -141,31 +134,34 @@ EVENTS: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {AnswerStream
 
 
 async def answer_events(
-    item: ChoiceItem | None,
     source: AsyncGenerator[ChoiceItem | None, None],
     *,
     request: Request,
     writer: AnswerWriter[object],
 ) -> AsyncGenerator[bytes, None]:
-    """The events of an item and of those that follow it, and an event for an error.
+    """The events of all items, and an event for an error; for a long pause there is a comment.
 
-    For None, which stands for a long pause, there is a comment.
+    First comes nothing, once there is an item: what fails before is raised.
     """
-    try:
-        while True:
-            for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
-                yield event
-            item = await anext(source)
-    except (StopAsyncIteration, ClientGoneError):
-        return
-    except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
-        yield writer.error(error_content(request, error).decode())
+    async with aclosing(source):
+        item = await anext(source)
+        yield b""
+        try:
+            while True:
+                for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
+                    yield event
+                item = await anext(source)
+        except (StopAsyncIteration, ClientGoneError):
+            return
+        except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
+            yield writer.error(error_content(request, error))
 
 
 async def start_stream(
-    ask: Callable[..., Coroutine[Any, Any, None]],
+    ask: Callable[[Send[ChoiceItem]], Coroutine[Any, Any, None]],
     writer: AnswerWriter[object],
     *,
+    headers: dict[str, str],
     services: Services,
     request: Request,
 ) -> AnswerStream:
@@ -175,25 +171,21 @@ async def start_stream(
     the response of whoever waits longer for a stream begins without a piece. They have waited since
     the request was read.
 
-    Args:
-        ask: `send_answers` without where it sends and the headers.
-        writer: Of the events.
-        services: What requests share.
-        request: Who asks.
+    `ask` sends what comes, and fills the headers before.
 
     Raises:
         VLibraryError: It cannot be answered: see `send_answers`.
     """
     settings = services.settings
     deadline = time.monotonic() + settings.request_timeout_seconds
-    headers: dict[str, str] = {}
     source = sent_by(
-        partial(ask, headers=headers),
+        ask,
         silence_seconds=settings.silence_seconds,
         silent_for=time.monotonic() - request.state.read_at,
     )
-    events = answer_events(await anext(source), source, request=request, writer=writer)
-    return AnswerStream(events, source=source, headers=headers, deadline=deadline)
+    events = answer_events(source, request=request, writer=writer)
+    await anext(events)
+    return AnswerStream(events, headers=headers, deadline=deadline)
 
 
 async def send_answers(
@@ -208,7 +200,7 @@ async def send_answers(
 ) -> None:
     """Sends what comes of the answers, each of them in full at its end.
 
-    Each request is answered `count` times, drawn with seeds of their own; the places are in order.
+    Each request is answered `count` times, drawn with seeds of their own; indices are in order.
     The headers are filled before anything is sent.
 
     Raises:
@@ -235,8 +227,8 @@ async def send_answers(
             headers.update(plans[0].headers())
         requests = [(plan, one) for plan in plans for one in plan.requests(count)]
         first, *rest = [
-            partial(_send_pieces, plan, one, services, place=place, send=send)
-            for place, (plan, one) in enumerate(requests)
+            partial(_send_pieces, plan, one, services, index=index, send=send)
+            for index, (plan, one) in enumerate(requests)
         ]
         async with anyio.create_task_group() as group:
             for piece in rest:
@@ -252,7 +244,7 @@ async def _send_pieces(
     request: GenerateRequest,
     services: Services,
     *,
-    place: int,
+    index: int,
     send: Send[ChoiceItem],
 ) -> None:
     backbone = plan.backbone.fingerprint
@@ -260,4 +252,4 @@ async def _send_pieces(
     async with aclosing(pieces):
         async for piece in pieces:
             shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
-            await send(ChoiceItem(place=place, piece=shown, backbone=backbone))
+            await send(ChoiceItem(index=index, piece=shown, backbone=backbone))

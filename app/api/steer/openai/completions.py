@@ -41,7 +41,7 @@ class CompletionWriter:
         ignored: Places of the request that were not looked at.
         count: How many answers to a prompt there will be.
         num_prompts: How many prompts there are.
-        ended: Answers that are complete, by their place.
+        ended: Answers that are complete, by their index.
     """
 
     id: str
@@ -88,10 +88,10 @@ class CompletionWriter:
     def end(self, item: ChoiceItem, choice: object, answer: SteerBody) -> Iterator[bytes]:
         """The events of a complete answer, and after the last one those of the stream's end."""
         yield self.event(item, choice, vlibrary=self.facts(answer))
-        self.ended[item.place] = answer
+        self.ended[item.index] = answer
         if len(self.ended) == self.count * self.num_prompts:
             if self.includes_usage:
-                ended = [self.ended[place] for place in sorted(self.ended)]
+                ended = [self.ended[index] for index in sorted(self.ended)]
                 yield self.event(item, usage=self.usage(ended))
             yield DONE
 
@@ -124,13 +124,13 @@ class ChatCompletion(CompletionWriter):
         """The answers in full."""
         choices = tuple(
             ChoiceBody(
-                index=place,
+                index=index,
                 message=AnswerMessageBody(content=answer.text),
                 finish_reason=answer.finish_reason,
                 logprobs=_chat_logprobs(answer.logprobs),
                 vlibrary=self.facts(answer) if len(answers) > 1 else None,
             )
-            for place, answer in enumerate(answers)
+            for index, answer in enumerate(answers)
         )
         return ChatCompletionBody(
             **self.head(answers[0].backbone.fingerprint),
@@ -141,16 +141,16 @@ class ChatCompletion(CompletionWriter):
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
-        place, piece = item.place, item.piece
-        if place not in self.begun:
-            self.begun.add(place)
-            yield self.event(item, _choice(place, role="assistant", content=""))
+        index, piece = item.index, item.piece
+        if index not in self.begun:
+            self.begun.add(index)
+            yield self.event(item, _choice(index, role="assistant", content=""))
         if isinstance(piece, GenerateDelta):
-            choice = _choice(place, content=piece.text)
+            choice = _choice(index, content=piece.text)
             yield self.event(item, {**choice, "logprobs": _chat_logprobs(piece.logprobs)})
         else:
             yield from self.end(
-                item, {**_choice(place), "finish_reason": piece.finish_reason}, piece
+                item, {**_choice(index), "finish_reason": piece.finish_reason}, piece
             )
 
     def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
@@ -160,8 +160,8 @@ class ChatCompletion(CompletionWriter):
         return format_sse_event(data_str=json.dumps(chunk, default=_plain))
 
 
-def _choice(place: int, **delta: str) -> dict[str, object]:
-    return {"index": place, "delta": delta, "finish_reason": None, "logprobs": None}
+def _choice(index: int, **delta: str) -> dict[str, object]:
+    return {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
 
 
 def _plain(body: BaseModel) -> object:
@@ -184,13 +184,13 @@ class TextCompletion(CompletionWriter):
         """The continuations in full."""
         choices = tuple(
             TextChoiceBody(
-                index=place,
+                index=index,
                 text=answer.text,
                 finish_reason=answer.finish_reason,
                 logprobs=_text_logprobs(answer.logprobs, offset=0),
                 vlibrary=self.facts(answer) if len(answers) > 1 else None,
             )
-            for place, answer in enumerate(answers)
+            for index, answer in enumerate(answers)
         )
         return TextCompletionBody(
             **self.head(answers[0].backbone.fingerprint),
@@ -201,14 +201,14 @@ class TextCompletion(CompletionWriter):
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
-        place, piece = item.place, item.piece
+        index, piece = item.index, item.piece
         if isinstance(piece, GenerateDelta):
-            offset = self.lengths.get(place, 0)
-            self.lengths[place] = offset + len(piece.text)
+            offset = self.lengths.get(index, 0)
+            self.lengths[index] = offset + len(piece.text)
             found = _text_logprobs(piece.logprobs, offset=offset)
-            yield self.event(item, TextChoiceBody(index=place, text=piece.text, logprobs=found))
+            yield self.event(item, TextChoiceBody(index=index, text=piece.text, logprobs=found))
         else:
-            choice = TextChoiceBody(index=place, text="", finish_reason=piece.finish_reason)
+            choice = TextChoiceBody(index=index, text="", finish_reason=piece.finish_reason)
             yield from self.end(item, choice, piece)
 
     def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:

@@ -211,8 +211,9 @@ async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_
     state = {"read_at": time.monotonic() - services.settings.early_stream_seconds}
     request = Request({"type": "http", "state": state}, receive)
     asked = SteerRequest(prompt="What colour?", stream=True)
-    ask = partial(send_answers, [asked], services=services, request=request)
-    answer = await start_stream(ask, _Writer(), services=services, request=request)
-    async with aclosing(answer._source), aclosing(answer._events) as events:
+    headers: dict[str, str] = {}
+    ask = partial(send_answers, [asked], headers=headers, services=services, request=request)
+    answer = await start_stream(ask, _Writer(), headers=headers, services=services, request=request)
+    async with aclosing(answer._events) as events:
         assert await anext(events) == KEEPALIVE_COMMENT
     assert worker.running == 0
