@@ -42,19 +42,19 @@ def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse])
     )
 
 
-def fingerprint_of(backbone: str, serving: Sequence[HealthResponse]) -> str:
-    """The fingerprint of the backbone that is called so, or has this fingerprint itself.
+def serving_as(backbone: str, serving: Sequence[HealthResponse]) -> HealthResponse:
+    """The worker whose backbone is called so, or has this fingerprint.
 
     Raises:
         InvalidInputError: Several are called so.
         IncompatibleBackboneError: None is.
     """
-    served = {health.backbone.fingerprint: health for health in serving}
+    served = {health.backbone.fingerprint: health for health in reversed(serving)}
     if backbone in served:
-        return backbone
+        return served[backbone]
     named = [health for health in served.values() if health.backbone.name == backbone]
     if len(named) == 1:
-        return named[0].backbone.fingerprint
+        return named[0]
     if named:
         raise _not_one(named, found=backbone)
     wanted = sorted(health.backbone.name for health in served.values())

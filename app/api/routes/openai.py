@@ -24,6 +24,7 @@ from app.api.schemas.openai.answers import (
     ModelsBody,
 )
 from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
+from app.api.schemas.steering import SteerRequest
 from app.api.steer.generation import one_backbone
 from app.api.steer.images import read_images
 from app.api.steer.openai.completions import ChatCompletion
@@ -36,7 +37,7 @@ from app.api.steer.openai.models import (
     served_backbones,
     vector_field,
 )
-from app.api.steer.openai.requests import steer_request
+from app.api.steer.openai.requests import sampling_fields
 from app.api.steer.streaming import EVENTS, AnswerStream, make_response
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
@@ -65,8 +66,19 @@ async def complete(
         vector=vector_field(vector),
         structured_outputs="structured_outputs" if body.structured_outputs else "response_format",
     )
-    limit = services.settings.max_new_tokens_limit
-    asked = steer_request(body, vector=vector, max_tokens_limit=limit)
+    fields = sampling_fields(
+        body,
+        vector=vector,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens_limit=services.settings.max_new_tokens_limit,
+    )
+    if body.response_format is not None and body.structured_outputs is None:
+        fields["structured_outputs"] = body.response_format.form
+    asked = SteerRequest(
+        messages=body.messages,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        **fields,
+    )
     answer_id = f"chatcmpl-{request_id_of(request)}"
     writer = ChatCompletion.of(body, id=answer_id, ignored=ignored)
     return await make_response(
@@ -75,7 +87,7 @@ async def complete(
         services=services,
         request=request,
         response=response,
-        backbones=[backbone.fingerprint for backbone in backbones],
+        backbones=backbones,
         count=writer.count,
     )
 
@@ -97,7 +109,7 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
         raise InvalidInputError(
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
-    backbone = one_backbone([backbone.fingerprint for backbone in backbones])
+    backbone = one_backbone(backbones)
     given = [image for image in body.images if image is not None]
     read = iter(await read_images(given, settings=services.settings))
     answer = await services.workers.embed(

@@ -58,7 +58,7 @@ async def continue_text(
         services=services,
         request=request,
         response=response,
-        backbones=[backbone.fingerprint for backbone in backbones],
+        backbones=backbones,
         count=writer.count,
     )
 
@@ -100,5 +100,5 @@ async def respond(
         services=services,
         request=request,
         response=response,
-        backbones=[backbone.fingerprint for backbone in backbones],
+        backbones=backbones,
     )

@@ -22,7 +22,7 @@ from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import ChosenVector, choose, look_up
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
-from app.rpc.backbones import backbone_for, fingerprint_of, serving_now
+from app.rpc.backbones import backbone_for, serving_as, serving_now
 from app.rpc.generation import MAX_SEED, GenerateResponse
 from app.rpc.messages import GenerateRequest
 
@@ -63,20 +63,20 @@ async def make_plan(
     *,
     services: Services,
     request_id: str,
-    backbones: Sequence[str],
+    backbones: Sequence[BackboneDescription],
     deadline: float,
 ) -> Plan:
     """Looks up everything that the request names.
 
-    One of the backbones answers, by their fingerprints, or any that fits where none are given; the
-    deadline is on the clock of `time.monotonic`.
+    One of the backbones answers, or any that fits where none are given; the deadline is on the
+    clock of `time.monotonic`.
 
     Raises:
         VLibraryError: Something is missing, malformed or does not fit together.
     """
     _check_limits(body, services=services)
     if body.backbone is not None:
-        backbones = [fingerprint_of(body.backbone, await serving_now(services.workers))]
+        backbones = [serving_as(body.backbone, await serving_now(services.workers)).backbone]
     asked = conversation_of(body)
     images = await read_images(asked.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
@@ -116,8 +116,10 @@ async def make_plan(
     return Plan(request=request, vectors=vectors, retrieval=retrieval, backbone=served)
 
 
-def one_backbone(backbones: Sequence[str], vectors: Sequence[ChosenVector] = ()) -> str | None:
-    """The backbone that is meant, of those of one name; None where there are none to choose from.
+def one_backbone(
+    backbones: Sequence[BackboneDescription], vectors: Sequence[ChosenVector] = ()
+) -> str | None:
+    """The fingerprint of the one that is meant, of those of one name; None where there are none.
 
     Raises:
         InvalidInputError: There are several, and no vector tells which is meant.
@@ -129,7 +131,8 @@ def one_backbone(backbones: Sequence[str], vectors: Sequence[ChosenVector] = ())
         )
     wanted = {use.record.backbone.fingerprint for use in vectors}
     # Vectors that do not fit are refused where everything that steers is known.
-    return next((one for one in backbones if one in wanted), next(iter(backbones), None))
+    named = [backbone.fingerprint for backbone in backbones]
+    return next((one for one in named if one in wanted), next(iter(named), None))
 
 
 def _check_limits(body: SteerRequest, *, services: Services) -> None:

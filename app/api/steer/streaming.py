@@ -19,6 +19,7 @@ from app.api.http.errors import error_content
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
 from app.api.steer.generation import Plan, make_plan, proven_answer
+from app.core.backbones import BackboneDescription
 from app.core.cancellation import ClientGoneError, Send, run_until_disconnect, sent_by
 from app.core.telemetry.logs import get_logger
 from app.rpc.generation import GenerateDelta, GenerateResponse
@@ -70,13 +71,13 @@ async def make_response(
     services: Services,
     request: Request,
     response: Response,
-    backbones: Sequence[str] = (),
+    backbones: Sequence[BackboneDescription] = (),
     count: int = 1,
 ) -> "Body_co | AnswerStream":
     """The answers as the first body asks for them: a stream, or a body made of the ends of all.
 
-    One of the backbones answers, by their fingerprints, or any that fits where none are given. Each
-    of the requests is answered `count` times.
+    One of the backbones answers, or any that fits where none are given. Each of the requests is
+    answered `count` times.
 
     Raises:
         VLibraryError: It cannot be answered: see `send_answers`.
@@ -195,7 +196,7 @@ async def send_answers(
     headers: dict[str, str],
     services: Services,
     request: Request,
-    backbones: Sequence[str] = (),
+    backbones: Sequence[BackboneDescription] = (),
     count: int = 1,
 ) -> None:
     """Sends what comes of the answers, each of them in full at its end.

@@ -1,7 +1,7 @@
 """Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,12 +20,12 @@ PAGE: Final = 200
 MAX_LISTED_VECTORS: Final = 10_000
 
 
-NamedModel: TypeAlias = tuple[Sequence[BackboneDescription], str | None]
-"""Who can answer, at least one, and the reference of what steers it, or `auto`, or nothing."""
+async def named_model(
+    services: Services, name: str
+) -> tuple[Sequence[BackboneDescription], str | None]:
+    """The backbones, at least one, that a model's name can mean, and the vector in it.
 
-
-async def named_model(services: Services, name: str) -> NamedModel:
-    """The backbones that a model's name can mean, and the vector in it, which need not exist.
+    The vector is a reference to one that need not exist, or `auto`.
 
     Raises:
         NotFoundError: No backbone of that name is served, or what follows is no reference.
@@ -38,21 +38,18 @@ async def named_model(services: Services, name: str) -> NamedModel:
         if name == known:
             return backbones, None
         if name.startswith(known + SEPARATOR):
-            return backbones, _checked_reference(name.removeprefix(known + SEPARATOR), served)
+            reference = name.removeprefix(known + SEPARATOR)
+            try:
+                VectorReference.parse(reference)
+            except InvalidInputError as error:
+                raise _no_model(served) from error
+            return backbones, reference
     raise _no_model(served)
 
 
 def vector_field(vector: str | None) -> str:
     """Where a request names the vector, by what the model's name says of it."""
     return "vlibrary.vector" if vector is None else "model"
-
-
-def _checked_reference(text: str, served: Sequence[BackboneDescription]) -> str:
-    try:
-        VectorReference.parse(text)
-    except InvalidInputError as error:
-        raise _no_model(served) from error
-    return text
 
 
 def _no_model(served: Sequence[BackboneDescription]) -> NotFoundError:

@@ -1,10 +1,10 @@
-"""From requests in OpenAI's words to requests of this api; knows no route and no worker."""
+"""What OpenAI's requests say alike, in the words of this api; knows no route and no worker."""
 
 import secrets
 from typing import Any, Final
 
-from app.api.schemas.openai.requests import ChatRequest, ChatSteering, SamplingFields
-from app.api.schemas.steering import NOT_RETRIEVED, STRENGTH_OF_NOTHING, SteerRequest
+from app.api.schemas.openai.requests import ChatSteering, SamplingFields
+from app.api.schemas.steering import NOT_RETRIEVED, STRENGTH_OF_NOTHING
 from app.core.errors import InvalidInputError
 from app.core.identifiers import AUTO
 from app.rpc.generation import MAX_TOKENS, SamplingParams
@@ -12,26 +12,6 @@ from app.rpc.generation import MAX_TOKENS, SamplingParams
 DEFAULT_MAX_TOKENS: Final = 256
 DEFAULT_TEMPERATURE: Final = 1.0
 SEED_BITS: Final = 63
-
-
-def steer_request(chat: ChatRequest, *, vector: str | None, max_tokens_limit: int) -> SteerRequest:
-    """The same request in the words of this api.
-
-    Raises:
-        InvalidInputError: Two vectors are named, a strength has none to act on, or a preference
-            nothing to choose from.
-    """
-    asked = chat.max_completion_tokens or chat.max_tokens
-    fields = sampling_fields(
-        chat, vector=vector, max_tokens=asked, max_tokens_limit=max_tokens_limit
-    )
-    if chat.response_format is not None and chat.structured_outputs is None:
-        fields["structured_outputs"] = chat.response_format.form
-    return SteerRequest(
-        messages=chat.messages,
-        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-        **fields,
-    )
 
 
 def sampling_fields(
