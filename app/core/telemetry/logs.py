@@ -10,6 +10,9 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
+# A logger takes a constant message and fields, such as `log.info("job claimed", job_id=...)`.
+get_logger = structlog.stdlib.get_logger
+
 
 def _shared_processors() -> list[Processor]:
     return [
@@ -74,14 +77,3 @@ def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-
-
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger for one module.
-
-    Returns:
-        A logger whose methods take a constant message and fields, such as
-        `log.info("job claimed", job_id=...)`.
-    """
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return logger
