@@ -141,15 +141,6 @@ async def list_page(
     return PageBody[JobBody].model_validate(page)
 
 
-async def found_job(job_id: UUID, session: SessionOf) -> JobRecord:
-    """The job of the path.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    return await get_job(session, job_id)
-
-
 # Only an id, so that any other method of `/train/combine` is not taken for a job of that name.
 @router.get("/train/{job_id:uuid}", responses=problems(404))
 async def get_one(job_id: UUID, session: SessionOf) -> JobBody:
@@ -177,7 +168,7 @@ async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[
     "/train/{job_id}/events",
     response_class=EventSourceResponse,
     # A generator's own errors come after the response has begun, so the job is looked up before.
-    dependencies=[Depends(found_job), Depends(stream_place)],
+    dependencies=[Depends(get_one), Depends(stream_place)],
     responses=problems(404, 429),
 )
 async def listen(
