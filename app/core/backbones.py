@@ -1,8 +1,8 @@
 """What must be known of a backbone to tell whether vectors fit it, without loading it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-from app.core.errors import JSON, IncompatibleBackboneError
+from app.core.errors import IncompatibleBackboneError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,6 @@ class BackboneDescription:
     vocab_size: int
     max_position_embeddings: int = 0
     digests: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, JSON]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def require_same_backbone(*, wanted: str, found: str) -> None:

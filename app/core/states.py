@@ -24,8 +24,3 @@ LOOKS_RANDOM: Final = (
     "The answers look random: neither demonstrations nor vectors do better than always giving the "
     "most usual answer. Check that labels belong to their pictures and questions."
 )
-
-
-def advice_on(status: str, *, looks_random: bool = False) -> str:
-    """What to do about a vector in this state."""
-    return f"{LOOKS_RANDOM} {ADVICE[status]}" if looks_random else ADVICE[status]

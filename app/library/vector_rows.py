@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Select, Text, func, select
@@ -98,8 +98,7 @@ async def get_blob_by_sha256(session: AsyncSession, sha256: str) -> bytes:
 
 async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:
     """Stores the description unless one with its fingerprint is there."""
-    values = backbone.to_dict()
-    await session.execute(insert(BackboneRow).values(values).on_conflict_do_nothing())
+    await session.execute(insert(BackboneRow).values(asdict(backbone)).on_conflict_do_nothing())
 
 
 async def get_backbone(session: AsyncSession, fingerprint: str) -> BackboneDescription:

@@ -8,7 +8,7 @@ import asyncio
 import statistics
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count, pairwise
 from time import monotonic
@@ -106,7 +106,7 @@ class _Files:
     """Vector files in memory, made when they are needed and never twice the same."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone.description.to_dict()
+        self._backbone = asdict(backbone.description)
         self._seeds = count()
         self._files: dict[str, bytes] = {}
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.pixels import PIXELS_VERSION
-from app.core.states import advice_on
+from app.core.states import ADVICE, LOOKS_RANDOM
 from app.core.vector_card import EvaluationCard, KeyCard, VectorCard
 from app.core.vector_file import encode_vector_file
 from app.core.version import software_version
@@ -176,9 +176,10 @@ def report_of(result: TrainingResult, config: TrainingConfig) -> dict[str, Any]:
 
 def judged(verdict: Verdict) -> dict[str, Any]:
     """What held-out items showed, and what to do about it."""
+    advice = ADVICE[verdict.status]
     return {
         "status": verdict.status,
         "reason": verdict.reason,
-        "advice": advice_on(verdict.status, looks_random=verdict.looks_random),
+        "advice": f"{LOOKS_RANDOM} {advice}" if verdict.looks_random else advice,
         "looks_random": verdict.looks_random,
     }
