@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
-from vlibrary_client.wire.connection import Tries
+from vlibrary_client.wire.connection import retry_delay
 from vlibrary_client.wire.replies import Call, error_from_reply
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -116,8 +116,7 @@ class AnswerStream(_Reader):
         self._deltas.close()
 
     def _read(self, transport: SyncTransport, call: Call[Any]) -> Generator[Delta, None, None]:
-        tries = Tries(call, policy=transport.policy)
-        has_begun = False
+        attempt, has_begun = 0, False
         while True:
             try:
                 with transport.events(call) as events:
@@ -129,9 +128,10 @@ class AnswerStream(_Reader):
                             return
                 raise _broken()
             except VLibraryError as error:
-                delay = None if has_begun else tries.delay_after(error)
-                if delay is None:
+                delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
+                if has_begun or delay is None:
                     raise
+            attempt += 1
             transport.sleep(delay)
 
 
@@ -163,8 +163,7 @@ class AsyncAnswerStream(_Reader):
     ) -> AsyncGenerator[Delta, None]:
         # Images may be files.
         call = await asyncio.to_thread(make_call)
-        tries = Tries(call, policy=transport.policy)
-        has_begun = False
+        attempt, has_begun = 0, False
         while True:
             try:
                 async with transport.events(call) as events:
@@ -177,7 +176,8 @@ class AsyncAnswerStream(_Reader):
                             return
                 raise _broken()
             except VLibraryError as error:
-                delay = None if has_begun else tries.delay_after(error)
-                if delay is None:
+                delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
+                if has_begun or delay is None:
                     raise
+            attempt += 1
             await transport.sleep(delay)

@@ -13,7 +13,7 @@ from vlibrary_client.calls.arguments import SteerOptions
 from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page, Vector
-from vlibrary_client.wire.connection import RetryPolicy, http_options, made
+from vlibrary_client.wire.connection import http_options, made
 from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -199,7 +199,7 @@ class Client(_AnyClient[SyncTransport]):
     ) -> None:
         options = http_options(base_url, api_key, timeout_seconds=timeout)
         http = made(httpx.Client, {**options, "transport": transport})
-        super().__init__(SyncTransport(http, policy=RetryPolicy(max_retries=max_retries)))
+        super().__init__(SyncTransport(http, max_retries=max_retries))
         self.vectors = Vectors(self._transport)
         self.steer = Steering(self._transport)
 
@@ -228,7 +228,7 @@ class AsyncClient(_AnyClient[AsyncTransport]):
     ) -> None:
         options = http_options(base_url, api_key, timeout_seconds=timeout)
         http = made(httpx.AsyncClient, {**options, "transport": transport})
-        super().__init__(AsyncTransport(http, policy=RetryPolicy(max_retries=max_retries)))
+        super().__init__(AsyncTransport(http, max_retries=max_retries))
         self.vectors = AsyncVectors(self._transport)
         self.steer = AsyncSteering(self._transport)
 

@@ -9,7 +9,6 @@ import os
 import random
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,8 @@ KEY_VARIABLE = "VLIBRARY_API_KEY"
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_TIMEOUT_SECONDS = 366 * 24 * 3600.0
 RETRYABLE_STATUSES = frozenset({429, 503})
+FIRST_DELAY_SECONDS = 0.25
+MAX_DELAY_SECONDS = 30.0
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -57,35 +58,6 @@ def config_path() -> Path | None:
     except RuntimeError:
         return None
     return Path(folder) / "vlibrary" / "config.toml"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How patient a client is.
-
-    Only requests whose repetition is harmless are sent again after an answer or a lost
-    connection; any request is, when the connection could not be opened at all.
-
-    Waits double from the first one up to the longest, which holds also when the server asks for
-    more, and are spread at random, so that clients refused together do not return together.
-    """
-
-    max_retries: int = 4
-    first_delay_seconds: float = 0.25
-    max_delay_seconds: float = 30.0
-    randomness: random.Random = field(default_factory=random.Random, repr=False, compare=False)
-
-    def delay(self, *, attempt: int, asked: float | None = None) -> float | None:
-        """Seconds to wait after the try of this number, from 0 on, or `None` to give up.
-
-        `asked` is how long the server asked to wait.
-        """
-        if attempt >= self.max_retries:
-            return None
-        if asked is not None:
-            return min(asked, self.max_delay_seconds)
-        longest = min(self.first_delay_seconds * (1 << attempt), self.max_delay_seconds)
-        return longest * self.randomness.uniform(0.5, 1.0)
 
 
 def http_options(
@@ -179,34 +151,37 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _is_harmless(call: Call[Any], error: httpx.RequestError) -> bool:
-    """Whether sending again can neither do anything twice nor wait a whole timeout again."""
-    if isinstance(error, _UNSENT):
+def retry_delay(
+    error: VLibraryError, call: Call[Any], attempt: int, *, max_retries: int
+) -> float | None:
+    """Seconds to wait before a call is sent again that failed so, or `None` to give up.
+
+    Only requests whose repetition is harmless are sent again after an answer or a lost
+    connection; any request is, when the connection could not be opened at all.
+
+    Waits double from the first one, of attempt 0, up to the longest, which holds also when the
+    server asks for more, and are spread at random, so that clients refused together do not return
+    together.
+    """
+    if attempt >= max_retries or not _is_worth_it(error, call):
+        return None
+    if error.retry_after_seconds is not None:
+        return min(error.retry_after_seconds, MAX_DELAY_SECONDS)
+    # More doublings than that would in the end be more than a float holds.
+    longest = min(FIRST_DELAY_SECONDS * 2.0 ** min(attempt, 10), MAX_DELAY_SECONDS)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def _is_worth_it(error: VLibraryError, call: Call[Any]) -> bool:
+    # Only the loss itself tells whether anything was sent.
+    loss = error.__cause__
+    if isinstance(loss, _UNSENT):
         return True
-    return call.is_repeatable and not isinstance(error, httpx.TimeoutException)
-
-
-class Tries:
-    """The tries of one call, which failed so far."""
-
-    def __init__(self, call: Call[Any], *, policy: RetryPolicy) -> None:
-        self._call = call
-        self._policy = policy
-        self._attempt = -1
-
-    def delay_after(self, error: VLibraryError) -> float | None:
-        """Seconds to wait before the next try after this one failed, or `None` to give up."""
-        self._attempt += 1
-        # Only the loss itself tells whether anything was sent.
-        loss = error.__cause__
-        if isinstance(loss, httpx.RequestError):
-            is_worth_it = _is_harmless(self._call, loss)
-        else:
-            is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
-            is_worth_it = is_passing and self._call.is_repeatable
-        if not is_worth_it:
-            return None
-        return self._policy.delay(attempt=self._attempt, asked=error.retry_after_seconds)
+    if isinstance(loss, httpx.RequestError):
+        # Nobody waits a whole timeout again.
+        return call.is_repeatable and not isinstance(loss, httpx.TimeoutException)
+    is_passing = error.status in RETRYABLE_STATUSES or isinstance(error, InProgressError)
+    return is_passing and call.is_repeatable
 
 
 def loss_of(error: httpx.RequestError) -> VLibraryError:

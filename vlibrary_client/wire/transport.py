@@ -14,13 +14,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from vlibrary_client.errors import ConfigurationError, VLibraryError
-from vlibrary_client.wire.connection import (
-    RetryPolicy,
-    Tries,
-    loss_of,
-    no_events,
-    timeout_of,
-)
+from vlibrary_client.wire.connection import loss_of, no_events, retry_delay, timeout_of
 from vlibrary_client.wire.replies import Call, Kept, json_of, query_of, require_answer
 
 T = TypeVar("T")
@@ -88,8 +82,8 @@ def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
 
 
 class _AnyTransport:
-    def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+    def __init__(self, max_retries: int) -> None:
+        self.max_retries = max_retries
         self._timeout_seconds: float | None = None
 
     def changed(self, *, timeout_seconds: float | None, max_retries: int | None) -> Self:
@@ -98,7 +92,7 @@ class _AnyTransport:
         if timeout_seconds is not None:
             other._timeout_seconds = timeout_seconds  # noqa: SLF001 - a copy of this
         if max_retries is not None:
-            other.policy = replace(self.policy, max_retries=max_retries)
+            other.max_retries = max_retries
         return other
 
 
@@ -123,8 +117,8 @@ class _Bounded(httpx.SyncByteStream):
 class SyncTransport(_AnyTransport):
     """Sends calls on one pool of connections and waits for the answers; safe to share."""
 
-    def __init__(self, http: httpx.Client, *, policy: RetryPolicy) -> None:
-        super().__init__(policy)
+    def __init__(self, http: httpx.Client, *, max_retries: int) -> None:
+        super().__init__(max_retries)
         self._http = http
 
     def close(self) -> None:
@@ -142,14 +136,15 @@ class SyncTransport(_AnyTransport):
             VLibraryError: The server refused, or could not be reached.
         """
         with _packed(call) as whole:
-            tries = Tries(whole, policy=self.policy)
+            attempt = 0
             while True:
                 try:
                     return _result(whole, self._send_once(whole))
                 except VLibraryError as error:
-                    delay = tries.delay_after(error)
+                    delay = retry_delay(error, whole, attempt, max_retries=self.max_retries)
                     if delay is None:
                         raise
+                attempt += 1
                 self.sleep(delay)
 
     def _send_once(self, call: Call[Any]) -> httpx.Response:
@@ -197,8 +192,8 @@ class SyncTransport(_AnyTransport):
 class AsyncTransport(_AnyTransport):
     """Sends calls on one pool of connections of one event loop; safe to share between tasks."""
 
-    def __init__(self, http: httpx.AsyncClient, *, policy: RetryPolicy) -> None:
-        super().__init__(policy)
+    def __init__(self, http: httpx.AsyncClient, *, max_retries: int) -> None:
+        super().__init__(max_retries)
         self._http = http
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -226,15 +221,16 @@ class AsyncTransport(_AnyTransport):
         with ExitStack() as stack:
             # Files are packed, read and written in other threads.
             whole = await asyncio.to_thread(stack.enter_context, _packed(call))
-            tries = Tries(whole, policy=self.policy)
+            attempt = 0
             while True:
                 try:
                     reply = await self._send_once(whole)
                     return await asyncio.to_thread(_result, whole, reply)
                 except VLibraryError as error:
-                    delay = tries.delay_after(error)
+                    delay = retry_delay(error, whole, attempt, max_retries=self.max_retries)
                     if delay is None:
                         raise
+                attempt += 1
                 await self.sleep(delay)
 
     async def _send_once(self, call: Call[Any]) -> httpx.Response:

@@ -1,5 +1,3 @@
-import random
-
 import httpx
 import pytest
 
@@ -25,7 +23,12 @@ from vlibrary_client import (
     UnavailableError,
     VLibraryError,
 )
-from vlibrary_client.wire.connection import RetryPolicy
+from vlibrary_client.calls.requests import get_vector
+from vlibrary_client.wire.connection import (
+    FIRST_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    retry_delay,
+)
 from vlibrary_client.wire.replies import error_from_reply
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -186,13 +189,23 @@ def test_the_key_goes_into_the_header_only() -> None:
 
 
 def test_waits_double_with_some_randomness() -> None:
-    policy = RetryPolicy(max_retries=9, first_delay_seconds=1.0, randomness=random.Random(1))  # noqa: S311
+    error, call = VLibraryError("refused", status=503), get_vector("n")
+    delays = set()
     for attempt in range(9):
-        delay = policy.delay(attempt=attempt)
-        longest = min(2.0**attempt, policy.max_delay_seconds)
+        delay = retry_delay(error, call, attempt, max_retries=9)
+        longest = min(FIRST_DELAY_SECONDS * 2.0**attempt, MAX_DELAY_SECONDS)
         assert delay is not None
         assert 0.5 * longest <= delay <= longest
-    assert policy.delay(attempt=9) is None
+        delays.add(delay / longest)
+    assert len(delays) > 1
+    assert retry_delay(error, call, 9, max_retries=9) is None
+
+
+def test_patience_has_no_end_that_nobody_asked_for() -> None:
+    error, call = VLibraryError("refused", status=503), get_vector("n")
+    delay = retry_delay(error, call, 5000, max_retries=10_000)
+    assert delay is not None
+    assert 0.5 * MAX_DELAY_SECONDS <= delay <= MAX_DELAY_SECONDS
 
 
 @pytest.mark.parametrize(
