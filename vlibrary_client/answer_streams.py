@@ -5,18 +5,16 @@ repeated.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
-import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
 from vlibrary_client.wire.connection import retry_delay
-from vlibrary_client.wire.replies import Call, error_from_reply
+from vlibrary_client.wire.replies import Call, error_from_problem, read_problem
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 _UNKNOWN_STATUS: Final = 500
@@ -24,43 +22,16 @@ _UNKNOWN_STATUS: Final = 500
 _ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
 _DELTA: TypeAdapter[Delta] = TypeAdapter(Delta)
 
-Piece: TypeAlias = Delta | Answer | None
 
-
-def read_answer_event(event: ServerSentEvent) -> Piece:
-    """A delta or the answer; None for an event of a kind that this release does not know.
-
-    Raises:
-        InvalidResponseError: The event cannot be read.
-        VLibraryError: The event tells of an error, by its code.
-    """
-    if event.event == "error":
-        raise error_from_reply(_reply_in(event.data))
-    try:
-        if event.event == "delta":
-            return _DELTA.validate_json(event.data)
-        if event.event == "answer":
-            return _ANSWER.validate_json(event.data)
-    except ValidationError as error:
-        raise InvalidResponseError("cannot read an event of the answer") from error
-    return None
-
-
-def _reply_in(data: str) -> httpx.Response:
-    """The answer that the problem would have been, had the stream not begun."""
-    try:
-        problem = json.loads(data)
-        status = int(problem["status"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return httpx.Response(_UNKNOWN_STATUS, content=data)
-    details = problem.get("details")
-    seconds = details.get("retry_after_seconds") if isinstance(details, dict) else None
-    headers = {} if seconds is None else {"retry-after": str(seconds)}
-    return httpx.Response(status, headers=headers, content=data)
-
-
-def _broken() -> ConnectionFailedError:
-    return ConnectionFailedError("the answer broke off before its end")
+def _error_in(data: str) -> VLibraryError:
+    """The error that the answer would have been, had the stream not begun."""
+    problem = read_problem(data)
+    status, details = problem.get("status"), problem.get("details")
+    return error_from_problem(
+        problem,
+        status=status if isinstance(status, int) else _UNKNOWN_STATUS,
+        retry_after=details.get("retry_after_seconds") if isinstance(details, dict) else None,
+    )
 
 
 class _Reader:
@@ -81,12 +52,22 @@ class _Reader:
         return self._answer
 
     def _take(self, event: ServerSentEvent) -> Delta | None:
-        """The delta of an event; the answer is kept, other events say nothing."""
-        piece = read_answer_event(event)
-        if isinstance(piece, Answer):
-            self._answer = piece
-            return None
-        return piece
+        """The delta of an event; the answer is kept, and kinds that are not known say nothing.
+
+        Raises:
+            InvalidResponseError: The event cannot be read.
+            VLibraryError: The event tells of an error, by its code.
+        """
+        if event.event == "error":
+            raise _error_in(event.data)
+        try:
+            if event.event == "delta":
+                return _DELTA.validate_json(event.data)
+            if event.event == "answer":
+                self._answer = _ANSWER.validate_json(event.data)
+        except ValidationError as error:
+            raise InvalidResponseError("cannot read an event of the answer") from error
+        return None
 
 
 class AnswerStream(_Reader):
@@ -126,7 +107,7 @@ class AnswerStream(_Reader):
                             yield delta
                         if self._answer is not None:
                             return
-                raise _broken()
+                raise ConnectionFailedError("the answer broke off before its end")
             except VLibraryError as error:
                 delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
                 if has_begun or delay is None:
@@ -174,7 +155,7 @@ class AsyncAnswerStream(_Reader):
                             yield delta
                         if self._answer is not None:
                             return
-                raise _broken()
+                raise ConnectionFailedError("the answer broke off before its end")
             except VLibraryError as error:
                 delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
                 if has_begun or delay is None:

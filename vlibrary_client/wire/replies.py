@@ -232,16 +232,30 @@ def _strange(wanted: str, reply: httpx.Response) -> InvalidResponseError:
 
 def error_from_reply(reply: httpx.Response) -> VLibraryError:
     """The exception that an error answer stands for, ready to raise."""
-    problem = _problem(reply.content)
-    code = _CODE_OF_STATUS.get(reply.status_code, "error")
-    return error_from_code(
-        str(problem.get("code") or code),
-        str(problem.get("detail") or problem.get("title") or f"HTTP status {reply.status_code}"),
+    return error_from_problem(
+        read_problem(reply.content),
         status=reply.status_code,
-        request_id=str(problem.get("request_id") or "") or _request_id(reply),
+        retry_after=reply.headers.get("retry-after"),
+        request_id=_request_id(reply),
+    )
+
+
+def error_from_problem(
+    problem: Mapping[str, Any],
+    *,
+    status: int,
+    retry_after: object = None,
+    request_id: str | None = None,
+) -> VLibraryError:
+    """The exception that a problem of RFC 9457 stands for; of one that says nothing its status."""
+    return error_from_code(
+        str(problem.get("code") or _CODE_OF_STATUS.get(status, "error")),
+        str(problem.get("detail") or problem.get("title") or f"HTTP status {status}"),
+        status=status,
+        request_id=str(problem.get("request_id") or "") or request_id,
         details=_mapping(problem.get("details")),
         errors=_field_errors(problem.get("errors")),
-        retry_after_seconds=_retry_after(reply),
+        retry_after_seconds=_seconds(retry_after),
     )
 
 
@@ -250,16 +264,17 @@ def _request_id(reply: httpx.Response) -> str | None:
     return reply.headers.get(REQUEST_ID) or None
 
 
-def _retry_after(reply: httpx.Response) -> float | None:
+def _seconds(retry_after: object) -> float | None:
     """How long the server asks to wait; `None` when it does not say, or gives a date."""
     try:
-        seconds = float(reply.headers["retry-after"])
-    except (KeyError, ValueError):
+        seconds = float(str(retry_after))
+    except ValueError:
         return None
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def _problem(body: bytes) -> dict[str, Any]:
+def read_problem(body: str | bytes) -> dict[str, Any]:
+    """The problem that a body tells of; nothing where it is no object of JSON."""
     try:
         return _mapping(json.loads(body))
     except (ValueError, RecursionError):
