@@ -18,7 +18,7 @@ import numpy.typing as npt
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
-from app.library.search.key_table import KeyTable, workspace_text
+from app.library.search.key_table import KeyTable
 from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
 from app.library.search.matches import Hit
 from app.library.search.parts import cannot_tell_apart, parts_of
@@ -149,7 +149,7 @@ class Snapshot:
         table, codes = self._table, self._codes
         wanted = [codes[status] for status in statuses if status in codes]
         is_made_for_it = table.backbones == codes.get(backbone_fingerprint, -1)
-        is_of_it = table.workspaces == codes.get(workspace_text(workspace), -1)
+        is_of_it = table.workspaces == codes.get(workspace, -1)
         fitting = np.flatnonzero(is_of_it & is_made_for_it & np.isin(table.statuses, wanted))
         if among is not None:
             fitting = fitting[np.isin(fitting, [table.lines.get(one, -1) for one in among])]
@@ -221,7 +221,7 @@ class Snapshot:
             embeddings=self._rows_of(line),
             threshold=float(table.thresholds[line]),
             text_threshold=None if self.image_width is None else float(table.text_thresholds[line]),
-            workspace=texts[int(table.workspaces[line])].removeprefix(workspace_text("")),
+            workspace=texts[int(table.workspaces[line])],
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """What an index knows of each set of vectors, a line each."""
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
@@ -11,11 +11,6 @@ import numpy.typing as npt
 
 from app.library.search.rows import Rows
 from app.library.task_keys.keys import VectorKeys
-
-
-def workspace_text(workspace: str) -> str:
-    """A workspace as it is coded: no name, state or fingerprint looks like it."""
-    return f"::{workspace}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +43,8 @@ class KeyTable:
         return cls(
             np.array([item.vector_id for item in keys], dtype=object),
             np.array([item.name for item in keys], dtype=object),
-            # No name has a colon, and no state or fingerprint begins with one.
-            coded(f":{item.name}" for item in keys),
-            coded(workspace_text(item.workspace) for item in keys),
+            coded(item.name for item in keys),
+            coded(item.workspace for item in keys),
             coded(item.backbone_fingerprint for item in keys),
             coded(item.status for item in keys),
             np.array([item.threshold for item in keys], dtype=np.float64),
@@ -75,12 +69,12 @@ class KeyTable:
     def without(self, gone: Collection[uuid.UUID]) -> Self:
         """The same without the lines of these."""
         kept = np.array([one not in gone for one in self.vector_ids], dtype=bool)
-        return self._each(lambda column: column[kept])
+        return type(self)(*(column[kept] for column in self._columns()))
 
     def joined(self, other: Self) -> Self:
         """The lines of both."""
-        columns = (getattr(other, one.name) for one in fields(self))
-        return self._each(lambda column: np.concatenate([column, next(columns)]))
+        pairs = zip(self._columns(), other._columns(), strict=True)
+        return type(self)(*map(np.concatenate, pairs))
 
     def packed(self) -> Self:
         """The same when the rows lie one after the other from 0 on."""
@@ -88,5 +82,5 @@ class KeyTable:
         stops = np.cumsum(lengths)
         return replace(self, starts=stops - lengths, stops=stops)
 
-    def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Self:
-        return type(self)(*(change(getattr(self, one.name)) for one in fields(self)))
+    def _columns(self) -> list[npt.NDArray[Any]]:
+        return [getattr(self, one.name) for one in fields(self)]
