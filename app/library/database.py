@@ -65,16 +65,8 @@ def database_url(url: str) -> URL:
 def conninfo(url: str | URL) -> str:
     """The same database as libpq and psycopg name it."""
     parsed = database_url(url) if isinstance(url, str) else url
-    options = {key: ",".join(parsed.normalized_query[key]) for key in parsed.query}
-    given: dict[str, str | int | None] = {
-        "host": parsed.host,
-        "port": parsed.port,
-        "user": parsed.username,
-        "password": parsed.password,
-        "dbname": parsed.database,
-        **options,
-    }
-    return make_conninfo("", **{key: value for key, value in given.items() if value is not None})
+    _, given = parsed.get_dialect()().create_connect_args(parsed)
+    return make_conninfo("", **given)
 
 
 def with_options(url: str | URL, options: str) -> URL:

@@ -38,6 +38,13 @@ def test_psycopg_reads_the_same_database() -> None:
     assert (found["user"], found["password"], found["dbname"]) == ("me", "p@ss", "library")
 
 
+def test_psycopg_reads_several_hosts_as_sqlalchemy_writes_them() -> None:
+    found = psycopg.conninfo.conninfo_to_dict(
+        conninfo("postgresql://me@/library?host=one:5432&host=two:5433")
+    )
+    assert (found["host"], found["port"]) == ("one,two", "5432,5433")
+
+
 def test_what_jsonb_refuses_is_replaced() -> None:
     dirty: dict[str, JSON] = {
         "a\0": [float("nan"), float("inf"), 1.5],
