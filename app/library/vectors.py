@@ -67,14 +67,18 @@ def check_status(status: str) -> str:
     return status
 
 
-async def _next_version(session: AsyncSession, name: str) -> int:
-    workspace = workspace_of(session)
-    statement = insert(VectorNameRow).values(workspace=workspace, name=name, last_version=1)
-    statement = statement.on_conflict_do_update(
-        index_elements=[VectorNameRow.workspace, VectorNameRow.name],
-        set_={"last_version": VectorNameRow.last_version + 1},
+async def _hold_name(session: AsyncSession, name: str, *, new_versions: int) -> int:
+    """The name's last version; the name, known or new, is this transaction's until it commits."""
+    statement = (
+        insert(VectorNameRow)
+        .values(workspace=workspace_of(session), name=name, last_version=new_versions)
+        .on_conflict_do_update(
+            index_elements=[VectorNameRow.workspace, VectorNameRow.name],
+            set_={"last_version": VectorNameRow.last_version + new_versions},
+        )
+        .returning(VectorNameRow.last_version)
     )
-    return (await session.scalars(statement.returning(VectorNameRow.last_version))).one()
+    return (await session.scalars(statement)).one()
 
 
 async def create_vector(
@@ -117,7 +121,7 @@ async def create_vector(
         id=new_id(),
         workspace=workspace_of(session),
         name=name,
-        version=await _next_version(session, name),
+        version=await _hold_name(session, name, new_versions=1),
         sha256=await asyncio.to_thread(sha256_hex, blob),
         size_bytes=len(blob),
         blob=blob,
@@ -194,14 +198,7 @@ async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorR
     The name, known or new, belongs to this transaction from here on: two that bring the same file
     at once see each other's version.
     """
-    held = insert(VectorNameRow).values(
-        workspace=workspace_of(session), name=check_name(name), last_version=0
-    )
-    held = held.on_conflict_do_update(
-        index_elements=[VectorNameRow.workspace, VectorNameRow.name],
-        set_={"last_version": VectorNameRow.last_version},
-    )
-    await session.execute(held)
+    await _hold_name(session, check_name(name), new_versions=0)
     query = VECTOR_ROWS.where(
         VectorRow.name == name, VectorRow.sha256 == sha256, VectorRow.deleted.is_(None)
     )
