@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, cast
@@ -191,7 +191,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     """The data set, which from now on nobody finds; its names are free again.
 
     Vectors that were trained on it stay, and its row stays for the jobs that name it. Its file is
-    still there: see `drop_file_of_deleted`.
+    still there: see `file_of_deleted`.
 
     Raises:
         NotFoundError: There is none.
@@ -229,23 +229,14 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     return record
 
 
-async def drop_file_of_deleted(
-    session: AsyncSession, dataset_id: uuid.UUID, drop: Callable[[str], Awaitable[None]]
-) -> None:
-    """Drops the file of the data set if it is deleted.
+async def file_of_deleted(session: AsyncSession, dataset_id: uuid.UUID) -> str | None:
+    """The key of the file of a data set that is deleted, which nothing needs; None for others.
 
-    The content cannot come back before the session ends. `drop` removes the file of a key, if there
-    is one.
+    The content cannot come back before the session ends.
     """
     query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
     row = (await session.scalars(query)).one_or_none()
-    if row is not None and row.deleted is not None:
-        await drop(row.storage_key)
-
-
-async def list_deleted(session: AsyncSession) -> list[uuid.UUID]:
-    """Ids of the data sets that were deleted."""
-    return list(await session.scalars(select(DatasetRow.id).where(DatasetRow.deleted.is_not(None))))
+    return None if row is None or row.deleted is None else row.storage_key
 
 
 async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | None:

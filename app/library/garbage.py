@@ -6,9 +6,9 @@ from sqlalchemy import select
 
 from app.core.jobs import UNFINISHED_STATES
 from app.library.database import Sessions
-from app.library.datasets import drop_file_of_deleted, list_deleted
+from app.library.datasets import file_of_deleted
 from app.library.storage import ObjectStore, checkpoint_key
-from app.library.tables import JobRow
+from app.library.tables import DatasetRow, JobRow
 from app.library.workspaces import in_all_workspaces
 
 CHECKPOINTS: Final = "checkpoints"
@@ -31,19 +31,16 @@ async def collect_garbage(
 
 async def _datasets(sessions: Sessions, store: ObjectStore, *, dry_run: bool) -> int:
     count = 0
-
-    async def drop(key: str) -> None:
-        nonlocal count
-        if await store.exists(key):
-            count += 1
-            if not dry_run:
-                await store.delete(key)
-
     async with sessions.begin() as session:
-        deleted = await list_deleted(session)
+        query = select(DatasetRow.id).where(DatasetRow.deleted.is_not(None))
+        deleted = (await session.scalars(query)).all()
     for dataset_id in deleted:
         async with sessions.begin() as session:
-            await drop_file_of_deleted(session, dataset_id, drop)
+            key = await file_of_deleted(session, dataset_id)
+            if key is not None and await store.exists(key):
+                count += 1
+                if not dry_run:
+                    await store.delete(key)
     return count
 
 

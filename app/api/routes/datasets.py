@@ -36,7 +36,7 @@ from app.library.datasets import (
     convert_upload,
     create_dataset,
     delete_dataset,
-    drop_file_of_deleted,
+    file_of_deleted,
     find_by_sha256,
     get_dataset,
     list_datasets,
@@ -183,4 +183,6 @@ async def delete(
     # If this fails, `vlibrary gc` does it.
     with suppress(StorageUnavailableError):
         async with services.sessions.begin() as after:
-            await drop_file_of_deleted(after, record.id, services.store.delete)
+            key = await file_of_deleted(after, record.id)
+            if key is not None:
+                await services.store.delete(key)

@@ -59,7 +59,7 @@ def in_api() -> None:
     before(datasets, "convert_upload", "api-upload-received")
     after(storage.ObjectStore, "put_file", "api-file-stored")
     after(vectors, "create_vector", "api-vector-inserted")
-    before(datasets, "drop_file_of_deleted", "api-dataset-deleted")
+    before(datasets, "file_of_deleted", "api-dataset-deleted")
     event.listen(Session, "before_commit", lambda _: reach("api-before-commit"))
     event.listen(Session, "after_commit", lambda _: reach("api-after-commit"))
 
