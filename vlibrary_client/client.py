@@ -126,29 +126,21 @@ class AsyncSteering(Resource[AsyncTransport]):
         return AsyncAnswerStream(self._transport, make_call)
 
 
-def _job(record: JobRecord, transport: SyncTransport) -> Job:
-    return Job(record=record, transport=transport)
-
-
 def _jobs(page: Page[JobRecord], transport: SyncTransport) -> Page[Job]:
-    items = tuple(_job(record, transport) for record in page)
+    items = tuple(Job(record, transport) for record in page)
     return Page(items=items, next_cursor=page.next_cursor)
 
 
-def _async_job(record: JobRecord, transport: AsyncTransport) -> AsyncJob:
-    return AsyncJob(record=record, transport=transport)
-
-
 def _async_jobs(page: Page[JobRecord], transport: AsyncTransport) -> Page[AsyncJob]:
-    items = tuple(_async_job(record, transport) for record in page)
+    items = tuple(AsyncJob(record, transport) for record in page)
     return Page(items=items, next_cursor=page.next_cursor)
 
 
 class _AnyClient(Resource[Transport]):
-    train = endpoint_as(trainings.train, _job, _async_job)
-    combine = endpoint_as(trainings.combine, _job, _async_job)
-    evaluate = endpoint_as(trainings.evaluate, _job, _async_job)
-    job = endpoint_as(trainings.get_job, _job, _async_job)
+    train = endpoint_as(trainings.train, Job, AsyncJob)
+    combine = endpoint_as(trainings.combine, Job, AsyncJob)
+    evaluate = endpoint_as(trainings.evaluate, Job, AsyncJob)
+    job = endpoint_as(trainings.get_job, Job, AsyncJob)
     jobs = endpoint_as(trainings.list_jobs, _jobs, _async_jobs)
     retrieve = endpoint(queries.retrieve)
     audit = endpoint(access.list_audit)

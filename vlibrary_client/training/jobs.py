@@ -18,7 +18,7 @@ from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Pro
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Handle:
     """What both kinds of jobs show of the record they were last given."""
 
@@ -97,7 +97,7 @@ def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
     return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job(_Handle):
     """A training job. It is a snapshot: `refresh` returns a newer one."""
 
@@ -166,7 +166,7 @@ class Job(_Handle):
         return job
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AsyncJob(_Handle):
     """A training job. It is a snapshot: `refresh` returns a newer one."""
 
