@@ -75,7 +75,7 @@ def beside_figures(
         num_rounds: Rounds, each with a training of its own.
         max_tokens: Most tokens of an answer.
     """
-    port, secret = free_port(HOST, wanted=0), secrets.token_urlsafe(32)
+    port, secret = free_port(HOST), secrets.token_urlsafe(32)
     with TemporaryDirectory(prefix="vlibrary-bench-") as parent:
         settings = settings_for(backbone, Path(parent), worker_port=port, worker_secret=secret)
         with (

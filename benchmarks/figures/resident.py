@@ -37,7 +37,7 @@ def resident_figures(backbone: str, *, num_requests: int, max_tokens: int) -> di
     Raises:
         InvalidInputError: There is no folder with its checkpoint.
     """
-    port, secret = free_port(HOST, wanted=0), secrets.token_urlsafe(32)
+    port, secret = free_port(HOST), secrets.token_urlsafe(32)
     with TemporaryDirectory(prefix="vlibrary-bench-") as parent:
         settings = settings_for(backbone, Path(parent), worker_port=port, worker_secret=secret)
         weights = weight_bytes(Path(BUNDLED.get(backbone, settings["backbone"])))

@@ -35,7 +35,7 @@ def start_figures(backbone: str, *, num_rounds: int) -> dict[str, Any]:
                 settings = settings_for(
                     backbone,
                     Path(parent),
-                    worker_port=free_port(HOST, wanted=0),
+                    worker_port=free_port(HOST),
                     worker_secret=secrets.token_urlsafe(32),
                 )
                 for name in ("P13", "P13_again"):
@@ -52,7 +52,7 @@ def start_figures(backbone: str, *, num_rounds: int) -> dict[str, Any]:
 
 def _api_alone(data_dir: Path, settings: dict[str, str]) -> float:
     """Seconds until one more api process is ready beside the database and the worker there are."""
-    port = free_port(HOST, wanted=0)
+    port = free_port(HOST)
     postgres = EmbeddedPostgres(Settings(data_dir=data_dir).postgres_dir)
     environment = child_environment(
         {

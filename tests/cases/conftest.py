@@ -17,7 +17,7 @@ WORKER_SECRET = secrets.token_urlsafe(32)
 @pytest.fixture(scope="session")
 def worker_port() -> int:
     """Where the service's worker shows its metrics to whoever has `WORKER_SECRET`."""
-    return free_port("127.0.0.1", wanted=0)
+    return free_port("127.0.0.1")
 
 
 @pytest.fixture(scope="session")

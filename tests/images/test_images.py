@@ -215,7 +215,7 @@ def test_nothing_outside_of_data_and_tmp_can_be_written(machine: Machine) -> Non
 
 
 def test_the_main_job_runs_on_the_images(machine: Machine) -> None:
-    api_port, worker_port = (free_port("127.0.0.1", wanted=0) for _ in range(2))
+    api_port, worker_port = (free_port("127.0.0.1") for _ in range(2))
     machine.run("api", "migrate")
     made = machine.run("api", "keys", "create", "admin", "--scope", "admin", "--json")
     assert made.returncode == 0, made.stderr

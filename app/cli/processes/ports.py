@@ -14,7 +14,7 @@ def require_free_port(host: str, port: int, *, option: str = "--port or VLIBRARY
         ConfigurationError: Something else listens there, or the address is not ours.
     """
     try:
-        _listen_once(host, port)
+        bound(host, port).close()
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; "
@@ -23,16 +23,9 @@ def require_free_port(host: str, port: int, *, option: str = "--port or VLIBRARY
         ) from error
 
 
-def free_port(host: str, *, wanted: int) -> int:
-    """The wanted port when it is free, otherwise any free one."""
-    try:
-        return _listen_once(host, wanted)
-    except OSError:
-        return _listen_once(host, 0)
-
-
-def _listen_once(host: str, port: int) -> int:
-    with bound(host, port) as probe:
+def free_port(host: str) -> int:
+    """A port that is free."""
+    with bound(host, 0) as probe:
         return int(probe.getsockname()[1])
 
 

@@ -47,7 +47,7 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
     Raises:
         UnavailableError: The service ended before the block; its log was printed.
     """
-    port = free_port("127.0.0.1", wanted=0)
+    port = free_port("127.0.0.1")
     log = data_dir / "serve.log"
     data_dir.mkdir(parents=True, exist_ok=True)
     options = ["--port", str(port), "--data-dir", str(data_dir.resolve())]

@@ -108,7 +108,7 @@ def test_a_server_that_stops_ends_its_streams(services: Services, worker: FakeWo
 def test_of_a_client_that_reads_nothing_no_connection_is_left(
     services: Services, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"request_timeout_seconds": 1.0, "port": free_port("127.0.0.1", wanted=0)}
+    changes = {"request_timeout_seconds": 1.0, "port": free_port("127.0.0.1")}
     hurried = services.settings.model_copy(update=changes)
     monkeypatch.setitem(services.__dict__, "settings", hurried)
     monkeypatch.setattr("app.api.steer.streaming.SEND_SLACK_SECONDS", 0.2)
