@@ -102,12 +102,12 @@ def run(settings: Settings, *, signals: Signals) -> None:
         listener = None
         if not settings.workers:
             listener = stack.enter_context(worker_listener(settings))
-        coming = programs(
+        *workers, api = programs(
             settings, database_url=database_address(settings), listener=listener, gate=held
         )
-        if listener is not None:
+        for worker in workers:
             # What it imports takes as long as the database.
-            supervisor.start(next(coming))
+            supervisor.start(worker)
         database = stack.enter_context(
             running_database(settings, is_shared=True, interrupted=signals.asked)
         )
@@ -118,8 +118,7 @@ def run(settings: Settings, *, signals: Signals) -> None:
         stack.callback(database.announce_end)
         database.ask(partial(require_a_key, settings))
         gate.close()
-        for program in coming:
-            supervisor.start(program)
+        supervisor.start(api)
         supervisor.wait_ready(
             timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked, chore=database.mend
         )
