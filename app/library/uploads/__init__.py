@@ -1,1 +1,1 @@
-"""One check of every data set at the door, in a process of its own."""
+"""One check of every upload, in a process of its own."""

@@ -1,4 +1,4 @@
-"""One check of every data set, at the door: each row read, each picture decoded once, then stored.
+"""One check of every upload: each row is read, each picture decoded once, then all are stored.
 
 What passes is written as one Parquet file in the Hugging Face image layout, whatever the source
 was, so that trainings, demonstrations and evaluations read one layout and meet no surprise.
@@ -38,8 +38,12 @@ SCHEMA: Final = pa.schema(
 
 
 @dataclass(kw_only=True)
-class _Tally:
-    layout: str
+class _Conversion:
+    """One source on its way into a file: its rows, and what was counted and refused of them."""
+
+    source: Source
+    limits: PictureLimits
+    text_only: bool
     num_rows: int = 0
     num_items: int = 0
     num_text_only: int = 0
@@ -52,13 +56,109 @@ class _Tally:
     without: list[str] = field(default_factory=list)
     splits: Counter[str] = field(default_factory=Counter)
     answers: set[int] = field(default_factory=set)
+    # Pixel digests by digest of a picture's file, or why that cannot be used.
+    pixels: dict[bytes, bytes | str] = field(default_factory=dict)
+    # What pictures are called, by their pixel digests.
+    names: dict[bytes, str] = field(default_factory=dict)
 
-    def refuse(self, item: BadItem) -> None:
+    def rows(self) -> Iterator[Row]:
+        """The rows of all items, each with the digest of what its picture shows."""
+        for found in self.source.found:
+            self.num_rows += 1
+            if self.num_rows > MAX_ITEMS:
+                raise InvalidDatasetError(f"Not a data set: it has more than {MAX_ITEMS} rows")
+            if isinstance(found, BadItem):
+                self._refuse(found.place, found.reason)
+                continue
+            pixels = None if found.image is None else self._pixels_of(found.image)
+            if isinstance(pixels, str):
+                self._refuse(found.place, pixels)
+                continue
+            if pixels is None:
+                self.num_without += 1
+                self.without += [found.place] if len(self.without) < NUM_SHOWN else []
+                if not self.text_only:
+                    continue
+                self.num_text_only += 1
+            self._count(found)
+            row = row_of(found)
+            if pixels is not None:
+                # Equal for rows that show the same, whatever they call it.
+                name = found.image_id or pixels.hex()[:32]
+                row["image_id"] = self.names.setdefault(pixels, name)
+                row["pixels"] = pixels.hex()
+            yield row
+
+    def _refuse(self, place: str, reason: str) -> None:
         self.num_bad += 1
         if len(self.bad) < NUM_SHOWN:
-            self.bad.append({"place": item.place, "reason": item.reason})
+            self.bad.append({"place": place, "reason": reason})
 
-    def report(self, *, num_images: int, text_only: bool) -> DatasetReport:
+    def _pixels_of(self, data: bytes) -> bytes | str:
+        """The digest of what a picture shows, or why it cannot be used; each is looked at once."""
+        digest = hashlib.sha256(data).digest()
+        if digest not in self.pixels:
+            try:
+                self.num_animated += check_picture(data, self.limits)
+                self.pixels[digest] = bytes.fromhex(pixel_digest(decode(data)))
+            except InvalidImageError as error:
+                self.pixels[digest] = error.message
+        return self.pixels[digest]
+
+    def _count(self, item: Item) -> None:
+        self.num_items += 1
+        self.num_characters += len(item.question) + sum(map(len, item.answers))
+        if self.num_characters > MAX_CHARACTERS:
+            raise InvalidDatasetError(
+                f"Not a data set: its texts have more than {MAX_CHARACTERS} characters"
+            )
+        self.splits[item.split or ""] += 1
+        if len(self.splits) > MAX_SPLITS:
+            raise InvalidDatasetError(f"Not a data set: it has more than {MAX_SPLITS} splits")
+        self.answers.update(map(hash, item.answers))
+        self.num_turns += ", question " in item.place
+
+    def require_all(self) -> None:
+        """Returns when every row that was read can be used.
+
+        Raises:
+            InvalidDatasetError: Some cannot.
+        """
+        problems = []
+        if self.num_bad:
+            shown = "; ".join(f"{row['place']}: {row['reason']}" for row in self.bad[:3])
+            more = " and others" if self.num_bad > len(self.bad[:3]) else ""
+            problems.append(f"{self.num_bad} of {self.num_rows} rows cannot be used: {shown}{more}")
+        if self.num_without and not self.text_only:
+            problems.append(
+                f"{self.num_without} of {self.num_rows} rows have no picture, the first is "
+                f"{self.without[0]}; pictures are looked for in {_PICTURE_COLUMNS}, or where a map "
+                "such as image=COLUMN says; text_only takes such rows as items of text alone"
+            )
+        if problems:
+            raise InvalidDatasetError(
+                f"Not a data set ({self.source.layout}): {'; '.join(problems)}; "
+                "skip_bad leaves such rows out",
+                details={
+                    "layout": self.source.layout,
+                    "rows": self.num_rows,
+                    "bad_rows": [dict(row) for row in self.bad],
+                    "num_bad": self.num_bad,
+                    "num_without_picture": self.num_without,
+                },
+            )
+
+    def report(self) -> DatasetReport:
+        """What was found.
+
+        Raises:
+            InvalidDatasetError: There is nothing to use.
+        """
+        if not self.num_items:
+            left_out = f"; all of its {self.num_rows} rows are left out" if self.num_rows else ""
+            raise InvalidDatasetError(
+                f"Not a data set ({self.source.layout}): it has no items{left_out}"
+            )
         named = {name: count for name, count in self.splits.items() if name}
         if named and self.splits[""]:
             named[TRAIN] = named.get(TRAIN, 0) + self.splits[""]
@@ -66,55 +166,22 @@ class _Tally:
             (self.num_animated, "pictures are animated, of which the first frame is taken"),
             (self.num_turns, "items are questions of longer conversations, each asked alone"),
         )
-        without = [] if text_only else self.without
-        left_out = [*self.bad, *({"place": one, "reason": "it has no picture"} for one in without)]
+        without = [] if self.text_only else self.without
+        rows_left_out = [
+            *self.bad,
+            *({"place": one, "reason": "it has no picture"} for one in without),
+        ]
         return DatasetReport(
-            layout=self.layout,
+            layout=self.source.layout,
             num_items=self.num_items,
-            num_images=num_images,
+            num_images=len(self.names),
             num_text_only=self.num_text_only,
             num_answers=len(self.answers),
             splits=named,
-            num_skipped=self.num_bad + (0 if text_only else self.num_without),
-            bad_rows=tuple(left_out[:NUM_SHOWN]),
+            num_skipped=self.num_bad + (0 if self.text_only else self.num_without),
+            bad_rows=tuple(rows_left_out[:NUM_SHOWN]),
             notes=tuple(f"{count} {text}" for count, text in notes if count),
         )
-
-
-class _Door:
-    """Looks at pictures, each once."""
-
-    def __init__(self, limits: PictureLimits) -> None:
-        self._limits = limits
-        # Pixel digests by digest of the file, or why it cannot be used.
-        self._seen: dict[bytes, bytes | str] = {}
-        self.names: dict[bytes, str] = {}
-        self.num_animated = 0
-
-    def pixels(self, data: bytes) -> bytes:
-        """The digest of what a picture shows.
-
-        Raises:
-            InvalidImageError: It cannot be used.
-        """
-        digest = hashlib.sha256(data).digest()
-        found = self._seen.get(digest)
-        if found is None:
-            found = self._seen[digest] = self._look(data)
-        if isinstance(found, str):
-            raise InvalidImageError(found)
-        return found
-
-    def _look(self, data: bytes) -> bytes | str:
-        try:
-            self.num_animated += check_picture(data, self._limits)
-            return bytes.fromhex(pixel_digest(decode(data)))
-        except InvalidImageError as error:
-            return error.message
-
-    def image_id(self, pixels: bytes, *, given: str | None) -> str:
-        """What a picture is called: equal for rows that show the same, whatever they call it."""
-        return self.names.setdefault(pixels, given or pixels.hex()[:32])
 
 
 def convert(
@@ -142,90 +209,10 @@ def convert(
     try:
         source = opened()
         layout = source.layout
-        door = _Door(limits)
-        return _convert(source, target, door=door, skip_bad=skip_bad, text_only=text_only)
+        work = _Conversion(source=source, limits=limits, text_only=text_only)
+        write_rows(work.rows(), target, schema=SCHEMA, most_rows=BATCH_ROWS, most_bytes=BATCH_BYTES)
+        if not skip_bad:
+            work.require_all()
+        return work.report()
     except ReadError as error:
         raise InvalidDatasetError(f"Not a data set ({layout}): {error.message}") from error
-
-
-def _convert(
-    source: Source, target: Path, *, door: _Door, skip_bad: bool, text_only: bool
-) -> DatasetReport:
-    tally = _Tally(layout=source.layout)
-    rows = _rows(source, tally=tally, door=door, text_only=text_only)
-    write_rows(rows, target, schema=SCHEMA, most_rows=BATCH_ROWS, most_bytes=BATCH_BYTES)
-    tally.num_animated = door.num_animated
-    if not skip_bad:
-        _require_all(tally, text_only=text_only)
-    report = tally.report(num_images=len(door.names), text_only=text_only)
-    if not report.num_items:
-        left_out = f"; all of its {tally.num_rows} rows are left out" if tally.num_rows else ""
-        raise InvalidDatasetError(f"Not a data set ({tally.layout}): it has no items{left_out}")
-    return report
-
-
-def _rows(source: Source, *, tally: _Tally, door: _Door, text_only: bool) -> Iterator[Row]:
-    for found in source.found:
-        tally.num_rows += 1
-        if tally.num_rows > MAX_ITEMS:
-            raise InvalidDatasetError(f"Not a data set: it has more than {MAX_ITEMS} rows")
-        if isinstance(found, BadItem):
-            tally.refuse(found)
-            continue
-        try:
-            pixels = None if found.image is None else door.pixels(found.image)
-        except InvalidImageError as error:
-            tally.refuse(BadItem(place=found.place, reason=error.message))
-            continue
-        if pixels is None:
-            tally.num_without += 1
-            tally.without += [found.place] if len(tally.without) < NUM_SHOWN else []
-            if not text_only:
-                continue
-            tally.num_text_only += 1
-        _count(found, tally)
-        row = row_of(found)
-        if pixels is not None:
-            row["image_id"] = door.image_id(pixels, given=found.image_id)
-            row["pixels"] = pixels.hex()
-        yield row
-
-
-def _count(item: Item, tally: _Tally) -> None:
-    tally.num_items += 1
-    tally.num_characters += len(item.question) + sum(map(len, item.answers))
-    if tally.num_characters > MAX_CHARACTERS:
-        raise InvalidDatasetError(
-            f"Not a data set: its texts have more than {MAX_CHARACTERS} characters"
-        )
-    tally.splits[item.split or ""] += 1
-    if len(tally.splits) > MAX_SPLITS:
-        raise InvalidDatasetError(f"Not a data set: it has more than {MAX_SPLITS} splits")
-    tally.answers.update(map(hash, item.answers))
-    tally.num_turns += ", question " in item.place
-
-
-def _require_all(tally: _Tally, *, text_only: bool) -> None:
-    problems = []
-    if tally.num_bad:
-        shown = "; ".join(f"{row['place']}: {row['reason']}" for row in tally.bad[:3])
-        more = " and others" if tally.num_bad > len(tally.bad[:3]) else ""
-        problems.append(f"{tally.num_bad} of {tally.num_rows} rows cannot be used: {shown}{more}")
-    if tally.num_without and not text_only:
-        problems.append(
-            f"{tally.num_without} of {tally.num_rows} rows have no picture, the first is "
-            f"{tally.without[0]}; pictures are looked for in {_PICTURE_COLUMNS}, or where a map "
-            "such as image=COLUMN says; text_only takes such rows as items of text alone"
-        )
-    if problems:
-        raise InvalidDatasetError(
-            f"Not a data set ({tally.layout}): {'; '.join(problems)}; "
-            "skip_bad leaves such rows out",
-            details={
-                "layout": tally.layout,
-                "rows": tally.num_rows,
-                "bad_rows": [dict(row) for row in tally.bad],
-                "num_bad": tally.num_bad,
-                "num_without_picture": tally.num_without,
-            },
-        )
