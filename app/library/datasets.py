@@ -127,7 +127,7 @@ async def create_dataset(
     Raises:
         InvalidInputError: The name or text is malformed.
     """
-    told = {
+    described = {
         "name": check_name(name),
         "description": check_description(description),
         "report": dict(report or {}),
@@ -143,12 +143,12 @@ async def create_dataset(
             num_images=num_images,
             format="parquet",
             storage_key=storage_key,
-            **told,
+            **described,
         )
         # A data set that was deleted comes back when its content does, as it is told of now.
         .on_conflict_do_update(
             index_elements=["workspace", "sha256"],
-            set_={"deleted": None, **told},
+            set_={"deleted": None, **described},
             where=DatasetRow.deleted.is_not(None),
         )
         .returning(DatasetRow.id)
@@ -224,8 +224,8 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
         )
     row.deleted = func.clock_timestamp()
     await session.execute(delete(DatasetNameRow).where(DatasetNameRow.dataset_id == row.id))
-    told = {"name": row.name, "sha256": row.sha256}
-    await write_audit(session, action="dataset.delete", subject=str(row.id), details=told)
+    details = {"name": row.name, "sha256": row.sha256}
+    await write_audit(session, action="dataset.delete", subject=str(row.id), details=details)
     return record
 
 

@@ -42,8 +42,8 @@ async def add_evaluation(
     await session.flush()
     # What was stored is what a reader gets: numbers that are not finite have become null.
     await session.refresh(row)
-    told = measured.model_dump(include={"dataset", "split", "scorer", "accuracy"})
-    await write_audit(session, action="evaluation.create", subject=str(vector_id), details=told)
+    facts = measured.model_dump(include={"dataset", "split", "scorer", "accuracy"})
+    await write_audit(session, action="evaluation.create", subject=str(vector_id), details=facts)
     return record_of(EvaluationRecord, row)
 
 

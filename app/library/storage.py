@@ -53,8 +53,8 @@ def _check(key: str) -> str:
 
 
 @contextmanager
-def _told_as_ours(wanted: str | None = None) -> Iterator[None]:
-    """What a full disk and a bucket's provider say, as errors of ours.
+def _library_errors(wanted: str | None = None) -> Iterator[None]:
+    """Errors of the library in place of those of a disk or a bucket's provider.
 
     `wanted` is the key of what has to be there.
     """
@@ -101,7 +101,7 @@ class ObjectStore:
         Raises:
             StorageFullError: There is no room; nothing is stored under the key.
         """
-        with _told_as_ours():
+        with _library_errors():
             await obstore.put_async(self._store, _check(key), path, chunk_size=CHUNK_BYTES)
 
     async def get_file(self, key: str, path: Path) -> str:
@@ -112,7 +112,7 @@ class ObjectStore:
             CorruptDataError: The key names another digest than that of what was written.
         """
         digest = hashlib.sha256()
-        with _told_as_ours(key):
+        with _library_errors(key):
             result = await obstore.get_async(self._store, _check(key))
             with path.open("wb") as stream:
                 async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
@@ -125,7 +125,7 @@ class ObjectStore:
     @asynccontextmanager
     async def local_copy(self, key: str) -> AsyncIterator[Path]:
         """A file with what is stored under the key, for the block; raises what `get_file` does."""
-        with _told_as_ours():
+        with _library_errors():
             if self._scratch is not None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
             folder = tempfile.TemporaryDirectory(dir=self._scratch)
@@ -140,7 +140,7 @@ class ObjectStore:
         Raises:
             StorageFullError: There is no room; nothing is stored under the key.
         """
-        with _told_as_ours():
+        with _library_errors():
             await obstore.put_async(self._store, _check(key), data)
 
     async def get_bytes(self, key: str) -> bytes:
@@ -149,14 +149,14 @@ class ObjectStore:
         Raises:
             NotFoundError: Nothing is stored there.
         """
-        with _told_as_ours(key):
+        with _library_errors(key):
             result = await obstore.get_async(self._store, _check(key))
             return bytes(await result.bytes_async())
 
     async def exists(self, key: str) -> bool:
         """Whether anything is stored under the key."""
         try:
-            with _told_as_ours(key):
+            with _library_errors(key):
                 await obstore.head_async(self._store, _check(key))
         except NotFoundError:
             return False
@@ -164,13 +164,13 @@ class ObjectStore:
 
     async def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix."""
-        with _told_as_ours():
+        with _library_errors():
             listing = obstore.list(self._store, prefix=prefix)
             return [str(item["path"]) async for batch in listing for item in batch]
 
     async def delete(self, key: str) -> None:
         """Removes what is stored under the key; harmless when nothing is."""
-        with suppress(NotFoundError), _told_as_ours(key):
+        with suppress(NotFoundError), _library_errors(key):
             await obstore.delete_async(self._store, _check(key))
 
 

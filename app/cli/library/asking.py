@@ -150,14 +150,14 @@ def audit(
         return
     rows = (
         (
-            deed.id,
-            f"{deed.created:%Y-%m-%d %H:%M:%S}",
-            deed.actor,
-            deed.action,
-            deed.subject,
-            _in_words(deed.details),
+            entry.id,
+            f"{entry.created:%Y-%m-%d %H:%M:%S}",
+            entry.actor,
+            entry.action,
+            entry.subject,
+            _in_words(entry.details),
         )
-        for deed in found.items
+        for entry in found.items
     )
     print_table(("id", "when", "key", "what", "to", "details"), rows)
     if found.next_after is not None:

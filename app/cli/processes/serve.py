@@ -120,11 +120,13 @@ def run(settings: Settings, *, signals: Signals) -> None:
         gate.close()
         supervisor.start(api)
         supervisor.wait_ready(
-            timeout_seconds=READY_TIMEOUT_SECONDS, interrupted=signals.asked, chore=database.mend
+            timeout_seconds=READY_TIMEOUT_SECONDS,
+            interrupted=signals.asked,
+            maintenance=database.mend,
         )
         if not signals.asked():
             print_banner(settings)
-        supervisor.watch(interrupted=signals.asked, chore=database.mend)
+        supervisor.watch(interrupted=signals.asked, maintenance=database.mend)
 
 
 @contextmanager

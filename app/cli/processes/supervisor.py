@@ -79,11 +79,11 @@ class Supervisor:
         *,
         timeout_seconds: float,
         interrupted: Callable[[], bool],
-        chore: Callable[[], None] = lambda: None,
+        maintenance: Callable[[], None] = lambda: None,
     ) -> None:
         """Return when every child is ready, or when interrupted.
 
-        `chore` is done about ten times a second meanwhile.
+        `maintenance` is done about ten times a second meanwhile.
 
         Raises:
             UnavailableError: A child ended first by itself, was killed again and again, or the
@@ -92,7 +92,7 @@ class Supervisor:
         deadline = monotonic() + timeout_seconds
         next_word = monotonic() + WORD_SECONDS
         while not interrupted():
-            chore()
+            maintenance()
             for child in self._children:
                 _require_no_failure(child)
                 self._mend(child)
@@ -107,14 +107,14 @@ class Supervisor:
             sleep(POLL_SECONDS)
 
     def watch(
-        self, *, interrupted: Callable[[], bool], chore: Callable[[], None] = lambda: None
+        self, *, interrupted: Callable[[], bool], maintenance: Callable[[], None] = lambda: None
     ) -> None:
         """Start children that die again, those that die at their start slower each time.
 
-        `chore` is done about ten times a second meanwhile.
+        `maintenance` is done about ten times a second meanwhile.
         """
         while not interrupted():
-            chore()
+            maintenance()
             for child in self._children:
                 self._mend(child)
             sleep(POLL_SECONDS)

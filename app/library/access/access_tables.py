@@ -1,4 +1,4 @@
-"""The tables of keys, of answered requests and of deeds, private to the library."""
+"""The tables of keys, of answered requests and of the trail, private to the library."""
 
 import datetime as dt
 from typing import Any
@@ -12,7 +12,7 @@ from app.library.workspaces import InWorkspace
 
 
 class AuditRow(InWorkspace, Table):
-    """One deed, written once; a trigger refuses changes."""
+    """One entry of the trail, written once; a trigger refuses changes."""
 
     __tablename__ = "audit"
 

@@ -58,7 +58,7 @@ async def write_audit(
     details: Mapping[str, JSON] | None = None,
     workspace: str | None = None,
 ) -> None:
-    """Adds a deed of the key behind the request at hand; in the session's workspace, or another."""
+    """Adds an entry of the key that asks; in the session's workspace, or another."""
     session.add(
         AuditRow(
             workspace=workspace or workspace_of(session),
@@ -79,7 +79,7 @@ async def list_audit(
     after: int = 0,
     limit: int = 100,
 ) -> list[AuditRecord]:
-    """Deeds in the order they were done.
+    """Entries in the order in which things were done.
 
     `subject` is what they were done to, by its id or by a name that the trail has of it, which may
     long be gone: `name`, or `name@version` of a vector.
