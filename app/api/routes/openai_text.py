@@ -51,7 +51,6 @@ async def continue_text(
     ]
     answer_id = f"cmpl-{request_id_of(request)}"
     writer = TextCompletion.of(body, id=answer_id, ignored=ignored)
-    writer.num_prompts = len(body.prompt)
     return await make_response(
         asked,
         writer,

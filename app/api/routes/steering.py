@@ -1,6 +1,6 @@
 """The route of steered answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.sse import format_sse_event
@@ -41,6 +41,9 @@ class _Writer:
         kind = "answer" if isinstance(item.piece, SteerBody) else "delta"
         # In ASCII: many clients end lines at characters that JSON may hold as they are.
         yield format_sse_event(event=kind, data_str=item.piece.model_dump_json(ensure_ascii=True))
+
+    def end(self, _answers: Sequence[SteerBody]) -> Iterable[bytes]:
+        return ()
 
     def error(self, content: str) -> bytes:
         return format_sse_event(event="error", data_str=content)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -43,22 +43,28 @@ log = get_logger(__name__)
 class ChoiceItem:
     """What came of one of the answers that were asked for, or at its end that answer in full.
 
-    `index` is the answer's, and `backbone` the fingerprint of the one that answers.
+    `index` is the answer's, `backbone` the fingerprint of the one that answers, and `offset` where
+    the piece's text begins in that of the answer.
     """
 
     index: int
     piece: GenerateDelta | SteerBody
     backbone: str
+    is_first: bool
+    offset: int
 
 
 class AnswerWriter(Protocol[Body_co]):
-    """Writes answers to one request in the words of one API; a stream takes one item at a time."""
+    """Writes answers to one request in the words of one API, whole or as a stream of events."""
 
     def whole(self, answers: Sequence[SteerBody]) -> Body_co:
         """The body of all answers."""
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; all of them are given, in order."""
+
+    def end(self, answers: Sequence[SteerBody]) -> Iterable[bytes]:
+        """The events after those of all items."""
 
     def error(self, content: str) -> bytes:
         """The event that tells of an error with this body; it is the last one."""
@@ -144,15 +150,21 @@ async def answer_events(
 
     First comes nothing, once there is an item: what fails before is raised.
     """
+    answers: dict[int, SteerBody] = {}
     async with aclosing(source):
         item = await anext(source)
         yield b""
         try:
-            while True:
-                for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
-                    yield event
-                item = await anext(source)
-        except (StopAsyncIteration, ClientGoneError):
+            with suppress(StopAsyncIteration):
+                while True:
+                    for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
+                        yield event
+                    if item is not None and isinstance(item.piece, SteerBody):
+                        answers[item.index] = item.piece
+                    item = await anext(source)
+            for event in writer.end([answers[index] for index in sorted(answers)]):
+                yield event
+        except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - the response has begun, so no handler can answer
             yield writer.error(error_content(request, error))
@@ -250,7 +262,12 @@ async def _send_pieces(
 ) -> None:
     backbone = plan.backbone.fingerprint
     pieces = services.workers.generate(request, backbone_fingerprint=backbone)
+    is_first, offset = True, 0
     async with aclosing(pieces):
         async for piece in pieces:
             shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
-            await send(ChoiceItem(index=index, piece=shown, backbone=backbone))
+            item = ChoiceItem(
+                index=index, piece=shown, backbone=backbone, is_first=is_first, offset=offset
+            )
+            await send(item)
+            is_first, offset = False, offset + len(piece.text)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from fastapi.sse import format_sse_event
@@ -29,9 +29,9 @@ from app.rpc.generation import GenerateDelta, TokenLogprobs
 DONE: Final = format_sse_event(data_str="[DONE]")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CompletionWriter:
-    """What is known of a completion while it is written.
+    """What chat and text completions have in common.
 
     Attributes:
         id: Of all answers together.
@@ -40,8 +40,6 @@ class CompletionWriter:
         includes_usage: Whether a stream ends with a chunk about tokens.
         ignored: Places of the request that were not looked at.
         count: How many answers to a prompt there will be.
-        num_prompts: How many prompts there are.
-        ended: Answers that are complete, by their index.
     """
 
     id: str
@@ -50,8 +48,6 @@ class CompletionWriter:
     includes_usage: bool
     ignored: tuple[str, ...]
     count: int
-    num_prompts: int = 1
-    ended: dict[int, SteerBody] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,22 +81,18 @@ class CompletionWriter:
         """What steered an answer."""
         return SteeringFacts.of(answer, ignored=self.ignored)
 
-    def end(self, item: ChoiceItem, choice: object, answer: SteerBody) -> Iterator[bytes]:
-        """The events of a complete answer, and after the last one those of the stream's end."""
-        yield self.event(item, choice, vlibrary=self.facts(answer))
-        self.ended[item.index] = answer
-        if len(self.ended) == self.count * self.num_prompts:
-            if self.includes_usage:
-                ended = [self.ended[index] for index in sorted(self.ended)]
-                yield self.event(item, usage=self.usage(ended))
-            yield DONE
+    def end(self, answers: Sequence[SteerBody]) -> Iterator[bytes]:
+        """The events of a stream's end."""
+        if self.includes_usage:
+            yield self.event(answers[0].backbone.fingerprint, usage=self.usage(answers))
+        yield DONE
 
     def error(self, content: str) -> bytes:
         """The event of an error; events of completions have no kinds."""
         return format_sse_event(data_str=content)
 
-    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
-        """A chunk with these choices."""
+    def event(self, backbone: str, *choices: object, **others: object) -> bytes:
+        """A chunk with these choices, by the fingerprint of the backbone."""
         raise NotImplementedError
 
     def usage(self, answers: Sequence[SteerBody]) -> CompletionUsageBody:
@@ -114,11 +106,8 @@ class CompletionWriter:
         )
 
 
-@dataclass(kw_only=True)
 class ChatCompletion(CompletionWriter):
     """Writes the answers to one conversation, whole or in chunks."""
-
-    begun: set[int] = field(default_factory=set)
 
     def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
         """The answers in full."""
@@ -142,20 +131,20 @@ class ChatCompletion(CompletionWriter):
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
         index, piece = item.index, item.piece
-        if index not in self.begun:
-            self.begun.add(index)
-            yield self.event(item, _choice(index, role="assistant", content=""))
+        if item.is_first:
+            yield self.event(item.backbone, _choice(index, role="assistant", content=""))
         if isinstance(piece, GenerateDelta):
             choice = _choice(index, content=piece.text)
-            yield self.event(item, {**choice, "logprobs": _chat_logprobs(piece.logprobs)})
+            choice["logprobs"] = _chat_logprobs(piece.logprobs)
+            yield self.event(item.backbone, choice)
         else:
-            yield from self.end(
-                item, {**_choice(index), "finish_reason": piece.finish_reason}, piece
-            )
+            choice = _choice(index)
+            choice["finish_reason"] = piece.finish_reason
+            yield self.event(item.backbone, choice, vlibrary=self.facts(piece))
 
-    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+    def event(self, backbone: str, *choices: object, **others: object) -> bytes:
         """A chunk with these choices, of which a part may be a body."""
-        head = {**self.head(item.backbone), "object": "chat.completion.chunk"}
+        head = {**self.head(backbone), "object": "chat.completion.chunk"}
         chunk = {**head, "choices": choices, **others}
         return format_sse_event(data_str=json.dumps(chunk, default=_plain))
 
@@ -174,11 +163,8 @@ def _chat_logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None
     return LogprobsBody(content=tuple(map(ContentLogprobBody.of, found)))
 
 
-@dataclass(kw_only=True)
 class TextCompletion(CompletionWriter):
     """Writes the continuations of some prompts, whole or in chunks."""
-
-    lengths: dict[int, int] = field(default_factory=dict)
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""
@@ -203,17 +189,16 @@ class TextCompletion(CompletionWriter):
         """The events of an item; the caller gives all of them in order."""
         index, piece = item.index, item.piece
         if isinstance(piece, GenerateDelta):
-            offset = self.lengths.get(index, 0)
-            self.lengths[index] = offset + len(piece.text)
-            found = _text_logprobs(piece.logprobs, offset=offset)
-            yield self.event(item, TextChoiceBody(index=index, text=piece.text, logprobs=found))
+            found = _text_logprobs(piece.logprobs, offset=item.offset)
+            choice = TextChoiceBody(index=index, text=piece.text, logprobs=found)
+            yield self.event(item.backbone, choice)
         else:
             choice = TextChoiceBody(index=index, text="", finish_reason=piece.finish_reason)
-            yield from self.end(item, choice, piece)
+            yield self.event(item.backbone, choice, vlibrary=self.facts(piece))
 
-    def event(self, item: ChoiceItem, *choices: object, **others: object) -> bytes:
+    def event(self, backbone: str, *choices: object, **others: object) -> bytes:
         """A chunk with these choices, which are bodies."""
-        body = TextCompletionBody(**{**self.head(item.backbone), "choices": choices, **others})
+        body = TextCompletionBody(**{**self.head(backbone), "choices": choices, **others})
         return format_sse_event(data_str=body.model_dump_json(ensure_ascii=True))
 
 

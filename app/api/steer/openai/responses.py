@@ -4,7 +4,7 @@ Nothing is stored: a conversation is sent whole with every request.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,23 +61,16 @@ class ResponseWriter:
     form: TextFormat
     ignored: tuple[str, ...] = ()
     number: int = 0
-    text: str = ""
 
     def whole(self, answers: Sequence[SteerBody]) -> ResponseObjectBody:
         """The answer in full; there is one."""
         (answer,) = answers
-        status: Status = "completed" if answer.finish_reason == "stop" else "incomplete"
-        usage = ResponseUsageBody(
-            input_tokens=answer.usage.prompt_tokens,
-            output_tokens=answer.usage.completion_tokens,
-            total_tokens=answer.usage.prompt_tokens + answer.usage.completion_tokens,
-        )
-        return self._body(status, answer=answer, usage=usage)
+        return self._body("completed" if answer.finish_reason == "stop" else "incomplete", answer)
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
         piece = item.piece
-        if not self.number:
+        if item.is_first:
             begun = self._body("in_progress").model_dump(mode="json")
             yield self._event("response.created", response=begun)
             yield self._event("response.in_progress", response=begun)
@@ -88,7 +81,6 @@ class ResponseWriter:
             )
             yield self._part("response.content_part.added", part=_text_part(""))
         if isinstance(piece, GenerateDelta):
-            self.text += piece.text
             yield self._part("response.output_text.delta", delta=piece.text, logprobs=[])
             return
         yield self._part("response.output_text.done", text=piece.text, logprobs=[])
@@ -98,6 +90,10 @@ class ResponseWriter:
         yield self._event("response.output_item.done", output_index=0, item=done)
         kind = "response.completed" if body.status == "completed" else "response.incomplete"
         yield self._event(kind, response=body.model_dump(mode="json"))
+
+    def end(self, _answers: Sequence[SteerBody]) -> Iterable[bytes]:
+        """Nothing: the answer's own events are the last."""
+        return ()
 
     def error(self, content: str) -> bytes:
         """The event of an error: its parts as OpenAI has them, and whole as its clients read it."""
@@ -120,17 +116,16 @@ class ResponseWriter:
     def _message(self, status: Status, *, parts: tuple[OutputTextBody, ...]) -> OutputMessageBody:
         return OutputMessageBody(id=self._message_id, status=status, content=parts)
 
-    def _body(
-        self,
-        status: Status,
-        *,
-        answer: SteerBody | None = None,
-        usage: ResponseUsageBody | None = None,
-    ) -> ResponseObjectBody:
+    def _body(self, status: Status, answer: SteerBody | None = None) -> ResponseObjectBody:
         output: tuple[OutputMessageBody, ...] = ()
-        facts = None
+        usage = facts = None
         if answer is not None:
             output = (self._message(status, parts=(OutputTextBody(text=answer.text),)),)
+            usage = ResponseUsageBody(
+                input_tokens=answer.usage.prompt_tokens,
+                output_tokens=answer.usage.completion_tokens,
+                total_tokens=answer.usage.prompt_tokens + answer.usage.completion_tokens,
+            )
             facts = SteeringFacts.of(answer, ignored=self.ignored)
         return ResponseObjectBody(
             id=self.id,
