@@ -7,7 +7,7 @@ class of its exceptions follows the status alone.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from app.core.errors import JSON
@@ -70,14 +70,18 @@ def field_names(request: Request) -> Mapping[str, str]:
     return found
 
 
-def openai_status(status: int) -> int:
-    """The status that OpenAI has for it."""
-    return _BAD_REQUEST if status in _BAD_REQUESTS else status
-
-
-def openai_headers(status: int) -> dict[str, str]:
-    """What its clients are told beside the body: they repeat every 5xx unless asked not to."""
-    return {"x-should-retry": "false"} if status in _LASTING else {}
+def openai_response(
+    content: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The response with such a body, under the status that OpenAI has for it."""
+    # Its clients repeat every 5xx unless asked not to.
+    advice = {"x-should-retry": "false"} if status in _LASTING else {}
+    return Response(
+        content,
+        status_code=_BAD_REQUEST if status in _BAD_REQUESTS else status,
+        media_type="application/json",
+        headers={**(headers or {}), **advice},
+    )
 
 
 def openai_error(
@@ -85,8 +89,8 @@ def openai_error(
     code: str,
     status: int,
     detail: str,
-    places: Sequence[tuple[str, str]] = (),
-    details: Mapping[str, JSON] | None = None,
+    places: Sequence[tuple[str, str]],
+    details: Mapping[str, JSON],
     names: Mapping[str, str],
 ) -> dict[str, Any]:
     """The body of an error.
@@ -94,7 +98,7 @@ def openai_error(
     Of the refused `places`, each with its reason, the first is told; `param` among the details
     names the part of the request that it is about, which `names` may call otherwise.
     """
-    param = (details or {}).get("param")
+    param = details.get("param")
     message = detail
     if (name := names.get(str(param))) is not None:
         message = message.replace(f"{param}: ", f"{name}: ", 1)
@@ -108,19 +112,14 @@ def openai_error(
     if code == "context-overflow":
         # What clients look for to shorten a conversation.
         code = "context_length_exceeded"
+    usual = "server_error" if status >= _FIRST_SERVER_ERROR else "invalid_request_error"
     error = OpenAIError(
         message=message,
-        type=_type_of(status),
+        type=_TYPE_OF_STATUS.get(status, usual),
         param=None if param is None else str(param),
         code=code,
     )
     return OpenAIErrorBody(error=error).model_dump()
-
-
-def _type_of(status: int) -> str:
-    if status >= _FIRST_SERVER_ERROR:
-        return "server_error"
-    return _TYPE_OF_STATUS.get(status, "invalid_request_error")
 
 
 def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -16,8 +16,7 @@ from app.api.http.openai_errors import (
     field_names,
     is_openai_route,
     openai_error,
-    openai_headers,
-    openai_status,
+    openai_response,
 )
 from app.core.errors import JSON
 
@@ -59,14 +58,9 @@ def problem_response(
 ) -> Response:
     """The response that tells of a problem; any text can be sent, even what UTF-8 cannot hold."""
     content = problem_content(request, status=status, **facts)
-    if not is_openai_route(request):
-        return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
-    return Response(
-        content,
-        status_code=openai_status(status),
-        media_type="application/json",
-        headers={**(headers or {}), **openai_headers(status)},
-    )
+    if is_openai_route(request):
+        return openai_response(content, status=status, headers=headers)
+    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def problem_content(
@@ -86,7 +80,7 @@ def problem_content(
             status=status,
             detail=detail,
             places=places,
-            details=details,
+            details=details or {},
             names=field_names(request),
         )
     else:
@@ -98,7 +92,7 @@ def problem_content(
             "code": code,
             "request_id": request_id_of(request),
             "errors": [error.model_dump() for error in errors],
-            "details": _finite(dict(details or {})),
+            "details": _finite(details or {}),
         }
     return json.dumps(body, allow_nan=False, default=str)
 

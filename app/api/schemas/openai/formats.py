@@ -31,17 +31,16 @@ class ResponseFormat(LenientBody):
     type: FormatType
     json_schema: JsonSchema | None = None
 
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> Self:
-        has_schema = self.json_schema is not None and self.json_schema.schema_ is not None
-        _check_schema(self.type, has_schema=has_schema, place="json_schema.schema")
-        _ = self.form
-        return self
-
     @property
     def form(self) -> StructuredOutputs | None:
         """The same in the words of this api; none for text."""
-        return _form(self.type, None if self.json_schema is None else self.json_schema.schema_)
+        schema = None if self.json_schema is None else self.json_schema.schema_
+        return _form(self.type, schema, place="json_schema.schema")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        _ = self.form
+        return self
 
 
 class TextFormat(JsonSchema):
@@ -49,26 +48,24 @@ class TextFormat(JsonSchema):
 
     type: FormatType = "text"
 
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> Self:
-        _check_schema(self.type, has_schema=self.schema_ is not None, place="schema")
-        _ = self.form
-        return self
-
     @property
     def form(self) -> StructuredOutputs | None:
         """The same in the words of this api; none for text."""
-        return _form(self.type, self.schema_)
+        return _form(self.type, self.schema_, place="schema")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        _ = self.form
+        return self
 
 
-def _check_schema(kind: FormatType, *, has_schema: bool, place: str) -> None:
-    if kind == "json_schema" and not has_schema:
+def _form(
+    kind: FormatType, schema: dict[str, Any] | None, *, place: str
+) -> StructuredOutputs | None:
+    if kind == "json_schema" and schema is None:
         raise ValueError(f"a json_schema has the schema at {place}")
-    if kind != "json_schema" and has_schema:
+    if kind != "json_schema" and schema is not None:
         raise ValueError(f"a schema at {place} is for the type json_schema, found {kind}")
-
-
-def _form(kind: FormatType, schema: dict[str, Any] | None) -> StructuredOutputs | None:
     if kind == "text":
         return None
     if kind == "json_object":
