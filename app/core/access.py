@@ -81,14 +81,11 @@ class Quotas:
 
     def within(self, other: "Quotas") -> "Quotas":
         """The tighter limit of both, one by one."""
-        own, others = asdict(self), asdict(other)
-        pairs = {name: (own[name], others[name]) for name in own}
-        return Quotas(
-            **{
-                name: min((one for one in pair if one is not None), default=None)
-                for name, pair in pairs.items()
-            }
-        )
+        limits = asdict(self)
+        for name, limit in asdict(other).items():
+            if limit is not None and (limits[name] is None or limit < limits[name]):
+                limits[name] = limit
+        return Quotas(**limits)
 
 
 @dataclass(frozen=True, kw_only=True)
