@@ -126,11 +126,10 @@ async def choose(
 
 
 async def _find_policy(session: AsyncSession, wanted: Sequence[PolicyVector]) -> list[ChosenVector]:
-    choices = [VectorChoice(ref=item.ref, strength=item.strength) for item in wanted]
     try:
         # The policy is the service's own, whoever asks.
         with seeing(session, DEFAULT_WORKSPACE):
-            found = await _find_vectors(session, choices, strength=1.0)
+            found = await _find_vectors(session, wanted, strength=1.0)
     except NotFoundError as error:
         raise SteeringError(
             f"The server's policy wants {len(wanted)} vectors that are not all there"
@@ -143,7 +142,7 @@ async def _find_policy(session: AsyncSession, wanted: Sequence[PolicyVector]) ->
 
 
 async def _find_vectors(
-    session: AsyncSession, choices: Sequence[VectorChoice], *, strength: float
+    session: AsyncSession, choices: Sequence[VectorChoice | PolicyVector], *, strength: float
 ) -> list[ChosenVector]:
     records = [await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices]
     if len({record.id for record in records}) < len(records):
