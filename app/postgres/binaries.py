@@ -127,7 +127,9 @@ def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -
     for bin_dir in folders_of("postgres", pg_bin):
         installation = _inspect(bin_dir)
         looked.append(f"{bin_dir} ({installation.major if installation else 'unusable'})")
-        if installation and installation.major == (major or max(installation.major, LEAST_MAJOR)):
+        if installation and (
+            installation.major == major if major else installation.major >= LEAST_MAJOR
+        ):
             return installation
     wanted = f"version {major}" if major else f"version {LEAST_MAJOR} or newer"
     raise ConfigurationError(
