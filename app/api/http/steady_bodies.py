@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -63,22 +64,17 @@ def require_rate(request: Request, *, bytes_per_second: float) -> None:
     getattr(request.state, _STATE).bytes_per_second = bytes_per_second
 
 
+@dataclass(eq=False)
 class _Body:
     """The messages of one request, and the time that is left to its sender."""
 
-    def __init__(
-        self,
-        receive: Receive,
-        *,
-        grace_seconds: float,
-        bytes_per_second: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._receive = receive
-        self._grace_seconds = grace_seconds
-        self.bytes_per_second = bytes_per_second
-        self._clock = clock
-        self._left = grace_seconds
+    receive: Receive
+    grace_seconds: float
+    bytes_per_second: float
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._left = self.grace_seconds
         self._is_complete = False
         self._early: deque[Message] = deque()
 
@@ -96,18 +92,18 @@ class _Body:
     async def _receive_steadily(self) -> Message:
         # Only the time in which somebody waits for the sender counts against him.
         if self._is_complete:
-            return await self._receive()
-        begin = self._clock()
+            return await self.receive()
+        begin = self.clock()
         try:
             async with asyncio.timeout(max(0.0, self._left)):
-                message = await self._receive()
+                message = await self.receive()
         except TimeoutError:
             raise self._too_slow() from None
-        self._left -= self._clock() - begin
+        self._left -= self.clock() - begin
         if self._left < 0:
             raise self._too_slow()
         self._left += len(message.get("body", b"")) / self.bytes_per_second
-        self._left = min(self._left, self._grace_seconds)
+        self._left = min(self._left, self.grace_seconds)
         self._is_complete = not message.get("more_body", False)
         return message
 
