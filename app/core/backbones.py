@@ -24,6 +24,11 @@ class BackboneDescription:
     max_position_embeddings: int = 0
     digests: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def num_sites(self) -> int:
+        """Places where a vector is added in a pass: both branches of every layer."""
+        return 2 * self.num_layers
+
 
 def require_same_backbone(*, wanted: str, found: str) -> None:
     """Returns when both fingerprints are equal.

@@ -63,19 +63,9 @@ class DeviceThread:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     @property
-    def num_sites(self) -> int:
-        """Sites that steering has to hit in every pass."""
-        return 0 if self._engine is None else self._engine.num_sites
-
-    @property
     def num_running(self) -> int:
         """Sequences that hold a row."""
         return 0 if self._engine is None else self._engine.num_running
-
-    @property
-    def num_waiting(self) -> int:
-        """Sequences that wait for a row."""
-        return 0 if self._engine is None else self._engine.num_waiting
 
     def seconds_by_use(self) -> Mapping[str, float]:
         """Device time spent so far on steps of the engine, and on steps of long work."""
@@ -104,7 +94,7 @@ class DeviceThread:
             OutOfDeviceMemoryError: The device had no room for it.
         """
         future: Future[Result] = Future()
-        self._put(lambda: self._settle(future, work), future)
+        self._put(lambda: self._try(future, lambda: future.set_result(work())), future)
         return await asyncio.wrap_future(future)
 
     async def generate(self, sequence_id: str, make: Callable[[], Sequence]) -> Sequence:
@@ -118,7 +108,7 @@ class DeviceThread:
             VLibraryError: The sequence failed; the others go on.
         """
         future: Future[Sequence] = Future()
-        self._put(lambda: self._begin(make, future), future)
+        self._put(lambda: self._try(future, lambda: self._begin(make(), future)), future)
         try:
             finished = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -240,34 +230,24 @@ class DeviceThread:
             raise device_shut_down()
         return self._engine
 
-    def _begin(self, make: Callable[[], Sequence], future: "Future[Sequence]") -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            sequence = make()
-            self._running().add(sequence)
-        except Exception as error:
-            future.set_exception(public_error(error))
-            if is_fatal(error):
-                raise
-        else:
-            self._results[sequence.id] = future
+    def _begin(self, sequence: Sequence, future: "Future[Sequence]") -> None:
+        self._running().add(sequence)
+        self._results[sequence.id] = future
 
     def _forget(self, sequence_id: str) -> None:
         self._results.pop(sequence_id, None)
         self._running().abort(sequence_id)
 
-    def _settle(self, future: "Future[Result]", work: Callable[[], Result]) -> None:
+    def _try(self, future: "Future[Any]", work: Callable[[], None]) -> None:
+        """Do the work unless nobody waits for it any more; tell who waits when it fails."""
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = work()
+            work()
         except Exception as error:
             future.set_exception(public_error(error))
             if is_fatal(error):
                 raise
-        else:
-            future.set_result(result)
 
     def _fail_the_rest(self) -> None:
         for work in self._background:

@@ -115,7 +115,7 @@ class Crowd:
             await asyncio.gather(task, return_exceptions=True)
             return
         answer = await task
-        expected = self._parts.device.num_sites if request.vectors else 0
+        expected = self._parts.backbone.description.num_sites if request.vectors else 0
         assert answer.receipt.sites_hit == expected
         self.num_answered += 1
 

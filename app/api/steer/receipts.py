@@ -9,7 +9,6 @@ from app.core.backbones import BackboneDescription
 from app.core.errors import SteeringError
 from app.rpc.generation import Receipt
 
-BRANCHES: Final = 2
 # Rounding alone leaves less of what cancels out.
 LEAST_DOSE: Final = 1e-6
 _STRENGTH_TOLERANCE: Final = 1e-6
@@ -38,7 +37,7 @@ def verify_receipt(
         )
     if not asked:
         return
-    num_sites = BRANCHES * backbone.num_layers
+    num_sites = backbone.num_sites
     is_complete = receipt.sites_hit == receipt.sites_expected == num_sites
     if not is_complete or receipt.num_forwards < 1:
         raise SteeringError(

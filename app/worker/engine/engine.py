@@ -59,11 +59,6 @@ class Engine:
         self.num_steps = 0
 
     @property
-    def num_sites(self) -> int:
-        """Sites that steering has to hit in every pass."""
-        return self._runner.num_sites
-
-    @property
     def num_waiting(self) -> int:
         """Sequences without a row."""
         return len(self._scheduler)

@@ -126,7 +126,7 @@ class Serving:
                 request,
                 steered,
                 plain,
-                num_sites=self._device.num_sites,
+                num_sites=self._backbone.description.num_sites,
                 began=passage.arrived,
                 dose=dose,
                 notes=prepared.prompt.notes,

@@ -84,7 +84,8 @@ def run_arrivals(engine: Engine, plan: list[Arrival], *, family: str) -> tuple[A
 
 def check_arrivals(family: str, attention: str, plan: list[Arrival], *, max_rows: int) -> None:
     """Every token is that of the request alone, every receipt is full, and nothing is left."""
-    engine = Engine(bare_backbone(family, attention), max_rows=max_rows)
+    backbone = bare_backbone(family, attention)
+    engine = Engine(backbone, max_rows=max_rows)
     try:
         stayed, left = run_arrivals(engine, plan, family=family)
     finally:
@@ -92,7 +93,7 @@ def check_arrivals(family: str, attention: str, plan: list[Arrival], *, max_rows
     for arrival, sequence in stayed:
         assert sequence.error is None
         assert tuple(sequence.token_ids) == answer_alone(family, attention, arrival.spec)
-        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
+        assert sequence.sites_hit == (backbone.description.num_sites if arrival.spec.vector else 0)
     for arrival, sequence in left:
         alone = answer_alone(family, attention, arrival.spec)
         assert tuple(sequence.token_ids) == alone[: len(sequence.token_ids)]

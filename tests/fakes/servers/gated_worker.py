@@ -41,6 +41,11 @@ class StepGate:
         """Steps that were taken."""
         return self._engine.num_steps
 
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a row."""
+        return self._engine.num_waiting
+
     def allow(self, steps: int) -> None:
         for _ in range(steps):
             self._permits.release()

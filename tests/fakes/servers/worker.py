@@ -180,7 +180,7 @@ class FakeWorker:
 
     def _answer(self, request: GenerateRequest) -> GenerateResponse:
         vectors = () if self.forget_vectors else request.vectors
-        num_sites = 2 * self.description.num_layers if vectors else 0
+        num_sites = self.description.num_sites if vectors else 0
         usage = Usage(prompt_tokens=7, completion_tokens=2)
         steered = "+".join(f"{use.name}@{use.version}*{use.strength:g}" for use in vectors)
         return GenerateResponse(

@@ -59,7 +59,7 @@ def test_only_the_device_thread_has_helpers_that_compute(
                 vectors=[parts.use(0)], images=[png(side=64)], max_tokens=2, baseline=True
             )
             answer = await answer_of(parts.serving, request)
-            assert answer.receipt.sites_hit == parts.device.num_sites
+            assert answer.receipt.sites_hit == backbone.description.num_sites
             await until(lambda: num_helpers() == helpers + three_threads - 1, seconds=10)
 
     # The thread of the tests has computed before, so it may have helpers already.

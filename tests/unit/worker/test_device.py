@@ -81,7 +81,7 @@ async def test_cancelling_frees_the_row_within_a_step(
         await asking
     # One order later the thread has seen the cancellation.
     await device.call(lambda: None)
-    assert (device.num_running, device.num_waiting) == (0, 0)
+    assert (device.num_running, device._running().num_waiting) == (0, 0)
 
 
 async def test_stopping_fails_what_is_left(backbone: Backbone) -> None:

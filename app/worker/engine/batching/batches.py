@@ -32,11 +32,6 @@ class StaticBatching:
         self._prefill = Prefill(backbone, self._hooks, keeps_windows=True)
         self._batches: list[PaddedPrefilled] = []
 
-    @property
-    def num_sites(self) -> int:
-        """Sites that a steered pass has to hit."""
-        return self._hooks.num_sites
-
     def is_varlen(self, _sequence: Sequence) -> bool:
         """Never: a batch that the stock loop carries on with is a padded one."""
         return False

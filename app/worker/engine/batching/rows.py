@@ -50,11 +50,6 @@ class ContinuousBatching:
         self._max_rows = max_rows
         self._rows: list[Sequence] = []
 
-    @property
-    def num_sites(self) -> int:
-        """Sites that a steered pass has to hit."""
-        return self._hooks.num_sites
-
     def is_varlen(self, sequence: Sequence) -> bool:
         """Whether its prompt may be read end to end with others."""
         return self._packing.takes(sequence)

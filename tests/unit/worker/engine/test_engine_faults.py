@@ -121,7 +121,7 @@ def test_a_decode_that_fails_for_one_row_is_repeated_for_the_others() -> None:
         assert tuple(sequences[name].token_ids) == wanted
         # Passes that were repeated count once.
         assert sequences[name].num_forwards == len(wanted)
-        assert sequences[name].sites_hit == engine.num_sites
+        assert sequences[name].sites_hit == backbone.description.num_sites
 
 
 def test_a_row_that_became_no_number_leaves_nothing_to_the_next_in_its_place() -> None:

@@ -53,7 +53,7 @@ def answers(family: str) -> tuple[list[Sequence], int]:
                 engine.step()
         finally:
             engine.close()
-    return made, engine.num_sites
+    return made, backbone.description.num_sites
 
 
 def _unfailing(run: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -39,7 +39,8 @@ def _passes(runner: ContinuousBatching) -> list[int]:
 
 def _answered(family: str, attention: str, request_specs: list[RequestSpec]) -> list[int]:
     """Compares each answer with that of the spec alone; the sizes of all packed passes."""
-    engine = Engine(bare_backbone(family, attention), max_rows=len(request_specs))
+    backbone = bare_backbone(family, attention)
+    engine = Engine(backbone, max_rows=len(request_specs))
     assert isinstance(engine._runner, ContinuousBatching)
     packed = _passes(engine._runner)
     plan = [Arrival(spec=spec, joins=0) for spec in request_specs]
@@ -48,7 +49,7 @@ def _answered(family: str, attention: str, request_specs: list[RequestSpec]) -> 
     for arrival, sequence in stayed:
         assert sequence.error is None
         assert tuple(sequence.token_ids) == answer_alone(family, attention, arrival.spec)
-        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
+        assert sequence.sites_hit == (backbone.description.num_sites if arrival.spec.vector else 0)
     return packed
 
 

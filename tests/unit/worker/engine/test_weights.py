@@ -113,4 +113,4 @@ def test_an_engine_with_packed_weights_writes_what_generate_writes() -> None:
     for arrival, sequence in stayed:
         assert sequence.error is None
         assert tuple(sequence.token_ids) == answer_alone(FAMILY, None, arrival.spec)
-        assert sequence.sites_hit == (engine.num_sites if arrival.spec.vector else 0)
+        assert sequence.sites_hit == (backbone.description.num_sites if arrival.spec.vector else 0)

@@ -75,7 +75,7 @@ async def _leave(writer: asyncio.StreamWriter) -> None:
 async def _take_until_one_waits(worker: GatedWorker, *, running: int) -> None:
     """Take steps until so many run and one more has come that finds no row."""
     async with asyncio.timeout(SECONDS):
-        while (worker.device.num_running, worker.device.num_waiting) != (running, 1):
+        while (worker.device.num_running, worker.gate.num_waiting) != (running, 1):
             await worker.gate.take(1)
 
 
@@ -118,7 +118,7 @@ async def test_the_next_step_gives_the_free_row_to_who_waits(
         await until(lambda: worker.serving.num_requests == 2)
         # One step was about to begin; the one after it has the row to give.
         await worker.gate.take(2)
-        assert (worker.device.num_running, worker.device.num_waiting) == (2, 0)
+        assert (worker.device.num_running, worker.gate.num_waiting) == (2, 0)
         for client in others:
             await _leave(client)
         await until(lambda: worker.serving.num_requests == 0)
@@ -135,7 +135,7 @@ async def test_who_leaves_the_queue_never_gets_a_row(backbone: Backbone, *, stre
         await _leave(waiting)
         await until(lambda: worker.serving.num_requests == 1)
         await worker.gate.take(1)
-        assert (worker.device.num_running, worker.device.num_waiting) == (1, 0)
+        assert (worker.device.num_running, worker.gate.num_waiting) == (1, 0)
         assert _cancelled(worker, "waiting") == 1
         await _leave(running)
         await until(lambda: worker.serving.num_requests == 0)
