@@ -54,11 +54,11 @@ def stack_inputs(inputs: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> d
 
 def varlen_inputs(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Prompts as one row of a batch, without their attention masks."""
-    packed: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
+    joined: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
     features = [one[_FEATURES]["image"] for one in inputs if _FEATURES in one]
     if features:
-        packed[_FEATURES] = {"image": _joined_features(features)}
-    return packed
+        joined[_FEATURES] = {"image": _joined_features(features)}
+    return joined
 
 
 def stack_shifts(

@@ -19,11 +19,11 @@ def whole_text(token_ids: list[int], decode: Decode) -> str:
     if _INCOMPLETE not in text:
         return text.lstrip()
     # Some decoders read broken characters differently once more bytes follow them.
-    growing = Detokenizer(decode)
+    detokenizer = Detokenizer(decode)
     for token_id in token_ids:
-        growing.add(token_id)
-    growing.end()
-    return growing.whole
+        detokenizer.add(token_id)
+    detokenizer.end()
+    return detokenizer.whole
 
 
 class Detokenizer:

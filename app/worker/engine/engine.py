@@ -123,50 +123,54 @@ class Engine:
         return finished + self._collect()
 
     def _decode(self, rows: abc.Sequence[Sequence]) -> None:
-        try:
-            passed = self._runner.decode(rows)
-        except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
-            if len(rows) == 1 or is_fatal(error) or not self._runner.is_repeatable:
-                self._fail(rows, error)
-                return
-        else:
-            self._take(rows, passed)
-            return
-        # One of them is at fault and the others must not pay for it. This happens outside of the
-        # handler, where the exception no longer keeps the failed pass's tensors alive.
-        for row in rows:
-            self._decode([row])
+        if not self._pass(rows, self._runner.decode, is_repeatable=self._runner.is_repeatable):
+            for row in rows:
+                self._decode([row])
 
     def _prefill(self, rows: abc.Sequence[Sequence]) -> None:
         now = monotonic()
         for row in rows:
             row.began = now
-        try:
-            passed = self._runner.prefill(rows)
-        except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
-            if len(rows) == 1 or is_fatal(error):
-                self._fail(rows, error)
-                return
-        else:
-            self._take(rows, passed)
-            return
-        self._drop(rows)
-        for row in rows:
-            self._prefill([row])
+        if not self._pass(rows, self._runner.prefill, is_repeatable=True):
+            self._drop(rows)
+            for row in rows:
+                self._prefill([row])
 
-    def _take(self, rows: abc.Sequence[Sequence], passed: ForwardOutput) -> None:
+    def _pass(
+        self,
+        rows: abc.Sequence[Sequence],
+        forward: abc.Callable[[abc.Sequence[Sequence]], ForwardOutput],
+        *,
+        is_repeatable: bool,
+    ) -> bool:
+        """Make a pass for the rows; False when it failed and each row is to be tried alone.
+
+        One of them is at fault and the others must not pay for it. They are tried by the caller,
+        where the exception no longer keeps the failed pass's tensors alive.
+        """
+        try:
+            output = forward(rows)
+        except Exception as error:  # noqa: BLE001 - a failing row must not end the loop
+            if len(rows) > 1 and not is_fatal(error) and is_repeatable:
+                return False
+            self._fail(rows, error)
+        else:
+            self._take(rows, output)
+        return True
+
+    def _take(self, rows: abc.Sequence[Sequence], output: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
-        sampled = sample(passed.logits, [row.sampler for row in rows])
+        sampled = sample(output.logits, [row.sampler for row in rows])
         token_ids = [0 if isinstance(one, VLibraryError) else one for one in sampled]
-        scores = self._scores(rows, passed.logits, token_ids)
+        scores = self._scores(rows, output.logits, token_ids)
         now = monotonic()
         for place, (row, found) in enumerate(zip(rows, sampled, strict=True)):
-            row.note_forward(sites_hit=0 if row.shift is None else passed.sites_hit, now=now)
+            row.note_forward(sites_hit=0 if row.shift is None else output.sites_hit, now=now)
             if isinstance(found, VLibraryError):
                 self._fail([row], found)
                 continue
             if row.keeps_first and row.num_forwards == 1:
-                row.first_log_probabilities = passed.logits[place].log_softmax(dim=-1).cpu()
+                row.first_log_probabilities = output.logits[place].log_softmax(dim=-1).cpu()
             try:
                 row.append(found, ends=self._ends, decode=self._text, score=scores.get(place))
             except Exception as error:  # noqa: BLE001 - likewise

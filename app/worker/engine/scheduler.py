@@ -21,7 +21,7 @@ class Scheduler:
             longer prompt still goes, alone.
         is_varlen: whether a prompt may lie end to end with others, without padding.
         max_padding: how many times longer than another a prompt of one batch may be, unless the
-            batch has no more than `CHEAP_TOKENS`; where all are packable, padding does not count.
+            batch has no more than `CHEAP_TOKENS`; where all are varlen, padding does not count.
     """
 
     def __init__(

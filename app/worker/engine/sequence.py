@@ -66,7 +66,7 @@ class Sequence:
     sampler: Sampler = field(init=False)
     num_prompt_tokens: int = field(init=False)
     layout: Hashable = field(init=False)
-    _growing: Detokenizer | None = field(init=False, default=None)
+    _detokenizer: Detokenizer | None = field(init=False, default=None)
     _num_told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -103,53 +103,60 @@ class Sequence:
         score: TokenLogprobs | None = None,
     ) -> None:
         """Take the next token, and finish when it or the text it completes ends the answer."""
-        growing = self._text_so_far(decode)
+        detokenizer = self._text_so_far(decode)
         if token_id in ends:
             self.finish_reason = "stop"
         else:
-            self._take(token_id, growing, score)
-        if growing is not None and self.finish_reason is not None:
-            growing.end()
+            self._take(token_id, detokenizer, score)
+        if detokenizer is None:
+            if self.finish_reason is not None:
+                self.text = whole_text(self.token_ids, decode)
+            return
         if self.finish_reason is not None:
-            self.text = whole_text(self.token_ids, decode) if growing is None else growing.whole
-        self._tell(growing)
-        if self.finish_reason is not None and growing is not None:
-            self.scores = self._shared_scores(growing, 0, growing.num_covered)
+            detokenizer.end()
+            self.text = detokenizer.whole
+        self._tell(detokenizer)
+        if self.finish_reason is not None:
+            self.scores = self._shared_scores(detokenizer, 0, detokenizer.num_covered)
 
     def _text_so_far(self, decode: Decode) -> Detokenizer | None:
         """None where nobody looks at the text before it is whole."""
         sampling = self.sampling
         is_scored = sampling.logprobs is not None
         is_watched = self.listener is not None or sampling.stop or is_scored
-        if is_watched and self._growing is None:
-            self._growing = Detokenizer(decode, stop=self.sampling.stop)
-        return self._growing
+        if is_watched and self._detokenizer is None:
+            self._detokenizer = Detokenizer(decode, stop=self.sampling.stop)
+        return self._detokenizer
 
     def _take(
-        self, token_id: int, growing: Detokenizer | None, score: TokenLogprobs | None
+        self, token_id: int, detokenizer: Detokenizer | None, score: TokenLogprobs | None
     ) -> None:
         if self.grammar is not None:
             self.grammar.accept(token_id)
         self.token_ids.append(token_id)
-        if growing is not None:
-            growing.add(token_id)
-        if score is not None and growing is not None:
-            top = tuple(_reading(one, growing.read(one.token_id) or one.text) for one in score.top)
-            self.scores.append(score.model_copy(update={"top": top}))
-        if growing is not None and growing.is_stopped:
-            self.finish_reason = "stop"
-        elif len(self.token_ids) >= self.sampling.max_tokens:
+        if detokenizer is not None:
+            detokenizer.add(token_id)
+            if score is not None:
+                top = [
+                    _reading(one, detokenizer.read(one.token_id) or one.text) for one in score.top
+                ]
+                self.scores.append(score.model_copy(update={"top": tuple(top)}))
+            if detokenizer.is_stopped:
+                self.finish_reason = "stop"
+                return
+        if len(self.token_ids) >= self.sampling.max_tokens:
             self.finish_reason = "length"
 
-    def _tell(self, growing: Detokenizer | None) -> None:
-        if self.listener is None or growing is None:
+    def _tell(self, detokenizer: Detokenizer) -> None:
+        """Give the listener what can be shown now and was not before."""
+        if self.listener is None:
             return
-        text = growing.shown(is_last=self.is_finished)
+        text = detokenizer.shown(is_last=self.is_finished)
         begin = self._num_told
-        end = growing.num_covered if self.is_finished else growing.num_settled
+        end = detokenizer.num_covered if self.is_finished else detokenizer.num_settled
         self._num_told = max(begin, end)
         if text or end > begin:
-            scores = self._shared_scores(growing, begin, end)
+            scores = self._shared_scores(detokenizer, begin, end)
             self.listener(
                 GenerateDelta(
                     text=text,
@@ -158,10 +165,10 @@ class Sequence:
                 )
             )
 
-    def _shared_scores(self, growing: Detokenizer, begin: int, end: int) -> list[TokenLogprobs]:
+    def _shared_scores(self, detokenizer: Detokenizer, begin: int, end: int) -> list[TokenLogprobs]:
         """The scores of some tokens, each with its share of the text."""
         return [
-            _reading(score, growing.share(place))
+            _reading(score, detokenizer.share(place))
             for place, score in enumerate(self.scores[begin:end], start=begin)
         ]
 

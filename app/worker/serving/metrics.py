@@ -55,7 +55,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._passages: set[RequestTracker] = set()
+        self._tracked: set[RequestTracker] = set()
         ProcessCollector(registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
         self._first_token = histogram(
@@ -108,40 +108,40 @@ class Metrics:
         ).set_function(self._num_distinct_vectors)
 
     @contextmanager
-    def passage(self, vectors: Iterable[str]) -> Iterator[RequestTracker]:
+    def track(self, vectors: Iterable[str]) -> Iterator[RequestTracker]:
         """Follows a request for the block, and counts how it ended.
 
         To be used on one event loop; sequences may be added from the device thread.
         """
-        passage = RequestTracker(vectors=frozenset(vectors))
-        self._passages.add(passage)
+        tracker = RequestTracker(vectors=frozenset(vectors))
+        self._tracked.add(tracker)
         try:
-            yield passage
+            yield tracker
         except (asyncio.CancelledError, GeneratorExit):
-            self._cancelled.labels(passage.stage).inc()
+            self._cancelled.labels(tracker.stage).inc()
             raise
         except Exception as error:
             code = error.code if isinstance(error, VLibraryError) else VLibraryError.code
             self._failed.labels(code).inc()
             raise
         else:
-            self._observe(passage)
+            self._observe(tracker)
         finally:
-            self._passages.discard(passage)
+            self._tracked.discard(tracker)
 
-    def _observe(self, passage: RequestTracker) -> None:
-        self._end_to_end.observe(monotonic() - passage.arrived)
-        for sequence in passage.sequences:
+    def _observe(self, tracker: RequestTracker) -> None:
+        self._end_to_end.observe(monotonic() - tracker.arrived)
+        for sequence in tracker.sequences:
             self._prompt_tokens.inc(sequence.num_prompt_tokens)
             self._generation_tokens.inc(len(sequence.token_ids))
             for seconds in inter_token_seconds(sequence):
                 self._inter_token.observe(seconds)
-        for answer in passage.sequences[:1]:
-            self._first_token.observe(max(0.0, answer.first - passage.arrived))
+        for answer in tracker.sequences[:1]:
+            self._first_token.observe(max(0.0, answer.first - tracker.arrived))
             self._success.labels(answer.finish_reason).inc()
 
     def _num_distinct_vectors(self) -> float:
-        running = (one for one in self._passages if one.stage == "running")
+        running = (one for one in self._tracked if one.stage == "running")
         return len(frozenset().union(*(one.vectors for one in running)))
 
 

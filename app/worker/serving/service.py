@@ -113,21 +113,21 @@ class Serving:
             raise InvalidInputError(
                 f"An answer has at most {self._max_new_tokens} tokens, found {request.max_tokens}"
             )
-        with self.metrics.passage(use.sha256 for use in request.vectors) as passage:
+        with self.metrics.track(use.sha256 for use in request.vectors) as tracker:
             async with self._place(), _time_limit(request.deadline_seconds):
                 prepared = await self._reader.prepare(request)
                 digests = [use.sha256 for use in request.vectors]
                 async with self._vector_cache.hold(digests) as slots:
                     parts = [(slots[use.sha256], use.strength) for use in request.vectors]
                     steered, plain, dose = await self._answers(
-                        request, prepared, parts, passage=passage, listener=listener
+                        request, prepared, parts, tracker=tracker, listener=listener
                     )
             return response_of(
                 request,
                 steered,
                 plain,
                 num_sites=self._backbone.description.num_sites,
-                began=passage.arrived,
+                began=tracker.arrived,
                 dose=dose,
                 notes=prepared.prompt.notes,
             )
@@ -214,7 +214,7 @@ class Serving:
         prepared: PreparedPrompt,
         parts: abc.Sequence[tuple[int, float]],
         *,
-        passage: RequestTracker,
+        tracker: RequestTracker,
         listener: Listener | None,
     ) -> tuple[Sequence, Sequence | None, float | None]:
         """The steered answer, the plain one, which is the same when nothing steers, and the dose.
@@ -239,7 +239,7 @@ class Serving:
                 keeps_first=request.baseline,
                 listener=listener if is_main else None,
             )
-            passage.sequences.append(sequence)
+            tracker.sequences.append(sequence)
             return sequence
 
         def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":

@@ -49,12 +49,12 @@ class StaticBatching:
         """Start a batch."""
         done = self._prefill.run(rows)
         self._batches.append(done)
-        return done.passed
+        return done.output
 
     def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
         batch = self._batch_of(rows)
-        passed, batch.state = stock_forward(
+        output, batch.state = stock_forward(
             self._model,
             batch.tokens,
             batch.state,
@@ -62,7 +62,7 @@ class StaticBatching:
             shifts=batch.shifts,
             is_first=False,
         )
-        return passed
+        return output
 
     def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to every row of a batch."""

@@ -38,7 +38,7 @@ class Prefilled:
 
     cache: Cache
     sources: abc.Sequence[tuple[int, slice]]
-    passed: ForwardOutput
+    output: ForwardOutput
     next_positions: Int[Tensor, "*components rows"]
 
 
@@ -96,7 +96,7 @@ class Prefill:
             # The backbone counts by itself.
             last = state["attention_mask"].sum(1) - 1
         shifts = stack_shifts([row.shift for row in rows])
-        passed, state = stock_forward(
+        output, state = stock_forward(
             self._model, tokens, state, hooks=self._hooks, shifts=shifts, is_first=True
         )
         state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
@@ -107,7 +107,7 @@ class Prefill:
                 (place, slice(longest - row.num_prompt_tokens, longest))
                 for place, row in enumerate(rows)
             ],
-            passed=passed,
+            output=output,
             next_positions=last + 1,
             rows=list(rows),
             tokens=tokens,

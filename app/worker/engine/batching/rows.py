@@ -39,7 +39,7 @@ class ContinuousBatching:
         self._kinds = attention_kinds(backbone.model.config.get_text_config())
         self._hooks = ShiftHooks(backbone)
         self._prefill = Prefill(backbone, self._hooks, keeps_windows=False)
-        self._packing = VarlenPrefill(backbone, self._hooks)
+        self._varlen = VarlenPrefill(backbone, self._hooks)
         self._shifts = ShiftBuffer(backbone, max_rows=max_rows)
         self._cache = RowCache(max_rows=max_rows, device=backbone.device)
         self._tokens: Int[Tensor, "rows 1"] = torch.zeros(
@@ -52,7 +52,7 @@ class ContinuousBatching:
 
     def is_varlen(self, sequence: Sequence) -> bool:
         """Whether its prompt may be read end to end with others."""
-        return self._packing.takes(sequence)
+        return self._varlen.takes(sequence)
 
     @property
     def groups(self) -> abc.Sequence[abc.Sequence[Sequence]]:
@@ -65,12 +65,12 @@ class ContinuousBatching:
 
     def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Let the rows join."""
-        read = self._packing if self._packing.pays(rows) else self._prefill
+        read = self._varlen if self._varlen.pays(rows) else self._prefill
         done = read.run(rows)
         self._cache.reserve(max(row.num_prompt_tokens for row in rows))
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
-        return done.passed
+        return done.output
 
     def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""

@@ -20,7 +20,7 @@ from app.worker.engine.scheduler import CHEAP_TOKENS
 from app.worker.engine.sequence import Sequence
 
 # Other inputs, such as pixels or what tells image tokens from text, may be read row by row.
-_PACKED_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outputs"})
+_VARLEN_KEYS: Final = frozenset({"input_ids", "attention_mask", "mm_encoder_outputs"})
 
 
 class VarlenPrefill:
@@ -37,10 +37,10 @@ class VarlenPrefill:
 
     def takes(self, sequence: Sequence) -> bool:
         """Whether this prompt may lie end to end with others."""
-        return self._is_able and sequence.inputs.keys() <= _PACKED_KEYS
+        return self._is_able and sequence.inputs.keys() <= _VARLEN_KEYS
 
     def pays(self, rows: abc.Sequence[Sequence]) -> bool:
-        """Whether these prompts may all be packed and would be padded otherwise."""
+        """Whether these prompts may all lie end to end and would be padded otherwise."""
         lengths = {row.num_prompt_tokens for row in rows}
         num_tokens = sum(row.num_prompt_tokens for row in rows)
         return len(lengths) > 1 and num_tokens <= CHEAP_TOKENS and all(map(self.takes, rows))
@@ -74,7 +74,7 @@ class VarlenPrefill:
         return Prefilled(
             cache=cache,
             sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
-            passed=ForwardOutput(logits=outputs.logits[0].float(), sites_hit=sites_hit),
+            output=ForwardOutput(logits=outputs.logits[0].float(), sites_hit=sites_hit),
             next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
         )
 

@@ -27,13 +27,13 @@ TEXTS = [
 def _passes(runner: ContinuousBatching) -> list[int]:
     """Fills with the number of rows of every packed pass."""
     packed: list[int] = []
-    run = runner._packing.run
+    run = runner._varlen.run
 
     def counted(rows: list[Sequence]) -> object:
         packed.append(len(rows))
         return run(rows)
 
-    runner._packing.run = counted  # type: ignore[method-assign,assignment]  # a spy
+    runner._varlen.run = counted  # type: ignore[method-assign,assignment]  # a spy
     return packed
 
 

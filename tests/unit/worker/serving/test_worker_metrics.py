@@ -42,13 +42,13 @@ def _shown(metrics: Metrics) -> dict[str, float]:
 
 def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
     metrics = Metrics()
-    with metrics.passage(["a"]) as passage:
-        came = passage.arrived
+    with metrics.track(["a"]) as tracker:
+        came = tracker.arrived
         times = {"began": came + 1.0, "first": came + 2.0, "latest": came + 6.0}
         # The fifth token ended the turn.
         answer = _sequence(token_ids=[1, 2, 3, 4], num_forwards=5, finish_reason="stop", **times)
         plain = _sequence(token_ids=[1], num_forwards=1, finish_reason="length", **times)
-        passage.sequences += [answer, plain]
+        tracker.sequences += [answer, plain]
     shown = _shown(metrics)
     assert shown["vlibrary_prompt_tokens_total"] == 14
     assert shown["vlibrary_generation_tokens_total"] == 5
@@ -70,8 +70,8 @@ def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> 
     ("fill", "stage"),
     [
         (lambda _: None, "preparing"),
-        (lambda passage: passage.sequences.append(_sequence()), "waiting"),
-        (lambda passage: passage.sequences.append(_sequence(began=1.0)), "running"),
+        (lambda tracker: tracker.sequences.append(_sequence()), "waiting"),
+        (lambda tracker: tracker.sequences.append(_sequence(began=1.0)), "running"),
     ],
 )
 @pytest.mark.parametrize("leave", [asyncio.CancelledError, GeneratorExit])
@@ -79,8 +79,8 @@ def test_a_client_that_leaves_is_counted_where_it_was(
     fill: Callable[[RequestTracker], None], stage: str, leave: type[BaseException]
 ) -> None:
     metrics = Metrics()
-    with suppress(leave), metrics.passage([]) as passage:
-        fill(passage)
+    with suppress(leave), metrics.track([]) as tracker:
+        fill(tracker)
         raise leave
     shown = _shown(metrics)
     assert shown[f'vlibrary_cancelled_total{{stage="{stage}"}}'] == 1
@@ -90,7 +90,7 @@ def test_a_client_that_leaves_is_counted_where_it_was(
 @pytest.mark.parametrize(("error", "code"), [(BusyError("full"), "busy"), (KeyError("x"), "error")])
 def test_failures_are_counted_by_their_code(error: Exception, code: str) -> None:
     metrics = Metrics()
-    with suppress(type(error)), metrics.passage([]):
+    with suppress(type(error)), metrics.track([]):
         raise error
     assert _shown(metrics)[f'vlibrary_failed_total{{code="{code}"}}'] == 1
 
@@ -98,7 +98,7 @@ def test_failures_are_counted_by_their_code(error: Exception, code: str) -> None
 def test_vectors_count_once_and_only_while_they_steer_a_row() -> None:
     metrics = Metrics()
     name = "vlibrary_distinct_vectors_in_batch"
-    with metrics.passage(["a", "b"]) as one, metrics.passage(["b", "c"]) as other:
+    with metrics.track(["a", "b"]) as one, metrics.track(["b", "c"]) as other:
         assert _shown(metrics)[name] == 0
         one.sequences.append(_sequence(began=1.0, finish_reason="stop"))
         assert _shown(metrics)[name] == 2
