@@ -22,8 +22,8 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import initial_vectors
 from app.method.training.losses import (
     TeacherLogits,
-    mimicry_by_token,
-    supervision_by_token,
+    mimicry,
+    supervision,
     synergy,
 )
 from app.method.training.plan import TrainingPlan, epoch_batches
@@ -115,8 +115,8 @@ def _gradients(
         )
         with inject(backbone, _vectors(leaves, units).shift()[None]):
             logits = answer_logits(backbone, asked)
-        near = mimicry_by_token(logits, teacher, temperature=config.temperature).sum()
-        right = supervision_by_token(logits, asked.targets).sum()
+        near = mimicry(logits, teacher, temperature=config.temperature).sum()
+        right = supervision(logits, asked.targets).sum()
         loss = (config.mimicry_weight * near + config.supervision_weight * right) / tokens
         for gradient, found in zip(gradients, torch.autograd.grad(loss, leaves), strict=True):
             gradient.add_(found)

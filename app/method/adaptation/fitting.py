@@ -104,7 +104,7 @@ def _run(
     problem: Problem, recipe: Recipe, held: Sequence[Part], *, rate: float, num_steps: int
 ) -> Steps[Fitted]:
     def true_answers(_places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
-        return supervision(answer_logits(problem.backbone, batch), batch.targets)
+        return supervision(answer_logits(problem.backbone, batch), batch.targets).mean()
 
     loss_of = recipe.loss or true_answers
     leaves = {name: leaf.requires_grad_() for name, leaf in recipe.start().items()}

@@ -42,8 +42,8 @@ def fit(problem: Problem) -> Adaptation:
     def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits = answer_logits(backbone, batch)
         wanted = teacher.rows([place_of[place] for place in places])
-        near = mimicry(logits, wanted)
-        return near + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
+        near = mimicry(logits, wanted).mean()
+        return near + _SUPERVISION_WEIGHT * supervision(logits, batch.targets).mean()
 
     def applied(leaves: Leaves) -> Applied:
         scaled = leaves["vectors"] * leaves["weights"][:, None]

@@ -43,7 +43,7 @@ def fit(problem: Problem) -> Adaptation:
     def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits, states = answer_states(problem, batch)
         far = (states - torch.cat([wanted[place] for place in places], dim=1)).square().mean()
-        return far + _SUPERVISION_WEIGHT * supervision(logits, batch.targets)
+        return far + _SUPERVISION_WEIGHT * supervision(logits, batch.targets).mean()
 
     def applied(leaves: Leaves) -> Applied:
         attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])

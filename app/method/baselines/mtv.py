@@ -29,7 +29,7 @@ from app.method.adaptation.problem import (
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
-from app.method.training.losses import supervision_by_token
+from app.method.training.losses import supervision
 
 _MOST_CONTEXTS: Final = 100
 _STEPS: Final = 60
@@ -101,7 +101,7 @@ def _reward(
     for _, batch in parts:
         with replacing(problem, means, heads)(batch):
             logits = answer_logits(problem.backbone, batch)
-        losses.append(supervision_by_token(logits, batch.targets))
+        losses.append(supervision(logits, batch.targets))
     return -float(torch.cat(losses).mean())
 
 

@@ -14,7 +14,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import ShiftHooks
-from app.method.training.losses import supervision_by_token
+from app.method.training.losses import supervision
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import run_batches
 
@@ -100,7 +100,7 @@ def answer_lessons(
 
 def answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
     """How each row is answered, told by the logits that predict its true answer."""
-    losses = supervision_by_token(logits, batch.targets)
+    losses = supervision(logits, batch.targets)
     spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
     rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
     return [

@@ -59,7 +59,7 @@ def _with_tail(
     return torch.cat([kept, others.logsumexp(-1, keepdim=True)], dim=-1)
 
 
-def mimicry_by_token(
+def mimicry(
     student: Float[Tensor, "answers vocab"], teacher: TeacherLogits, *, temperature: float = 1.0
 ) -> Float[Tensor, " answers"]:
     """Divergence of the student from the teacher at each answer token, times temperature squared.
@@ -79,25 +79,11 @@ def mimicry_by_token(
     return temperature**2 * divergence
 
 
-def mimicry(
-    student: Float[Tensor, "answers vocab"], teacher: TeacherLogits, *, temperature: float = 1.0
-) -> Float[Tensor, ""]:
-    """The mean of `mimicry_by_token`."""
-    return mimicry_by_token(student, teacher, temperature=temperature).mean()
-
-
-def supervision_by_token(
+def supervision(
     student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
 ) -> Float[Tensor, " answers"]:
     """Cross-entropy of each true answer token."""
     return functional.cross_entropy(_wide(student), targets, reduction="none")
-
-
-def supervision(
-    student: Float[Tensor, "answers vocab"], targets: Int[Tensor, " answers"]
-) -> Float[Tensor, ""]:
-    """The mean of `supervision_by_token`."""
-    return supervision_by_token(student, targets).mean()
 
 
 def synergy(

@@ -22,8 +22,8 @@ from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import (
     TeacherLogits,
-    mimicry_by_token,
-    supervision_by_token,
+    mimicry,
+    supervision,
     synergy,
 )
 from app.method.training.optimiser import Optimiser, set_norms
@@ -134,7 +134,7 @@ class Student:
             with self._bound(part):
                 logits = answer_logits(self._backbone, part.batch)
                 places = part.is_taught.nonzero().flatten()
-                right = supervision_by_token(logits, part.batch.targets) * share[part.token_sets]
+                right = supervision(logits, part.batch.targets) * share[part.token_sets]
                 near = self._mimicry(logits, teacher.rows(part.draws), places)
                 near = near * taught[part.token_sets[places]]
                 total = (
@@ -199,9 +199,7 @@ class Student:
         if not len(places) or not self._config.mimicry_weight:
             # Without a token to mimic the loss is an exact zero that still has a gradient.
             return logits[places].sum(-1) * 0.0
-        return mimicry_by_token(
-            logits[places], wanted.rows(places), temperature=self._config.temperature
-        )
+        return mimicry(logits[places], wanted.rows(places), temperature=self._config.temperature)
 
     def _add_synergy(self, gradients: Sequence[Tensor], losses: dict[str, float]) -> None:
         weight = self._config.synergy_weight

@@ -1,10 +1,9 @@
 """Vectors beside their opponents on items that took no part in training them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,8 +17,6 @@ from app.method.training.answers import Answered
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
-
-Choose = Callable[[int, Sequence[int]], Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,55 +85,30 @@ def compare(
 
 
 def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
-    """What each way of answering is asked, and which items those get right that ask nobody."""
-    seed = loop.config.seed
-    similarities = _similarities(loop)
+    """What each way of answering is asked, and which items those get right that ask nobody.
 
-    def random(item: int, pool: Sequence[int]) -> Sequence[int]:
-        return draw_context(pool, shots=shots, query=item, draw=0, seed=seed)
-
-    def balanced(item: int, pool: Sequence[int]) -> Sequence[int]:
-        answers = [loop.examples[other].answer for other in pool]
-        chosen = balanced_context(answers, shots=BALANCED_SHOTS, query=item, seed=seed)
-        return [pool[place] for place in chosen]
-
-    def nearest(item: int, pool: Sequence[int]) -> Sequence[int]:
-        chosen = nearest_context(similarities[item][list(pool)], shots=shots)
-        return [pool[place] for place in chosen]
-
-    lessons = {
-        "m2iv": loop.queries,
-        "zero_shot": loop.queries,
-        "icl": _with_context(loop, random),
-        "icl_balanced": _with_context(loop, balanced),
-        "knn_icl": _with_context(loop, nearest),
-    }
+    No pool of a held-out item has one with its picture.
+    """
+    seed, examples = loop.config.seed, loop.examples
+    lessons: dict[str, list[Lesson]] = {"icl": [], "icl_balanced": [], "knn_icl": []}
+    for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True):
+        answers = [examples[other].answer for other in pool]
+        similarities = (loop.rows @ loop.rows[item])[list(pool)]
+        balanced = balanced_context(answers, shots=BALANCED_SHOTS, query=item, seed=seed)
+        shown = {
+            "icl": draw_context(pool, shots=shots, query=item, draw=0, seed=seed),
+            "icl_balanced": [pool[place] for place in balanced],
+            "knn_icl": [pool[place] for place in nearest_context(similarities, shots=shots)],
+        }
+        for name, others in shown.items():
+            context = tuple(examples[other] for other in others)
+            lessons[name].append(Lesson(query=examples[item], context=context))
     copied = [lesson.context[-1].answer for lesson in lessons["knn_icl"]]
     alone = {
         "nearest_copy": text_hits(copied, [lesson.query.answer for lesson in loop.queries]),
         "majority": list(loop.plan.majority_hits),
     }
-    return lessons, alone
-
-
-def _similarities(loop: TrainLoop) -> dict[int, Float[np.ndarray, " items"]]:
-    """Of each held-out item to all items, its own picture's left out of every choice."""
-    pictures = np.array([example.image_id for example in loop.examples])
-    found = {}
-    for item in loop.plan.measured:
-        row = loop.rows @ loop.rows[item]
-        found[item] = np.where(pictures == pictures[item], -np.inf, row).astype(np.float32)
-    return found
-
-
-def _with_context(loop: TrainLoop, choose: Choose) -> list[Lesson]:
-    return [
-        Lesson(
-            query=loop.examples[item],
-            context=tuple(loop.examples[other] for other in choose(item, pool)),
-        )
-        for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True)
-    ]
+    return {"m2iv": loop.queries, "zero_shot": loop.queries, **lessons}, alone
 
 
 def compare_answers(
