@@ -8,7 +8,6 @@ depends on the backbone alone, never on what was asked before.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -74,8 +73,7 @@ class FeatureCache:
         # With the text that stands for the picture.
         self._features: OrderedDict[str, tuple[ImageFeatures, str]] = OrderedDict()
         self._summaries: OrderedDict[str, Float32[Tensor, " width"]] = OrderedDict()
-        self._takes_precomputed = takes_precomputed(backbone.model)
-        self._placeholders = Placeholders(backbone) if self._takes_precomputed else None
+        self._placeholders = Placeholders(backbone) if takes_precomputed(backbone.model) else None
 
     @property
     def takes_features(self) -> bool:
@@ -198,7 +196,8 @@ class FeatureCache:
         kept = self._features.get(picture.digest)
         if kept is not None:
             return kept[1]
-        return placeholders.text_for(picture.size, partial(self.pixels.get, picture))
+        # A header may hide how its picture stands, so what is asked about is the picture itself.
+        return placeholders.known(picture.size) or placeholders.text_for(self.pixels.get(picture))
 
     def pixels_to_count(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `count_tokens` will need the pixels."""
@@ -208,7 +207,7 @@ class FeatureCache:
         pictures = [picture for prompt in prompts for picture in prompt.images]
         # The first of each size, as the counting goes.
         first = {picture.size: picture for picture in reversed(pictures)}
-        return [one for size, one in first.items() if not placeholders.is_known(size)]
+        return [one for size, one in first.items() if placeholders.known(size) is None]
 
     def pixels_to_encode(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `encode` will need the pixels when their features are known."""
@@ -255,7 +254,7 @@ class FeatureCache:
             raise InvalidInputError(
                 "The processor cannot read an image", details={"reason": type(error).__name__}
             ) from error
-        if not self._takes_precomputed:
+        if self._placeholders is None:
             states = tower_states(self.backbone.model, inputs, count=len(group))
             for digest, tokens in zip(group, states, strict=True):
                 self._summaries[digest] = mean_token([tokens])
@@ -268,10 +267,8 @@ class FeatureCache:
         for digest, features in zip(group, found, strict=True):
             self.pixels.drop(digest)
             self._summaries[digest] = features.summary
-            if self._placeholders is not None and self.takes_features:
-                image = group[digest]
-                text = self._placeholders.text_for(image.size, partial(group.__getitem__, digest))
-                self._store(digest, features, text)
+            if self.takes_features:
+                self._store(digest, features, self._placeholders.text_for(group[digest]))
 
     def _drop_summaries(self) -> None:
         while self._max_summaries is not None and len(self._summaries) > self._max_summaries:

@@ -4,8 +4,7 @@ A picture's share of a prompt depends on its size only, so it is asked for once 
 is tokenised with it in place: tokens at its edges may join with the text around it.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import torch
@@ -50,22 +49,16 @@ class Placeholders:
         self.fits_one = self._follows(0)
         self.fits_several = self.fits_one and self._follows(1)
 
-    def is_known(self, size: tuple[int, int]) -> bool:
-        """Whether a picture of this size was asked about before."""
-        return size in self._of_size
+    def known(self, size: tuple[int, int]) -> str | None:
+        """What stands for pictures of this width and height, if one was asked about before."""
+        return self._of_size.get(size)
 
-    def text_for(self, size: tuple[int, int], pixels: Callable[[], Image.Image]) -> str:
-        """What stands for a picture of this width and height.
-
-        `pixels` gives it, or another of its size, and is called once a size.
+    def text_for(self, image: Image.Image) -> str:
+        """What stands for a picture, as for all of its size.
 
         Raises:
             InvalidInputError: The processor refuses the picture.
         """
-        if size in self._of_size:
-            return self._of_size[size]
-        image = pixels()
-        # A header may hide how its picture stands.
         if image.size not in self._of_size:
             try:
                 self._of_size[image.size] = self._ask(image)
@@ -145,8 +138,7 @@ class Placeholders:
         prompt = build_prompt(self._backbone, "What is shown?", asked, demonstrations=examples)
         try:
             wanted = process(self._backbone, [prompt], padding_side="right")
-            pixels = map(pixels_of, prompt.images)
-            texts = [self.text_for(image.size, partial(_same, image)) for image in pixels]
+            texts = [self.text_for(pixels_of(picture)) for picture in prompt.images]
         except (InvalidInputError, NotImplementedError, ValueError):
             return False
         keys = set(wanted) & set(TOKEN_KEYS)
@@ -155,7 +147,3 @@ class Placeholders:
         self._type_keys = {key: bool(wanted[key].any()) for key in sorted(keys & _TYPE_KEYS)}
         found = self.padded(self.rows([prompt.text], [texts]), side="right")
         return all(torch.equal(wanted[key], found[key]) for key in keys)
-
-
-def _same(image: Image.Image) -> Image.Image:
-    return image
