@@ -71,7 +71,7 @@ def naive_vectors(
     for step in range(plan.num_steps):
         epoch, place = divmod(step, plan.steps_per_epoch)
         batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-        lessons = [plan.lessons[plan.draw(query, epoch=epoch)] for query in batches[place]]
+        lessons = [plan.lessons[plan.lesson_of(query, epoch=epoch)] for query in batches[place]]
         gradients = _gradients(backbone, lessons, leaves, units=units, config=config)
         _add_synergy(gradients, leaves, config)
         length = torch.cat([gradient.flatten() for gradient in gradients]).norm()

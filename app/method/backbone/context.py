@@ -8,14 +8,7 @@ from typing import Literal
 
 from app.core.errors import ContextOverflowError
 from app.method.backbone.features import FeatureCache
-from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText
-
-
-def fits_context(backbone: Backbone, num_tokens: int) -> bool:
-    """Whether so many tokens are no more than the backbone was made for."""
-    limit = backbone.description.max_position_embeddings
-    return not limit or num_tokens <= limit
 
 
 def require_context(
@@ -37,12 +30,12 @@ def require_context(
     if not limit:
         return
     (length,) = features.count_tokens([prompt])
-    if fits_context(backbone, length + num_new_tokens):
+    if backbone.fits_context(length + num_new_tokens):
         return
 
     def fits(count: int) -> bool:
         (found,) = features.count_tokens([build(count)])
-        return fits_context(backbone, found + num_new_tokens)
+        return backbone.fits_context(found + num_new_tokens)
 
     low, high = 0, most
     while high - low > 1:

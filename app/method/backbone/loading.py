@@ -75,6 +75,11 @@ class Backbone:
         """Width of the residual stream."""
         return self.description.hidden_size
 
+    def fits_context(self, num_tokens: int) -> bool:
+        """Whether so many tokens are no more than the backbone was made for."""
+        limit = self.description.max_position_embeddings
+        return not limit or num_tokens <= limit
+
 
 def _ids(value: object) -> Iterable[int]:
     if isinstance(value, int):

@@ -203,9 +203,9 @@ def check_length(backbone: Backbone, num_tokens: int, *, num_new_tokens: int = 0
     Raises:
         ContextOverflowError: Together they are longer than the backbone was made for.
     """
-    limit = backbone.description.max_position_embeddings
-    if not limit or num_tokens + num_new_tokens <= limit:
+    if backbone.fits_context(num_tokens + num_new_tokens):
         return
+    limit = backbone.description.max_position_embeddings
     asked = f" and {num_new_tokens} asked for" if num_new_tokens else ""
     raise ContextOverflowError(
         f"The prompt is too long: wanted at most {limit} tokens of context, found {num_tokens} "

@@ -26,11 +26,12 @@ class Part:
     """Rows that go through the backbone together.
 
     Attributes:
+        lessons: Number of the lesson of each row.
         is_taught: Whether the teacher is to be mimicked at each answer token.
     """
 
     batch: EncodedBatch
-    draws: list[int]
+    lessons: list[int]
     row_sets: Int[Tensor, " rows"]
     token_sets: Int[Tensor, " answers"]
     is_taught: Bool[Tensor, " answers"]
@@ -45,9 +46,11 @@ class StudentBatches:
         config: TrainingConfig,
         *,
         lessons: Sequence[Lesson],
+        teacher: TeacherCache,
         num_sets: int,
     ) -> None:
         self._config = config
+        self._teacher = teacher
         self._lessons = lessons
         self._num_sets = num_sets
         self._features = features
@@ -56,54 +59,53 @@ class StudentBatches:
     def see(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the rows' prompts and sees their pictures, which `parts` then finds."""
         yield from self._write_prompts(rows)
-        prompts = [self._prompts[draw][0] for draw, _ in rows]
+        prompts = [self._prompts[number][0] for number, _ in rows]
         yield from see(prompts, features=self._features)
 
-    def parts(self, rows: Sequence[Row], teacher: TeacherCache) -> Iterator[Part]:
+    def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
         """The batch in passes that fit the budget, each encoded when its turn comes."""
-        prompts, lengths = zip(*(self._prompts[draw] for draw, _ in rows), strict=True)
+        prompts, lengths = zip(*(self._prompts[number] for number, _ in rows), strict=True)
         budget = self._config.token_budget
         device = self._features.backbone.device
         for places in prompt_batches(
             prompts, lengths, features=self._features, token_budget=budget, max_rows=len(rows)
         ):
-            draws = [rows[place][0] for place in places]
-            answers = [self._lessons[draw].query.answer for draw in draws]
+            lessons = [rows[place][0] for place in places]
+            answers = [self._lessons[number].query.answer for number in lessons]
             batch = self._features.encode([prompts[place] for place in places], answers=answers)
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])
             sets = torch.tensor([rows[place][1] for place in places])
-            is_taught = torch.tensor([self._is_taught(draw, teacher) for draw in draws])
+            is_taught = torch.tensor([self._is_taught(number) for number in lessons])
             yield Part(
                 batch=batch,
-                draws=draws,
+                lessons=lessons,
                 row_sets=sets.to(device),
                 token_sets=sets.repeat_interleave(counts).to(device),
                 is_taught=is_taught.repeat_interleave(counts).to(device),
             )
 
-    def counts(
-        self, rows: Sequence[Row], teacher: TeacherCache
-    ) -> tuple[Int[Tensor, " sets"], Int[Tensor, " sets"]]:
+    def counts(self, rows: Sequence[Row]) -> tuple[Int[Tensor, " sets"], Int[Tensor, " sets"]]:
         """Answer tokens of each set, and those at which it mimics the teacher; at least one."""
         found = torch.zeros(2, self._num_sets, dtype=torch.long)
-        for draw, one in rows:
-            tokens = teacher.starts[draw + 1] - teacher.starts[draw]
+        starts = self._teacher.starts
+        for number, one in rows:
+            tokens = starts[number + 1] - starts[number]
             found[0, one] += tokens
-            found[1, one] += tokens * self._is_taught(draw, teacher)
+            found[1, one] += tokens * self._is_taught(number)
         every, taught = found.clamp_min(1).to(self._features.backbone.device)
         return every, taught
 
-    def _is_taught(self, draw: int, teacher: TeacherCache) -> bool:
-        return self._config.mimicry_of == "all" or teacher.is_right[draw]
+    def _is_taught(self, number: int) -> bool:
+        return self._config.mimicry_of == "all" or self._teacher.is_right[number]
 
     def _write_prompts(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the prompts of queries that were not seen before; epochs repeat them."""
-        fresh = dict.fromkeys(draw for draw, _ in rows if draw not in self._prompts)
+        fresh = dict.fromkeys(number for number, _ in rows if number not in self._prompts)
         if not fresh:
             return
         prompts, lengths = yield from write_prompts(
             self._features,
-            [Lesson(query=self._lessons[draw].query) for draw in fresh],
+            [Lesson(query=self._lessons[number].query) for number in fresh],
             self._config.instruction,
         )
         self._prompts.update(zip(fresh, zip(prompts, lengths, strict=True), strict=True))

@@ -190,6 +190,7 @@ def fit(
         initial=initial_vectors(loop.backbone, norms=loop.norms, seed=config.seed),
         num_steps=num_steps,
         lessons=loop.plan.lessons,
+        teacher=teacher,
         num_sets=loop.plan.num_sets,
         done=found,
     )
@@ -197,12 +198,9 @@ def fit(
     keeps = phase == "student"
     batch_size = loop.plan.batch_size
     loop.reporter.begin(phase, num_steps, done_before=state.step, items_per_step=batch_size)
-    near = teacher.on(loop.backbone.device)
     try:
         while state.step < num_steps:
-            yield from _step(
-                loop, student, teacher=near, state=state, config=config, num_steps=num_steps
-            )
+            yield from _step(loop, student, state, config=config, num_steps=num_steps)
             if loop.reporter.is_stop_wanted:
                 if keeps:
                     yield loop.checkpoint(student, teacher, state)
@@ -221,9 +219,8 @@ def fit(
 def _step(
     loop: TrainLoop,
     student: Student,
-    *,
-    teacher: TeacherCache,
     state: TrainState,
+    *,
     config: TrainingConfig,
     num_steps: int,
 ) -> Steps[None]:
@@ -232,10 +229,12 @@ def _step(
     lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
     batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
     rows = [
-        (plan.draw(query, epoch=epoch), one) for query in batches[place] for one in plan.sets(query)
+        (plan.lesson_of(query, epoch=epoch), one)
+        for query in batches[place]
+        for one in plan.sets(query)
     ]
     rate = student.rate
-    losses = yield from student.step(rows, teacher=teacher)
+    losses = yield from student.step(rows)
     state.losses.append([losses[name] for name in LOSS_NAMES])
     state.step += 1
     if state.step % config.evaluate_every == 0 or state.step == num_steps:

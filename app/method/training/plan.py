@@ -42,8 +42,8 @@ class TrainingPlan:
         support: Those that demonstrations are drawn from. No two roles share a picture, unless
             items are so few that all of them have every role.
         folds: Fold of each query, from 1; all 0 where there are no folds.
-        lessons: Each query with its demonstrations: all queries of draw 0, then of draw 1, and on.
-            Within folds, demonstrations are of the query's own fold, so that the set that leaves
+        lessons: Each query with its demonstrations: all queries with their first context, then all
+            with their second, and on. Within folds, demonstrations are of the query's own fold, so that the set that leaves
             out a fold learns nothing of it through the teacher either.
         measured: Item numbers that measure.
         measured_sets: Which set of vectors measures on each of them; it has not seen it.
@@ -78,14 +78,9 @@ class TrainingPlan:
         """Optimiser steps of one pass over the queries."""
         return -(-self.num_queries // self.batch_size)
 
-    @property
-    def num_draws(self) -> int:
-        """Draws of demonstrations a query."""
-        return len(self.lessons) // self.num_queries
-
-    def draw(self, query: int, *, epoch: int) -> int:
-        """Which lesson a query uses in an epoch; epochs take the draws in turn."""
-        return epoch % self.num_draws * self.num_queries + query
+    def lesson_of(self, query: int, *, epoch: int) -> int:
+        """Which lesson a query uses in an epoch; epochs take its contexts in turn."""
+        return (epoch * self.num_queries + query) % len(self.lessons)
 
     def sets(self, query: int) -> list[int]:
         """The sets of vectors that learn from a query: all but its own fold's."""
@@ -182,7 +177,7 @@ def _plan(
     num_steps = config.max_steps
     if config.epochs is not None:
         num_steps = min(num_steps, config.epochs * steps_per_epoch)
-    draws = min(config.contexts_per_query, -(-num_steps // steps_per_epoch))
+    num_contexts = min(config.contexts_per_query, -(-num_steps // steps_per_epoch))
 
     def lesson(item: int, draw: int) -> Lesson:
         others = [i for i in shown[item] if examples[i].image_id != examples[item].image_id]
@@ -193,7 +188,7 @@ def _plan(
         queries=queries,
         support=support,
         folds=folds,
-        lessons=tuple(lesson(item, draw) for draw in range(draws) for item in queries),
+        lessons=tuple(lesson(item, draw) for draw in range(num_contexts) for item in queries),
         measured=measured,
         measured_sets=measured_sets,
         majority_hits=_majority_hits(examples, measured, pools),

@@ -10,7 +10,7 @@ import torch
 
 from app.core.pictures import Picture
 from app.method.backbone.batching import MAX_ROWS, prompt_batches
-from app.method.backbone.context import fits_context, require_context
+from app.method.backbone.context import require_context
 from app.method.backbone.examples import Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -125,7 +125,7 @@ def run_batches(
         backbone = features.backbone
         length, prompt, lesson = max(zip(lengths, prompts, lessons, strict=True), key=itemgetter(0))
         answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
-        if lesson.context and not fits_context(backbone, length + len(answer)):
+        if lesson.context and not backbone.fits_context(length + len(answer)):
             require_context(
                 features,
                 prompt,

@@ -62,12 +62,16 @@ class Student:
         initial: InContextVectors,
         num_steps: int,
         lessons: Sequence[Lesson],
+        teacher: TeacherCache,
         num_sets: int,
         done: Checkpoint | None = None,
     ) -> None:
         self._backbone = backbone = features.backbone
         self._config = config
-        self._batches = StudentBatches(features, config, lessons=lessons, num_sets=num_sets)
+        self._teacher = teacher.on(backbone.device)
+        self._batches = StudentBatches(
+            features, config, lessons=lessons, teacher=teacher, num_sets=num_sets
+        )
         self._num_sets = num_sets
         device = backbone.device
         starts = {name: getattr(initial, name).detach().to(device) for name in TENSOR_NAMES}
@@ -116,7 +120,7 @@ class Student:
         if self._config.gradient_checkpointing:
             cast("Any", self._backbone.model).activation_checkpointing_disable()
 
-    def step(self, rows: Sequence[Row], *, teacher: TeacherCache) -> Steps[dict[str, float]]:
+    def step(self, rows: Sequence[Row]) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
 
         Returns:
@@ -129,13 +133,13 @@ class Student:
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
         yield from self._batches.see(rows)
         # Every set has its own means, so that it learns as it would alone.
-        share, taught = (1 / count for count in self._batches.counts(rows, teacher))
-        for part in self._batches.parts(rows, teacher):
+        share, taught = (1 / count for count in self._batches.counts(rows))
+        for part in self._batches.parts(rows):
             with self._bound(part):
                 logits = answer_logits(self._backbone, part.batch)
                 places = part.is_taught.nonzero().flatten()
                 right = supervision(logits, part.batch.targets) * share[part.token_sets]
-                near = self._mimicry(logits, teacher.rows(part.draws), places)
+                near = self._mimicry(logits, self._teacher.rows(part.lessons), places)
                 near = near * taught[part.token_sets[places]]
                 total = (
                     self._config.mimicry_weight * near.sum()

@@ -86,6 +86,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
             ),
             num_steps=10,
             lessons=lessons,
+            teacher=teacher,
             num_sets=num_sets,
         )
         rows = [
@@ -95,7 +96,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
             if one == 0 or draw % num_sets != one
         ]
         for _ in range(3):
-            finish(student.step(rows, teacher=teacher))
+            finish(student.step(rows))
         ends.append(sets_of(student.snapshot())[0])
         student.close()
     for name in TENSOR_NAMES:
