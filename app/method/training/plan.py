@@ -43,8 +43,8 @@ class TrainingPlan:
             items are so few that all of them have every role.
         folds: Fold of each query, from 1; all 0 where there are no folds.
         lessons: Each query with its demonstrations: all queries with their first context, then all
-            with their second, and on. Within folds, demonstrations are of the query's own fold, so that the set that leaves
-            out a fold learns nothing of it through the teacher either.
+            with their second, and on. Within folds, demonstrations are of the query's own fold, so
+            that the set that leaves out a fold learns nothing of it through the teacher either.
         measured: Item numbers that measure.
         measured_sets: Which set of vectors measures on each of them; it has not seen it.
         majority_hits: Which of them have the most usual answer of those that may be shown.

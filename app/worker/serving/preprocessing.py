@@ -8,7 +8,7 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, TypeVar
 
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
@@ -67,19 +67,24 @@ class PreparedPrompt:
     """A prompt with what the device thread still has to find out.
 
     Attributes:
-        check: Raises where the prompt does not fit the context. Device thread only.
+        check: Raises where the prompt does not fit the context.
         num_first: Pictures that its first pass takes, from the first on.
         grammar: Of the answer's form, to be copied for every answer.
-        is_checked: Whether it is known if the prompt fits.
-        refusal: What the request fails with if it does not.
     """
 
     prompt: PromptText
     check: Callable[[], None]
     num_first: int
     grammar: Grammar | None = None
-    is_checked: bool = False
-    refusal: VLibraryError | None = None
+
+    @cached_property
+    def refusal(self) -> VLibraryError | None:
+        """What the request fails with, if its prompt does not fit. Device thread only."""
+        try:
+            self.check()
+        except VLibraryError as error:
+            return error
+        return None
 
 
 class Reader:
@@ -232,7 +237,6 @@ class Reader:
             InvalidInputError: The processor refuses a picture or the prompt.
         """
         self._see_waiting()
-        self._check(prepared)
         if prepared.refusal is not None:
             raise prepared.refusal
         return self._features.encode([prepared.prompt])
@@ -246,9 +250,10 @@ class Reader:
         surplus = prepared.prompt.images[prepared.num_first :]
         if not surplus:
             return
-        await self._device.call(lambda: self._check(prepared))
-        if prepared.refusal is not None:
-            raise prepared.refusal
+        # Before any picture of it is seen.
+        refusal = await self._device.call(lambda: prepared.refusal)
+        if refusal is not None:
+            raise refusal
         for batch in await self._device.call(lambda: self._features.missing(surplus)):
             for start in range(0, len(batch), SEEN_TOGETHER):
                 chunk = batch[start : start + SEEN_TOGETHER]
@@ -259,7 +264,6 @@ class Reader:
         leading = self._features.passes.leading
         while leading(pictures) == len(pictures) < SEEN_TOGETHER and not self._waiting.empty():
             prepared = self._waiting.get()
-            self._check(prepared)
             if prepared.refusal is None:
                 pictures += prepared.prompt.images[: prepared.num_first]
         self._see(pictures[: min(SEEN_TOGETHER, leading(pictures))])
@@ -273,13 +277,3 @@ class Reader:
             # Some are of other requests; each is told when its own prompt is encoded.
             log.warning("pictures not seen", action="read.see", error=type(error).__name__)
             forget_frames(error)
-
-    def _check(self, prepared: PreparedPrompt) -> None:
-        """Note whether the prompt fits the context, once and before any picture of it is seen."""
-        if prepared.is_checked:
-            return
-        prepared.is_checked = True
-        try:
-            prepared.check()
-        except VLibraryError as error:
-            prepared.refusal = error
