@@ -15,7 +15,7 @@ from app.library.search.retrieval import Retriever
 from app.library.task_keys.keys import add_keys
 from app.library.vectors import create_vector, update_vector
 from app.method.backbone.loading import Backbone
-from app.method.keys.encoder import KeyEncoder
+from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.keys.task_key import build_task_key
 from benchmarks.abstention.figures import (
     NOTHING,
@@ -134,7 +134,7 @@ class TaskLibrary:
         for row in rows:
             result = await self._retriever.search(
                 row,
-                space=self._encoder.space,
+                space=space_id(self._backbone),
                 backbone_fingerprint=self._backbone.description.fingerprint,
                 k=1,
             )
@@ -167,7 +167,7 @@ class TaskLibrary:
             await add_keys(
                 session,
                 vector_id=vector.id,
-                space=self._encoder.space,
+                space=space_id(self._backbone),
                 exemplars=key.exemplars,
                 threshold=key.threshold,
                 text_threshold=key.text_threshold,

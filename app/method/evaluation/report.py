@@ -60,7 +60,7 @@ def evaluate(
         backbone: Who answers, greedily.
         examples: At least one.
         condition: What stands before each query and what steers.
-        scorer: One of `exact-match`, `vqa` and `vqa-normalized`.
+        scorer: A name of `SCORERS`.
         max_new_tokens: The most tokens of an answer.
         token_budget: Most prompt tokens of a batch, padding included.
         features: Vision features computed before, to be reused.

@@ -48,11 +48,6 @@ class KeyEncoder:
         self._backbone = features.backbone
         self._features = features
 
-    @property
-    def space(self) -> str:
-        """The identity of the rows' space."""
-        return space_id(self._backbone)
-
     @torch.inference_mode()
     def encode(
         self,

@@ -1,7 +1,7 @@
 """The four tensors of a trained M2IV and the shift they stand for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -49,10 +49,6 @@ class InContextVectors:
             attention_weights=torch.full((num_layers,), INITIAL_WEIGHT),
             mlp_weights=torch.full((num_layers,), INITIAL_WEIGHT),
         )
-
-    def weighted(self, weights: Float32[Tensor, " layers"]) -> "InContextVectors":
-        """The same directions with these weights in both branches."""
-        return replace(self, attention_weights=weights.clone(), mlp_weights=weights.clone())
 
     @classmethod
     def from_tensors(cls, tensors: VectorTensors) -> "InContextVectors":

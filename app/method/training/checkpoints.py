@@ -33,6 +33,14 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     notes: Mapping[str, Any]
 
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, by what follows."""
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """The checkpoint as safetensors bytes."""

@@ -1,7 +1,7 @@
 """The optimiser steps of a run, what they work with, and how both survive an interruption."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -137,17 +137,11 @@ def restored_teacher(checkpoint: Checkpoint) -> TeacherCache:
 
 def restored_state(found: Checkpoint) -> TrainState:
     """The steps that were done when a checkpoint was made."""
-    prefix = "best."
-    names = TrainState().notes()
     return TrainState(
         step=found.step,
         losses=found.tensors["losses"].tolist(),
-        best={
-            name.removeprefix(prefix): tensor
-            for name, tensor in found.tensors.items()
-            if name.startswith(prefix)
-        },
-        **{name: found.notes[name] for name in names},
+        best=found.part("best."),
+        **{name: found.notes[name] for name in TrainState().notes()},
     )
 
 
@@ -161,7 +155,8 @@ def initial_vectors(
     start = InContextVectors.initial(
         backbone.num_layers, backbone.hidden_size, generator=torch.Generator().manual_seed(seed)
     )
-    return start.weighted(_UNIT * norms / backbone.hidden_size**0.5)
+    weights = _UNIT * norms / backbone.hidden_size**0.5
+    return replace(start, attention_weights=weights, mlp_weights=weights.clone())
 
 
 def fit(

@@ -80,22 +80,16 @@ class Student:
             for name, share in zip(_WEIGHTS, _BRANCHES[config.branches], strict=True)
         }
         starts |= {name: torch.ones_like(starts[name]) for name in _WEIGHTS}
-        self._leaves = [
-            torch.stack([starts[name]] * num_sets).requires_grad_()
-            if done is None
-            else done.tensors[f"{_VECTORS}{name}"].to(device, copy=True).requires_grad_()
-            for name in TENSOR_NAMES
-        ]
+        if done is None:
+            vectors = {name: torch.stack([start] * num_sets) for name, start in starts.items()}
+        else:
+            found = done.part(_VECTORS)
+            vectors = {name: tensor.to(device, copy=True) for name, tensor in found.items()}
+        self._leaves = [vectors[name].requires_grad_() for name in TENSOR_NAMES]
         steps_done = 0 if done is None else done.step
         self._optimiser = Optimiser(self._leaves, config, num_steps=num_steps, done=steps_done)
         if done is not None:
-            self._optimiser.restore(
-                {
-                    name.removeprefix(_OPTIMISER): tensor
-                    for name, tensor in done.tensors.items()
-                    if name.startswith(_OPTIMISER)
-                }
-            )
+            self._optimiser.restore(done.part(_OPTIMISER))
         self._hooks = ShiftHooks(backbone)
         if config.gradient_checkpointing:
             cast("Any", backbone.model).activation_checkpointing_enable()

@@ -20,7 +20,7 @@ from app.core.errors import (
 )
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import check_length
-from app.method.keys.encoder import KeyEncoder
+from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.steering.dose import check_dose
 from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
@@ -162,7 +162,7 @@ class Serving:
                 )
             )
         return EmbedResponse(
-            space=self._keys.space,
+            space=space_id(self._backbone),
             dim=rows.shape[1],
             embeddings=rows.tolist(),
             num_tokens=num_tokens,

@@ -16,7 +16,7 @@ from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.keys.encoder import KeyEncoder
+from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.steering.greedy import generate
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
 from app.worker.serving.demonstrations import DatasetPools
@@ -203,7 +203,7 @@ async def test_embeddings_are_those_of_the_method(backbone: Backbone, parts: Par
     keys = KeyEncoder(FeatureCache(backbone))
     wanted = keys.encode([image, None], ["what color?", "which?"])
     np.testing.assert_allclose(np.array(answer.embeddings), wanted, atol=1e-6)
-    assert (answer.space, answer.dim) == (keys.space, wanted.shape[1])
+    assert (answer.space, answer.dim) == (space_id(backbone), wanted.shape[1])
 
 
 async def test_a_vector_acts_no_more_strongly_than_its_training_bore(
