@@ -4,11 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
-
-import numpy as np
-from jaxtyping import Float32
 
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import ALWAYS, BALANCED_SHOTS, Method
@@ -90,13 +86,30 @@ def _contexts(
     problem: Problem, asked: Sequence[Example], methods: Sequence[Method], *, reporter: Reporter
 ) -> Steps[dict[Method, Contexts]]:
     """What each method that reads labelled items shows before each item."""
-    chosen = yield OffDevice(partial(_conditions, problem, methods))
+    most = len(problem.items)
+    shots = min(problem.shots, most)
+    counts: dict[InContext, int] = {
+        "icl": shots,
+        "icl_balanced": min(BALANCED_SHOTS, most),
+        "knn_icl": shots,
+        "nearest_copy": 1,
+    }
+    chosen = {
+        name: in_context(name, problem.items, shots=count, seed=problem.seed)
+        for name, count in counts.items()
+        if name in methods
+    }
     seen = [*asked, *(problem.items if chosen else ())]
     rows = yield from embed_all(problem.features, seen, reporter=reporter)
+
+    def shown_by(condition: Condition) -> Contexts:
+        if condition.name in {"knn_icl", "nearest_copy"}:
+            similarities = rows[: len(asked)] @ rows[len(asked) :].T
+            return nearest_demonstrations(condition, asked, similarities)
+        return choose_demonstrations(condition, asked, problem.features)
+
     found: dict[Method, Contexts] = yield OffDevice(
-        lambda: {
-            name: _shown(problem, asked, condition, rows=rows) for name, condition in chosen.items()
-        }
+        lambda: {name: shown_by(condition) for name, condition in chosen.items()}
     )
     for name, shown in found.items():
         if not all(shown):
@@ -106,35 +119,6 @@ def _contexts(
                 details={"method": name},
             )
     return found
-
-
-def _conditions(problem: Problem, methods: Sequence[Method]) -> dict[Method, Condition]:
-    most = len(problem.items)
-    shots = min(problem.shots, most)
-    counts: dict[InContext, int] = {
-        "icl": shots,
-        "icl_balanced": min(BALANCED_SHOTS, most),
-        "knn_icl": shots,
-        "nearest_copy": 1,
-    }
-    return {
-        name: in_context(name, problem.items, shots=count, seed=problem.seed)
-        for name, count in counts.items()
-        if name in methods
-    }
-
-
-def _shown(
-    problem: Problem,
-    asked: Sequence[Example],
-    condition: Condition,
-    *,
-    rows: Float32[np.ndarray, "items width"],
-) -> Contexts:
-    if condition.name in {"knn_icl", "nearest_copy"}:
-        similarities = rows[: len(asked)] @ rows[len(asked) :].T
-        return nearest_demonstrations(condition, asked, similarities)
-    return choose_demonstrations(condition, asked, problem.features)
 
 
 def _timed(steps: Steps[Result]) -> Steps[tuple[Result, float]]:

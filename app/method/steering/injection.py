@@ -36,28 +36,24 @@ SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 
 @dataclass
 class Receipt:
-    """Proof of what was applied while one set of shifts was bound."""
+    """Proof of what was applied while one set of shifts was bound.
+
+    Attributes:
+        passes: The sites that each pass through the text decoder shifted.
+    """
 
     sites_expected: int
-    num_forwards: int = 0
-    _current: set[int] = field(default_factory=set, repr=False)
-    _fewest: int | None = field(default=None, repr=False)
+    passes: list[set[int]] = field(default_factory=list, repr=False)
+
+    @property
+    def num_forwards(self) -> int:
+        """Passes through the text decoder."""
+        return len(self.passes)
 
     @property
     def sites_hit(self) -> int:
         """Distinct sites shifted in a pass, the fewest over all passes; 0 before the first."""
-        if self.num_forwards == 0:
-            return 0
-        fewest = self._fewest
-        return len(self._current) if fewest is None else min(fewest, len(self._current))
-
-    def begin_forward(self) -> set[int]:
-        """Notes that a pass through the text decoder begins; the set takes its sites."""
-        if self.num_forwards:
-            self._fewest = self.sites_hit
-        self.num_forwards += 1
-        self._current = set()
-        return self._current
+        return min(map(len, self.passes), default=0)
 
     def verify(self) -> None:
         """Returns when every pass shifted every site.
@@ -93,7 +89,7 @@ class ShiftHooks:
         self._width = int(model.config.get_text_config().hidden_size)
         self._bound: SiteShifts | None = None
         self._token_rows: dict[torch.device, TokenRows] | None = None
-        self._receipt = Receipt(sites_expected=2 * len(self._sites))
+        self._receipt = Receipt(sites_expected=self.num_sites)
         self._hits: set[int] = set()
         self._handles: list[RemovableHandle] = [
             find_decoder(model).register_forward_pre_hook(self._begin)
@@ -156,7 +152,8 @@ class ShiftHooks:
 
     def _begin(self, *_call: object) -> None:
         if self._bound is not None:
-            self._hits = self._receipt.begin_forward()
+            self._hits = set()
+            self._receipt.passes.append(self._hits)
 
     def _install(self, sites: LayerSites) -> list[RemovableHandle]:
         layer = sites.index

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from app.method.backbone.batching import MAX_ROWS
 from app.method.backbone.examples import Lesson
@@ -76,7 +75,7 @@ def compute_teacher(
     Raises:
         JobCancelledError: The reporter was asked to stop.
     """
-    parts: list[tuple[TeacherLogits, bool] | None] = [None] * len(lessons)
+    parts: dict[int, tuple[TeacherLogits, bool]] = {}
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
         logits = answer_logits(features.backbone, batch)
@@ -97,21 +96,14 @@ def compute_teacher(
         instruction=instruction,
         reporter=reporter,
     )
-    return _joined([part for part in parts if part is not None]).on(torch.device("cpu"))
-
-
-def _joined(parts: Sequence[tuple[TeacherLogits, bool]]) -> TeacherCache:
-    starts = [0]
-    for logits, _ in parts:
-        starts.append(starts[-1] + len(logits.log_probs))
-    indices: list[Int[Tensor, "answers kept"]] = [
-        logits.indices for logits, _ in parts if logits.indices is not None
-    ]
-    return TeacherCache(
+    logits, is_right = zip(*(parts[place] for place in range(len(lessons))), strict=True)
+    indices = [one.indices for one in logits if one.indices is not None]
+    cache = TeacherCache(
         logits=TeacherLogits(
-            log_probs=torch.cat([logits.log_probs for logits, _ in parts]),
+            log_probs=torch.cat([one.log_probs for one in logits]),
             indices=torch.cat(indices) if indices else None,
         ),
-        starts=tuple(starts),
-        is_right=tuple(is_right for _, is_right in parts),
+        starts=tuple(accumulate((len(one.log_probs) for one in logits), initial=0)),
+        is_right=is_right,
     )
+    return cache.on(torch.device("cpu"))

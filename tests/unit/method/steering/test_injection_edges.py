@@ -98,7 +98,7 @@ def test_a_receipt_without_a_pass_proves_nothing(model_of: Models, random_shifts
 def test_a_receipt_remembers_the_worst_pass() -> None:
     receipt = Receipt(sites_expected=2)
     for sites in ((0, 1), (0,), (0, 1)):
-        receipt.begin_forward().update(sites)
+        receipt.passes.append(set(sites))
     assert (receipt.num_forwards, receipt.sites_hit) == (3, 1)
 
 
