@@ -30,7 +30,7 @@ from app.method.backbone.loading import Backbone, load_backbone
 from app.method.keys.encoder import space_id
 from app.rpc.messages import HealthResponse
 from app.worker.assembly import serving_parts
-from app.worker.processors import limit_threads
+from app.worker.cpus import limit_threads
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import Fetch
 from app.worker.training.queue import taking_jobs

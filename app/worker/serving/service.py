@@ -53,9 +53,9 @@ class Serving:
         max_new_tokens: int,
         norms: Float[Tensor, " layers"],
         max_dose: float,
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics
         self._backbone = features.backbone
         self._device = device
         self._vector_cache = vector_cache

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.worker.processors import limit_threads, processor_share
+from app.worker.cpus import available_cpus, limit_threads
 
 
 def write_version_1(group: Path, *, quota: str) -> None:
@@ -20,7 +20,7 @@ def test_a_share_is_whole_processors_and_at_least_one(
     quota: str, share: int | None, tmp_path: Path
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
-    assert processor_share(tmp_path) == share
+    assert available_cpus(tmp_path) == share
 
 
 @pytest.mark.parametrize(("quota", "share"), [("-1", None), ("400000", 4)])
@@ -28,11 +28,11 @@ def test_a_share_of_the_older_control_groups_is_read_as_well(
     quota: str, share: int | None, tmp_path: Path
 ) -> None:
     write_version_1(tmp_path, quota=quota)
-    assert processor_share(tmp_path) == share
+    assert available_cpus(tmp_path) == share
 
 
 def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path: Path) -> None:
-    assert processor_share(tmp_path) is None
+    assert available_cpus(tmp_path) is None
 
 
 @pytest.mark.usefixtures("three_threads")
