@@ -16,7 +16,7 @@ from app.method.adaptation.problem import (
     answer_steps,
     encode_steps,
     measure_steps,
-    plain,
+    without_context,
 )
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
@@ -25,15 +25,15 @@ from app.method.evaluation.metrics import majority_hits
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import relayed
-from app.method.training.answers import Answered
+from app.method.training.answers import AnswerScore
 from app.method.training.demonstrations import hold_out
 from app.method.training.progress import Event, Reporter, Steps
-from app.method.training.prompts import see_all
+from app.method.training.prompts import prepare_all
 from app.method.training.selection.comparison import (
-    Compared,
     Comparison,
+    ConditionScore,
     compare_answers,
-    compared,
+    score_condition,
 )
 
 FEWEST_ITEMS: Final = 16
@@ -51,7 +51,7 @@ class Combined:
     best: int
 
 
-CombinationResult: TypeAlias = tuple[Combined, Comparison, list[Compared]]
+CombinationResult: TypeAlias = tuple[Combined, Comparison, list[ConditionScore]]
 """A combination, how it does on items that chose nothing, and how each part does."""
 
 
@@ -70,7 +70,7 @@ def combine_steps(
     Yields:
         None after every pass; the backbone is unsteered then.
     """
-    held = yield from encode_steps(problem, plain(problem.validation))
+    held = yield from encode_steps(problem, without_context(problem.validation))
     scores = []
     for part in parts:
         applied = _steering(problem.backbone, part.shift())
@@ -114,7 +114,7 @@ def combination_steps(
     items = problem.items
     chosen, measured = _halves(items, seed=problem.seed)
     pictures = [picture for item in items for picture in item.pictures]
-    yield from see_all(pictures, features=problem.features, reporter=reporter)
+    yield from prepare_all(pictures, features=problem.features, reporter=reporter)
 
     def or_stop(event: Event) -> Event:
         reporter.stop_if_asked()
@@ -122,11 +122,11 @@ def combination_steps(
 
     making = combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule)
     combined: Combined = yield from relayed(making, or_stop)
-    lessons = plain(measured)
+    lessons = without_context(measured)
     candidates = {"zero_shot": None, "m2iv": combined.vectors}
     candidates |= {str(place): part for place, part in enumerate(parts)}
     reporter.begin("evaluate", len(candidates) * len(lessons))
-    answers: dict[str, list[Answered]] = {}
+    answers: dict[str, list[AnswerScore]] = {}
     for name, vectors in candidates.items():
         answers[name] = yield from answer_steps(problem, lessons, vectors, reporter=reporter)
     found = [answers.pop(str(place)) for place in range(len(parts))]
@@ -138,7 +138,7 @@ def combination_steps(
         other_labels=len(chosen),
         demonstrated="best_part",
     )
-    each = [compared([one.is_right for one in part], part, 0) for part in found]
+    each = [score_condition([one.is_right for one in part], part, 0) for part in found]
     return combined, replace(comparison, seconds=reporter.seconds), each
 
 

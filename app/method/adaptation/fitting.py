@@ -16,7 +16,7 @@ from app.method.adaptation.problem import (
     Problem,
     encode_steps,
     measure_steps,
-    plain,
+    without_context,
 )
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
@@ -89,7 +89,7 @@ def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
     Yields:
         None after every pass; the backbone is as it was then.
     """
-    held = yield from encode_steps(problem, plain(problem.validation))
+    held = yield from encode_steps(problem, without_context(problem.validation))
     rate = recipe.rates[0]
     if len(recipe.rates) > 1:
         steps = min(_TRIAL_STEPS, problem.max_steps)
@@ -146,7 +146,9 @@ def _draw(problem: Problem, step: int) -> Steps[list[Part]]:
     epoch, place = divmod(step, per_epoch)
     order = generator_for(problem.seed, "fit", epoch).permutation(len(problem.items))
     chosen = [int(item) for item in order[place * size : (place + 1) * size]]
-    parts = yield from encode_steps(problem, plain([problem.items[item] for item in chosen]))
+    parts = yield from encode_steps(
+        problem, without_context([problem.items[item] for item in chosen])
+    )
     return [([chosen[place] for place in places], batch) for places, batch in parts]
 
 

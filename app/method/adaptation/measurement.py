@@ -20,7 +20,7 @@ from app.method.evaluation.conditions import (
 from app.method.evaluation.metrics import majority_hits, text_hits
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import OffDevice
-from app.method.training.answers import Answered
+from app.method.training.answers import AnswerScore
 from app.method.training.distillation import embed_all
 from app.method.training.progress import Reporter, Steps
 from app.method.training.selection.comparison import Comparison, compare_answers
@@ -54,7 +54,7 @@ def measurement_steps(
     contexts = yield from _contexts(problem, asked, wanted, reporter=reporter)
     generated = [name for name in wanted if name not in {"majority", "nearest_copy"}]
     reporter.begin("evaluate", len(generated) * len(asked))
-    answers: dict[str, list[Answered]] = {}
+    answers: dict[str, list[AnswerScore]] = {}
     spent: dict[str, float] = {}
     for name in generated:
         shown = contexts.get(name, [()] * len(asked))

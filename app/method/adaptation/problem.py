@@ -16,7 +16,7 @@ from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
-from app.method.training.answers import Answered, answer_lessons, answer_logits, answered
+from app.method.training.answers import AnswerScore, answer_lessons, answer_logits, score_answers
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import run_batches
 
@@ -82,7 +82,7 @@ def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]
     return found
 
 
-def plain(items: Sequence[Example]) -> list[Lesson]:
+def without_context(items: Sequence[Example]) -> list[Lesson]:
     """The items without demonstrations."""
     return [Lesson(query=item, context=()) for item in items]
 
@@ -132,7 +132,7 @@ def measure_steps(
     for _, batch in parts:
         with torch.no_grad(), nullcontext() if applied is None else applied(batch):
             logits = answer_logits(problem.backbone, batch)
-        found = answered(logits, batch)
+        found = score_answers(logits, batch)
         num_right += sum(one.is_right for one in found)
         losses += sum(one.loss for one in found)
         rows += len(found)
@@ -146,7 +146,7 @@ def answer_steps(
     vectors: InContextVectors | None,
     *,
     reporter: Reporter,
-) -> Steps[list[Answered]]:
+) -> Steps[list[AnswerScore]]:
     """How each lesson is answered with the vectors at strength 1, or without any.
 
     Raises:
@@ -164,6 +164,6 @@ def answer_steps(
 
 def best_on_validation(problem: Problem, changes: Sequence[Applied]) -> int:
     """The place of the change that validation items do best with, the first of equals."""
-    held = encode_parts(problem, plain(problem.validation))
+    held = encode_parts(problem, without_context(problem.validation))
     scores = [measure(problem, held, one) for one in changes]
     return scores.index(max(scores))

@@ -17,7 +17,7 @@ from app.method.adaptation.edits import (
     outputs_at,
 )
 from app.method.adaptation.fitting import Leaves, Recipe, fit_steps
-from app.method.adaptation.problem import Adaptation, Problem, encode_parts, plain
+from app.method.adaptation.problem import Adaptation, Problem, encode_parts, without_context
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
 
@@ -59,7 +59,7 @@ def context_vectors(problem: Problem) -> Float[Tensor, "layers 2 hidden"]:
     modules = [module for site in sites for module in (site.attention, site.mlp)]
     found = [
         outputs_at(problem.backbone, batch, modules, places=last_tokens(batch))
-        for _, batch in encode_parts(problem, plain(problem.items))
+        for _, batch in encode_parts(problem, without_context(problem.items))
     ]
     mean: Tensor = torch.cat(found).mean(0)
     return mean.reshape(len(sites), 2, -1)

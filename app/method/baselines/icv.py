@@ -22,7 +22,7 @@ from app.method.adaptation.problem import (
     Problem,
     best_on_validation,
     encode_parts,
-    plain,
+    without_context,
 )
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
@@ -52,7 +52,7 @@ def main_direction(problem: Problem) -> Float[Tensor, "layers hidden"]:
     the end of the question.
     """
     order = generator_for(problem.seed, "icv").permutation(len(problem.items))[:_MOST_PAIRS]
-    asked = plain([problem.items[int(place)] for place in order])
+    asked = without_context([problem.items[int(place)] for place in order])
     layers = [site.layer for site in adaptable_sites(problem.backbone)]
     ends: list[Tensor] = []
     for with_answers in (True, False):

@@ -24,7 +24,7 @@ from app.method.adaptation.problem import (
     Problem,
     best_on_validation,
     encode_parts,
-    plain,
+    without_context,
 )
 from app.method.backbone.prompts import EncodedBatch
 from app.method.evaluation.conditions import Applied
@@ -66,7 +66,7 @@ def choose_policy(
     """
     policy = torch.zeros(means.shape[:2], requires_grad=True)
     optimizer = torch.optim.Adam([policy], lr=_RATE)
-    parts = encode_parts(problem, plain(problem.items[:_QUERIES]))
+    parts = encode_parts(problem, without_context(problem.items[:_QUERIES]))
     for step in range(min(_STEPS, problem.max_steps)):
         drawn = _sample(policy, _SAMPLES, seed=problem.seed * _STEPS + step)
         rewards = torch.tensor(

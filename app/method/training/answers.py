@@ -40,8 +40,8 @@ def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """How the backbone answered one lesson by itself.
+class AnswerScore:
+    """How well the backbone answered one lesson.
 
     Attributes:
         loss: Mean cross-entropy of the true answer's tokens.
@@ -62,7 +62,7 @@ def answer_lessons(
     instruction: str | None = None,
     shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
     reporter: Reporter | None = None,
-) -> Steps[list[Answered]]:
+) -> Steps[list[AnswerScore]]:
     """How the backbone answers each lesson by itself, with or without a shift.
 
     There is one shift for each lesson or one for all.
@@ -71,7 +71,7 @@ def answer_lessons(
         JobCancelledError: The reporter was asked to stop.
         SteeringError: The shift could not be applied in full.
     """
-    found: dict[int, Answered] = {}
+    found: dict[int, AnswerScore] = {}
     hooks = ShiftHooks(features.backbone)
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
@@ -81,7 +81,7 @@ def answer_lessons(
         if shifts is not None:
             receipt.verify()
         hooks.bind(None)
-        found.update(zip(places, answered(logits, batch), strict=True))
+        found.update(zip(places, score_answers(logits, batch), strict=True))
 
     try:
         yield from run_batches(
@@ -98,12 +98,12 @@ def answer_lessons(
     return [found[index] for index in range(len(lessons))]
 
 
-def answered(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[Answered]:
-    """How each row is answered, told by the logits that predict its true answer."""
+def score_answers(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[AnswerScore]:
+    """How well each row is answered, by the logits that predict its true answer."""
     losses = supervision(logits, batch.targets)
     spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
     rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
     return [
-        Answered(is_right=is_right, loss=span.mean().item(), num_tokens=num_tokens)
+        AnswerScore(is_right=is_right, loss=span.mean().item(), num_tokens=num_tokens)
         for is_right, span, num_tokens in rows
     ]

@@ -14,7 +14,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch, PromptText
 from app.method.training.configuration import TrainingConfig
 from app.method.training.progress import Steps
-from app.method.training.prompts import see, write_prompts
+from app.method.training.prompts import prepare_pictures, write_prompts
 from app.method.training.teacher import TeacherCache
 
 Row: TypeAlias = tuple[int, int]
@@ -56,11 +56,11 @@ class StudentBatches:
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
 
-    def see(self, rows: Sequence[Row]) -> Steps[None]:
-        """Writes the rows' prompts and sees their pictures, which `parts` then finds."""
+    def prepare(self, rows: Sequence[Row]) -> Steps[None]:
+        """Writes the rows' prompts and prepares their pictures for `parts`."""
         yield from self._write_prompts(rows)
         prompts = [self._prompts[number][0] for number, _ in rows]
-        yield from see(prompts, features=self._features)
+        yield from prepare_pictures(prompts, features=self._features)
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
         """The batch in passes that fit the budget, each encoded when its turn comes."""

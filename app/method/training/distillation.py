@@ -30,7 +30,7 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import MAX_ROWS, TrainLoop, fit, restored_teacher
 from app.method.training.plan import TrainingPlan, make_plan, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
-from app.method.training.prompts import see_all
+from app.method.training.prompts import prepare_all
 from app.method.training.selection.choices import calibrate, choose_recipe
 from app.method.training.selection.comparison import Comparison, compare
 from app.method.training.student import LOSS_NAMES, sets_of
@@ -218,7 +218,7 @@ def embed_all(
     images = [example.image for example in examples]
     num_pictures = len({example.image_id for example in examples})
     pictures = [image for image in images if image is not None]
-    yield from see_all(pictures, features=features, reporter=reporter, num_told=num_pictures)
+    yield from prepare_all(pictures, features=features, reporter=reporter, num_told=num_pictures)
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)

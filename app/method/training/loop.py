@@ -13,7 +13,7 @@ from app.method.backbone.examples import Example, Lesson
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
-from app.method.training.answers import Answered, answer_lessons
+from app.method.training.answers import AnswerScore, answer_lessons
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
@@ -84,7 +84,7 @@ class TrainLoop:
         *,
         shifts: Float[Tensor, "sets layers 2 hidden"] | None = None,
         reporter: Reporter | None = None,
-    ) -> Steps[list[Answered]]:
+    ) -> Steps[list[AnswerScore]]:
         """How held-out lessons are answered, by the set of vectors that has not seen each."""
         return answer_lessons(
             self.features,

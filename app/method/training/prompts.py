@@ -54,7 +54,7 @@ def write_prompts(
     return prompts, lengths
 
 
-def see(prompts: Sequence[PromptText], *, features: FeatureCache) -> Steps[None]:
+def prepare_pictures(prompts: Sequence[PromptText], *, features: FeatureCache) -> Steps[None]:
     """Makes ready what encoding these prompts needs of their pictures.
 
     Raises:
@@ -63,18 +63,18 @@ def see(prompts: Sequence[PromptText], *, features: FeatureCache) -> Steps[None]
     pictures = [picture for prompt in prompts for picture in prompt.images]
     if features.feeds(prompts):
         for batch in features.missing(pictures):
-            yield from see_batch(batch, features=features)
+            yield from _prepare_batch(batch, features=features)
     yield from _decode(features.pixels_to_encode(prompts), features=features)
 
 
-def see_batch(batch: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:
+def _prepare_batch(batch: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:
     """Has the vision features of a few pictures computed, which are decoded elsewhere before."""
     yield from _decode(batch, features=features)
     features.prepare(batch)
     yield None
 
 
-def see_all(
+def prepare_all(
     pictures: Sequence[Picture],
     *,
     features: FeatureCache,
@@ -91,7 +91,7 @@ def see_all(
     batches = features.missing(pictures)
     reporter.begin("features", sum(map(len, batches)) if num_told is None else num_told)
     for batch in batches:
-        yield from see_batch(batch, features=features)
+        yield from _prepare_batch(batch, features=features)
         yield from reporter.advance(len(batch))
 
 
@@ -140,7 +140,7 @@ def run_batches(
         prompts, lengths, features=features, token_budget=token_budget, max_rows=max_rows
     ):
         some = [prompts[place] for place in places]
-        yield from see(some, features=features)
+        yield from prepare_pictures(some, features=features)
         answers = [lessons[place].query.answer for place in places] if with_answers else None
         with torch.no_grad():
             run(places, features.encode(some, answers=answers))

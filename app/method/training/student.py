@@ -125,7 +125,7 @@ class Student:
         """
         means = {name: torch.zeros(self._num_sets) for name in ("mimicry", "supervision")}
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
-        yield from self._batches.see(rows)
+        yield from self._batches.prepare(rows)
         # Every set has its own means, so that it learns as it would alone.
         share, taught = (1 / count for count in self._batches.counts(rows))
         for part in self._batches.parts(rows):

@@ -34,7 +34,7 @@ from app.worker.serving.demonstrations import DatasetPools
 
 NUM_THREADS: Final = 2
 # Running rows wait for one pass of the vision tower at most.
-SEEN_TOGETHER: Final = 16
+MAX_PASS_PICTURES: Final = 16
 
 Result = TypeVar("Result")
 
@@ -178,7 +178,7 @@ class Reader:
             )
         )
         if prepared.prompt.images and self._features.feeds([prepared.prompt]):
-            await self._see_surplus(prepared)
+            await self._prepare_surplus(prepared)
             self._waiting.put(prepared)
         return prepared
 
@@ -223,7 +223,7 @@ class Reader:
         return PreparedPrompt(
             prompt=prompt,
             check=check,
-            num_first=min(SEEN_TOGETHER, self._features.passes.leading(prompt.images)),
+            num_first=min(MAX_PASS_PICTURES, self._features.passes.leading(prompt.images)),
             grammar=grammar,
         )
 
@@ -236,7 +236,7 @@ class Reader:
             ContextOverflowError: The prompt is too long.
             InvalidInputError: The processor refuses a picture or the prompt.
         """
-        self._see_waiting()
+        self._prepare_waiting()
         if prepared.refusal is not None:
             raise prepared.refusal
         return self._features.encode([prepared.prompt])
@@ -245,7 +245,7 @@ class Reader:
         """What `work` returns, done on one of the few threads that read pictures."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _see_surplus(self, prepared: PreparedPrompt) -> None:
+    async def _prepare_surplus(self, prepared: PreparedPrompt) -> None:
         """Have the pictures seen that are too many for one pass, in passes of their own."""
         surplus = prepared.prompt.images[prepared.num_first :]
         if not surplus:
@@ -255,20 +255,20 @@ class Reader:
         if refusal is not None:
             raise refusal
         for batch in await self._device.call(lambda: self._features.missing(surplus)):
-            for start in range(0, len(batch), SEEN_TOGETHER):
-                chunk = batch[start : start + SEEN_TOGETHER]
-                await self._device.call(partial(self._see, chunk))
+            for start in range(0, len(batch), MAX_PASS_PICTURES):
+                chunk = batch[start : start + MAX_PASS_PICTURES]
+                await self._device.call(partial(self._prepare_pictures, chunk))
 
-    def _see_waiting(self) -> None:
+    def _prepare_waiting(self) -> None:
         pictures: list[Picture] = []
         leading = self._features.passes.leading
-        while leading(pictures) == len(pictures) < SEEN_TOGETHER and not self._waiting.empty():
+        while leading(pictures) == len(pictures) < MAX_PASS_PICTURES and not self._waiting.empty():
             prepared = self._waiting.get()
             if prepared.refusal is None:
                 pictures += prepared.prompt.images[: prepared.num_first]
-        self._see(pictures[: min(SEEN_TOGETHER, leading(pictures))])
+        self._prepare_pictures(pictures[: min(MAX_PASS_PICTURES, leading(pictures))])
 
-    def _see(self, pictures: Sequence[Picture]) -> None:
+    def _prepare_pictures(self, pictures: Sequence[Picture]) -> None:
         try:
             self._features.prepare(pictures)
         except Exception as error:

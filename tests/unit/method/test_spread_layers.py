@@ -13,7 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.method.adaptation.combination import combination_steps
-from app.method.adaptation.problem import Adaptation, Problem, encode_parts, measure, plain
+from app.method.adaptation.problem import (
+    Adaptation,
+    Problem,
+    encode_parts,
+    measure,
+    without_context,
+)
 from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
@@ -157,9 +163,9 @@ def test_a_method_is_fitted_as_on_one_device(method: str, backbone: Backbone) ->
 def _fitted(backbone: Backbone, method: str) -> tuple[object, ...]:
     problem = replace(tiny_problem(backbone, shots=2), max_steps=2)
     found: Adaptation = FITTED[method](problem)
-    held = encode_parts(problem, plain(problem.validation))
+    held = encode_parts(problem, without_context(problem.validation))
     texts = []
-    for _, batch in encode_parts(problem, plain(problem.validation), with_answers=False):
+    for _, batch in encode_parts(problem, without_context(problem.validation), with_answers=False):
         with found.applied(batch):
             texts += [
                 one.token_ids for one in generate_encoded(problem.backbone, batch, max_new_tokens=3)

@@ -13,14 +13,14 @@ from app.method.evaluation.conditions import balanced_context, nearest_context
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
 from app.method.steps import OffDevice
-from app.method.training.answers import Answered
+from app.method.training.answers import AnswerScore
 from app.method.training.demonstrations import draw_context
 from app.method.training.loop import TrainLoop
 from app.method.training.progress import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ConditionScore:
     """How one way of answering did on the held-out items.
 
     Attributes:
@@ -55,7 +55,7 @@ class Comparison:
     """
 
     items: int
-    conditions: dict[str, Compared]
+    conditions: dict[str, ConditionScore]
     gains: dict[str, Gain]
     verdict: Verdict
     shots: int = 0
@@ -73,7 +73,7 @@ def compare(
     shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
     lessons, alone = yield OffDevice(partial(_asked, loop, shots=shots))
     loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
-    answers: dict[str, list[Answered]] = {}
+    answers: dict[str, list[AnswerScore]] = {}
     for name, lesson in lessons.items():
         own = shifts if name == "m2iv" else None
         answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
@@ -112,7 +112,7 @@ def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dic
 
 
 def compare_answers(
-    answers: Mapping[str, Sequence[Answered]],
+    answers: Mapping[str, Sequence[AnswerScore]],
     alone: Mapping[str, Sequence[bool]],
     *,
     labels: Mapping[str, int],
@@ -135,7 +135,7 @@ def compare_answers(
     return Comparison(
         items=len(steered),
         conditions={
-            name: compared(found, answers.get(name, ()), labels.get(name, other_labels))
+            name: score_condition(found, answers.get(name, ()), labels.get(name, other_labels))
             for name, found in hits.items()
         },
         gains={name: paired_gain(steered, found) for name, found in hits.items() if name != "m2iv"},
@@ -148,11 +148,13 @@ def compare_answers(
     )
 
 
-def compared(hits: Sequence[bool], answers: Sequence[Answered], labels: int) -> Compared:
-    """The figures of one way of answering."""
+def score_condition(
+    hits: Sequence[bool], answers: Sequence[AnswerScore], labels: int
+) -> ConditionScore:
+    """How one way of answering did."""
     interval = wilson_interval(sum(hits), len(hits))
     tokens = sum(answer.num_tokens for answer in answers) / max(1, len(answers))
-    return Compared(
+    return ConditionScore(
         accuracy=interval.mean,
         low=interval.low,
         high=interval.high,

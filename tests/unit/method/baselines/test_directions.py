@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.method.adaptation.edits import adaptable_sites
-from app.method.adaptation.problem import Problem, plain
+from app.method.adaptation.problem import Problem, without_context
 from app.method.baselines import i2cl, icv, live
 from tests.fakes.models.problems import alone, assert_near, logits, watched
 
@@ -53,7 +53,7 @@ def test_icv_reads_states_with_and_without_the_answer(problem: Problem) -> None:
     layers = [site.layer for site in adaptable_sites(backbone)]
     rows = []
     for item in problem.items:
-        (asked,) = plain([item])
+        (asked,) = without_context([item])
         ends = [
             torch.stack([watched(backbone, batch, layer)[0, -1] for layer in layers])
             for batch in (alone(backbone, asked, answer=item.answer), alone(backbone, asked))
@@ -73,7 +73,9 @@ def test_i2cl_reads_each_demonstration_alone_to_its_end(problem: Problem) -> Non
     backbone = problem.backbone
     site = adaptable_sites(backbone)[1]
     ends = [
-        watched(backbone, alone(backbone, plain([item])[0], answer=item.answer), site.mlp)[0, -1]
+        watched(
+            backbone, alone(backbone, without_context([item])[0], answer=item.answer), site.mlp
+        )[0, -1]
         for item in problem.items
     ]
     found = i2cl.context_vectors(problem)[1, 1]
@@ -115,7 +117,7 @@ def test_live_follows_the_teacher_of_the_very_item(problem: Problem) -> None:
     teacher, rows = live._teach(problem)
     assert sorted(rows.values()) == list(range(len(problem.items)))
     counts = [
-        len(alone(problem.backbone, plain([item])[0], answer=item.answer).answer_ids[0])
+        len(alone(problem.backbone, without_context([item])[0], answer=item.answer).answer_ids[0])
         for item in problem.items
     ]
     found = [len(teacher.rows([rows[place]]).log_probs) for place in range(len(problem.items))]
@@ -124,7 +126,7 @@ def test_live_follows_the_teacher_of_the_very_item(problem: Problem) -> None:
 
 def test_live_learns_and_leaves_the_backbone_as_it_was(problem: Problem) -> None:
     backbone = problem.backbone
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
     before = logits(backbone, batch)
     found = live.fit(problem)
     assert found.kind == "normed-shift"

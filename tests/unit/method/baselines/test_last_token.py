@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from app.method.adaptation.edits import adaptable_sites, head_counts, mean_heads, output_projections
-from app.method.adaptation.problem import Problem, draw_contexts, encode_parts, measure, plain
+from app.method.adaptation.problem import (
+    Problem,
+    draw_contexts,
+    encode_parts,
+    measure,
+    without_context,
+)
 from app.method.baselines import function_vector, mtv, task_vector
 from app.method.steering.greedy import generate_encoded
 from tests.fakes.models.problems import alone, assert_near, logits, rewritten, watched
@@ -44,17 +50,17 @@ def test_a_task_vector_replaces_the_last_token_in_prefill_alone(problem: Problem
     layer = int(str(found.notes["layer"]))
     state = task_vector.mean_states(problem)[layer]
     module = adaptable_sites(backbone)[layer].layer
-    for asked in plain(problem.items[:3]):
+    for asked in without_context(problem.items[:3]):
         batch = alone(backbone, asked)
         wanted = rewritten(backbone, batch, module, change=last(state))
         with torch.no_grad(), found.applied(batch):
             assert_near(logits(backbone, batch), wanted)
-    parts = encode_parts(problem, plain(problem.items), with_answers=False)
+    parts = encode_parts(problem, without_context(problem.items), with_answers=False)
     for places, batch in parts:
         with found.applied(batch):
             together = generate_encoded(backbone, batch, max_new_tokens=4)
         for place, generation in zip(places, together, strict=True):
-            one = alone(backbone, plain([problem.items[place]])[0])
+            one = alone(backbone, without_context([problem.items[place]])[0])
             with found.applied(one):
                 apart = generate_encoded(backbone, one, max_new_tokens=4)[0]
             assert generation.token_ids == apart.token_ids
@@ -62,7 +68,7 @@ def test_a_task_vector_replaces_the_last_token_in_prefill_alone(problem: Problem
 
 def test_the_layer_is_the_one_validation_likes_best(problem: Problem) -> None:
     states = task_vector.mean_states(problem)
-    held = encode_parts(problem, plain(problem.validation))
+    held = encode_parts(problem, without_context(problem.validation))
     scores = [
         measure(problem, held, task_vector._replacing(problem, states, layer))
         for layer in range(len(states))
@@ -136,7 +142,7 @@ def test_a_function_vector_is_added_at_the_last_token(problem: Problem) -> None:
     heads = effects.shape[1]
     order = effects.flatten().argsort(descending=True)[:10].tolist()
     vector = function_vector.sum_of_heads(problem, means, [divmod(o, heads) for o in order])
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
 
     def add(hidden: Tensor) -> Tensor:
         hidden[:, -1] += vector
@@ -153,7 +159,7 @@ def test_mtv_replaces_the_slices_of_the_chosen_heads(problem: Problem) -> None:
     heads = torch.zeros(means.shape[:2], dtype=torch.bool)
     heads[1, 1] = True
     width = means.shape[-1]
-    batch = alone(backbone, plain(problem.items)[2])
+    batch = alone(backbone, without_context(problem.items)[2])
     wanted = rewritten(
         backbone,
         batch,

@@ -10,7 +10,13 @@ from transformers.cache_utils import DynamicCache
 
 from app.method.adaptation.attention import attend_gated, attend_virtually, attend_with
 from app.method.adaptation.edits import head_counts
-from app.method.adaptation.problem import Adaptation, Problem, encode_parts, measure, plain
+from app.method.adaptation.problem import (
+    Adaptation,
+    Problem,
+    encode_parts,
+    measure,
+    without_context,
+)
 from app.method.backbone.loading import Backbone
 from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
 from app.method.steering.greedy import generate_encoded
@@ -32,7 +38,7 @@ def random_virtual(backbone: Backbone, count: int) -> tuple[Tensor, Tensor]:
 def test_virtual_keys_are_a_cache_that_stands_before_the_prompt(problem: Problem) -> None:
     backbone = problem.backbone
     keys, values = random_virtual(backbone, 5)
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
     cache = DynamicCache()
     for layer in range(backbone.num_layers):
         cache.update(keys[layer][None], values[layer][None], layer)
@@ -52,11 +58,11 @@ def test_virtual_keys_are_a_cache_that_stands_before_the_prompt(problem: Problem
 def test_virtual_keys_hold_in_padded_batches_and_while_decoding(problem: Problem) -> None:
     backbone = problem.backbone
     attend = attend_virtually(*random_virtual(backbone, 4))
-    for places, batch in encode_parts(problem, plain(problem.items), with_answers=False):
+    for places, batch in encode_parts(problem, without_context(problem.items), with_answers=False):
         with attend_with(backbone, attend):
             together = generate_encoded(backbone, batch, max_new_tokens=4)
             for place, generation in zip(places, together, strict=True):
-                one = alone(backbone, plain([problem.items[place]])[0])
+                one = alone(backbone, without_context([problem.items[place]])[0])
                 apart = generate_encoded(backbone, one, max_new_tokens=4)[0]
                 assert generation.token_ids == apart.token_ids
 
@@ -172,7 +178,7 @@ def test_mimic_without_vectors_is_the_backbone(problem: Problem) -> None:
     backbone = problem.backbone
     heads, width = head_counts(backbone)
     zeros = torch.zeros(backbone.num_layers, heads, width)
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
     before = logits(backbone, batch)
     with torch.no_grad(), attend_with(backbone, attend_gated(zeros, zeros, zeros[..., 0])):
         assert_near(logits(backbone, batch), before)
@@ -182,7 +188,7 @@ def test_mimic_without_vectors_is_the_backbone(problem: Problem) -> None:
 def test_mimic_compares_states_of_the_same_answer_tokens(problem: Problem) -> None:
     wanted = mimic.teacher_states(problem)
     assert sorted(wanted) == list(range(len(problem.items)))
-    for places, batch in encode_parts(problem, plain(problem.items)):
+    for places, batch in encode_parts(problem, without_context(problem.items)):
         _, states = mimic.answer_states(problem, batch)
         assert states.shape == torch.cat([wanted[place] for place in places], dim=1).shape
 
@@ -192,7 +198,7 @@ def test_lora_is_the_same_as_adding_its_product_to_the_weights(problem: Problem)
     leaves = lora.fresh_adapters(backbone, seed=0)
     generator = torch.Generator().manual_seed(4)
     leaves = {name: torch.randn(x.shape, generator=generator) * 0.1 for name, x in leaves.items()}
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
     plain_logits = logits(backbone, batch)
     with torch.no_grad(), lora._adapting(backbone, leaves)(batch):
         found = logits(backbone, batch)
@@ -224,7 +230,7 @@ def test_what_is_trained_is_never_worse_on_validation_than_its_start(
 ) -> None:
     backbone = problem.backbone
     before = {name: p.clone() for name, p in backbone.model.named_parameters()}
-    held = encode_parts(problem, plain(problem.validation))
+    held = encode_parts(problem, without_context(problem.validation))
     found = fit(problem)
     assert measure(problem, held, found.applied) >= measure(problem, held) or (
         int(str(found.notes["steps"])) == 0
@@ -233,7 +239,7 @@ def test_what_is_trained_is_never_worse_on_validation_than_its_start(
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert not any(p.requires_grad for p in after.values())
-    batch = alone(backbone, plain(problem.items)[0])
+    batch = alone(backbone, without_context(problem.items)[0])
     with found.applied(batch):
         generate_encoded(backbone, batch, max_new_tokens=2)
 

@@ -13,7 +13,7 @@ from app.core.pixels import decode
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
 from app.rpc.messages import EmbedRequest
-from app.worker.serving.preprocessing import SEEN_TOGETHER
+from app.worker.serving.preprocessing import MAX_PASS_PICTURES
 from tests.fakes.answers import answer_of
 from tests.fakes.servers.serving import (
     Parts,
@@ -77,7 +77,7 @@ async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
         answers = await asyncio.gather(*(answer_of(parts.serving, one) for one in requests))
     counting.remove()
     assert len(answers) == 60
-    assert 1 < max(sizes) <= SEEN_TOGETHER
+    assert 1 < max(sizes) <= MAX_PASS_PICTURES
 
 
 async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behind(
@@ -85,13 +85,13 @@ async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behin
 ) -> None:
     sizes, counting = watch_passes(backbone)
     reader = parts.serving._reader
-    many = request_of(images=[png((9, shade, 0)) for shade in range(SEEN_TOGETHER + 1)])
+    many = request_of(images=[png((9, shade, 0)) for shade in range(MAX_PASS_PICTURES + 1)])
     prepared = await reader.prepare(many)
     await parts.device.call(lambda: reader.encode(prepared))
     counting.remove()
     assert reader._waiting.empty()
-    assert sum(sizes) == SEEN_TOGETHER + 1
-    assert max(sizes) <= SEEN_TOGETHER
+    assert sum(sizes) == MAX_PASS_PICTURES + 1
+    assert max(sizes) <= MAX_PASS_PICTURES
 
 
 async def test_a_pass_takes_fewer_pictures_where_each_is_many_tiles(
