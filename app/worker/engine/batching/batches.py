@@ -5,14 +5,13 @@ and the leaving of rows are ours.
 """
 
 from collections import abc
-from typing import Any
 
 import torch
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.worker.engine.batching.passes import ForwardOutput
-from app.worker.engine.batching.prefill import PaddedPrefilled, Prefill, stock_forward
+from app.worker.engine.batching.prefill import PaddedPrefilled, padded_prefill, stock_forward
 from app.worker.engine.collate import select_rows
 from app.worker.engine.sequence import Sequence
 
@@ -27,9 +26,8 @@ class StaticBatching:
     is_repeatable = False
 
     def __init__(self, backbone: Backbone) -> None:
-        self._model: Any = backbone.model
+        self._backbone = backbone
         self._hooks = ShiftHooks(backbone)
-        self._prefill = Prefill(backbone, self._hooks, keeps_windows=True)
         self._batches: list[PaddedPrefilled] = []
 
     def is_varlen(self, _sequence: Sequence) -> bool:
@@ -47,7 +45,7 @@ class StaticBatching:
 
     def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Start a batch."""
-        done = self._prefill.run(rows)
+        done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=True)
         self._batches.append(done)
         return done.output
 
@@ -55,7 +53,7 @@ class StaticBatching:
         """The pass after the tokens last taken."""
         batch = self._batch_of(rows)
         output, batch.state = stock_forward(
-            self._model,
+            self._backbone.model,
             batch.tokens,
             batch.state,
             hooks=self._hooks,

@@ -3,6 +3,7 @@
 import inspect
 from collections import abc
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from jaxtyping import Int
@@ -56,64 +57,60 @@ class PaddedPrefilled(Prefilled):
     shifts: Shifts | None
 
 
-class Prefill:
-    """First passes of a backbone with resident hooks. Device thread only.
+@cache
+def accepted_inputs(forward: abc.Callable[..., Any]) -> frozenset[str]:
+    """The names that the forward function of a class of models takes."""
+    return frozenset(inspect.signature(forward).parameters)
 
-    Where it `keeps_windows`, caches may drop what sliding attention no longer sees.
+
+def padded_prefill(
+    backbone: Backbone, rows: abc.Sequence[Sequence], *, hooks: ShiftHooks, keeps_windows: bool
+) -> PaddedPrefilled:
+    """The prompts read, each under its own shift.
+
+    The sequences are of one layout. Where it `keeps_windows`, the cache may drop what sliding
+    attention no longer sees.
+
+    Raises:
+        SteeringError: A shift could not be applied in full.
     """
-
-    def __init__(self, backbone: Backbone, hooks: ShiftHooks, *, keeps_windows: bool) -> None:
-        # Its methods for generation come from a mixin that type checkers do not see.
-        self._model: Any = backbone.model
-        self._hooks = hooks
-        self._pad_token_id = int(backbone.tokenizer.pad_token_id)
-        config = backbone.model.config.get_text_config()
-        self._cache_options: dict[str, Any] = {"config": config} if keeps_windows else {}
-        accepted = inspect.signature(backbone.model.forward).parameters
-        self._keeps_last_logits = "logits_to_keep" in accepted
-        self._takes_positions = "position_ids" in accepted
-
-    def run(self, rows: abc.Sequence[Sequence]) -> PaddedPrefilled:
-        """The prompts read, each under its own shift.
-
-        The sequences are of one layout.
-
-        Raises:
-            SteeringError: A shift could not be applied in full.
-        """
-        state = stack_inputs([row.inputs for row in rows], pad_token_id=self._pad_token_id)
-        tokens = state.pop("input_ids")
-        state["past_key_values"] = DynamicCache(**self._cache_options)
-        state["use_cache"] = True
-        if self._keeps_last_logits:
-            state["logits_to_keep"] = 1
-        if self._takes_positions:
-            state["position_ids"] = self._model._prepare_position_ids_for_generation(  # noqa: SLF001 - each family's own rule
-                tokens, state
-            )
-            last = state["position_ids"][..., -1]
-        else:
-            # The backbone counts by itself.
-            last = state["attention_mask"].sum(1) - 1
-        shifts = stack_shifts([row.shift for row in rows])
-        output, state = stock_forward(
-            self._model, tokens, state, hooks=self._hooks, shifts=shifts, is_first=True
+    # Its methods for generation come from a mixin that type checkers do not see.
+    model: Any = backbone.model
+    accepted = accepted_inputs(type(backbone.model).forward)
+    pad_token_id = int(backbone.tokenizer.pad_token_id)
+    state = stack_inputs([row.inputs for row in rows], pad_token_id=pad_token_id)
+    tokens = state.pop("input_ids")
+    state["past_key_values"] = (
+        DynamicCache(config=model.config.get_text_config()) if keeps_windows else DynamicCache()
+    )
+    state["use_cache"] = True
+    if "logits_to_keep" in accepted:
+        state["logits_to_keep"] = 1
+    if "position_ids" in accepted:
+        state["position_ids"] = model._prepare_position_ids_for_generation(  # noqa: SLF001 - each family's own rule
+            tokens, state
         )
-        state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
-        longest = tokens.shape[1]
-        return PaddedPrefilled(
-            cache=state["past_key_values"],
-            sources=[
-                (place, slice(longest - row.num_prompt_tokens, longest))
-                for place, row in enumerate(rows)
-            ],
-            output=output,
-            next_positions=last + 1,
-            rows=list(rows),
-            tokens=tokens,
-            state=state,
-            shifts=shifts,
-        )
+        last = state["position_ids"][..., -1]
+    else:
+        # The backbone counts by itself.
+        last = state["attention_mask"].sum(1) - 1
+    shifts = stack_shifts([row.shift for row in rows])
+    output, state = stock_forward(model, tokens, state, hooks=hooks, shifts=shifts, is_first=True)
+    state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
+    longest = tokens.shape[1]
+    return PaddedPrefilled(
+        cache=state["past_key_values"],
+        sources=[
+            (place, slice(longest - row.num_prompt_tokens, longest))
+            for place, row in enumerate(rows)
+        ],
+        output=output,
+        next_positions=last + 1,
+        rows=list(rows),
+        tokens=tokens,
+        state=state,
+        shifts=shifts,
+    )
 
 
 def stock_forward(

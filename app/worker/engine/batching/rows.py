@@ -19,8 +19,8 @@ from app.method.steering.sites import find_sites
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
 from app.worker.engine.batching.passes import ForwardOutput, checked_forward
-from app.worker.engine.batching.prefill import Prefill, Prefilled
-from app.worker.engine.batching.varlen import VarlenPrefill
+from app.worker.engine.batching.prefill import Prefilled, padded_prefill
+from app.worker.engine.batching.varlen import is_varlen, saves_padding, varlen_prefill
 from app.worker.engine.sequence import Sequence
 
 
@@ -34,12 +34,10 @@ class ContinuousBatching:
     is_repeatable = True
 
     def __init__(self, backbone: Backbone, *, max_rows: int) -> None:
-        self._model = backbone.model
+        self._backbone = backbone
         self._dtype = backbone.dtype
         self._kinds = attention_kinds(backbone.model.config.get_text_config())
         self._hooks = ShiftHooks(backbone)
-        self._prefill = Prefill(backbone, self._hooks, keeps_windows=False)
-        self._varlen = VarlenPrefill(backbone, self._hooks)
         self._shifts = ShiftBuffer(backbone, max_rows=max_rows)
         self._cache = RowCache(max_rows=max_rows, device=backbone.device)
         self._tokens: Int[Tensor, "rows 1"] = torch.zeros(
@@ -52,7 +50,7 @@ class ContinuousBatching:
 
     def is_varlen(self, sequence: Sequence) -> bool:
         """Whether its prompt may be read end to end with others."""
-        return self._varlen.takes(sequence)
+        return is_varlen(self._backbone, sequence)
 
     @property
     def groups(self) -> abc.Sequence[abc.Sequence[Sequence]]:
@@ -65,8 +63,11 @@ class ContinuousBatching:
 
     def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Let the rows join."""
-        read = self._varlen if self._varlen.pays(rows) else self._prefill
-        done = read.run(rows)
+        done: Prefilled
+        if saves_padding(rows) and all(map(self.is_varlen, rows)):
+            done = varlen_prefill(self._backbone, rows, hooks=self._hooks, kinds=self._kinds)
+        else:
+            done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=False)
         self._cache.reserve(max(row.num_prompt_tokens for row in rows))
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
@@ -90,7 +91,7 @@ class ContinuousBatching:
             "use_cache": True,
         }
         outputs, sites_hit = checked_forward(
-            self._model, inputs, hooks=self._hooks, shifts=self._shifts.of(which)
+            self._backbone.model, inputs, hooks=self._hooks, shifts=self._shifts.of(which)
         )
         return ForwardOutput(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit)
 

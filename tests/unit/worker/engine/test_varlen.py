@@ -2,11 +2,14 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from app.method.backbone.loading import Backbone
 from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.varlen import varlen_prefill
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT
 from app.worker.engine.scheduler import CHEAP_TOKENS
@@ -24,25 +27,24 @@ TEXTS = [
 ]
 
 
-def _passes(runner: ContinuousBatching) -> list[int]:
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Fills with the number of rows of every packed pass."""
-    packed: list[int] = []
-    run = runner._varlen.run
+    found: list[int] = []
 
-    def counted(rows: list[Sequence]) -> object:
-        packed.append(len(rows))
-        return run(rows)
+    def counted(backbone: Backbone, prompts: list[Sequence], **options: Any) -> object:  # noqa: ANN401
+        found.append(len(prompts))
+        return varlen_prefill(backbone, prompts, **options)
 
-    runner._varlen.run = counted  # type: ignore[method-assign,assignment]  # a spy
-    return packed
+    monkeypatch.setattr("app.worker.engine.batching.rows.varlen_prefill", counted)
+    return found
 
 
-def _answered(family: str, attention: str, request_specs: list[RequestSpec]) -> list[int]:
-    """Compares each answer with that of the spec alone; the sizes of all packed passes."""
+def _check_answers(family: str, attention: str, request_specs: list[RequestSpec]) -> None:
+    """Compares each answer with that of the spec alone."""
     backbone = bare_backbone(family, attention)
     engine = Engine(backbone, max_rows=len(request_specs))
     assert isinstance(engine._runner, ContinuousBatching)
-    packed = _passes(engine._runner)
     plan = [Arrival(spec=spec, joins=0) for spec in request_specs]
     stayed, _ = run_arrivals(engine, plan, family=family)
     engine.close()
@@ -50,13 +52,14 @@ def _answered(family: str, attention: str, request_specs: list[RequestSpec]) -> 
         assert sequence.error is None
         assert tuple(sequence.token_ids) == answer_alone(family, attention, arrival.spec)
         assert sequence.sites_hit == (backbone.description.num_sites if arrival.spec.vector else 0)
-    return packed
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", sorted(IN_FLIGHT))
-def test_texts_of_different_lengths_are_read_in_one_pass(family: str, attention: str) -> None:
-    packed = _answered(family, attention, TEXTS)
+def test_texts_of_different_lengths_are_read_in_one_pass(
+    family: str, attention: str, packed: list[int]
+) -> None:
+    _check_answers(family, attention, TEXTS)
     assert packed == ([] if family in NEVER_PACKED else [len(TEXTS)])
 
 
@@ -65,16 +68,16 @@ def test_most_families_can_be_packed() -> None:
 
 
 @pytest.mark.parametrize("family", ["idefics3", "smolvlm", "llava", "mistral3", "internvl"])
-def test_known_images_are_packed_with_texts(family: str) -> None:
+def test_known_images_are_packed_with_texts(family: str, packed: list[int]) -> None:
     known = [
         RequestSpec(seed=seed, length=11 + seed, is_known=True, vector=seed) for seed in (1, 2)
     ]
-    packed = _answered(family, "sdpa", [known[0], TEXTS[0], known[1], TEXTS[1]])
+    _check_answers(family, "sdpa", [known[0], TEXTS[0], known[1], TEXTS[1]])
     assert packed == [4]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
+def test_a_sliding_window_ends_where_it_does_alone(attention: str, packed: list[int]) -> None:
     family = "mistral3"
     bare = bare_backbone(family, attention)
     backbone = replace(bare, model=deepcopy(bare.model))
@@ -88,7 +91,6 @@ def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
     ]
     engine = Engine(backbone, max_rows=len(rows))
     assert isinstance(engine._runner, ContinuousBatching)
-    packed = _passes(engine._runner)
     for row in rows:
         engine.add(row)
     while engine.has_work:
@@ -106,14 +108,16 @@ def test_a_sliding_window_ends_where_it_does_alone(attention: str) -> None:
         assert windowed != whole
 
 
-def test_prompts_of_one_length_and_long_ones_are_stacked_as_before() -> None:
+def test_prompts_of_one_length_and_long_ones_are_stacked_as_before(packed: list[int]) -> None:
     alike = [RequestSpec(seed=seed, length=9, shows_image=False) for seed in (1, 2)]
-    assert _answered("llava", "sdpa", alike) == []
+    _check_answers("llava", "sdpa", alike)
+    assert packed == []
     long = [
         RequestSpec(seed=seed, length=length, shows_image=False, max_new_tokens=2)
         for seed, length in ((1, CHEAP_TOKENS // 2), (2, CHEAP_TOKENS // 2 + 1))
     ]
-    assert _answered("llava", "sdpa", long) == []
+    _check_answers("llava", "sdpa", long)
+    assert packed == []
 
 
 def test_a_packed_prompt_does_not_see_its_neighbours() -> None:
