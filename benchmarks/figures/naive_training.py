@@ -113,7 +113,7 @@ def _gradients(
         asked = encode_prompts(
             backbone, [lesson_prompt(backbone, alone, config.instruction)], answers=answers
         )
-        with inject(backbone, _vectors(leaves, units).shift()[None]):
+        with inject(backbone.model, _vectors(leaves, units).shift()[None]):
             logits = answer_logits(backbone, asked)
         near = mimicry(logits, teacher, temperature=config.temperature).sum()
         right = supervision(logits, asked.targets).sum()

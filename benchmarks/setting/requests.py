@@ -162,7 +162,7 @@ def through_engine(engine: Engine, asked: Sequence[Asked], *, num_tokens: int) -
 @contextmanager
 def one_by_one(backbone: Backbone) -> Iterator[Callable[[Sequence[Asked], int], Answers]]:
     """Answers requests in turn with the stock `generate()`, the hooks being in place already."""
-    hooks = ShiftHooks(backbone)
+    hooks = ShiftHooks(backbone.model)
     try:
         yield lambda asked, num_tokens: [
             _generated(backbone, hooks, one, num_tokens=num_tokens) for one in asked

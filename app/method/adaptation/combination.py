@@ -168,7 +168,7 @@ def _roles(problem: Problem, chosen: Sequence[Example], *, rule: Rule) -> Proble
 
 
 def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Applied:
-    return lambda _batch: inject(backbone, shift[None])
+    return lambda _batch: inject(backbone.model, shift[None])
 
 
 def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:

@@ -68,22 +68,21 @@ class DecodedPictures:
             kept = self._kept.get(picture.digest)
         return decode(picture.data) if kept is None else kept
 
-    def keep(self, picture: Picture) -> Image.Image:
-        """As `get`, and keeps the pixels for the next who asks."""
-        image = self.get(picture)
-        with self._lock:
-            if picture.digest not in self._kept:
-                self._kept[picture.digest] = image
-                self._num_bytes += decoded_bytes(image.size)
-            while self._num_bytes > self._max_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                self._num_bytes -= decoded_bytes(dropped.size)
-        return image
+    def keep(self, pictures: Iterable[Picture]) -> None:
+        """Decodes pictures and keeps their pixels for the next who asks.
 
-    def keep_all(self, pictures: Iterable[Picture]) -> None:
-        """As `keep`, for each of them."""
+        Raises:
+            InvalidImageError: One is damaged.
+        """
         for picture in pictures:
-            self.keep(picture)
+            image = self.get(picture)
+            with self._lock:
+                if picture.digest not in self._kept:
+                    self._kept[picture.digest] = image
+                    self._num_bytes += decoded_bytes(image.size)
+                while self._num_bytes > self._max_bytes:
+                    _, dropped = self._kept.popitem(last=False)
+                    self._num_bytes -= decoded_bytes(dropped.size)
 
     def drop(self, digest: str) -> None:
         """Forget a picture whose features are known."""

@@ -117,7 +117,7 @@ def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening
     cache = FeatureCache(backbone)
     towers = []
     for family in families:
-        yield OffDevice(partial(cache.pixels.keep_all, family))
+        yield OffDevice(partial(cache.pixels.keep, family))
         towers.append(cache.summaries(family).numpy())
         yield None
     views: tuple[Whitening, ...] = yield OffDevice(

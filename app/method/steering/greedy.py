@@ -61,7 +61,7 @@ def generate_encoded(
         SteeringError: The shifts could not be applied in full.
     """
     run = cast("Callable[..., Any]", backbone.model.generate)
-    with nullcontext() if shifts is None else inject(backbone, shifts) as receipt:
+    with nullcontext() if shifts is None else inject(backbone.model, shifts) as receipt:
         sequences: Int[Tensor, "rows tokens"] = run(
             **batch.inputs,
             max_new_tokens=max_new_tokens,

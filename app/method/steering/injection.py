@@ -21,7 +21,6 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
-from app.method.backbone.loading import Backbone
 from app.method.steering.sites import LayerSites, find_decoder, find_sites
 
 ATTENTION, MLP = 0, 1
@@ -81,8 +80,7 @@ class ShiftHooks:
     exactly what it would without them.
     """
 
-    def __init__(self, backbone: Backbone | PreTrainedModel) -> None:
-        model = backbone.model if isinstance(backbone, Backbone) else backbone
+    def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._sites = find_sites(model)
         self._devices = [sites.device for sites in self._sites]
@@ -258,11 +256,11 @@ class ShiftHooks:
 
 
 @contextmanager
-def inject(backbone: Backbone | PreTrainedModel, shifts: Shifts) -> Iterator[Receipt]:
-    """Shifts the backbone within the block and restores it exactly afterwards.
+def inject(model: PreTrainedModel, shifts: Shifts) -> Iterator[Receipt]:
+    """Shifts the model within the block and restores it exactly afterwards.
 
     Args:
-        backbone: A backbone or its bare model.
+        model: A backbone's.
         shifts: One row for each row of the batch, or one row for all of them; gradients flow into
             it. A zero row is an unsteered row.
 
@@ -273,7 +271,7 @@ def inject(backbone: Backbone | PreTrainedModel, shifts: Shifts) -> Iterator[Rec
         IncompatibleBackboneError: Layers or width are not those of the backbone.
         UnsupportedBackboneError: The backbone's sites are unknown.
     """
-    hooks = ShiftHooks(backbone)
+    hooks = ShiftHooks(model)
     try:
         yield hooks.bind(shifts)
     finally:

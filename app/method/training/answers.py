@@ -72,7 +72,7 @@ def answer_lessons(
         SteeringError: The shift could not be applied in full.
     """
     found: dict[int, AnswerScore] = {}
-    hooks = ShiftHooks(features.backbone)
+    hooks = ShiftHooks(features.backbone.model)
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
         is_shared = shifts is None or len(shifts) == 1

@@ -152,4 +152,4 @@ def run_batches(
 
 def _decode(pictures: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:
     if pictures:
-        yield OffDevice(partial(features.pixels.keep_all, pictures))
+        yield OffDevice(partial(features.pixels.keep, pictures))

@@ -90,7 +90,7 @@ class Student:
         self._optimiser = Optimiser(self._leaves, config, num_steps=num_steps, done=steps_done)
         if done is not None:
             self._optimiser.restore(done.part(_OPTIMISER))
-        self._hooks = ShiftHooks(backbone)
+        self._hooks = ShiftHooks(backbone.model)
         if config.gradient_checkpointing:
             cast("Any", backbone.model).activation_checkpointing_enable()
 

@@ -133,20 +133,14 @@ class Reader:
         try:
             check_picture(data, self._limits)
             picture = Picture.of(data)
-            self._decode(picture)
+            self._decode([picture])
         except InvalidImageError as error:
             raise InvalidImageError(f"{place}{error.message}", details=error.details) from None
         return picture
 
-    def _decode(self, picture: Picture) -> None:
-        """Has the pixels ready, which the device thread must not wait for."""
-        if not self._features.knows(picture):
-            self._features.pixels.keep(picture)
-
-    def _decode_all(self, prompt: PromptText) -> None:
-        for picture in prompt.images:
-            self._decode(picture)
-        self._features.pixels.keep_all(self._features.pixels_to_encode([prompt]))
+    def _decode(self, pictures: Sequence[Picture]) -> None:
+        """Has pixels ready, which the device thread must not wait for."""
+        self._features.pixels.keep(one for one in pictures if not self._features.knows(one))
 
     async def prepare(self, request: GenerateRequest) -> PreparedPrompt:
         """The request's prompt, to be encoded on the device thread.
@@ -210,7 +204,8 @@ class Reader:
 
         most = len(shown) if shown else count_turns(turns)
         prompt = build(most)
-        self._decode_all(prompt)
+        self._decode(prompt.images)
+        self._features.pixels.keep(self._features.pixels_to_encode([prompt]))
         check = partial(
             require_context,
             self._features,

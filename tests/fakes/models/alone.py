@@ -121,7 +121,10 @@ def sampled_alone(
     """Tokens of one prompt by the stock loop."""
     # Its methods for generation come from a mixin that type checkers do not see.
     model: Any = backbone.model
-    with torch.inference_mode(), nullcontext() if shift is None else inject(backbone, shift[None]):
+    with (
+        torch.inference_mode(),
+        nullcontext() if shift is None else inject(backbone.model, shift[None]),
+    ):
         drawn = model.generate(
             **inputs,
             max_new_tokens=sampling.max_tokens,

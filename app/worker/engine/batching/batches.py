@@ -27,7 +27,7 @@ class StaticBatching:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._hooks = ShiftHooks(backbone)
+        self._hooks = ShiftHooks(backbone.model)
         self._batches: list[PaddedPrefilled] = []
 
     def is_varlen(self, _sequence: Sequence) -> bool:

@@ -37,7 +37,7 @@ class ContinuousBatching:
         self._backbone = backbone
         self._dtype = backbone.dtype
         self._kinds = attention_kinds(backbone.model.config.get_text_config())
-        self._hooks = ShiftHooks(backbone)
+        self._hooks = ShiftHooks(backbone.model)
         self._shifts = ShiftBuffer(backbone, max_rows=max_rows)
         self._cache = RowCache(max_rows=max_rows, device=backbone.device)
         self._tokens: Int[Tensor, "rows 1"] = torch.zeros(

@@ -21,7 +21,7 @@ def test_a_shift_of_the_streams_length_has_about_its_dose() -> None:
     shape = (1, backbone.num_layers, 2, backbone.hidden_size)
     shift = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     strong = 100 * shift
-    with inject(backbone, strong):
+    with inject(backbone.model, strong):
         steered = residual_norms(backbone)
     # What was added in all layers so far is nearly all that the last layer's stream consists of.
     added = strong[0].sum(dim=1).sum(dim=0).norm()

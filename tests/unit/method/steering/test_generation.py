@@ -67,6 +67,6 @@ def test_steering_inside_a_steered_block_adds_up(
     backbone: Backbone, prompts: list[PromptText], random_shifts: Shifts
 ) -> None:
     shifts = random_shifts(1)
-    with inject(backbone, shifts):
+    with inject(backbone.model, shifts):
         found = generate(backbone, prompts, shifts=shifts, max_new_tokens=4)
     assert found == generate(backbone, prompts, shifts=shifts * 2, max_new_tokens=4)

@@ -91,7 +91,10 @@ def _first_log_probabilities(
     backbone: Backbone, prompt: PromptText, shifts: Tensor | None
 ) -> Tensor:
     inputs = encode_prompts(backbone, [prompt]).inputs
-    with torch.inference_mode(), nullcontext() if shifts is None else inject(backbone, shifts):
+    with (
+        torch.inference_mode(),
+        nullcontext() if shifts is None else inject(backbone.model, shifts),
+    ):
         logits: Tensor = backbone.model(**inputs).logits[0, -1]
     return logits.log_softmax(-1)
 
