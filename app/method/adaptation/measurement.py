@@ -63,15 +63,15 @@ def measurement_steps(
         steps = answer_steps(problem, lessons, applied, reporter=reporter)
         answers[name], spent[name] = yield from _timed(steps)
     true = [item.answer for item in asked]
-    alone = {"majority": majority_hits([item.answer for item in problem.items], true)}
+    trivial = {"majority": majority_hits([item.answer for item in problem.items], true)}
     if "nearest_copy" in contexts:
         copied = [one[-1].answer for one in contexts["nearest_copy"]]
-        alone["nearest_copy"] = text_hits(copied, true)
+        trivial["nearest_copy"] = text_hits(copied, true)
     num_labels = len(problem.items)
     shots = min(problem.shots, num_labels)
     labels = {"zero_shot": 0, "m2iv": 0, "icl": shots}
     labels["icl_balanced"] = min(BALANCED_SHOTS, num_labels)
-    comparison = compare_answers(answers, alone, labels=labels, other_labels=num_labels)
+    comparison = compare_answers(answers, trivial, labels=labels, other_labels=num_labels)
     return replace(
         comparison,
         shots=shots,

@@ -165,5 +165,5 @@ def _plain(step: Any) -> Any:  # noqa: ANN401 - JSON
 def _reason(text: str) -> str:
     # A place in a grammar of ours, and a drawing of it, say nothing to whoever gave the form.
     kept = [line for line in text.splitlines() if not _DRAWN.match(line)]
-    told = _PLACE.sub("", " ".join(" ".join(kept).split()))
-    return told[:_MAX_REASON_CHARACTERS] or "no reason"
+    reason = _PLACE.sub("", " ".join(" ".join(kept).split()))
+    return reason[:_MAX_REASON_CHARACTERS] or "no reason"

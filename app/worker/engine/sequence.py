@@ -67,7 +67,7 @@ class Sequence:
     num_prompt_tokens: int = field(init=False)
     layout: Hashable = field(init=False)
     _detokenizer: Detokenizer | None = field(init=False, default=None)
-    _num_told: int = field(init=False, default=0)
+    _num_sent: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         ids = self.inputs["input_ids"]
@@ -115,7 +115,7 @@ class Sequence:
         if self.finish_reason is not None:
             detokenizer.end()
             self.text = detokenizer.whole
-        self._tell(detokenizer)
+        self._send_delta(detokenizer)
         if self.finish_reason is not None:
             self.scores = self._shared_scores(detokenizer, 0, detokenizer.num_covered)
 
@@ -147,14 +147,14 @@ class Sequence:
         if len(self.token_ids) >= self.sampling.max_tokens:
             self.finish_reason = "length"
 
-    def _tell(self, detokenizer: Detokenizer) -> None:
+    def _send_delta(self, detokenizer: Detokenizer) -> None:
         """Give the listener what can be shown now and was not before."""
         if self.listener is None:
             return
         text = detokenizer.shown(is_last=self.is_finished)
-        begin = self._num_told
+        begin = self._num_sent
         end = detokenizer.num_covered if self.is_finished else detokenizer.num_settled
-        self._num_told = max(begin, end)
+        self._num_sent = max(begin, end)
         if text or end > begin:
             scores = self._shared_scores(detokenizer, begin, end)
             self.listener(

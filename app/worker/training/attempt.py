@@ -1,4 +1,4 @@
-"""One worker's go at a training job: what it tells meanwhile, and whether it is to stop."""
+"""One attempt at a training job: its progress, its checkpoints, and whether it is to stop."""
 
 import threading
 from dataclasses import asdict, dataclass, field
@@ -20,12 +20,12 @@ Result = TypeVar("Result")
 
 @dataclass(kw_only=True, eq=False)
 class Attempt:
-    """One worker's go at a job, shared by the event loop and the device thread.
+    """One attempt at a job, shared by the event loop and the device thread.
 
     Attributes:
-        token: Proof that it is ours.
+        token: The fencing token of the attempt.
         stop: Set when the training must end at its next step, for whatever reason.
-        is_lost: Whether the job is no longer ours.
+        is_lost: Whether another worker has the job.
         progress: The latest that is not in the database yet.
     """
 
@@ -40,7 +40,7 @@ class Attempt:
 def observed(
     steps: Steps[Result], attempt: Attempt, checkpoints: ObjectCheckpoints
 ) -> LongSteps[Result]:
-    """The training's steps for the device, with what they tell noted and their states kept."""
+    """The training's steps for the device, their progress noted and their checkpoints saved."""
 
     def note(event: Event) -> OffDevice | None:
         if isinstance(event, TrainingProgress):
@@ -53,7 +53,9 @@ def observed(
     return relayed(steps, note)
 
 
-async def tell(attempt: Attempt, progress: TrainingProgress | None, session: AsyncSession) -> bool:
-    """Tell what is new, or only that we live; answer whether the job is to stop."""
-    told = None if progress is None else asdict(progress)
-    return await heartbeat(session, attempt.job.id, attempt.token, progress=told)
+async def send_heartbeat(
+    attempt: Attempt, progress: TrainingProgress | None, session: AsyncSession
+) -> bool:
+    """Write new progress, or only that the worker lives; whether cancelling was requested."""
+    values = None if progress is None else asdict(progress)
+    return await heartbeat(session, attempt.job.id, attempt.token, progress=values)

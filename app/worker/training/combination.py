@@ -50,7 +50,7 @@ async def prepare_combination(
         parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
         blobs = [await get_blob(session, one) for one in ids]
     items = await load(dataset, job.config.get("split"))
-    unseen, told = await leave_out_seen(items, ids, sessions=sessions, load=load)
+    unseen, seen = await leave_out_seen(items, ids, sessions=sessions, load=load)
 
     def combining() -> Steps[CombinationResult]:
         # The cache asks the tokenizer, which belongs to the device thread.
@@ -73,7 +73,7 @@ async def prepare_combination(
         """Stores the combination with its parents. It gets no keys: `auto` goes on finding them."""
         combined, comparison, _ = result
         settings = {"rule": order["rule"], **settings_of(parts, combined.weights)}
-        report = {"rule": order["rule"], **_report(result, parts=parts), **told}
+        report = {"rule": order["rule"], **_report(result, parts=parts), **seen}
         measured = measured_of(comparison, dataset=dataset.name, split=SPLIT)
         card = VectorCard(
             status=comparison.verdict.status,
@@ -114,11 +114,11 @@ async def prepare_combination(
 def _report(result: CombinationResult, *, parts: Sequence[VectorRecord]) -> dict[str, Any]:
     combined, comparison, each = result
     gain = comparison.gains["best_part"]
-    told = [
+    each_part = [
         {"vector": f"{part.name}@{part.version}", "weight": weight, **asdict(one)}
         for part, weight, one in zip(parts, combined.weights, each, strict=True)
     ]
-    best = told[combined.best]["vector"]
+    best = each_part[combined.best]["vector"]
     beside = (
         f"Its gain over its best part, {best}, is {gain.mean:+.1%}, 95 % interval "
         f"{gain.low:+.1%} to {gain.high:+.1%}."
@@ -130,7 +130,7 @@ def _report(result: CombinationResult, *, parts: Sequence[VectorRecord]) -> dict
         "shots": 0,
         "conditions": {name: asdict(one) for name, one in comparison.conditions.items()},
         "best_part": best,
-        "parts": told,
+        "parts": each_part,
         "gain_over_best_part": asdict(gain),
         "seconds": round(comparison.seconds, 3),
     }

@@ -89,14 +89,14 @@ async def prepare_evaluation(
 
     async def store(session: AsyncSession, *, token: int, result: Comparison) -> None:
         # The vector's state stays: one data set says nothing of others.
-        told = split or WHOLE
+        part = split or WHOLE
         report = {
             "dataset": dataset.name,
-            "split": told,
+            "split": part,
             **_report(result, labels=int(labels) if labels.isdecimal() else None),
             **seen,
         }
-        measured = measured_of(result, dataset=dataset.name, split=told)
+        measured = measured_of(result, dataset=dataset.name, split=part)
         await add_evaluation(session, vector_id=vector.id, measured=measured, details=report)
         await finish_job(session, job.id, token, vector_id=vector.id, report=report)
 

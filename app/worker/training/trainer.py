@@ -40,7 +40,7 @@ from app.method.training.distillation import TrainingResult, training_steps
 from app.method.training.progress import Steps
 from app.worker.device import DeviceThread
 from app.worker.training import combination, evaluation
-from app.worker.training.attempt import Attempt, observed, tell
+from app.worker.training.attempt import Attempt, observed, send_heartbeat
 from app.worker.training.checkpoints import ObjectCheckpoints
 from app.worker.training.results import store_result
 from app.worker.training.unseen import Store
@@ -147,12 +147,12 @@ class Trainer:
             await asyncio.gather(beating, return_exceptions=True)
 
     async def _beat(self, attempt: Attempt) -> None:
-        """Tell progress and hear wishes until cancelled."""
+        """Write progress and read cancel requests until cancelled."""
         while not attempt.is_lost:
             progress = attempt.progress
             try:
-                is_asked_to_stop = await run_transaction(
-                    self._sessions, partial(tell, attempt, progress)
+                is_cancel_requested = await run_transaction(
+                    self._sessions, partial(send_heartbeat, attempt, progress)
                 )
             except ConflictError:
                 attempt.is_lost = True
@@ -160,7 +160,7 @@ class Trainer:
                 # The database may be restarting; the training itself does not need it.
                 log.warning("no heartbeat", action="job.beat", error=type(error).__name__)
             else:
-                attempt.is_cancelled = is_asked_to_stop
+                attempt.is_cancelled = is_cancel_requested
                 if attempt.progress is progress:
                     attempt.progress = None
             if attempt.is_lost or attempt.is_cancelled:
@@ -216,7 +216,7 @@ class Trainer:
 
     async def _store(self, attempt: Attempt, store_all: Store) -> None:
         async def store(session: AsyncSession) -> None:
-            await tell(attempt, attempt.progress, session)
+            await send_heartbeat(attempt, attempt.progress, session)
             await store_all(session)
 
         await run_transaction(in_workspace(self._sessions, attempt.job.workspace), store)

@@ -18,7 +18,7 @@ from app.library.training.queue import is_waiting
 from app.method.training.distillation import TrainingResult
 from app.method.training.progress import Steps, TrainingProgress
 from app.worker.training import trainer as training_module
-from app.worker.training.attempt import Attempt, tell
+from app.worker.training.attempt import Attempt, send_heartbeat
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.shop import CONFIG, Shop
@@ -70,9 +70,9 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
         if not failures.is_set() and progress is not None:
             failures.set()
             raise OperationalError("select", {}, Exception("the server went away"))
-        return await tell(attempt, progress, session)
+        return await send_heartbeat(attempt, progress, session)
 
-    monkeypatch.setattr(training_module, "tell", unreliable)
+    monkeypatch.setattr(training_module, "send_heartbeat", unreliable)
     job_id = await shop.enqueue({**CONFIG, "epochs": 6})
     await shop.trainer.run(job_id)
     assert failures.is_set()
@@ -88,9 +88,9 @@ async def test_progress_of_a_lost_transaction_is_told_by_the_next(
         told.append(progress)
         if len(told) == 1:
             raise OperationalError("select", {}, Exception("the server went away"))
-        return await tell(attempt, progress, session)
+        return await send_heartbeat(attempt, progress, session)
 
-    monkeypatch.setattr(training_module, "tell", unreliable)
+    monkeypatch.setattr(training_module, "send_heartbeat", unreliable)
     attempt = Attempt(job=await _claimed(shop), token=1)
     attempt.progress = TrainingProgress(phase="student", step=3, num_steps=9)
     beating = asyncio.create_task(shop.trainer._beat(attempt))

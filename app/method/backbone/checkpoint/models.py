@@ -39,11 +39,11 @@ class CheckpointPlace:
 
     def unsupported(self, found: str, error: Exception | None = None) -> UnsupportedBackboneError:
         """An error that tells which part cannot be used, and why."""
-        told = found if error is None else f"{found}: {first_line(error)}"
+        reason = found if error is None else f"{found}: {first_line(error)}"
         return UnsupportedBackboneError(
             f"{self.source} cannot be loaded: wanted an image-text-to-text model and its "
-            f"processor, found {told}",
-            details={"source": self.source, "reason": type(error).__name__ if error else told},
+            f"processor, found {reason}",
+            details={"source": self.source, "reason": type(error).__name__ if error else reason},
         )
 
     def missing(self, wanted: str, error: Exception) -> NotFoundError:

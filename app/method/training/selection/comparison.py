@@ -25,7 +25,7 @@ class ConditionScore:
 
     Attributes:
         low: Lower end of its 95 % interval (Wilson's).
-        prompt_tokens: Mean length of a prompt, image tokens included; 0 where nobody is asked.
+        prompt_tokens: Mean length of a prompt, image tokens included; 0 where no backbone is.
         labels: Labelled items that an answer depends on.
     """
 
@@ -50,7 +50,7 @@ class Comparison:
         gains: Of `m2iv` over every other way.
         shots: Demonstrations before a query, of `icl` and `knn_icl`.
         milliseconds: An answer's wall time on the device, in batches, by way of answering, where it
-            was measured; 0 where nobody is asked. Vision features are computed before.
+            was measured; 0 where no backbone is. Vision features are computed before.
         seconds: Wall time of all, where it was measured.
     """
 
@@ -71,7 +71,7 @@ def compare(
     if not plan.measured:
         return None
     shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
-    lessons, alone = yield OffDevice(partial(_asked, loop, shots=shots))
+    lessons, trivial = yield OffDevice(partial(_asked, loop, shots=shots))
     loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
     answers: dict[str, list[AnswerScore]] = {}
     for name, lesson in lessons.items():
@@ -79,13 +79,13 @@ def compare(
         answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
-    comparison = compare_answers(answers, alone, labels=labels, other_labels=most_labels)
+    comparison = compare_answers(answers, trivial, labels=labels, other_labels=most_labels)
     loop.reporter.held_out_accuracy = comparison.conditions["m2iv"].accuracy
     return replace(comparison, shots=shots)
 
 
 def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
-    """What each way of answering is asked, and which items those get right that ask nobody.
+    """What each way of answering is asked, and the hits of those that need no backbone.
 
     No pool of a held-out item has one with its picture.
     """
@@ -104,16 +104,16 @@ def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dic
             context = tuple(examples[other] for other in others)
             lessons[name].append(Lesson(query=examples[item], context=context))
     copied = [lesson.context[-1].answer for lesson in lessons["knn_icl"]]
-    alone = {
+    trivial = {
         "nearest_copy": text_hits(copied, [lesson.query.answer for lesson in loop.queries]),
         "majority": list(loop.plan.majority_hits),
     }
-    return {"m2iv": loop.queries, "zero_shot": loop.queries, **lessons}, alone
+    return {"m2iv": loop.queries, "zero_shot": loop.queries, **lessons}, trivial
 
 
 def compare_answers(
     answers: Mapping[str, Sequence[AnswerScore]],
-    alone: Mapping[str, Sequence[bool]],
+    trivial: Mapping[str, Sequence[bool]],
     *,
     labels: Mapping[str, int],
     other_labels: int,
@@ -121,15 +121,15 @@ def compare_answers(
 ) -> Comparison:
     """Every way of answering beside `m2iv`, on the same items.
 
-    `answers` are by way of answering, `m2iv` and `zero_shot` among them; `alone` has which items
-    those get right that ask no backbone, `majority` among them. An answer of a way depends on so
+    `answers` are by way of answering, `m2iv` and `zero_shot` among them; `trivial` are
+    the hits of ways that need no backbone, `majority` among them. An answer of a way depends on so
     many labelled items as `labels` says, or else `other_labels`. The way that is `demonstrated`
     shows whether the task can be learnt from examples; where it is left out nobody can say that it
     cannot.
     """
     hits: dict[str, Sequence[bool]] = {
         **{name: [one.is_right for one in found] for name, found in answers.items()},
-        **alone,
+        **trivial,
     }
     steered = hits["m2iv"]
     return Comparison(
