@@ -119,14 +119,15 @@ def find_method(name: str) -> _Prepare:
     if head in {M2IV, SUPERVISION_ONLY}:
         config = _config(head, settings)
         return lambda trial: _trained(trial, config)
-    kind, _, count = head.rpartition("_")
-    if kind in _CHUNKED and count.isdecimal() and not settings:
-        return lambda trial: _of_chunks(trial, rule=_CHUNKED[kind], size=int(count))
-    if kind == "icl_best" and count.isdecimal() and not settings:
-        return lambda trial: _best_in_context(trial, int(count))
-    if kind in _IN_CONTEXT and count.isdecimal() and not settings:
-        chosen = _IN_CONTEXT[kind]
-        return lambda trial: Prepared(condition=trial.in_context(chosen, int(count)))
+    kind, _, count = name.rpartition("_")
+    if count.isdecimal():
+        number = int(count)
+        if kind in _CHUNKED:
+            return lambda trial: _of_chunks(trial, rule=_CHUNKED[kind], size=number)
+        if kind == "icl_best":
+            return lambda trial: _best_in_context(trial, number)
+        if kind in _IN_CONTEXT:
+            return lambda trial: Prepared(condition=trial.in_context(_IN_CONTEXT[kind], number))
     plain: dict[str, _Prepare] = {
         "zero_shot": lambda _trial: Prepared(condition=zero_shot()),
         "nearest_copy": lambda trial: Prepared(

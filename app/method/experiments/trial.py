@@ -50,23 +50,19 @@ class Trial:
         """How that does on the validation items; None where a prompt is too long."""
         key = (kind, shots)
         if key not in self.measured:
+            problem = self.problem
+            features, asked = problem.features, problem.validation
+            features.prepare([picture for item in problem.items for picture in item.pictures])
+            chosen = choose_demonstrations(self.in_context(kind, shots), asked, features)
+            lessons = [
+                Lesson(query=query, context=context)
+                for query, context in zip(asked, chosen, strict=True)
+            ]
             try:
-                self.measured[key] = self._validate(kind, shots)
+                self.measured[key] = measure(problem, encode_parts(problem, lessons))
             except ContextOverflowError:
                 self.measured[key] = None
         return self.measured[key]
-
-    def _validate(self, kind: InContext, shots: int) -> Measured:
-        problem = self.problem
-        features, asked = problem.features, problem.validation
-        features.prepare([picture for item in problem.items for picture in item.pictures])
-        condition = self.in_context(kind, shots)
-        chosen = choose_demonstrations(condition, asked, features)
-        lessons = [
-            Lesson(query=query, context=context)
-            for query, context in zip(asked, chosen, strict=True)
-        ]
-        return measure(problem, encode_parts(problem, lessons))
 
     def best_in_context(self, most: int) -> tuple[InContext, int]:
         """The kind and the number of demonstrations, at most `most`, that validate best."""
@@ -92,14 +88,14 @@ def combine_chunks(trial: Trial, *, rule: Rule, size: int) -> tuple[Combined, fl
     Raises:
         InvalidInputError: The chunks are too small to train on.
     """
+    parts, seconds = _train_parts(trial, size)
     began = time.monotonic()
-    parts, earlier = _train_parts(trial, size)
     combined = finish(combine_steps(trial.problem, parts, rule=rule))
-    return combined, earlier + time.monotonic() - began
+    return combined, seconds + time.monotonic() - began
 
 
 def _train_parts(trial: Trial, size: int) -> tuple[list[InContextVectors], float]:
-    """The vectors of all chunks, and what an earlier call had spent on them."""
+    """The vectors of all chunks, and the seconds of their training."""
     if size < FEWEST:
         raise InvalidInputError(f"Chunks are too small: wanted at least {FEWEST}, found {size}")
     if size in trial.chunks:
@@ -118,4 +114,4 @@ def _train_parts(trial: Trial, size: int) -> tuple[list[InContextVectors], float
         for start, end in zip(starts, ends, strict=True)
     ]
     trial.chunks[size] = (parts, time.monotonic() - began)
-    return parts, 0.0
+    return trial.chunks[size]
