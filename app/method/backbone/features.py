@@ -102,17 +102,15 @@ class FeatureCache:
         Raises:
             InvalidInputError: The processor refuses a picture.
         """
-        for group in self.passes.decoded(self._missing(images), self.pixels):
-            self._compute(group)
+        for batch in self.missing(images):
+            for group in self.pixels.by_size(batch):
+                self._compute(group)
 
     def missing(self, images: Iterable[Picture]) -> list[list[Picture]]:
         """What `prepare` would have to compute, in the passes that it would make of it."""
-        return self.passes.plan(self._missing(images))
-
-    def _missing(self, images: Iterable[Picture]) -> list[Picture]:
         kept = self._features if self.takes_features else self._summaries
         wanted = {picture.digest: picture for picture in images if picture.digest not in kept}
-        return list(wanted.values())
+        return self.passes.plan(wanted.values())
 
     def summaries(self, images: Sequence[Picture | None]) -> Float32[Tensor, "images width"]:
         """The mean visual token of each picture, on the CPU; zeros where there is no picture.

@@ -68,6 +68,19 @@ class DecodedPictures:
             kept = self._kept.get(picture.digest)
         return decode(picture.data) if kept is None else kept
 
+    def by_size(self, pictures: Iterable[Picture]) -> Iterator[dict[str, Image.Image]]:
+        """The pixels of pictures by their digests, those of one size together.
+
+        Raises:
+            InvalidImageError: A picture is damaged.
+        """
+        # A header may hide how its picture stands.
+        found = sorted(
+            ((one.digest, self.get(one)) for one in pictures), key=lambda pair: pair[1].size
+        )
+        for _, equal in groupby(found, key=lambda pair: pair[1].size):
+            yield dict(equal)
+
     def keep(self, pictures: Iterable[Picture]) -> None:
         """Decodes pictures and keeps their pixels for the next who asks.
 
@@ -140,18 +153,3 @@ class VisionPasses:
         decoded = decoded_bytes(size) or 1
         values = self.num_values(size) or 1
         return max(1, min(PASS_PICTURES, PASS_BYTES // decoded, PASS_VALUES // values))
-
-    def decoded(
-        self, pictures: Iterable[Picture], pixels: DecodedPictures
-    ) -> Iterator[dict[str, Image.Image]]:
-        """Pixels by digest in passes that need no padding; one pass is decoded at a time.
-
-        Raises:
-            InvalidImageError: A picture is damaged.
-        """
-        for planned in self.plan(pictures):
-            batch = {one.digest: pixels.get(one) for one in planned}
-            # A header may hide how its picture stands.
-            ordered = sorted(batch.items(), key=lambda pair: pair[1].size)
-            for _, equal in groupby(ordered, key=lambda pair: pair[1].size):
-                yield dict(equal)

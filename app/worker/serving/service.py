@@ -223,35 +223,36 @@ class Serving:
         """
         doses: list[float] = []
 
-        def make(sequence_id: str, *, is_main: bool) -> Sequence:
-            batch = self._reader.encode(prepared)
-            shift: Shift | None = None
-            if is_main and parts:
-                shift, dose = self._shift(parts)
-                doses.append(dose)
-            max_new_tokens = self._room(request, batch.num_prompt_tokens[0])
-            sequence = Sequence(
-                id=sequence_id,
-                inputs=batch.inputs,
-                sampling=sampling_of(request, max_new_tokens=max_new_tokens),
-                grammar=prepared.grammar.fresh() if prepared.grammar else None,
-                shift=shift,
-                keeps_first=request.baseline,
-                listener=listener if is_main else None,
-            )
-            tracker.sequences.append(sequence)
-            return sequence
-
-        def run(suffix: str, *, is_main: bool) -> "asyncio.Task[Sequence]":
+        def run(
+            used: abc.Sequence[tuple[int, float]], streams_to: Listener | None
+        ) -> "asyncio.Task[Sequence]":
             # Callers choose their requests' ids, which need not differ.
-            name = f"{uuid4().hex}/{suffix}"
-            return asyncio.create_task(
-                self._device.generate(name, lambda: make(name, is_main=is_main))
-            )
+            name = uuid4().hex
 
-        tasks = [run("answer", is_main=True)]
+            def make() -> Sequence:
+                batch = self._reader.encode(prepared)
+                shift: Shift | None = None
+                if used:
+                    shift, dose = self._shift(used)
+                    doses.append(dose)
+                max_new_tokens = self._room(request, batch.num_prompt_tokens[0])
+                sequence = Sequence(
+                    id=name,
+                    inputs=batch.inputs,
+                    sampling=sampling_of(request, max_new_tokens=max_new_tokens),
+                    grammar=prepared.grammar.fresh() if prepared.grammar else None,
+                    shift=shift,
+                    keeps_first=request.baseline,
+                    listener=streams_to,
+                )
+                tracker.sequences.append(sequence)
+                return sequence
+
+            return asyncio.create_task(self._device.generate(name, make))
+
+        tasks = [run(parts, listener)]
         if request.baseline and parts:
-            tasks.append(run("baseline", is_main=False))
+            tasks.append(run((), None))
         try:
             finished = await asyncio.gather(*tasks)
         finally:

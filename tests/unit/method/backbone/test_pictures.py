@@ -24,7 +24,8 @@ def passes(backbone: Backbone) -> VisionPasses:
 
 
 def batches(passes: VisionPasses, pictures: list[Picture]) -> list[dict[str, Image.Image]]:
-    return list(passes.decoded(pictures, DecodedPictures()))
+    pixels = DecodedPictures()
+    return [group for planned in passes.plan(pictures) for group in pixels.by_size(planned)]
 
 
 def test_batches_hold_pictures_of_one_size(passes: VisionPasses) -> None:
