@@ -6,6 +6,7 @@ lowest held-out loss is taken. Of the strengths, from some on answers are destro
 """
 
 import math
+from operator import itemgetter
 from typing import Final
 
 from jaxtyping import Float
@@ -44,18 +45,11 @@ def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfi
     """
     if not loop.config.trial_steps or not loop.plan.measured:
         return loop.config
-    earlier = iter(tuple(loop.trials))
-    loop.trials.clear()
-    tried: list[tuple[float, TrainingConfig]] = []
-
-    for candidate in weight_candidates(loop.config):
-        loss = next(earlier, None)
-        if loss is None:
-            loss = yield from _trial(loop, teacher, candidate)
-        loop.trials.append(loss)
+    candidates = weight_candidates(loop.config)
+    for candidate in candidates[len(loop.trials) :]:
+        loop.trials.append((yield from _trial(loop, teacher, candidate)))
         yield loop.checkpoint(None, teacher, TrainState())
-        tried.append((loss, candidate))
-    return min(tried, key=lambda trial: trial[0])[1]
+    return min(zip(loop.trials, candidates, strict=True), key=itemgetter(0))[1]
 
 
 def _trial(loop: TrainLoop, teacher: TeacherCache, config: TrainingConfig) -> Steps[float]:

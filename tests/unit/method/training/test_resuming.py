@@ -11,9 +11,10 @@ from app.core.errors import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
-from app.method.steps import OffDevice
+from app.method.steps import OffDevice, finish
+from app.method.training.checkpoints import Checkpoint, encode_checkpoint
 from app.method.training.distillation import TrainingResult, train, training_steps
-from app.method.training.progress import TrainingProgress
+from app.method.training.progress import Event, TrainingProgress
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, FEW, MemoryStore, same_vectors
 
 
@@ -57,6 +58,26 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert same_vectors(train(learner, EXAMPLES, config, **earlier.kept()), result)
     finished = MemoryStore(saved)
     assert train(learner, EXAMPLES, CONFIG, **finished.kept()).held_out == result.held_out
+
+
+def test_a_resumed_run_keeps_nothing_older_than_what_it_goes_on_from(learner: Backbone) -> None:
+    config = CONFIG.changed(trial_steps=1)
+
+    def kept(checkpoint: bytes | None = None) -> list[Checkpoint]:
+        found: list[Checkpoint] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, Checkpoint):
+                found.append(event)
+
+        finish(training_steps(learner, EXAMPLES, config, checkpoint=checkpoint), on_event=note)
+        return found
+
+    first = kept()
+    assert [one.step for one in first[:4]] == [0, 0, 1, 2]
+    after_one_trial, after_two_steps = (kept(encode_checkpoint(first[place])) for place in (0, 3))
+    assert [one.step for one in after_one_trial] == [one.step for one in first[1:]]
+    assert [one.step for one in after_two_steps] == [one.step for one in first[4:]]
 
 
 @pytest.mark.usefixtures("result")
