@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import uvicorn
 
 STARTUP_FAILED: Final = 3
+# Longer than load balancers keep one, 60 s mostly: who sends into one that is just being closed
+# gets a 502, which nobody may retry for a POST.
+IDLE_SECONDS: Final = 75
 
 
 def api(
@@ -63,6 +66,7 @@ def make_server(app: Callable[..., Any], settings: Settings) -> "uvicorn.Server"
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=max(1, int(settings.drain_timeout_seconds / 2)),
         )
     )

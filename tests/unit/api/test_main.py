@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from procrastinate.exceptions import ConnectorException
 from pydantic import SecretStr
 
 from app.api import maintenance
 from app.api.dependencies import Services
 from app.api.maintenance import maintain, remove_abandoned_files
+from app.cli.processes.api import make_server
 from app.core.errors import BusyError, ConfigurationError
 from app.core.settings import Settings
 from app.main import create_app, worker_urls
@@ -76,6 +78,12 @@ def test_the_databases_password_is_in_no_text(settings: Settings) -> None:
     secret = SecretStr("postgresql://u:hunter2@127.0.0.1:1/none")
     app = create_app(settings.model_copy(update={"database_url": secret}))
     assert "hunter2" not in repr(app.state.services)
+
+
+def test_idle_connections_outlive_those_of_a_load_balancer(settings: Settings) -> None:
+    """One that closes first closes under a request that is on its way."""
+    server = make_server(FastAPI(), settings)
+    assert server.config.timeout_keep_alive > 60
 
 
 def test_only_abandoned_files_are_removed(tmp_path: Path) -> None:
