@@ -3,21 +3,7 @@
 from collections.abc import Sequence
 
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
-from app.rpc.client import WorkerClient
-from app.rpc.decoding import unavailable
 from app.rpc.messages import HealthResponse
-
-
-async def serving_now(workers: WorkerClient) -> tuple[HealthResponse, ...]:
-    """At least one worker that is ready to serve, as of about a second ago.
-
-    Raises:
-        WorkerUnavailableError: There is none.
-    """
-    found = await workers.pool.serving()
-    if not found:
-        raise unavailable("No worker is ready to serve")
-    return found
 
 
 def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse]) -> HealthResponse:

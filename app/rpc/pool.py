@@ -73,16 +73,21 @@ class WorkerPool:
         return tuple(worker.health for worker in self.all if worker.health is not None)
 
     async def serving(self) -> tuple[HealthResponse, ...]:
-        """What was last heard of the workers that are ready to serve; possibly none.
+        """What was last heard of the workers that are ready to serve, as of about a second ago.
 
         Waits for those of which nothing was heard yet, and for one that failed only while no
         other is ready.
+
+        Raises:
+            WorkerUnavailableError: There is none.
         """
         await self._await_health(
             self._ask_stale(self._oldest()),
             is_enough=lambda: self._are_all_checked() and bool(self._ready()),
         )
-        return tuple(health for _, health in self._ready())
+        if not (found := self._ready()):
+            raise unavailable("No worker is ready to serve")
+        return tuple(health for _, health in found)
 
     async def ready(self) -> tuple[HealthResponse, ...]:
         """The workers that are ready to serve, of which one at least was heard within a second.

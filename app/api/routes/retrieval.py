@@ -11,7 +11,7 @@ from app.api.steer.images import read_images
 from app.api.steer.vector_selection import Embedding, embed_query
 from app.core.cancellation import run_until_disconnect
 from app.library.catalogue.filters import VectorFilters
-from app.rpc.backbones import backbone_for, serving_as, serving_now
+from app.rpc.backbones import backbone_for, serving_as
 
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 
@@ -51,7 +51,7 @@ async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBo
 
 
 async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
-    serving = await serving_now(services.workers)
+    serving = await services.workers.pool.serving()
     named = body.backbone
     worker = backbone_for([], serving) if named is None else serving_as(named, serving)
     if body.embedding is None:

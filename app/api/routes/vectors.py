@@ -44,7 +44,7 @@ from app.library.vectors import (
     get_vector,
     update_vector,
 )
-from app.rpc.backbones import backbone_for, serving_now
+from app.rpc.backbones import backbone_for
 
 MEDIA_TYPES: Final = (OCTET_STREAM, "application/x-safetensors")
 
@@ -123,7 +123,7 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
         async with services.sessions.begin() as session:
             return await get_backbone(session, fingerprint)
     except NotFoundError:
-        return backbone_for([fingerprint], await serving_now(services.workers)).backbone
+        return backbone_for([fingerprint], await services.workers.pool.serving()).backbone
 
 
 @router.get("/vectors/{ref}", responses=problems(404))

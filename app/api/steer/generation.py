@@ -22,7 +22,7 @@ from app.api.steer.receipts import effect_of, verify_receipt
 from app.api.steer.vector_selection import ChosenVector, choose, look_up
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
-from app.rpc.backbones import backbone_for, serving_as, serving_now
+from app.rpc.backbones import backbone_for, serving_as
 from app.rpc.generation import MAX_SEED, GenerateResponse
 from app.rpc.messages import GenerateRequest
 
@@ -76,7 +76,7 @@ async def make_plan(
     """
     _check_limits(body, services=services)
     if body.backbone is not None:
-        backbones = [serving_as(body.backbone, await serving_now(services.workers)).backbone]
+        backbones = [serving_as(body.backbone, await services.workers.pool.serving()).backbone]
     asked = conversation_of(body)
     images = await read_images(asked.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
@@ -93,7 +93,7 @@ async def make_plan(
     )
     fingerprints = [use.record.backbone.fingerprint for use in vectors]
     wanted = fingerprints if backbone is None else [backbone, *fingerprints]
-    served = backbone_for(wanted, await serving_now(services.workers)).backbone
+    served = backbone_for(wanted, await services.workers.pool.serving()).backbone
     limit = services.settings.max_new_tokens_limit
     request = GenerateRequest(
         **{**body.settings(), "max_tokens": min(body.max_tokens, limit)},

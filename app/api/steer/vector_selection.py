@@ -28,7 +28,7 @@ from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector
 from app.library.workspaces import seeing
-from app.rpc.backbones import backbone_for, serving_now
+from app.rpc.backbones import backbone_for
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
 
 Float32Array = npt.NDArray[np.float32]
@@ -173,7 +173,7 @@ async def embed_query(
         InvalidInputError: Several are served and none was asked for.
     """
     if backbone is None:
-        backbone = backbone_for([], await serving_now(services.workers)).backbone.fingerprint
+        backbone = backbone_for([], await services.workers.pool.serving()).backbone.fingerprint
     answer = await services.workers.embed(
         EmbedRequest(images=(image,), questions=(text,)), backbone_fingerprint=backbone
     )

@@ -21,7 +21,7 @@ from app.core.errors import (
     WorkerUnavailableError,
 )
 from app.core.identifiers import digest_of
-from app.rpc.backbones import backbone_for, serving_now
+from app.rpc.backbones import backbone_for
 from app.rpc.generation import AppliedVector, Receipt
 from app.rpc.messages import HealthResponse
 from tests.fakes.records import vector_record
@@ -138,12 +138,12 @@ class TestBackbones:
     ) -> None:
         worker = FakeWorker()
         async with worker.client() as client:
-            first = await serving_now(client)
+            first = await client.pool.serving()
             worker.is_down = True
-            assert await serving_now(client) == first
+            assert await client.pool.serving() == first
             monkeypatch.setattr("app.rpc.pool.HEALTH_AGE_SECONDS", 0.0)
             with pytest.raises(WorkerUnavailableError):
-                await serving_now(client)
+                await client.pool.serving()
 
 
 SHA = "1" * 64

@@ -13,7 +13,6 @@ from app.core.identifiers import AUTO, VectorReference
 from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector
-from app.rpc.backbones import serving_now
 
 SEPARATOR: Final = ":"
 PAGE: Final = 200
@@ -67,7 +66,7 @@ async def served_backbones(services: Services) -> tuple[BackboneDescription, ...
     Raises:
         WorkerUnavailableError: There is none.
     """
-    serving = await serving_now(services.workers)
+    serving = await services.workers.pool.serving()
     return tuple({health.backbone.fingerprint: health.backbone for health in serving}.values())
 
 
