@@ -111,7 +111,7 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
         (training.router, small, NeedsScope(read="read", write="train")),
         (access.router, small, NeedsScope(read="admin", write="admin")),
         (scraping.router, small, NeedsScope(read="read", write="admin")),
-        (health.served, small, NeedsScope(read="read", write="admin")),
+        (health.backbones, small, NeedsScope(read="read", write="admin")),
         (health.router, small, PUBLIC),
     ]
 

@@ -1,4 +1,4 @@
-"""Light chores that run beside the requests: stalled jobs, files of whoever was killed."""
+"""Maintenance beside the requests: stalled jobs, files that killed processes left behind."""
 
 import asyncio
 import shutil
@@ -14,15 +14,15 @@ from app.core.telemetry.logs import get_logger
 from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 
-CHORES_PER_STALL: Final = 4
+CHECKS_PER_STALL: Final = 4
 ABANDONED_SECONDS: Final = 24 * 3600.0
 
 log = get_logger(__name__)
 
 
 async def maintain(services: Services) -> None:
-    """Does the chores again and again until it is cancelled."""
-    pause_seconds = services.settings.job_stalled_seconds / CHORES_PER_STALL
+    """Removes abandoned files, then looks for stalled jobs until it is cancelled."""
+    pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
     await asyncio.to_thread(remove_abandoned_files, scratch_dir(services.settings.data_dir))
     while True:
         try:

@@ -145,7 +145,7 @@ async def handle_library_error(request: Request, error: VLibraryError) -> Respon
     seconds = _seconds_to_wait(error)
     headers = None if seconds is None else {"retry-after": str(seconds)}
     return problem_response(
-        request, headers=headers, details=error.details, **_told("request failed", error)
+        request, headers=headers, details=error.details, **_logged_facts("request failed", error)
     )
 
 
@@ -157,10 +157,10 @@ def error_content(request: Request, error: Exception) -> str:
     seconds = _seconds_to_wait(error)
     # It is too late for a header.
     details = error.details if seconds is None else {**error.details, WAIT: seconds}
-    return problem_content(request, details=details, **_told("stream failed", error))
+    return problem_content(request, details=details, **_logged_facts("stream failed", error))
 
 
-def _told(event: str, error: VLibraryError) -> dict[str, Any]:
+def _logged_facts(event: str, error: VLibraryError) -> dict[str, Any]:
     status = status_of(error)
     if status >= _FIRST_SERVER_ERROR:
         log.warning(event, code=error.code, error_message=error.message)

@@ -1,6 +1,6 @@
-"""Bodies that come steadily: whoever sends too slowly is cut off, and frees what he held.
+"""A least rate for request bodies, so that slow senders (slowloris) do not hold places.
 
-A limit on silence alone is kept by one byte now and then.
+A timeout between two pieces would not do: one byte now and then keeps it.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ async def wait_for_beginning(request: Request, *, num_bytes: int = EARLY_BYTES) 
 
 
 def require_rate(request: Request, *, bytes_per_second: float) -> None:
-    """Holds the rest of the body to another least rate: who has a place owes more."""
+    """Sets another least rate for the rest of the body."""
     getattr(request.state, _STATE).bytes_per_second = bytes_per_second
 
 
@@ -86,11 +86,11 @@ class _Body:
             num_bytes -= len(message.get("body", b""))
 
     async def next_message(self) -> Message:
-        """The next message, of which the app has not heard yet."""
+        """The next message that the app has not received yet."""
         return self._early.popleft() if self._early else await self._receive_steadily()
 
     async def _receive_steadily(self) -> Message:
-        # Only the time in which somebody waits for the sender counts against him.
+        # Only time in which the app waits for the client counts.
         if self._is_complete:
             return await self.receive()
         begin = self.clock()

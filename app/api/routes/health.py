@@ -24,7 +24,7 @@ MAX_CHANGES_BEHIND: Final = 1000
 log = get_logger(__name__)
 
 router = APIRouter(tags=["health"])
-served = APIRouter(tags=["health"])
+backbones = APIRouter(tags=["health"])
 
 
 @router.get("/livez", responses=problems())
@@ -46,7 +46,7 @@ async def readyz(response: Response, services: ServicesOf) -> ReadyzBody:
     return ReadyzBody(status="ready" if is_ready else "unready", checks=checks)
 
 
-@served.get("/backbones", responses=problems())
+@backbones.get("/backbones", responses=problems())
 async def list_backbones(services: ServicesOf) -> PageBody[BackboneBody]:
     """Lists the backbones that workers serve now."""
     served = await served_backbones(services)

@@ -112,10 +112,10 @@ async def make_response(
 
 
 class AnswerStream(EventSourceResponse):
-    """Sends events and closes them, whoever ends it.
+    """Sends events, and closes their generator however the sending ends.
 
-    The events watch the client and the deadline themselves. For a client that stays and reads
-    nothing it ends soon after the deadline; the connection is ended by who made the socket.
+    The generator watches the client and the deadline itself. A client that stays connected and
+    reads nothing is given up soon after the deadline; the server's socket ends its connection.
     """
 
     def __init__(
@@ -146,9 +146,10 @@ async def answer_events(
     request: Request,
     writer: AnswerWriter[object],
 ) -> AsyncGenerator[bytes, None]:
-    """The events of all items, and an event for an error; for a long pause there is a comment.
+    """The events of all items, a comment for each long pause, and an event for an error.
 
-    First comes nothing, once there is an item: what fails before is raised.
+    The first chunk is empty and comes with the first item: what fails before that is raised, since
+    the response has not begun.
     """
     answers: dict[int, SteerBody] = {}
     async with aclosing(source):
@@ -178,13 +179,13 @@ async def start_stream(
     services: Services,
     request: Request,
 ) -> AnswerStream:
-    """The answer once its first piece is there, or has been waited for long.
+    """The stream, as soon as its first piece is there or the client has waited for long.
 
-    What fails before does so here. Proxies take a connection for dead on which nothing is said, so
-    the response of whoever waits longer for a stream begins without a piece. They have waited since
-    the request was read.
+    What fails before is raised here. Proxies take a silent connection for dead, so a response that
+    keeps its client waiting begins without a piece; the waiting counts from when the request was
+    read.
 
-    `ask` sends what comes, and fills the headers before.
+    `ask` is `send_answers` of what was asked; it fills the headers before it sends anything.
 
     Raises:
         VLibraryError: It cannot be answered: see `send_answers`.

@@ -102,7 +102,7 @@ def test_only_abandoned_files_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_chores_survive_a_missing_database(
+async def test_maintenance_survives_a_missing_database(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: asyncio.Queue[None] = asyncio.Queue()
@@ -113,18 +113,18 @@ async def test_chores_survive_a_missing_database(
         await real(found)
 
     monkeypatch.setattr(maintenance, "requeue_stalled_jobs", counted)
-    monkeypatch.setattr(maintenance, "CHORES_PER_STALL", 1000)
-    chores = asyncio.create_task(maintain(services))
+    monkeypatch.setattr(maintenance, "CHECKS_PER_STALL", 1000)
+    task = asyncio.create_task(maintain(services))
     async with asyncio.timeout(120):
         await tried.get()
         await tried.get()
-    assert not chores.done()
-    chores.cancel()
-    await asyncio.gather(chores, return_exceptions=True)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.anyio
-async def test_chores_survive_what_nobody_thought_of(
+async def test_maintenance_survives_what_nobody_thought_of(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: asyncio.Queue[None] = asyncio.Queue()
@@ -134,10 +134,10 @@ async def test_chores_survive_what_nobody_thought_of(
         raise ConnectorException
 
     monkeypatch.setattr(maintenance, "requeue_stalled_jobs", broken)
-    monkeypatch.setattr(maintenance, "CHORES_PER_STALL", 1000)
-    chores = asyncio.create_task(maintain(services))
+    monkeypatch.setattr(maintenance, "CHECKS_PER_STALL", 1000)
+    task = asyncio.create_task(maintain(services))
     async with asyncio.timeout(120):
         await tried.get()
         await tried.get()
-    chores.cancel()
-    await asyncio.gather(chores, return_exceptions=True)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
