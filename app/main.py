@@ -82,21 +82,16 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     sessions = session_factory(engine)
     # The index and the events of jobs are kept for all; routes ask for what the caller may see.
     everywhere = in_all_workspaces(sessions)
-    max_bytes = BODIES_IN_FLIGHT * settings.max_body_bytes
     metrics = Metrics()
     # A worker that is away has no places either; then the others turn away what is too much.
     num_workers = len(worker_urls(settings))
     admission = Admission(
         max_requests=num_workers * (settings.max_rows + settings.max_waiting),
-        max_bytes=max_bytes,
+        max_bytes=BODIES_IN_FLIGHT * settings.max_body_bytes,
         max_requests_per_caller=settings.max_requests_per_caller,
     )
-    uploads = Admission(
-        max_requests=MAX_UPLOADS,
-        max_bytes=max_bytes,
-        max_requests_per_caller=MAX_UPLOADS_PER_CALLER,
-    )
-    streams = Admission(max_requests=MAX_STREAMS, max_bytes=max_bytes)
+    uploads = Admission(max_requests=MAX_UPLOADS, max_requests_per_caller=MAX_UPLOADS_PER_CALLER)
+    streams = Admission(max_requests=MAX_STREAMS)
     metrics.mirror_places({"answers": admission, "uploads": uploads, "streams": streams})
     return Services(
         settings=settings,

@@ -76,7 +76,7 @@ class Admission:
         self,
         *,
         max_requests: int,
-        max_bytes: int,
+        max_bytes: float = math.inf,
         max_requests_per_caller: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -160,7 +160,7 @@ class Admission:
     def _num_to_end(self, num_bytes: int) -> int:
         """How many must end before there is room."""
         surplus_requests = self._requests + 1 - self._max_requests
-        surplus_bytes = min(self._bytes, self._bytes + num_bytes - self._max_bytes)
+        surplus_bytes = min(self._bytes, max(0, self._bytes + num_bytes - self._max_bytes))
         mean_bytes = self._bytes / max(1, self._requests)
         surplus = math.ceil(surplus_bytes / mean_bytes) if mean_bytes else 0
         return max(1, surplus_requests, surplus)
