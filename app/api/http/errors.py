@@ -228,15 +228,12 @@ def _message(item: Mapping[str, Any], *, is_json: bool) -> str:
 
 async def handle_http_exception(request: Request, error: HTTPException) -> Response:
     """What routing and the framework refuse: unknown paths, methods, oversized bodies."""
-    # Only our own refusals say more than the status does, and the framework's of bodies.
-    own = dict.fromkeys(OWN_WORDS, error.detail)
-    own[HTTPStatus.BAD_REQUEST] = _UNREADABLE_BODY + _why_unreadable(request, error)
-    return http_problem(
-        request,
-        error.status_code,
-        headers=error.headers,
-        detail=own.get(HTTPStatus(error.status_code)),
-    )
+    detail = None
+    if error.status_code in OWN_WORDS:
+        detail = error.detail
+    elif error.status_code == HTTPStatus.BAD_REQUEST:
+        detail = _UNREADABLE_BODY + _why_unreadable(request, error)
+    return http_problem(request, error.status_code, headers=error.headers, detail=detail)
 
 
 def _why_unreadable(request: Request, error: HTTPException) -> str:
