@@ -8,7 +8,8 @@ import ipaddress
 import os
 import random
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -184,13 +185,20 @@ def _is_worth_it(error: VLibraryError, call: Call[Any]) -> bool:
     return is_passing and call.is_repeatable
 
 
-def loss_of(error: httpx.RequestError) -> VLibraryError:
-    """The connection was lost, or the answer late."""
-    server = _server_of(error)
-    if isinstance(error, httpx.TimeoutException):
-        return RequestTimeoutError(f"no answer in time from {server} ({type(error).__name__})")
-    reason = ": ".join(filter(None, (type(error).__name__, _reason_of(error))))
-    return ConnectionFailedError(f"cannot talk to {server} ({reason})")
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Errors of this package in place of those of httpx: a lost connection, a late answer."""
+    try:
+        yield
+    except SSEError as error:
+        raise InvalidResponseError(f"wanted a stream of events: {error}") from None
+    except httpx.TimeoutException as error:
+        raise RequestTimeoutError(
+            f"no answer in time from {_server_of(error)} ({type(error).__name__})"
+        ) from error
+    except httpx.RequestError as error:
+        reason = ": ".join(filter(None, (type(error).__name__, _reason_of(error))))
+        raise ConnectionFailedError(f"cannot talk to {_server_of(error)} ({reason})") from error
 
 
 def _reason_of(error: BaseException | None) -> str | None:
@@ -198,11 +206,6 @@ def _reason_of(error: BaseException | None) -> str | None:
     while error is not None and not (isinstance(error, OSError) and error.strerror):
         error = error.__cause__ or error.__context__
     return None if error is None else error.strerror
-
-
-def no_events(error: SSEError) -> InvalidResponseError:
-    """The answer is no stream of events."""
-    return InvalidResponseError(f"wanted a stream of events: {error}")
 
 
 def _server_of(error: httpx.RequestError) -> str:

@@ -4,17 +4,17 @@ import asyncio
 import copy
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
-from httpx_sse import EventSource, ServerSentEvent, SSEError
+from httpx_sse import EventSource, ServerSentEvent
 
 from vlibrary_client.errors import ConfigurationError, VLibraryError
-from vlibrary_client.wire.connection import loss_of, no_events, retry_delay, timeout_of
+from vlibrary_client.wire.connection import library_errors, retry_delay, timeout_of
 from vlibrary_client.wire.replies import Call, Kept, json_of, query_of, require_answer
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
     }
     if call.kept is not None:
         options["headers"].update(call.kept.headers())
+    if isinstance(call.content, bytes):
+        options["content"] = call.content
     if call.body is not None:
         options["content"] = json_of(call.body)
         options["headers"]["content-type"] = "application/json"
@@ -55,15 +57,6 @@ def _packed(call: Call[T]) -> Iterator[Call[T]]:
         yield replace(call, content=path, packing=None)
 
 
-@contextmanager
-def _sync_content(content: bytes | Path | None) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(content, Path):
-        yield {} if content is None else {"content": content}
-        return
-    with content.open("rb") as file:
-        yield {"content": file}
-
-
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     file = await asyncio.to_thread(path.open, "rb")
     try:
@@ -71,14 +64,6 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
     finally:
         file.close()
-
-
-def _async_content(call: Call[Any], options: dict[str, Any]) -> None:
-    if isinstance(call.content, Path):
-        options["content"] = _chunks(call.content)
-        options["headers"]["content-length"] = str(call.content.stat().st_size)
-    elif call.content is not None:
-        options["content"] = call.content
 
 
 class _AnyTransport:
@@ -148,16 +133,16 @@ class SyncTransport(_AnyTransport):
                 self.sleep(delay)
 
     def _send_once(self, call: Call[Any]) -> httpx.Response:
-        try:
+        options = _options(call, self._timeout_seconds)
+        with library_errors(), ExitStack() as stack:
             if call.kept is not None:
-                return self._go_on(call, call.kept)
-            with _sync_content(call.content) as content:
-                return self._http.request(**_options(call, self._timeout_seconds), **content)
-        except httpx.RequestError as error:
-            raise loss_of(error) from error
+                return self._go_on(options, call.kept)
+            if isinstance(call.content, Path):
+                options["content"] = stack.enter_context(call.content.open("rb"))
+            return self._http.request(**options)
 
-    def _go_on(self, call: Call[Any], kept: Kept) -> httpx.Response:
-        with self._http.stream(**_options(call, self._timeout_seconds)) as response:
+    def _go_on(self, options: dict[str, Any], kept: Kept) -> httpx.Response:
+        with self._http.stream(**options) as response:
             if kept.begin(response.status_code, response.headers):
                 for chunk in response.iter_bytes():
                     kept.body += chunk
@@ -176,17 +161,13 @@ class SyncTransport(_AnyTransport):
         Raises:
             VLibraryError: The server refused, could not be reached, or hung up.
         """
-        try:
-            with self._http.stream(**_options(call, self._timeout_seconds)) as response:
-                if not response.is_success:
-                    response.read()
-                    require_answer(response, call)
-                response.stream = _Bounded(response, deadline=deadline)
-                yield EventSource(response).iter_sse()
-        except SSEError as error:
-            raise no_events(error) from None
-        except httpx.RequestError as error:
-            raise loss_of(error) from error
+        options = _options(call, self._timeout_seconds)
+        with library_errors(), self._http.stream(**options) as response:
+            if not response.is_success:
+                response.read()
+                require_answer(response, call)
+            response.stream = _Bounded(response, deadline=deadline)
+            yield EventSource(response).iter_sse()
 
 
 class AsyncTransport(_AnyTransport):
@@ -235,13 +216,13 @@ class AsyncTransport(_AnyTransport):
 
     async def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)
-        _async_content(call, options)
-        try:
+        if isinstance(call.content, Path):
+            options["content"] = _chunks(call.content)
+            options["headers"]["content-length"] = str(call.content.stat().st_size)
+        with library_errors():
             if call.kept is not None:
                 return await self._go_on(options, call.kept)
             return await self._http.request(**options)
-        except httpx.RequestError as error:
-            raise loss_of(error) from error
 
     async def _go_on(self, options: dict[str, Any], kept: Kept) -> httpx.Response:
         async with self._http.stream(**options) as response:
@@ -256,14 +237,11 @@ class AsyncTransport(_AnyTransport):
     async def events(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
         """As `SyncTransport.events`, without a deadline."""
         self._require_own_loop()
-        try:
-            async with self._http.stream(**_options(call, self._timeout_seconds)) as response:
+        options = _options(call, self._timeout_seconds)
+        with library_errors():
+            async with self._http.stream(**options) as response:
                 if not response.is_success:
                     await response.aread()
                     require_answer(response, call)
                 async with aclosing(EventSource(response).aiter_sse()) as events:
                     yield events
-        except SSEError as error:
-            raise no_events(error) from None
-        except httpx.RequestError as error:
-            raise loss_of(error) from error
