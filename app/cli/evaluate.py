@@ -226,7 +226,7 @@ def _condition(
 
 
 def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
-    from app.core.errors import IncompatibleBackboneError
+    from app.core.backbones import require_same_backbone
     from app.core.vector_file import decode_vector_file
     from app.method.steering.vectors import InContextVectors
 
@@ -234,11 +234,7 @@ def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
     tensors, metadata = decode_vector_file(
         path.read_bytes(), num_layers=wanted.num_layers, hidden_size=wanted.hidden_size
     )
-    if metadata["backbone"] != wanted.fingerprint:
-        raise IncompatibleBackboneError(
-            f"The vector belongs to another backbone: wanted {wanted.fingerprint}, "
-            f"found {metadata['backbone']}"
-        )
+    require_same_backbone(wanted=wanted.fingerprint, found=metadata["backbone"])
     labels = int(metadata["labels"]) if metadata.get("labels", "").isdecimal() else None
     return InContextVectors.from_tensors(tensors), labels
 

@@ -16,6 +16,7 @@ from vlibrary_client.calls.arguments import (
     VectorUse,
     dataset_text,
     listed,
+    present,
     vector_text,
 )
 from vlibrary_client.images import ImageSource, image_text
@@ -69,9 +70,7 @@ def retrieve(
             "min_epoch": min_epoch,
             "prefer": prefer,
             "only_ready": only_ready,
-            **({} if name is None else {"name": name}),
-            **({"tags": listed(tags, "tags")} if tags else {}),
-            **({} if words is None else {"words": words}),
+            **present(name=name, tags=listed(tags, "tags") if tags else None, words=words),
         },
     )
 

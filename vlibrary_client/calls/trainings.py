@@ -159,7 +159,7 @@ def evaluate(
             "dataset": dataset_text(dataset),
             "split": split,
             "support_split": support_split,
-            **({} if methods is None else {"methods": listed(methods, "methods")}),
+            **present(methods=None if methods is None else listed(methods, "methods")),
             "shots": shots,
             "items": items,
             "seed": seed,

@@ -37,8 +37,8 @@ _DAMAGED = (
     ValueError,
 )
 _TABLES = {".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"}
-_HEAD_BYTES = 4096
-_TAR_MAGIC = slice(257, 262)
+HEAD_BYTES = 4096
+TAR_PLACE = slice(257, 262)
 _BLOCK_BYTES = 1 << 20
 _NOWHERE = "a link in the archive"
 _ZIP_ENCRYPTED = 0x1
@@ -60,7 +60,7 @@ def is_packed_tar(path: Path) -> bool:
     """Whether a gzip file holds a tar, or cannot be read."""
     try:
         with gzip.open(path) as file:
-            return file.read(tarfile.BLOCKSIZE)[_TAR_MAGIC] == b"ustar"
+            return file.read(tarfile.BLOCKSIZE)[TAR_PLACE] == b"ustar"
     except _DAMAGED:
         return True
 
@@ -94,7 +94,7 @@ def _is_table(name: PurePosixPath, stream: Any) -> bool:  # noqa: ANN401
     if name.suffix.lower() == ".json":
         # A sample's fields are called by its name and a dot.
         is_questions = QUESTIONS.search(name.name) is not None and len(name.suffixes) == 1
-        head = b"" if stream is None else stream.read(_HEAD_BYTES)
+        head = b"" if stream is None else stream.read(HEAD_BYTES)
         return is_questions or _ROWS.match(head.decode("utf-8-sig", "replace")) is not None
     return name.suffix.lower() in _TABLES
 

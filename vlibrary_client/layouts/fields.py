@@ -132,24 +132,22 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
             fields.pop(name, None)
             fields |= {} if value is None else {name: value}
     place = str(fields.get(PLACE_COLUMN) or record.place)
+    if problem := record.problem or fields.get(PROBLEM_COLUMN):
+        yield BadItem(place=place, reason=str(problem))
+        return
     try:
-        _require_fields(record.problem or fields.get(PROBLEM_COLUMN))
-        _require_fields_read(record.fields, columns)
+        _require_read(record.fields, columns)
         yield from _items(fields, place=place, split=record.split, pictures=pictures)
     except UnusableError as error:
         yield BadItem(place=place, reason=str(error))
 
 
-def _require_fields(problem: object) -> None:
-    if problem:
-        raise UnusableError(str(problem))
-
-
-def _require_fields_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
+def _require_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
     """Refuses a record of which something would be left out that nobody chose to leave out."""
     if _is_asked_of_all(columns):
         for name in ("question", *CONVERSATIONS):
-            _require_fields(_says(fields.get(name)) and _asks_itself(name))
+            if _says(fields.get(name)):
+                raise UnusableError(_asks_itself(name))
     if "image" not in columns:
         rest = fields.keys() - USED_COLUMNS - _mapped(columns)
         if pictures := [name for name in fields if name in rest and is_file(fields[name])]:

@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.archives import (
     GZIP_MAGIC,
+    HEAD_BYTES,
     METADATA_NAMES,
+    TAR_PLACE,
     holds_folder,
     is_packed_tar,
     samples,
@@ -38,9 +40,7 @@ from vlibrary_client.layouts.values import feature_of, has_labels, labelled, pla
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
-_HEAD_BYTES = 4096
 _LFS_POINTER = b"version https://git-lfs"
-_TAR_MAGIC = slice(257, 262)
 # In the order in which a folder is searched; a folder is one kind only.
 _KINDS = {
     ".parquet": "Parquet",
@@ -155,7 +155,7 @@ def _unpacked_items(path: Path, columns: ColumnMap) -> Iterator[Found]:
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise InvalidDatasetError(f"cannot read the file: {error.strerror}") from error
     if head.startswith(_LFS_POINTER):
@@ -171,7 +171,7 @@ def _kind(path: Path, suffix: str) -> str:
         return ".parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or suffix == ".arrow":
         return ".arrow"
-    if head[_TAR_MAGIC] == b"ustar" or head.startswith((GZIP_MAGIC, b"PK\x03\x04")):
+    if head[TAR_PLACE] == b"ustar" or head.startswith((GZIP_MAGIC, b"PK\x03\x04")):
         if head.startswith(GZIP_MAGIC) and not is_packed_tar(path):
             raise InvalidDatasetError("a gzip file that holds no tar: unpack it first")
         return ".tar"
