@@ -38,7 +38,7 @@ class Snapshot:
     """All keys of one space as of one epoch.
 
     Every change up to `epoch` is in it. Of the `dimension` numbers of a key `image_width` belong to
-    the picture, or None for keys of one part.
+    the picture, or None for keys of one part. A search passes over `num_rows` rows, live or not.
     """
 
     space: str
@@ -46,7 +46,7 @@ class Snapshot:
     dimension: int
     image_width: int | None
     _block: RowBlock = field(repr=False)
-    _num_rows: int
+    num_rows: int
     _table: KeyTable = field(repr=False)
     _codes: dict[str, int] = field(repr=False)
     _lead_refusals: float
@@ -77,11 +77,6 @@ class Snapshot:
         return cls(space, epoch, dimension, image_width, block, rows, table, codes, lead_refusals)
 
     @property
-    def num_rows(self) -> int:
-        """Rows that a search passes over, live or not."""
-        return self._num_rows
-
-    @property
     def wants_codes(self) -> bool:
         """Whether searches would be faster if there were codes of the keys' rows."""
         return self._block.wants_codes
@@ -99,24 +94,24 @@ class Snapshot:
         """
         kept = self._table.without(changed)
         codes = dict(self._codes)
-        table = kept.joined(KeyTable.of(keys, codes=codes, first_row=self._num_rows))
+        table = kept.joined(KeyTable.of(keys, codes=codes, first_row=self.num_rows))
         fresh = [item.embeddings for item in keys]
-        end = self._num_rows + sum(map(len, fresh))
+        end = self.num_rows + sum(map(len, fresh))
         # Rows beyond ours are those of another successor.
-        has_room = self._block.used == self._num_rows and end <= len(self._block.rows)
+        has_room = self._block.used == self.num_rows and end <= len(self._block.rows)
         if not has_room or table.num_rows < (1 - MAX_DEAD_SHARE) * end:
             rows = self._block.rows
             old = [rows[start:stop] for start, stop in zip(kept.starts, kept.stops, strict=True)]
             block, table = make_block([rows[:0], *old, *fresh]), table.packed()
         else:
             block = self._block
-            block.rows[self._num_rows : end] = np.concatenate([block.rows[:0], *fresh])
+            block.rows[self.num_rows : end] = np.concatenate([block.rows[:0], *fresh])
             block.used = end
         return replace(
             self,
             epoch=epoch,
             _block=block,
-            _num_rows=block.used,
+            num_rows=block.used,
             _table=table,
             _codes=codes,
             _leads={},
@@ -240,7 +235,7 @@ class Snapshot:
         """
         codes, table = self._block.codes, self._table
         edges = table.starts[fitting], table.stops[fitting]
-        is_small = (edges[1] - edges[0]).sum() < CODES_PAY * self._num_rows
+        is_small = (edges[1] - edges[0]).sum() < CODES_PAY * self.num_rows
         if codes is None or is_small or k >= len(fitting):
             return fitting
         rough = {
