@@ -5,13 +5,13 @@ same transaction.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import DEFAULT_WORKSPACE
@@ -187,41 +187,30 @@ async def load_keys(
     session: AsyncSession, space: str, *, vector_ids: Iterable[uuid.UUID] | None = None
 ) -> list[VectorKeys]:
     """The keys of the given vectors, or of all, as they are now."""
+    # In one row for each set of vectors: so no text comes again with every key.
+    rows = func.string_agg(KeyRow.embedding, literal(b"")).aggregate_order_by(KeyRow.id)
     query = (
-        select(KeyRow.vector_id, KeyRow.embedding, KeyRow.threshold, KeyRow.text_threshold)
-        .where(KeyRow.space == space)
-        .order_by(KeyRow.vector_id, KeyRow.id)
-    )
-    owners = select(
-        VectorRow.id,
-        VectorRow.workspace,
-        VectorRow.name,
-        VectorRow.backbone_fingerprint,
-        VectorRow.status,
-    ).where(VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == space)))
-    if vector_ids is not None:
-        wanted = list(vector_ids)
-        query = query.where(KeyRow.vector_id.in_(wanted))
-        owners = owners.where(VectorRow.id.in_(wanted))
-    grouped: dict[uuid.UUID, tuple[list[bytes], float, float | None]] = {}
-    for vector_id, embedding, threshold, text in await session.execute(query):
-        grouped.setdefault(vector_id, ([], threshold, text))[0].append(embedding)
-    # Not joined above: each key would carry the same text again.
-    return [
-        VectorKeys(
-            vector_id=row.id,
-            name=row.name,
-            backbone_fingerprint=row.backbone_fingerprint,
-            status=cast("VectorStatus", row.status),
-            embeddings=_matrix(grouped[row.id][0]),
-            threshold=grouped[row.id][1],
-            text_threshold=grouped[row.id][2],
-            workspace=row.workspace,
+        select(
+            VectorRow.id.label("vector_id"),
+            VectorRow.workspace,
+            VectorRow.name,
+            VectorRow.backbone_fingerprint,
+            VectorRow.status,
+            func.min(KeyRow.threshold).label("threshold"),
+            func.min(KeyRow.text_threshold).label("text_threshold"),
+            func.count().label("num_keys"),
+            rows.label("rows"),
         )
-        for row in await session.execute(owners.order_by(VectorRow.id))
-        if row.id in grouped
-    ]
-
-
-def _matrix(rows: Sequence[bytes]) -> Float32Array:
-    return np.frombuffer(b"".join(rows), dtype=DTYPE).reshape(len(rows), -1)
+        .join(KeyRow, KeyRow.vector_id == VectorRow.id)
+        .where(KeyRow.space == space)
+        .group_by(VectorRow.id)
+        .order_by(VectorRow.id)
+    )
+    if vector_ids is not None:
+        query = query.where(VectorRow.id.in_(list(vector_ids)))
+    found = []
+    for row in await session.execute(query):
+        facts = row._asdict()
+        matrix = np.frombuffer(facts.pop("rows"), dtype=DTYPE).reshape(facts.pop("num_keys"), -1)
+        found.append(VectorKeys(**facts, embeddings=matrix))
+    return found
