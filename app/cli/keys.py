@@ -80,12 +80,16 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
+    from app.library.access.access_keys import create_access_key
+
     quotas = Quotas(requests=max_requests, jobs=max_jobs, bytes=max_bytes, vectors=max_vectors)
     with _server(url, key, on_database=on_database) as client:
         if client is None:
-            facts = _create(
-                name, scope, days=days, quotas=quotas, workspace=workspace or DEFAULT_WORKSPACE
+            make = partial(
+                create_access_key, name=name, scopes=scope, valid_days=days, quotas=quotas
             )
+            made, token = _in_database(make, workspace=workspace or DEFAULT_WORKSPACE)
+            facts = {**asdict(made), "key": token.text}
         elif workspace is not None:
             raise typer.BadParameter(
                 "a server makes keys to the caller's own workspace: leave --workspace out, or ask "
@@ -104,16 +108,6 @@ def create(
         # Not on stdout, so that a shell can put the key alone into a variable.
         note = "Keep it: it is not shown again. Clients read it from VLIBRARY_API_KEY."
         print(note, file=sys.stderr)
-
-
-def _create(
-    name: str, scopes: list[str], *, days: int | None, quotas: Quotas, workspace: str
-) -> dict[str, Any]:
-    from app.library.access.access_keys import create_access_key
-
-    make = partial(create_access_key, name=name, scopes=scopes, valid_days=days, quotas=quotas)
-    key, token = _in_database(make, workspace=workspace)
-    return {**asdict(key), "key": token.text}
 
 
 @keys.command(name="list")

@@ -137,6 +137,11 @@ def without_transactions(sessions: Sessions) -> AsyncEngine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
+async def read_one_moment(session: AsyncSession) -> None:
+    """Makes all reads of the session's transaction, which begins, see the database as of now."""
+    await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
 async def run_transaction(
     sessions: async_sessionmaker[AsyncSession],
     work: Callable[[AsyncSession], Awaitable[Result]],

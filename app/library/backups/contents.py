@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import ConfigurationError, ConflictError
 from app.core.jobs import UNFINISHED_STATES
 from app.library.backups.manifest import TableContents
+from app.library.database import read_one_moment
 
 # What only those put there who use a library. Everything else may stem from a first start.
 USED: Final = ("vectors", "datasets", "training_jobs", "access_keys")
@@ -44,7 +45,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 
 async def export_snapshot(session: AsyncSession) -> str:
     """The name under which others may see what this session sees, until it ends."""
-    await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    await read_one_moment(session)
     name: str = (await session.execute(text("SELECT pg_export_snapshot()"))).scalar_one()
     return name
 

@@ -15,13 +15,13 @@ from typing import Final, TypeVar
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
-from app.library.database import Sessions, without_transactions
+from app.library.database import Sessions, read_one_moment, without_transactions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.index import MAX_ACCEPTED, Snapshot
@@ -228,7 +228,7 @@ class Retriever:
             if old is not None and old.epoch >= until:
                 return old
             async with self._sessions() as session:
-                await _read_one_state(session)
+                await read_one_moment(session)
                 state = await find_space(session, space) or SpaceState(until, 0, None)
                 if old is None:
                     keys = await load_keys(session, space)
@@ -278,8 +278,3 @@ def _alike(snapshot: Snapshot, hits: Sequence[Hit], *, query: FloatArray) -> set
     ids = {hit.vector_id: name for name, hit in nearest_by_name(near_hits(hits)).items()}
     found = snapshot.alike(hits[0].vector_id, ids, query=query)
     return {ids[one] for one in found}
-
-
-async def _read_one_state(session: AsyncSession) -> None:
-    """Makes all reads of the session's transaction see the database as of one moment."""
-    await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
