@@ -115,12 +115,14 @@ def evaluate(
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.report import evaluate as run
+    from app.method.evaluation.tasks.vl_icl import find_task, load_episodes
 
-    episodes = _episodes(dataset, shots=shots, seed=seed)
-    usual = CONDITIONS if episodes is None else EPISODIC
+    episodic = find_task(dataset)
+    num_shots = _shots(shots, usual=16 if episodic is None else 1)
+    usual = CONDITIONS if episodic is None else EPISODIC
     wanted = _wanted(condition, usual, has_vector=vector is not None)
     pool: Any = []
-    if episodes is None:
+    if episodic is None:
         columns = read_map(column_map, question)
         examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
         if set(wanted) - {"zero_shot", "m2iv"}:
@@ -128,8 +130,10 @@ def evaluate(
                 support or dataset, split=support_split, limit=None, seed=seed, columns=columns
             )
     else:
-        examples = [episode.query for episode in episodes[:limit]]
-        pool = [episode.context for episode in episodes[:limit]]
+        episodic_task, folder = episodic
+        episodes = load_episodes(folder, episodic_task, shots=num_shots, seed=seed)[:limit]
+        examples = [episode.query for episode in episodes]
+        pool = [episode.context for episode in episodes]
     loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
     cache = FeatureCache(loaded)
     console = plain_console(stderr=True)
@@ -145,10 +149,10 @@ def evaluate(
                     vector=vector,
                     backbone=loaded,
                     options={
-                        "shots": _shots(shots, usual=1 if episodes else 16),
+                        "shots": num_shots,
                         "seed": seed,
                         "strength": strength,
-                        "is_given": episodes is not None,
+                        "is_given": episodic is not None,
                     },
                 ),
                 scorer=scorer or _usual_scorer(dataset),
@@ -156,16 +160,6 @@ def evaluate(
             )
     rows = {_spelled([name]): _figures(report) for name, report in reports.items()}
     print(json.dumps(rows, indent=2)) if as_json else show_table(_table(rows))
-
-
-def _episodes(dataset: str, *, shots: str | None, seed: int) -> Any:  # noqa: ANN401
-    from app.method.evaluation.tasks.vl_icl import find_task, load_episodes
-
-    found = find_task(dataset)
-    if found is None:
-        return None
-    task, folder = found
-    return load_episodes(folder, task, shots=_shots(shots, usual=1), seed=seed)
 
 
 def _usual_scorer(dataset: str) -> str:
