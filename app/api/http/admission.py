@@ -99,7 +99,7 @@ class Admission:
         return dict(self._rejections)
 
     @contextmanager
-    def place(self, *, num_bytes: int = 0, caller: str | None = None) -> Iterator[None]:
+    def place(self, *, num_bytes: int = 0, caller: str = "") -> Iterator[None]:
         """Holds a place for the block.
 
         Raises:
@@ -111,8 +111,7 @@ class Admission:
             raise self._rejection(reason, num_bytes=num_bytes, caller=caller)
         self._requests += 1
         self._bytes += num_bytes
-        if caller is not None:
-            self._callers[caller] += 1
+        self._callers[caller] += 1
         self._throughput.begin()
         try:
             yield
@@ -120,18 +119,14 @@ class Admission:
             self._throughput.end()
             self._requests -= 1
             self._bytes -= num_bytes
-            if caller is not None:
-                self._leave(caller)
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                # An entry for everyone who ever called would grow for ever.
+                del self._callers[caller]
 
-    def _leave(self, caller: str) -> None:
-        self._callers[caller] -= 1
-        if not self._callers[caller]:
-            # An entry for everyone who ever called would grow for ever.
-            del self._callers[caller]
-
-    def _obstacle(self, *, num_bytes: int, caller: str | None) -> Reason | None:
+    def _obstacle(self, *, num_bytes: int, caller: str) -> Reason | None:
         share = self._max_requests_per_caller
-        if share is not None and caller is not None and self._callers[caller] >= share:
+        if share is not None and self._callers[caller] >= share:
             return "caller"
         if self._requests >= self._max_requests:
             return "full"
@@ -139,10 +134,10 @@ class Admission:
             return "bytes"
         return None
 
-    def _rejection(self, reason: Reason, *, num_bytes: int, caller: str | None) -> BusyError:
+    def _rejection(self, reason: Reason, *, num_bytes: int, caller: str) -> BusyError:
         self._rejections[reason] += 1
         if reason == "caller":
-            own = self._callers[caller or ""]
+            own = self._callers[caller]
             return _busy(
                 f"{own} requests of this caller are in flight, more are not admitted",
                 reason=reason,

@@ -24,9 +24,7 @@ from tests.fakes.clock import Clock
 from tests.fakes.servers.worker import FakeWorker
 
 
-def _turned_away(
-    admission: Admission, *, num_bytes: int = 0, caller: str | None = None
-) -> BusyError:
+def _turned_away(admission: Admission, *, num_bytes: int = 0, caller: str = "") -> BusyError:
     with (
         pytest.raises(BusyError) as caught,
         admission.place(num_bytes=num_bytes, caller=caller),
@@ -35,7 +33,7 @@ def _turned_away(
     return caught.value
 
 
-def _hint(admission: Admission, *, num_bytes: int = 0, caller: str | None = None) -> float:
+def _hint(admission: Admission, *, num_bytes: int = 0, caller: str = "") -> float:
     seconds = _turned_away(admission, num_bytes=num_bytes, caller=caller).retry_after_seconds
     assert seconds is not None
     return seconds
@@ -259,8 +257,8 @@ class TestRoutes:
     ) -> None:
         services.uploads._throughput = Throughput(clock=Clock())
         with ExitStack() as stack:
-            for _ in range(MAX_UPLOADS):
-                stack.enter_context(services.uploads.place())
+            for number in range(MAX_UPLOADS):
+                stack.enter_context(services.uploads.place(caller=str(number)))
             for _ in range(40):
                 refused = await http.post(path, params={"name": "n"}, headers=OCTETS)
                 assert refused.status_code == 429
