@@ -20,8 +20,8 @@ from app.api.schemas.fields import (
 from app.api.schemas.messages import Messages
 from app.core.identifiers import AUTO
 from app.rpc.generation import AppliedVector, GenerateResponse, SamplingParams, Seed, Strength
+from app.rpc.messages import MAX_IMAGES
 
-MAX_IMAGES = 64
 STRENGTH_OF_NOTHING = "a strength is given, and no vector that it could act on"
 NOT_RETRIEVED = 'prefer and only_ready are for a vector that is found, with `"vector": "auto"`'
 

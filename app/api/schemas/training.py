@@ -7,8 +7,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
-from app.api.schemas.fields import Description, Name, Reference, SplitName, Tag
-from app.core.identifiers import MAX_TAGS
+from app.api.schemas.fields import Description, Name, Reference, SplitName, Tags
 from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, JobState, Method, Rule
 from app.core.states import VectorStatus
 from app.method.training.configuration import TrainingSettings
@@ -29,7 +28,7 @@ class TrainRequest(RequestBody):
         ),
     ]
     description: Description = ""
-    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
+    tags: Tags = Field(default=[])
 
 
 class CombinationRequest(RequestBody):
@@ -55,7 +54,7 @@ class CombinationRequest(RequestBody):
     ] = "learned"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
     description: Description = ""
-    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS)] = ()
+    tags: Tags = Field(default=[])
 
 
 class EvaluateRequest(RequestBody):
