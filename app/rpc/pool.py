@@ -19,6 +19,7 @@ SILENCE_SECONDS: Final = 30.0
 HEALTH_AGE_SECONDS: Final = 1.0
 UNREADY_AGE_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 0.05
+NEVER: Final = float("-inf")
 
 
 @dataclass(kw_only=True)
@@ -35,8 +36,8 @@ class WorkerState:
     url: str
     in_flight: int = 0
     health: HealthResponse | None = None
-    asked: float = float("-inf")
-    checked: float = float("-inf")
+    asked: float = NEVER
+    checked: float = NEVER
     asking: asyncio.Task[None] | None = None
 
     @property
@@ -65,13 +66,6 @@ class WorkerPool:
             question.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
-    async def health(self) -> tuple[HealthResponse, ...]:
-        """Ask every worker now; those that do not answer are left out."""
-        await self._await_health(
-            {self._ask(worker) for worker in self.all}, is_enough=lambda: False
-        )
-        return tuple(worker.health for worker in self.all if worker.health is not None)
-
     async def serving(self) -> tuple[HealthResponse, ...]:
         """What was last heard of the workers that are ready to serve, as of about a second ago.
 
@@ -83,7 +77,9 @@ class WorkerPool:
         """
         await self._await_health(
             self._ask_stale(self._oldest()),
-            is_enough=lambda: self._are_all_checked() and bool(self._ready()),
+            is_enough=lambda: (
+                all(worker.checked > NEVER for worker in self.all) and bool(self._ready())
+            ),
         )
         if not (found := self._ready()):
             raise unavailable("No worker is ready to serve")
@@ -146,9 +142,6 @@ class WorkerPool:
             and worker.health.status == "ready"
             and worker.health.role != "train"
         ]
-
-    def _are_all_checked(self) -> bool:
-        return all(worker.checked > float("-inf") for worker in self.all)
 
     def _oldest(self) -> float:
         """When a worker must have been heard of that is not asked again."""

@@ -1,8 +1,11 @@
-"""The whole answer of whatever generates in pieces: a worker's serving, or its client."""
+"""What workers answer: whole answers of whatever generates in pieces, and how each of them is."""
+
+import asyncio
 
 from app.rpc.client import WorkerClient
 from app.rpc.generation import GenerateResponse
-from app.rpc.messages import GenerateRequest
+from app.rpc.messages import GenerateRequest, HealthResponse
+from app.rpc.pool import WorkerPool
 from app.worker.serving.service import Serving
 
 
@@ -19,3 +22,9 @@ async def answer_of(
     assert bool(deltas) <= request.stream
     assert isinstance(answer, GenerateResponse)
     return answer
+
+
+async def health_of(pool: WorkerPool) -> tuple[HealthResponse, ...]:
+    """What the workers of a pool say that answer now."""
+    await asyncio.gather(*(pool._ask(worker) for worker in pool.all))
+    return tuple(worker.health for worker in pool.all if worker.health is not None)

@@ -37,7 +37,7 @@ from app.method.backbone.loading import Backbone
 from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, GenerateRequest, VectorUse
 from app.worker.process import running_worker, serve_until_ended
-from tests.fakes.answers import answer_of
+from tests.fakes.answers import answer_of, health_of
 from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.waiting import SECONDS, until
@@ -143,7 +143,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
         assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0
         assert answer.receipt.vectors[0].sha256 == vector.sha256
         found = await client.embed(EmbedRequest(images=(None,), questions=("which?",)))
-        (health,) = await client.pool.health()
+        (health,) = await health_of(client.pool)
         assert found.space == health.space
         assert health.backbone == backbone.description
         assert (health.status, health.role, health.running) == ("ready", "both", 0)
@@ -180,7 +180,7 @@ async def test_a_draining_worker_says_so(settings: Settings, backbone: Backbone)
     async with _client(settings, backbone) as (drain, client):
         drain()
         drain()
-        (health,) = await client.pool.health()
+        (health,) = await health_of(client.pool)
         assert health.status == "draining"
         with pytest.raises(WorkerUnavailableError):
             await answer_of(client, _request())
@@ -203,7 +203,7 @@ async def _served(
     serving = asyncio.create_task(serve_until_ended(settings, lambda: backbone, listener=listener))
     async with WorkerClient([url]) as client:
         async with asyncio.timeout(SECONDS):
-            while not await client.pool.health():  # noqa: ASYNC110 - it has no event for being up
+            while not await health_of(client.pool):  # noqa: ASYNC110 - it has no event for being up
                 await asyncio.sleep(0.02)
         yield serving, client
         await asyncio.gather(serving, return_exceptions=True)
@@ -217,12 +217,12 @@ async def test_sigterm_lets_running_requests_finish_and_ends_the_worker(
             answer_of(client, _request(max_tokens=200, presence_penalty=-2.0))
         )
         async with asyncio.timeout(SECONDS):
-            while not any(one.running for one in await client.pool.health()):  # noqa: ASYNC110 - likewise
+            while not any(one.running for one in await health_of(client.pool)):  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.005)
         os.kill(os.getpid(), signal.SIGTERM)
         assert (await running).usage.completion_tokens > 0
         assert await asyncio.wait_for(serving, SECONDS) is False
-        assert await client.pool.health() == ()
+        assert await health_of(client.pool) == ()
 
 
 async def test_a_lost_device_ends_the_worker_for_its_supervisor(

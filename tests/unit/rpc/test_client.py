@@ -15,7 +15,7 @@ from app.core.errors import (
 from app.rpc.client import WorkerClient
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
 from app.rpc.pool import SILENCE_SECONDS
-from tests.fakes.answers import answer_of
+from tests.fakes.answers import answer_of, health_of
 from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
 
@@ -135,12 +135,12 @@ async def test_draining_and_training_workers_are_not_asked() -> None:
     async with _client(workers) as client:
         with pytest.raises(WorkerUnavailableError):
             await answer_of(client, _request())
-        assert len(await client.pool.health()) == 2
+        assert len(await health_of(client.pool)) == 2
 
 
 async def test_an_unreachable_worker_is_passed_over(workers: dict[str, FakeWorker]) -> None:
     async with _client(workers, "gone") as client:
-        assert len(await client.pool.health()) == 2
+        assert len(await health_of(client.pool)) == 2
         await answer_of(client, _request())
         # It goes away after it was last seen in good health.
         asked, other = ("one", "two") if workers["one"].generated else ("two", "one")
@@ -220,4 +220,4 @@ async def test_a_busy_worker_has_its_time_to_take_the_connection_and_to_speak() 
             raise httpx.ReadTimeout("silence")
 
     async with WorkerClient(["http://one"], transport=_Silent()) as client:
-        assert await client.pool.health() == ()
+        assert await health_of(client.pool) == ()

@@ -9,7 +9,7 @@ from app.core.errors import BusyError, IncompatibleBackboneError, WorkerUnavaila
 from app.rpc.client import WorkerClient
 from app.rpc.generation import GenerateResponse
 from app.rpc.messages import EmbedRequest, ErrorBody, GenerateRequest
-from tests.fakes.answers import answer_of
+from tests.fakes.answers import answer_of, health_of
 from tests.fakes.servers.worker import FakeWorker, backbone
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +99,7 @@ async def test_a_worker_with_another_backbone_is_no_substitute() -> None:
 async def test_a_full_worker_is_told_of_rather_than_one_that_is_gone() -> None:
     full, gone = FakeWorker(error=_busy(), running=9), FakeWorker()
     async with _client(full=full, gone=gone) as client:
-        await client.pool.health()
+        await health_of(client.pool)
         gone.is_down = True
         with pytest.raises(BusyError):
             await _generate(client)
@@ -137,7 +137,7 @@ async def test_another_backbone_does_not_make_a_lost_worker_incompatible(
 ) -> None:
     lost, other = FakeWorker(error=_leaving()), FakeWorker(description=backbone("b"))
     async with _client(lost=lost, other=other) as client:
-        await client.pool.health()
+        await health_of(client.pool)
         lost.is_down = is_refused
         with pytest.raises(WorkerUnavailableError):
             await _generate(client, "a" * 64)

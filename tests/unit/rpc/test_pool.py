@@ -11,7 +11,7 @@ from app.core.errors import IncompatibleBackboneError, WorkerUnavailableError
 from app.rpc.client import WorkerClient
 from app.rpc.messages import GenerateRequest
 from app.rpc.pool import WorkerPool
-from tests.fakes.answers import answer_of
+from tests.fakes.answers import answer_of, health_of
 from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.waiting import until
 
@@ -112,10 +112,10 @@ async def test_a_worker_that_refuses_connections_is_gone_at_once() -> None:
     network = _Network(one=FakeWorker())
     async with network.pool("one", "gone") as pool:
         network.refusing.add("gone")
-        await pool.health()
+        await health_of(pool)
         assert [worker.health is None for worker in pool.all] == [False, True]
         network.refusing.add("one")
-        assert await pool.health() == ()
+        assert await health_of(pool) == ()
         with pytest.raises(WorkerUnavailableError):
             await pool.ready()
 
@@ -149,7 +149,7 @@ async def test_a_worker_never_heard_of_is_waited_for() -> None:
 async def test_without_any_answer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TIMEOUT, 0.1)
     async with _Network().pool("hole", "pit") as pool:
-        assert await pool.health() == ()
+        assert await health_of(pool) == ()
         for ask in (pool.serving(), pool.choose(None)):
             with pytest.raises(WorkerUnavailableError):
                 await ask
