@@ -11,7 +11,7 @@ import torch
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.worker.engine.batching.passes import ForwardOutput
-from app.worker.engine.batching.prefill import PaddedPrefilled, padded_prefill, stock_forward
+from app.worker.engine.batching.prefill import PaddedBatch, padded_prefill, stock_forward
 from app.worker.engine.collate import select_rows
 from app.worker.engine.sequence import Sequence
 
@@ -28,7 +28,7 @@ class StaticBatching:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._hooks = ShiftHooks(backbone.model)
-        self._batches: list[PaddedPrefilled] = []
+        self._batches: list[PaddedBatch] = []
 
     def is_varlen(self, _sequence: Sequence) -> bool:
         """Never: a batch that the stock loop carries on with is a padded one."""
@@ -45,8 +45,8 @@ class StaticBatching:
 
     def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Start a batch."""
-        done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=True)
-        self._batches.append(done)
+        batch, done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=True)
+        self._batches.append(batch)
         return done.output
 
     def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
@@ -83,11 +83,11 @@ class StaticBatching:
         """Free all rows."""
         self._batches = []
 
-    def _batch_of(self, rows: abc.Sequence[Sequence]) -> PaddedPrefilled:
+    def _batch_of(self, rows: abc.Sequence[Sequence]) -> PaddedBatch:
         return next(batch for batch in self._batches if batch.rows[0].id == rows[0].id)
 
 
-def _keep(batch: PaddedPrefilled, places: abc.Sequence[int]) -> None:
+def _keep(batch: PaddedBatch, places: abc.Sequence[int]) -> None:
     kept = torch.tensor(places, dtype=torch.long, device=batch.tokens.device)
     batch.rows = [batch.rows[place] for place in places]
     batch.tokens = batch.tokens[kept]

@@ -28,7 +28,7 @@ _IMAGE_KEYS: Final = frozenset(
 )
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prefilled:
     """Rows after their first pass.
 
@@ -44,8 +44,8 @@ class Prefilled:
 
 
 @dataclass(kw_only=True, eq=False)
-class PaddedPrefilled(Prefilled):
-    """The same of a padded batch, which the stock loop could carry on with.
+class PaddedBatch:
+    """Rows with what the stock loop needs to carry on with them.
 
     Attributes:
         state: What the stock loop carries from one pass to the next, the cache included.
@@ -65,7 +65,7 @@ def accepted_inputs(forward: abc.Callable[..., Any]) -> frozenset[str]:
 
 def padded_prefill(
     backbone: Backbone, rows: abc.Sequence[Sequence], *, hooks: ShiftHooks, keeps_windows: bool
-) -> PaddedPrefilled:
+) -> tuple[PaddedBatch, Prefilled]:
     """The prompts read, each under its own shift.
 
     The sequences are of one layout. Where it `keeps_windows`, the cache may drop what sliding
@@ -98,7 +98,8 @@ def padded_prefill(
     output, state = stock_forward(model, tokens, state, hooks=hooks, shifts=shifts, is_first=True)
     state = {key: value for key, value in state.items() if key not in _IMAGE_KEYS}
     longest = tokens.shape[1]
-    return PaddedPrefilled(
+    batch = PaddedBatch(rows=list(rows), tokens=tokens, state=state, shifts=shifts)
+    return batch, Prefilled(
         cache=state["past_key_values"],
         sources=[
             (place, slice(longest - row.num_prompt_tokens, longest))
@@ -106,10 +107,6 @@ def padded_prefill(
         ],
         output=output,
         next_positions=last + 1,
-        rows=list(rows),
-        tokens=tokens,
-        state=state,
-        shifts=shifts,
     )
 
 

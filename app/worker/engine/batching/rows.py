@@ -63,11 +63,10 @@ class ContinuousBatching:
 
     def prefill(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """Let the rows join."""
-        done: Prefilled
         if saves_padding(rows) and all(map(self.is_varlen, rows)):
             done = varlen_prefill(self._backbone, rows, hooks=self._hooks, kinds=self._kinds)
         else:
-            done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=False)
+            _, done = padded_prefill(self._backbone, rows, hooks=self._hooks, keeps_windows=False)
         self._cache.reserve(max(row.num_prompt_tokens for row in rows))
         for place, sequence in enumerate(rows):
             self._join(sequence, done, place=place)
