@@ -20,11 +20,11 @@ from app.method.keys.whitening import Whitening, fit_whitening, unit_rows
 from app.method.keys.wording import WIDTH, wording
 from app.method.steps import OffDevice, finish
 
-Looks: TypeAlias = list[Float64[np.ndarray, "pictures _"]]
+PixelFeatures: TypeAlias = list[Float64[np.ndarray, "pictures _"]]
 
 VERSION: Final = 3
-# What is looked at beside what the vision tower sees.
-_LOOKS: Final = (appearance, contours)
+# Beside what the vision tower makes of a picture.
+_PIXEL_FEATURES: Final = (appearance, contours)
 # What a backbone makes of the background never changes.
 _VIEWS: Final[WeakKeyDictionary[Backbone, tuple[Whitening, ...]]] = WeakKeyDictionary()
 
@@ -54,11 +54,11 @@ class KeyEncoder:
         images: Sequence[Picture | None],
         questions: Sequence[str | None],
         *,
-        looks: Looks | None = None,
+        pixel_features: PixelFeatures | None = None,
     ) -> Float32[np.ndarray, "items width"]:
         """One row an item, which has a picture, a question or both.
 
-        `looks` is what the method of that name says of the images, where another thread has asked.
+        `pixel_features` are the images' of that method, where another thread has asked for them.
 
         Raises:
             InvalidInputError: The lists differ in length, or an item has neither.
@@ -66,11 +66,11 @@ class KeyEncoder:
         """
         asked = texts_beside(images, questions)
         words = np.stack([wording(text) for text in asked]) if asked else np.zeros((0, WIDTH))
-        rows = np.concatenate([self._image_part(images, looks), unit_rows(words)], axis=1)
+        rows = np.concatenate([self._image_part(images, pixel_features), unit_rows(words)], axis=1)
         return unit_rows(rows).astype(np.float32)
 
     def prepare(self) -> Generator[OffDevice | None, Any, None]:
-        """Looks at the background, once a backbone; yields between any two passes through it."""
+        """Encodes the background, once a backbone; yields between any two passes through it."""
         if self._backbone not in _VIEWS:
             _VIEWS[self._backbone] = yield from _fit(self._backbone)
 
@@ -84,22 +84,24 @@ class KeyEncoder:
         """Numbers of a row that belong to the picture."""
         return sum(self.view_widths)
 
-    def looks(self, images: Sequence[Picture | None]) -> Looks:
-        """What the pictures look like, one array for each way of looking; any thread may ask.
+    def pixel_features(self, images: Sequence[Picture | None]) -> PixelFeatures:
+        """Statistics of the pictures' pixels, one array a kind; any thread may ask.
 
         Raises:
             InvalidImageError: A picture is damaged.
         """
-        return _looks(self._features.pixels.get(image) for image in images if image is not None)
+        return _pixel_features(
+            self._features.pixels.get(image) for image in images if image is not None
+        )
 
     def _image_part(
-        self, images: Sequence[Picture | None], looks: Looks | None
+        self, images: Sequence[Picture | None], pixel_features: PixelFeatures | None
     ) -> Float64[np.ndarray, "items width"]:
         places = [place for place, image in enumerate(images) if image is not None]
         part = np.zeros((len(images), self.image_width))
         if places:
             shown = [image for image in images if image is not None]
-            known = self.looks(shown) if looks is None else looks
+            known = self.pixel_features(shown) if pixel_features is None else pixel_features
             seen = [self._features.summaries(shown).numpy(), *known]
             views = zip(self._whitenings(), seen, strict=True)
             rows = np.concatenate([view.apply(rows) for view, rows in views], axis=1)
@@ -112,7 +114,7 @@ class KeyEncoder:
 
 
 def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening, ...]]:
-    families, looks = yield OffDevice(_background)
+    families, pixel_features = yield OffDevice(_background)
     # Not in the cache of those who work: they would lose what they need.
     cache = FeatureCache(backbone)
     towers = []
@@ -121,21 +123,21 @@ def _fit(backbone: Backbone) -> Generator[OffDevice | None, Any, tuple[Whitening
         towers.append(cache.summaries(family).numpy())
         yield None
     views: tuple[Whitening, ...] = yield OffDevice(
-        lambda: tuple(fit_whitening(view) for view in (towers, *looks))
+        lambda: tuple(fit_whitening(view) for view in (towers, *pixel_features))
     )
     return views
 
 
 @cache
 def _background() -> tuple[list[list[Picture]], list[tuple[Any, ...]]]:
-    """Families of pictures, and for each way of looking what each family looks like."""
+    """Families of pictures, and of each kind of pixel features those of each family."""
     families = background_families()
-    looks = zip(*(_looks(family) for family in families), strict=True)
-    return [[Picture.of(image) for image in family] for family in families], list(looks)
+    pixel_features = zip(*(_pixel_features(family) for family in families), strict=True)
+    return [[Picture.of(image) for image in family] for family in families], list(pixel_features)
 
 
-def _looks(images: Iterable[Image.Image]) -> Looks:
-    """`[items, width]` for each way of looking at pixels; empty without pictures."""
+def _pixel_features(images: Iterable[Image.Image]) -> PixelFeatures:
+    """`[items, width]` of each kind; empty without pictures."""
     # One picture after the other: no set is ever held decoded.
-    rows = [[look(image) for look in _LOOKS] for image in images]
+    rows = [[describe(image) for describe in _PIXEL_FEATURES] for image in images]
     return [np.stack(view) for view in zip(*rows, strict=True)]

@@ -218,7 +218,7 @@ def embed_all(
     images = [example.image for example in examples]
     num_pictures = len({example.image_id for example in examples})
     pictures = [image for image in images if image is not None]
-    yield from prepare_all(pictures, features=features, reporter=reporter, num_told=num_pictures)
+    yield from prepare_all(pictures, features=features, reporter=reporter, num_units=num_pictures)
     rows = []
     for start in range(0, len(examples), _EMBEDDED_TOGETHER):
         which = slice(start, start + _EMBEDDED_TOGETHER)
@@ -246,9 +246,9 @@ def _key(loop: TrainLoop, everyone: Sequence[Example]) -> Steps[TaskKey | None]:
     for start in range(0, len(chosen), _EMBEDDED_TOGETHER):
         some = [examples[place] for place in chosen[start : start + _EMBEDDED_TOGETHER]]
         images = [example.image for example in some]
-        looks = yield OffDevice(partial(encoder.looks, images))
+        pixel_features = yield OffDevice(partial(encoder.pixel_features, images))
         questions = [example.question for example in some]
-        rows.append(encoder.encode(images, questions, looks=looks))
+        rows.append(encoder.encode(images, questions, pixel_features=pixel_features))
         yield None
     key: TaskKey = yield OffDevice(
         partial(build_task_key, np.concatenate(rows), image_width=encoder.image_width, seed=seed)

@@ -79,17 +79,17 @@ def prepare_all(
     *,
     features: FeatureCache,
     reporter: Reporter,
-    num_told: int | None = None,
+    num_units: int | None = None,
 ) -> Steps[None]:
     """Has the vision features of all pictures computed that are not known, as a phase of its own.
 
-    The phase has `num_told` units, or else as many as there is to compute.
+    The phase has `num_units` units, or else as many as there is to compute.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.
     """
     batches = features.missing(pictures)
-    reporter.begin("features", sum(map(len, batches)) if num_told is None else num_told)
+    reporter.begin("features", sum(map(len, batches)) if num_units is None else num_units)
     for batch in batches:
         yield from _prepare_batch(batch, features=features)
         yield from reporter.advance(len(batch))

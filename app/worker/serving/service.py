@@ -152,12 +152,14 @@ class Serving:
         """
         async with self._place():
             images = await self._reader.images(request.images)
-            looks = await self._reader.in_thread(lambda: self._keys.looks(images))
+            pixel_features = await self._reader.in_thread(lambda: self._keys.pixel_features(images))
             await self._prepare_keys()
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (
-                    self._keys.encode(images, list(request.questions), looks=looks),
+                    self._keys.encode(
+                        images, list(request.questions), pixel_features=pixel_features
+                    ),
                     self._num_tokens(request.questions),
                 )
             )

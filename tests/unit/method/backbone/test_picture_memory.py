@@ -75,8 +75,8 @@ def test_features_of_large_pictures_need_the_memory_of_a_few(pictures: list[Pict
 
 def test_keys_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]) -> None:
     encoder = KeyEncoder(FeatureCache(tiny_backbone()))
-    encoder.looks(pictures[:1])
-    assert most_bytes(lambda: encoder.looks(pictures)) < MOST_BYTES
+    encoder.pixel_features(pictures[:1])
+    assert most_bytes(lambda: encoder.pixel_features(pictures)) < MOST_BYTES
 
 
 def test_batches_that_are_read_from_pixels_need_the_memory_of_a_few(
