@@ -48,7 +48,7 @@ def fit(problem: Problem) -> Adaptation:
     return Adaptation(
         kind="scaled-context",
         num_parameters=int(context.numel() + 2 * context.shape[0] * context.shape[1]),
-        applied=_mixing(problem, context, found.leaves, generator=generator),
+        applied=recipe.applied(found.leaves),
         notes={"steps": found.steps},
     )
 
