@@ -41,6 +41,11 @@ class Turn:
     role: Role
     parts: tuple[str | Picture, ...]
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """Its pictures in their order."""
+        return [part for part in self.parts if not isinstance(part, str)]
+
 
 def build_conversation(
     backbone: Backbone, turns: Sequence[Turn], *, demonstrations: Sequence[Example] = ()
@@ -71,9 +76,9 @@ def build_conversation(
     return PromptText(
         text=_rendered(processor, messages),
         images=(
-            *(picture for turn in leading for picture in pictures_of(turn)),
+            *(picture for turn in leading for picture in turn.pictures),
             *(picture for example in demonstrations for picture in example.pictures),
-            *(picture for turn in others for picture in pictures_of(turn)),
+            *(picture for turn in others for picture in turn.pictures),
         ),
         notes=(MOVED,) if is_moved else (),
     )
@@ -116,11 +121,6 @@ def _message(processor: ProcessorMixin, turn: Turn) -> Message:
         else:
             content.append({"type": "image"})
     return {"role": turn.role, "content": content}
-
-
-def pictures_of(turn: Turn) -> list[Picture]:
-    """The turn's pictures in their order."""
-    return [part for part in turn.parts if not isinstance(part, str)]
 
 
 def latest_turns(turns: Sequence[Turn], count: int) -> list[Turn]:

@@ -151,7 +151,7 @@ def _config(head: str, settings: list[str]) -> TrainingConfig:
     given = dict(map(read_setting, settings))
     if len(given) != len(settings):
         raise InvalidInputError(f"A setting of {head} is given twice in {':'.join(settings)}")
-    return TrainingConfig.from_dict({**base.to_dict(), **given})
+    return base.changed(**given)
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:

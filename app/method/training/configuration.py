@@ -117,17 +117,13 @@ class TrainingConfig(TrainingSettings):
     shots: Annotated[int, Field(ge=1, le=64)] = 16
     """Demonstrations before each query of the teacher, or as many as there are."""
 
-    def to_dict(self) -> dict[str, JSON]:
-        """The settings as JSON values."""
-        return self.model_dump()
-
-    def changed(self, **values: Any) -> "TrainingConfig":  # noqa: ANN401 - of several types
+    def changed(self, /, **values: Any) -> "TrainingConfig":  # noqa: ANN401 - of several types
         """The same settings but for these.
 
         Raises:
             InvalidInputError: A name is unknown or a value is out of its range.
         """
-        return self.from_dict({**self.to_dict(), **values})
+        return self.from_dict({**self.model_dump(), **values})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":

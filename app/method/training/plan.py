@@ -227,7 +227,7 @@ def run_identity(
     backbone: BackboneDescription, examples: Sequence[Example], config: TrainingConfig
 ) -> str:
     """A digest that is equal for runs that would end with the same vectors."""
-    settings = config.to_dict()
+    settings = config.model_dump()
     for name in _WITHOUT_EFFECT:
         del settings[name]
     record = {

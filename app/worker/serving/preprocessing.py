@@ -20,7 +20,6 @@ from app.method.backbone.conversation import (
     build_conversation,
     count_turns,
     latest_turns,
-    pictures_of,
     raw_prompt,
 )
 from app.method.backbone.examples import Example
@@ -164,7 +163,7 @@ class Reader:
             shown = await self._pools.choose(
                 request.demonstrations,
                 question=request.prompt,
-                images=pictures_of(turns[-1]) if turns else given,
+                images=turns[-1].pictures if turns else given,
             )
         prepared = await self.in_thread(
             lambda: self._read(

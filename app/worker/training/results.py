@@ -48,7 +48,7 @@ def card_of(
         dose=result.dose,
         max_dose=result.max_dose,
         dataset_sha256=dataset_sha256,
-        hyper_parameters=config.to_dict(),
+        hyper_parameters=config.model_dump(),
         library_versions=software(),
         key=None
         if key is None

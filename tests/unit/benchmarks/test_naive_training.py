@@ -25,5 +25,5 @@ def test_the_published_loop_and_ours_end_with_the_same_vectors() -> None:
     theirs = naive_vectors(backbone, plan, config, on_step=steps.append).shift()
     assert steps == [1, 2, 3]
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
-    other = TrainingConfig.from_dict({**config.to_dict(), "mimicry_weight": 0.0})
+    other = config.changed(mimicry_weight=0.0)
     assert (ours - naive_vectors(backbone, plan, other).shift()).abs().max() > 2e-4

@@ -29,7 +29,6 @@ SCORERS: Final[Mapping[str, str]] = {
 }
 _PAIRS: Final = ("operator_induction_interleaved", "matching_mi")
 """Tasks that show two pictures at once."""
-_TWO: Final = 2
 _PREFIX: Final = "vl-icl-"
 _OPERATORS: Final = ("+", "-", "x")
 _OPEN_QUESTION: Final = "This is a"
@@ -128,7 +127,7 @@ def _item(
     read_item: Callable[..., Example], entry: dict[str, Any], *, task: str, name: str
 ) -> Example:
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
-    wanted = _TWO if task in _PAIRS else 1
+    wanted = 2 if task in _PAIRS else 1
     if len(images) != wanted:
         raise InvalidDatasetError(f"{name}: wanted pictures: {wanted}, found {len(images)}")
     return read_item(

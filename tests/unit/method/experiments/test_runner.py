@@ -197,10 +197,10 @@ def test_every_set_is_of_known_methods_and_mixes_with_names() -> None:
 
 
 def test_ablations_change_one_setting_each_and_really_change_it() -> None:
-    usual = TrainingConfig().to_dict()
+    usual = TrainingConfig().model_dump()
     for name in SETS["ablations"]:
         head, *settings = name.split(":")
-        changed = methods_module._config(head, settings).to_dict()
+        changed = methods_module._config(head, settings).model_dump()
         different = {key for key, value in changed.items() if usual[key] != value}
         assert different == {setting.split("=")[0] for setting in settings} or head != "m2iv"
 

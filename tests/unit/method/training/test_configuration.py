@@ -10,7 +10,7 @@ from app.method.training.configuration import TrainingConfig, read_setting
 
 def test_settings_survive_json() -> None:
     config = TrainingConfig(shots=4, keep="last", instruction="Be brief.", seed=4)
-    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.model_dump()))) == config
     assert TrainingConfig.from_dict({}) == TrainingConfig()
     assert TrainingConfig.from_dict({"temperature": 2}) == TrainingConfig(temperature=2.0)
 

@@ -13,7 +13,6 @@ from app.core.vector_file import decode_vector_file
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import TENSOR_NAMES
-from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.progress import TrainingProgress
 from app.method.training.selection.choices import weight_candidates
@@ -178,7 +177,7 @@ def test_recomputing_activations_gives_the_same_vectors(learner: Backbone) -> No
 
 def test_the_synergy_gradient_cannot_drown_the_others(learner: Backbone) -> None:
     def moved(**changes: float) -> float:
-        config = TrainingConfig.from_dict({**CONFIG.to_dict(), "epochs": 6, **changes})
+        config = CONFIG.changed(epochs=6, **changes)
         losses = train(learner, EXAMPLES, config).losses
         return losses[0]["supervision"] - losses[-1]["supervision"]
 
