@@ -130,12 +130,12 @@ class Trainer:
             await self._store(attempt, store)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
             # Whoever takes the job next must find the newest checkpoint.
-            await _put_away(checkpoints, is_over=False)
+            await _put_away(checkpoints.flush())
             is_over = await self._end_without_result(attempt, error)
         else:
             is_over = True
         if is_over:
-            await _put_away(checkpoints, is_over=True)
+            await _put_away(checkpoints.remove())
 
     @asynccontextmanager
     async def _pulse(self, attempt: Attempt) -> AsyncIterator[None]:
@@ -255,9 +255,9 @@ class Trainer:
         return not is_interrupted
 
 
-async def _put_away(checkpoints: ObjectCheckpoints, *, is_over: bool) -> None:
+async def _put_away(work: Awaitable[None]) -> None:
     try:
-        await (checkpoints.remove() if is_over else checkpoints.flush())
+        await work
     except Exception as error:  # noqa: BLE001 - how the job ends must be recorded in any case
         log.warning("checkpoint not put away", action="job.checkpoint", error=type(error).__name__)
 

@@ -60,11 +60,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped in 
             kept[row, :, :length] = filling[0]
             kept[row, :, length:written] = 0
 
-    def move(self, *, source: int, target: int, length: int, written: int) -> None:
-        """Copy a row's first positions over another row, as `put` does."""
-        for kept in (self._keys, self._values):
-            kept[target, :, :length] = kept[source, :, :length]
-            kept[target, :, length:written] = 0
+    def states(self, row: int, *, length: int) -> tuple[KeysOrValues, KeysOrValues]:
+        """A row's first positions."""
+        which = slice(row, row + 1)
+        return self._keys[which, :, :length], self._values[which, :, :length]
 
     def update(
         self, key_states: KeysOrValues, value_states: KeysOrValues, *_: object, **__: object
@@ -212,7 +211,7 @@ class RowCache:
         """Copy a row over another one."""
         length, written = self._lengths[source], self._written(target)
         for layer in self._layers:
-            layer.move(source=source, target=target, length=length, written=written)
+            layer.put(target, *layer.states(source, length=length), written=written)
         self._place(target, length)
 
     def _written(self, row: int) -> int:
