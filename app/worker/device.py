@@ -131,11 +131,11 @@ class DeviceThread:
         """
         work = LongWork(steps, beside=self._beside, call_on_device=self._call_soon)
 
-        def queue() -> None:
+        def enqueue() -> None:
             if work.future.set_running_or_notify_cancel():
                 self._background.insert(0 if goes_first else len(self._background), work)
 
-        self._put(queue, work.future)
+        self._put(enqueue, work.future)
         try:
             return await asyncio.wrap_future(work.future)
         except asyncio.CancelledError:

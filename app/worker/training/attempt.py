@@ -25,7 +25,7 @@ class Attempt:
     Attributes:
         token: The fencing token of the attempt.
         stop: Set when the training must end at its next step, for whatever reason.
-        is_lost: Whether another worker has the job.
+        is_lost: Whether the job is no longer this attempt's.
         progress: The latest that is not in the database yet.
     """
 
