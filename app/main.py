@@ -82,7 +82,6 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     sessions = session_factory(engine)
     # The index and the events of jobs are kept for all; routes ask for what the caller may see.
     everywhere = in_all_workspaces(sessions)
-    metrics = Metrics()
     # A worker that is away has no places either; then the others turn away what is too much.
     num_workers = len(worker_urls(settings))
     admission = Admission(
@@ -92,7 +91,6 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
     )
     uploads = Admission(max_requests=MAX_UPLOADS, max_requests_per_caller=MAX_UPLOADS_PER_CALLER)
     streams = Admission(max_requests=MAX_STREAMS)
-    metrics.mirror_places({"answers": admission, "uploads": uploads, "streams": streams})
     return Services(
         settings=settings,
         sessions=sessions,
@@ -109,7 +107,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         admission=admission,
         uploads=uploads,
         streams=streams,
-        metrics=metrics,
+        metrics=Metrics({"answers": admission, "uploads": uploads, "streams": streams}),
     )
 
 

@@ -20,9 +20,9 @@ SECONDS_BUCKETS: Final = (
 
 
 class Metrics:
-    """The api's metrics, in a registry of their own."""
+    """The api's metrics, in a registry of their own; the `places` by their kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Mapping[str, Admission]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
@@ -49,19 +49,6 @@ class Metrics:
             labelnames=("outcome",),
             registry=self.registry,
         )
-
-    def note_request(self, *, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request that has ended; a status of 0 is that of a client who left."""
-        known = method if method in METHODS else "OTHER"
-        self.requests.labels(route, known, str(status or NO_ANSWER)).inc()
-        self.request_seconds.labels(route).observe(seconds)
-
-    def note_retrieval(self, result: RetrievalResult) -> None:
-        """Count a search by what came out of it."""
-        self._retrievals.labels(result.reason or "found").inc()
-
-    def mirror_places(self, places: Mapping[str, Admission]) -> None:
-        """Add what is in flight, and what was turned away, as the admissions count it."""
         in_flight = Gauge(
             "vlibrary_admission_in_flight",
             "Places that are taken, by kind",
@@ -78,6 +65,16 @@ class Metrics:
                 read=lambda: _rejections(places.values()),
             )
         )
+
+    def note_request(self, *, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that has ended; a status of 0 is that of a client who left."""
+        known = method if method in METHODS else "OTHER"
+        self.requests.labels(route, known, str(status or NO_ANSWER)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def note_retrieval(self, result: RetrievalResult) -> None:
+        """Count a search by what came out of it."""
+        self._retrievals.labels(result.reason or "found").inc()
 
 
 def _rejections(admissions: Iterable[Admission]) -> Mapping[str, float]:

@@ -62,7 +62,7 @@ RAISED: dict[str, Exception] = {
 def make_app() -> FastAPI:
     app = FastAPI(
         exception_handlers=error_handlers(),
-        middleware=[Middleware(ObservedRequests, metrics=Metrics()), Middleware(ProblemShim)],
+        middleware=[Middleware(ObservedRequests, metrics=Metrics({})), Middleware(ProblemShim)],
         redirect_slashes=False,
     )
 

@@ -46,9 +46,8 @@ async def test_places_and_rejections_are_shown(http: httpx.AsyncClient, services
         shown = await _shown(http)
     assert shown['vlibrary_admission_in_flight{kind="answers"}'] == 1
     assert shown['vlibrary_admission_in_flight{kind="uploads"}'] == 0
-    metrics = Metrics()
     full = [Admission(max_requests=0, max_bytes=0) for _ in range(2)]
-    metrics.mirror_places({"a": full[0], "b": full[1]})
+    metrics = Metrics({"a": full[0], "b": full[1]})
     for admission in full:
         with pytest.raises(Exception, match="not admitted"), admission.place():
             pass
