@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,10 @@ log = get_logger(__name__)
 async def maintain(services: Services) -> None:
     """Removes abandoned files, then looks for stalled jobs until it is cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
-    await asyncio.to_thread(remove_abandoned_files, scratch_dir(services.settings.data_dir))
+    try:
+        await asyncio.to_thread(remove_abandoned_files, scratch_dir(services.settings.data_dir))
+    except OSError as error:
+        log.warning("cannot remove abandoned files", reason=type(error).__name__)
     while True:
         try:
             await requeue_stalled_jobs(services)
@@ -52,9 +56,11 @@ def remove_abandoned_files(scratch: Path) -> None:
     """Deletes what processes left behind that were killed long ago."""
     oldest = time.time() - ABANDONED_SECONDS
     for path in scratch.glob("*"):
-        if path.stat().st_mtime >= oldest:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        # What its owner or another api has removed meanwhile is gone as well.
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime >= oldest:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()

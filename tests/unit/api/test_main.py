@@ -101,6 +101,41 @@ def test_only_abandoned_files_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.upload"]
 
 
+def test_a_file_that_somebody_else_removed_keeps_no_other(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "b").unlink()
+    # Listed, and not there when it is looked at.
+    (tmp_path / "b").symlink_to("nowhere")
+    remove_abandoned_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.anyio
+async def test_maintenance_survives_a_folder_that_cannot_be_read(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: asyncio.Queue[None] = asyncio.Queue()
+
+    def refuse(_scratch: Path) -> None:
+        raise PermissionError
+
+    async def count(_services: Services) -> None:
+        tried.put_nowait(None)
+
+    monkeypatch.setattr(maintenance, "remove_abandoned_files", refuse)
+    monkeypatch.setattr(maintenance, "requeue_stalled_jobs", count)
+    task = asyncio.create_task(maintain(services))
+    async with asyncio.timeout(120):
+        await asyncio.wait(
+            [task, looked := asyncio.create_task(tried.get())], return_when="FIRST_COMPLETED"
+        )
+    assert looked.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.anyio
 async def test_maintenance_survives_a_missing_database(
     services: Services, monkeypatch: pytest.MonkeyPatch
