@@ -99,9 +99,8 @@ class WorkerPool:
     ) -> WorkerState:
         """The least loaded fitting worker of those heard within a second.
 
-        Waits for those that have to be asked only while no fitting one is known.
-
-        Any backbone will do where none is given.
+        Waits for those that have to be asked only while no fitting one is known. Any backbone will
+        do where none is given.
 
         Raises:
             WorkerUnavailableError: No worker is ready to serve.

@@ -155,11 +155,7 @@ async def cancel(job_id: UUID, session: SessionOf) -> JobBody:
 
 
 async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[None]:
-    """A place among the event streams, for as long as the stream lasts.
-
-    Raises:
-        BusyError: All are taken.
-    """
+    """A place among the event streams, for as long as the stream lasts."""
     with services.streams.place(caller=caller_of(request)):
         yield
 

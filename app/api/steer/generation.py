@@ -70,9 +70,6 @@ async def make_plan(
 
     One of the backbones answers, or any that fits where none are given; the deadline is on the
     clock of `time.monotonic`.
-
-    Raises:
-        VLibraryError: Something is missing, malformed or does not fit together.
     """
     _check_limits(body, services=services)
     if body.backbone is not None:

@@ -84,9 +84,6 @@ async def make_response(
 
     One of the backbones answers, or any that fits where none are given. Each of the requests is
     answered `count` times.
-
-    Raises:
-        VLibraryError: It cannot be answered: see `send_answers`.
     """
     headers: dict[str, str] = {}
     ask = partial(
@@ -186,9 +183,6 @@ async def start_stream(
     read.
 
     `ask` is `send_answers` of what was asked; it fills the headers before it sends anything.
-
-    Raises:
-        VLibraryError: It cannot be answered: see `send_answers`.
     """
     settings = services.settings
     deadline = time.monotonic() + settings.request_timeout_seconds
