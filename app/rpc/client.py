@@ -126,15 +126,11 @@ class WorkerClient:
         refused: dict[str, UnavailableError] = {}
         while True:
             worker = await self._choose_after(refused, backbone_fingerprint)
-            is_answering = False
             try:
                 async with self._opened(worker, path, body) as response:
-                    is_answering = True
                     yield response
                     return
             except NotTakenError as error:
-                if is_answering:
-                    raise error.reason from error
                 # Nothing was begun, so another worker may have the request.
                 refused[worker.url] = error.reason
                 if isinstance(error.reason, WorkerUnavailableError):
@@ -169,12 +165,14 @@ class WorkerClient:
         url = worker.url + path
         request = httpx.Request("POST", url, content=body, headers=headers, extensions=limits)
         try:
-            # Nothing is used of a client's redirects, cookies and defaults, and they take time.
-            async with aclosing(await self._transport.handle_async_request(request)) as response:
+            try:
+                # Nothing is used of a client's redirects, cookies and defaults, and they take time.
+                opened = await self._transport.handle_async_request(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise NotTakenError(unavailable("the connection to the worker broke")) from error
+            async with aclosing(opened) as response:
                 await raise_if_refused(response)
                 yield response
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NotTakenError(unavailable("the connection to the worker broke")) from error
         except httpx.HTTPError as error:
             worker.health = None
             raise unavailable("the connection to the worker broke") from error
