@@ -8,7 +8,6 @@ Source: M2IV, arXiv 2504.04633, section 3.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +21,7 @@ from vlibrary_client.errors import (
 )
 from vlibrary_client.sharing.folders import FILE_NAME, read_folder, read_shift
 
-_PRE_NORMS = {"input_layernorm", "post_attention_layernorm"}
+_PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
 _NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
 # What layers of Gemma 4 have besides.
@@ -39,14 +38,19 @@ _EXPERTS = {
     "post_feedforward_layernorm_2",
     "pre_feedforward_layernorm_2",
 }
-_NORMED_KINDS = (
-    _NORMED,
-    _NORMED | _OWN_INPUTS,
-    _NORMED | _EXPERTS,
-    _NORMED | _OWN_INPUTS | _EXPERTS,
-)
-_PARALLEL = {"input_layernorm", "self_attn", "mlp"}
-_SANDWICHED = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
+# Behind which of its parts the two shifts of a layer are added, by all parts that it has.
+_BEHIND = {
+    _PLAIN: ("self_attn", "mlp"),
+    frozenset({"input_layernorm", "self_attn", "mlp"}): ("self_attn", "mlp"),
+    **dict.fromkeys(
+        (_NORMED, _NORMED | _OWN_INPUTS, _NORMED | _EXPERTS, _NORMED | _OWN_INPUTS | _EXPERTS),
+        ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ),
+    _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}: (
+        "post_self_attn_layernorm",
+        "post_mlp_layernorm",
+    ),
+}
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 
 
@@ -113,28 +117,19 @@ class AppliedShift:
 
     def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
         """Whether the layer is one that is skipped where no picture is shown."""
-        children = {name for name, _ in layer.named_children()}
-        after: Callable[[int], Any] = lambda branch: partial(  # noqa: E731 - one line, twice
-            self._after, site=(index, branch)
-        )
-        if children in (_PLAIN, _PARALLEL):
-            self._handles.append(layer.self_attn.register_forward_hook(after(0)))
-            self._handles.append(layer.mlp.register_forward_hook(after(1)))
-        elif children in _NORMED_KINDS:
-            self._handles.append(layer.post_attention_layernorm.register_forward_hook(after(0)))
-            self._handles.append(layer.post_feedforward_layernorm.register_forward_hook(after(1)))
-        elif children == _SANDWICHED:
-            self._handles.append(layer.post_self_attn_layernorm.register_forward_hook(after(0)))
-            self._handles.append(layer.post_mlp_layernorm.register_forward_hook(after(1)))
+        children = frozenset(name for name, _ in layer.named_children())
+        if children in _BEHIND:
+            for branch, name in enumerate(_BEHIND[children]):
+                after = partial(self._after, site=(index, branch))
+                self._handles.append(getattr(layer, name).register_forward_hook(after))
         elif children == _GATED:
             # A gate may be zero, so what is added before it could vanish: the input of the second
             # norm and the layer's output are the two points behind the gates.
             norm = layer.post_attention_layernorm
             before = partial(self._before_norm, site=(index, 0))
             self._handles.append(norm.register_forward_pre_hook(before))
-            self._handles.append(
-                layer.register_forward_hook(partial(self._after_gated, index=index))
-            )
+            after = partial(self._after_gated, index=index)
+            self._handles.append(layer.register_forward_hook(after))
         else:
             raise UnsupportedBackboneError(
                 f"cannot steer a layer made of {', '.join(sorted(children))}: wanted the parts of "
