@@ -144,8 +144,9 @@ class JobRecord:
 
     `config` overrides the configuration, `backbone_fingerprint` is the only backbone that may be
     trained, or None for any, and `report` tells how the vectors did on held-out items beside their
-    opponents. `last_sequence` is the number of its newest event, `heartbeat` when a worker last
-    said that it is alive, `attempts` how often one took it.
+    opponents. `vector` is what it made, once it succeeded: `id`, `name`, `version` and `status`.
+    `last_sequence` is the number of its newest event, `heartbeat` when a worker last said that it
+    is alive, `attempts` how often one took it.
     """
 
     id: uuid.UUID
@@ -160,9 +161,7 @@ class JobRecord:
     progress: dict[str, Any]
     report: dict[str, Any] | None
     vector_id: uuid.UUID | None
-    vector_name: str | None
-    vector_version: int | None
-    vector_status: VectorStatus | None
+    vector: dict[str, Any] | None
     error_code: str | None
     error_message: str | None
     cancel_requested: bool
@@ -172,14 +171,6 @@ class JobRecord:
     created: dt.datetime
     started: dt.datetime | None
     finished: dt.datetime | None
-
-    @property
-    def vector(self) -> dict[str, Any] | None:
-        """What it made, once it succeeded: `id`, `name`, `version` and `status`."""
-        if self.vector_name is None:
-            return None
-        names = ("id", "name", "version", "status")
-        return {name: getattr(self, f"vector_{name}") for name in names}
 
     @property
     def error(self) -> dict[str, str] | None:

@@ -32,10 +32,11 @@ _JOBS: Final[Jobs] = select(JobRow, VectorRow.name, VectorRow.version, VectorRow
 
 
 async def _read_jobs(session: AsyncSession, query: Jobs) -> list[JobRecord]:
-    return [
-        record_of(JobRecord, row, vector_name=name, vector_version=version, vector_status=status)
-        for row, name, version, status in await session.execute(query)
-    ]
+    records = []
+    for row, name, version, status in await session.execute(query):
+        made = {"id": row.vector_id, "name": name, "version": version, "status": status}
+        records.append(record_of(JobRecord, row, vector=None if row.vector_id is None else made))
+    return records
 
 
 async def enqueue_training(

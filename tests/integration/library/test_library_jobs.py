@@ -131,8 +131,8 @@ async def test_a_job_runs_from_claim_to_result(sessions: Sessions) -> None:
         await session.commit()
         done = await get_job(session, job.id)
         assert (done.state, done.vector_id) == ("succeeded", vectors.id)
-        assert (done.vector_name, done.vector_version) == ("task", 1)
-        assert done.vector_status == "unproven"
+        made = {"id": vectors.id, "name": "task", "version": 1, "status": "unproven"}
+        assert done.vector == made
         assert done.report == {"seconds": 2.5}
         assert done.progress["losses"] == {"total": None}
         assert done.is_final

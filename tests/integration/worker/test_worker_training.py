@@ -64,7 +64,8 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(shop
     assert measured.icl is not None
     assert measured.details["teacher_accuracy"] is not None
     assert job.report is not None
-    assert vector.status == job.vector_status == job.report["status"]
+    assert job.vector is not None
+    assert vector.status == job.vector["status"] == job.report["status"]
     assert job.report["conditions"]["m2iv"]["accuracy"] == measured.accuracy
     assert vector.max_dose is not None
     assert vector.dose is not None
