@@ -225,10 +225,10 @@ class Pictures:
 
 def _blobs(root: Path) -> list[Path]:
     """Where the files of a download from the Hugging Face hub really lie."""
-    above = (root, *root.parents)
-    return [one.parent / "blobs" for one in above if one.parent.name and one.name == "snapshots"][
-        :1
-    ]
+    for folder in (root, *root.parents):
+        if folder.name == "snapshots" and folder.parent.name:
+            return [folder.parent / "blobs"]
+    return []
 
 
 def _without_repeats(given: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], str | None]:

@@ -49,7 +49,7 @@ def progress_reporter(
         yield progress
         return
     if not progress:
-        yield _ignore
+        yield lambda _: None
         return
     with _bars(console or Console(stderr=True)) as bars:
         task = bars.add_task(title, total=None, figures="")
@@ -84,10 +84,6 @@ def _figures(report: Progress) -> str:
     if report.held_out_accuracy is not None:
         figures.append(f"held-out {report.held_out_accuracy:.1%}")
     return "  ".join(figures)
-
-
-def _ignore(_report: Progress) -> None:
-    """The reporter of a caller who wants silence."""
 
 
 def print_report(report: Mapping[str, Any], *, console: Console | None = None) -> None:
