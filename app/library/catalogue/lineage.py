@@ -3,14 +3,11 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.tables import JobRow, VectorRow
-
-MAX_GENERATIONS: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +25,34 @@ class Source:
 
 
 async def find_sources(session: AsyncSession, ids: Sequence[uuid.UUID]) -> list[Source]:
-    """What these vectors and everything that they were combined from learnt from.
+    """What these vectors and everything that they were combined from learnt from, oldest first.
 
     A weighted sum learnt nothing itself, so only its parts are told.
     """
-    seen: set[uuid.UUID] = set()
-    sources: list[Source] = []
-    wanted = list(ids)
-    for _ in range(MAX_GENERATIONS):
-        wanted = sorted(set(wanted) - seen)
-        if not wanted:
-            break
-        seen.update(wanted)
-        query = (
-            select(
-                VectorRow.name,
-                VectorRow.version,
-                VectorRow.dataset_sha256,
-                VectorRow.job_id,
-                VectorRow.parents,
-                JobRow.config,
-            )
-            .outerjoin(JobRow, JobRow.id == VectorRow.job_id)
-            .where(VectorRow.id.in_(wanted))
-            .order_by(VectorRow.id)
+    given = select(VectorRow.id).where(VectorRow.id.in_(ids)).cte("lineage", recursive=True)
+    parents = select(func.unnest(VectorRow.parents)).where(VectorRow.id == given.c.id)
+    lineage = given.union(parents)
+    query = (
+        select(
+            VectorRow.name,
+            VectorRow.version,
+            VectorRow.dataset_sha256,
+            VectorRow.job_id,
+            JobRow.config,
         )
-        wanted = []
-        for row in await session.execute(query):
-            wanted += row.parents
-            if row.dataset_sha256 is not None or not row.parents:
-                source = Source(
-                    vector=f"{row.name}@{row.version}",
-                    dataset_sha256=row.dataset_sha256,
-                    job_id=row.job_id,
-                    split=(row.config or {}).get("split"),
-                )
-                sources.append(source)
-    return sources
+        .outerjoin(JobRow, JobRow.id == VectorRow.job_id)
+        .where(
+            VectorRow.id.in_(select(lineage.c.id)),
+            or_(VectorRow.dataset_sha256.is_not(None), func.cardinality(VectorRow.parents) == 0),
+        )
+        .order_by(VectorRow.id)
+    )
+    return [
+        Source(
+            vector=f"{row.name}@{row.version}",
+            dataset_sha256=row.dataset_sha256,
+            job_id=row.job_id,
+            split=(row.config or {}).get("split"),
+        )
+        for row in await session.execute(query)
+    ]

@@ -21,11 +21,12 @@ from app.library.catalogue.batches import Change, bury, change_each, prune_versi
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
 from app.library.catalogue.filters import VectorFilters, list_vectors
+from app.library.catalogue.lineage import find_sources
 from app.library.database import Sessions
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
 from app.library.vector_rows import get_blob
-from app.library.vectors import find_same, update_vector
+from app.library.vectors import delete_vector, find_same, update_vector
 from tests.fakes.library import store
 from tests.fakes.vectors import make_description
 
@@ -229,3 +230,19 @@ class TestCombinations:
             await combine_vectors(session, name="sum", parts=[(a, 1.0), (b, -1.0)])
         with pytest.raises(IncompatibleBackboneError):
             await combine_vectors(session, name="sum", parts=[(a, 1.0), (foreign, 1.0)])
+
+    async def test_everything_that_sums_of_sums_learnt_from_is_found(
+        self, session: AsyncSession
+    ) -> None:
+        parts = [await store(session, name, seed=place) for place, name in enumerate("abc")]
+        made = parts[0]
+        for generation in range(40):
+            other = parts[1 + generation % 2]
+            made, is_new = await combine_vectors(
+                session, name="sum", parts=[(made, 1.0), (other, 0.1 * (generation + 1))]
+            )
+            assert is_new
+        await delete_vector(session, parts[0].id)
+        sources = await find_sources(session, [made.id])
+        assert [source.vector for source in sources] == ["a@1", "b@1", "c@1"]
+        assert [one.vector for one in await find_sources(session, [parts[1].id])] == ["b@1"]
