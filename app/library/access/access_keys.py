@@ -3,9 +3,9 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import (
@@ -118,17 +118,14 @@ async def revoke_access_key(session: AsyncSession, key_id: str) -> AccessKey:
     Raises:
         NotFoundError: There is no such key.
     """
-    statement = (
-        update(AccessKeyRow)
-        .where(AccessKeyRow.id == key_id, AccessKeyRow.revoked.is_(None))
-        .values(revoked=func.clock_timestamp())
-    )
-    result: Any = await session.execute(statement)
-    query = select(AccessKeyRow).where(AccessKeyRow.id == key_id)
+    query = select(AccessKeyRow).where(AccessKeyRow.id == key_id).with_for_update()
     row = (await session.scalars(query)).one_or_none()
     if row is None:
         raise NotFoundError("There is no such key")
-    if result.rowcount:
+    if row.revoked is None:
+        row.revoked = func.clock_timestamp()
+        await session.flush()
+        await session.refresh(row)
         await write_audit(
             session,
             action="key.revoke",

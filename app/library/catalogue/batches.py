@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, VLibraryError
@@ -93,17 +92,10 @@ async def prune_versions(
     if keep_last < 1:
         raise InvalidInputError(f"Wanted at least 1 version to keep, found {keep_last}")
     await lock_name(session, check_name(name))
-    newest = (
-        select(VectorRow.id)
-        .where(VectorRow.name == name, VectorRow.deleted.is_(None))
-        .order_by(VectorRow.version.desc())
-    )
-    kept = list(await session.scalars(newest.limit(keep_last)))
-    query = VECTOR_ROWS.where(
-        VectorRow.name == name, VectorRow.deleted.is_(None), VectorRow.id.not_in(kept)
-    ).order_by(VectorRow.version.desc())
-    older = await read_vectors(session, query)
-    pruned = tuple(record for record in older if not set(record.aliases) - {LATEST})
+    stored = VECTOR_ROWS.where(VectorRow.name == name, VectorRow.deleted.is_(None))
+    older = stored.order_by(VectorRow.version.desc()).offset(keep_last)
+    records = await read_vectors(session, older)
+    pruned = tuple(record for record in records if not set(record.aliases) - {LATEST})
     for record in pruned:
         await delete_vector(session, record.id)
     return pruned
