@@ -79,8 +79,7 @@ async def complete(
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         **fields,
     )
-    answer_id = f"chatcmpl-{request_id_of(request)}"
-    writer = ChatCompletion.of(body, id=answer_id, ignored=ignored)
+    writer = ChatCompletion(id=f"chatcmpl-{request_id_of(request)}", asked=body, ignored=ignored)
     return await make_response(
         [asked],
         writer,

@@ -3,8 +3,6 @@
 Source: the API reference of OpenAI, and the `openai` package as its executable form.
 """
 
-import time
-
 from fastapi import APIRouter, Request, Response
 
 from app.api.dependencies import ServicesOf
@@ -49,8 +47,7 @@ async def continue_text(
         SteerRequest(prompt=prompt, is_raw=True, logprobs=body.logprobs, **fields)
         for prompt in body.prompt
     ]
-    answer_id = f"cmpl-{request_id_of(request)}"
-    writer = TextCompletion.of(body, id=answer_id, ignored=ignored)
+    writer = TextCompletion(id=f"cmpl-{request_id_of(request)}", asked=body, ignored=ignored)
     return await make_response(
         asked,
         writer,
@@ -84,14 +81,7 @@ async def respond(
     fields["structured_outputs"] = body.structured_outputs or body.form.form
     asked = SteerRequest(messages=messages_of(body), **fields)
     writer = ResponseWriter(
-        id=f"resp_{request_id_of(request)}",
-        created=int(time.time()),
-        model=body.model,
-        asked=asked,
-        instructions=body.instructions,
-        max_output_tokens=body.max_output_tokens,
-        form=body.form,
-        ignored=ignored,
+        id=f"resp_{request_id_of(request)}", asked=body, sampling=asked, ignored=ignored
     )
     return await make_response(
         [asked],

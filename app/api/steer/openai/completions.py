@@ -3,8 +3,8 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
@@ -35,45 +35,27 @@ class CompletionWriter:
 
     Attributes:
         id: Of all answers together.
-        model: The model as it was asked for.
-        created: When, in seconds of Unix time.
-        includes_usage: Whether a stream ends with a chunk about tokens.
+        asked: The request.
         ignored: Places of the request that were not looked at.
-        count: How many answers to a prompt there will be.
+        created: When, in seconds of Unix time.
     """
 
     id: str
-    model: str
-    created: int
-    includes_usage: bool
+    asked: SamplingFields
     ignored: tuple[str, ...]
-    count: int
+    created: int = field(default_factory=lambda: int(time.time()))
 
-    @classmethod
-    def of(
-        cls,
-        body: SamplingFields,
-        *,
-        id: str,  # noqa: A002 - OpenAI's word
-        ignored: tuple[str, ...],
-    ) -> Self:
-        """The writer of what a request asks."""
-        options = body.stream_options
-        return cls(
-            id=id,
-            model=body.model,
-            created=int(time.time()),
-            includes_usage=bool(options and options.include_usage),
-            ignored=ignored,
-            count=body.n or 1,
-        )
+    @property
+    def count(self) -> int:
+        """How many answers to a prompt there will be."""
+        return self.asked.n or 1
 
     def head(self, backbone: str) -> dict[str, Any]:
         """What every body and chunk begins with, by the fingerprint of the backbone."""
         return {
             "id": self.id,
             "created": self.created,
-            "model": self.model,
+            "model": self.asked.model,
             "system_fingerprint": f"fp_{backbone[:16]}",
         }
 
@@ -83,7 +65,8 @@ class CompletionWriter:
 
     def end(self, answers: Sequence[SteerBody]) -> Iterator[bytes]:
         """The events of a stream's end."""
-        if self.includes_usage:
+        options = self.asked.stream_options
+        if options is not None and options.include_usage:
             yield self.event(answers[0].backbone.fingerprint, usage=self.usage(answers))
         yield DONE
 

@@ -4,15 +4,15 @@ Nothing is stored: a conversation is sent whole with every request.
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.sse import format_sse_event
 
 from app.api.schemas.messages import ChatMessage
 from app.api.schemas.openai.answers import SteeringFacts
-from app.api.schemas.openai.formats import TextFormat
 from app.api.schemas.openai.responses import (
     IncompleteBody,
     InputItem,
@@ -24,9 +24,9 @@ from app.api.schemas.openai.responses import (
     Status,
     TextFormatBody,
 )
-from app.api.schemas.steering import SteerBody, SteerRequest
+from app.api.schemas.steering import SteerBody
 from app.api.steer.streaming import ChoiceItem
-from app.rpc.generation import GenerateDelta
+from app.rpc.generation import GenerateDelta, SamplingParams
 
 
 def messages_of(body: ResponsesRequest) -> tuple[ChatMessage, ...]:
@@ -53,13 +53,10 @@ class ResponseWriter:
     """Writes one answer as OpenAI's responses do, whole or as events."""
 
     id: str
-    created: int
-    model: str
-    asked: SteerRequest
-    instructions: str | None
-    max_output_tokens: int | None
-    form: TextFormat
-    ignored: tuple[str, ...] = ()
+    asked: ResponsesRequest
+    sampling: SamplingParams
+    ignored: tuple[str, ...]
+    created: int = field(default_factory=lambda: int(time.time()))
     number: int = 0
 
     def whole(self, answers: Sequence[SteerBody]) -> ResponseObjectBody:
@@ -132,15 +129,15 @@ class ResponseWriter:
             created_at=self.created,
             status=status,
             incomplete_details=IncompleteBody() if status == "incomplete" else None,
-            instructions=self.instructions,
-            max_output_tokens=self.max_output_tokens,
-            model=self.model,
+            instructions=self.asked.instructions,
+            max_output_tokens=self.asked.max_output_tokens,
+            model=self.asked.model,
             output=output,
-            temperature=self.asked.temperature,
+            temperature=self.sampling.temperature,
             text=TextFormatBody(
-                format=self.form.model_dump(by_alias=True, exclude_none=True, mode="json")
+                format=self.asked.form.model_dump(by_alias=True, exclude_none=True, mode="json")
             ),
-            top_p=self.asked.top_p,
+            top_p=self.sampling.top_p,
             usage=usage,
             vlibrary=facts,
         )
