@@ -38,7 +38,7 @@ _QUERIES: Final = 16
 _SAMPLES: Final = 4
 _CANDIDATES: Final = 8
 
-Heads = Bool[Tensor, "layers heads"]
+HeadMask = Bool[Tensor, "layers heads"]
 
 
 def fit(problem: Problem) -> Adaptation:
@@ -83,7 +83,7 @@ def choose_policy(
     return policy.detach()
 
 
-def _sample(policy: Float[Tensor, "layers heads"], count: int, *, seed: int) -> list[Heads]:
+def _sample(policy: Float[Tensor, "layers heads"], count: int, *, seed: int) -> list[HeadMask]:
     generator = torch.Generator().manual_seed(seed)
     chances = policy.detach().sigmoid()
     return [torch.bernoulli(chances, generator=generator).bool() for _ in range(count)]
@@ -95,7 +95,7 @@ def _reward(
     parts: list[Part],
     *,
     means: Float[Tensor, "layers heads width"],
-    heads: Heads,
+    heads: HeadMask,
 ) -> float:
     losses = []
     for _, batch in parts:
@@ -106,7 +106,7 @@ def _reward(
 
 
 def replacing(
-    problem: Problem, means: Float[Tensor, "layers heads width"], heads: Heads
+    problem: Problem, means: Float[Tensor, "layers heads width"], heads: HeadMask
 ) -> Applied:
     """Puts the means of these heads in their places, in prefill only."""
     projections = output_projections(problem.backbone)

@@ -13,7 +13,7 @@ from app.core.errors import InvalidInputError
 
 Scorer: TypeAlias = Callable[[str, Sequence[str]], float]
 
-_Z_95: Final = 1.959963984540054
+Z_95: Final = 1.959963984540054
 _ANNOTATORS_NEEDED: Final = 3
 
 
@@ -37,10 +37,10 @@ def wilson_interval(num_right: int, num_items: int) -> Interval:
     if num_items < 1:
         raise InvalidInputError("No interval without items: wanted at least one, found none")
     share = num_right / num_items
-    scale = 1 + _Z_95**2 / num_items
-    centre = (share + _Z_95**2 / (2 * num_items)) / scale
-    spread = share * (1 - share) / num_items + _Z_95**2 / (4 * num_items**2)
-    half = _Z_95 * math.sqrt(spread) / scale
+    scale = 1 + Z_95**2 / num_items
+    centre = (share + Z_95**2 / (2 * num_items)) / scale
+    spread = share * (1 - share) / num_items + Z_95**2 / (4 * num_items**2)
+    half = Z_95 * math.sqrt(spread) / scale
     # Rounding may leave the bounds a hair beside the mean at 0 and 1.
     return Interval(
         mean=share,
@@ -59,7 +59,7 @@ def mean_interval(scores: Sequence[float]) -> Interval:
         return wilson_interval(round(sum(scores)), len(scores))
     mean = math.fsum(scores) / len(scores)
     variance = math.fsum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
-    half = _Z_95 * math.sqrt(variance / len(scores))
+    half = Z_95 * math.sqrt(variance / len(scores))
     return Interval(mean=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
 
 

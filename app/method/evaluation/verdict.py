@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.states import TrainedStatus
+from app.method.evaluation.metrics import Z_95
 
 # One-sided: how often vectors without any gain would pass for better.
 CHANCE: Final = 0.05
 # A gain that is smaller than this is not worth more labels.
 WORTHWHILE_GAIN: Final = 0.1
-_Z_95: Final = 1.959963984540054
 _FEWEST_FOR_RANDOM: Final = 20
 _MAJORITY_LEVEL: Final = 0.05
 
@@ -47,7 +47,7 @@ def paired_gain(ours: Sequence[bool], theirs: Sequence[bool]) -> Gain:
     padded = items + 2
     centre = (wins - losses) / padded
     variance = (wins + losses + 1) / padded - centre**2
-    half = _Z_95 * math.sqrt(variance / padded)
+    half = Z_95 * math.sqrt(variance / padded)
     return Gain(
         mean=(wins - losses) / items,
         low=max(-1.0, centre - half),

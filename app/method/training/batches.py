@@ -22,7 +22,7 @@ Row: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class StudentBatch:
     """Rows that go through the backbone together.
 
     Attributes:
@@ -62,7 +62,7 @@ class StudentBatches:
         prompts = [self._prompts[number][0] for number, _ in rows]
         yield from prepare_pictures(prompts, features=self._features)
 
-    def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
+    def parts(self, rows: Sequence[Row]) -> Iterator[StudentBatch]:
         """The batch in passes that fit the budget, each encoded when its turn comes."""
         prompts, lengths = zip(*(self._prompts[number] for number, _ in rows), strict=True)
         budget = self._config.token_budget
@@ -76,7 +76,7 @@ class StudentBatches:
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])
             sets = torch.tensor([rows[place][1] for place in places])
             is_taught = torch.tensor([self._is_taught(number) for number in lessons])
-            yield Part(
+            yield StudentBatch(
                 batch=batch,
                 lessons=lessons,
                 row_sets=sets.to(device),

@@ -27,7 +27,7 @@ from app.method.training.checkpoints import (
     encode_checkpoint,
 )
 from app.method.training.configuration import TrainingConfig
-from app.method.training.loop import MAX_ROWS, TrainLoop, fit, restored_teacher
+from app.method.training.loop import MAX_TRAINING_ROWS, TrainLoop, fit, restored_teacher
 from app.method.training.plan import TrainingPlan, make_plan, run_identity
 from app.method.training.progress import Event, Reporter, Steps, TrainingProgress
 from app.method.training.prompts import prepare_all
@@ -264,7 +264,7 @@ def _teach(loop: TrainLoop) -> Steps[TeacherCache]:
         temperature=loop.config.temperature,
         top_k=loop.config.teacher_top_k,
         token_budget=loop.config.token_budget,
-        max_rows=MAX_ROWS,
+        max_rows=MAX_TRAINING_ROWS,
         instruction=loop.config.instruction,
         reporter=loop.reporter,
     )

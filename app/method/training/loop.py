@@ -22,7 +22,7 @@ from app.method.training.progress import Phase, Reporter, Steps
 from app.method.training.student import LOSS_NAMES, Student
 from app.method.training.teacher import TeacherCache
 
-MAX_ROWS: Final = 256
+MAX_TRAINING_ROWS: Final = 256
 # A coordinate of 1 in a vector is this share of the stream's mean one in its layer.
 _UNIT: Final = 0.3
 
@@ -90,7 +90,7 @@ class TrainLoop:
             self.features,
             lessons,
             token_budget=self.config.token_budget,
-            max_rows=MAX_ROWS,
+            max_rows=MAX_TRAINING_ROWS,
             instruction=self.config.instruction,
             shifts=None if shifts is None else shifts[list(self.plan.measured_sets)],
             reporter=reporter,

@@ -17,7 +17,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.answers import answer_logits
-from app.method.training.batches import Part, Row, StudentBatches
+from app.method.training.batches import Row, StudentBatch, StudentBatches
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import (
@@ -159,7 +159,7 @@ class Student:
         return losses
 
     @contextmanager
-    def _bound(self, part: Part) -> Iterator[None]:
+    def _bound(self, part: StudentBatch) -> Iterator[None]:
         """The backbone with the rows' shifts during the block, and as it serves afterwards."""
         receipt = self._hooks.bind(self._shifts()[part.row_sets])
         if self._config.gradient_checkpointing:

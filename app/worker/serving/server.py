@@ -77,13 +77,13 @@ def create_app(
     @app.post("/generate", response_model=None)
     async def generate(request: Request) -> Response:
         body = unpack(await request.body(), GenerateRequest)
-        parts = serving.generate(body)
+        items = serving.generate(body)
         # What is refused before the first token has its own status.
-        first = await run_until_disconnect(_first(parts), receive=request.receive)
+        first = await run_until_disconnect(_first(items), receive=request.receive)
         if isinstance(first, GenerateResponse):
-            await parts.aclose()
+            await items.aclose()
             return Response(_line(first), media_type=LINES)
-        return StreamingResponse(_lines(first, parts), media_type=LINES)
+        return StreamingResponse(_lines(first, items), media_type=LINES)
 
     @app.post("/embed")
     async def embed(request: Request) -> EmbedResponse:
@@ -93,27 +93,29 @@ def create_app(
     return app
 
 
-Part: TypeAlias = GenerateDelta | GenerateResponse
+StreamItem: TypeAlias = GenerateDelta | GenerateResponse
 
 
-async def _first(parts: AsyncGenerator[Part, None]) -> Part:
-    return await anext(parts)
+async def _first(items: AsyncGenerator[StreamItem, None]) -> StreamItem:
+    return await anext(items)
 
 
-async def _lines(first: Part, others: AsyncGenerator[Part, None]) -> AsyncIterator[bytes]:
-    """The parts of an answer as lines; an error is the last one."""
+async def _lines(
+    first: StreamItem, others: AsyncGenerator[StreamItem, None]
+) -> AsyncIterator[bytes]:
+    """The items of an answer as lines; an error is the last one."""
     async with aclosing(others):
         yield _line(first)
         try:
-            async for part in others:
-                yield _line(part)
+            async for item in others:
+                yield _line(item)
         except Exception as error:  # noqa: BLE001 - the status is long gone
             yield _line(_body_of(_public_error(error)))
 
 
-def _line(part: Part | ErrorBody) -> bytes:
-    name = {GenerateDelta: "delta", GenerateResponse: "answer", ErrorBody: "error"}[type(part)]
-    line = StreamLine.model_validate({name: part})
+def _line(item: StreamItem | ErrorBody) -> bytes:
+    name = {GenerateDelta: "delta", GenerateResponse: "answer", ErrorBody: "error"}[type(item)]
+    line = StreamLine.model_validate({name: item})
     return line.model_dump_json(exclude_none=True).encode() + b"\n"
 
 

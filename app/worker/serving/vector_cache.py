@@ -13,8 +13,6 @@ from time import monotonic
 from typing import Final
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 
 from app.core.backbones import require_same_backbone
 from app.core.errors import CorruptDataError, InvalidInputError
@@ -24,10 +22,10 @@ from app.core.vector_file import VectorTensors, decode_vector_file
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
+from app.worker.engine.sequence import Shift
 from app.worker.serving.metrics import Metrics
 
 Fetch = Callable[[str], Awaitable[bytes]]
-Shift = Float32[Tensor, "layers 2 hidden"]
 
 ZERO_SLOT: Final = 0
 
