@@ -7,7 +7,7 @@ and ends it early by closing it.
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 
@@ -22,6 +22,10 @@ class OffDevice:
     """
 
     work: Callable[[], Any]
+
+
+LongSteps: TypeAlias = Generator[OffDevice | None, Any, Result]
+"""Work that yields None wherever others may have the backbone, or work for another thread."""
 
 
 def finish(

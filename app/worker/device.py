@@ -14,10 +14,11 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from app.core.telemetry.logs import get_logger
+from app.method.steps import LongSteps
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import device_lost, device_shut_down, is_fatal, public_error
 from app.worker.engine.sequence import Sequence
-from app.worker.long_work import LongSteps, LongWork
+from app.worker.long_work import LongWork
 
 STOP_SECONDS: Final = 30.0
 

@@ -1,24 +1,18 @@
 """Work of many steps, such as a training, that goes on while the device serves."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from app.method.steps import OffDevice
+from app.method.steps import LongSteps, OffDevice
 from app.worker.engine.faults import public_error
 
 Result = TypeVar("Result")
 
-LongSteps = Generator[OffDevice | None, Any, Result]
-
 
 class LongWork(Generic[Result]):
-    """A generator and who waits for its end. Device thread only, but for the future.
-
-    Args:
-        steps: Yields None wherever others may have the device, or work for another thread.
-    """
+    """A generator and who waits for its end. Device thread only, but for the future."""
 
     def __init__(
         self,

@@ -9,10 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.records import JobRecord
 from app.library.training.attempts import heartbeat
-from app.method.steps import OffDevice, relayed
+from app.method.steps import LongSteps, OffDevice, relayed
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.progress import Event, Steps, TrainingProgress
-from app.worker.long_work import LongSteps
 from app.worker.training.checkpoints import ObjectCheckpoints
 
 Result = TypeVar("Result")

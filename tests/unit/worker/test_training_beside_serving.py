@@ -20,7 +20,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.vectors import InContextVectors
-from app.method.steps import OffDevice, relayed
+from app.method.steps import LongSteps, OffDevice, relayed
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train, training_steps
 from app.method.training.progress import Reporter, Steps
@@ -29,7 +29,6 @@ from app.rpc.messages import EmbedRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from app.worker.long_work import LongSteps
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 from tests.fakes.servers.serving import png, running_parts
 from tests.fakes.waiting import until

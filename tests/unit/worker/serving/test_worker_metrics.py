@@ -13,10 +13,10 @@ from prometheus_client import generate_latest
 
 from app.core.errors import BusyError, InvalidInputError, NotFoundError
 from app.method.backbone.loading import Backbone
+from app.method.steps import LongSteps
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
 from app.worker.engine.sequence import Sequence
-from app.worker.long_work import LongSteps
 from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
