@@ -3,6 +3,7 @@
 Runs on the device thread, which owns the tokenizer; knows no request.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Literal
 
@@ -33,14 +34,11 @@ def require_context(
     if backbone.fits_context(length + num_new_tokens):
         return
 
-    def fits(count: int) -> bool:
+    def total(count: int) -> int:
         (found,) = features.count_tokens([build(count)])
-        return backbone.fits_context(found + num_new_tokens)
+        return found + num_new_tokens
 
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+    fitting = bisect_right(range(1, most), limit, key=total)
     pictures = features.count_picture_tokens(prompt)
     facts = {"context": limit, "prompt": length, "asked": num_new_tokens, "pictures": pictures}
     found = (
@@ -50,6 +48,6 @@ def require_context(
     if most <= 1 and unit == "turns":
         raise ContextOverflowError(f"The prompt is too long: {found}", details=facts)
     raise ContextOverflowError(
-        f"The prompt is too long: {found}; {low} of {most} {unit} would fit",
-        details={**facts, f"{unit}_that_fit": low},
+        f"The prompt is too long: {found}; {fitting} of {most} {unit} would fit",
+        details={**facts, f"{unit}_that_fit": fitting},
     )

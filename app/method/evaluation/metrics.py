@@ -117,12 +117,8 @@ def normalize_vqa(text: str) -> str:
 
 
 def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
-    scores = []
-    for index in range(len(answers)):
-        matches = sum(
-            answer == prediction for other, answer in enumerate(answers) if other != index
-        )
-        scores.append(min(1.0, matches / _ANNOTATORS_NEEDED))
+    hits = [answer == prediction for answer in answers]
+    scores = [min(1.0, (sum(hits) - hit) / _ANNOTATORS_NEEDED) for hit in hits]
     return math.fsum(scores) / len(scores)
 
 
