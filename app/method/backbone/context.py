@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Literal
 
-from app.core.errors import ContextOverflowError
+from app.core.errors import ContextOverflowError, InvalidInputError
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import PromptText
 
@@ -35,8 +35,15 @@ def require_context(
         return
 
     def total(count: int) -> int:
-        (found,) = features.count_tokens([build(count)])
-        return found + num_new_tokens
+        for more in range(count, most):
+            try:
+                shorter = build(more)
+            except InvalidInputError:
+                # Templates may want a turn of the model behind each of the user.
+                continue
+            (found,) = features.count_tokens([shorter])
+            return found + num_new_tokens
+        return limit + 1
 
     fitting = bisect_right(range(1, most), limit, key=total)
     pictures = features.count_picture_tokens(prompt)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from app.core.errors import InvalidInputError
+from app.core.errors import ContextOverflowError, InvalidInputError
 from app.method.backbone.chat import PLAIN_TEMPLATE
+from app.method.backbone.context import require_context
 from app.method.backbone.conversation import (
     MOVED,
     Turn,
@@ -11,8 +12,9 @@ from app.method.backbone.conversation import (
     latest_turns,
     writes_system_turns,
 )
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from tests.fakes.models.backbones import CHAT_TEMPLATE, tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(4)
@@ -105,6 +107,23 @@ def test_a_template_that_refuses_or_forgets_is_told_of() -> None:
         build_conversation(with_template(STRICT), [user("one"), user("two")])
     with pytest.raises(InvalidInputError, match="leaves out"):
         build_conversation(with_template(FORGETFUL), [user("one"), model("x"), user("two")])
+
+
+@pytest.mark.parametrize(("words", "fitting"), [(350, 1), (200, 3), (95, 7), (75, 9)])
+def test_a_template_of_turns_in_pairs_tells_how_many_fit(words: int, fitting: int) -> None:
+    backbone = with_template(STRICT)
+    features = FeatureCache(backbone)
+    turns = [*[user("what color? " * words), model("red")] * 5, user("and now?")]
+
+    def build(count: int) -> PromptText:
+        return build_conversation(backbone, latest_turns(turns, count))
+
+    with pytest.raises(ContextOverflowError, match=f"{fitting} of 11 turns would fit"):
+        require_context(features, build(11), build=build, most=11, unit="turns", num_new_tokens=1)
+    (found,) = features.count_tokens([build(fitting)])
+    (more,) = features.count_tokens([build(fitting + 2)])
+    assert backbone.fits_context(found + 1)
+    assert not backbone.fits_context(more + 1)
 
 
 @pytest.mark.parametrize(
