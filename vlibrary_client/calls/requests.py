@@ -30,6 +30,7 @@ from vlibrary_client.types import (
 from vlibrary_client.wire.replies import (
     Call,
     Kept,
+    Steps,
     json_reader,
     once,
     read_bytes,
@@ -51,7 +52,7 @@ def upload_dataset(
     question: str | None = None,
     skip_bad: bool = False,
     text_only: bool = False,
-) -> Call[Dataset]:
+) -> Steps[Dataset]:
     """Stores a folder, a file, or an iterable of items as a data set.
 
     Every layout of `vlibrary_client.layouts` is understood. A folder usually has a
@@ -74,20 +75,23 @@ def upload_dataset(
     Raises:
         InvalidDatasetError: The source cannot be read, or the server refuses its content.
     """
-    return Call(
-        method="POST",
-        path="/datasets",
-        read=json_reader(Dataset),
-        query=present(
-            name=name,
-            description=description or None,
-            skip_bad="true" if skip_bad else None,
-            text_only="true" if text_only else None,
-        ),
-        packing=parquet_file(source, columns=with_question(columns, question), skip_bad=skip_bad),
-        headers={"content-type": PARQUET} | once(),
-        timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
-    )
+    columns = with_question(columns, question)
+    with parquet_file(source, columns=columns, skip_bad=skip_bad) as path:
+        call: Call[Dataset] = Call(
+            method="POST",
+            path="/datasets",
+            read=json_reader(Dataset),
+            query=present(
+                name=name,
+                description=description or None,
+                skip_bad="true" if skip_bad else None,
+                text_only="true" if text_only else None,
+            ),
+            content=path,
+            headers={"content-type": PARQUET} | once(),
+            timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
+        )
+        return (yield from call)
 
 
 def get_dataset(dataset: DatasetRef) -> Call[Dataset]:

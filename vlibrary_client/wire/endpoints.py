@@ -9,7 +9,8 @@ The method takes what the function takes, has its documentation, and sends what 
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine
+from contextlib import closing, suppress
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -34,22 +35,28 @@ class Endpoint(Generic[P, Waited, Awaited]):
     """A method that waits, or one to be awaited, whichever the object's transport asks for."""
 
     def __init__(
-        self, make: Callable[P, Iterable[Call[Any]]], wrap: Callable[[Any, Any], Any]
+        self, make: Callable[P, Call[Any] | Steps[Any]], wrap: Callable[[Any, Any], Any]
     ) -> None:
         def waiting(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
-            work = iter(make(*args, **kwargs))
-            call, answer = _next_call(work)
-            while call is not None:
-                call, answer = _next_call(work, self._transport.send(call))
+            with closing(iter(make(*args, **kwargs))) as work:
+                call, answer = _next_call(work)
+                while call is not None:
+                    call, answer = _next_call(work, self._transport.send(call))
             return wrap(answer, self._transport)
 
         async def awaited(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
             # In other threads, because files are read and written on the way.
             work = iter(await asyncio.to_thread(make, *args, **kwargs))
-            call, answer = await asyncio.to_thread(_next_call, work)
-            while call is not None:
-                sent = await self._transport.send(call)
-                call, answer = await asyncio.to_thread(_next_call, work, sent)
+            try:
+                call, answer = await asyncio.to_thread(_next_call, work)
+                while call is not None:
+                    sent = await self._transport.send(call)
+                    call, answer = await asyncio.to_thread(_next_call, work, sent)
+            except BaseException:
+                # Where a cancelled thread still works on it, it ends with that.
+                with suppress(ValueError):
+                    await asyncio.to_thread(work.close)
+                raise
             return wrap(answer, self._transport)
 
         def unbound(owner: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401
@@ -97,10 +104,10 @@ def endpoint_as(
     return Endpoint(make, wrap)
 
 
-def _next_call(work: Iterator[Call[Any]], answer: object = None) -> tuple[Call[Any] | None, Any]:
+def _next_call(work: Steps[Any], answer: object = None) -> tuple[Call[Any] | None, Any]:
     """The next call, or None and what came of all."""
     try:
-        return work.send(answer), None  # type: ignore[attr-defined]  # steps are generators
+        return work.send(answer), None
     except StopIteration as end:
         return None, end.value
 

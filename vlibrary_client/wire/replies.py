@@ -4,7 +4,6 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -82,7 +81,6 @@ class Call(Generic[T]):
     Attributes:
         is_repeatable: Sending it twice has the effect of sending it once.
         content: A body of raw bytes, or the file that holds them.
-        packing: Makes the file of `content` for as long as the call takes.
         timeout_seconds: How long the answer may take; `None` for the client's default.
         answer_statuses: Statuses of 400 and above that carry a result and no error.
         kept: Where the body of a file is kept, so that a lost connection loses none of it.
@@ -95,7 +93,6 @@ class Call(Generic[T]):
     query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     content: bytes | Path | None = None
-    packing: AbstractContextManager[Path] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     answer_statuses: frozenset[int] = frozenset()

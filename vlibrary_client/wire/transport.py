@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -45,16 +44,6 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
 def _result(call: Call[T], reply: httpx.Response) -> T:
     require_answer(reply, call)
     return call.read(reply)
-
-
-@contextmanager
-def _packed(call: Call[T]) -> Iterator[Call[T]]:
-    """The call with the file that is to be sent, for as long as there is one."""
-    if call.packing is None:
-        yield call
-        return
-    with call.packing as path:
-        yield replace(call, content=path, packing=None)
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
@@ -120,17 +109,16 @@ class SyncTransport(_AnyTransport):
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        with _packed(call) as whole:
-            attempt = 0
-            while True:
-                try:
-                    return _result(whole, self._send_once(whole))
-                except VLibraryError as error:
-                    delay = retry_delay(error, whole, attempt, max_retries=self.max_retries)
-                    if delay is None:
-                        raise
-                attempt += 1
-                self.sleep(delay)
+        attempt = 0
+        while True:
+            try:
+                return _result(call, self._send_once(call))
+            except VLibraryError as error:
+                delay = retry_delay(error, call, attempt, max_retries=self.max_retries)
+                if delay is None:
+                    raise
+            attempt += 1
+            self.sleep(delay)
 
     def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)
@@ -199,20 +187,18 @@ class AsyncTransport(_AnyTransport):
     async def send(self, call: Call[T]) -> T:
         """As `SyncTransport.send`."""
         self._require_own_loop()
-        with ExitStack() as stack:
-            # Files are packed, read and written in other threads.
-            whole = await asyncio.to_thread(stack.enter_context, _packed(call))
-            attempt = 0
-            while True:
-                try:
-                    reply = await self._send_once(whole)
-                    return await asyncio.to_thread(_result, whole, reply)
-                except VLibraryError as error:
-                    delay = retry_delay(error, whole, attempt, max_retries=self.max_retries)
-                    if delay is None:
-                        raise
-                attempt += 1
-                await self.sleep(delay)
+        attempt = 0
+        while True:
+            try:
+                reply = await self._send_once(call)
+                # Files are written in other threads.
+                return await asyncio.to_thread(_result, call, reply)
+            except VLibraryError as error:
+                delay = retry_delay(error, call, attempt, max_retries=self.max_retries)
+                if delay is None:
+                    raise
+            attempt += 1
+            await self.sleep(delay)
 
     async def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)

@@ -1,17 +1,21 @@
+import asyncio
 import base64
 import io
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from vlibrary_client import InvalidDatasetError, InvalidImageError
+from tests.fakes.servers.scripted_server import ScriptedServer, dataset_json, problem
+from vlibrary_client import AsyncClient, Client, InvalidDatasetError, InvalidImageError
 from vlibrary_client.images import image_bytes, image_text
 from vlibrary_client.layouts import packing
 from vlibrary_client.layouts.packing import parquet_file, write_parquet
@@ -122,6 +126,37 @@ def test_the_temporary_file_goes_away() -> None:
     with parquet_file([{"image": png(), "question": "q", "answer": "a"}]) as path:
         assert path.exists()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_was_packed_is_sent_again_and_goes_with_the_upload(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    busy, refused = problem(503, "busy", **{"retry-after": "0"}), problem(422, "invalid-dataset")
+    server = ScriptedServer([busy, httpx.Response(201, json=dataset_json()), busy, refused])
+    items = [{"image": png(), "question": "q", "answer": "a"}]
+
+    async def upload() -> None:
+        async with AsyncClient(transport=server.async_transport) as client:
+            await client.datasets.upload(items, name="n")
+
+    def send() -> None:
+        if kind == "async":
+            return asyncio.run(upload())
+        with Client(transport=server.transport) as client:
+            client.datasets.upload(items, name="n")
+        return None
+
+    send()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidDatasetError) as caught:
+        send()
+    assert caught.value.status == 422
+    assert list(tmp_path.iterdir()) == []
+    sent = [request.content for request in server.requests]
+    assert sent[0] == sent[1]
+    assert sent[0].startswith(b"PAR1")
 
 
 def test_many_items_are_written_in_small_groups(
