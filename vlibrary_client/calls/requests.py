@@ -6,8 +6,6 @@ The methods of the sync and the async client are made of these functions, docume
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import httpx
-
 from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
@@ -144,7 +142,7 @@ def replace_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[bytes]:
+def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Steps[bytes]:
     """The vector's file, checked against its digest; also written to `to` when given.
 
     A lost connection is resumed where it was lost, and `to` is replaced only by the whole file.
@@ -153,15 +151,11 @@ def download_vector(ref: VectorRef, *, to: str | Path | None = None) -> Call[byt
         NotFoundError: There is no such vector.
         CorruptDataError: The bytes are not those that were stored.
     """
-
-    def read(reply: httpx.Response) -> bytes:
-        content = read_bytes(reply)
-        if to is not None:
-            replace_file(Path(to), content)
-        return content
-
     path = f"/vectors/{segment(vector_text(ref))}/file"
-    return Call(path=path, read=read, kept=Kept())
+    content: bytes = yield from Call(path=path, read=read_bytes, kept=Kept())
+    if to is not None:
+        replace_file(Path(to), content)
+    return content
 
 
 def upload_vector(

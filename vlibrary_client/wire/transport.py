@@ -191,7 +191,7 @@ class AsyncTransport(_AnyTransport):
         while True:
             try:
                 reply = await self._send_once(call)
-                # Files are written in other threads.
+                # Large answers take a while to read.
                 return await asyncio.to_thread(_result, call, reply)
             except VLibraryError as error:
                 delay = retry_delay(error, call, attempt, max_retries=self.max_retries)
