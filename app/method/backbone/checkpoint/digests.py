@@ -43,16 +43,8 @@ def digest_of_file(path: Path) -> str:
         cache = default_cache_dir() / CACHE_NAME
     except ConfigurationError:
         return _tree_digest(path, status.st_size)
-    identity = ":".join(
-        str(part)
-        for part in (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
-    )
+    place, times = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_ctime_ns)
+    identity = ":".join(map(str, (*place, status.st_size, *times)))
     known = _read(cache)
     if identity not in known:
         known = {**_read(cache), identity: _tree_digest(path, status.st_size)}
