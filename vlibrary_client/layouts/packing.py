@@ -75,7 +75,8 @@ def parquet_file(
 def _names_pictures(path: Path) -> bool:
     """Whether the first rows of a Parquet file tell their pictures by paths."""
     try:
-        with pq.ParquetFile(path) as file:
+        # Or all pictures would be read for the sake of the first rows.
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             columns = [name for name in file.schema_arrow.names if name in PICTURE_COLUMNS]
             first = next(file.iter_batches(batch_size=BATCH_ROWS, columns=columns), None)
     except (pa.ArrowException, OSError, ValueError):

@@ -25,6 +25,7 @@ _COLUMNS: Final = (
     *("id", "image_id", "split", "_place", "pixels"),
 )
 _BATCH_ROWS: Final = 16
+_BUFFER_BYTES: Final = 1 << 20
 _PIXELS_KEY: Final = b"vlibrary.pixels"
 
 
@@ -38,7 +39,8 @@ def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int)
         StorageFullError: There is no room.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        # Page by page: buffered ahead, the whole file would lie in memory, and stay there.
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             rows = _places(file, split)
             chosen = [rows[place] for place in sample_places(len(rows), limit=limit, seed=seed)]
             return list(_examples(file, frozenset(chosen), pictures=PictureFile(path.parent)))

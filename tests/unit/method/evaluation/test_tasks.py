@@ -121,6 +121,38 @@ def test_what_is_no_stored_data_set_is_refused(tmp_path: Path) -> None:
         load_examples(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what was used")
+def test_a_data_set_is_not_held_in_memory_while_it_is_read(tmp_path: Path) -> None:
+    megabytes = 300
+    schema = pa.schema({"image": pa.binary(), "question": pa.string(), "answer": pa.string()})
+    with pq.ParquetWriter(tmp_path / "x.parquet", schema) as writer:
+        for number in range(megabytes):
+            image = number.to_bytes(4) + os.urandom((1 << 20) - 4)
+            writer.write_table(
+                pa.table({"image": [image], "question": ["q"], "answer": ["a"]}, schema=schema)
+            )
+    script = (
+        "import sys\n"
+        "from app.method.evaluation.tasks.loading import load_examples\n"
+        # The usage that `resource` tells of is also that of who started the process.
+        "def used():\n"
+        "    told = open('/proc/self/status').read()\n"
+        "    return int(told.split('VmHWM:')[1].split()[0]) // 1024\n"
+        "before = used()\n"
+        "examples = load_examples(sys.argv[1])\n"
+        "print(len(examples), used() - before)\n"
+    )
+    told = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script, str(tmp_path / "x.parquet")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    count, grown = map(int, told.stdout.split())
+    assert count == megabytes
+    assert grown < megabytes / 2
+
+
 def test_pictures_for_which_there_is_no_room_are_no_broken_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
