@@ -128,7 +128,8 @@ class ObjectStore:
         with _library_errors():
             if self._scratch is not None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(dir=self._scratch)
+            # Network file systems keep a file that is open, and with it the folder.
+            folder = tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True)
         with folder as name:
             path = Path(name) / "copy"
             await self.get_file(key, path)

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,22 @@ async def test_a_local_copy_lies_where_it_is_told_for_as_long_as_it_is_used(
         async with store.local_copy("b"):
             pass
     assert not list(scratch.iterdir())
+
+
+async def test_a_folder_that_cannot_be_removed_costs_nobody_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where a file that is open stays in its folder under another name."""
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    store = ObjectStore((tmp_path / "objects").as_uri(), scratch=tmp_path)
+    await store.put_bytes("a", b"1")
+    with monkeypatch.context() as patched:
+        async with store.local_copy("a") as path:
+            assert path.read_bytes() == b"1"
+            patched.setattr(os, "rmdir", busy)
 
 
 async def test_a_second_put_replaces_the_first(store: ObjectStore) -> None:
