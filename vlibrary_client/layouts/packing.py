@@ -29,7 +29,7 @@ from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
 from vlibrary_client.layouts.items import BadItem, ColumnMap, Item
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, is_path
 from vlibrary_client.layouts.sources import DatasetSource, open_source
-from vlibrary_client.layouts.tables import BATCH_ROWS
+from vlibrary_client.layouts.tables import BATCH_ROWS, opened_parquet
 
 Row: TypeAlias = dict[str, Any]
 
@@ -75,8 +75,7 @@ def parquet_file(
 def _names_pictures(path: Path) -> bool:
     """Whether the first rows of a Parquet file tell their pictures by paths."""
     try:
-        # Or all pictures would be read for the sake of the first rows.
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        with opened_parquet(path) as file:
             columns = [name for name in file.schema_arrow.names if name in PICTURE_COLUMNS]
             first = next(file.iter_batches(batch_size=BATCH_ROWS, columns=columns), None)
     except (pa.ArrowException, OSError, ValueError):

@@ -37,13 +37,17 @@ def parquet_rows(
     """
     with _refusals(name, kind="Parquet"):
         _check_footer(path)
-        # Page by page: a column of a row group may be larger than the memory.
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        with opened_parquet(path) as file:
             schema = file.schema_arrow
             wanted = _wanted(schema, columns)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
             labels = _labels(schema, path)
             yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
+
+
+def opened_parquet(path: Path) -> pq.ParquetFile:
+    """The file, to be read page by page: a column of a row group may be larger than the memory."""
+    return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -22,7 +23,7 @@ from tests.fakes.library import store
 
 @pytest.mark.parametrize("name", ["saved", "saved.tar"])
 def test_what_is_restored_equals_what_was_saved(
-    library: Place, other: Place, tmp_path: Path, *, name: str
+    library: Place, other: Place, tmp_path: Path, *, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     job_id = asyncio.run(fill(library.url, library.objects))
     before = asyncio.run(contents(library.url))
@@ -32,7 +33,10 @@ def test_what_is_restored_equals_what_was_saved(
     if name == "saved.tar":
         # Tables of a first start, in which nothing is.
         upgrade(other.url)
-    restored = other.run("restore", tmp_path / name)
+    with monkeypatch.context() as patched:
+        # A container has little room there.
+        patched.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        restored = other.run("restore", tmp_path / name)
     assert restored.exit_code == 0, restored.exception
     assert "2 vectors, 3 data sets, 1 trainings, 1 keys" in restored.stdout
     assert asyncio.run(contents(other.url)) == before

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from app.core.errors import (
     ConfigurationError,
@@ -22,12 +23,15 @@ from app.library.storage import dataset_key
 from tests.fakes.backups import DATA, Place, edited, fill
 
 
-def test_damage_is_found_before_anything_is_touched(
-    library: Place, other: Place, tmp_path: Path
-) -> None:
+@pytest.fixture
+def folder(library: Place, tmp_path: Path) -> Path:
+    """A backup of a library with something of everything."""
     asyncio.run(fill(library.url, library.objects))
-    folder = tmp_path / "saved"
-    assert library.run("backup", folder).exit_code == 0
+    assert library.run("backup", tmp_path / "saved").exit_code == 0
+    return tmp_path / "saved"
+
+
+def test_damage_is_found_before_anything_is_touched(folder: Path, other: Place) -> None:
     good = (folder / "library.dump").read_bytes()
     for damage in (good[:-1], good[:100] + bytes([good[100] ^ 1]) + good[101:]):
         (folder / "library.dump").write_bytes(damage)
@@ -48,12 +52,7 @@ def test_damage_is_found_before_anything_is_touched(
     assert other.files() == {}
 
 
-def test_tables_that_do_not_come_back_alike_are_told(
-    library: Place, other: Place, tmp_path: Path
-) -> None:
-    asyncio.run(fill(library.url, library.objects))
-    folder = tmp_path / "saved"
-    assert library.run("backup", folder).exit_code == 0
+def test_tables_that_do_not_come_back_alike_are_told(folder: Path, other: Place) -> None:
     tables = json.loads((folder / "backup.json").read_text())["tables"]
     tables["vectors"]["sha256"] = "0" * 64
     edited(folder / "backup.json", tables=tables)
@@ -109,12 +108,10 @@ def test_what_is_no_backup_is_refused(other: Place, tmp_path: Path) -> None:
     assert isinstance(other.run("restore", tmp_path / "bare.tar").exception, CorruptDataError)
 
 
-def test_a_library_in_use_is_not_filled(library: Place, tmp_path: Path) -> None:
-    asyncio.run(fill(library.url, library.objects))
-    assert library.run("backup", tmp_path / "saved").exit_code == 0
+def test_a_library_in_use_is_not_filled(folder: Path, library: Place) -> None:
     with psycopg.connect(conninfo(library.url), autocommit=True) as connection:
         connection.execute("TRUNCATE vectors, datasets, training_jobs, access_keys CASCADE")
-        found = library.run("restore", tmp_path / "saved").exception
+        found = library.run("restore", folder).exception
     assert isinstance(found, ConflictError)
     assert "stop the api and the workers" in found.message
 
