@@ -58,6 +58,21 @@ def unprivileged_account() -> struct_passwd | None:
     )
 
 
+def require_named_user() -> None:
+    """Returns when this process's user has a name, without which `initdb` does nothing.
+
+    Raises:
+        ConfigurationError: It has none, as in a container that was given a number of its own.
+    """
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise ConfigurationError(
+            f"Postgres cannot be set up by the user {os.geteuid()}, which has no name here: run as "
+            "one that /etc/passwd names, or set VLIBRARY_DATABASE_URL to a database elsewhere"
+        ) from None
+
+
 def run_as(account: struct_passwd | None, *command: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs a short command as the account, from the root folder and without its groups.
 

@@ -27,6 +27,7 @@ from app.postgres.binaries import (
     find_installation,
     make_runnable,
     may_enter,
+    require_named_user,
     unprivileged_account,
 )
 from app.postgres.data_dir import (
@@ -132,13 +133,12 @@ class EmbeddedPostgres:
                 f"{name} cannot reach {self.data_dir}: a folder above it is closed to others; "
                 "set VLIBRARY_DATA_DIR to a place that can be reached"
             )
-        if not self._lock_or_adopt(interrupted):
-            return self.url
-        try:
-            self._start_owned(account, interrupted)
-        except BaseException:
-            self.stop()
-            raise
+        if self._lock_or_adopt(interrupted):
+            try:
+                self._start_owned(account, interrupted)
+            except BaseException:
+                self.stop()
+                raise
         return self.url
 
     def announce_end(self) -> None:
@@ -230,6 +230,7 @@ class EmbeddedPostgres:
         return with_pdeathsig(command, uid=uid, gid=gid)
 
     def _initialise(self, bin_dir: Path, account: struct_passwd | None) -> None:
+        require_named_user()
         # Renamed when complete, so that a kill in the middle leaves nothing half made in use.
         unfinished = self.data_dir / "pgdata.new"
         shutil.rmtree(unfinished, ignore_errors=True)

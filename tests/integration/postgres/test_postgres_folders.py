@@ -11,6 +11,9 @@ from app.postgres.data_dir import last_words, socket_folder
 from app.postgres.server import EmbeddedPostgres
 from tests.fakes.servers.postgres import ask
 
+# As containers are run with by some platforms; no account of any system has it.
+NAMELESS = 1_234_567
+
 
 def test_only_its_user_can_reach_it(server: EmbeddedPostgres) -> None:
     server.start()
@@ -81,7 +84,7 @@ def test_programs_in_a_closed_folder_are_run_from_a_copy(folder: Path, open_fold
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_another_user_is_refused(fresh: EmbeddedPostgres) -> None:
     fresh.data_dir.mkdir()
-    os.chown(fresh.data_dir, 12345, 12345)
+    os.chown(fresh.data_dir, NAMELESS, NAMELESS)
     with pytest.raises(ConfigurationError, match="another user"):
         fresh.start()
 
@@ -117,6 +120,22 @@ def test_a_failing_initdb_says_why(fresh: EmbeddedPostgres) -> None:
         program.chmod(0o755)
     with pytest.raises(ConfigurationError, match="disk on fire"):
         EmbeddedPostgres(fresh.data_dir, pg_bin=folder).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_a_name_is_told_what_to_do(fresh: EmbeddedPostgres) -> None:
+    fresh.data_dir.mkdir()
+    os.chown(fresh.data_dir, NAMELESS, NAMELESS)
+    os.seteuid(NAMELESS)
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            fresh.start()
+    finally:
+        os.seteuid(0)
+    assert f"user {NAMELESS}" in caught.value.message
+    assert "VLIBRARY_DATABASE_URL" in caught.value.message
+    assert not (fresh.data_dir / "pgdata").exists()
+    assert not fresh.is_running
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
