@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,22 +136,27 @@ def aokvqa_files(folder: Path) -> Path:
     return folder
 
 
-def cvqa_files(folder: Path, *, count: int = 12, label: int = 2) -> Path:
+def cvqa_files(
+    folder: Path, *, count: int = 12, label: int = 2, pictures: Iterable[bytes | None] | None = None
+) -> Path:
+    """Two files; without other pictures, each is that of two rows."""
+    shown = pictures or (picture(5 * (n // 2), "PNG") for n in range(count))
     rows = [
         {
-            "image": {"bytes": picture(5 * (n // 2), "PNG"), "path": f"{n}.png"}, "ID": f"id_{n}",
+            "image": {"bytes": image, "path": f"{n}.png"}, "ID": f"id_{n}",
             "Subset": "('Swahili', 'Kenya')", "Question": "Hii ni nini?",
             "Translated Question": "What is this?", "Options": ["a", "b", "c", "d"],
             "Translated Options": ["tea", "milk", "ugali", "rice"], "Label": label,
             "Category": "Cooking and food", "Image Type": "Self", "Image Source": "Self",
             "License": "CC BY-SA",
         }
-        for n in range(count)
+        for n, image in enumerate(shown)
     ]  # fmt: skip
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for part, half in enumerate((rows[: count // 2], rows[count // 2 :])):
         path = folder / "data" / f"test-0000{part}-of-00002.parquet"
-        pq.write_table(pa.Table.from_pylist(half), path)
+        # As Hugging Face writes pictures: a few to a group, which has a dictionary of them.
+        pq.write_table(pa.Table.from_pylist(half), path, row_group_size=20)
     return folder
 
 

@@ -7,16 +7,18 @@ Source: https://huggingface.co/datasets/afaji/cvqa.
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
 from app.core.pictures import PictureFile
 from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.official import Entries
+from app.method.evaluation.tasks.parquet import batches_of, opened_parquet
 
 SPLITS: Final = ("support", "eval", "test")
 _COLUMNS: Final = ("image", "ID", "Subset", "Translated Question", "Translated Options", "Label")
@@ -37,11 +39,17 @@ def read_cvqa(folder: Path, split: str) -> Entries:
     files = sorted(folder.glob("data/test-*.parquet")) or sorted(folder.glob("*.parquet"))
     if not files:
         raise NotFoundError("The data set lacks its files: wanted data/test-*.parquet, found none")
-    rows = [row for path in files for row in _rows(path)]
-    chosen = [row for row in rows if split in {"test", _half(row["image"]["bytes"])}]
+    places = [
+        place
+        for place, row in enumerate(_rows(files))
+        if split in {"test", _half(row["image"]["bytes"])}
+    ]
+    # Once more, and alongside those that are wanted: nobody keeps the pictures of the others.
+    rows = enumerate(_rows(files))
     pictures = PictureFile()
 
-    def make(row: dict[str, Any]) -> Example:
+    def make(wanted: int) -> Example:
+        row = next(row for place, row in rows if place == wanted)
         data = row["image"]["bytes"]
         options = row["Translated Options"]
         label = int(row["Label"])
@@ -57,19 +65,31 @@ def read_cvqa(folder: Path, split: str) -> Entries:
             id=str(row["ID"]),
         )
 
-    return chosen, make
+    return places, make
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        found: list[dict[str, Any]] = pq.read_table(path, columns=list(_COLUMNS)).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for path in files:
+        try:
+            with opened_parquet(path) as file:
+                if not {*_COLUMNS} <= {*file.schema_arrow.names}:
+                    raise InvalidDatasetError(
+                        f"{path.name} has another layout: wanted the columns {', '.join(_COLUMNS)}"
+                    )
+                for batch in batches_of(file, _COLUMNS):
+                    yield from map(partial(_with_picture, path), batch.to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidDatasetError(
+                f"{path.name} is damaged or no Parquet file ({type(error).__name__})"
+            ) from error
+
+
+def _with_picture(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    if not row["image"] or not row["image"]["bytes"]:
         raise InvalidDatasetError(
-            f"{path.name} has another layout: wanted the columns {', '.join(_COLUMNS)}"
-        ) from error
-    if any(row["image"] is None for row in found):
-        raise InvalidDatasetError(f"{path.name}: wanted a picture in every row, found none in some")
-    return found
+            f"{path.name}: wanted a picture in every row, found none in {row['ID']}"
+        )
+    return row
 
 
 def _half(data: bytes) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from app.core.errors import InvalidDatasetError, NotFoundError
-from app.core.pictures import PictureFile
+from app.core.identifiers import digest_of
+from app.core.pictures import Picture
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import sample_places
 
 Entries: TypeAlias = tuple[Sequence[Any], Callable[[Any], Example]]
-"""The entries of a part of a data set, and what makes an item of one."""
+"""The entries of a part of a data set, and what makes an item of one, asked in their order."""
 
 
 def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
@@ -37,13 +38,13 @@ def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
 
 
 def item_reader(folder: Path) -> Callable[..., Example]:
-    """What makes items of entries; pictures stay encoded, in a file of their own."""
-    return partial(_read_item, folder, PictureFile())
+    """What makes items of entries; pictures stay encoded, where they lie."""
+    return partial(_read_item, folder, {})
 
 
 def _read_item(
     folder: Path,
-    pictures: PictureFile,
+    known: dict[str, Picture],
     *,
     picture: str | Sequence[str],
     question: str,
@@ -52,15 +53,10 @@ def _read_item(
 ) -> Example:
     """One item, by the path of its picture below the folder, or of each."""
     names = [picture] if isinstance(picture, str) else list(picture)
-    found = []
     for one in names:
-        try:
-            data = (folder / one).read_bytes()
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"The data set lacks a picture: wanted {one}, found none"
-            ) from error
-        found.append(pictures.add(data, pixel_digest=None))
+        if one not in known:
+            known[one] = _picture(folder / one, name=one)
+    found = [known[one] for one in names]
     return Example(
         image=found[0],
         question=question,
@@ -69,6 +65,14 @@ def _read_item(
         id=name,
         others=tuple(found[1:]),
     )
+
+
+def _picture(path: Path, *, name: str) -> Picture:
+    try:
+        digest = digest_of(path)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"The data set lacks a picture: wanted {name}, found none") from error
+    return Picture(digest=digest, source=path.read_bytes)
 
 
 def read_some(read: Entries, *, limit: int | None, seed: int) -> list[Example]:

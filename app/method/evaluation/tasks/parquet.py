@@ -6,7 +6,7 @@ when the set was stored. Pictures stay encoded, in a file of their own.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +39,7 @@ def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int)
         StorageFullError: There is no room.
     """
     try:
-        # Page by page: buffered ahead, the whole file would lie in memory, and stay there.
-        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+        with opened_parquet(path) as file:
             rows = _places(file, split)
             chosen = [rows[place] for place in sample_places(len(rows), limit=limit, seed=seed)]
             return list(_examples(file, frozenset(chosen), pictures=PictureFile(path.parent)))
@@ -51,6 +50,16 @@ def load_parquet(path: Path, *, split: str | None, limit: int | None, seed: int)
             "The data set cannot be read: wanted Parquet with image, question and answer columns",
             details={"reason": type(error).__name__},
         ) from error
+
+
+def opened_parquet(path: Path) -> pq.ParquetFile:
+    """The file, to be read page by page: what is buffered ahead of use stays in memory."""
+    return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+def batches_of(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, a few in memory at a time."""
+    yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=[*columns], use_threads=False)
 
 
 def _places(file: pq.ParquetFile, wanted: str | None) -> list[int]:
@@ -75,7 +84,7 @@ def _examples(
     known = [name for name in schema.names if name in _COLUMNS]
     is_current = (schema.metadata or {}).get(_PIXELS_KEY) == str(PIXELS_VERSION).encode()
     place = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=known, use_threads=False):
+    for batch in batches_of(file, known):
         places = range(place, place + len(batch))
         place += len(batch)
         if wanted.isdisjoint(places):

@@ -1,5 +1,9 @@
+import errno
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
@@ -134,6 +138,48 @@ def test_cvqa_refuses_other_parts_and_labels_that_are_hidden(tmp_path: Path) -> 
         load_examples(f"cvqa:{tmp_path}", split="train")
     with pytest.raises(NotFoundError, match=r"test-\*\.parquet"):
         load_examples(f"cvqa:{tmp_path / 'none'}", split="test")
+
+
+def test_of_cvqa_the_pictures_that_are_asked_take_room_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = os.write, 0
+
+    def counted(descriptor: int, data: memoryview) -> int:
+        nonlocal written
+        written += len(data)
+        return write(descriptor, data)
+
+    official.cvqa_files(tmp_path, count=200)
+    monkeypatch.setattr(os, "write", counted)
+    chosen = load_examples(f"cvqa:{tmp_path}", split="test", limit=3, seed=1)
+    assert written == sum(len(item.pictures[0].data) for item in chosen)
+    assert len({item.id for item in chosen}) == 3
+
+
+def test_rows_of_cvqa_without_a_picture_and_files_that_are_none_are_told(tmp_path: Path) -> None:
+    official.cvqa_files(tmp_path, pictures=[b"1", b"2", None, b"4"])
+    with pytest.raises(InvalidDatasetError, match="picture in every row, found none in id_2"):
+        load_examples(f"cvqa:{tmp_path}", split="test")
+    (tmp_path / "data" / "test-00000-of-00002.parquet").write_bytes(b"version https://git-lfs")
+    with pytest.raises(InvalidDatasetError, match="is damaged or no Parquet file"):
+        load_examples(f"cvqa:{tmp_path}")
+    pq.write_table(pa.table({"image": [b"1"]}), tmp_path / "data" / "test-00000-of-00002.parquet")
+    with pytest.raises(InvalidDatasetError, match="another layout: wanted the columns image, ID"):
+        load_examples(f"cvqa:{tmp_path}")
+
+
+def test_pictures_in_files_of_their_own_are_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    official.vqa_files(tmp_path)
+    monkeypatch.setattr(os, "write", full)
+    first, second = load_examples(f"vqav2:{tmp_path}", split="val")
+    assert first.image is second.image
+    assert first.pictures[0].data == (tmp_path / first.image_id).read_bytes()
 
 
 def test_open_mi_binds_the_query_class_and_one_other_in_turn(tmp_path: Path) -> None:

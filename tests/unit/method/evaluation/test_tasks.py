@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.core.errors import (
 )
 from app.core.pixels import PIXELS_VERSION
 from app.method.evaluation.tasks.loading import load_examples
+from tests.fakes.files import official
 
 
 def png(color: str) -> bytes:
@@ -121,16 +123,28 @@ def test_what_is_no_stored_data_set_is_refused(tmp_path: Path) -> None:
         load_examples(str(tmp_path / "nowhere"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what was used")
-def test_a_data_set_is_not_held_in_memory_while_it_is_read(tmp_path: Path) -> None:
-    megabytes = 300
+def stored_file(folder: Path, megabytes: int) -> str:
     schema = pa.schema({"image": pa.binary(), "question": pa.string(), "answer": pa.string()})
-    with pq.ParquetWriter(tmp_path / "x.parquet", schema) as writer:
+    with pq.ParquetWriter(folder / "x.parquet", schema) as writer:
         for number in range(megabytes):
             image = number.to_bytes(4) + os.urandom((1 << 20) - 4)
             writer.write_table(
                 pa.table({"image": [image], "question": ["q"], "answer": ["a"]}, schema=schema)
             )
+    return str(folder / "x.parquet")
+
+
+def cvqa_folder(folder: Path, megabytes: int) -> str:
+    pictures = (os.urandom(1 << 20) for _ in range(megabytes))
+    return f"cvqa:{official.cvqa_files(folder, count=megabytes, pictures=pictures)}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what was used")
+@pytest.mark.parametrize("write", [stored_file, cvqa_folder])
+def test_a_data_set_is_not_held_in_memory_while_it_is_read(
+    write: Callable[[Path, int], str], tmp_path: Path
+) -> None:
+    megabytes = 300
     script = (
         "import sys\n"
         "from app.method.evaluation.tasks.loading import load_examples\n"
@@ -139,11 +153,11 @@ def test_a_data_set_is_not_held_in_memory_while_it_is_read(tmp_path: Path) -> No
         "    told = open('/proc/self/status').read()\n"
         "    return int(told.split('VmHWM:')[1].split()[0]) // 1024\n"
         "before = used()\n"
-        "examples = load_examples(sys.argv[1])\n"
+        "examples = load_examples(sys.argv[1], split=sys.argv[2] or None)\n"
         "print(len(examples), used() - before)\n"
     )
     told = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", script, str(tmp_path / "x.parquet")],
+        [sys.executable, "-c", script, write(tmp_path, megabytes), "test" * (write is cvqa_folder)],
         check=True,
         capture_output=True,
         text=True,
