@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.optimization import get_cosine_schedule_with_warmup
 
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import answer_token_ids, encode_prompts
 from app.method.steering.dose import residual_norms
@@ -27,7 +27,7 @@ from app.method.training.losses import (
     synergy,
 )
 from app.method.training.plan import TrainingPlan, epoch_batches
-from app.method.training.prompts import lesson_prompt
+from app.method.training.prompts import episode_prompt
 
 _BETAS: Final = (0.9, 0.99)
 _LEAST_NORM: Final = 1e-6
@@ -46,7 +46,7 @@ def naive_vectors(
     Args:
         backbone: Stays frozen.
         plan: Queries and draws; one set of vectors, nothing held out.
-        config: Settings; the teacher is followed in every lesson.
+        config: Settings; the teacher is followed in every episode.
         on_step: Called after each step with how many there were.
     """
     initial = initial_vectors(backbone, norms=residual_norms(backbone), seed=config.seed)
@@ -67,12 +67,12 @@ def naive_vectors(
     schedule = get_cosine_schedule_with_warmup(
         optimizer, round(plan.num_steps * config.warmup_fraction), plan.num_steps
     )
-    lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
+    lengths = [len(episode.query.question) for episode in plan.episodes[: plan.num_queries]]
     for step in range(plan.num_steps):
         epoch, place = divmod(step, plan.steps_per_epoch)
         batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
-        lessons = [plan.lessons[plan.lesson_of(query, epoch=epoch)] for query in batches[place]]
-        gradients = _gradients(backbone, lessons, leaves, units=units, config=config)
+        episodes = [plan.episodes[plan.episode_of(query, epoch=epoch)] for query in batches[place]]
+        gradients = _gradients(backbone, episodes, leaves, units=units, config=config)
         _add_synergy(gradients, leaves, config)
         length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
         scale = (config.clip_norm / (length + _LEAST_NORM)).clamp_max(1.0)
@@ -91,27 +91,27 @@ def _vectors(leaves: Sequence[Tensor], units: Sequence[Tensor]) -> InContextVect
 
 def _gradients(
     backbone: Backbone,
-    lessons: list[Lesson],
+    episodes: list[Episode],
     leaves: list[Tensor],
     *,
     units: list[Tensor],
     config: TrainingConfig,
 ) -> list[Tensor]:
-    """Of the mean loss over the answer tokens of these lessons, one lesson after the other."""
+    """Of the mean loss over the answer tokens of these episodes, one episode after the other."""
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
-    tokens = sum(len(answer_token_ids(backbone, lesson.query.answer)) for lesson in lessons)
-    for lesson in lessons:
-        answers = [lesson.query.answer]
+    tokens = sum(len(answer_token_ids(backbone, episode.query.answer)) for episode in episodes)
+    for episode in episodes:
+        answers = [episode.query.answer]
         taught = encode_prompts(
-            backbone, [lesson_prompt(backbone, lesson, config.instruction)], answers=answers
+            backbone, [episode_prompt(backbone, episode, config.instruction)], answers=answers
         )
         with torch.no_grad():
             teacher = TeacherLogits.from_logits(
                 answer_logits(backbone, taught), temperature=config.temperature, top_k=0
             )
-        alone = Lesson(query=lesson.query, context=())
+        alone = Episode(query=episode.query, context=())
         asked = encode_prompts(
-            backbone, [lesson_prompt(backbone, alone, config.instruction)], answers=answers
+            backbone, [episode_prompt(backbone, alone, config.instruction)], answers=answers
         )
         with inject(backbone.model, _vectors(leaves, units).shift()[None]):
             logits = answer_logits(backbone, asked)

@@ -66,26 +66,26 @@ def measure_loss(
     import torch
 
     from app.core.backbones import require_same_backbone
-    from app.method.backbone.examples import Lesson
+    from app.method.backbone.examples import Episode
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.steps import finish
-    from app.method.training.answers import answer_lessons
+    from app.method.training.answers import answer_episodes
     from vlibrary_client.sharing.folders import read_shift
     from vlibrary_client.sharing.gguf import as_carried
 
     loaded = load_backbone(backbone)
     require_same_backbone(wanted=fingerprint, found=loaded.description.fingerprint)
     examples = load_local(dataset, split=None, limit=items, seed=0, columns={})
-    lessons = [Lesson(query=example, context=()) for example in examples]
+    episodes = [Episode(query=example, context=()) for example in examples]
     features = FeatureCache(loaded)
     shift = read_shift(content)
     shifts = {"vector": shift, "file": as_carried(shift), "none": None}
     answers = {
         name: finish(
-            answer_lessons(
+            answer_episodes(
                 features,
-                lessons,
+                episodes,
                 token_budget=_TOKEN_BUDGET,
                 shifts=None if one is None else torch.from_numpy(one).to(loaded.device)[None],
             )
@@ -93,7 +93,7 @@ def measure_loss(
         for name, one in shifts.items()
     }
     return {
-        "items": len(lessons),
+        "items": len(episodes),
         "accuracy": {
             name: sum(answer.is_right for answer in found) / len(found)
             for name, found in answers.items()

@@ -122,13 +122,13 @@ def combination_steps(
 
     making = combine_steps(_roles(problem, chosen, rule=rule), parts, rule=rule)
     combined: Combined = yield from relayed(making, or_stop)
-    lessons = without_context(measured)
+    episodes = without_context(measured)
     candidates = {"zero_shot": None, "m2iv": combined.vectors}
     candidates |= {str(place): part for place, part in enumerate(parts)}
-    reporter.begin("evaluate", len(candidates) * len(lessons))
+    reporter.begin("evaluate", len(candidates) * len(episodes))
     answers: dict[str, list[AnswerScore]] = {}
     for name, vectors in candidates.items():
-        answers[name] = yield from answer_steps(problem, lessons, vectors, reporter=reporter)
+        answers[name] = yield from answer_steps(problem, episodes, vectors, reporter=reporter)
     found = [answers.pop(str(place)) for place in range(len(parts))]
     seen = [item.answer for item in chosen]
     comparison = compare_answers(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from app.core.errors import InvalidDatasetError
 from app.core.jobs import ALWAYS, BALANCED_SHOTS, Method
 from app.method.adaptation.problem import Problem, answer_steps
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.evaluation.conditions import (
     Condition,
     InContext,
@@ -58,9 +58,11 @@ def measurement_steps(
     spent: dict[str, float] = {}
     for name in generated:
         shown = contexts.get(name, [()] * len(asked))
-        lessons = [Lesson(query=item, context=one) for item, one in zip(asked, shown, strict=True)]
+        episodes = [
+            Episode(query=item, context=one) for item, one in zip(asked, shown, strict=True)
+        ]
         applied = vectors if name == "m2iv" else None
-        steps = answer_steps(problem, lessons, applied, reporter=reporter)
+        steps = answer_steps(problem, episodes, applied, reporter=reporter)
         answers[name], spent[name] = yield from _timed(steps)
     true = [item.answer for item in asked]
     trivial = {"majority": majority_hits([item.answer for item in problem.items], true)}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 
 from app.core.errors import JSON
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
@@ -16,7 +16,7 @@ from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
-from app.method.training.answers import AnswerScore, answer_lessons, answer_logits, score_answers
+from app.method.training.answers import AnswerScore, answer_episodes, answer_logits, score_answers
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import run_batches
 
@@ -66,7 +66,7 @@ class Adaptation:
     notes: dict[str, JSON] = field(default_factory=dict)
 
 
-def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]:
+def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Episode]:
     """Queries, each once at most, with demonstrations drawn from the other items' pictures."""
     items = problem.items
     order = generator_for(problem.seed, purpose).permutation(len(items))[:count]
@@ -78,24 +78,24 @@ def draw_contexts(problem: Problem, *, count: int, purpose: str) -> list[Lesson]
         size = min(problem.shots, len(others))
         chosen = generator.choice(len(others), size=size, replace=False)
         context = tuple(others[int(index)] for index in chosen)
-        found.append(Lesson(query=query, context=context))
+        found.append(Episode(query=query, context=context))
     return found
 
 
-def without_context(items: Sequence[Example]) -> list[Lesson]:
+def without_context(items: Sequence[Example]) -> list[Episode]:
     """The items without demonstrations."""
-    return [Lesson(query=item, context=()) for item in items]
+    return [Episode(query=item, context=()) for item in items]
 
 
 def encode_parts(
-    problem: Problem, asked: Sequence[Lesson], *, with_answers: bool = True
+    problem: Problem, asked: Sequence[Episode], *, with_answers: bool = True
 ) -> list[Part]:
     """The queries in batches that fit the budget: `encode_steps` from the first to the last."""
     return finish(encode_steps(problem, asked, with_answers=with_answers))
 
 
 def encode_steps(
-    problem: Problem, asked: Sequence[Lesson], *, with_answers: bool = True
+    problem: Problem, asked: Sequence[Episode], *, with_answers: bool = True
 ) -> Steps[list[Part]]:
     """The queries in batches that fit the budget.
 
@@ -142,20 +142,20 @@ def measure_steps(
 
 def answer_steps(
     problem: Problem,
-    lessons: Sequence[Lesson],
+    episodes: Sequence[Episode],
     vectors: InContextVectors | None,
     *,
     reporter: Reporter,
 ) -> Steps[list[AnswerScore]]:
-    """How each lesson is answered with the vectors at strength 1, or without any.
+    """How each episode is answered with the vectors at strength 1, or without any.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.
     """
     shifts = None if vectors is None else vectors.shift().detach().to(problem.backbone.device)[None]
-    return answer_lessons(
+    return answer_episodes(
         problem.features,
-        lessons,
+        episodes,
         token_budget=problem.token_budget,
         shifts=shifts,
         reporter=reporter,

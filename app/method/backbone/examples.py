@@ -1,4 +1,4 @@
-"""One item of a visual question answering task: a picture, a question, its accepted answers."""
+"""One item of a visual question answering task, and an episode: items that demonstrate another."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lesson:
-    """A query with the solved examples that stand before it, first to last."""
+class Episode:
+    """A query with its demonstrations, the solved examples that stand before it; zero or more."""
 
     query: Example
     context: tuple[Example, ...] = ()

@@ -25,7 +25,7 @@ from app.method.adaptation.problem import (
     draw_contexts,
     encode_parts,
 )
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
@@ -91,7 +91,7 @@ def sum_of_heads(
     return torch.stack(written).sum(0).detach()
 
 
-def _corrupted(problem: Problem, asked: Lesson) -> Lesson:
+def _corrupted(problem: Problem, asked: Episode) -> Episode:
     """The same demonstrations with their answers in another order."""
     generator = generator_for(problem.seed, "shuffle", asked.query.id)
     answers = generator.permutation([item.answer for item in asked.context]).tolist()
@@ -99,7 +99,7 @@ def _corrupted(problem: Problem, asked: Lesson) -> Lesson:
         replace(item, answers=(answer,))
         for item, answer in zip(asked.context, answers, strict=True)
     )
-    return Lesson(query=asked.query, context=context)
+    return Episode(query=asked.query, context=context)
 
 
 def _first_token(problem: Problem, batch: EncodedBatch) -> Float[Tensor, " rows"]:

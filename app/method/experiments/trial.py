@@ -9,7 +9,7 @@ from app.core.errors import ContextOverflowError, InvalidInputError
 from app.core.jobs import Rule
 from app.method.adaptation.combination import Combined, combine_steps
 from app.method.adaptation.problem import Measured, Problem, encode_parts, measure
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.evaluation.conditions import Condition, InContext, choose_demonstrations, in_context
 from app.method.experiments.suite import Task
 from app.method.steering.vectors import InContextVectors
@@ -54,12 +54,12 @@ class Trial:
             features, asked = problem.features, problem.validation
             features.prepare([picture for item in problem.items for picture in item.pictures])
             chosen = choose_demonstrations(self.in_context(kind, shots), asked, features)
-            lessons = [
-                Lesson(query=query, context=context)
+            episodes = [
+                Episode(query=query, context=context)
                 for query, context in zip(asked, chosen, strict=True)
             ]
             try:
-                self.measured[key] = measure(problem, encode_parts(problem, lessons))
+                self.measured[key] = measure(problem, encode_parts(problem, episodes))
             except ContextOverflowError:
                 self.measured[key] = None
         return self.measured[key]

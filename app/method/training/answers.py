@@ -1,4 +1,4 @@
-"""How the backbone answers lessons, with or without a shift, read off passes with the answers."""
+"""How the backbone answers episodes, with or without a shift, read off passes with the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from app.method.backbone.batching import MAX_ROWS
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
@@ -41,7 +41,7 @@ def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> t
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerScore:
-    """How well the backbone answered one lesson.
+    """How well the backbone answered one episode.
 
     Attributes:
         loss: Mean cross-entropy of the true answer's tokens.
@@ -53,9 +53,9 @@ class AnswerScore:
     num_tokens: int
 
 
-def answer_lessons(
+def answer_episodes(
     features: FeatureCache,
-    lessons: Sequence[Lesson],
+    episodes: Sequence[Episode],
     *,
     token_budget: int,
     max_rows: int = MAX_ROWS,
@@ -63,9 +63,9 @@ def answer_lessons(
     shifts: Float[Tensor, "rows layers 2 hidden"] | None = None,
     reporter: Reporter | None = None,
 ) -> Steps[list[AnswerScore]]:
-    """How the backbone answers each lesson by itself, with or without a shift.
+    """How the backbone answers each episode by itself, with or without a shift.
 
-    There is one shift for each lesson or one for all.
+    There is one shift for each episode or one for all.
 
     Raises:
         JobCancelledError: The reporter was asked to stop.
@@ -86,7 +86,7 @@ def answer_lessons(
     try:
         yield from run_batches(
             features,
-            lessons,
+            episodes,
             run,
             token_budget=token_budget,
             max_rows=max_rows,
@@ -95,7 +95,7 @@ def answer_lessons(
         )
     finally:
         hooks.remove()
-    return [found[index] for index in range(len(lessons))]
+    return [found[index] for index in range(len(episodes))]
 
 
 def score_answers(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[AnswerScore]:

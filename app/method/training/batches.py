@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from app.method.backbone.batching import prompt_batches
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch, PromptText
 from app.method.training.configuration import TrainingConfig
@@ -18,7 +18,7 @@ from app.method.training.prompts import prepare_pictures, write_prompts
 from app.method.training.teacher import TeacherCache
 
 Row: TypeAlias = tuple[int, int]
-"""The number of a lesson whose query is learnt from, and the set of vectors that learns from it."""
+"""The number of an episode whose query is learnt from, and the set of vectors that learns it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,12 +26,12 @@ class StudentBatch:
     """Rows that go through the backbone together.
 
     Attributes:
-        lessons: Number of the lesson of each row.
+        episodes: Number of the episode of each row.
         is_taught: Whether the teacher is to be mimicked at each answer token.
     """
 
     batch: EncodedBatch
-    lessons: list[int]
+    episodes: list[int]
     row_sets: Int[Tensor, " rows"]
     token_sets: Int[Tensor, " answers"]
     is_taught: Bool[Tensor, " answers"]
@@ -45,13 +45,13 @@ class StudentBatches:
         features: FeatureCache,
         config: TrainingConfig,
         *,
-        lessons: Sequence[Lesson],
+        episodes: Sequence[Episode],
         teacher: TeacherCache,
         num_sets: int,
     ) -> None:
         self._config = config
         self._teacher = teacher
-        self._lessons = lessons
+        self._episodes = episodes
         self._num_sets = num_sets
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
@@ -70,15 +70,15 @@ class StudentBatches:
         for places in prompt_batches(
             prompts, lengths, features=self._features, token_budget=budget, max_rows=len(rows)
         ):
-            lessons = [rows[place][0] for place in places]
-            answers = [self._lessons[number].query.answer for number in lessons]
+            episodes = [rows[place][0] for place in places]
+            answers = [self._episodes[number].query.answer for number in episodes]
             batch = self._features.encode([prompts[place] for place in places], answers=answers)
             counts = torch.tensor([len(ids) for ids in batch.answer_ids])
             sets = torch.tensor([rows[place][1] for place in places])
-            is_taught = torch.tensor([self._is_taught(number) for number in lessons])
+            is_taught = torch.tensor([self._is_taught(number) for number in episodes])
             yield StudentBatch(
                 batch=batch,
-                lessons=lessons,
+                episodes=episodes,
                 row_sets=sets.to(device),
                 token_sets=sets.repeat_interleave(counts).to(device),
                 is_taught=is_taught.repeat_interleave(counts).to(device),
@@ -105,7 +105,7 @@ class StudentBatches:
             return
         prompts, lengths = yield from write_prompts(
             self._features,
-            [Lesson(query=self._lessons[number].query) for number in fresh],
+            [Episode(query=self._episodes[number].query) for number in fresh],
             self._config.instruction,
         )
         self._prompts.update(zip(fresh, zip(prompts, lengths, strict=True), strict=True))

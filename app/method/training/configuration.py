@@ -59,7 +59,7 @@ class TrainingSettings(BaseModel):
     supervision_weight: Annotated[float, Field(ge=0.0, le=1e4)] = 0.5
     """Of the true answer's cross-entropy."""
     mimicry_of: Literal["all", "right"] = "right"
-    """Whether the teacher is followed in every lesson or only where its answer is the true one; a
+    """Whether the teacher is followed in every episode or only where its answer is the true one; a
     wrong teacher would teach its mistakes.
     """
     synergy_share: Annotated[float, Field(ge=0.0, le=1e4)] = 0.1

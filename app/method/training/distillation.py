@@ -203,7 +203,7 @@ def training_steps(
         recipe={**recipe, "steps": state.best_step, "strength": strength},
         seconds=reporter.seconds,
         teacher_accuracy=teacher.accuracy,
-        shots=max(len(lesson.context) for lesson in loop.plan.lessons),
+        shots=max(len(episode.context) for episode in loop.plan.episodes),
     )
 
 
@@ -257,10 +257,10 @@ def _key(loop: TrainLoop, everyone: Sequence[Example]) -> Steps[TaskKey | None]:
 
 
 def _teach(loop: TrainLoop) -> Steps[TeacherCache]:
-    loop.reporter.begin("teacher", len(loop.plan.lessons))
+    loop.reporter.begin("teacher", len(loop.plan.episodes))
     return compute_teacher(
         loop.features,
-        loop.plan.lessons,
+        loop.plan.episodes,
         temperature=loop.config.temperature,
         top_k=loop.config.teacher_top_k,
         token_budget=loop.config.token_budget,

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
-from app.method.training.answers import AnswerScore, answer_lessons
+from app.method.training.answers import AnswerScore, answer_episodes
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import TeacherLogits
@@ -74,21 +74,21 @@ class TrainLoop:
         return self.features.backbone
 
     @property
-    def queries(self) -> list[Lesson]:
+    def queries(self) -> list[Episode]:
         """The held-out items without demonstrations."""
-        return [Lesson(query=self.examples[item], context=()) for item in self.plan.measured]
+        return [Episode(query=self.examples[item], context=()) for item in self.plan.measured]
 
     def measure(
         self,
-        lessons: Sequence[Lesson],
+        episodes: Sequence[Episode],
         *,
         shifts: Float[Tensor, "sets layers 2 hidden"] | None = None,
         reporter: Reporter | None = None,
     ) -> Steps[list[AnswerScore]]:
-        """How held-out lessons are answered, by the set of vectors that has not seen each."""
-        return answer_lessons(
+        """How held-out episodes are answered, by the set of vectors that has not seen each."""
+        return answer_episodes(
             self.features,
-            lessons,
+            episodes,
             token_budget=self.config.token_budget,
             max_rows=MAX_TRAINING_ROWS,
             instruction=self.config.instruction,
@@ -184,7 +184,7 @@ def fit(
         config,
         initial=initial_vectors(loop.backbone, norms=loop.norms, seed=config.seed),
         num_steps=num_steps,
-        lessons=loop.plan.lessons,
+        episodes=loop.plan.episodes,
         teacher=teacher,
         num_sets=loop.plan.num_sets,
         done=found,
@@ -221,10 +221,10 @@ def _step(
 ) -> Steps[None]:
     plan = loop.plan
     epoch, place = divmod(state.step, plan.steps_per_epoch)
-    lengths = [len(lesson.query.question) for lesson in plan.lessons[: plan.num_queries]]
+    lengths = [len(episode.query.question) for episode in plan.episodes[: plan.num_queries]]
     batches = epoch_batches(lengths, batch_size=plan.batch_size, epoch=epoch, seed=config.seed)
     rows = [
-        (plan.lesson_of(query, epoch=epoch), one)
+        (plan.episode_of(query, epoch=epoch), one)
         for query in batches[place]
         for one in plan.sets(query)
     ]

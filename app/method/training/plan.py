@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from app.core.backbones import BackboneDescription
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.metrics import majority_hits
 from app.method.training.configuration import TrainingConfig
@@ -42,7 +42,7 @@ class TrainingPlan:
         support: Those that demonstrations are drawn from. No two roles share a picture, unless
             items are so few that all of them have every role.
         folds: Fold of each query, from 1; all 0 where there are no folds.
-        lessons: Each query with its demonstrations: all queries with their first context, then all
+        episodes: Each query with its demonstrations: all queries with their first context, then all
             with their second, and on. Within folds, demonstrations are of the query's own fold, so
             that the set that leaves out a fold learns nothing of it through the teacher either.
         measured: Item numbers that measure.
@@ -54,7 +54,7 @@ class TrainingPlan:
     queries: tuple[int, ...]
     support: tuple[int, ...]
     folds: tuple[int, ...]
-    lessons: tuple[Lesson, ...]
+    episodes: tuple[Episode, ...]
     measured: tuple[int, ...]
     measured_sets: tuple[int, ...]
     majority_hits: tuple[bool, ...]
@@ -78,9 +78,9 @@ class TrainingPlan:
         """Optimiser steps of one pass over the queries."""
         return -(-self.num_queries // self.batch_size)
 
-    def lesson_of(self, query: int, *, epoch: int) -> int:
-        """Which lesson a query uses in an epoch; epochs take its contexts in turn."""
-        return (epoch * self.num_queries + query) % len(self.lessons)
+    def episode_of(self, query: int, *, epoch: int) -> int:
+        """Which episode a query uses in an epoch; epochs take its contexts in turn."""
+        return (epoch * self.num_queries + query) % len(self.episodes)
 
     def sets(self, query: int) -> list[int]:
         """The sets of vectors that learn from a query: all but its own fold's."""
@@ -179,16 +179,16 @@ def _plan(
         num_steps = min(num_steps, config.epochs * steps_per_epoch)
     num_contexts = min(config.contexts_per_query, -(-num_steps // steps_per_epoch))
 
-    def lesson(item: int, draw: int) -> Lesson:
+    def episode(item: int, draw: int) -> Episode:
         others = [i for i in shown[item] if examples[i].image_id != examples[item].image_id]
         context = draw_context(others, shots=config.shots, query=item, draw=draw, seed=config.seed)
-        return Lesson(query=examples[item], context=tuple(examples[index] for index in context))
+        return Episode(query=examples[item], context=tuple(examples[index] for index in context))
 
     return TrainingPlan(
         queries=queries,
         support=support,
         folds=folds,
-        lessons=tuple(lesson(item, draw) for draw in range(num_contexts) for item in queries),
+        episodes=tuple(episode(item, draw) for draw in range(num_contexts) for item in queries),
         measured=measured,
         measured_sets=measured_sets,
         majority_hits=_majority_hits(examples, measured, pools),

@@ -19,7 +19,7 @@ class TrainingProgress:
     """One report of a training run.
 
     Attributes:
-        step: Units of the phase that are done: pictures, lessons, optimiser steps or items.
+        step: Units of the phase that are done: pictures, episodes, optimiser steps or items.
         eta_seconds: Until the end of this phase; None before anything can be said.
         held_out_accuracy: Of the last measurement, in [0, 1].
     """

@@ -1,4 +1,4 @@
-"""The prompts of lessons: written and their pictures decoded while others use the backbone."""
+"""The prompts of episodes: written and their pictures decoded while others use the backbone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ import torch
 from app.core.pictures import Picture
 from app.method.backbone.batching import MAX_ROWS, prompt_batches
 from app.method.backbone.context import require_context
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import (
@@ -27,23 +27,23 @@ from app.method.training.progress import Reporter, Steps
 _COUNTED_TOGETHER: Final = 64
 
 
-def lesson_prompt(backbone: Backbone, lesson: Lesson, instruction: str | None) -> PromptText:
-    """The prompt of a lesson, open for the answer; any thread may write it."""
+def episode_prompt(backbone: Backbone, episode: Episode, instruction: str | None) -> PromptText:
+    """The prompt of an episode, open for the answer; any thread may write it."""
     return build_prompt(
         backbone,
-        lesson.query.question,
-        lesson.query.pictures,
-        demonstrations=lesson.context,
+        episode.query.question,
+        episode.query.pictures,
+        demonstrations=episode.context,
         instruction=instruction,
     )
 
 
 def write_prompts(
-    features: FeatureCache, lessons: Sequence[Lesson], instruction: str | None
+    features: FeatureCache, episodes: Sequence[Episode], instruction: str | None
 ) -> Steps[tuple[list[PromptText], list[int]]]:
-    """The prompts of lessons, open for the answer, and how many tokens each will have."""
+    """The prompts of episodes, open for the answer, and how many tokens each will have."""
     prompts: list[PromptText] = yield OffDevice(
-        lambda: [lesson_prompt(features.backbone, lesson, instruction) for lesson in lessons]
+        lambda: [episode_prompt(features.backbone, episode, instruction) for episode in episodes]
     )
     lengths: list[int] = []
     for start in range(0, len(prompts), _COUNTED_TOGETHER):
@@ -97,7 +97,7 @@ def prepare_all(
 
 def run_batches(
     features: FeatureCache,
-    lessons: Sequence[Lesson],
+    episodes: Sequence[Episode],
     run: Callable[[Sequence[int], EncodedBatch], object],
     *,
     token_budget: int,
@@ -106,9 +106,9 @@ def run_batches(
     instruction: str | None = None,
     reporter: Reporter | None = None,
 ) -> Steps[None]:
-    """Hands the lessons over, encoded in batches that fit the budget, the longest first.
+    """Hands the episodes over, encoded in batches that fit the budget, the longest first.
 
-    `run` is called, without gradients, with the places of a batch's rows among the lessons and the
+    `run` is called, without gradients, with the places of a batch's rows among the episodes and the
     batch; nothing is bound to the backbone when it returns. A batch has at most `token_budget`
     tokens with its padding; a longer prompt goes alone. Every prompt begins with the instruction,
     the backbone's own when None. The reporter is told of every batch.
@@ -120,19 +120,21 @@ def run_batches(
         ContextOverflowError: A prompt is too long; the error tells how many shots would fit.
         JobCancelledError: The reporter was asked to stop.
     """
-    prompts, lengths = yield from write_prompts(features, lessons, instruction)
-    if lessons:
+    prompts, lengths = yield from write_prompts(features, episodes, instruction)
+    if episodes:
         backbone = features.backbone
-        length, prompt, lesson = max(zip(lengths, prompts, lessons, strict=True), key=itemgetter(0))
-        answer = answer_token_ids(backbone, lesson.query.answer) if with_answers else ()
-        if lesson.context and not backbone.fits_context(length + len(answer)):
+        length, prompt, episode = max(
+            zip(lengths, prompts, episodes, strict=True), key=itemgetter(0)
+        )
+        answer = answer_token_ids(backbone, episode.query.answer) if with_answers else ()
+        if episode.context and not backbone.fits_context(length + len(answer)):
             require_context(
                 features,
                 prompt,
-                build=lambda count: lesson_prompt(
-                    backbone, replace(lesson, context=lesson.context[:count]), instruction
+                build=lambda count: episode_prompt(
+                    backbone, replace(episode, context=episode.context[:count]), instruction
                 ),
-                most=len(lesson.context),
+                most=len(episode.context),
                 unit="shots",
                 num_new_tokens=len(answer),
             )
@@ -141,7 +143,7 @@ def run_batches(
     ):
         some = [prompts[place] for place in places]
         yield from prepare_pictures(some, features=features)
-        answers = [lessons[place].query.answer for place in places] if with_answers else None
+        answers = [episodes[place].query.answer for place in places] if with_answers else None
         with torch.no_grad():
             run(places, features.encode(some, answers=answers))
         if reporter is None:

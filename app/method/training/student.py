@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.steering.injection import ATTENTION, MLP, ShiftHooks
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
@@ -61,7 +61,7 @@ class Student:
         *,
         initial: InContextVectors,
         num_steps: int,
-        lessons: Sequence[Lesson],
+        episodes: Sequence[Episode],
         teacher: TeacherCache,
         num_sets: int,
         done: Checkpoint | None = None,
@@ -70,7 +70,7 @@ class Student:
         self._config = config
         self._teacher = teacher.on(backbone.device)
         self._batches = StudentBatches(
-            features, config, lessons=lessons, teacher=teacher, num_sets=num_sets
+            features, config, episodes=episodes, teacher=teacher, num_sets=num_sets
         )
         self._num_sets = num_sets
         device = backbone.device
@@ -133,7 +133,7 @@ class Student:
                 logits = answer_logits(self._backbone, part.batch)
                 places = part.is_taught.nonzero().flatten()
                 right = supervision(logits, part.batch.targets) * share[part.token_sets]
-                near = self._mimicry(logits, self._teacher.rows(part.lessons), places)
+                near = self._mimicry(logits, self._teacher.rows(part.episodes), places)
                 near = near * taught[part.token_sets[places]]
                 total = (
                     self._config.mimicry_weight * near.sum()

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from app.method.backbone.batching import MAX_ROWS
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch
 from app.method.training.answers import answer_logits, rows_right
@@ -22,10 +22,10 @@ SMALL_VOCABULARY: Final = 8192
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TeacherCache:
-    """The teacher's predictions for the answer tokens of every lesson.
+    """The teacher's predictions for the answer tokens of every episode.
 
     Attributes:
-        starts: Where each lesson starts in them, and where the last one ends.
+        starts: Where each episode starts in them, and where the last one ends.
     """
 
     logits: TeacherLogits
@@ -34,7 +34,7 @@ class TeacherCache:
 
     @property
     def accuracy(self) -> float:
-        """Share of lessons the teacher answers right."""
+        """Share of episodes the teacher answers right."""
         return sum(self.is_right) / max(1, len(self.is_right))
 
     def on(self, device: torch.device) -> "TeacherCache":
@@ -46,12 +46,12 @@ class TeacherCache:
         )
         return replace(self, logits=logits)
 
-    def rows(self, lessons: Sequence[int]) -> TeacherLogits:
-        """The predictions of these lessons, in this order."""
+    def rows(self, episodes: Sequence[int]) -> TeacherLogits:
+        """The predictions of these episodes, in this order."""
         places = [
             place
-            for lesson in lessons
-            for place in range(self.starts[lesson], self.starts[lesson + 1])
+            for episode in episodes
+            for place in range(self.starts[episode], self.starts[episode + 1])
         ]
         device = self.logits.log_probs.device
         return self.logits.rows(torch.tensor(places, dtype=torch.long, device=device))
@@ -59,7 +59,7 @@ class TeacherCache:
 
 def compute_teacher(
     features: FeatureCache,
-    lessons: Sequence[Lesson],
+    episodes: Sequence[Episode],
     *,
     temperature: float,
     top_k: int,
@@ -68,7 +68,7 @@ def compute_teacher(
     instruction: str | None = None,
     reporter: Reporter | None = None,
 ) -> Steps[TeacherCache]:
-    """The teacher's predictions for every lesson, in the CPU's memory.
+    """The teacher's predictions for every episode, in the CPU's memory.
 
     Of a large vocabulary `top_k` outcomes are kept; a small one is kept whole.
 
@@ -89,14 +89,14 @@ def compute_teacher(
 
     yield from run_batches(
         features,
-        lessons,
+        episodes,
         run,
         token_budget=token_budget,
         max_rows=max_rows,
         instruction=instruction,
         reporter=reporter,
     )
-    logits, is_right = zip(*(parts[place] for place in range(len(lessons))), strict=True)
+    logits, is_right = zip(*(parts[place] for place in range(len(episodes))), strict=True)
     indices = [one.indices for one in logits if one.indices is not None]
     cache = TeacherCache(
         logits=TeacherLogits(

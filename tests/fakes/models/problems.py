@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from app.method.adaptation.problem import Problem
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch, encode_prompts
-from app.method.training.prompts import lesson_prompt
+from app.method.training.prompts import episode_prompt
 from tests.fakes.models.backbones import tiny_examples
 
 
@@ -27,10 +27,10 @@ def tiny_problem(backbone: Backbone, *, shots: int = 3) -> Problem:
     )
 
 
-def alone(backbone: Backbone, asked: Lesson, *, answer: str | None = None) -> EncodedBatch:
+def alone(backbone: Backbone, asked: Episode, *, answer: str | None = None) -> EncodedBatch:
     """One prompt by itself, read from pixels, without any padding."""
     answers = None if answer is None else [answer]
-    return encode_prompts(backbone, [lesson_prompt(backbone, asked, None)], answers=answers)
+    return encode_prompts(backbone, [episode_prompt(backbone, asked, None)], answers=answers)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from app.core.errors import InvalidDatasetError, InvalidInputError
-from app.method.backbone.examples import Example, Lesson
+from app.method.backbone.examples import Episode, Example
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.tasks.official import item_reader, read_json
 
@@ -54,7 +54,7 @@ def _known(task: str) -> str:
     return task
 
 
-def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list[Lesson]:
+def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list[Episode]:
     """All queries of a task with the demonstrations that its rule gives them.
 
     Args:
@@ -89,7 +89,7 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
                 f"Query {number} of {task} has another layout, or there are fewer than {shots} "
                 f"demonstrations for it: {type(error).__name__} {error}"
             ) from error
-        episodes.append(Lesson(query=asked, context=tuple(context)))
+        episodes.append(Episode(query=asked, context=tuple(context)))
     return episodes
 
 

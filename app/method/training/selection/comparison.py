@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.jobs import BALANCED_SHOTS
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.evaluation.conditions import balanced_context, nearest_context
 from app.method.evaluation.metrics import text_hits, wilson_interval
 from app.method.evaluation.verdict import Gain, Verdict, judge, paired_gain
@@ -71,12 +71,12 @@ def compare(
     if not plan.measured:
         return None
     shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
-    lessons, trivial = yield OffDevice(partial(_asked, loop, shots=shots))
-    loop.reporter.begin("evaluate", len(lessons) * len(plan.measured))
+    episodes, trivial = yield OffDevice(partial(_asked, loop, shots=shots))
+    loop.reporter.begin("evaluate", len(episodes) * len(plan.measured))
     answers: dict[str, list[AnswerScore]] = {}
-    for name, lesson in lessons.items():
+    for name, one_way in episodes.items():
         own = shifts if name == "m2iv" else None
-        answers[name] = yield from loop.measure(lesson, shifts=own, reporter=loop.reporter)
+        answers[name] = yield from loop.measure(one_way, shifts=own, reporter=loop.reporter)
     most_labels = max(len(pool) for pool in plan.pools)
     labels = {"zero_shot": 0, "icl": shots, "icl_balanced": min(BALANCED_SHOTS, most_labels)}
     comparison = compare_answers(answers, trivial, labels=labels, other_labels=most_labels)
@@ -84,13 +84,15 @@ def compare(
     return replace(comparison, shots=shots)
 
 
-def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dict[str, list[bool]]]:
+def _asked(
+    loop: TrainLoop, *, shots: int
+) -> tuple[dict[str, list[Episode]], dict[str, list[bool]]]:
     """What each way of answering is asked, and the hits of those that need no backbone.
 
     No pool of a held-out item has one with its picture.
     """
     seed, examples = loop.config.seed, loop.examples
-    lessons: dict[str, list[Lesson]] = {"icl": [], "icl_balanced": [], "knn_icl": []}
+    episodes: dict[str, list[Episode]] = {"icl": [], "icl_balanced": [], "knn_icl": []}
     for item, pool in zip(loop.plan.measured, loop.plan.pools, strict=True):
         answers = [examples[other].answer for other in pool]
         similarities = (loop.rows @ loop.rows[item])[list(pool)]
@@ -102,13 +104,13 @@ def _asked(loop: TrainLoop, *, shots: int) -> tuple[dict[str, list[Lesson]], dic
         }
         for name, others in shown.items():
             context = tuple(examples[other] for other in others)
-            lessons[name].append(Lesson(query=examples[item], context=context))
-    copied = [lesson.context[-1].answer for lesson in lessons["knn_icl"]]
+            episodes[name].append(Episode(query=examples[item], context=context))
+    copied = [episode.context[-1].answer for episode in episodes["knn_icl"]]
     trivial = {
-        "nearest_copy": text_hits(copied, [lesson.query.answer for lesson in loop.queries]),
+        "nearest_copy": text_hits(copied, [episode.query.answer for episode in loop.queries]),
         "majority": list(loop.plan.majority_hits),
     }
-    return {"m2iv": loop.queries, "zero_shot": loop.queries, **lessons}, trivial
+    return {"m2iv": loop.queries, "zero_shot": loop.queries, **episodes}, trivial
 
 
 def compare_answers(

@@ -8,12 +8,12 @@ from app.core.errors import InvalidDatasetError, JobCancelledError
 from app.core.jobs import RULES, Rule
 from app.method.adaptation.combination import CombinationResult, combination_steps
 from app.method.adaptation.problem import Problem
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
-from app.method.training.answers import answer_lessons
+from app.method.training.answers import answer_episodes
 from app.method.training.progress import Reporter, TrainingProgress
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
 
@@ -69,10 +69,10 @@ def test_a_combination_stands_beside_its_best_part(backbone: Backbone, rule: Rul
 
 def test_others_may_use_the_backbone_between_two_passes(backbone: Backbone) -> None:
     features = FeatureCache(backbone)
-    lessons = [Lesson(query=item, context=()) for item in tiny_examples(1)]
+    episodes = [Episode(query=item, context=()) for item in tiny_examples(1)]
 
     def loss(_event: object = None) -> float:
-        answers = finish(answer_lessons(features, lessons, token_budget=512, max_rows=1))
+        answers = finish(answer_episodes(features, episodes, token_budget=512, max_rows=1))
         return answers[0].loss
 
     alone = loss()

@@ -90,10 +90,10 @@ def test_the_plan_tells_roles_and_draws(result: TrainingResult) -> None:
     assert all(roles)
     assert not roles[0] & roles[1]
     assert not roles[2] & (roles[0] | roles[1])
-    assert len(plan.lessons) == 2 * plan.num_queries
-    first, second = plan.lessons[0], plan.lessons[plan.num_queries]
+    assert len(plan.episodes) == 2 * plan.num_queries
+    first, second = plan.episodes[0], plan.episodes[plan.num_queries]
     assert first.query is second.query is EXAMPLES[plan.queries[0]]
-    shown = [sorted(item.id for item in lesson.context) for lesson in (first, second)]
+    shown = [sorted(item.id for item in episode.context) for episode in (first, second)]
     assert shown[0] == shown[1]
     assert {*shown[0]} <= {EXAMPLES[item].id for item in plan.support}
     assert result.num_labels == len({*plan.queries, *plan.support})

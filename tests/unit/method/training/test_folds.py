@@ -28,10 +28,10 @@ def test_few_items_all_ask_and_demonstrate_and_measure(few: TrainingResult) -> N
     assert {*plan.support} == {*plan.measured} == items
     assert few.held_out is not None
     assert few.held_out.items == len(EXAMPLES)
-    for lesson in plan.lessons:
-        shown = {item.image_id for item in lesson.context}
+    for episode in plan.episodes:
+        shown = {item.image_id for item in episode.context}
         assert shown
-        assert lesson.query.image_id not in shown
+        assert episode.query.image_id not in shown
 
 
 @pytest.mark.parametrize("num_queries", [1, 2, 3])
@@ -54,12 +54,12 @@ def test_an_item_is_measured_by_vectors_that_learnt_nothing_of_it() -> None:
     plan = make_plan(changed, rows, FEW.changed(num_queries=100))
     own = plan.measured_sets[plan.measured.index(0)]
     learnt = [
-        lesson
-        for number, lesson in enumerate(plan.lessons)
+        episode
+        for number, episode in enumerate(plan.episodes)
         if own in plan.sets(number % plan.num_queries)
     ]
     assert learnt
-    seen = {example.answer for lesson in learnt for example in (lesson.query, *lesson.context)}
+    seen = {example.answer for episode in learnt for example in (episode.query, *episode.context)}
     assert "zebra" not in seen
     assert all(0 in plan.sets(query) for query in range(plan.num_queries))
 
@@ -67,10 +67,10 @@ def test_an_item_is_measured_by_vectors_that_learnt_nothing_of_it() -> None:
 def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> None:
     """The set of all queries ends where it would without the others' rows in its passes."""
     plan = make_plan(EXAMPLES, np.zeros((len(EXAMPLES), 4), dtype=np.float32), FEW)
-    lessons = plan.lessons[:6]
+    episodes = plan.episodes[:6]
     teacher = finish(
         compute_teacher(
-            FeatureCache(learner), lessons, temperature=1.0, top_k=0,
+            FeatureCache(learner), episodes, temperature=1.0, top_k=0,
             token_budget=2000, max_rows=16,
         )
     )  # fmt: skip
@@ -85,13 +85,13 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
                 generator=torch.Generator().manual_seed(0),
             ),
             num_steps=10,
-            lessons=lessons,
+            episodes=episodes,
             teacher=teacher,
             num_sets=num_sets,
         )
         rows = [
             (draw, one)
-            for draw in range(len(lessons))
+            for draw in range(len(episodes))
             for one in range(num_sets)
             if one == 0 or draw % num_sets != one
         ]
@@ -107,7 +107,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
 
 def test_more_shots_than_demonstrations_use_those_there_are(learner: Backbone) -> None:
     found = train(learner, EXAMPLES[:8], FEW.changed(shots=16, max_steps=2))
-    counts = [len(lesson.context) for lesson in found.plan.lessons]
+    counts = [len(episode.context) for episode in found.plan.episodes]
     assert all(0 < count < 8 for count in counts)
     assert found.held_out is not None
     assert found.held_out.shots < 8

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from app.core.errors import ContextOverflowError
-from app.method.backbone.examples import Lesson
+from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
 from app.method.steering.greedy import generate
 from app.method.steps import finish
-from app.method.training.answers import answer_lessons
+from app.method.training.answers import answer_episodes
 from app.method.training.losses import TeacherLogits
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import write_prompts
@@ -20,15 +20,15 @@ from tests.fakes.models.backbones import tiny_examples
 EXAMPLES = tiny_examples(16)
 
 
-def lessons(*, shots: int = 3) -> list[Lesson]:
+def episodes(*, shots: int = 3) -> list[Episode]:
     return [
-        Lesson(query=example, context=tuple(EXAMPLES[8 + index : 8 + index + shots]))
+        Episode(query=example, context=tuple(EXAMPLES[8 + index : 8 + index + shots]))
         for index, example in enumerate(EXAMPLES[:5])
     ]
 
 
 def teach(
-    backbone: Backbone, taught: list[Lesson], *, token_budget: int = 500, top_k: int = 300
+    backbone: Backbone, taught: list[Episode], *, token_budget: int = 500, top_k: int = 300
 ) -> TeacherCache:
     return finish(
         compute_teacher(
@@ -43,7 +43,7 @@ def teach(
     )
 
 
-def written(backbone: Backbone, asked: list[Lesson], instruction: str | None) -> list[PromptText]:
+def written(backbone: Backbone, asked: list[Episode], instruction: str | None) -> list[PromptText]:
     features = FeatureCache(backbone)
     return finish(write_prompts(features, asked, instruction))[0]
 
@@ -51,21 +51,21 @@ def written(backbone: Backbone, asked: list[Lesson], instruction: str | None) ->
 def test_too_many_demonstrations_are_refused_with_how_many_fit(backbone: Backbone) -> None:
     wordy = tuple(replace(example, question="word " * 120) for example in EXAMPLES[8:])
     with pytest.raises(ContextOverflowError, match=r"of 8 shots would fit") as refusal:
-        teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy)])
+        teach(backbone, [Episode(query=EXAMPLES[0], context=wordy)])
     fit = refusal.value.details["shots_that_fit"]
     assert isinstance(fit, int)
     assert 0 < fit < 8
-    assert teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy[:fit])]).is_right is not None
+    assert teach(backbone, [Episode(query=EXAMPLES[0], context=wordy[:fit])]).is_right is not None
     with pytest.raises(ContextOverflowError):
-        teach(backbone, [Lesson(query=EXAMPLES[0], context=wordy[: fit + 1])])
+        teach(backbone, [Episode(query=EXAMPLES[0], context=wordy[: fit + 1])])
 
 
 def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:
-    taught = lessons()
+    taught = episodes()
     cache = teach(backbone, taught)
     prompts = written(backbone, taught, "Answer.")
-    for number, (lesson, prompt) in enumerate(zip(taught, prompts, strict=True)):
-        batch = encode_prompts(backbone, [prompt], answers=[lesson.query.answer])
+    for number, (episode, prompt) in enumerate(zip(taught, prompts, strict=True)):
+        batch = encode_prompts(backbone, [prompt], answers=[episode.query.answer])
         with torch.no_grad():
             logits = backbone.model(**batch.inputs).logits[batch.predicts_answer]
         wanted = TeacherLogits.from_logits(logits, temperature=2.0, top_k=0)
@@ -74,18 +74,19 @@ def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:
         assert found.indices is None
 
 
-def test_lessons_may_be_asked_for_in_any_order(backbone: Backbone) -> None:
-    cache = teach(backbone, lessons())
+def test_episodes_may_be_asked_for_in_any_order(backbone: Backbone) -> None:
+    cache = teach(backbone, episodes())
     both = cache.rows([3, 1]).log_probs
     assert torch.equal(both, torch.cat([cache.rows([3]).log_probs, cache.rows([1]).log_probs]))
     assert torch.equal(cache.on(torch.device("cpu")).rows([3, 1]).log_probs, both)
 
 
 def test_other_demonstrations_give_other_predictions(backbone: Backbone) -> None:
-    wanted = teach(backbone, lessons()).logits.log_probs
-    assert not torch.allclose(teach(backbone, lessons(shots=2)).logits.log_probs, wanted)
+    wanted = teach(backbone, episodes()).logits.log_probs
+    assert not torch.allclose(teach(backbone, episodes(shots=2)).logits.log_probs, wanted)
     swapped = [
-        Lesson(query=lesson.query, context=tuple(reversed(lesson.context))) for lesson in lessons()
+        Episode(query=episode.query, context=tuple(reversed(episode.context)))
+        for episode in episodes()
     ]
     assert not torch.allclose(teach(backbone, swapped).logits.log_probs, wanted)
 
@@ -94,7 +95,7 @@ def test_a_large_vocabulary_is_abridged(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.method.training.teacher.SMALL_VOCABULARY", 10)
-    cache = teach(backbone, lessons(), top_k=7)
+    cache = teach(backbone, episodes(), top_k=7)
     whole = cache.logits
     assert whole.log_probs.shape[1] == 8
     assert whole.indices is not None
@@ -117,7 +118,7 @@ def test_progress_is_told(backbone: Backbone) -> None:
 
     steps = compute_teacher(
         FeatureCache(backbone),
-        lessons(),
+        episodes(),
         temperature=1.0,
         top_k=0,
         token_budget=1,
@@ -129,7 +130,7 @@ def test_progress_is_told(backbone: Backbone) -> None:
 
 
 def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
-    asked = [Lesson(query=example, context=()) for example in EXAMPLES[:6]]
+    asked = [Episode(query=example, context=()) for example in EXAMPLES[:6]]
     prompts = written(backbone, asked, None)
     head = backbone.model.get_submodule("lm_head")
     assert isinstance(head, torch.nn.Linear)
@@ -144,7 +145,7 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
             head.weight[red] += shift
             head.weight[backbone.answer_format.end_token_id] -= shift
         answered = finish(
-            answer_lessons(
+            answer_episodes(
                 FeatureCache(backbone),
                 asked,
                 token_budget=100,
@@ -156,8 +157,8 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
         with torch.no_grad():
             head.weight.copy_(kept)
     wanted = [
-        answer.finish_reason == "stop" and answer.text == lesson.query.answer
-        for answer, lesson in zip(generated, asked, strict=True)
+        answer.finish_reason == "stop" and answer.text == episode.query.answer
+        for answer, episode in zip(generated, asked, strict=True)
     ]
     assert [answer.is_right for answer in answered] == wanted
     assert [answer.num_tokens for answer in answered] == [
