@@ -16,7 +16,7 @@ from app.api.app import Lifespan, create_api
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
 from app.api.http.job_events import JobEvents
-from app.api.http.metrics import Metrics
+from app.api.http.metrics import ApiMetrics
 from app.api.maintenance import maintain
 from app.core.errors import ConfigurationError
 from app.core.settings import Settings, revealed
@@ -107,7 +107,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         admission=admission,
         uploads=uploads,
         streams=streams,
-        metrics=Metrics({"answers": admission, "uploads": uploads, "streams": streams}),
+        metrics=ApiMetrics({"answers": admission, "uploads": uploads, "streams": streams}),
     )
 
 

@@ -121,9 +121,9 @@ def _in_one(record: Any) -> str:  # noqa: ANN401 - any of our dataclasses
     if hasattr(record, "ref"):
         return str(record.ref)
     found = {field.name: getattr(record, field.name) for field in fields(record)}
-    told = (
+    facts = (
         f"{name} {_text(value)}"
         for name, value in found.items()
         if isinstance(value, str | int | float)
     )
-    return ", ".join(told)
+    return ", ".join(facts)

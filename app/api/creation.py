@@ -83,12 +83,12 @@ class Creation:
 
     def _request_key(self, text: str, content: str) -> RequestKey:
         scope = self._request.scope
-        asked = (scope["path"].encode(), scope["query_string"], content.encode())
+        parts = (scope["path"].encode(), scope["query_string"], content.encode())
         access = key_of(self._request)
         return RequestKey(
             owner="" if access is None else access.id,
             text=text,
-            digest=hashlib.sha256(SEPARATOR.join(asked)).digest(),
+            digest=hashlib.sha256(SEPARATOR.join(parts)).digest(),
         )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.api.http.access import key_of
 from app.api.http.admission import Admission
 from app.api.http.job_events import JobEvents
-from app.api.http.metrics import Metrics
+from app.api.http.metrics import ApiMetrics
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.settings import Settings
 from app.library.database import Sessions
@@ -42,7 +42,7 @@ class Services:
     admission: Admission
     uploads: Admission
     streams: Admission
-    metrics: Metrics
+    metrics: ApiMetrics
     workspace: str = DEFAULT_WORKSPACE
 
     def of(self, workspace: str) -> Self:
@@ -91,6 +91,6 @@ async def require_known_query(request: Request) -> None:
         # Those that are read as one body refuse others themselves.
         return
     unknown = sorted(request.query_params.keys() - {field.alias for field in fields})
-    told = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
+    detail = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
     if unknown:
-        raise RequestValidationError([{**told, "loc": ("query", name)} for name in unknown])
+        raise RequestValidationError([{**detail, "loc": ("query", name)} for name in unknown])

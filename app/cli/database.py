@@ -148,8 +148,8 @@ def _refusals_in_one_line() -> Iterator[None]:
         reason = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(reason, _refusals()):
             raise
-        told = str(reason).partition("\n")[0]
-        raise UnavailableError(f"The database that DATABASE_URL names: {told}") from error
+        first_line = str(reason).partition("\n")[0]
+        raise UnavailableError(f"The database that DATABASE_URL names: {first_line}") from error
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def upload(
 ) -> None:
     """Store a data set on a server; the same items again are the same data set."""
     with connected(url, key) as client, plain_console(stderr=True).status("packing and uploading"):
-        made = client.datasets.upload(
+        dataset = client.datasets.upload(
             source,
             name=name,
             description=description,
@@ -94,10 +94,10 @@ def upload(
             text_only=text_only,
         )
     if as_json:
-        print_json(made)
+        print_json(dataset)
         return
-    size = f"{made.num_items} items, {made.num_images} images"
-    print_stored(f"{made.name} ({made.id}): {size}", made.report.notes)
+    size = f"{dataset.num_items} items, {dataset.num_images} images"
+    print_stored(f"{dataset.name} ({dataset.id}): {size}", dataset.report.notes)
 
 
 @datasets.command(name="list")

@@ -182,16 +182,16 @@ def _shots(text: str | None, *, usual: int) -> int:
 
 
 def _wanted(
-    given: list[str] | None, usual: tuple[Method, ...], *, has_vector: bool
+    conditions: list[str] | None, usual: tuple[Method, ...], *, has_vector: bool
 ) -> tuple[Method, ...]:
-    if not given:
+    if not conditions:
         return usual if has_vector else usual[:-1]
     known = {_spelled([name]): name for name in usual}
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(conditions) - set(known)):
         raise typer.BadParameter(
             f"wanted {_spelled(usual)}, found {', '.join(unknown)}", param_hint="--condition"
         )
-    names = tuple(known[text] for text in given)
+    names = tuple(known[text] for text in conditions)
     if "m2iv" in names and not has_vector:
         raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
     return names

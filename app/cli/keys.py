@@ -88,8 +88,8 @@ def create(
             make = partial(
                 create_access_key, name=name, scopes=scope, valid_days=days, quotas=quotas
             )
-            made, token = _in_database(make, workspace=workspace or DEFAULT_WORKSPACE)
-            facts = {**asdict(made), "key": token.text}
+            record, token = _in_database(make, workspace=workspace or DEFAULT_WORKSPACE)
+            facts = {**asdict(record), "key": token.text}
         elif workspace is not None:
             raise typer.BadParameter(
                 "a server makes keys to the caller's own workspace: leave --workspace out, or ask "
@@ -201,8 +201,8 @@ def _times(key: "KnownKey") -> str:
         "revoked": key.revoked,
         "used": key.last_used,
     }
-    told = times.items()
-    return "\n".join(f"{what} {time:%Y-%m-%d %H:%M}" for what, time in told if time is not None)
+    moments = times.items()
+    return "\n".join(f"{what} {time:%Y-%m-%d %H:%M}" for what, time in moments if time is not None)
 
 
 def _in_database(

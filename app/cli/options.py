@@ -40,9 +40,9 @@ def read_settings(**options: object) -> Settings:
     """
     for variable, meant in _misspelt_settings(Settings.model_fields).items():
         raise ConfigurationError(f"{variable} is no setting: {meant} is")
-    given = {name: value for name, value in options.items() if value is not None}
+    changes = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(changes)
     except ValidationError as error:
         # The rejected values themselves may be secrets, so only places and reasons are told.
         reasons = "; ".join(

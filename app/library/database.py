@@ -65,15 +65,15 @@ def database_url(url: str) -> URL:
 def conninfo(url: str | URL) -> str:
     """The same database as libpq and psycopg name it."""
     parsed = database_url(url) if isinstance(url, str) else url
-    _, given = parsed.get_dialect()().create_connect_args(parsed)
-    return make_conninfo("", **given)
+    _, parameters = parsed.get_dialect()().create_connect_args(parsed)
+    return make_conninfo("", **parameters)
 
 
 def with_options(url: str | URL, options: str) -> URL:
     """The URL with options of the server's beside those that it has, such as its search path."""
     parsed = database_url(url) if isinstance(url, str) else url
-    given = parsed.normalized_query.get("options", ())
-    return parsed.update_query_dict({"options": " ".join([*given, options])})
+    present = parsed.normalized_query.get("options", ())
+    return parsed.update_query_dict({"options": " ".join([*present, options])})
 
 
 def make_engine(

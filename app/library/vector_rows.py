@@ -45,10 +45,10 @@ VECTOR_ROWS: Final[Select[*tuple[Any, ...]]] = (
 async def read_vectors(
     session: AsyncSession,
     query: Select[*tuple[Any, ...]],
-    **asked: Any,  # noqa: ANN401 - of any column
+    **parameters: Any,  # noqa: ANN401 - of any column
 ) -> list[VectorRecord]:
     """The records of a query made from `VECTOR_ROWS`, in its order; what it asks for by name."""
-    return [record_of_vector(columns) for columns in await session.execute(query, asked)]
+    return [record_of_vector(columns) for columns in await session.execute(query, parameters)]
 
 
 def record_of_vector(columns: Sequence[Any]) -> VectorRecord:

@@ -177,8 +177,8 @@ async def get_vector(session: AsyncSession, reference: VectorReference) -> Vecto
         query = _BY_ID
     else:
         query = _BY_ALIAS if reference.version is None else _BY_VERSION
-    asked = {**vars(reference), "alias": reference.alias or LATEST}
-    found = await read_vectors(session, query, **asked)
+    terms = {**vars(reference), "alias": reference.alias or LATEST}
+    found = await read_vectors(session, query, **terms)
     if not found:
         raise NotFoundError(f"There is no vector {reference}")
     return found[0]

@@ -137,8 +137,8 @@ def last_words(log_file: Path, *, after: int) -> str:
             more = itertools.takewhile(bool, map(_DETAIL.search, lines[place + 1 :]))
             # What is wrong in a file of settings stands before.
             faults = filter(None, map(_FAULT.search, lines[:place]))
-            told = (*faults, found, *filter(None, more))
-            return "; ".join(match[1] for match in told)
+            reasons = (*faults, found, *filter(None, more))
+            return "; ".join(match[1] for match in reasons)
     return lines[-1] if lines else "it said nothing"
 
 

@@ -82,13 +82,13 @@ def find_program(name: str, *, server_major: int, pg_bin: Path | None = None) ->
 
 def _run(name: str, options: Sequence[str], *, conninfo: str, pg_bin: Path | None) -> None:
     program = find_program(name, server_major=_major_of(conninfo), pg_bin=pg_bin)
-    given = conninfo_to_dict(conninfo)
+    parameters = conninfo_to_dict(conninfo)
     # Whoever lists processes must not read it.
-    password = given.pop("password", None)
+    password = parameters.pop("password", None)
     environment = dict(os.environ)  # noqa: TID251 - for the program, not for us
     if password is not None:
         environment["PGPASSWORD"] = str(password)
-    database = make_conninfo("", **given)
+    database = make_conninfo("", **parameters)
     ran = subprocess.run(  # noqa: S603 - the command is made of our own words
         [str(program), *options, "--no-password", f"--dbname={database}"],
         env=environment,

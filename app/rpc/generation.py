@@ -168,8 +168,8 @@ class StructuredOutputs(Message):
 
     @model_validator(mode="after")
     def _is_one_form(self) -> Self:
-        given = [self.choice, self.regex, self.json_schema, self.json_object or None]
-        if sum(one is not None for one in given) != 1:
+        forms = [self.choice, self.regex, self.json_schema, self.json_object or None]
+        if sum(one is not None for one in forms) != 1:
             raise ValueError("a form is one of choice, regex, json and json_object")
         if self.json_schema is not None and not _is_schema(self.json_schema):
             raise ValueError("a schema is a JSON object")

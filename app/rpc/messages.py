@@ -82,7 +82,7 @@ class DemonstrationsUse(Message):
     split: str | None = Field(default=None, max_length=500)
 
 
-class Turn(Message):
+class TurnMessage(Message):
     """What somebody said in a conversation.
 
     A part is a text, or null where the next of the request's images stands.
@@ -104,7 +104,7 @@ class GenerateRequest(SamplingParams):
     request_id: str = Field(min_length=1, max_length=128)
     prompt: PromptString
     is_raw: bool = False
-    turns: tuple[Turn, ...] = Field(default=(), max_length=MAX_TURNS)
+    turns: tuple[TurnMessage, ...] = Field(default=(), max_length=MAX_TURNS)
     images: tuple[ImageBytes, ...] = Field(default=(), max_length=MAX_IMAGES)
     vectors: tuple[VectorUse, ...] = Field(default=(), max_length=16)
     demonstrations: DemonstrationsUse | None = None

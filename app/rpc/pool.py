@@ -29,14 +29,14 @@ class WorkerState:
     Attributes:
         in_flight: Our requests that are there.
         health: What it said last; none when it did not answer.
-        asked: When it was last asked for its health, on the monotonic clock.
+        asked_at: When it was last asked for its health, on the monotonic clock.
         checked: When the outcome of that was last known.
     """
 
     url: str
     in_flight: int = 0
     health: HealthResponse | None = None
-    asked: float = NEVER
+    asked_at: float = NEVER
     checked: float = NEVER
     asking: asyncio.Task[None] | None = None
 
@@ -152,7 +152,7 @@ class WorkerPool:
 
     def _ask(self, worker: WorkerState) -> asyncio.Task[None]:
         if worker.asking is None or worker.asking.done():
-            worker.asked = monotonic()
+            worker.asked_at = monotonic()
             worker.asking = asyncio.create_task(self._refresh(worker))
         return worker.asking
 
@@ -165,7 +165,7 @@ class WorkerPool:
         first to do so is not always the least loaded.
         """
         latest = monotonic() - GRACE_SECONDS
-        recent = asking & {worker.asking for worker in self.all if worker.asked > latest}
+        recent = asking & {worker.asking for worker in self.all if worker.asked_at > latest}
         if recent:
             await asyncio.wait(recent, timeout=GRACE_SECONDS)
         open_ones = {question for question in asking if not question.done()}

@@ -21,7 +21,7 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
-from app.worker.serving.metrics import Metrics
+from app.worker.serving.metrics import WorkerMetrics
 from app.worker.serving.preprocessing import Reader
 from app.worker.serving.service import Serving
 from app.worker.serving.vector_cache import Fetch, VectorCache
@@ -61,7 +61,7 @@ async def serving_parts(
         VLibraryError: What `load` raises.
     """
     device = DeviceThread(training_share=settings.training_share, on_broken=on_broken)
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     async with AsyncExitStack() as stack:
         # Its hooks are taken off when the device thread has ended.
         closing = stack.enter_context(ExitStack())

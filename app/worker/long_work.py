@@ -41,17 +41,17 @@ class LongWork(Generic[Result]):
         resume, self._resume = self._resume, None
         assert resume is not None  # noqa: S101 - only what is ready takes a step
         try:
-            wanted = resume()
+            work = resume()
         except StopIteration as end:
             self.future.set_result(end.value)
             return False
         except Exception as error:
             self.future.set_exception(public_error(error))
             raise
-        if wanted is None:
+        if work is None:
             self._resume = partial(next, self._steps)
         else:
-            doing = self._beside.submit(wanted.work)
+            doing = self._beside.submit(work.work)
             doing.add_done_callback(lambda done: self._call_on_device(lambda: self._go_on(done)))
         return True
 

@@ -63,8 +63,8 @@ def list_vectors(
 
     A cursor goes on with the listing that it came from, so the filters must be the same.
     """
-    given = {name: _text(value) for name, value in filters.items()}
-    query = present(**given, cursor=cursor, limit=limit)
+    parameters = {name: _text(value) for name, value in filters.items()}
+    query = present(**parameters, cursor=cursor, limit=limit)
     return Call(path="/vectors", read=json_reader(Page[Vector]), query=query)
 
 

@@ -257,8 +257,8 @@ class _Sample:
         """The fields with the pictures, which a field may call by their names."""
         if not self._pictures:
             return self._fields
-        given = self._fields.get("images") or []
-        names = given if isinstance(given, list) else [given]
+        images = self._fields.get("images") or []
+        names = images if isinstance(images, list) else [images]
         is_named = len(names) == len(self._pictures) and all(map(is_path, names))
         return {**self._fields, "images": [*([] if is_named else names), *self._pictures]}
 

@@ -32,7 +32,7 @@ class Turns:
     question stands beside one.
     """
 
-    asked: tuple[tuple[str, str], ...]
+    exchanges: tuple[tuple[str, str], ...]
     images: tuple[Any, ...]
     shows_picture: bool
 
@@ -68,8 +68,8 @@ def read_turns(value: object, *, name: str) -> Turns:
         raise UnusableError(f"its {name} shows a picture after the first question")
     images = tuple(image for turn in value for image in _inline(turn))
     texts = [text for _, text, _ in turns]
-    asked = tuple(zip(texts[::2], texts[1::2], strict=True))
-    return Turns(asked=asked, images=images, shows_picture=turns[0][2])
+    exchanges = tuple(zip(texts[::2], texts[1::2], strict=True))
+    return Turns(exchanges=exchanges, images=images, shows_picture=turns[0][2])
 
 
 def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:

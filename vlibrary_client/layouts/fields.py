@@ -182,11 +182,11 @@ def _items(
         turns = read_turns(listing(fields[name], name), name=name)
         inline = list(turns.images)
         is_shown = turns.shows_picture
-        asked = [(question, (answer,)) for question, answer in turns.asked]
+        asked = [(question, (answer,)) for question, answer in turns.exchanges]
     image, image_name = pictures.read(fields, inline=inline)
     if is_shown and image is None:
         raise UnusableError(f"its {name} shows a picture that is not there")
-    given = _name(fields, "image_id")
+    image_id = _name(fields, "image_id")
     item_id = next(filter(None, (_name(fields, column) for column in _ID_COLUMNS)), None)
     own_split = _name(fields, "split")
     return [
@@ -199,7 +199,7 @@ def _items(
             image=image,
             image_name=image_name,
             id=item_id if item_id is None or len(asked) == 1 else f"{item_id}-{number}",
-            image_id=given,
+            image_id=image_id,
             split=own_split or split,
         )
         for number, (question, answers) in enumerate(asked, start=1)
@@ -225,12 +225,12 @@ def _question(fields: Mapping[str, Any]) -> str:
 def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if (choice := chosen(fields)) is not None:
         return (_text(choice),)
-    given = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
-    if given is None:
+    value = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
+    if value is None:
         raise UnusableError("wanted an answer, or a list of answers, found none")
-    if given is fields.get("answers"):
-        given = listing(given)
-    answers = given if isinstance(given, list | tuple) else [given]
+    if value is fields.get("answers"):
+        value = listing(value)
+    answers = value if isinstance(value, list | tuple) else [value]
     if len(answers) > MAX_ANSWERS:
         raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
     return tuple(_text(answer) for answer in answers)

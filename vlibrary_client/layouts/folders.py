@@ -87,7 +87,7 @@ def pair_records(
         InvalidDatasetError: A file cannot be read.
     """
     # None where nobody knows which of several questions is meant.
-    asked: dict[str | float | None, tuple[object, object] | None] = {}
+    question_of: dict[str | float | None, tuple[object, object] | None] = {}
     entries = array_values(questions, name=questions.name, key="questions")
     for number, entry in enumerate(entries):
         question_id = _id_of(entry)
@@ -96,17 +96,17 @@ def pair_records(
             problem = "wanted a question with its question_id and image_id"
             yield Record(place=place, fields={}, problem=problem, split=split)
             continue
-        is_known = question_id in asked
-        asked[question_id] = None if is_known else (entry["question"], entry["image_id"])
+        is_known = question_id in question_of
+        question_of[question_id] = None if is_known else (entry["question"], entry["image_id"])
     pictures = ListedPictures(root)
-    left = set(asked)
+    left = set(question_of)
     values = array_values(annotations, name=annotations.name, key="annotations")
     for number, entry in enumerate(values):
         place = f"{annotations.name} item {number}"
         question_id = _id_of(entry)
         left.discard(question_id)
-        if (about := asked.get(question_id)) is None:
-            count = "are several questions" if question_id in asked else "is no question"
+        if (about := question_of.get(question_id)) is None:
+            count = "are several questions" if question_id in question_of else "is no question"
             problem = f"there {count} of its question_id in {questions.name}"
             yield Record(place=place, fields={}, problem=problem, split=split)
             continue
@@ -125,7 +125,7 @@ def pair_records(
             "image_id": image_id,
         }
         yield Record(place=place, fields=fields, split=split)
-    for question_id in asked:
+    for question_id in question_of:
         if question_id in left:
             place = f"{questions.name} question {str(question_id)[:50]}"
             problem = f"it has no annotation in {annotations.name}"

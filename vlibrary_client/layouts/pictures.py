@@ -111,20 +111,20 @@ class Pictures:
         Raises:
             UnusableError: There are several, or it cannot be read.
         """
-        given: list[tuple[str, Any]] = [("content", value) for value in inline]
+        candidates: list[tuple[str, Any]] = [("content", value) for value in inline]
         for column in PICTURE_COLUMNS:
             value = fields.get(column)
             values = value if isinstance(value, list | tuple) else [value]
             if values is value and any(isinstance(one, int | float | list) for one in values):
                 raise UnusableError(f"wanted its {column} as an encoded file, found numbers")
-            given += [(column, one) for one in values if _key(one) is not None]
-        given, called = _without_repeats(given)
-        if len(given) > 1:
-            names = " and ".join(dict.fromkeys(name for name, _ in given))
-            raise UnusableError(f"it has {len(given)} pictures in {names}, wanted one")
-        if not given and (path := self._called(fields.get("image_id"))) is not None:
-            given = [("image_id", path)]
-        data, name = self._read(given[0][1]) if given else (None, None)
+            candidates += [(column, one) for one in values if _key(one) is not None]
+        candidates, called = _without_repeats(candidates)
+        if len(candidates) > 1:
+            names = " and ".join(dict.fromkeys(name for name, _ in candidates))
+            raise UnusableError(f"it has {len(candidates)} pictures in {names}, wanted one")
+        if not candidates and (path := self._called(fields.get("image_id"))) is not None:
+            candidates = [("image_id", path)]
+        data, name = self._read(candidates[0][1]) if candidates else (None, None)
         return data, name or called
 
     def _called(self, image_id: object) -> Path | None:
@@ -231,13 +231,13 @@ def _blobs(root: Path) -> list[Path]:
     return []
 
 
-def _without_repeats(given: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], str | None]:
+def _without_repeats(candidates: list[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], str | None]:
     """The pictures that columns give, and what other columns call the one that there is.
 
     Columns that say the same say it once; beside one encoded picture a path is what it is called.
     """
     found: list[tuple[str, Any]] = []
-    for column, value in given:
+    for column, value in candidates:
         if all(other == column or _key(one) != _key(value) for other, one in found):
             found.append((column, value))
     encoded = [one for one in found if not is_path(one[1])]

@@ -151,8 +151,8 @@ def chosen(fields: Mapping[str, Any]) -> object:
 
 def _choices(fields: Mapping[str, Any]) -> tuple[Sequence[object], list[Any] | None]:
     """What choices are called, and the choices."""
-    given = (listing(fields.get(column)) for column in CHOICES_COLUMNS)
-    found = next((one for one in given if one and isinstance(one, list | Mapping)), None)
+    lists = (listing(fields.get(column)) for column in CHOICES_COLUMNS)
+    found = next((one for one in lists if one and isinstance(one, list | Mapping)), None)
     if isinstance(found, Mapping) and {*found} == {"label", "text"}:
         labels, texts = found["label"], found["text"]
         is_pair = isinstance(labels, list) and isinstance(texts, list)

@@ -197,10 +197,10 @@ class _Sync:
                 return vector, []
         if self._dry_run:
             return None, ["store"]
-        made = self._vectors.upload(
+        stored = self._vectors.upload(
             source.content, name=name, description=source.description, tags=source.tags
         )
-        return made, [f"store {made.ref}"]
+        return stored, [f"store {stored.ref}"]
 
     def _combined(self, name: str, weights: dict[str, float]) -> tuple[Vector | None, list[str]]:
         if self._dry_run:
@@ -214,8 +214,8 @@ class _Sync:
                     return vector, []
             return None, ["combine"]
         known = {vector.id for vector in self._vectors.iterate(name=name)}
-        made = self._vectors.combine(name, dict(weights))
-        return made, [] if made.id in known else [f"combine {made.ref}"]
+        combined = self._vectors.combine(name, dict(weights))
+        return combined, [] if combined.id in known else [f"combine {combined.ref}"]
 
     def _described(self, vector: Vector, entry: Entry) -> list[str]:
         changed: dict[str, Any] = {}

@@ -124,9 +124,9 @@ def _host_of(url: str) -> str:
 
 def names_server(base_url: str | None, api_key: str | None) -> bool:
     """Whether arguments, environment or file tell of a server or of a key to one."""
-    given = (base_url, api_key, os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE))
+    sources = (base_url, api_key, os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE))
     path = config_path()
-    return any(given) or (path is not None and path.is_file())
+    return any(sources) or (path is not None and path.is_file())
 
 
 def _read_config() -> dict[str, str]:

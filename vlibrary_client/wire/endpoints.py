@@ -98,8 +98,8 @@ def endpoint_as(
     """As `endpoint`, for what is made of the answer and the transport of either kind."""
 
     def wrap(answer: T, transport: Any) -> Any:  # noqa: ANN401 - of either kind
-        made = awaited if isinstance(transport, AsyncTransport) else waited
-        return made(answer, transport)
+        wrapper = awaited if isinstance(transport, AsyncTransport) else waited
+        return wrapper(answer, transport)
 
     return Endpoint(make, wrap)
 

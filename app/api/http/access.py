@@ -83,8 +83,8 @@ class Authenticated:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        kind, _, shown = request.headers.get("authorization", "").partition(" ")
-        token = read_token(shown.strip()) if kind.lower() == "bearer" else None
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
+        token = read_token(text.strip()) if kind.lower() == "bearer" else None
         find = partial(self._keys.find, token) if token else None
         try:
             key = await find() if find else None

@@ -19,7 +19,7 @@ SECONDS_BUCKETS: Final = (
 )
 
 
-class Metrics:
+class ApiMetrics:
     """The api's metrics, in a registry of their own; the `places` by their kind."""
 
     def __init__(self, places: Mapping[str, Admission]) -> None:

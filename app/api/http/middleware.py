@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.access import SAFE_METHODS
 from app.api.http.errors import INTERNAL_DETAIL, http_problem
-from app.api.http.metrics import Metrics
+from app.api.http.metrics import ApiMetrics
 from app.api.http.problems import problem_response
 from app.core.identifiers import new_id
 from app.core.telemetry.logs import get_logger
@@ -38,7 +38,7 @@ class ObservedRequests:
     The id is in the response's headers, in every error and in every log line of the request.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: ApiMetrics) -> None:
         self.app = app
         self._metrics = metrics
 
@@ -47,8 +47,8 @@ class ObservedRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else str(new_id())
+        sent_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else str(new_id())
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -103,8 +103,8 @@ class ProblemShim:
                 has_started = True
                 if _is_plain_error(message):
                     is_replaced = True
-                    told = _NOT_ALLOWED if message["status"] == HTTPStatus.BAD_REQUEST else None
-                    response = http_problem(request, message["status"], detail=told)
+                    detail = _NOT_ALLOWED if message["status"] == HTTPStatus.BAD_REQUEST else None
+                    response = http_problem(request, message["status"], detail=detail)
                     await response(scope, receive, send)
             if not is_replaced:
                 await send(message)

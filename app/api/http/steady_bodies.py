@@ -1,6 +1,6 @@
 """A least rate for request bodies, so that slow senders (slowloris) do not hold places.
 
-A timeout between two pieces would not do: one byte now and then keeps it.
+A timeout between two chunks would not do: one byte now and then keeps it.
 """
 
 import asyncio

@@ -99,11 +99,11 @@ async def read_body(request: Request) -> bytes:
 
 
 async def _blocks(request: Request) -> AsyncIterator[bytes]:
-    """The body in blocks of about a mebibyte, however small the pieces that arrive."""
+    """The body in blocks of about a mebibyte, however small the chunks that arrive."""
     latest = time.monotonic() + LONGEST_SECONDS
     buffer = bytearray()
-    async for piece in request.stream():
-        buffer += piece
+    async for chunk in request.stream():
+        buffer += chunk
         if time.monotonic() > latest:
             raise DeadlineExceededError(f"A body may take at most {LONGEST_SECONDS:g} s")
         if len(buffer) >= _BLOCK_BYTES:

@@ -42,8 +42,8 @@ async def create(
         not_after=None if maker is None else maker.expires,
         quotas=Quotas(**body.quotas.model_dump()).within(quotas_of(request)),
     )
-    made = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
-    return await creation.answer(made, at=None, is_secret=True)
+    new_key = NewKeyBody(**KeyBody.model_validate(key).model_dump(), key=token.text)
+    return await creation.answer(new_key, at=None, is_secret=True)
 
 
 @router.get("/keys", responses=problems())

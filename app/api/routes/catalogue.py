@@ -120,8 +120,8 @@ async def combine(
     best = next((ids[item.best] for item in measured if all(item.results)), None)
     response.status_code = 201 if is_new else 200
     facts: dict[str, Any] = dict(VectorBody.model_validate(record))
-    made = CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
-    return await creation.answer(made, at=f"/vectors/{record.id}")
+    combined = CombinedBody(**facts, best_part=best, notes=(NOT_MEASURED,))
+    return await creation.answer(combined, at=f"/vectors/{record.id}")
 
 
 @router.post("/vectors/{name}/prune", responses=problems(404, 409, 413))

@@ -146,13 +146,13 @@ async def upload(
         if known is not None:
             response.status_code = 200
         # What was left out of this upload, also where the rest of it is known.
-        told = DatasetBody.model_validate(replace(record, report=report.as_json()))
-        made = await creation.answer(told, at=f"/datasets/{record.id}")
+        body = DatasetBody.model_validate(replace(record, report=report.as_json()))
+        answer = await creation.answer(body, at=f"/datasets/{record.id}")
         await session.commit()
         if not await services.store.exists(record.storage_key):
             # The same content was deleted meanwhile; now that its row is back, nobody does.
             await services.store.put_file(record.storage_key, target)
-    return made
+    return answer
 
 
 @router.get("/datasets", responses=problems())

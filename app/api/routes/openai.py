@@ -74,14 +74,14 @@ async def complete(
     )
     if body.response_format is not None and body.structured_outputs is None:
         fields["structured_outputs"] = body.response_format.form
-    asked = SteerRequest(
+    steer_request = SteerRequest(
         messages=body.messages,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         **fields,
     )
-    writer = ChatCompletion(id=f"chatcmpl-{request_id_of(request)}", asked=body, ignored=ignored)
+    writer = ChatCompletion(id=f"chatcmpl-{request_id_of(request)}", body=body, ignored=ignored)
     return await make_response(
-        [asked],
+        [steer_request],
         writer,
         services=services,
         request=request,
@@ -109,8 +109,8 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
     backbone = one_backbone(backbones)
-    given = [image for image in body.images if image is not None]
-    read = iter(await read_images(given, settings=services.settings))
+    images = [image for image in body.images if image is not None]
+    read = iter(await read_images(images, settings=services.settings))
     answer = await services.workers.embed(
         EmbedRequest(
             images=tuple(None if image is None else next(read) for image in body.images),

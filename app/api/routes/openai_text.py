@@ -43,13 +43,13 @@ async def continue_text(
     fields = sampling_fields(
         body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
     )
-    asked = [
+    steer_requests = [
         SteerRequest(prompt=prompt, is_raw=True, logprobs=body.logprobs, **fields)
         for prompt in body.prompt
     ]
-    writer = TextCompletion(id=f"cmpl-{request_id_of(request)}", asked=body, ignored=ignored)
+    writer = TextCompletion(id=f"cmpl-{request_id_of(request)}", body=body, ignored=ignored)
     return await make_response(
-        asked,
+        steer_requests,
         writer,
         services=services,
         request=request,
@@ -79,12 +79,12 @@ async def respond(
         body, vector=vector, max_tokens=body.max_output_tokens, max_tokens_limit=limit
     )
     fields["structured_outputs"] = body.structured_outputs or body.form.form
-    asked = SteerRequest(messages=messages_of(body), **fields)
+    steer_request = SteerRequest(messages=messages_of(body), **fields)
     writer = ResponseWriter(
-        id=f"resp_{request_id_of(request)}", asked=body, sampling=asked, ignored=ignored
+        id=f"resp_{request_id_of(request)}", body=body, sampling=steer_request, ignored=ignored
     )
     return await make_response(
-        [asked],
+        [steer_request],
         writer,
         services=services,
         request=request,

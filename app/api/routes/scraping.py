@@ -29,8 +29,8 @@ async def metrics(services: ServicesOf) -> Response:
     """Shows the metrics of this api, the training jobs and what workers do, for Prometheus."""
     found = CollectorRegistry()
     await asyncio.gather(_count_jobs(services, found), _count_load(services, found))
-    shown = generate_latest(services.metrics.registry) + generate_latest(found)
-    return Response(shown, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    exposition = generate_latest(services.metrics.registry) + generate_latest(found)
+    return Response(exposition, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _count_jobs(services: Services, registry: CollectorRegistry) -> None:

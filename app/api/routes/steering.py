@@ -38,9 +38,9 @@ class _Writer:
         return answers[0]
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
-        kind = "answer" if isinstance(item.piece, SteerBody) else "delta"
+        kind = "answer" if isinstance(item.chunk, SteerBody) else "delta"
         # In ASCII: many clients end lines at characters that JSON may hold as they are.
-        yield format_sse_event(event=kind, data_str=item.piece.model_dump_json(ensure_ascii=True))
+        yield format_sse_event(event=kind, data_str=item.chunk.model_dump_json(ensure_ascii=True))
 
     def end(self, _answers: Sequence[SteerBody]) -> Iterable[bytes]:
         return ()

@@ -124,8 +124,8 @@ def _config(kind: JobKind, order: JSON, *, split: str | None) -> dict[str, JSON]
 
 
 async def _answer(creation: Creation, record: JobRecord) -> JobBody:
-    made = JobBody.model_validate(record)
-    return await creation.answer(made, at=f"/train/{record.id}")
+    body = JobBody.model_validate(record)
+    return await creation.answer(body, at=f"/train/{record.id}")
 
 
 @router.get("/train", responses=problems())

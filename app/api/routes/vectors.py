@@ -113,8 +113,8 @@ async def import_file(
         if same is not None:
             response.status_code = 200
         notes = () if card is not None and card.key is not None else (WITHOUT_KEY,)
-        made = ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
-        return await creation.answer(made, at=f"/vectors/{record.id}")
+        body = ImportedVectorBody(**dict(VectorBody.model_validate(record)), notes=notes)
+        return await creation.answer(body, at=f"/vectors/{record.id}")
 
 
 async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescription:

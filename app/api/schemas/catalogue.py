@@ -92,9 +92,9 @@ class VectorQuery(BaseModel):
 
     def filters(self) -> VectorFilters:
         """As the library takes them."""
-        given = self.model_dump(exclude={"limit", "cursor"})
-        tags = tuple(given.pop("tag"))
-        return VectorFilters(tags=tags, dataset_sha256=given.pop("dataset"), **given)
+        fields = self.model_dump(exclude={"limit", "cursor"})
+        tags = tuple(fields.pop("tag"))
+        return VectorFilters(tags=tags, dataset_sha256=fields.pop("dataset"), **fields)
 
 
 class BatchRequest(RequestBody):

@@ -79,11 +79,11 @@ class ContentPart(LenientBody):
 
     @model_validator(mode="after")
     def _has_what_its_type_says(self) -> Self:
-        given = {name for name in ("text", "image_url") if getattr(self, name) is not None}
+        present = {name for name in ("text", "image_url") if getattr(self, name) is not None}
         if self.type != "text" and not self.text:
             # Beside a picture it says nothing.
-            given.discard("text")
-        if given != {self.type}:
+            present.discard("text")
+        if present != {self.type}:
             raise ValueError("a part has exactly the field that its type names")
         return self
 

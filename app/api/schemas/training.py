@@ -141,7 +141,7 @@ class JobBody(ResponseBody):
     description: str
     tags: tuple[str, ...]
     # A job that has not begun has told nothing.
-    progress: Annotated[ProgressBody | None, BeforeValidator(lambda told: told or None)]
+    progress: Annotated[ProgressBody | None, BeforeValidator(lambda stored: stored or None)]
     report: dict[str, Any] | None = Field(
         description="How the vector did on held-out items beside its opponents."
     )

@@ -8,7 +8,7 @@ from app.api.schemas.fields import MAX_PROMPT_CHARACTERS
 from app.api.schemas.messages import ChatMessage
 from app.api.schemas.steering import SteerRequest
 from app.core.errors import InvalidInputError
-from app.rpc.messages import Turn
+from app.rpc.messages import TurnMessage
 
 MAX_CONVERSATION_CHARACTERS: Final = 4 * MAX_PROMPT_CHARACTERS
 _ROLES: Final = {
@@ -30,7 +30,7 @@ class Conversation:
         num_before: Pictures of earlier turns.
     """
 
-    turns: tuple[Turn, ...]
+    turns: tuple[TurnMessage, ...]
     question: str
     images: tuple[str, ...]
     num_before: int = 0
@@ -80,17 +80,17 @@ def _check(messages: Sequence[ChatMessage]) -> None:
         raise _refusal(f"A conversation has at most {MAX_CONVERSATION_CHARACTERS} characters")
 
 
-def _turns(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
+def _turns(messages: Sequence[ChatMessage]) -> tuple[TurnMessage, ...]:
     """One turn a message; the system's messages at the very start are one turn together."""
-    turns: list[Turn] = []
+    turns: list[TurnMessage] = []
     for message in messages:
         role, parts = _ROLES[message.role], _parts(message)
         is_leading = all(turn.role == "system" for turn in turns)
         if role == "system" and turns and is_leading:
-            turns[-1] = Turn(role="system", parts=_joined([*turns[-1].parts, *parts]))
+            turns[-1] = TurnMessage(role="system", parts=_joined([*turns[-1].parts, *parts]))
         elif parts or role != "system":
             # A turn in which nothing was said is one all the same.
-            turns.append(Turn.model_validate({"role": role, "parts": parts or ("",)}))
+            turns.append(TurnMessage.model_validate({"role": role, "parts": parts or ("",)}))
     return tuple(turns)
 
 

@@ -1,6 +1,6 @@
 """From a request to its answer: what is looked up, what the worker is asked, what it must prove.
 
-Both APIs that generate answer through here, whole or piece by piece.
+Both APIs that generate answer through here, whole or streamed.
 """
 
 import time
@@ -74,8 +74,8 @@ async def make_plan(
     _check_limits(body, services=services)
     if body.backbone is not None:
         backbones = [serving_as(body.backbone, await services.workers.pool.serving()).backbone]
-    asked = conversation_of(body)
-    images = await read_images(asked.images, settings=services.settings)
+    conversation = conversation_of(body)
+    images = await read_images(conversation.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
     async with services.sessions(bind=services.reading) as session:
         named = await look_up(session, body, policy=services.settings.policy_vectors)
@@ -84,8 +84,8 @@ async def make_plan(
         services,
         body,
         named=named,
-        question=asked.question,
-        picture=asked.shown(images),
+        question=conversation.question,
+        picture=conversation.shown(images),
         backbone=backbone,
     )
     fingerprints = [use.record.backbone.fingerprint for use in vectors]
@@ -95,9 +95,9 @@ async def make_plan(
     request = GenerateRequest(
         **{**body.settings(), "max_tokens": min(body.max_tokens, limit)},
         request_id=request_id,
-        prompt=asked.question,
+        prompt=conversation.question,
         is_raw=body.is_raw,
-        turns=asked.turns,
+        turns=conversation.turns,
         images=images,
         vectors=tuple(use.to_wire() for use in vectors),
         demonstrations=named.demonstrations,
@@ -151,7 +151,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
     Raises:
         SteeringError: It does not; the answer must not be given.
     """
-    verify_receipt(answer.receipt, asked=plan.vectors, backbone=plan.backbone)
+    verify_receipt(answer.receipt, vectors=plan.vectors, backbone=plan.backbone)
     applied = tuple(
         AppliedBody(
             sha256=use.record.sha256,

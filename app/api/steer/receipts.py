@@ -15,7 +15,7 @@ _STRENGTH_TOLERANCE: Final = 1e-6
 
 
 def verify_receipt(
-    receipt: Receipt, *, asked: Sequence[ChosenVector], backbone: BackboneDescription
+    receipt: Receipt, *, vectors: Sequence[ChosenVector], backbone: BackboneDescription
 ) -> None:
     """Returns when the worker's receipt shows exactly what was asked for.
 
@@ -25,7 +25,7 @@ def verify_receipt(
     Raises:
         SteeringError: It does not; the answer must not be given.
     """
-    wanted = sorted((use.record.sha256, use.strength) for use in asked)
+    wanted = sorted((use.record.sha256, use.strength) for use in vectors)
     found = sorted((use.sha256, use.strength) for use in receipt.vectors)
     if not _are_same(wanted, found):
         raise SteeringError(
@@ -35,7 +35,7 @@ def verify_receipt(
                 "found": [digest for digest, _ in found],
             },
         )
-    if not asked:
+    if not vectors:
         return
     num_sites = backbone.num_sites
     is_complete = receipt.sites_hit == receipt.sites_expected == num_sites

@@ -1,4 +1,4 @@
-"""From what a caller asks to its response: a stream of pieces, or a body made of their ends."""
+"""From what a caller asks to its response: a stream of items, or a body made of the last ones."""
 
 import asyncio
 import time
@@ -44,11 +44,11 @@ class ChoiceItem:
     """What came of one of the answers that were asked for, or at its end that answer in full.
 
     `index` is the answer's, `backbone` the fingerprint of the one that answers, and `offset` where
-    the piece's text begins in that of the answer.
+    the chunk's text begins in that of the answer.
     """
 
     index: int
-    piece: GenerateDelta | SteerBody
+    chunk: GenerateDelta | SteerBody
     backbone: str
     is_first: bool
     offset: int
@@ -100,8 +100,8 @@ async def make_response(
     answers: dict[int, SteerBody] = {}
 
     async def keep(item: ChoiceItem) -> None:
-        if isinstance(item.piece, SteerBody):
-            answers[item.index] = item.piece
+        if isinstance(item.chunk, SteerBody):
+            answers[item.index] = item.chunk
 
     await ask(keep)
     response.headers.update(headers)
@@ -157,8 +157,8 @@ async def answer_events(
                 while True:
                     for event in (KEEPALIVE_COMMENT,) if item is None else writer.events(item):
                         yield event
-                    if item is not None and isinstance(item.piece, SteerBody):
-                        answers[item.index] = item.piece
+                    if item is not None and isinstance(item.chunk, SteerBody):
+                        answers[item.index] = item.chunk
                     item = await anext(source)
             for event in writer.end([answers[index] for index in sorted(answers)]):
                 yield event
@@ -176,10 +176,10 @@ async def start_stream(
     services: Services,
     request: Request,
 ) -> AnswerStream:
-    """The stream, as soon as its first piece is there or the client has waited for long.
+    """The stream, as soon as its first item is there or the client has waited for long.
 
     What fails before is raised here. Proxies take a silent connection for dead, so a response that
-    keeps its client waiting begins without a piece; the waiting counts from when the request was
+    keeps its client waiting begins without an item; the waiting counts from when the request was
     read.
 
     `ask` is `send_answers` of what was asked; it fills the headers before it sends anything.
@@ -235,19 +235,19 @@ async def send_answers(
             headers.update(plans[0].headers())
         requests = [(plan, one) for plan in plans for one in plan.requests(count)]
         first, *rest = [
-            partial(_send_pieces, plan, one, services, index=index, send=send)
+            partial(_send_items, plan, one, services, index=index, send=send)
             for index, (plan, one) in enumerate(requests)
         ]
         async with anyio.create_task_group() as group:
-            for piece in rest:
-                group.start_soon(piece)
+            for send_one in rest:
+                group.start_soon(send_one)
             # In this task: what ends it reaches the worker without a detour.
             await first()
 
     await run_until_disconnect(answer(), receive=request.receive, seconds=seconds)
 
 
-async def _send_pieces(
+async def _send_items(
     plan: Plan,
     request: GenerateRequest,
     services: Services,
@@ -256,13 +256,13 @@ async def _send_pieces(
     send: Send[ChoiceItem],
 ) -> None:
     backbone = plan.backbone.fingerprint
-    pieces = services.workers.generate(request, backbone_fingerprint=backbone)
+    chunks = services.workers.generate(request, backbone_fingerprint=backbone)
     is_first, offset = True, 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            shown = proven_answer(plan, piece) if isinstance(piece, GenerateResponse) else piece
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            shown = proven_answer(plan, chunk) if isinstance(chunk, GenerateResponse) else chunk
             item = ChoiceItem(
-                index=index, piece=shown, backbone=backbone, is_first=is_first, offset=offset
+                index=index, chunk=shown, backbone=backbone, is_first=is_first, offset=offset
             )
             await send(item)
-            is_first, offset = False, offset + len(piece.text)
+            is_first, offset = False, offset + len(chunk.text)

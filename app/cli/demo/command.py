@@ -84,18 +84,18 @@ def run_demo(client: "Client", *, num_items: int, num_questions: int) -> dict[st
     from app.method.evaluation.tasks.loading import load_examples
 
     training = load_examples(NAME, split="train", limit=num_items, seed=SEED)
-    asked = load_examples(NAME, split="test", limit=num_questions, seed=SEED)
-    shared = {example.image_id for example in training} & {example.image_id for example in asked}
+    test = load_examples(NAME, split="test", limit=num_questions, seed=SEED)
+    shared = {example.image_id for example in training} & {example.image_id for example in test}
     if shared:
         raise ConfigurationError(f"the test pictures {sorted(shared)} are in the training set")
     dataset = upload(client, training)
     job = train(client, dataset)
     vector = client.vectors.get(job.vector or NAME)
-    found = retrieval_facts(client, job, asked[:NUM_RETRIEVED])
-    print(f"Asking {len(asked)} test questions five ways ...")
+    found = retrieval_facts(client, job, test[:NUM_RETRIEVED])
+    print(f"Asking {len(test)} test questions five ways ...")
     return {
-        "questions": len(asked),
-        **compare(client, asked, training=training, dataset=dataset, vector=vector, shots=SHOTS),
+        "questions": len(test),
+        **compare(client, test, training=training, dataset=dataset, vector=vector, shots=SHOTS),
         "icl_shots": SHOTS,
         "train_seconds": round(job.seconds or 0.0, 1),
         "training_items": len(training),

@@ -25,7 +25,7 @@ _SIDE_BY_SIDE: Final = 3
 
 def compare(
     client: "Client",
-    asked: "Sequence[Example]",
+    questions: "Sequence[Example]",
     *,
     training: "Sequence[Example]",
     dataset: "Dataset",
@@ -55,13 +55,13 @@ def compare(
     tokens: dict[str, float] = {}
     for name in CONDITIONS:
         # One question beforehand, so that nobody pays for what is loaded once.
-        _ask(client, asked[0], options[name](0))
+        _ask(client, questions[0], options[name](0))
         started = time.perf_counter()
-        answers[name] = _ask_all(client, asked, options[name], name=name)
-        speed[name] = round(1000 * (time.perf_counter() - started) / len(asked), 2)
-        tokens[name] = sum(answer.usage.prompt_tokens for answer in answers[name]) / len(asked)
-        facts[name] = _accuracy(answers[name], asked)
-    facts[COPY], tokens[COPY] = _copied(training, asked), 0.0
+        answers[name] = _ask_all(client, questions, options[name], name=name)
+        speed[name] = round(1000 * (time.perf_counter() - started) / len(questions), 2)
+        tokens[name] = sum(answer.usage.prompt_tokens for answer in answers[name]) / len(questions)
+        facts[name] = _accuracy(answers[name], questions)
+    facts[COPY], tokens[COPY] = _copied(training, questions), 0.0
     return {
         **facts,
         "labels": {
@@ -74,7 +74,7 @@ def compare(
         },
         "ms_per_query": speed,
         "prompt_tokens": tokens,
-        "side_by_side": _side_by_side(asked, answers),
+        "side_by_side": _side_by_side(questions, answers),
     }
 
 
@@ -89,7 +89,7 @@ def _ask(client: "Client", example: "Example", options: dict[str, Any]) -> "Answ
 
 def _ask_all(
     client: "Client",
-    asked: "Sequence[Example]",
+    questions: "Sequence[Example]",
     options: Callable[[int], dict[str, Any]],
     *,
     name: str,
@@ -97,24 +97,24 @@ def _ask_all(
     with ThreadPoolExecutor(_CONCURRENT) as pool:
         pending = [
             pool.submit(_ask, client, example, options(place))
-            for place, example in enumerate(asked)
+            for place, example in enumerate(questions)
         ]
         console = plain_console(stderr=True)
         return [answer.result() for answer in track(pending, description=name, console=console)]
 
 
-def _accuracy(answers: "Sequence[Answer]", asked: "Sequence[Example]") -> dict[str, float]:
+def _accuracy(answers: "Sequence[Answer]", questions: "Sequence[Example]") -> dict[str, float]:
     from app.method.evaluation.metrics import exact_match, wilson_interval
 
     right = sum(
         exact_match(answer.text, example.answers) == 1.0
-        for answer, example in zip(answers, asked, strict=True)
+        for answer, example in zip(answers, questions, strict=True)
     )
-    interval = wilson_interval(right, len(asked))
+    interval = wilson_interval(right, len(questions))
     return {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
 
 
-def _copied(training: "Sequence[Example]", asked: "Sequence[Example]") -> dict[str, float]:
+def _copied(training: "Sequence[Example]", questions: "Sequence[Example]") -> dict[str, float]:
     """What the answers of the items nearest in picture and question are worth, asked of nobody."""
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.conditions import in_context
@@ -123,14 +123,14 @@ def _copied(training: "Sequence[Example]", asked: "Sequence[Example]") -> dict[s
     print("Copying the answer of the nearest training item ...")
     report = evaluate(
         load_backbone("pocket", device="cpu"),
-        asked,
+        questions,
         condition=in_context("nearest_copy", training, shots=1),
     )
     return {"accuracy": report.accuracy, "low": report.low, "high": report.high}
 
 
 def _side_by_side(
-    asked: "Sequence[Example]", answers: "dict[str, list[Answer]]"
+    questions: "Sequence[Example]", answers: "dict[str, list[Answer]]"
 ) -> list[dict[str, str]]:
     """The first questions that not everyone answered alike."""
     rows = [
@@ -139,7 +139,7 @@ def _side_by_side(
             "answer": example.answer,
             **{name: answers[name][place].text.strip() for name in _SHOWN},
         }
-        for place, example in enumerate(asked)
+        for place, example in enumerate(questions)
     ]
     telling = [row for row in rows if len({row[name].lower() for name in _SHOWN}) > 1]
     return (telling or rows)[:_SIDE_BY_SIDE]

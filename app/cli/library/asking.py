@@ -166,13 +166,13 @@ def audit(
 
 def _in_words(details: Mapping[str, Any]) -> str:
     """What an entry tells beside its subject; of a change from what to what."""
-    told = {
+    facts = {
         name: f"{_in_one(value['from'])} → {_in_one(value['to'])}"
         if isinstance(value, Mapping) and {"from", "to"} <= set(value)
         else _in_one(value)
         for name, value in details.items()
     }
-    return ", ".join(f"{name} {value}" for name, value in told.items() if value not in (None, {}))
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, {}))
 
 
 def _in_one(value: object) -> object:

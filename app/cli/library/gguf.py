@@ -34,12 +34,12 @@ def export_gguf(
     no other is given.
     """
     vector = client.vectors.get(ref)
-    made = client.vectors.export_gguf(vector, file_of(vector.ref, to))
+    exported = client.vectors.export_gguf(vector, file_of(vector.ref, to))
     facts: dict[str, Any] = {
         "ref": ref,
-        "file": str(made.path),
-        "late_share": made.late_share,
-        "unseen_share": made.unseen_share,
+        "file": str(exported.path),
+        "late_share": exported.late_share,
+        "unseen_share": exported.unseen_share,
         "error": None,
     }
     if dataset is not None:

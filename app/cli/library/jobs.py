@@ -208,8 +208,8 @@ def _tell(job: "Job", *, as_json: bool) -> None:
     if as_json:
         print_json(job.record)
     else:
-        made = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
-        print(f"{job.id} {job.state}{made}")
+        vector = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
+        print(f"{job.id} {job.state}{vector}")
 
 
 @jobs.command(name="list")

@@ -73,10 +73,10 @@ def list_vectors(
     print_table(titles, map(_line, found))
 
 
-def _moment(given: datetime | None) -> datetime | None:
-    if given is None or given.tzinfo is not None:
-        return given
-    return given.replace(tzinfo=UTC)
+def _moment(moment: datetime | None) -> datetime | None:
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)
 
 
 def _line(vector: "Vector") -> tuple[str, ...]:

@@ -108,10 +108,10 @@ def import_(
         raise typer.BadParameter("a file alone needs a --name")
     with connected(url, key) as client:
         if source.is_dir():
-            made = client.vectors.import_folder(source, name=name)
+            imported = client.vectors.import_folder(source, name=name)
         else:
-            made = client.vectors.upload(source, name=name or "")
-    _tell(made, as_json=as_json)
+            imported = client.vectors.upload(source, name=name or "")
+    _tell(imported, as_json=as_json)
 
 
 def push(
@@ -157,14 +157,14 @@ def pull(
 ) -> None:
     """Store what a repository of the Hugging Face hub holds; what is there already is found."""
     with connected(url, key) as client:
-        made = client.vectors.from_hub(
+        pulled = client.vectors.from_hub(
             repo, name=name, revision=revision, token=token, endpoint=endpoint
         )
-    _tell(made, as_json=as_json)
+    _tell(pulled, as_json=as_json)
 
 
-def _tell(made: "Vector", *, as_json: bool) -> None:
+def _tell(vector: "Vector", *, as_json: bool) -> None:
     if as_json:
-        print_json(made)
+        print_json(vector)
     else:
-        print_stored(made.ref, made.notes)
+        print_stored(vector.ref, vector.notes)

@@ -126,17 +126,17 @@ def combine(
     weights = dict(map(_weighted, parts))
     if len(weights) < len(parts):
         raise typer.BadParameter("a vector is given twice; give it one weight")
-    given = [weight is not None for weight in weights.values()]
-    if any(given) and not all(given):
+    has_weight = [weight is not None for weight in weights.values()]
+    if any(has_weight) and not all(has_weight):
         raise typer.BadParameter("give a weight with every vector, or with none")
     with connected(url, key) as client:
         # Mappings and sequences of references are no mappings and sequences of texts to mypy.
-        chosen: Any = weights if all(given) else list(weights)
-        made = client.vectors.combine(name, chosen, description=description, tags=tag or ())
+        chosen: Any = weights if all(has_weight) else list(weights)
+        combined = client.vectors.combine(name, chosen, description=description, tags=tag or ())
     if as_json:
-        print_json(made)
+        print_json(combined)
     else:
-        print_stored(made.ref, made.notes)
+        print_stored(combined.ref, combined.notes)
 
 
 def _weighted(text: str) -> tuple[str, float | None]:
@@ -167,7 +167,7 @@ def evaluation(
 ) -> None:
     """Attach what was measured elsewhere; `vlibrary jobs evaluate` measures on the server."""
     with connected(url, key) as client:
-        made = client.vectors.add_evaluation(
+        stored = client.vectors.add_evaluation(
             ref,
             dataset=dataset,
             split=split,
@@ -180,7 +180,7 @@ def evaluation(
             knn_icl=knn_icl,
         )
     if as_json:
-        print_json(made)
+        print_json(stored)
     else:
         print(f"Attached to {ref}: {percent(accuracy)} on {dataset} {split}")
 

@@ -84,8 +84,8 @@ async def create_access_key(
     session.add(row)
     await session.flush()
     await session.refresh(row)
-    given = {what: limit for what, limit in limits.items() if limit is not None}
-    details: dict[str, JSON] = {"name": name, "scopes": list(row.scopes), "quotas": given}
+    set_limits = {what: limit for what, limit in limits.items() if limit is not None}
+    details: dict[str, JSON] = {"name": name, "scopes": list(row.scopes), "quotas": set_limits}
     await write_audit(session, action="key.create", subject=token.id, details=details)
     return _record(row), token
 

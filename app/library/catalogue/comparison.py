@@ -17,7 +17,7 @@ from app.library.vector_rows import get_blob
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class VectorComparison:
     """What several vectors did on the same items.
 
     `results` has the newest measurement of each vector, in their order, or None; `best` is the
@@ -35,7 +35,7 @@ class Comparison:
 
 async def compare_measurements(
     session: AsyncSession, vector_ids: Sequence[uuid.UUID]
-) -> list[Comparison]:
+) -> list[VectorComparison]:
     """One comparison for each data set, split and scorer that any of the vectors was measured on.
 
     Those with the most vectors come first.
@@ -52,11 +52,11 @@ async def compare_measurements(
 
 def _comparison(
     terms: tuple[str, str, str], results: dict[int, EvaluationRecord], num_vectors: int
-) -> Comparison:
+) -> VectorComparison:
     best = max(results, key=lambda position: (results[position].accuracy, -position))
     others = [result for position, result in results.items() if position != best]
     dataset, split, scorer = terms
-    return Comparison(
+    return VectorComparison(
         dataset=dataset,
         split=split,
         scorer=scorer,

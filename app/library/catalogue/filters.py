@@ -45,8 +45,8 @@ class VectorFilters:
 
     def digest(self) -> bytes:
         """The same for equal filters; what a cursor is bound to."""
-        given = asdict(replace(self, tags=tuple(sorted(set(self.tags)))))
-        return hashlib.sha256(repr(sorted(given.items())).encode()).digest()
+        fields = asdict(replace(self, tags=tuple(sorted(set(self.tags)))))
+        return hashlib.sha256(repr(sorted(fields.items())).encode()).digest()
 
 
 def _conditions(filters: VectorFilters) -> list[ColumnElement[bool]]:

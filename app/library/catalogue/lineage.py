@@ -29,9 +29,9 @@ async def find_sources(session: AsyncSession, ids: Sequence[uuid.UUID]) -> list[
 
     A weighted sum learnt nothing itself, so only its parts are told.
     """
-    given = select(VectorRow.id).where(VectorRow.id.in_(ids)).cte("lineage", recursive=True)
-    parents = select(func.unnest(VectorRow.parents)).where(VectorRow.id == given.c.id)
-    lineage = given.union(parents)
+    roots = select(VectorRow.id).where(VectorRow.id.in_(ids)).cte("lineage", recursive=True)
+    parents = select(func.unnest(VectorRow.parents)).where(VectorRow.id == roots.c.id)
+    lineage = roots.union(parents)
     query = (
         select(
             VectorRow.name,

@@ -80,21 +80,21 @@ async def import_vector(
     Raises:
         InvalidVectorFileError: The keys are for another backbone.
     """
-    told = card or VectorCard(
+    card = card or VectorCard(
         shots=_number(metadata.get("shots")), seed=_number(metadata.get("seed"))
     )
-    versions = {"created_by": metadata["created_by"][:200], **told.library_versions}
+    versions = {"created_by": metadata["created_by"][:200], **card.library_versions}
     record = await create_vector(
         session,
         name=name,
         blob=blob,
         backbone=backbone,
         method=metadata["method"][:100],
-        card=told.model_copy(update={"library_versions": versions}),
+        card=card.model_copy(update={"library_versions": versions}),
         description=description,
         tags=tags,
     )
-    for measured in told.evaluations:
+    for measured in card.evaluations:
         await add_evaluation(session, vector_id=record.id, measured=measured)
     return record
 

@@ -150,12 +150,12 @@ class Snapshot:
             fitting = fitting[np.isin(fitting, [table.lines.get(one, -1) for one in among])]
         if not len(fitting):
             return []
-        asked = parts_of(unit, image_width=self.image_width)
-        fitting = self._undecided(fitting, asked, k=k)
+        parts = parts_of(unit, image_width=self.image_width)
+        fitting = self._undecided(fitting, parts, k=k)
         edges = table.starts[fitting], table.stops[fitting]
-        cosines = {name: self._block.similarities(part, *edges) for name, part in asked.items()}
-        limits = {name: self._limits(name, fitting) for name in asked}
-        slacks = np.stack([cosines[name] - limits[name] for name in asked])
+        cosines = {name: self._block.similarities(part, *edges) for name, part in parts.items()}
+        limits = {name: self._limits(name, fitting) for name in parts}
+        slacks = np.stack([cosines[name] - limits[name] for name in parts])
         is_accepted = slacks.min(0) >= 0
         similarities = np.stack(list(cosines.values())).astype(np.float64).mean(0)
         # Two trainings on the same data have the same keys, but for the last bits of a sum; then
@@ -175,7 +175,7 @@ class Snapshot:
 
         places = sorted(np.flatnonzero((steps >= least) | is_accepted).tolist(), key=rank)
         weakest = slacks.argmin(0)
-        names = list(asked)
+        names = list(parts)
         return [
             Hit(
                 ids[place],
@@ -193,12 +193,12 @@ class Snapshot:
     ) -> set[uuid.UUID]:
         """Those of the others that stand for the same task, as far as such a query can show."""
         unit = unit_rows(np.atleast_2d(query))[0]
-        asked = list(parts_of(unit, image_width=self.image_width))
+        parts = list(parts_of(unit, image_width=self.image_width))
         own, width = self.keys_of(one), self.image_width
         return {
             other
             for other in others
-            if cannot_tell_apart(own, self.keys_of(other), image_width=width, asked=asked)
+            if cannot_tell_apart(own, self.keys_of(other), image_width=width, parts=parts)
         }
 
     def __contains__(self, vector_id: uuid.UUID) -> bool:
@@ -228,7 +228,7 @@ class Snapshot:
         table = self._table
         return (table.text_thresholds if part == "text" else table.thresholds)[lines]
 
-    def _undecided(self, fitting: Rows, asked: dict[str, Float32Array], *, k: int) -> Rows:
+    def _undecided(self, fitting: Rows, parts: dict[str, Float32Array], *, k: int) -> Rows:
         """Those of the lines that may be among the `k` nearest, accept the query or be a rival.
 
         All of them when there are no codes to tell, or too few lines for codes to help.
@@ -240,14 +240,14 @@ class Snapshot:
             return fitting
         rough = {
             name: self._block.rough_similarities(part, *edges, codes=codes)
-            for name, part in asked.items()
+            for name, part in parts.items()
         }
-        doubt = {name: codes.error * float(np.linalg.norm(part)) for name, part in asked.items()}
+        doubt = {name: codes.error * float(np.linalg.norm(part)) for name, part in parts.items()}
         mean = np.stack(list(rough.values())).mean(0)
         least = np.partition(mean, -k)[-k] - 2 * (np.mean(list(doubt.values())) + TIE)
-        may_accept = [rough[name] + doubt[name] >= self._limits(name, fitting) for name in asked]
+        may_accept = [rough[name] + doubt[name] >= self._limits(name, fitting) for name in parts]
         is_undecided = (mean >= least) | np.all(may_accept, axis=0)
-        if "image" in asked:
+        if "image" in parts:
             rivals = nearest_of_each(table.name_codes[fitting], rough["image"])
             is_undecided |= rough["image"] >= rough["image"][rivals[-1]] - 2 * doubt["image"]
         undecided: Rows = fitting[is_undecided]

@@ -35,7 +35,7 @@ def parts_of(query: Float32Array, *, image_width: int | None) -> dict[str, Float
 
 
 def accepts(
-    keys: VectorKeys, rows: Float32Array, *, image_width: int | None, asked: Iterable[str]
+    keys: VectorKeys, rows: Float32Array, *, image_width: int | None, parts: Iterable[str]
 ) -> npt.NDArray[np.bool_]:
     """`[rows]`: which keys of another task the thresholds of this one let through.
 
@@ -48,7 +48,7 @@ def accepts(
     limits = {"image": keys.threshold, "text": keys.text_threshold or 0.0}
     bounds = {"image": slice(0, image_width), "text": slice(image_width, None)}
     is_near = np.ones(len(rows), dtype=bool)
-    for name in asked:
+    for name in parts:
         part = bounds[name]
         nearest = 2.0 * (keys.embeddings[:, part] @ rows[:, part].T).max(0)
         is_near &= nearest >= limits[name]
@@ -60,11 +60,11 @@ def cannot_tell_apart(
     other: VectorKeys,
     *,
     image_width: int | None,
-    asked: Sequence[str] = ("image", "text"),
+    parts: Sequence[str] = ("image", "text"),
 ) -> bool:
     """Whether each of two tasks takes most of the other's items for its own."""
     return all(
-        accepts(judge, judged.embeddings, image_width=image_width, asked=asked).mean()
+        accepts(judge, judged.embeddings, image_width=image_width, parts=parts).mean()
         >= OVERLAP_SHARE
         for judge, judged in ((one, other), (other, one))
     )

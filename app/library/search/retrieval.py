@@ -185,9 +185,9 @@ class Retriever:
             prefer=prefer or self._prefer,
             alike=alike,
         )
-        told = [hit for hit in chosen if hit.vector_id in records][:k]
+        known = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
-            matches=tuple(Match(**vars(hit), vector=records[hit.vector_id]) for hit in told),
+            matches=tuple(Match(**vars(hit), vector=records[hit.vector_id]) for hit in known),
             abstained=reason is not None,
             reason=reason,
             epoch=0 if snapshot is None else snapshot.epoch,

@@ -34,8 +34,8 @@ _JOBS: Final[Jobs] = select(JobRow, VectorRow.name, VectorRow.version, VectorRow
 async def _read_jobs(session: AsyncSession, query: Jobs) -> list[JobRecord]:
     records = []
     for row, name, version, status in await session.execute(query):
-        made = {"id": row.vector_id, "name": name, "version": version, "status": status}
-        records.append(record_of(JobRecord, row, vector=None if row.vector_id is None else made))
+        vector = {"id": row.vector_id, "name": name, "version": version, "status": status}
+        records.append(record_of(JobRecord, row, vector=None if row.vector_id is None else vector))
     return records
 
 
@@ -58,7 +58,7 @@ async def enqueue_training(
         InvalidInputError: A name, tag or text is malformed.
         NotFoundError: There is no such data set.
     """
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "name": check_vector_name(name),
         "dataset_id": dataset_id,
         "backbone_fingerprint": backbone_fingerprint,
@@ -72,7 +72,7 @@ async def enqueue_training(
         raise NotFoundError(f"There is no data set {dataset_id}")
     job_id = new_id()
     workspace = workspace_of(session)
-    session.add(JobRow(id=job_id, workspace=workspace, state="queued", progress={}, **asked))
+    session.add(JobRow(id=job_id, workspace=workspace, state="queued", progress={}, **request))
     await session.flush()
     await append_event(session, job_id, kind="state", data={"state": "queued"})
     await enqueue(session, job_id)

@@ -160,12 +160,12 @@ def mean_heads(
 ) -> Float[Tensor, "layers heads width"]:
     """What every head gives out at the last prompt token, over prompts with demonstrations."""
     projections = output_projections(problem.backbone)
-    asked = draw_contexts(problem, count=count, purpose=purpose)
+    episodes = draw_contexts(problem, count=count, purpose=purpose)
     found = [
         outputs_at(
             problem.backbone, batch, projections, places=last_prompt_tokens(batch), edit=edit_inputs
         )
-        for _, batch in encode_parts(problem, asked, with_answers=False)
+        for _, batch in encode_parts(problem, episodes, with_answers=False)
     ]
     mean: Tensor = torch.cat(found).mean(0)
     return mean.reshape(len(projections), *head_counts(problem.backbone))

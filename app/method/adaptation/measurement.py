@@ -31,7 +31,7 @@ Contexts = list[tuple[Example, ...]]
 
 def measurement_steps(
     problem: Problem,
-    asked: Sequence[Example],
+    queries: Sequence[Example],
     vectors: InContextVectors,
     *,
     methods: Sequence[Method],
@@ -51,20 +51,20 @@ def measurement_steps(
         JobCancelledError: The reporter was asked to stop.
     """
     wanted = tuple(dict.fromkeys((*ALWAYS, *methods)))
-    contexts = yield from _contexts(problem, asked, wanted, reporter=reporter)
+    contexts = yield from _contexts(problem, queries, wanted, reporter=reporter)
     generated = [name for name in wanted if name not in {"majority", "nearest_copy"}]
-    reporter.begin("evaluate", len(generated) * len(asked))
+    reporter.begin("evaluate", len(generated) * len(queries))
     answers: dict[str, list[AnswerScore]] = {}
     spent: dict[str, float] = {}
     for name in generated:
-        shown = contexts.get(name, [()] * len(asked))
+        shown = contexts.get(name, [()] * len(queries))
         episodes = [
-            Episode(query=item, context=one) for item, one in zip(asked, shown, strict=True)
+            Episode(query=item, context=one) for item, one in zip(queries, shown, strict=True)
         ]
         applied = vectors if name == "m2iv" else None
         steps = answer_steps(problem, episodes, applied, reporter=reporter)
         answers[name], spent[name] = yield from _timed(steps)
-    true = [item.answer for item in asked]
+    true = [item.answer for item in queries]
     trivial = {"majority": majority_hits([item.answer for item in problem.items], true)}
     if "nearest_copy" in contexts:
         copied = [one[-1].answer for one in contexts["nearest_copy"]]
@@ -78,14 +78,14 @@ def measurement_steps(
         comparison,
         shots=shots,
         milliseconds={
-            name: 1000 * spent.get(name, 0.0) / len(asked) for name in comparison.conditions
+            name: 1000 * spent.get(name, 0.0) / len(queries) for name in comparison.conditions
         },
         seconds=reporter.seconds,
     )
 
 
 def _contexts(
-    problem: Problem, asked: Sequence[Example], methods: Sequence[Method], *, reporter: Reporter
+    problem: Problem, queries: Sequence[Example], methods: Sequence[Method], *, reporter: Reporter
 ) -> Steps[dict[Method, Contexts]]:
     """What each method that reads labelled items shows before each item."""
     most = len(problem.items)
@@ -101,14 +101,14 @@ def _contexts(
         for name, count in counts.items()
         if name in methods
     }
-    seen = [*asked, *(problem.items if chosen else ())]
+    seen = [*queries, *(problem.items if chosen else ())]
     rows = yield from embed_all(problem.features, seen, reporter=reporter)
 
     def shown_by(condition: Condition) -> Contexts:
         if condition.name in {"knn_icl", "nearest_copy"}:
-            similarities = rows[: len(asked)] @ rows[len(asked) :].T
-            return nearest_demonstrations(condition, asked, similarities)
-        return choose_demonstrations(condition, asked, problem.features)
+            similarities = rows[: len(queries)] @ rows[len(queries) :].T
+            return nearest_demonstrations(condition, queries, similarities)
+        return choose_demonstrations(condition, queries, problem.features)
 
     found: dict[Method, Contexts] = yield OffDevice(
         lambda: {name: shown_by(condition) for name, condition in chosen.items()}

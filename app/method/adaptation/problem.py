@@ -88,14 +88,14 @@ def without_context(items: Sequence[Example]) -> list[Episode]:
 
 
 def encode_parts(
-    problem: Problem, asked: Sequence[Episode], *, with_answers: bool = True
+    problem: Problem, episodes: Sequence[Episode], *, with_answers: bool = True
 ) -> list[Part]:
     """The queries in batches that fit the budget: `encode_steps` from the first to the last."""
-    return finish(encode_steps(problem, asked, with_answers=with_answers))
+    return finish(encode_steps(problem, episodes, with_answers=with_answers))
 
 
 def encode_steps(
-    problem: Problem, asked: Sequence[Episode], *, with_answers: bool = True
+    problem: Problem, episodes: Sequence[Episode], *, with_answers: bool = True
 ) -> Steps[list[Part]]:
     """The queries in batches that fit the budget.
 
@@ -105,7 +105,7 @@ def encode_steps(
     parts: list[Part] = []
     yield from run_batches(
         problem.features,
-        asked,
+        episodes,
         lambda places, batch: parts.append((places, batch)),
         token_budget=problem.token_budget,
         with_answers=with_answers,

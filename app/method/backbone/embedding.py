@@ -67,8 +67,8 @@ def embed(
     Raises:
         InvalidInputError: The lists differ in length, or an item has neither.
     """
-    asked = texts_beside(images, questions)
-    question_half = functional.normalize(_question_features(features.backbone, asked), dim=-1)
+    texts = texts_beside(images, questions)
+    question_half = functional.normalize(_question_features(features.backbone, texts), dim=-1)
     image_half = functional.normalize(features.summaries(images), dim=-1)
     rows = functional.normalize(torch.cat([image_half, question_half], dim=-1), dim=-1)
     return rows.numpy().astype(np.float32)

@@ -103,9 +103,9 @@ def build_prompt(
     if not question.strip():
         raise InvalidInputError("Nothing to answer: wanted a question, found an empty text")
     processor = backbone.processor
-    asked = [images] if isinstance(images, Picture) else list(images)
+    pictures = [images] if isinstance(images, Picture) else list(images)
     messages = solved_messages(processor, demonstrations)
-    messages.append(user_message(as_plain_text(processor, question), num_images=len(asked)))
+    messages.append(user_message(as_plain_text(processor, question), num_images=len(pictures)))
     if instruction:
         text = as_plain_text(processor, instruction)
         messages[0]["content"].insert(0, {"type": "text", "text": text})
@@ -113,7 +113,7 @@ def build_prompt(
         text=render(processor, messages, with_generation_prompt=True),
         images=(
             *(picture for example in demonstrations for picture in example.pictures),
-            *asked,
+            *pictures,
         ),
     )
 

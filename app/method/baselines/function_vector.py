@@ -62,8 +62,8 @@ def indirect_effects(
     problem: Problem, means: Float[Tensor, "layers heads width"]
 ) -> Float[Tensor, "layers heads"]:
     """How much each head's mean output raises the right first token's probability."""
-    asked = draw_contexts(problem, count=_CORRUPTED, purpose="corrupted")
-    parts = encode_parts(problem, [_corrupted(problem, one) for one in asked])
+    episodes = draw_contexts(problem, count=_CORRUPTED, purpose="corrupted")
+    parts = encode_parts(problem, [_corrupted(problem, one) for one in episodes])
     before = torch.cat([_first_token(problem, batch) for _, batch in parts])
     layers, heads = means.shape[:2]
     effects = torch.zeros(layers, heads)
@@ -91,15 +91,15 @@ def sum_of_heads(
     return torch.stack(written).sum(0).detach()
 
 
-def _corrupted(problem: Problem, asked: Episode) -> Episode:
+def _corrupted(problem: Problem, episode: Episode) -> Episode:
     """The same demonstrations with their answers in another order."""
-    generator = generator_for(problem.seed, "shuffle", asked.query.id)
-    answers = generator.permutation([item.answer for item in asked.context]).tolist()
+    generator = generator_for(problem.seed, "shuffle", episode.query.id)
+    answers = generator.permutation([item.answer for item in episode.context]).tolist()
     context = tuple(
         replace(item, answers=(answer,))
-        for item, answer in zip(asked.context, answers, strict=True)
+        for item, answer in zip(episode.context, answers, strict=True)
     )
-    return Episode(query=asked.query, context=context)
+    return Episode(query=episode.query, context=context)
 
 
 def _first_token(problem: Problem, batch: EncodedBatch) -> Float[Tensor, " rows"]:

@@ -52,12 +52,12 @@ def main_direction(problem: Problem) -> Float[Tensor, "layers hidden"]:
     the end of the question.
     """
     order = generator_for(problem.seed, "icv").permutation(len(problem.items))[:_MOST_PAIRS]
-    asked = without_context([problem.items[int(place)] for place in order])
+    episodes = without_context([problem.items[int(place)] for place in order])
     layers = [site.layer for site in adaptable_sites(problem.backbone)]
     ends: list[Tensor] = []
     for with_answers in (True, False):
         rows: list[tuple[int, Tensor]] = []
-        for places, batch in encode_parts(problem, asked, with_answers=with_answers):
+        for places, batch in encode_parts(problem, episodes, with_answers=with_answers):
             found = outputs_at(problem.backbone, batch, layers, places=last_tokens(batch))
             rows += zip(places, found, strict=True)
         ends.append(torch.stack([row for _, row in sorted(rows, key=lambda pair: pair[0])]))

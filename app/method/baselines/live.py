@@ -56,17 +56,17 @@ def fit(problem: Problem) -> Adaptation:
 
 def _teach(problem: Problem) -> tuple[TeacherCache, dict[int, int]]:
     """What is answered with demonstrations, and which of its rows belongs to which item."""
-    asked = draw_contexts(problem, count=len(problem.items), purpose="live")
+    episodes = draw_contexts(problem, count=len(problem.items), purpose="live")
     teacher = finish(
         compute_teacher(
             problem.features,
-            asked,
+            episodes,
             temperature=1.0,
             top_k=_TOP_K,
             token_budget=problem.token_budget,
         )
     )
-    rows = {id(one.query): row for row, one in enumerate(asked)}
+    rows = {id(one.query): row for row, one in enumerate(episodes)}
     places = {place: rows[id(item)] for place, item in enumerate(problem.items)}
     return teacher.on(problem.backbone.device), places
 

@@ -56,14 +56,14 @@ def fit(problem: Problem) -> Adaptation:
 @torch.no_grad()
 def teacher_states(problem: Problem) -> dict[int, Float[Tensor, "layers answers hidden"]]:
     """What MLPs write with demonstrations, by item, where its answer tokens are predicted."""
-    asked = draw_contexts(problem, count=len(problem.items), purpose="mimic")
+    episodes = draw_contexts(problem, count=len(problem.items), purpose="mimic")
     place_of = {id(item): place for place, item in enumerate(problem.items)}
     found = {}
-    for places, batch in encode_parts(problem, asked):
+    for places, batch in encode_parts(problem, episodes):
         _, states = answer_states(problem, batch)
         counts = [len(ids) for ids in batch.answer_ids]
         for row, own in zip(places, torch.split(states, counts, dim=1), strict=True):
-            found[place_of[id(asked[row].query)]] = own
+            found[place_of[id(episodes[row].query)]] = own
     return found
 
 

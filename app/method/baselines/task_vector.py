@@ -46,11 +46,11 @@ def fit(problem: Problem) -> Adaptation:
 
 def mean_states(problem: Problem) -> Float[Tensor, "layers hidden"]:
     """The state behind every layer at the last prompt token, over prompts with demonstrations."""
-    asked = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="task-vector")
+    episodes = draw_contexts(problem, count=_MOST_CONTEXTS, purpose="task-vector")
     layers = [site.layer for site in adaptable_sites(problem.backbone)]
     found = [
         outputs_at(problem.backbone, batch, layers, places=last_prompt_tokens(batch))
-        for _, batch in encode_parts(problem, asked, with_answers=False)
+        for _, batch in encode_parts(problem, episodes, with_answers=False)
     ]
     return torch.cat(found).mean(0)
 

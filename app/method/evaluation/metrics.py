@@ -131,11 +131,11 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Source: Antol et al. (2015) and the evaluation code at https://visualqa.org.
     """
     found = prediction.replace("\n", " ").replace("\t", " ").strip()
-    given = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
-    if len(set(given)) > 1:
+    references = [answer.replace("\n", " ").replace("\t", " ").strip() for answer in answers]
+    if len(set(references)) > 1:
         found = normalize_vqa(found)
-        given = [normalize_vqa(answer) for answer in given]
-    return _leave_one_out(found, given)
+        references = [normalize_vqa(answer) for answer in references]
+    return _leave_one_out(found, references)
 
 
 def vqa_accuracy_normalized(prediction: str, answers: Sequence[str]) -> float:
@@ -192,8 +192,8 @@ def vl_icl_match(prediction: str, answers: Sequence[str]) -> float:
 
     Source: https://github.com/ys-zong/VL-ICL.
     """
-    said = _first_sentence(prediction).lower()
-    return float(said in {answer.lower() for answer in answers})
+    sentence = _first_sentence(prediction).lower()
+    return float(sentence in {answer.lower() for answer in answers})
 
 
 def vl_icl_number(prediction: str, answers: Sequence[str]) -> float:
@@ -235,9 +235,9 @@ def text_hits(texts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     return [exact_match(text, [answer]) == 1.0 for text, answer in zip(texts, answers, strict=True)]
 
 
-def majority_hits(seen: Sequence[str], answers: Sequence[str]) -> list[bool]:
+def majority_hits(labels: Sequence[str], answers: Sequence[str]) -> list[bool]:
     """Which answers are the most usual of those that were seen; of equally many, the first."""
-    usual = Counter(seen).most_common(1)[0][0]
+    usual = Counter(labels).most_common(1)[0][0]
     return text_hits([usual] * len(answers), answers)
 
 

@@ -78,11 +78,11 @@ def evaluate(
     chosen = choose_demonstrations(condition, examples, cache)
     started = time.perf_counter()
     if condition.name == "nearest_copy":
-        answers = [(shown[-1].answer if shown else "", 0) for shown in chosen]
+        answers = [(context[-1].answer if context else "", 0) for context in chosen]
     else:
         prompts = [
-            build_prompt(backbone, example.question, example.pictures, demonstrations=shown)
-            for example, shown in zip(examples, chosen, strict=True)
+            build_prompt(backbone, example.question, example.pictures, demonstrations=context)
+            for example, context in zip(examples, chosen, strict=True)
         ]
         generations = _generate(
             backbone,

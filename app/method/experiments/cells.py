@@ -88,10 +88,10 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     )
 
 
-def _ask(trial: Trial, asked: Sequence[Example], condition: Condition) -> ConditionReport:
+def _ask(trial: Trial, examples: Sequence[Example], condition: Condition) -> ConditionReport:
     return evaluate(
         trial.problem.backbone,
-        asked,
+        examples,
         condition=condition,
         scorer=trial.task.scorer,
         max_new_tokens=trial.task.max_new_tokens,
@@ -102,9 +102,9 @@ def _ask(trial: Trial, asked: Sequence[Example], condition: Condition) -> Condit
 def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
     """Scores of what the word table makes of the zero-shot answers."""
     items = trial.problem.items
-    said = _ask(trial, items, zero_shot()).texts
+    outputs = _ask(trial, items, zero_shot()).texts
     answers = [item.answer for item in items]
-    table = word_table.fit(said, answers)
+    table = word_table.fit(outputs, answers)
     score = find_scorer(trial.task.scorer)
     return tuple(
         score(word_table.look_up(table, text), item.answers)

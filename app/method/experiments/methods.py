@@ -148,10 +148,10 @@ def find_method(name: str) -> _Prepare:
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
-    given = dict(map(read_setting, settings))
-    if len(given) != len(settings):
+    changes = dict(map(read_setting, settings))
+    if len(changes) != len(settings):
         raise InvalidInputError(f"A setting of {head} is given twice in {':'.join(settings)}")
-    return base.changed(**given)
+    return base.changed(**changes)
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:

@@ -51,12 +51,12 @@ class Trial:
         key = (kind, shots)
         if key not in self.measured:
             problem = self.problem
-            features, asked = problem.features, problem.validation
+            features, queries = problem.features, problem.validation
             features.prepare([picture for item in problem.items for picture in item.pictures])
-            chosen = choose_demonstrations(self.in_context(kind, shots), asked, features)
+            chosen = choose_demonstrations(self.in_context(kind, shots), queries, features)
             episodes = [
                 Episode(query=query, context=context)
-                for query, context in zip(asked, chosen, strict=True)
+                for query, context in zip(queries, chosen, strict=True)
             ]
             try:
                 self.measured[key] = measure(problem, encode_parts(problem, episodes))

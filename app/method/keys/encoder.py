@@ -64,8 +64,8 @@ class KeyEncoder:
             InvalidInputError: The lists differ in length, or an item has neither.
             InvalidImageError: A picture is damaged.
         """
-        asked = texts_beside(images, questions)
-        words = np.stack([wording(text) for text in asked]) if asked else np.zeros((0, WIDTH))
+        texts = texts_beside(images, questions)
+        words = np.stack([wording(text) for text in texts]) if texts else np.zeros((0, WIDTH))
         rows = np.concatenate([self._image_part(images, pixel_features), unit_rows(words)], axis=1)
         return unit_rows(rows).astype(np.float32)
 

@@ -34,7 +34,7 @@ SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 
 
 @dataclass
-class Receipt:
+class InjectionReceipt:
     """Proof of what was applied while one set of shifts was bound.
 
     Attributes:
@@ -87,7 +87,7 @@ class ShiftHooks:
         self._width = int(model.config.get_text_config().hidden_size)
         self._bound: SiteShifts | None = None
         self._token_rows: dict[torch.device, TokenRows] | None = None
-        self._receipt = Receipt(sites_expected=self.num_sites)
+        self._receipt = InjectionReceipt(sites_expected=self.num_sites)
         self._hits: set[int] = set()
         self._handles: list[RemovableHandle] = [
             find_decoder(model).register_forward_pre_hook(self._begin)
@@ -103,7 +103,7 @@ class ShiftHooks:
 
     def bind(
         self, shifts: Shifts | SiteShifts | None, *, token_rows: TokenRows | None = None
-    ) -> Receipt:
+    ) -> InjectionReceipt:
         """Applies these shifts from the next forward pass on.
 
         Args:
@@ -126,7 +126,7 @@ class ShiftHooks:
             else {device: token_rows.to(device) for device in set(self._devices)}
         )
         if shifts is not None:
-            self._receipt = Receipt(sites_expected=self.num_sites)
+            self._receipt = InjectionReceipt(sites_expected=self.num_sites)
         return self._receipt
 
     def remove(self) -> None:
@@ -256,7 +256,7 @@ class ShiftHooks:
 
 
 @contextmanager
-def inject(model: PreTrainedModel, shifts: Shifts) -> Iterator[Receipt]:
+def inject(model: PreTrainedModel, shifts: Shifts) -> Iterator[InjectionReceipt]:
     """Shifts the model within the block and restores it exactly afterwards.
 
     Args:

@@ -144,15 +144,15 @@ def _split_once(
         num_queries=config.num_queries,
         seed=config.seed,
     )
-    asked = tuple(training[index] for index in queries)
+    query_items = tuple(training[index] for index in queries)
     demonstrating = tuple(training[index] for index in support)
     return _plan(
         examples,
         config,
-        queries=asked,
+        queries=query_items,
         support=demonstrating,
-        folds=(0,) * len(asked),
-        shown=dict.fromkeys(asked, demonstrating),
+        folds=(0,) * len(query_items),
+        shown=dict.fromkeys(query_items, demonstrating),
         measured=held_out,
         measured_sets=(0,) * len(held_out),
         pools=(training,) * len(held_out),

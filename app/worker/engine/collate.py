@@ -65,10 +65,10 @@ def stack_shifts(
     shifts: Sequence[Float[Tensor, "layers 2 hidden"] | None],
 ) -> Float[Tensor, "rows layers 2 hidden"] | None:
     """One shift a row, zeros where there is none; none when no row has one."""
-    given = next((shift for shift in shifts if shift is not None), None)
-    if given is None:
+    first = next((shift for shift in shifts if shift is not None), None)
+    if first is None:
         return None
-    zeros = torch.zeros_like(given)
+    zeros = torch.zeros_like(first)
     return torch.stack([zeros if shift is None else shift for shift in shifts])
 
 

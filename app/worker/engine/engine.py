@@ -184,20 +184,20 @@ class Engine:
         token_ids: abc.Sequence[int],
     ) -> dict[int, TokenLogprobs]:
         """The scores of the tokens of those rows that ask for them, by place."""
-        asked = {
+        num_top = {
             place: row.sampling.logprobs
             for place, row in enumerate(rows)
             if row.sampling.logprobs is not None
         }
-        if not asked:
+        if not num_top:
             return {}
         found = score_tokens(
-            logits[list(asked)],
-            [token_ids[place] for place in asked],
-            top_logprobs=list(asked.values()),
+            logits[list(num_top)],
+            [token_ids[place] for place in num_top],
+            top_logprobs=list(num_top.values()),
             read=lambda one: str(self._backbone.tokenizer.decode([one])),
         )
-        return dict(zip(asked, found, strict=True))
+        return dict(zip(num_top, found, strict=True))
 
     def _text(self, token_ids: list[int]) -> str:
         text = self._backbone.tokenizer.decode(token_ids, skip_special_tokens=True)

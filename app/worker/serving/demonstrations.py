@@ -72,8 +72,8 @@ class DatasetPools:
             InvalidInputError: It has fewer usable items than asked for.
         """
         pool = await self._pool(use.storage_key, use.split)
-        asked = {await asyncio.to_thread(shown_digest, image) for image in images}
-        usable = [index for index, digest in enumerate(pool.pictures) if digest not in asked]
+        taken = {await asyncio.to_thread(shown_digest, image) for image in images}
+        usable = [index for index, digest in enumerate(pool.pictures) if digest not in taken]
         if len(usable) < use.shots:
             raise InvalidInputError(
                 f"Too few demonstrations in the dataset: wanted {use.shots}, found {len(usable)}"

@@ -50,7 +50,7 @@ class RequestTracker:
         return "running" if any(one.began > 0 for one in self.sequences) else "waiting"
 
 
-class Metrics:
+class WorkerMetrics:
     """A worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:

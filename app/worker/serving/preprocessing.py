@@ -158,12 +158,12 @@ class Reader:
         images: list[Picture] | None = None
         shown: tuple[Example, ...] = ()
         if request.demonstrations is not None:
-            images = given = await self.in_thread(lambda: self._given(request))
-            turns = turns_of(request, given)
+            images = pictures = await self.in_thread(lambda: self._given(request))
+            turns = turns_of(request, pictures)
             shown = await self._pools.choose(
                 request.demonstrations,
                 question=request.prompt,
-                images=turns[-1].pictures if turns else given,
+                images=turns[-1].pictures if turns else pictures,
             )
         prepared = await self.in_thread(
             lambda: self._read(

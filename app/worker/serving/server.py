@@ -71,8 +71,8 @@ def create_app(
 
     @app.get("/metrics")
     async def report_metrics() -> Response:
-        shown = generate_latest(serving.metrics.registry)
-        return Response(shown, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        exposition = generate_latest(serving.metrics.registry)
+        return Response(exposition, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.post("/generate", response_model=None)
     async def generate(request: Request) -> Response:
@@ -169,8 +169,8 @@ class OnlyTheApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] == "http" and scope["path"] != PUBLIC_PATH:
-            shown = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
-            if not hmac.compare_digest(shown, self._wanted):
+            header = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(header, self._wanted):
                 message = (
                     "wanted the secret of this worker; VLIBRARY_WORKER_SECRET must be the same"
                 )

@@ -26,7 +26,7 @@ from app.rpc.generation import GenerateDelta, GenerateResponse
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Listener, Sequence, Shift
-from app.worker.serving.metrics import Metrics, RequestTracker
+from app.worker.serving.metrics import RequestTracker, WorkerMetrics
 from app.worker.serving.preprocessing import PreparedPrompt, Reader
 from app.worker.serving.responses import response_of, sampling_of
 from app.worker.serving.vector_cache import VectorCache
@@ -53,7 +53,7 @@ class Serving:
         max_new_tokens: int,
         norms: Float[Tensor, " layers"],
         max_dose: float,
-        metrics: Metrics,
+        metrics: WorkerMetrics,
     ) -> None:
         self.metrics = metrics
         self._backbone = features.backbone

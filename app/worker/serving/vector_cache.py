@@ -23,7 +23,7 @@ from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Shift
-from app.worker.serving.metrics import Metrics
+from app.worker.serving.metrics import WorkerMetrics
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -59,12 +59,12 @@ class VectorCache:
         device: DeviceThread,
         fetch: Fetch,
         num_slots: int,
-        metrics: Metrics | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._fetch = fetch
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or WorkerMetrics()
         shape = (num_slots + 1, backbone.num_layers, 2, backbone.hidden_size)
         self._slots = torch.zeros(shape, device=backbone.device)
         self._free = list(range(num_slots, ZERO_SLOT, -1))

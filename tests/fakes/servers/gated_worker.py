@@ -14,7 +14,7 @@ from app.worker.assembly import serving_parts
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
-from app.worker.serving.metrics import Metrics
+from app.worker.serving.metrics import WorkerMetrics
 from app.worker.serving.service import Serving
 from tests.fakes.servers.serving import HIGHEST_DOSE, Files
 from tests.fakes.waiting import SECONDS, until
@@ -79,7 +79,7 @@ class GatedWorker:
     serving: Serving
 
     @property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> WorkerMetrics:
         return self.serving.metrics
 
     def health(self) -> HealthResponse:

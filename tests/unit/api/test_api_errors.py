@@ -20,7 +20,7 @@ from app.api.http.errors import (
     error_handlers,
     status_of,
 )
-from app.api.http.metrics import Metrics
+from app.api.http.metrics import ApiMetrics
 from app.api.http.middleware import ObservedRequests, ProblemShim
 from app.core import errors as core_errors
 from app.core.cancellation import ClientGoneError
@@ -62,7 +62,7 @@ RAISED: dict[str, Exception] = {
 def make_app() -> FastAPI:
     app = FastAPI(
         exception_handlers=error_handlers(),
-        middleware=[Middleware(ObservedRequests, metrics=Metrics({})), Middleware(ProblemShim)],
+        middleware=[Middleware(ObservedRequests, metrics=ApiMetrics({})), Middleware(ProblemShim)],
         redirect_slashes=False,
     )
 

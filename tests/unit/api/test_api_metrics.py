@@ -5,7 +5,7 @@ import pytest
 
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
-from app.api.http.metrics import Metrics
+from app.api.http.metrics import ApiMetrics
 from app.library.search.matches import AbstainReason, RetrievalResult
 from tests.fakes.exposition import parse_metrics
 
@@ -47,7 +47,7 @@ async def test_places_and_rejections_are_shown(http: httpx.AsyncClient, services
     assert shown['vlibrary_admission_in_flight{kind="answers"}'] == 1
     assert shown['vlibrary_admission_in_flight{kind="uploads"}'] == 0
     full = [Admission(max_requests=0, max_bytes=0) for _ in range(2)]
-    metrics = Metrics({"a": full[0], "b": full[1]})
+    metrics = ApiMetrics({"a": full[0], "b": full[1]})
     for admission in full:
         with pytest.raises(Exception, match="not admitted"), admission.place():
             pass

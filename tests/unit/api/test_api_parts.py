@@ -168,11 +168,11 @@ class TestReceipts:
         "vectors", [((SHA, 1.0),), ((SHA, -0.3), (OTHER, 2.0)), ((OTHER, 2.0), (SHA, -0.3))]
     )
     def test_an_honest_receipt_passes(self, vectors: tuple[tuple[str, float], ...]) -> None:
-        verify_receipt(receipt(*reversed(vectors)), asked=asked(*vectors), backbone=backbone())
+        verify_receipt(receipt(*reversed(vectors)), vectors=asked(*vectors), backbone=backbone())
 
     def test_nothing_asked_and_nothing_done_passes(self) -> None:
         nothing = receipt(sites_hit=0, sites_expected=0)
-        verify_receipt(nothing, asked=[], backbone=backbone())
+        verify_receipt(nothing, vectors=[], backbone=backbone())
 
     @pytest.mark.parametrize(
         "shown",
@@ -190,7 +190,7 @@ class TestReceipts:
     )
     def test_any_other_receipt_is_a_failure(self, shown: Receipt) -> None:
         with pytest.raises(SteeringError):
-            verify_receipt(shown, asked=asked((SHA, 1.0)), backbone=backbone())
+            verify_receipt(shown, vectors=asked((SHA, 1.0)), backbone=backbone())
 
 
 @pytest.mark.parametrize(

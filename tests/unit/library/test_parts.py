@@ -131,7 +131,7 @@ def test_only_tasks_with_the_same_pictures_and_questions_cannot_be_told_apart() 
     same, other = task(0, 0, name="spanish", seed=1), task(0, 1, name="shape", seed=2)
     assert cannot_tell_apart(one, same, image_width=WIDTH)
     assert not cannot_tell_apart(one, other, image_width=WIDTH)
-    assert cannot_tell_apart(one, other, image_width=WIDTH, asked=["image"])
+    assert cannot_tell_apart(one, other, image_width=WIDTH, parts=["image"])
 
 
 def test_pictures_of_several_questions_ask_for_no_larger_lead() -> None:

@@ -56,18 +56,18 @@ def _as_list(value: object) -> object:
 
 
 def _as_texts(value: object) -> object:
-    given = _as_list(value)
-    if isinstance(given, list) and any(isinstance(one, int | list) for one in given):
+    texts = _as_list(value)
+    if isinstance(texts, list) and any(isinstance(one, int | list) for one in texts):
         raise ValueError(
             "wanted texts, found token ids (LangChain sends texts with "
             "check_embedding_ctx_length=False)"
         )
-    return given
+    return texts
 
 
 def _as_stops(value: object) -> object:
-    given = _as_list(value)
-    return [stop for stop in given if stop != ""] if isinstance(given, list) else given
+    stops = _as_list(value)
+    return [stop for stop in stops if stop != ""] if isinstance(stops, list) else stops
 
 
 def _unless_off(value: object) -> object:

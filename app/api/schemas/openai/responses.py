@@ -25,8 +25,8 @@ class InputPart(LenientBody):
     @model_validator(mode="after")
     def _has_what_its_type_says(self) -> Self:
         wanted = "image_url" if self.type == "input_image" else "text"
-        given = {name for name in ("text", "image_url") if getattr(self, name) is not None}
-        if given != {wanted}:
+        present = {name for name in ("text", "image_url") if getattr(self, name) is not None}
+        if present != {wanted}:
             raise ValueError(f"a part of this type has its {wanted} and nothing else")
         return self
 

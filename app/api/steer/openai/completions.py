@@ -35,27 +35,27 @@ class CompletionWriter:
 
     Attributes:
         id: Of all answers together.
-        asked: The request.
+        body: The request.
         ignored: Places of the request that were not looked at.
         created: When, in seconds of Unix time.
     """
 
     id: str
-    asked: SamplingFields
+    body: SamplingFields
     ignored: tuple[str, ...]
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def count(self) -> int:
         """How many answers to a prompt there will be."""
-        return self.asked.n or 1
+        return self.body.n or 1
 
     def head(self, backbone: str) -> dict[str, Any]:
         """What every body and chunk begins with, by the fingerprint of the backbone."""
         return {
             "id": self.id,
             "created": self.created,
-            "model": self.asked.model,
+            "model": self.body.model,
             "system_fingerprint": f"fp_{backbone[:16]}",
         }
 
@@ -65,7 +65,7 @@ class CompletionWriter:
 
     def end(self, answers: Sequence[SteerBody]) -> Iterator[bytes]:
         """The events of a stream's end."""
-        options = self.asked.stream_options
+        options = self.body.stream_options
         if options is not None and options.include_usage:
             yield self.event(answers[0].backbone.fingerprint, usage=self.usage(answers))
         yield DONE
@@ -113,17 +113,17 @@ class ChatCompletion(CompletionWriter):
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
-        index, piece = item.index, item.piece
+        index, chunk = item.index, item.chunk
         if item.is_first:
             yield self.event(item.backbone, _choice(index, role="assistant", content=""))
-        if isinstance(piece, GenerateDelta):
-            choice = _choice(index, content=piece.text)
-            choice["logprobs"] = _chat_logprobs(piece.logprobs)
+        if isinstance(chunk, GenerateDelta):
+            choice = _choice(index, content=chunk.text)
+            choice["logprobs"] = _chat_logprobs(chunk.logprobs)
             yield self.event(item.backbone, choice)
         else:
             choice = _choice(index)
-            choice["finish_reason"] = piece.finish_reason
-            yield self.event(item.backbone, choice, vlibrary=self.facts(piece))
+            choice["finish_reason"] = chunk.finish_reason
+            yield self.event(item.backbone, choice, vlibrary=self.facts(chunk))
 
     def event(self, backbone: str, *choices: object, **others: object) -> bytes:
         """A chunk with these choices, of which a part may be a body."""
@@ -170,14 +170,14 @@ class TextCompletion(CompletionWriter):
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
-        index, piece = item.index, item.piece
-        if isinstance(piece, GenerateDelta):
-            found = _text_logprobs(piece.logprobs, offset=item.offset)
-            choice = TextChoiceBody(index=index, text=piece.text, logprobs=found)
+        index, chunk = item.index, item.chunk
+        if isinstance(chunk, GenerateDelta):
+            found = _text_logprobs(chunk.logprobs, offset=item.offset)
+            choice = TextChoiceBody(index=index, text=chunk.text, logprobs=found)
             yield self.event(item.backbone, choice)
         else:
-            choice = TextChoiceBody(index=index, text="", finish_reason=piece.finish_reason)
-            yield self.event(item.backbone, choice, vlibrary=self.facts(piece))
+            choice = TextChoiceBody(index=index, text="", finish_reason=chunk.finish_reason)
+            yield self.event(item.backbone, choice, vlibrary=self.facts(chunk))
 
     def event(self, backbone: str, *choices: object, **others: object) -> bytes:
         """A chunk with these choices, which are bodies."""

@@ -53,7 +53,7 @@ class ResponseWriter:
     """Writes one answer as OpenAI's responses do, whole or as events."""
 
     id: str
-    asked: ResponsesRequest
+    body: ResponsesRequest
     sampling: SamplingParams
     ignored: tuple[str, ...]
     created: int = field(default_factory=lambda: int(time.time()))
@@ -66,7 +66,7 @@ class ResponseWriter:
 
     def events(self, item: ChoiceItem) -> Iterator[bytes]:
         """The events of an item; the caller gives all of them in order."""
-        piece = item.piece
+        chunk = item.chunk
         if item.is_first:
             begun = self._body("in_progress").model_dump(mode="json")
             yield self._event("response.created", response=begun)
@@ -77,12 +77,12 @@ class ResponseWriter:
                 item=self._message("in_progress", parts=()).model_dump(mode="json"),
             )
             yield self._part("response.content_part.added", part=_text_part(""))
-        if isinstance(piece, GenerateDelta):
-            yield self._part("response.output_text.delta", delta=piece.text, logprobs=[])
+        if isinstance(chunk, GenerateDelta):
+            yield self._part("response.output_text.delta", delta=chunk.text, logprobs=[])
             return
-        yield self._part("response.output_text.done", text=piece.text, logprobs=[])
-        yield self._part("response.content_part.done", part=_text_part(piece.text))
-        body = self.whole([piece])
+        yield self._part("response.output_text.done", text=chunk.text, logprobs=[])
+        yield self._part("response.content_part.done", part=_text_part(chunk.text))
+        body = self.whole([chunk])
         done = body.output[0].model_dump(mode="json")
         yield self._event("response.output_item.done", output_index=0, item=done)
         kind = "response.completed" if body.status == "completed" else "response.incomplete"
@@ -94,9 +94,9 @@ class ResponseWriter:
 
     def error(self, content: str) -> bytes:
         """The event of an error: its parts as OpenAI has them, and whole as its clients read it."""
-        told = json.loads(content)["error"]
-        facts = {name: told[name] for name in ("code", "message", "param")}
-        return self._event("error", **facts, error=told)
+        error = json.loads(content)["error"]
+        facts = {name: error[name] for name in ("code", "message", "param")}
+        return self._event("error", **facts, error=error)
 
     def _part(self, kind: str, **facts: object) -> bytes:
         return self._event(kind, item_id=self._message_id, output_index=0, content_index=0, **facts)
@@ -129,13 +129,13 @@ class ResponseWriter:
             created_at=self.created,
             status=status,
             incomplete_details=IncompleteBody() if status == "incomplete" else None,
-            instructions=self.asked.instructions,
-            max_output_tokens=self.asked.max_output_tokens,
-            model=self.asked.model,
+            instructions=self.body.instructions,
+            max_output_tokens=self.body.max_output_tokens,
+            model=self.body.model,
             output=output,
             temperature=self.sampling.temperature,
             text=TextFormatBody(
-                format=self.asked.form.model_dump(by_alias=True, exclude_none=True, mode="json")
+                format=self.body.form.model_dump(by_alias=True, exclude_none=True, mode="json")
             ),
             top_p=self.sampling.top_p,
             usage=usage,

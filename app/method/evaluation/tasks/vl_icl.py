@@ -77,19 +77,19 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
     for number, query in enumerate(queries):
         rng = generator_for(seed, "vl-icl", number)
         try:
-            shown = _demonstrations(task, query, support, shots=shots, rng=rng)
+            demonstrations = _demonstrations(task, query, support, shots=shots, rng=rng)
             context = [
                 _item(read_item, one, task=task, name=f"{task}/{number}/{i}")
-                for i, one in enumerate(shown)
+                for i, one in enumerate(demonstrations)
             ]
             whole = {"question": _OPEN_QUESTION, **query}
-            asked = _item(read_item, whole, task=task, name=f"{task}/{number}")
+            query_item = _item(read_item, whole, task=task, name=f"{task}/{number}")
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise InvalidDatasetError(
                 f"Query {number} of {task} has another layout, or there are fewer than {shots} "
                 f"demonstrations for it: {type(error).__name__} {error}"
             ) from error
-        episodes.append(Episode(query=asked, context=tuple(context)))
+        episodes.append(Episode(query=query_item, context=tuple(context)))
     return episodes
 
 

@@ -44,13 +44,13 @@ def read_joined(
     """
     entries = read_json(folder / questions, kind=dict)
     answered = read_json(folder / annotations, kind=dict)
-    asked = {entry["question_id"]: entry["question"] for entry in entries["questions"]}
+    question_of = {entry["question_id"]: entry["question"] for entry in entries["questions"]}
     read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
         return read_item(
             picture=picture_of(entry["image_id"]),
-            question=asked[entry["question_id"]],
+            question=question_of[entry["question_id"]],
             answers=[answer["answer"] for answer in entry["answers"]],
             name=str(entry["question_id"]),
         )

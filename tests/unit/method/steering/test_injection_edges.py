@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
-from app.method.steering.injection import Receipt, ShiftHooks, inject
+from app.method.steering.injection import InjectionReceipt, ShiftHooks, inject
 from app.method.steering.sites import find_sites
 from tests.fakes.models.backbones import (
     FAMILIES,
@@ -96,7 +96,7 @@ def test_a_receipt_without_a_pass_proves_nothing(model_of: Models, random_shifts
 
 
 def test_a_receipt_remembers_the_worst_pass() -> None:
-    receipt = Receipt(sites_expected=2)
+    receipt = InjectionReceipt(sites_expected=2)
     for sites in ((0, 1), (0,), (0, 1)):
         receipt.passes.append(set(sites))
     assert (receipt.num_forwards, receipt.sites_hit) == (3, 1)

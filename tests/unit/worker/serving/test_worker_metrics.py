@@ -17,7 +17,7 @@ from app.method.steps import LongSteps
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
 from app.worker.engine.sequence import Sequence
-from app.worker.serving.metrics import Metrics, RequestTracker, inter_token_seconds
+from app.worker.serving.metrics import RequestTracker, WorkerMetrics, inter_token_seconds
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.answers import answer_of
@@ -36,12 +36,12 @@ def _sequence(**changes: object) -> Sequence:
     return sequence
 
 
-def _shown(metrics: Metrics) -> dict[str, float]:
+def _shown(metrics: WorkerMetrics) -> dict[str, float]:
     return parse_metrics(generate_latest(metrics.registry).decode())
 
 
 def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     with metrics.track(["a"]) as tracker:
         came = tracker.arrived
         times = {"began": came + 1.0, "first": came + 2.0, "latest": came + 6.0}
@@ -78,7 +78,7 @@ def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> 
 def test_a_client_that_leaves_is_counted_where_it_was(
     fill: Callable[[RequestTracker], None], stage: str, leave: type[BaseException]
 ) -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     with suppress(leave), metrics.track([]) as tracker:
         fill(tracker)
         raise leave
@@ -89,14 +89,14 @@ def test_a_client_that_leaves_is_counted_where_it_was(
 
 @pytest.mark.parametrize(("error", "code"), [(BusyError("full"), "busy"), (KeyError("x"), "error")])
 def test_failures_are_counted_by_their_code(error: Exception, code: str) -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     with suppress(type(error)), metrics.track([]):
         raise error
     assert _shown(metrics)[f'vlibrary_failed_total{{code="{code}"}}'] == 1
 
 
 def test_vectors_count_once_and_only_while_they_steer_a_row() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     name = "vlibrary_distinct_vectors_in_batch"
     with metrics.track(["a", "b"]) as one, metrics.track(["b", "c"]) as other:
         assert _shown(metrics)[name] == 0
@@ -181,7 +181,7 @@ async def test_requests_are_shown_while_they_run_and_wait(backbone: Backbone) ->
 
 @pytest.mark.anyio
 async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     async with gated_worker(backbone) as worker:
         cache = VectorCache(
             backbone, device=worker.device, fetch=worker.files.fetch, num_slots=1, metrics=metrics
