@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import (
-    CarrierT,
-    Getter,
-    Setter,
-    TextMapPropagator,
-    default_getter,
-    default_setter,
-)
+from opentelemetry.propagators.textmap import CarrierT, Getter, default_getter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.core.errors import ConfigurationError
@@ -30,10 +23,8 @@ if TYPE_CHECKING:
 TRACEPARENT: Final = "traceparent"
 UNTRACED_PATHS: Final = frozenset({"/health", "/livez", "/metrics", "/readyz"})
 
-_STANDARD: Final = TraceContextTextMapPropagator()
 
-
-class TraceIds(TextMapPropagator):
+class TraceIds(TraceContextTextMapPropagator):
     """Reads and writes `traceparent`.
 
     Callers may type anything into `tracestate` and `baggage`: neither is read, so that neither
@@ -47,25 +38,7 @@ class TraceIds(TextMapPropagator):
         getter: Getter[CarrierT] = default_getter,
     ) -> Context:
         """The context with the caller's span, where there is one."""
-        found = getter.get(carrier, TRACEPARENT) or []
-        return _STANDARD.extract({TRACEPARENT: found}, context)
-
-    def inject(
-        self,
-        carrier: CarrierT,
-        context: Context | None = None,
-        setter: Setter[CarrierT] = default_setter,
-    ) -> None:
-        """Add the ids of the current span to the carrier, where there is one."""
-        written: dict[str, str] = {}
-        _STANDARD.inject(written, context)
-        if TRACEPARENT in written:
-            setter.set(carrier, TRACEPARENT, written[TRACEPARENT])
-
-    @property
-    def fields(self) -> set[str]:
-        """The names of what is written."""
-        return {TRACEPARENT}
+        return super().extract({TRACEPARENT: getter.get(carrier, TRACEPARENT) or []}, context)
 
 
 def tracer_provider(settings: Settings, *, service: str) -> "TracerProvider | None":
