@@ -6,6 +6,7 @@ repeated.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Final, Self
 
 from httpx_sse import ServerSentEvent
@@ -13,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlibrary_client.answers import Answer, Delta
 from vlibrary_client.errors import ConnectionFailedError, InvalidResponseError, VLibraryError
-from vlibrary_client.wire.connection import retry_delay
 from vlibrary_client.wire.replies import Call, error_from_problem, read_problem
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -97,23 +97,14 @@ class AnswerStream(_Reader):
         self._deltas.close()
 
     def _read(self, transport: SyncTransport, call: Call[Any]) -> Generator[Delta, None, None]:
-        attempt, has_begun = 0, False
-        while True:
-            try:
-                with transport.events(call) as events:
-                    has_begun = True
-                    for delta in map(self._take, events):
-                        if delta is not None:
-                            yield delta
-                        if self._answer is not None:
-                            return
-                raise ConnectionFailedError("the answer broke off before its end")
-            except VLibraryError as error:
-                delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
-                if has_begun or delay is None:
-                    raise
-            attempt += 1
-            transport.sleep(delay)
+        with ExitStack() as stack:
+            events = transport.retried(call, lambda: stack.enter_context(transport.events(call)))
+            for delta in map(self._take, events):
+                if delta is not None:
+                    yield delta
+                if self._answer is not None:
+                    return
+        raise ConnectionFailedError("the answer broke off before its end")
 
 
 class AsyncAnswerStream(_Reader):
@@ -144,21 +135,14 @@ class AsyncAnswerStream(_Reader):
     ) -> AsyncGenerator[Delta, None]:
         # Images may be files.
         call = await asyncio.to_thread(make_call)
-        attempt, has_begun = 0, False
-        while True:
-            try:
-                async with transport.events(call) as events:
-                    has_begun = True
-                    async for event in events:
-                        delta = self._take(event)
-                        if delta is not None:
-                            yield delta
-                        if self._answer is not None:
-                            return
-                raise ConnectionFailedError("the answer broke off before its end")
-            except VLibraryError as error:
-                delay = retry_delay(error, call, attempt, max_retries=transport.max_retries)
-                if has_begun or delay is None:
-                    raise
-            attempt += 1
-            await transport.sleep(delay)
+        async with AsyncExitStack() as stack:
+            events = await transport.retried(
+                call, lambda: stack.enter_async_context(transport.events(call))
+            )
+            async for event in events:
+                delta = self._take(event)
+                if delta is not None:
+                    yield delta
+                if self._answer is not None:
+                    return
+        raise ConnectionFailedError("the answer broke off before its end")

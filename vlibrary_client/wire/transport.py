@@ -4,7 +4,7 @@ import asyncio
 import copy
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -109,15 +109,19 @@ class SyncTransport(_AnyTransport):
         Raises:
             VLibraryError: The server refused, or could not be reached.
         """
-        attempt = 0
+        return self.retried(call, lambda: _result(call, self._send_once(call)))
+
+    def retried(self, call: Call[Any], attempt: Callable[[], T]) -> T:
+        """What an attempt at the call returns, made again while that may help and is harmless."""
+        number = 0
         while True:
             try:
-                return _result(call, self._send_once(call))
+                return attempt()
             except VLibraryError as error:
-                delay = retry_delay(error, call, attempt, max_retries=self.max_retries)
+                delay = retry_delay(error, call, number, max_retries=self.max_retries)
                 if delay is None:
                     raise
-            attempt += 1
+            number += 1
             self.sleep(delay)
 
     def _send_once(self, call: Call[Any]) -> httpx.Response:
@@ -187,17 +191,25 @@ class AsyncTransport(_AnyTransport):
     async def send(self, call: Call[T]) -> T:
         """As `SyncTransport.send`."""
         self._require_own_loop()
-        attempt = 0
+
+        async def attempt() -> T:
+            reply = await self._send_once(call)
+            # Large answers take a while to read.
+            return await asyncio.to_thread(_result, call, reply)
+
+        return await self.retried(call, attempt)
+
+    async def retried(self, call: Call[Any], attempt: Callable[[], Awaitable[T]]) -> T:
+        """As `SyncTransport.retried`."""
+        number = 0
         while True:
             try:
-                reply = await self._send_once(call)
-                # Large answers take a while to read.
-                return await asyncio.to_thread(_result, call, reply)
+                return await attempt()
             except VLibraryError as error:
-                delay = retry_delay(error, call, attempt, max_retries=self.max_retries)
+                delay = retry_delay(error, call, number, max_retries=self.max_retries)
                 if delay is None:
                     raise
-            attempt += 1
+            number += 1
             await self.sleep(delay)
 
     async def _send_once(self, call: Call[Any]) -> httpx.Response:
