@@ -11,7 +11,6 @@
 It needs nothing of the server: no torch, no database.
 """
 
-from vlibrary_client.answer_streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.answers import (
     Answer,
     AppliedVector,
@@ -72,6 +71,7 @@ from vlibrary_client.errors import (
     WorkerUnavailableError,
 )
 from vlibrary_client.in_process import AppliedShift, apply
+from vlibrary_client.streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import (
     Alias,

@@ -11,7 +11,7 @@ from uuid import UUID
 from vlibrary_client.calls import trainings
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
 from vlibrary_client.notebooks import comparison, facts
-from vlibrary_client.training.job_events import async_job_events, job_events
+from vlibrary_client.streams import async_job_events, job_events
 from vlibrary_client.training.reports import OnProgress, print_report, progress_reporter
 from vlibrary_client.training.trackers import ReportTo, TrackedJob, tracked
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName

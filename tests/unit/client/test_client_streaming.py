@@ -25,7 +25,7 @@ from vlibrary_client import (
     WaitTimeoutError,
 )
 from vlibrary_client.errors import NotFoundError
-from vlibrary_client.training.job_events import MAX_SILENT_RECONNECTS, read_job_event
+from vlibrary_client.streams import MAX_SILENT_RECONNECTS, read_job_event
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
