@@ -40,7 +40,7 @@ from app.api.schemas.examples import add_examples
 from app.api.steer.generation import VECTOR_HEADER
 from app.core.settings import Settings, is_loopback
 from app.core.telemetry.tracing import telemetry
-from app.core.vector_file import MAX_FILE_BYTES
+from app.core.vectors.file import MAX_FILE_BYTES
 from app.core.version import software_version
 
 LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "::1", "[::1]")

@@ -221,7 +221,7 @@ def _condition(
 
 def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
     from app.core.backbones import require_same_backbone
-    from app.core.vector_file import decode_vector_file
+    from app.core.vectors.file import decode_vector_file
     from app.method.steering.vectors import InContextVectors
 
     wanted = backbone.description

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.identifiers import VectorReference, new_id
-from app.core.vector_card import EvaluationCard
+from app.core.vectors.card import EvaluationCard
 from app.library.access.audit import write_audit
 from app.library.records import EvaluationRecord, record_of
 from app.library.tables import EvaluationRow

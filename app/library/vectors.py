@@ -33,8 +33,8 @@ from app.core.identifiers import (
     sha256_hex,
 )
 from app.core.states import VECTOR_STATES, VectorStatus
-from app.core.vector_card import KeyCard, VectorCard
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.card import KeyCard, VectorCard
+from app.core.vectors.file import decode_vector_file
 from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
 from app.library.records import VectorRecord

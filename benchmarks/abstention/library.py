@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.pictures import Picture
-from app.core.vector_card import VectorCard
-from app.core.vector_file import VectorTensors, encode_vector_file
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.library.database import Sessions
 from app.library.search.retrieval import Retriever
 from app.library.task_keys.keys import add_keys

@@ -19,7 +19,8 @@ import numpy as np
 from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from app.core.errors import UnavailableError
 from app.core.settings import Settings
-from app.core.vector_file import VectorTensors, encode_vector_file
+from app.core.vectors.file import encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from benchmarks.setting.backbones import folder_of
 from tools.pocket.world import render_scene, sample_scene
 from vlibrary_client import Client

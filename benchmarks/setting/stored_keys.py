@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import new_id
-from app.core.vector_card import VectorCard
-from app.core.vector_file import VectorTensors, encode_vector_file
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.library.task_keys.keys import add_keys, unit_rows
 from app.library.vectors import create_vector
 

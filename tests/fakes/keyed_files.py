@@ -3,7 +3,7 @@
 import numpy as np
 
 from app.core.backbones import BackboneDescription
-from app.core.vector_card import KeyCard, VectorCard
+from app.core.vectors.card import KeyCard, VectorCard
 from tests.fakes.servers.worker import embedding_of
 from tests.fakes.vectors import make_vector_file
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import sha256_hex
 from app.core.states import TrainedStatus
-from app.core.vector_card import VectorCard
+from app.core.vectors.card import VectorCard
 from app.library.datasets import create_dataset
 from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord
 from app.library.training.job_events import new_events

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import JSON
 from app.core.identifiers import sha256_hex
-from app.core.vector_card import VectorCard
-from app.core.vector_file import encode_vector_file
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import encode_vector_file
 from app.library.catalogue.filters import list_vectors
 from app.library.datasets import create_dataset
 from app.library.records import DatasetRecord, JobRecord, VectorRecord

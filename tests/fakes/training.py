@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import JSON
-from app.core.vector_card import EvaluationCard, VectorCard
-from app.core.vector_file import VectorTensors, encode_vector_file
+from app.core.vectors.card import EvaluationCard, VectorCard
+from app.core.vectors.file import encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
 from app.library.task_keys.keys import add_keys

@@ -8,7 +8,8 @@ import pytest
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidVectorFileError
-from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
+from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 
 LAYERS = 3
 HIDDEN = 8

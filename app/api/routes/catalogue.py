@@ -26,7 +26,7 @@ from app.api.schemas.fields import Name, Ref, Reference
 from app.api.schemas.vectors import AliasBody, EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import MAX_VERSION, VectorReference
-from app.core.vector_card import EvaluationCard
+from app.core.vectors.card import EvaluationCard
 from app.library.aliases import alias_version, delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,

@@ -31,8 +31,8 @@ from app.api.schemas.vectors import (
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
-from app.core.vector_card import read_card
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.card import read_card
+from app.core.vectors.file import decode_vector_file
 from app.library.aliases import alias_version, set_alias
 from app.library.catalogue.filters import list_vectors
 from app.library.catalogue.transfer import current_file, import_vector, load_file

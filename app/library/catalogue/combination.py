@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
 from app.core.identifiers import sha256_hex
-from app.core.vector_card import VectorCard
-from app.core.vector_file import decode_vector_file, encode_vector_file
-from app.core.vector_sums import weighted_sum
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.core.vectors.tensors import weighted_sum
 from app.library.catalogue.comparison import check_distinct
 from app.library.records import VectorRecord
 from app.library.vector_rows import get_blob

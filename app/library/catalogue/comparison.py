@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import EvaluationRecord, VectorRecord
 from app.library.vector_rows import get_blob

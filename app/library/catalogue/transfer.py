@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.backbones import BackboneDescription
-from app.core.vector_card import EvaluationCard, VectorCard, read_card
-from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vectors.card import EvaluationCard, VectorCard, read_card
+from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import EvaluationRecord, VectorRecord
 from app.library.vector_rows import get_blob

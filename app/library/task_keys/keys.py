@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.states import VectorStatus
-from app.core.vector_card import MAX_DIMENSION, MAX_KEYS
+from app.core.vectors.card import MAX_DIMENSION, MAX_KEYS
 from app.library.tables import IndexEpochRow, KeyRow, VectorRow
 from app.library.task_keys.epochs import Operation, raise_epoch
 

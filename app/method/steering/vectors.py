@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from app.core.vector_file import VectorTensors
-from app.core.vector_sums import weighted_sum
+from app.core.vectors.tensors import VectorTensors, weighted_sum
 
 TENSOR_NAMES: Final = ("attention_vectors", "mlp_vectors", "attention_weights", "mlp_weights")
 INITIAL_DEVIATION: Final = 0.01

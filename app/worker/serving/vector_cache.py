@@ -18,7 +18,8 @@ from app.core.backbones import require_same_backbone
 from app.core.errors import CorruptDataError, InvalidInputError
 from app.core.identifiers import sha256_hex
 from app.core.telemetry.logs import get_logger
-from app.core.vector_file import VectorTensors, decode_vector_file
+from app.core.vectors.file import decode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.identifiers import VectorReference
-from app.core.vector_card import VectorCard
-from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import METHOD, settings_of
 from app.library.database import Sessions
 from app.library.datasets import get_dataset

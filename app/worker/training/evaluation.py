@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError
 from app.core.identifiers import VectorReference
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
 from app.library.evaluations import add_evaluation

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.pixels import PIXELS_VERSION
 from app.core.states import ADVICE, LOOKS_RANDOM
-from app.core.vector_card import EvaluationCard, KeyCard, VectorCard
-from app.core.vector_file import encode_vector_file
+from app.core.vectors.card import EvaluationCard, KeyCard, VectorCard
+from app.core.vectors.file import encode_vector_file
 from app.core.version import software_version
 from app.library.evaluations import add_evaluation
 from app.library.records import DatasetRecord, JobRecord, VectorRecord

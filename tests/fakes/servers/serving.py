@@ -14,7 +14,7 @@ from PIL import Image
 from app.core.errors import NotFoundError
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import space_id

@@ -13,7 +13,7 @@ from app.core.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from app.core.vector_card import EvaluationCard
+from app.core.vectors.card import EvaluationCard
 from app.library.access.audit import acting, list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.database import run_transaction

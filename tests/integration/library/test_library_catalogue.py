@@ -14,8 +14,9 @@ from app.core.errors import (
     NotFoundError,
     VLibraryError,
 )
-from app.core.vector_card import EvaluationCard
-from app.core.vector_file import VectorTensors, decode_vector_file
+from app.core.vectors.card import EvaluationCard
+from app.core.vectors.file import decode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.library.aliases import set_alias
 from app.library.catalogue.batches import Change, bury, change_each, prune_versions, retagged
 from app.library.catalogue.combination import combine_vectors

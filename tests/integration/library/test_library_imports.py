@@ -3,8 +3,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidVectorFileError
-from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
-from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vectors.card import EvaluationCard, KeyCard, VectorCard, read_card
+from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.catalogue.transfer import current_file, import_vector, load_file
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord

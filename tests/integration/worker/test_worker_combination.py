@@ -6,8 +6,8 @@ import pytest
 
 from app.core.errors import JSON
 from app.core.identifiers import VectorReference
-from app.core.vector_card import VectorCard
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.card import VectorCard
+from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
 from app.library.vector_rows import get_blob

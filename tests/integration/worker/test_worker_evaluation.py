@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from app.core.identifiers import VectorReference
-from app.core.vector_card import read_card
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.card import read_card
+from app.core.vectors.file import decode_vector_file
 from app.library.catalogue.transfer import current_file, load_file
 from app.library.evaluations import list_evaluations
 from app.library.records import DatasetRecord, JobRecord, VectorRecord

@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import NotFoundError
 from app.core.identifiers import VectorReference
 from app.core.pixels import PIXELS_VERSION
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import JobRecord
 from app.library.storage import checkpoint_key

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from app.core.errors import ConfigurationError, VLibraryError
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.method.backbone.loading import Backbone
 from benchmarks import (
     beside_training,

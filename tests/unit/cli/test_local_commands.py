@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from app.cli.app import build
 from app.cli.demo.report import write_report
 from app.core.errors import ConfigurationError, IncompatibleBackboneError, InvalidInputError
-from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vectors.file import decode_vector_file, encode_vector_file
 from tests.fakes.files import official
 from tools.pocket.questions import sample_question
 from tools.pocket.world import render_scene, sample_scene

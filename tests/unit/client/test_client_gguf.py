@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from app.cli.library.gguf import file_of, measure_loss, print_loss
 from app.core.errors import IncompatibleBackboneError
-from app.core.vector_file import encode_vector_file
+from app.core.vectors.file import encode_vector_file
 from app.method.backbone.loading import load_backbone
 from app.method.steering.injection import inject
 from app.method.steering.sites import find_decoder

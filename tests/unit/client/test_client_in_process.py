@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save
 from transformers import PreTrainedModel
 
-from app.core.vector_file import VectorTensors, decode_vector_file, encode_vector_file
+from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from app.method.steering.injection import inject
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.families import tiny_inputs, tiny_model

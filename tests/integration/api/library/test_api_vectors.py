@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.core.vector_file import encode_vector_file
+from app.core.vectors.file import encode_vector_file
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.servers.worker import FakeWorker, backbone
 from tests.fakes.training import Sessions, store_vector, vector_file

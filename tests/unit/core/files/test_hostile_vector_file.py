@@ -7,7 +7,7 @@ import pytest
 
 from app.core.errors import InvalidVectorFileError
 from app.core.identifiers import sha256_hex
-from app.core.vector_file import (
+from app.core.vectors.file import (
     MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     decode_vector_file,

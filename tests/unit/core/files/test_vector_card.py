@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from app.core.errors import InvalidVectorFileError
-from app.core.vector_card import EvaluationCard, KeyCard, VectorCard, read_card
+from app.core.vectors.card import EvaluationCard, KeyCard, VectorCard, read_card
 
 ROWS = np.eye(3, 6, dtype=np.float32)
 

@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidVectorFileError
-from app.core.vector_file import (
-    VectorTensors,
-    decode_vector_file,
-    encode_vector_file,
-)
+from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.core.vectors.tensors import VectorTensors
 from tests.fakes.vectors import (
     FINGERPRINT,
     HIDDEN,

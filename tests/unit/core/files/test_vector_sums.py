@@ -1,7 +1,6 @@
 import numpy as np
 
-from app.core.vector_file import VectorTensors
-from app.core.vector_sums import weighted_sum
+from app.core.vectors.tensors import VectorTensors, weighted_sum
 
 
 def part(seed: int) -> VectorTensors:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from app.core.vector_file import decode_vector_file, encode_vector_file
+from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 
 

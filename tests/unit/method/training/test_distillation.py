@@ -8,8 +8,8 @@ import torch
 from app.core.errors import (
     InvalidDatasetError,
 )
-from app.core.vector_card import read_card
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.card import read_card
+from app.core.vectors.file import decode_vector_file
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import TENSOR_NAMES

@@ -9,7 +9,7 @@ import torch
 
 from app.core.errors import CorruptDataError, IncompatibleBackboneError, InvalidInputError
 from app.core.identifiers import sha256_hex
-from app.core.vector_file import decode_vector_file
+from app.core.vectors.file import decode_vector_file
 from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.errors import InvalidVectorFileError
 from app.core.states import TrainedStatus
-from app.core.vector_file import Float32Array
+from app.core.vectors.tensors import Float32Array
 
 METADATA_KEY: Final = "card"
 MAX_KEYS: Final = 64

@@ -9,15 +9,15 @@ Source: the format description in https://github.com/huggingface/safetensors.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final, NoReturn, TypeAlias
+from dataclasses import fields
+from typing import Any, Final, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from app.core.errors import InvalidVectorFileError
+from app.core.vectors.tensors import VectorTensors, row_norms
 
 FORMAT: Final = "m2iv"
 FORMAT_VERSION: Final = "1"
@@ -34,69 +34,11 @@ _LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8
 _METADATA_KEY: Final = "__metadata__"
 _FORBIDDEN_CHARACTERS: Final = frozenset("\0") | {chr(code) for code in range(0xD800, 0xE000)}
-
-Float32Array: TypeAlias = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class VectorTensors:
-    """The four tensors of an in-context vector as arrays.
-
-    Attributes:
-        attention_vectors: `[layers, hidden]`, added to what attention writes.
-        mlp_vectors: `[layers, hidden]`, added to what the MLP writes.
-        attention_weights: `[layers]`, the factor of each attention vector.
-        mlp_weights: `[layers]`, the factor of each MLP vector.
-    """
-
-    attention_vectors: Float32Array
-    mlp_vectors: Float32Array
-    attention_weights: Float32Array
-    mlp_weights: Float32Array
-
-    @property
-    def has_effect(self) -> bool:
-        """Whether anything is added at any site."""
-        return bool(self.shift().any())
-
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers that the tensors cover."""
-        return int(self.attention_vectors.shape[0])
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream that the tensors fit."""
-        return int(self.attention_vectors.shape[1])
-
-    def shift(self) -> Float32Array:
-        """`[layers, 2, hidden]`: what is added at strength 1, attention first."""
-        attention = self.attention_weights[:, None] * self.attention_vectors
-        mlp = self.mlp_weights[:, None] * self.mlp_vectors
-        return np.stack((attention, mlp), axis=1)
-
-    def norms(self) -> dict[str, list[float]]:
-        """Length of the shift at strength 1, for each branch and layer."""
-        pairs = {
-            "attention": (self.attention_vectors, self.attention_weights),
-            "mlp": (self.mlp_vectors, self.mlp_weights),
-        }
-        return {
-            branch: [float(norm) for norm in _row_norms(vectors) * np.abs(weights)]
-            for branch, (vectors, weights) in pairs.items()
-        }
-
-
 _NAMES: Final = tuple(sorted(field.name for field in fields(VectorTensors)))
 
 
 def _refuse(reason: str) -> NoReturn:
     raise InvalidVectorFileError(f"Not a vector file: {reason}")
-
-
-def _row_norms(vectors: Float32Array) -> npt.NDArray[np.float64]:
-    norms: npt.NDArray[np.float64] = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    return norms
 
 
 def _check_shapes(
@@ -121,7 +63,7 @@ def _check_values(tensors: VectorTensors) -> None:
         if not np.isfinite(getattr(tensors, name)).all():
             _refuse(f"{name} has values that are not finite")
     for vectors in (tensors.attention_vectors, tensors.mlp_vectors):
-        if _row_norms(vectors).max() > MAX_VECTOR_NORM:
+        if row_norms(vectors).max() > MAX_VECTOR_NORM:
             _refuse(f"a vector is longer than {MAX_VECTOR_NORM:g}")
     for weights in (tensors.attention_weights, tensors.mlp_weights):
         if np.abs(weights).max() > MAX_WEIGHT:

@@ -1,0 +1,1 @@
+"""A set of vectors as numbers, as the file that carries them, and what the file says of them."""
