@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import plain_console
 from app.cli.library.server import (
     Key,
     Limit,
@@ -38,11 +37,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
-    console = plain_console(stderr=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="vlibrary-") as folder,
-        console.status("reading every row and picture"),
-    ):
+    with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         report = convert_local(
             source,
             Path(folder) / "dataset.parquet",
@@ -84,7 +79,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Store a data set on a server; the same items again are the same data set."""
-    with connected(url, key) as client, plain_console(stderr=True).status("packing and uploading"):
+    with connected(url, key) as client:
         dataset = client.datasets.upload(
             source,
             name=name,
@@ -92,6 +87,7 @@ def upload(
             columns=read_map(column_map, question),
             skip_bad=skip_bad,
             text_only=text_only,
+            progress=True,
         )
     if as_json:
         print_json(dataset)

@@ -1,19 +1,23 @@
 """Local data sets for commands that need no server: converted as an upload is, then read."""
 
 import tempfile
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from app.cli.console import plain_console
 from app.cli.options import read_settings
 from app.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from app.library.records import DatasetReport
     from app.method.backbone.examples import Example
+    from vlibrary_client.layouts.items import Found, Source
+
+_READING: Final = "reading every row and picture"
 
 ColumnMap: TypeAlias = Annotated[
     list[str] | None,
@@ -60,7 +64,7 @@ def convert_local(
     skip_bad: bool = False,
     text_only: bool = False,
 ) -> "DatasetReport":
-    """What a local source holds, written to `target` as it would be stored.
+    """What a local source holds, written to `target` as it would be stored; tells how far it is.
 
     Raises:
         InvalidDatasetError: It is no data set, or has rows that cannot be used.
@@ -69,14 +73,25 @@ def convert_local(
     from app.library.uploads.dataset_conversion import convert
     from vlibrary_client.layouts.sources import open_source
 
-    return convert(
-        partial(open_source, source, columns=columns),
-        target,
-        # Of the settings limits count alone, and nobody needs a home for them.
-        limits=PictureLimits.of(read_settings(data_dir=target.parent)),
-        skip_bad=skip_bad,
-        text_only=text_only,
-    )
+    with plain_console(stderr=True).status(_READING) as status:
+
+        def counted(found: "Iterator[Found]") -> "Iterator[Found]":
+            for number, one in enumerate(found, start=1):
+                status.update(f"{_READING}: {number:,}")
+                yield one
+
+        def opened() -> "Source":
+            known = open_source(source, columns=columns)
+            return replace(known, found=counted(known.found))
+
+        return convert(
+            opened,
+            target,
+            # Of the settings limits count alone, and nobody needs a home for them.
+            limits=PictureLimits.of(read_settings(data_dir=target.parent)),
+            skip_bad=skip_bad,
+            text_only=text_only,
+        )
 
 
 def load_local(
@@ -97,7 +112,8 @@ def load_local(
     from app.method.evaluation.tasks.loading import find_official, load_examples
 
     if source == "easy-vqa" or find_official(source) is not None:
-        return load_examples(source, split=split, limit=limit, seed=seed)
+        with plain_console(stderr=True).status(f"reading {source}"):
+            return load_examples(source, split=split, limit=limit, seed=seed)
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
         convert_local(source, target, columns=columns, skip_bad=skip_bad, text_only=text_only)

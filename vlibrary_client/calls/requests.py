@@ -25,6 +25,7 @@ from vlibrary_client.types import (
     Vector,
     VectorStatus,
 )
+from vlibrary_client.upload_progress import upload_progress
 from vlibrary_client.wire.replies import (
     Call,
     Kept,
@@ -37,8 +38,8 @@ from vlibrary_client.wire.replies import (
 
 OCTET_STREAM = "application/octet-stream"
 PARQUET = "application/vnd.apache.parquet"
-# The answer comes after the server has looked at every item.
-UPLOAD_TIMEOUT_SECONDS = 960.0
+# The answer comes after the server has looked at every item, for which it may take an hour itself.
+UPLOAD_TIMEOUT_SECONDS = 3900.0
 
 
 def upload_dataset(
@@ -50,6 +51,7 @@ def upload_dataset(
     question: str | None = None,
     skip_bad: bool = False,
     text_only: bool = False,
+    progress: bool = False,
 ) -> Steps[Dataset]:
     """Stores a folder, a file, or an iterable of items as a data set.
 
@@ -69,12 +71,16 @@ def upload_dataset(
             folders that are called by their class, or `columns={"answer": "label"}`.
         skip_bad: Leave out rows that cannot be used, rather than refuse the source.
         text_only: Take rows without a picture as items of text alone.
+        progress: Draw on the terminal what is packed and sent, and how long the server checks.
 
     Raises:
         InvalidDatasetError: The source cannot be read, or the server refuses its content.
     """
     columns = with_question(columns, question)
-    with parquet_file(source, columns=columns, skip_bad=skip_bad) as path:
+    with (
+        upload_progress(is_shown=progress, title=name) as shown,
+        parquet_file(source, columns=columns, skip_bad=skip_bad) as path,
+    ):
         call: Call[Dataset] = Call(
             method="POST",
             path="/datasets",
@@ -86,6 +92,7 @@ def upload_dataset(
                 text_only="true" if text_only else None,
             ),
             content=path,
+            on_sent=shown.of(path),
             headers={"content-type": PARQUET} | once(),
             timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
         )

@@ -81,6 +81,7 @@ class Call(Generic[T]):
     Attributes:
         is_repeatable: Sending it twice has the effect of sending it once.
         content: A body of raw bytes, or the file that holds them.
+        on_sent: Told how many bytes of the file are sent, from 0 on with every try.
         timeout_seconds: How long the answer may take; `None` for the client's default.
         answer_statuses: Statuses of 400 and above that carry a result and no error.
         kept: Where the body of a file is kept, so that a lost connection loses none of it.
@@ -93,6 +94,7 @@ class Call(Generic[T]):
     query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     content: bytes | Path | None = None
+    on_sent: Callable[[int], None] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     answer_statuses: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@ import copy
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -32,6 +32,8 @@ def _options(call: Call[Any], timeout_seconds: float | None) -> dict[str, Any]:
         options["headers"].update(call.kept.headers())
     if isinstance(call.content, bytes):
         options["content"] = call.content
+    if isinstance(call.content, Path):
+        options["headers"]["content-length"] = str(call.content.stat().st_size)
     if call.body is not None:
         options["content"] = json_of(call.body)
         options["headers"]["content-type"] = "application/json"
@@ -46,13 +48,21 @@ def _result(call: Call[T], reply: httpx.Response) -> T:
     return call.read(reply)
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+def _chunks(path: Path, on_sent: Callable[[int], None] | None) -> Iterator[bytes]:
+    report = on_sent or (lambda _: None)
+    with path.open("rb") as file:
+        report(0)
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
-    finally:
-        file.close()
+            report(file.tell())
+
+
+async def _chunks_in_thread(
+    path: Path, on_sent: Callable[[int], None] | None
+) -> AsyncIterator[bytes]:
+    chunks = _chunks(path, on_sent)
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
 
 
 class _AnyTransport:
@@ -126,11 +136,11 @@ class SyncTransport(_AnyTransport):
 
     def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)
-        with library_errors(), ExitStack() as stack:
+        with library_errors():
             if call.kept is not None:
                 return self._go_on(options, call.kept)
             if isinstance(call.content, Path):
-                options["content"] = stack.enter_context(call.content.open("rb"))
+                options["content"] = _chunks(call.content, call.on_sent)
             return self._http.request(**options)
 
     def _go_on(self, options: dict[str, Any], kept: Kept) -> httpx.Response:
@@ -215,8 +225,7 @@ class AsyncTransport(_AnyTransport):
     async def _send_once(self, call: Call[Any]) -> httpx.Response:
         options = _options(call, self._timeout_seconds)
         if isinstance(call.content, Path):
-            options["content"] = _chunks(call.content)
-            options["headers"]["content-length"] = str(call.content.stat().st_size)
+            options["content"] = _chunks_in_thread(call.content, call.on_sent)
         with library_errors():
             if call.kept is not None:
                 return await self._go_on(options, call.kept)

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
@@ -250,13 +251,17 @@ def http_problem(
     detail: str | None = None,
 ) -> Response:
     """The problem of an HTTP status, with its title where there is no detail."""
-    # Of records that are not there library errors tell, so this is about the path.
-    is_lost = status == HTTPStatus.NOT_FOUND
+    if status == HTTPStatus.NOT_FOUND:
+        # Of records that are not there library errors tell, so this is about the path.
+        detail = wrong_path(request)
+    limit = request.scope.get(MAX_BODY_SIZE_SCOPE_KEY)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and limit is not None:
+        detail = f"The body is too large: wanted at most {limit} bytes"
     return problem_response(
         request,
         code=CODE_OF_STATUS.get(status, "error"),
         status=status,
-        detail=wrong_path(request) if is_lost else detail or title_of(status),
+        detail=detail or title_of(status),
         headers=headers,
     )
 

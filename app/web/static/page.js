@@ -98,10 +98,22 @@ async function trainings() {
   });
 }
 
+/** Tells that work goes on, and for how long it has, until it ends. */
+async function waiting(id, text, work) {
+  const began = Date.now();
+  const passed = element("span");
+  const tell = () => passed.replaceChildren(`${Math.round((Date.now() - began) / 1000)} s`);
+  place(id).replaceChildren(element("p", [`${text}: `, passed]), element("progress"));
+  tell();
+  const timer = setInterval(tell, 1000);
+  return work.finally(() => clearInterval(timer));
+}
+
 async function train({ vector, file, question }) {
   const name = vector.value;
   const query = new URLSearchParams({ name, ...(question.value && { question: question.value }) });
-  const dataset = await call(`/datasets?${query}`, file.files[0]);
+  const sent = call(`/datasets?${query}`, file.files[0]);
+  const dataset = await waiting("received", "Sending the file, then every row and picture is checked", sent);
   await call("/train", { name, dataset: dataset.id });
   fill("trainings", trainings);
   return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
@@ -150,7 +162,6 @@ place("ask").addEventListener("submit", (event) => {
 });
 place("train").addEventListener("submit", (event) => {
   event.preventDefault();
-  place("received").replaceChildren(element("p", "..."));
   fill("received", () => train(event.target.elements));
 });
 place("access").addEventListener("submit", (event) => {

@@ -114,6 +114,7 @@ class TestDatasets:
 
         response = await http.post("/datasets?name=d", content=endless(), headers=OCTETS)
         assert (response.status_code, response.json()["code"]) == (413, "too-large")
+        assert response.json()["detail"].endswith("wanted at most 200000 bytes")
 
     async def test_the_name_and_the_type_are_checked(self, http: httpx.AsyncClient) -> None:
         assert (await upload(http, b"x", name="../up")).status_code == 422

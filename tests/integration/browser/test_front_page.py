@@ -30,16 +30,18 @@ def url(database: str, tmp_path: Path) -> Iterator[str]:
 
 def send(page: Page, *, name: str, content: str) -> str:
     """Fills the form as a user would, and says what the page answers."""
-    page.value(
+    waiting = page.value(
         f"""(() => {{
           const form = document.querySelector("#train"), chosen = new DataTransfer();
           chosen.items.add(new File([{json.dumps(content)}], "items.jsonl"));
           form.elements.vector.value = {json.dumps(name)};
           form.elements.file.files = chosen.files;
           form.querySelector("button").click();
+          return document.querySelector("#received").textContent;
         }})()"""
     )
-    page.wait_until("!['', '...'].includes(document.querySelector('#received').textContent)")
+    assert waiting.endswith("every row and picture is checked: 0 s")
+    page.wait_until("document.querySelector('#received progress') === null")
     return str(page.value("document.querySelector('#received').textContent"))
 
 

@@ -220,6 +220,7 @@ async def test_refusals_of_the_outer_layers_have_openais_shape(http: httpx.Async
     assert (foreign.status_code, foreign.json()["error"]["type"]) == (403, "permission_error")
     large = await http.post("/v1/chat/completions", content=b"{" + b" " * 1_000_001)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "too-large")
+    assert "at most 1000000 bytes" in large.json()["error"]["message"]
     host = await http.get("/v1/models", headers={"host": "evil.example"})
     assert (host.status_code, host.json()["error"]["code"]) == (400, "bad-request")
 

@@ -210,6 +210,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(http: httpx.As
     for response in (announced, unannounced):
         assert response.status_code == 413
         assert response.json()["code"] == "too-large"
+        assert response.json()["detail"].endswith("wanted at most 1000000 bytes")
         assert response.headers["content-type"] == "application/problem+json"
 
 
