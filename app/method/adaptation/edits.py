@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from app.core.errors import UnsupportedBackboneError
 from app.method.adaptation.problem import Problem, draw_contexts, encode_parts
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import EncodedBatch
+from app.method.evaluation.conditions import Applied
 from app.method.steering.sites import LayerSites, find_sites
 
 Hidden: TypeAlias = Float[Tensor, "batch tokens width"]
@@ -131,6 +132,34 @@ def at_last_prompt_token(batch: EncodedBatch, change: Edit) -> Edit:
         return torch.where(is_last[..., None], changed.to(hidden.dtype), hidden)
 
     return edit
+
+
+def edit_layer(backbone: Backbone, layer: int, change: Edit) -> Applied:
+    """The change to what a layer gives out at the last prompt token."""
+    module = adaptable_sites(backbone)[layer].layer
+    return lambda batch: edit_outputs(backbone, [(module, at_last_prompt_token(batch, change))])
+
+
+def replace_heads(
+    backbone: Backbone,
+    means: Float[Tensor, "layers heads width"],
+    heads: Bool[Tensor, "layers heads"],
+) -> Applied:
+    """Puts the means of these heads in their places at the last prompt token."""
+    projections = output_projections(backbone)
+    chosen = heads.repeat_interleave(means.shape[-1], dim=1)
+
+    def put(hidden: Hidden, *, layer: int) -> Hidden:
+        wanted = means[layer].flatten().to(hidden.dtype)
+        return torch.where(chosen[layer].to(hidden.device), wanted, hidden)
+
+    return lambda batch: edit_inputs(
+        backbone,
+        [
+            (projections[layer], at_last_prompt_token(batch, partial(put, layer=layer)))
+            for layer in heads.any(1).nonzero().flatten().tolist()
+        ],
+    )
 
 
 @torch.no_grad()

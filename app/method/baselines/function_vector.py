@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.method.adaptation.edits import (
-    adaptable_sites,
-    at_last_prompt_token,
-    edit_inputs,
-    edit_outputs,
+    Hidden,
+    edit_layer,
     mean_heads,
     output_projections,
+    replace_heads,
 )
 from app.method.adaptation.problem import (
     Adaptation,
@@ -28,7 +27,6 @@ from app.method.adaptation.problem import (
 from app.method.backbone.examples import Episode
 from app.method.backbone.prompts import EncodedBatch
 from app.method.backbone.randomness import generator_for
-from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
 
 _MOST_CONTEXTS: Final = 50
@@ -47,7 +45,11 @@ def fit(problem: Problem) -> Adaptation:
     layers, heads = effects.shape
     strongest = effects.flatten().topk(min(_NUM_HEADS, layers * heads)).indices.tolist()
     vector = sum_of_heads(problem, means, [divmod(index, heads) for index in strongest])
-    changes = [_adding(problem, vector, layer) for layer in range(layers)]
+
+    def add(hidden: Hidden) -> Hidden:
+        return hidden + vector.to(hidden.dtype)
+
+    changes = [edit_layer(problem.backbone, layer, add) for layer in range(layers)]
     layer = best_on_validation(problem, changes)
     return Adaptation(
         kind="last-token",
@@ -69,9 +71,12 @@ def indirect_effects(
     effects = torch.zeros(layers, heads)
     for layer in range(layers):
         for head in range(heads):
+            chosen = torch.zeros(layers, heads, dtype=torch.bool)
+            chosen[layer, head] = True
+            patched = replace_heads(problem.backbone, means, chosen)
             after = []
             for _, batch in parts:
-                with _patched(problem, means, (layer, head))(batch):
+                with patched(batch):
                     after.append(_first_token(problem, batch))
             effects[layer, head] = (torch.cat(after) - before).mean()
     return effects
@@ -108,30 +113,3 @@ def _first_token(problem: Problem, batch: EncodedBatch) -> Float[Tensor, " rows"
     counts = [len(ids) for ids in batch.answer_ids]
     firsts = torch.tensor([0, *counts[:-1]], device=shares.device).cumsum(0)
     return shares[firsts, batch.targets[firsts]]
-
-
-def _patched(
-    problem: Problem, means: Float[Tensor, "layers heads width"], place: tuple[int, int]
-) -> Applied:
-    layer, head = place
-    projection = output_projections(problem.backbone)[layer]
-    width = means.shape[-1]
-    which = slice(head * width, (head + 1) * width)
-
-    def change(hidden: Float[Tensor, "rows 1 inner"]) -> Float[Tensor, "rows 1 inner"]:
-        changed = hidden.clone()
-        changed[..., which] = means[layer, head].to(hidden.dtype)
-        return changed
-
-    return lambda batch: edit_inputs(
-        problem.backbone, [(projection, at_last_prompt_token(batch, change))]
-    )
-
-
-def _adding(problem: Problem, vector: Float[Tensor, " hidden"], layer: int) -> Applied:
-    module = adaptable_sites(problem.backbone)[layer].layer
-
-    return lambda batch: edit_outputs(
-        problem.backbone,
-        [(module, at_last_prompt_token(batch, lambda hidden: hidden + vector.to(hidden.dtype)))],
-    )

@@ -3,7 +3,6 @@
 Source: Huang et al. (2024), Multimodal task vectors, arXiv 2406.15334.
 """
 
-from contextlib import AbstractContextManager
 from typing import Final
 
 import torch
@@ -11,13 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from app.method.adaptation.edits import (
-    Edit,
-    at_last_prompt_token,
-    edit_inputs,
-    mean_heads,
-    output_projections,
-)
+from app.method.adaptation.edits import mean_heads, replace_heads
 from app.method.adaptation.problem import (
     Adaptation,
     Part,
@@ -26,8 +19,6 @@ from app.method.adaptation.problem import (
     encode_parts,
     without_context,
 )
-from app.method.backbone.prompts import EncodedBatch
-from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
 from app.method.training.losses import supervision
 
@@ -46,7 +37,7 @@ def fit(problem: Problem) -> Adaptation:
     means = mean_heads(problem, count=_MOST_CONTEXTS, purpose="mtv")
     policy = choose_policy(problem, means)
     candidates = [policy > 0, *_sample(policy, _CANDIDATES, seed=problem.seed)]
-    changes = [replacing(problem, means, one) for one in candidates]
+    changes = [replace_heads(problem.backbone, means, one) for one in candidates]
     best = best_on_validation(problem, changes)
     chosen = candidates[best]
     return Adaptation(
@@ -99,35 +90,7 @@ def _reward(
 ) -> float:
     losses = []
     for _, batch in parts:
-        with replacing(problem, means, heads)(batch):
+        with replace_heads(problem.backbone, means, heads)(batch):
             logits = answer_logits(problem.backbone, batch)
         losses.append(supervision(logits, batch.targets))
     return -float(torch.cat(losses).mean())
-
-
-def replacing(
-    problem: Problem, means: Float[Tensor, "layers heads width"], heads: HeadMask
-) -> Applied:
-    """Puts the means of these heads in their places, in prefill only."""
-    projections = output_projections(problem.backbone)
-
-    def applied(batch: EncodedBatch) -> AbstractContextManager[None]:
-        edits = [
-            (projections[layer], at_last_prompt_token(batch, put(means[layer], heads[layer])))
-            for layer in range(len(projections))
-            if heads[layer].any()
-        ]
-        return edit_inputs(problem.backbone, edits)
-
-    return applied
-
-
-def put(means: Float[Tensor, "heads width"], heads: Bool[Tensor, " heads"]) -> Edit:
-    """Replaces the slices of some heads of a projection's input."""
-    chosen = heads.repeat_interleave(means.shape[-1])
-
-    def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        wanted = means.flatten().to(hidden.dtype)
-        return torch.where(chosen.to(hidden.device), wanted, hidden)
-
-    return edit

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from app.method.adaptation.edits import (
     adaptable_sites,
-    at_last_prompt_token,
-    edit_outputs,
+    edit_layer,
     last_prompt_tokens,
     outputs_at,
 )
@@ -23,7 +22,6 @@ from app.method.adaptation.problem import (
     draw_contexts,
     encode_parts,
 )
-from app.method.evaluation.conditions import Applied
 
 _MOST_CONTEXTS: Final = 50
 
@@ -34,7 +32,9 @@ def fit(problem: Problem) -> Adaptation:
     The state replaces the one that the prompt alone would have there, in prefill only.
     """
     states = mean_states(problem)
-    changes = [_replacing(problem, states, layer) for layer in range(len(states))]
+    changes = [
+        edit_layer(problem.backbone, layer, state.expand_as) for layer, state in enumerate(states)
+    ]
     layer = best_on_validation(problem, changes)
     return Adaptation(
         kind="last-token",
@@ -53,11 +53,3 @@ def mean_states(problem: Problem) -> Float[Tensor, "layers hidden"]:
         for _, batch in encode_parts(problem, episodes, with_answers=False)
     ]
     return torch.cat(found).mean(0)
-
-
-def _replacing(problem: Problem, states: Float[Tensor, "layers hidden"], layer: int) -> Applied:
-    module = adaptable_sites(problem.backbone)[layer].layer
-
-    return lambda batch: edit_outputs(
-        problem.backbone, [(module, at_last_prompt_token(batch, states[layer].expand_as))]
-    )

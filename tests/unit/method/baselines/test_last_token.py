@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.method.adaptation.edits import adaptable_sites, head_counts, mean_heads, output_projections
+from app.method.adaptation.edits import (
+    adaptable_sites,
+    edit_layer,
+    head_counts,
+    mean_heads,
+    output_projections,
+    replace_heads,
+)
 from app.method.adaptation.problem import (
     Problem,
     draw_contexts,
@@ -70,7 +77,7 @@ def test_the_layer_is_the_one_validation_likes_best(problem: Problem) -> None:
     states = task_vector.mean_states(problem)
     held = encode_parts(problem, without_context(problem.validation))
     scores = [
-        measure(problem, held, task_vector._replacing(problem, states, layer))
+        measure(problem, held, edit_layer(problem.backbone, layer, states[layer].expand_as))
         for layer in range(len(states))
     ]
     assert scores[int(str(task_vector.fit(problem).notes["layer"]))] == max(scores)
@@ -167,7 +174,7 @@ def test_mtv_replaces_the_slices_of_the_chosen_heads(problem: Problem) -> None:
         change=last(means[1, 1], slice(width, 2 * width)),
         inputs=True,
     )
-    with torch.no_grad(), mtv.replacing(problem, means, heads)(batch):
+    with torch.no_grad(), replace_heads(problem.backbone, means, heads)(batch):
         assert_near(logits(backbone, batch), wanted)
 
 
