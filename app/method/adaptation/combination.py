@@ -180,7 +180,7 @@ def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[
         return torch.einsum("p,plbh->lbh", leaves["scores"].softmax(0), shifts)
 
     recipe = Recipe(
-        start=lambda: {"scores": torch.zeros(len(parts), device=backbone.device)},
+        start=lambda _generator: {"scores": torch.zeros(len(parts))},
         applied=lambda leaves: _steering(backbone, mixed(leaves)),
         rates=(_RATE,),
     )

@@ -44,12 +44,12 @@ class Recipe:
     """What is fitted and how.
 
     Attributes:
-        start: Makes the tensors to learn by name, the same at every call.
+        start: Makes the tensors to learn by name, drawn from the problem's seed at every call.
         loss: Of a batch, read within that change: which items it holds, and the batch. None is the
             loss of the true answers alone.
     """
 
-    start: Callable[[], Leaves]
+    start: Callable[[torch.Generator], Leaves]
     applied: Callable[[Leaves], Applied]
     rates: tuple[float, ...]
     loss: Loss | None = None
@@ -107,7 +107,10 @@ def _run(
         return supervision(answer_logits(problem.backbone, batch), batch.targets).mean()
 
     loss_of = recipe.loss or true_answers
-    leaves = {name: leaf.requires_grad_() for name, leaf in recipe.start().items()}
+    start = recipe.start(torch.Generator().manual_seed(problem.seed))
+    leaves = {
+        name: leaf.to(problem.backbone.device).requires_grad_() for name, leaf in start.items()
+    }
     optimizer = torch.optim.AdamW(leaves.values(), lr=rate, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)

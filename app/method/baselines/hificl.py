@@ -30,15 +30,13 @@ def fit(problem: Problem) -> Adaptation:
     heads, width = head_counts(backbone)
     sites = (backbone.num_layers, heads)
 
-    def start() -> Leaves:
-        generator = torch.Generator().manual_seed(problem.seed)
+    def start(generator: torch.Generator) -> Leaves:
         found = {}
         for name in ("keys", "values"):
             places, numbers = (*sites, NUM_VIRTUAL, RANK), (*sites, RANK, width)
             found[f"{name}_left"] = torch.randn(places, generator=generator) * _DEVIATION
             found[f"{name}_right"] = torch.randn(numbers, generator=generator) * _DEVIATION
-        found["values_right"] = torch.zeros_like(found["values_right"])
-        return {name: leaf.to(backbone.device) for name, leaf in found.items()}
+        return {**found, "values_right": torch.zeros_like(found["values_right"])}
 
     def applied(leaves: Leaves) -> Applied:
         attend = attend_virtually(*products(leaves))

@@ -31,13 +31,9 @@ def fit(problem: Problem) -> Adaptation:
     context = context_vectors(problem)
     generator = torch.Generator().manual_seed(problem.seed)
 
-    def start() -> Leaves:
+    def start(_generator: torch.Generator) -> Leaves:
         shape = context.shape[:2]
-        device = problem.backbone.device
-        return {
-            "context": torch.full(shape, _FIRST_SHARE, device=device),
-            "own": torch.ones(shape, device=device),
-        }
+        return {"context": torch.full(shape, _FIRST_SHARE), "own": torch.ones(shape)}
 
     recipe = Recipe(
         start=start,

@@ -32,12 +32,10 @@ def fit(problem: Problem) -> Adaptation:
     teacher, place_of = _teach(problem)
     backbone = problem.backbone
 
-    def start() -> Leaves:
-        generator = torch.Generator().manual_seed(problem.seed)
+    def start(generator: torch.Generator) -> Leaves:
         shape = (backbone.num_layers, backbone.hidden_size)
         vectors = torch.randn(shape, generator=generator) * _DEVIATION
-        weights = torch.full((backbone.num_layers,), _FIRST_WEIGHT)
-        return {"vectors": vectors.to(backbone.device), "weights": weights.to(backbone.device)}
+        return {"vectors": vectors, "weights": torch.full((backbone.num_layers,), _FIRST_WEIGHT)}
 
     def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits = answer_logits(backbone, batch)

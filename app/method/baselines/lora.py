@@ -33,7 +33,7 @@ def fit(problem: Problem) -> Adaptation:
     """
     backbone = problem.backbone
     recipe = Recipe(
-        start=lambda: fresh_adapters(backbone, seed=problem.seed),
+        start=lambda _generator: fresh_adapters(backbone, seed=problem.seed),
         applied=lambda leaves: _adapting(backbone, leaves),
         rates=_RATES,
     )

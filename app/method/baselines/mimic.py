@@ -34,11 +34,9 @@ def fit(problem: Problem) -> Adaptation:
     heads, width = head_counts(backbone)
     shape = (backbone.num_layers, heads, width)
 
-    def start() -> Leaves:
-        generator = torch.Generator().manual_seed(problem.seed)
+    def start(generator: torch.Generator) -> Leaves:
         noise = [torch.randn(shape, generator=generator) * _DEVIATION for _ in range(2)]
-        found = {"vectors": noise[0], "gates": noise[1], "biases": torch.zeros(shape[:2])}
-        return {name: leaf.to(backbone.device) for name, leaf in found.items()}
+        return {"vectors": noise[0], "gates": noise[1], "biases": torch.zeros(shape[:2])}
 
     def loss(places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         logits, states = answer_states(problem, batch)

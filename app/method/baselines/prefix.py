@@ -27,10 +27,9 @@ def fit(problem: Problem) -> Adaptation:
     kept = int(getattr(config, "num_key_value_heads", None) or heads)
     shape = (backbone.num_layers, kept, NUM_VIRTUAL, width)
 
-    def start() -> Leaves:
-        generator = torch.Generator().manual_seed(problem.seed)
+    def start(generator: torch.Generator) -> Leaves:
         return {
-            name: (torch.randn(shape, generator=generator) * _DEVIATION).to(backbone.device)
+            name: torch.randn(shape, generator=generator) * _DEVIATION
             for name in ("keys", "values")
         }
 

@@ -44,8 +44,7 @@ def fit(problem: Problem) -> Adaptation:
             "one number a token"
         )
 
-    def start() -> Leaves:
-        generator = torch.Generator().manual_seed(problem.seed)
+    def start(generator: torch.Generator) -> Leaves:
         table = cast("nn.Embedding", backbone.model.get_input_embeddings())
         ids = torch.randint(table.num_embeddings, (NUM_VIRTUAL,), generator=generator)
         return {"embeddings": table(ids.to(backbone.device)).detach().float().clone()}
