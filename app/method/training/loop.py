@@ -243,7 +243,7 @@ def _measure(loop: TrainLoop, student: Student, state: TrainState) -> Steps[None
     queries = loop.queries
     if not queries:
         return
-    answers = yield from loop.measure(queries, shifts=student.shifts)
+    answers = yield from loop.measure(queries, shifts=student.shifts().detach())
     right = sum(answer.is_right for answer in answers)
     loss = sum(answer.loss for answer in answers) / len(answers)
     loop.reporter.held_out_accuracy = right / len(queries)

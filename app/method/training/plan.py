@@ -60,6 +60,7 @@ class TrainingPlan:
     majority_hits: tuple[bool, ...]
     pools: tuple[tuple[int, ...], ...]
     batch_size: int
+    steps_per_epoch: int
     num_steps: int
 
     @property
@@ -72,11 +73,6 @@ class TrainingPlan:
         """Sets of vectors that learn beside each other."""
         # Few queries need not come from every fold, and the items of each are measured.
         return 1 + max(*self.folds, *self.measured_sets, 0)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the queries."""
-        return -(-self.num_queries // self.batch_size)
 
     def episode_of(self, query: int, *, epoch: int) -> int:
         """Which episode a query uses in an epoch; epochs take its contexts in turn."""
@@ -194,6 +190,7 @@ def _plan(
         majority_hits=_majority_hits(examples, measured, pools),
         pools=pools,
         batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
     )
 

@@ -103,11 +103,6 @@ class Student:
         """Learning rate of the vectors in the next step."""
         return self._optimiser.rate
 
-    @property
-    def shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
-        """The shift of every set as it is, without gradient."""
-        return self._shifts().detach()
-
     def close(self) -> None:
         """Takes the hooks off and leaves the backbone as it was."""
         self._hooks.remove()
@@ -161,7 +156,7 @@ class Student:
     @contextmanager
     def _bound(self, part: StudentBatch) -> Iterator[None]:
         """The backbone with the rows' shifts during the block, and as it serves afterwards."""
-        receipt = self._hooks.bind(self._shifts()[part.row_sets])
+        receipt = self._hooks.bind(self.shifts()[part.row_sets])
         if self._config.gradient_checkpointing:
             # Only a model that trains forgets activations and computes them again.
             self._backbone.model.train()
@@ -185,7 +180,8 @@ class Student:
         tensors = dict(zip(TENSOR_NAMES, self._leaves, strict=True))
         return tensors | {name: tensors[name] * unit for name, unit in self._units.items()}
 
-    def _shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
+    def shifts(self) -> Float[Tensor, "sets layers 2 hidden"]:
+        """The shift of every set as it is, through which gradients reach the set."""
         return torch.stack([one.shift() for one in sets_of(self._tensors())])
 
     def _mimicry(

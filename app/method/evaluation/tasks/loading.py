@@ -5,6 +5,7 @@ Other layouts are converted first.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from app.method.evaluation.tasks.gqa import read_gqa
 from app.method.evaluation.tasks.official import Entries, read_some
 from app.method.evaluation.tasks.parquet import load_parquet
 from app.method.evaluation.tasks.vizwiz import read_vizwiz
-from app.method.evaluation.tasks.vqa import read_okvqa, read_vqav2
+from app.method.evaluation.tasks.vqa import read_vqa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class Official:
 
 
 OFFICIAL: Final = {
-    "vqav2": Official(read=read_vqav2, scorer="vqa"),
-    "okvqa": Official(read=read_okvqa, scorer="okvqa"),
+    "vqav2": Official(read=partial(read_vqa, prefix="v2_"), scorer="vqa"),
+    "okvqa": Official(read=partial(read_vqa, prefix=""), scorer="okvqa"),
     "vizwiz": Official(read=read_vizwiz, scorer="vqa"),
     "gqa": Official(read=read_gqa, scorer="gqa", fit_split="train_balanced"),
     "aokvqa-mc": Official(read=read_aokvqa_mc, scorer="exact-match"),

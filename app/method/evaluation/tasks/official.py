@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,40 +39,34 @@ def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
 
 def item_reader(folder: Path) -> Callable[..., Example]:
     """What makes items of entries; pictures stay encoded, where they lie."""
-    return partial(_read_item, folder, {})
 
+    @cache
+    def picture_of(name: str) -> Picture:
+        path = folder / name
+        try:
+            digest = digest_of(path)
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"The data set lacks a picture: wanted {name}, found none"
+            ) from error
+        return Picture(digest=digest, source=path.read_bytes)
 
-def _read_item(
-    folder: Path,
-    known: dict[str, Picture],
-    *,
-    picture: str | Sequence[str],
-    question: str,
-    answers: Sequence[str],
-    name: str,
-) -> Example:
-    """One item, by the path of its picture below the folder, or of each."""
-    names = [picture] if isinstance(picture, str) else list(picture)
-    for one in names:
-        if one not in known:
-            known[one] = _picture(folder / one, name=one)
-    found = [known[one] for one in names]
-    return Example(
-        image=found[0],
-        question=question,
-        answers=tuple(answers),
-        image_id=" ".join(names),
-        id=name,
-        others=tuple(found[1:]),
-    )
+    def read_item(
+        *, picture: str | Sequence[str], question: str, answers: Sequence[str], name: str
+    ) -> Example:
+        """One item, by the path of its picture below the folder, or of each."""
+        names = [picture] if isinstance(picture, str) else picture
+        image, *others = map(picture_of, names)
+        return Example(
+            image=image,
+            question=question,
+            answers=tuple(answers),
+            image_id=" ".join(names),
+            id=name,
+            others=tuple(others),
+        )
 
-
-def _picture(path: Path, *, name: str) -> Picture:
-    try:
-        digest = digest_of(path)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"The data set lacks a picture: wanted {name}, found none") from error
-    return Picture(digest=digest, source=path.read_bytes)
+    return read_item
 
 
 def read_some(read: Entries, *, limit: int | None, seed: int) -> list[Example]:

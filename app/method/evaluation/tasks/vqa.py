@@ -15,17 +15,8 @@ from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.official import Entries, item_reader, read_json
 
 
-def read_vqav2(folder: Path, split: str) -> Entries:
-    """Items of VQAv2's `train` or `val`."""
-    return _read(folder, split, prefix="v2_")
-
-
-def read_okvqa(folder: Path, split: str) -> Entries:
-    """Items of OK-VQA's `train` or `val`; their answers are the stemmed ones."""
-    return _read(folder, split, prefix="")
-
-
-def _read(folder: Path, split: str, *, prefix: str) -> Entries:
+def read_vqa(folder: Path, split: str, *, prefix: str) -> Entries:
+    """Items of `train` or `val` from files whose names begin so; of OK-VQA the stemmed answers."""
     stem = f"mscoco_{split}2014"
     return read_joined(
         folder,
