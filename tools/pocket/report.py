@@ -12,8 +12,8 @@ from PIL import Image
 
 from app.core.pictures import Picture
 from app.method.backbone.loading import backbone_from_parts
-from app.method.backbone.prompts import build_prompt
-from app.method.steering.greedy import generate
+from app.method.backbone.prompts import build_prompt, encode_prompts
+from app.method.steering.greedy import generate_encoded
 from tools.pocket.abilities import scores_of_episodes
 from tools.pocket.building import BuildPlan, PocketParts
 from tools.pocket.curriculum import Writer
@@ -68,7 +68,7 @@ def measure(parts: PocketParts, plan: BuildPlan) -> dict[str, Any]:
 def zero_shot_accuracy(parts: PocketParts, pool: ScenePool, *, num_items: int) -> dict[str, float]:
     """Share of held-out questions answered with the right value, in whatever wording.
 
-    Goes the way users go: images through the processor, answers through `generate`.
+    Goes the way users go: images through the processor, answers through `generate_encoded`.
     """
     backbone = backbone_from_parts(parts.model, parts.processor, name="pocket")
     rng = np.random.default_rng(_SEED_OFFSET)
@@ -80,7 +80,9 @@ def zero_shot_accuracy(parts: PocketParts, pool: ScenePool, *, num_items: int) -
             build_prompt(backbone, question.text, Picture.of(_image(pool.pixels[row])))
             for row, question in zip(rows, questions, strict=True)
         ]
-        answers = generate(backbone, prompts, max_new_tokens=_MAX_NEW_TOKENS)
+        answers = generate_encoded(
+            backbone, encode_prompts(backbone, prompts), max_new_tokens=_MAX_NEW_TOKENS
+        )
         for question, answer in zip(questions, answers, strict=True):
             said = set(answer.text.lower().split())
             hits.setdefault(question.kind, []).append(bool(said & wordings(question.value)))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
-from app.method.backbone.prompts import EncodedBatch, PromptText, encode_prompts
+from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import Shifts, inject
 
 
@@ -76,27 +76,3 @@ def generate_encoded(
         _read(backbone, ids, count)
         for ids, count in zip(generated, batch.num_prompt_tokens, strict=True)
     ]
-
-
-def generate(
-    backbone: Backbone,
-    prompts: Sequence[PromptText],
-    *,
-    shifts: Shifts | None = None,
-    max_new_tokens: int = 32,
-) -> list[Generation]:
-    """Answers to prompts, as one batch.
-
-    Arguments as of `generate_encoded`.
-
-    Raises:
-        SteeringError: The shifts could not be applied in full.
-        ContextOverflowError: A prompt is longer than the backbone's context window.
-        InvalidInputError: The processor refuses a prompt.
-    """
-    return generate_encoded(
-        backbone,
-        encode_prompts(backbone, prompts),
-        shifts=shifts,
-        max_new_tokens=max_new_tokens,
-    )

@@ -22,13 +22,13 @@ from app.method.backbone.examples import Example
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.keys.encoder import space_id
-from app.method.steering.greedy import generate
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.rpc.generation import SamplingParams
 from app.worker.engine.sequence import Sequence
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.models.generation import generate
 from tests.fakes.shop import CONFIG, Shop, open_shop
 from tests.fakes.waiting import SECONDS
 

@@ -16,10 +16,10 @@ from app.core.errors import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.greedy import generate
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
+from tests.fakes.models.generation import generate
 from tests.fakes.models.sequences import maker
 from tests.fakes.waiting import until
 

@@ -12,10 +12,10 @@ from app.core.errors import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.greedy import generate
 from app.method.steps import LongSteps, OffDevice
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
+from tests.fakes.models.generation import generate
 from tests.fakes.models.sequences import maker
 from tests.fakes.waiting import SECONDS, until
 

@@ -13,9 +13,10 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
 from app.method.backbone.vision import encode_images
-from app.method.steering.greedy import generate, generate_encoded
+from app.method.steering.greedy import generate_encoded
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples, tiny_processor
 from tests.fakes.models.family_configs import FAMILIES
+from tests.fakes.models.generation import generate
 
 EXAMPLES = tiny_examples(12)
 ANSWERS = ["red", "blue", "dark green"]

@@ -9,13 +9,13 @@ import torch
 from app.core.errors import ConfigurationError, NotFoundError, UnsupportedBackboneError
 from app.method.backbone.loading import Backbone, backbone_from_parts, load_backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.greedy import generate
 from tests.fakes.models.backbones import (
     tiny_backbone,
     tiny_examples,
     tiny_processed_model,
     tiny_processor,
 )
+from tests.fakes.models.generation import generate
 
 
 @pytest.fixture(scope="module")

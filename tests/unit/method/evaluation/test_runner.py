@@ -8,9 +8,10 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import in_context, steered, zero_shot
 from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.steering.greedy import Generation, generate, generate_encoded
+from app.method.steering.greedy import Generation, generate_encoded
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
+from tests.fakes.models.generation import generate
 
 EXAMPLES = tiny_examples(10)
 SUPPORT = tiny_examples(12, seed=4)

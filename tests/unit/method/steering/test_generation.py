@@ -7,9 +7,10 @@ from torch import Tensor
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt
-from app.method.steering.greedy import generate, generate_encoded
+from app.method.steering.greedy import generate_encoded
 from app.method.steering.injection import inject
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.generation import generate
 
 EXAMPLES = tiny_examples(8)
 Shifts = Callable[..., Tensor]

@@ -8,7 +8,6 @@ from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
-from app.method.steering.greedy import generate
 from app.method.steps import finish
 from app.method.training.answers import answer_episodes
 from app.method.training.losses import TeacherLogits
@@ -16,6 +15,7 @@ from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import write_prompts
 from app.method.training.teacher import TeacherCache, compute_teacher
 from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.models.generation import generate
 
 EXAMPLES = tiny_examples(16)
 

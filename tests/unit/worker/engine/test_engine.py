@@ -15,12 +15,12 @@ from app.core.pictures import Picture
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts
-from app.method.steering.greedy import generate
 from app.method.steering.injection import inject
 from app.rpc.generation import SamplingParams
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from tests.fakes.models.backbones import lose_a_hook, tiny_examples
+from tests.fakes.models.generation import generate
 from tests.fakes.models.sequences import greedy, run
 
 COLOURS = ((220, 30, 30), (30, 200, 30), (30, 30, 220))

@@ -13,13 +13,13 @@ from app.core.errors import OutOfDeviceMemoryError, VLibraryError
 from app.core.pictures import Picture
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steering.greedy import generate
 from app.rpc.generation import GenerateDelta
 from app.worker.engine.batching import cache
 from app.worker.engine.batching.rows import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
 from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
+from tests.fakes.models.generation import generate
 from tests.fakes.models.sequences import greedy, run
 from tests.fakes.models.traffic import Arrival, run_arrivals
 

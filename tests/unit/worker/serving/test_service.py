@@ -17,11 +17,11 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.keys.encoder import KeyEncoder, space_id
-from app.method.steering.greedy import generate
 from app.rpc.messages import DemonstrationsUse, EmbedRequest, GenerateRequest
 from app.worker.serving.demonstrations import DatasetPools
 from tests.fakes.answers import answer_of
 from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.models.generation import generate
 from tests.fakes.servers.serving import (
     DATASET,
     Parts,
