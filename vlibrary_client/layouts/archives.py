@@ -183,36 +183,18 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:
     with path.open("rb") as file:
         is_packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     with gzip.open(path) if is_packed else path.open("rb") as file:
-        stream = _Remembering(file)
-        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if member.isreg():
                     yield member.name, member.size, archive.extractfile(member)
                 elif member.issym() or member.islnk():
                     yield member.name, 0, None
                 # The list of members would grow with the archive.
-                archive.members = []
-            if not stream.ends_at(archive.offset):
-                raise tarfile.ReadError("cut short")
-
-
-class _Remembering:
-    """A stream that knows whether a tar file has its end: tarfile takes any end for it."""
-
-    def __init__(self, file: Any) -> None:  # noqa: ANN401 - any binary file
-        self._file = file
-        self._num_bytes = 0
-        self._latest = b""
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._file.read(size)
-        self._num_bytes += len(data)
-        self._latest = (self._latest + data)[-2 * tarfile.RECORDSIZE :]
-        return data
-
-    def ends_at(self, offset: int) -> bool:
-        start = offset - (self._num_bytes - len(self._latest))
-        return self._latest[start : start + tarfile.BLOCKSIZE] == bytes(tarfile.BLOCKSIZE)
+                archive.members = []  # type: ignore[attr-defined]  # not in the stubs
+        # tarfile takes any end for the archive's own.
+        file.seek(archive.offset)
+        if not file.read(tarfile.RECORDSIZE).startswith(bytes(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError("cut short")
 
 
 def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
