@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from vlibrary_client import Client
 
 READY_TIMEOUT_SECONDS: Final = 300.0
-CHILD_POLL_SECONDS: Final = 0.1
 SHOWN_LOG_CHARACTERS: Final = 4000
-END_SIGNAL: Final = signal.SIGUSR1
 
 
 @contextmanager
@@ -83,29 +80,18 @@ def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     Raises:
         UnavailableError: The process ended.
     """
-    is_over = threading.Event()
-    main = threading.main_thread().ident
 
-    def watch() -> None:
-        while not is_over.wait(CHILD_POLL_SECONDS):
-            if process.poll() is not None and main is not None:
-                # A signal, because only that gets through to whatever the block waits for.
-                signal.pthread_kill(main, END_SIGNAL)
-                return
-
-    def end(*_: object) -> None:
-        if not is_over.is_set():
+    def look(*_: object) -> None:
+        if process.poll() is not None:
             raise UnavailableError(f"the service ended with status {process.returncode}")
 
-    before = signal.signal(END_SIGNAL, end)
-    watcher = threading.Thread(target=watch, name="watch the service", daemon=True)
-    watcher.start()
+    # A signal, because only that gets through to whatever the block waits for.
+    before = signal.signal(signal.SIGCHLD, look)
     try:
+        look()
         yield
     finally:
-        is_over.set()
-        watcher.join()
-        signal.signal(END_SIGNAL, before)
+        signal.signal(signal.SIGCHLD, before)
 
 
 def wait_ready(client: "Client") -> None:
