@@ -71,8 +71,8 @@ from vlibrary_client.errors import (
     WorkerUnavailableError,
 )
 from vlibrary_client.in_process import AppliedShift, apply
+from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.streams import AnswerStream, AsyncAnswerStream
-from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import (
     Alias,
     Backbone,

@@ -10,8 +10,8 @@ import httpx
 from vlibrary_client.calls import access, catalogue, queries, requests, sharing, trainings
 from vlibrary_client.calls.arguments import SteerOptions
 from vlibrary_client.calls.catalogue import VectorFilters
+from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.streams import AnswerStream, AsyncAnswerStream
-from vlibrary_client.training.jobs import AsyncJob, Job
 from vlibrary_client.types import JobRecord, Page, Vector
 from vlibrary_client.wire.connection import http_options, made
 from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as

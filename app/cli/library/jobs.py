@@ -175,7 +175,7 @@ def watch(
 def _check_trackers(report_to: list[str] | None, *, detach: bool = False) -> None:
     """Returns when what shall be written to can be, before there is a job to tell of."""
     from vlibrary_client import ConfigurationError
-    from vlibrary_client.training.trackers import require_trackers
+    from vlibrary_client.trackers import require_trackers
 
     if report_to and detach:
         raise typer.BadParameter(

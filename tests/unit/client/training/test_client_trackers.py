@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.fakes.servers.scripted_server import JOB_ID, Pieces, ScriptedServer, job_json
 from vlibrary_client import AsyncClient, Client, ConfigurationError, JobCancelledError
-from vlibrary_client.training.trackers import ReportTo
+from vlibrary_client.trackers import ReportTo
 
 EVENTS = {"content-type": "text/event-stream"}
 REPORTS = (
