@@ -59,8 +59,8 @@ def upload_dataset(
     `metadata.jsonl` beside its images, with lines such as
     `{"file_name": "a.png", "question": "What colour?", "answer": "red"}` (or `answers`, a
     list). Items of an iterable are mappings with `image` (a Pillow image, encoded bytes or a
-    path), `question`, and `answer` or `answers`. Uploading the same items again finds the
-    same data set. `report` of what comes back tells what was found.
+    path), `question`, and `answer` or `answers`; a data frame or a table is its rows. Uploading
+    the same items again finds the same data set. `report` of what comes back tells what was found.
 
     Args:
         source: What is to be stored.

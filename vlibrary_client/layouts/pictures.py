@@ -148,7 +148,7 @@ class Pictures:
         if isinstance(value, str):
             return self._of_text(value)
         raise UnusableError(
-            f"wanted its image as bytes, a path or a data URL, found {type(value).__name__}"
+            f"wanted its image as Pillow's, bytes, a path or data URL, found {type(value).__name__}"
         )
 
     def _of_struct(self, value: Mapping[str, Any]) -> tuple[bytes | None, str | None]:

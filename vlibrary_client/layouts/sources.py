@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.archives import (
@@ -25,9 +25,9 @@ from vlibrary_client.layouts.folders import (
     question_pairs,
     split_of,
 )
+from vlibrary_client.layouts.given import Rows, given_records
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import (
-    PICTURE_COLUMNS,
     PICTURE_KINDS,
     ListedPictures,
     Pictures,
@@ -35,9 +35,7 @@ from vlibrary_client.layouts.pictures import (
 )
 from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
-from vlibrary_client.layouts.values import feature_of, has_labels, labelled, plain
 
-Rows: TypeAlias = Iterable[Mapping[str, Any]]
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -55,7 +53,7 @@ _ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow", ".tgz":
 
 
 def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> Source:
-    """The items of a folder, a file, or an iterable of mappings; also one of these a split.
+    """The items of a folder, a file, an iterable of mappings or a table; also one of these a split.
 
     Raises:
         InvalidDatasetError: It is missing, or no layout that is known. Reading the items may raise
@@ -63,15 +61,12 @@ def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> S
     """
     columns = columns or {}
     if not isinstance(source, str | PathLike):
-        if not isinstance(source, Iterable):
-            found = type(source).__name__
-            raise InvalidDatasetError(f"wanted a path or an iterable of mappings, found {found}")
-        records = _given_records(source)
+        records = given_records(source, columns=columns)
         pictures = Pictures(Path.cwd(), root=Path("/"))
         return Source(layout="items", found=_items(records, columns=columns, pictures=pictures))
     path = Path(source)
     if not path.exists():
-        raise InvalidDatasetError(f"{path.name} does not exist")
+        raise InvalidDatasetError(f"{path} does not exist")
     if path.is_dir():
         return _open_folder(path, columns)
     return _open_file(path, columns, pictures=Pictures(path.parent))
@@ -89,46 +84,6 @@ def open_upload(path: Path, *, columns: ColumnMap | None = None) -> Source:
 def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures) -> Iterator[Found]:
     for record in records:
         yield from read_items(record, columns=columns, pictures=pictures)
-
-
-def _given_records(
-    source: Rows | Mapping[str, Rows], *, split: str | None = None
-) -> Iterator[Record]:
-    if isinstance(source, Mapping):
-        # As `datasets.load_dataset` returns them where no split is asked for.
-        for name, rows in source.items():
-            if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
-                raise InvalidDatasetError(
-                    "wanted an iterable of rows, or one of them a split, found a mapping whose "
-                    f"{str(name)[:40]} has no rows"
-                )
-            yield from _given_records(rows, split=str(name))
-        return
-    labels = _labels(source)
-    for index, item in enumerate(source):
-        place = f"item {index}" if split is None else f"{split} item {index}"
-        if isinstance(item, Mapping):
-            yield Record(
-                place=place,
-                split=split,
-                fields={
-                    name: value
-                    if name in PICTURE_COLUMNS
-                    else labelled(plain(value), labels.get(name))
-                    for name, value in item.items()
-                },
-            )
-        else:
-            problem = "wanted a mapping with question and answer"
-            yield Record(place=place, fields={}, problem=problem, split=split)
-
-
-def _labels(source: object) -> dict[str, object]:
-    """The features of a Hugging Face data set's columns that hold the numbers of labels."""
-    features = getattr(source, "features", None)
-    found = feature_of(features) if isinstance(features, Mapping) else {}
-    columns = found if isinstance(found, dict) else {}
-    return {name: feature for name, feature in columns.items() if has_labels(feature)}
 
 
 def _open_file(

@@ -87,6 +87,14 @@ def arrow_rows(
         yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
 
 
+def table_rows(table: Any, *, split: str | None, columns: ColumnMap) -> Iterator[Record]:  # noqa: ANN401
+    """The rows of a table in memory that Arrow can read; see `parquet_rows`."""
+    reader = pa.RecordBatchReader.from_stream(table)
+    batches = _batches(reader, _wanted(reader.schema, columns))
+    labels = _labels(reader.schema)
+    yield from _rows(batches, name=split, split=split, schema=reader.schema, labels=labels)
+
+
 def _arrow_reader(source: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
     with suppress(pa.ArrowInvalid):
         return pa.ipc.open_file(source)
@@ -148,18 +156,19 @@ def _rows(
             number += 1
 
 
-def _labels(schema: Any, path: Path) -> dict[str, object]:  # noqa: ANN401
+def _labels(schema: Any, path: Path | None = None) -> dict[str, object]:  # noqa: ANN401
     """What Hugging Face writes of the columns that hold the numbers of labels.
 
-    It stands in the file, or in a `dataset_info.json` beside it.
+    It stands in the table, or in a `dataset_info.json` beside its file.
     """
     metadata = (schema.metadata or {}).get(b"huggingface")
-    beside = path.with_name(INFO_NAME)
+    beside = None if path is None else path.with_name(INFO_NAME)
+    features: Mapping[str, object] = {}
     try:
         if metadata:
             features = json.loads(metadata)["info"]["features"]
-        else:
-            features = json.loads(beside.read_text("utf-8"))["features"] if beside.exists() else {}
+        elif beside is not None and beside.exists():
+            features = json.loads(beside.read_text("utf-8"))["features"]
         return {
             name: features[name]
             for name in schema.names

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 import string
 import struct
@@ -96,14 +97,18 @@ def as_written(value: object, num_bytes: int) -> object:
 
 def plain(value: object) -> object:
     """A number or an array of numpy and a gap of pandas as Python has them; else as it is."""
-    if type(value).__name__ == "NAType":
-        # It is neither true nor false, nor equal to anything.
+    if type(value).__name__ in {"NAType", "NaTType"} or _is_nan(value):
+        # They are neither true nor false, nor equal to anything.
         return None
     dtype = getattr(value, "dtype", None)
     as_python = getattr(value, "tolist", None)
     if dtype is None or as_python is None:
         return value
     return as_written(as_python(), getattr(dtype, "itemsize", 8))
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def listing(answers: object, what: str = "answers or choices") -> object:

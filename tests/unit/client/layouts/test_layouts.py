@@ -68,7 +68,7 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"question": "q", "answers": ["a"] * 65}, "more than 64 answers"),
         ({"question": "q" * 4001, "answer": "a"}, "more than 4000 characters"),
         ({"question": "\ud800", "answer": "a"}, "no Unicode text"),
-        ({"question": "q", "answer": float("nan")}, "wanted an answer of text"),
+        ({"question": "q", "answer": float("nan")}, "a list of answers, found none"),
         ({"question": "q", "answer": Decimal("nan")}, "wanted an answer of text"),
         ({"question": "q", "choices": ["a"], "answer": 4}, "no place in its choices"),
         ({"question": "q", "choices": ["a"], "answer": "C"}, "no place in its choices"),
@@ -90,8 +90,8 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
         ({"image": {"bytes": [1, 2], "path": None}, **ASKED}, "bytes that are none"),
         ({"image": list(picture()), **ASKED}, "wanted its image as an encoded file, found numbers"),
         ({"image": [[[1, 2, 3]]], **ASKED}, "wanted its image as an encoded file, found numbers"),
-        ({"image": np.zeros((8, 8, 3)), **ASKED}, "or a data URL, found ndarray"),
-        ({"images": [np.zeros((8, 8, 3))], **ASKED}, "or a data URL, found ndarray"),
+        ({"image": np.zeros((8, 8, 3)), **ASKED}, "a path or data URL, found ndarray"),
+        ({"images": [np.zeros((8, 8, 3))], **ASKED}, "a path or data URL, found ndarray"),
         ({"video": "a.mp4", **ASKED}, "it has video, which prompts cannot show"),
         ({"tools": '[{"name": "f"}]', **ASKED}, "it has tools, which prompts cannot show"),
         ({"id": 1.5, **ASKED}, "wanted id as text or a whole number"),
@@ -261,6 +261,13 @@ def test_rows_may_be_given_by_split() -> None:
 def test_one_row_is_no_data_set(value: object) -> None:
     with pytest.raises(InvalidDatasetError, match="found a mapping whose image has no rows"):
         read({"image": value, **ASKED})  # type: ignore[arg-type]  # what a caller may mistake
+
+
+@pytest.mark.parametrize("columns", [{}, {"answer": "label"}])
+def test_a_mapping_of_columns_is_told_for_what_it_is(columns: dict[str, str]) -> None:
+    source: Any = {"image": [picture()], "question": ["q"], "label": ["a"]}
+    with pytest.raises(InvalidDatasetError, match="found a mapping of columns: image, question"):
+        read(source, columns=columns)
 
 
 @pytest.mark.parametrize("source", [None, 5])

@@ -101,6 +101,19 @@ def test_a_gap_of_pandas_is_a_gap() -> None:
     assert third.reason.endswith("found NAType")
 
 
+def test_what_pandas_writes_where_a_text_is_missing_is_a_gap() -> None:
+    gaps = {"id": float("nan"), "split": np.float64("nan"), "image_id": float("nan")}
+    rows: list[dict[str, Any]] = [
+        {"image": picture(), "question": "q", "answer": "red", **gaps},
+        {"image": picture(), "question": "q", "answer": float("nan")},
+    ]
+    first, second = read(rows)
+    assert isinstance(first, Item)
+    assert (first.id, first.split, first.image_id) == (None, None, None)
+    assert isinstance(second, BadItem)
+    assert second.reason == "wanted an answer, or a list of answers, found none"
+
+
 @pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
 def test_what_is_no_number_is_no_answer(number: float) -> None:
     (found,) = read([{"image": picture(), "question": "q", "answer": number}])
