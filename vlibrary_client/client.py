@@ -13,7 +13,7 @@ from vlibrary_client.calls.catalogue import VectorFilters
 from vlibrary_client.jobs import AsyncJob, Job
 from vlibrary_client.streams import AnswerStream, AsyncAnswerStream
 from vlibrary_client.types import JobRecord, Page, Vector
-from vlibrary_client.wire.connection import http_options, made
+from vlibrary_client.wire.connection import http_options, make_client
 from vlibrary_client.wire.endpoints import Resource, Transport, endpoint, endpoint_as
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -190,7 +190,7 @@ class Client(_AnyClient[SyncTransport]):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         options = http_options(base_url, api_key, timeout_seconds=timeout)
-        http = made(httpx.Client, {**options, "transport": transport})
+        http = make_client(httpx.Client, {**options, "transport": transport})
         super().__init__(SyncTransport(http, max_retries=max_retries))
         self.vectors = Vectors(self._transport)
         self.steer = Steering(self._transport)
@@ -219,7 +219,7 @@ class AsyncClient(_AnyClient[AsyncTransport]):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         options = http_options(base_url, api_key, timeout_seconds=timeout)
-        http = made(httpx.AsyncClient, {**options, "transport": transport})
+        http = make_client(httpx.AsyncClient, {**options, "transport": transport})
         super().__init__(AsyncTransport(http, max_retries=max_retries))
         self.vectors = AsyncVectors(self._transport)
         self.steer = AsyncSteering(self._transport)

@@ -43,7 +43,7 @@ def backup(
         _steps() as report,
     ):
         manifest = asyncio.run(_save(settings, database.url, writer, report=report))
-    _tell(manifest, target, verb="Saved", as_json=as_json)
+    _print_manifest(manifest, target, verb="Saved", as_json=as_json)
     if manifest.damaged:
         print(
             "vlibrary: damaged or missing in the library itself: " + ", ".join(manifest.damaged),
@@ -69,7 +69,7 @@ def restore(
             scratch = Path(folder) / "next"
             asyncio.run(_fill(settings, database.url, reader, scratch=scratch, report=report))
         upgrade(database.url)
-        _tell(reader.manifest, source, verb="Restored", as_json=as_json)
+        _print_manifest(reader.manifest, source, verb="Restored", as_json=as_json)
 
 
 async def _save(
@@ -150,7 +150,7 @@ def _steps() -> "Iterator[Callable[[str], None]]":
         yield status.update
 
 
-def _tell(manifest: "Manifest", place: Path, *, verb: str, as_json: bool) -> None:
+def _print_manifest(manifest: "Manifest", place: Path, *, verb: str, as_json: bool) -> None:
     if as_json:
         print(manifest.model_dump_json())
         return

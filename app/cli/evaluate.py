@@ -152,7 +152,7 @@ def evaluate(
                         "shots": num_shots,
                         "seed": seed,
                         "strength": strength,
-                        "is_given": episodic is not None,
+                        "is_episodic": episodic is not None,
                     },
                 ),
                 scorer=scorer or _usual_scorer(dataset),
@@ -209,8 +209,8 @@ def _condition(
 
     if name == "zero_shot":
         return conditions.zero_shot()
-    if name == "icl" and options["is_given"]:
-        return conditions.given(pool, shots=options["shots"])
+    if name == "icl" and options["is_episodic"]:
+        return conditions.fixed_contexts(pool, shots=options["shots"])
     if name in {"icl", "icl_balanced", "knn_icl", "nearest_copy"}:
         most = {"icl_balanced": BALANCED_SHOTS, "nearest_copy": 1}.get(name, _MOST_SHOTS)
         shots = min(most, options["shots"])

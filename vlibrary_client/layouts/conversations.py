@@ -86,41 +86,41 @@ def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:
     if unseen is not None:
         raise UnusableError(f"its {name} has a turn with {unseen}, which prompts cannot show")
     content = turn.get("content", turn.get("value"))
-    pieces = _pieces(content, name=name)
-    marks = [index for index, piece in enumerate(pieces) if piece is None]
+    parts = _content_parts(content, name=name)
+    marks = [index for index, part in enumerate(parts) if part is None]
     if len(marks) > 1:
         raise UnusableError(f"its {name} shows {len(marks)} pictures in a turn, wanted one")
-    if marks and 0 < marks[0] < len(pieces) - 1:
+    if marks and 0 < marks[0] < len(parts) - 1:
         raise UnusableError(f"its {name} shows a picture inside a text, wanted it before or after")
-    texts = [piece for piece in pieces if piece is not None]
+    texts = [part for part in parts if part is not None]
     return role, "\n".join(texts).strip(), bool(marks)
 
 
-def _pieces(content: object, *, name: str) -> list[str | None]:
+def _content_parts(content: object, *, name: str) -> list[str | None]:
     """Texts, with None for a picture."""
     if isinstance(content, str):
         return _split(content)
     if not isinstance(content, list):
         raise UnusableError(f"its {name} has a turn without content")
-    pieces: list[str | None] = []
+    parts: list[str | None] = []
     for part in content:
         if isinstance(part, Mapping) and part.get("type") in {"image", "image_url"}:
-            pieces.append(None)
+            parts.append(None)
         elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-            pieces += _split(part["text"])
+            parts += _split(part["text"])
         else:
             raise UnusableError(f"its {name} has a part that is neither text nor image")
-    return pieces
+    return parts
 
 
 def _split(text: str) -> list[str | None]:
-    pieces: list[str | None] = []
-    for index, piece in enumerate(text.split(PLACEHOLDER)):
+    parts: list[str | None] = []
+    for index, part in enumerate(text.split(PLACEHOLDER)):
         if index:
-            pieces.append(None)
-        if piece.strip():
-            pieces.append(piece.strip("\n") if PLACEHOLDER in text else piece)
-    return pieces
+            parts.append(None)
+        if part.strip():
+            parts.append(part.strip("\n") if PLACEHOLDER in text else part)
+    return parts
 
 
 def _inline(turn: Mapping[str, Any]) -> list[Any]:

@@ -94,7 +94,7 @@ def http_options(
     }
 
 
-def made(kind: type[Http], options: Mapping[str, Any]) -> Http:
+def make_client(kind: type[Http], options: Mapping[str, Any]) -> Http:
     """An httpx client, which reads the environment's proxies and certificates.
 
     Raises:

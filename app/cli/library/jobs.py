@@ -201,10 +201,10 @@ def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bo
             file=sys.stderr,
         )
         raise
-    _tell(job, as_json=as_json)
+    _print_job(job, as_json=as_json)
 
 
-def _tell(job: "Job", *, as_json: bool) -> None:
+def _print_job(job: "Job", *, as_json: bool) -> None:
     if as_json:
         print_json(job.record)
     else:
@@ -247,6 +247,6 @@ def cancel(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson =
     """Ask a job to stop; it does so at its next step."""
     with connected(url, key) as client:
         job = client.job(job_id).cancel()
-    _tell(job, as_json=as_json)
+    _print_job(job, as_json=as_json)
     if not job.is_final:
         print("It stops at its next step", file=sys.stderr)

@@ -111,7 +111,7 @@ def import_(
             imported = client.vectors.import_folder(source, name=name)
         else:
             imported = client.vectors.upload(source, name=name or "")
-    _tell(imported, as_json=as_json)
+    _print_vector(imported, as_json=as_json)
 
 
 def push(
@@ -160,10 +160,10 @@ def pull(
         pulled = client.vectors.from_hub(
             repo, name=name, revision=revision, token=token, endpoint=endpoint
         )
-    _tell(pulled, as_json=as_json)
+    _print_vector(pulled, as_json=as_json)
 
 
-def _tell(vector: "Vector", *, as_json: bool) -> None:
+def _print_vector(vector: "Vector", *, as_json: bool) -> None:
     if as_json:
         print_json(vector)
     else:

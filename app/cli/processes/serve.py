@@ -48,11 +48,11 @@ class Signals:
         """From now on only note them; before, they interrupt whatever is being done."""
         self._are_noted = True
 
-    def asked(self) -> bool:
+    def should_exit(self) -> bool:
         """Whether the end was asked for."""
         return self._count > 0
 
-    def insisted(self) -> bool:
+    def force_exit(self) -> bool:
         """Whether it was asked for again."""
         return self._count > 1
 
@@ -97,7 +97,7 @@ def run(settings: Settings, *, signals: Signals) -> None:
         forget_postgres_variables()
     with ExitStack() as stack:
         supervisor = Supervisor(stop_timeout_seconds=settings.drain_timeout_seconds)
-        stack.callback(supervisor.stop, hurried=signals.insisted)
+        stack.callback(supervisor.stop, hurried=signals.force_exit)
         gate, held = (stack.enter_context(end) for end in socket.socketpair())
         listener = None
         if not settings.workers:
@@ -109,11 +109,11 @@ def run(settings: Settings, *, signals: Signals) -> None:
             # What it imports takes as long as the database.
             supervisor.start(worker)
         database = stack.enter_context(
-            running_database(settings, is_shared=True, interrupted=signals.asked)
+            running_database(settings, is_shared=True, interrupted=signals.should_exit)
         )
         signals.note()
         # Once more, since the children end before the database does.
-        stack.callback(supervisor.stop, hurried=signals.insisted)
+        stack.callback(supervisor.stop, hurried=signals.force_exit)
         # Before the children drain, which may take longer than another start.
         stack.callback(database.announce_end)
         database.ask(partial(require_a_key, settings))
@@ -121,12 +121,12 @@ def run(settings: Settings, *, signals: Signals) -> None:
         supervisor.start(api)
         supervisor.wait_ready(
             timeout_seconds=READY_TIMEOUT_SECONDS,
-            interrupted=signals.asked,
+            interrupted=signals.should_exit,
             maintenance=database.mend,
         )
-        if not signals.asked():
+        if not signals.should_exit():
             print_banner(settings)
-        supervisor.watch(interrupted=signals.asked, maintenance=database.mend)
+        supervisor.watch(interrupted=signals.should_exit, maintenance=database.mend)
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class Retriever:
             hits, alike = await self._compute(partial(look, snapshot))
             records, _ = await self._describe(space, hits, k=k)
         # What was deleted since is not told any more.
-        gone = {hit.vector_id for hit in _told(hits, k=k)} - set(records)
+        gone = {hit.vector_id for hit in _leading(hits, k=k)} - set(records)
         if gone and snapshot is not None:
             hits = [hit for hit in hits if hit.vector_id not in gone]
             alike = await self._compute(partial(_alike, snapshot, hits, query=query))
@@ -213,7 +213,7 @@ class Retriever:
         self, space: str, hits: Sequence[Hit], *, k: int
     ) -> tuple[dict[uuid.UUID, VectorRecord], int]:
         """What may be told of, and the space's epoch afterwards: 0 when it has none."""
-        ids = [hit.vector_id for hit in _told(hits, k=k)]
+        ids = [hit.vector_id for hit in _leading(hits, k=k)]
         async with self._engine.connect() as connection:
             found = (await connection.execute(_FOUND, {"ids": ids, "space": space})).all()
             if found:
@@ -266,7 +266,7 @@ class Retriever:
                 log.warning("cannot refresh the index", error=type(error).__name__)
 
 
-def _told(hits: Sequence[Hit], *, k: int) -> Sequence[Hit]:
+def _leading(hits: Sequence[Hit], *, k: int) -> Sequence[Hit]:
     """Those that an answer or its verdict may speak of."""
     return hits[: max(k, len(near_hits(hits)))]
 

@@ -57,12 +57,12 @@ async def new_events(
     for row in await session.scalars(rows):
         found[row.job_id].append(record_of(JobEvent, row))
     return {
-        job_id: JobNews(events=tuple(events), is_over=_is_told(jobs.get(job_id), events, after))
+        job_id: JobNews(events=tuple(events), is_over=_is_over(jobs.get(job_id), events, after))
         for (job_id, after), events in zip(positions.items(), found.values(), strict=True)
     }
 
 
-def _is_told(job: Any, events: Sequence[JobEvent], after: int) -> bool:  # noqa: ANN401 - a row
+def _is_over(job: Any, events: Sequence[JobEvent], after: int) -> bool:  # noqa: ANN401 - a row
     """Whether nothing can follow these events."""
     last = events[-1].sequence if events else after
     return job is None or (job.state in FINAL_STATES and last >= job.last_sequence)

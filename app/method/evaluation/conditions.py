@@ -26,7 +26,7 @@ Applied: TypeAlias = Callable[[EncodedBatch], AbstractContextManager[object]]
 class Condition:
     """How every item of an evaluation is asked.
 
-    Mostly made by `zero_shot`, `in_context`, `given` and `steered`.
+    Mostly made by `zero_shot`, `in_context`, `fixed_contexts` and `steered`.
 
     Attributes:
         name: `zero_shot`, `icl`, `icl_balanced`, `knn_icl`, `nearest_copy`, `m2iv`, or that of
@@ -88,7 +88,7 @@ def steered(
     return Condition(name="m2iv", vectors=vectors, strength=strength, num_labels=num_labels)
 
 
-def given(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:
+def fixed_contexts(contexts: Sequence[Sequence[Example]], *, shots: int) -> Condition:
     """Demonstrations that come with each item, in the order of the items."""
     return Condition(
         name="icl",

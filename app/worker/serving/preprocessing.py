@@ -125,7 +125,7 @@ class Reader:
             for number, data in enumerate(files)
         ]
 
-    def _given(self, request: GenerateRequest) -> list[Picture]:
+    def _given_pictures(self, request: GenerateRequest) -> list[Picture]:
         return [picture for picture in self._pictures(request.images) if picture is not None]
 
     def _picture(self, data: bytes, place: str) -> Picture:
@@ -158,7 +158,7 @@ class Reader:
         images: list[Picture] | None = None
         shown: tuple[Example, ...] = ()
         if request.demonstrations is not None:
-            images = pictures = await self.in_thread(lambda: self._given(request))
+            images = pictures = await self.in_thread(lambda: self._given_pictures(request))
             turns = turns_of(request, pictures)
             shown = await self._pools.choose(
                 request.demonstrations,
@@ -167,7 +167,10 @@ class Reader:
             )
         prepared = await self.in_thread(
             lambda: self._read(
-                request, self._given(request) if images is None else images, shown, grammar=grammar
+                request,
+                self._given_pictures(request) if images is None else images,
+                shown,
+                grammar=grammar,
             )
         )
         if prepared.prompt.images and self._features.feeds([prepared.prompt]):

@@ -185,12 +185,12 @@ def test_signals_interrupt_at_first_and_are_noted_later(
         os.kill(os.getpid(), number)
     signals = Signals()
     signals.note()
-    assert not signals.asked()
+    assert not signals.should_exit()
     os.kill(os.getpid(), signal.SIGINT)
-    assert signals.asked()
-    assert not signals.insisted()
+    assert signals.should_exit()
+    assert not signals.force_exit()
     os.kill(os.getpid(), number)
-    assert signals.insisted()
+    assert signals.force_exit()
 
 
 def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
@@ -198,7 +198,7 @@ def test_what_nohup_ignores_stays_ignored(handlers: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signals = Signals()
     os.kill(os.getpid(), signal.SIGHUP)
-    assert not signals.asked()
+    assert not signals.should_exit()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def compare(
     if not plan.measured:
         return None
     shots = min(loop.config.shots, *(len(pool) for pool in plan.pools))
-    episodes, trivial = yield OffDevice(partial(_asked, loop, shots=shots))
+    episodes, trivial = yield OffDevice(partial(_draw_episodes, loop, shots=shots))
     loop.reporter.begin("evaluate", len(episodes) * len(plan.measured))
     answers: dict[str, list[AnswerScore]] = {}
     for name, one_way in episodes.items():
@@ -84,7 +84,7 @@ def compare(
     return replace(comparison, shots=shots)
 
 
-def _asked(
+def _draw_episodes(
     loop: TrainLoop, *, shots: int
 ) -> tuple[dict[str, list[Episode]], dict[str, list[bool]]]:
     """What each way of answering is asked, and the hits of those that need no backbone.
