@@ -58,7 +58,7 @@ class Database:
             except OperationalError:
                 if monotonic() > deadline:
                     raise
-            self.mend()
+            self.restart_if_ended()
             sleep(POLL_SECONDS)
 
     def announce_end(self) -> None:
@@ -66,7 +66,7 @@ class Database:
         if self._postgres is not None:
             self._postgres.announce_end()
 
-    def mend(self) -> None:
+    def restart_if_ended(self) -> None:
         """Starts our own again when it died, as often as it takes; slower after each failure.
 
         Whatever keeps it from starting, a full disk or a killer of what uses too much memory, may

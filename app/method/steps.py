@@ -1,4 +1,4 @@
-"""How long work hands the backbone over: it is a generator that stops between two passes.
+"""How background work hands the backbone over: it is a generator that stops between two passes.
 
 Whoever runs it may use the backbone whenever it has yielded, because nothing is bound to it then,
 and ends it early by closing it.
@@ -24,7 +24,7 @@ class OffDevice:
     work: Callable[[], Any]
 
 
-LongSteps: TypeAlias = Generator[OffDevice | None, Any, Result]
+BackgroundSteps: TypeAlias = Generator[OffDevice | None, Any, Result]
 """Work that yields None wherever others may have the backbone, or work for another thread."""
 
 

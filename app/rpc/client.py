@@ -14,7 +14,7 @@ from app.core.errors import (
 )
 from app.core.telemetry.tracing import TraceIds
 from app.rpc.decoding import (
-    NotTakenError,
+    NotBegunError,
     error_of,
     lines_of,
     raise_if_refused,
@@ -130,7 +130,7 @@ class WorkerClient:
                 async with self._opened(worker, path, body) as response:
                     yield response
                     return
-            except NotTakenError as error:
+            except NotBegunError as error:
                 # Nothing was begun, so another worker may have the request.
                 refused[worker.url] = error.reason
                 if isinstance(error.reason, WorkerUnavailableError):
@@ -169,7 +169,7 @@ class WorkerClient:
                 # Nothing is used of a client's redirects, cookies and defaults, and they take time.
                 opened = await self._transport.handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                raise NotTakenError(unavailable("the connection to the worker broke")) from error
+                raise NotBegunError(unavailable("the connection to the worker broke")) from error
             async with aclosing(opened) as response:
                 await raise_if_refused(response)
                 yield response

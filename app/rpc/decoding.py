@@ -22,7 +22,7 @@ MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 Answer = TypeVar("Answer", bound=Message)
 
 
-class NotTakenError(Exception):
+class NotBegunError(Exception):
     """A worker has not begun with a request, for a reason that a caller can be told."""
 
     def __init__(self, reason: UnavailableError) -> None:
@@ -34,7 +34,7 @@ async def raise_if_refused(response: httpx.Response) -> None:
     """Returns unless the worker says, instead of an answer, that it is full or shuts down.
 
     Raises:
-        NotTakenError: It says so; nothing was begun.
+        NotBegunError: It says so; nothing was begun.
     """
     if response.status_code not in REFUSAL_STATUSES:
         return
@@ -45,7 +45,7 @@ async def raise_if_refused(response: httpx.Response) -> None:
         # Somebody else's words, who does not know whether the worker has begun.
         return
     if isinstance(error, REFUSALS):
-        raise NotTakenError(error)
+        raise NotBegunError(error)
 
 
 def unavailable(message: str) -> WorkerUnavailableError:

@@ -22,7 +22,7 @@ from app.worker.engine.engine import Engine
 from app.worker.engine.weights import PackedWeights
 from app.worker.serving.demonstrations import DatasetPools
 from app.worker.serving.metrics import WorkerMetrics
-from app.worker.serving.preprocessing import Reader
+from app.worker.serving.preprocessing import Preprocessor
 from app.worker.serving.service import Serving
 from app.worker.serving.vector_cache import Fetch, VectorCache
 
@@ -81,18 +81,18 @@ async def serving_parts(
             )
         )
         pools = DatasetPools(features, device=device, objects=objects)
-        reader = Reader(
+        preprocessor = Preprocessor(
             features,
             device=device,
             pools=pools,
             limits=PictureLimits.of(settings),
         )
-        stack.callback(reader.close)
+        stack.callback(preprocessor.close)
         serving = Serving(
             features,
             device=device,
             vector_cache=vector_cache,
-            reader=reader,
+            preprocessor=preprocessor,
             max_requests=settings.max_rows + settings.max_waiting,
             max_new_tokens=settings.max_new_tokens_limit,
             norms=norms,

@@ -1,7 +1,7 @@
 """The one thread that owns the accelerator, and how asyncio reaches it.
 
 Everything that touches the backbone runs here, in turn: its loading, short tasks such as an
-embedding, steps of the engine, and steps of long work such as a training.
+embedding, steps of the engine, and steps of background work such as a training.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from app.core.telemetry.logs import get_logger
-from app.method.steps import LongSteps
+from app.method.steps import BackgroundSteps
+from app.worker.background import BackgroundWork
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import device_lost, device_shut_down, is_fatal, public_error
 from app.worker.engine.sequence import Sequence
-from app.worker.long_work import LongWork
 
 STOP_SECONDS: Final = 30.0
 
@@ -35,10 +35,10 @@ class DeviceThread:
     """A thread that does tasks and steps an engine, fed through one queue.
 
     Attributes:
-        num_passes: How often long work has handed the device over so far.
+        num_passes: How often background work has handed the device over so far.
 
     Args:
-        training_share: Part of the device time that long work keeps while sequences run.
+        training_share: Part of the device time that background work keeps while sequences run.
         on_broken: Called on this thread when the device failed in a way that never heals.
     """
 
@@ -53,7 +53,7 @@ class DeviceThread:
         self._training_share = training_share
         self._on_broken = on_broken
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._background: deque[LongWork[Any]] = deque()
+        self._background: deque[BackgroundWork[Any]] = deque()
         self._serve_until = 0.0
         self._results: dict[str, Future[Sequence]] = {}
         self._gate = threading.Lock()
@@ -69,7 +69,7 @@ class DeviceThread:
         return 0 if self._engine is None else self._engine.num_running
 
     def seconds_by_use(self) -> Mapping[str, float]:
-        """Device time spent so far on steps of the engine, and on steps of long work."""
+        """Device time spent so far on steps of the engine, and on steps of background work."""
         return dict(self._seconds)
 
     def start(self) -> None:
@@ -119,7 +119,9 @@ class DeviceThread:
             raise finished.error
         return finished
 
-    async def run_background(self, steps: LongSteps[Result], *, goes_first: bool = False) -> Result:
+    async def run_background(
+        self, steps: BackgroundSteps[Result], *, goes_first: bool = False
+    ) -> Result:
         """What the generator returns, run on the device thread beside the serving.
 
         Args:
@@ -130,7 +132,7 @@ class DeviceThread:
         Raises:
             WorkerUnavailableError: The device is shut down or broken.
         """
-        work = LongWork(steps, beside=self._beside, call_on_device=self._call_soon)
+        work = BackgroundWork(steps, beside=self._beside, call_on_device=self._call_soon)
 
         def enqueue() -> None:
             if work.future.set_running_or_notify_cancel():
@@ -188,11 +190,11 @@ class DeviceThread:
 
     @property
     def _owes_serving(self) -> bool:
-        """Whether the last step of long work has not been made up for, as the share says."""
+        """Whether the last step of background work has not been made up for, as the share says."""
         return monotonic() < self._serve_until
 
     def _train(self) -> None:
-        """Take one step of the long work at hand."""
+        """Take one step of the background work at hand."""
         began = monotonic()
         goes_on = False
         try:
@@ -210,7 +212,7 @@ class DeviceThread:
             self._seconds["training"] += worked
             self._serve_until = ended + worked * (1 - self._training_share) / self._training_share
 
-    def _abandon(self, work: LongWork[Any]) -> None:
+    def _abandon(self, work: BackgroundWork[Any]) -> None:
         if work in self._background:
             self._background.remove(work)
             work.close()

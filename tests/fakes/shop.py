@@ -63,7 +63,7 @@ class Shop:
             sessions=sessions,
             objects=self.objects,
             pass_tokens=512,
-            pulse_seconds=0.02,
+            heartbeat_seconds=0.02,
         )
 
     async def dataset(self, name: str, items: Sequence[Example]) -> DatasetRecord:

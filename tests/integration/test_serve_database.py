@@ -77,7 +77,7 @@ def kill(settings: Settings) -> None:
 
 
 def is_back(database: Database) -> bool:
-    database.mend()
+    database.restart_if_ended()
     return answers(database)
 
 
@@ -109,7 +109,7 @@ def test_one_that_does_not_start_is_tried_until_it_does(
     kill(settings)
     wait_until(lambda: not answers(database))
     for _ in range(5):
-        database.mend()
+        database.restart_if_ended()
         assert not answers(database)
     hidden.rename(control)
     wait_until(lambda: is_back(database))
@@ -121,7 +121,7 @@ def test_one_that_is_not_back_yet_does_not_keep_serve_from_ending(settings: Sett
         kill(settings)
         wait_until(lambda: not answers(database))
         asked = True
-        database.mend()
+        database.restart_if_ended()
         assert not answers(database)
 
 
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_for_its_log_loses_nothing_and_goes_on_when_there_is
         told = (settings.postgres_dir / "postgres.log").read_text()
         assert re.search('PANIC: .*"pg_wal/.*No space left on device', told)
         for _ in range(20):
-            database.mend()
+            database.restart_if_ended()
             time.sleep(0.05)
         filler.unlink()
         wait_until(lambda: is_back(database))

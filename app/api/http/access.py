@@ -41,7 +41,7 @@ _bearer: Final = HTTPBearer(
 )
 
 
-class KeyRing:
+class AccessKeyCache:
     """Looks keys up, and remembers for a moment what was found."""
 
     def __init__(self, sessions: Sessions) -> None:
@@ -72,7 +72,7 @@ class Authenticated:
     Where there are no `keys` to ask, everybody gets in.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing | None) -> None:
+    def __init__(self, app: ASGIApp, *, keys: AccessKeyCache | None) -> None:
         self.app = app
         self._keys = keys
         self._in_flight: Counter[str] = Counter()

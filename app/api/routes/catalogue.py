@@ -30,8 +30,8 @@ from app.core.vectors.card import EvaluationCard
 from app.library.aliases import alias_version, delete_alias, list_aliases
 from app.library.catalogue.batches import (
     Change,
-    bury,
     change_each,
+    delete_one,
     prune_versions,
     retagged,
     with_status,
@@ -88,7 +88,11 @@ async def batch(body: BatchRequest, *, creation: CreationOf, session: SessionOf)
 def _change(body: BatchRequest) -> Change:
     if body.status is not None:
         return with_status(body.status)
-    changes = {"delete": bury, "tag": retagged(add=body.tags), "untag": retagged(remove=body.tags)}
+    changes = {
+        "delete": delete_one,
+        "tag": retagged(add=body.tags),
+        "untag": retagged(remove=body.tags),
+    }
     return changes[body.action]
 
 

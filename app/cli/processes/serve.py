@@ -122,11 +122,11 @@ def run(settings: Settings, *, signals: Signals) -> None:
         supervisor.wait_ready(
             timeout_seconds=READY_TIMEOUT_SECONDS,
             interrupted=signals.should_exit,
-            maintenance=database.mend,
+            maintenance=database.restart_if_ended,
         )
         if not signals.should_exit():
             print_banner(settings)
-        supervisor.watch(interrupted=signals.should_exit, maintenance=database.mend)
+        supervisor.watch(interrupted=signals.should_exit, maintenance=database.restart_if_ended)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ async def _look_up(session: AsyncSession, ref: str) -> VectorRecord | VLibraryEr
         return error
 
 
-async def bury(session: AsyncSession, record: VectorRecord) -> VectorRecord:
+async def delete_one(session: AsyncSession, record: VectorRecord) -> VectorRecord:
     """Deletes the vectors, as `delete_vector`."""
     await delete_vector(session, record.id)
     return record

@@ -18,7 +18,7 @@ from app.method.keys.appearance import appearance, contours
 from app.method.keys.background import background_families
 from app.method.keys.whitening import Whitening, fit_whitening, unit_rows
 from app.method.keys.wording import WIDTH, wording
-from app.method.steps import LongSteps, OffDevice, finish
+from app.method.steps import BackgroundSteps, OffDevice, finish
 
 PixelFeatures: TypeAlias = list[Float64[np.ndarray, "pictures _"]]
 
@@ -69,7 +69,7 @@ class KeyEncoder:
         rows = np.concatenate([self._image_part(images, pixel_features), unit_rows(words)], axis=1)
         return unit_rows(rows).astype(np.float32)
 
-    def prepare(self) -> LongSteps[None]:
+    def prepare(self) -> BackgroundSteps[None]:
         """Encodes the background, once a backbone; yields between any two passes through it."""
         if self._backbone not in _VIEWS:
             _VIEWS[self._backbone] = yield from _fit(self._backbone)
@@ -113,7 +113,7 @@ class KeyEncoder:
         return _VIEWS[self._backbone]
 
 
-def _fit(backbone: Backbone) -> LongSteps[tuple[Whitening, ...]]:
+def _fit(backbone: Backbone) -> BackgroundSteps[tuple[Whitening, ...]]:
     families, pixel_features = yield OffDevice(_background)
     # Not in the cache of those who work: they would lose what they need.
     cache = FeatureCache(backbone)

@@ -86,7 +86,7 @@ class PreparedPrompt:
         return None
 
 
-class Reader:
+class Preprocessor:
     """Makes prompts out of requests."""
 
     def __init__(

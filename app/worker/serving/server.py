@@ -58,7 +58,7 @@ def create_app(
         openapi_url=None,
         max_body_size=max_body_bytes,
         telemetry=telemetry(tracing),
-        middleware=[] if secret is None else [Middleware(OnlyTheApi, secret=secret)],
+        middleware=[] if secret is None else [Middleware(RequireSecret, secret=secret)],
     )
     app.add_exception_handler(ClientGoneError, _left)
     app.add_exception_handler(ClientDisconnect, _left)
@@ -159,7 +159,7 @@ async def _left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-class OnlyTheApi:
+class RequireSecret:
     """Answers 401 to whoever lacks the secret of the api: a worker trusts what it is asked."""
 
     def __init__(self, app: ASGIApp, *, secret: str) -> None:

@@ -27,7 +27,7 @@ from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Listener, Sequence, Shift
 from app.worker.serving.metrics import RequestTracker, WorkerMetrics
-from app.worker.serving.preprocessing import PreparedPrompt, Reader
+from app.worker.serving.preprocessing import PreparedPrompt, Preprocessor
 from app.worker.serving.responses import response_of, sampling_of
 from app.worker.serving.vector_cache import VectorCache
 
@@ -48,7 +48,7 @@ class Serving:
         *,
         device: DeviceThread,
         vector_cache: VectorCache,
-        reader: Reader,
+        preprocessor: Preprocessor,
         max_requests: int,
         max_new_tokens: int,
         norms: Float[Tensor, " layers"],
@@ -59,7 +59,7 @@ class Serving:
         self._backbone = features.backbone
         self._device = device
         self._vector_cache = vector_cache
-        self._reader = reader
+        self._preprocessor = preprocessor
         self._keys = KeyEncoder(features)
         self._preparing: asyncio.Task[None] | None = None
         self._max_requests = max_requests
@@ -115,7 +115,7 @@ class Serving:
             )
         with self.metrics.track(use.sha256 for use in request.vectors) as tracker:
             async with self._place(), _time_limit(request.deadline_seconds):
-                prepared = await self._reader.prepare(request)
+                prepared = await self._preprocessor.prepare(request)
                 digests = [use.sha256 for use in request.vectors]
                 async with self._vector_cache.hold(digests) as slots:
                     parts = [(slots[use.sha256], use.strength) for use in request.vectors]
@@ -151,8 +151,10 @@ class Serving:
             InvalidImageError: An image cannot be read.
         """
         async with self._place():
-            images = await self._reader.images(request.images)
-            pixel_features = await self._reader.in_thread(lambda: self._keys.pixel_features(images))
+            images = await self._preprocessor.images(request.images)
+            pixel_features = await self._preprocessor.in_thread(
+                lambda: self._keys.pixel_features(images)
+            )
             await self._prepare_keys()
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
@@ -232,7 +234,7 @@ class Serving:
             name = uuid4().hex
 
             def make() -> Sequence:
-                batch = self._reader.encode(prepared)
+                batch = self._preprocessor.encode(prepared)
                 shift: Shift | None = None
                 if used:
                     shift, dose = self._shift(used)

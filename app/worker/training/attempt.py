@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.library.records import JobRecord
 from app.library.training.attempts import heartbeat
-from app.method.steps import LongSteps, OffDevice, relayed
+from app.method.steps import BackgroundSteps, OffDevice, relayed
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.progress import Event, Steps, TrainingProgress
 from app.worker.training.checkpoints import ObjectCheckpoints
@@ -38,7 +38,7 @@ class Attempt:
 
 def observed(
     steps: Steps[Result], attempt: Attempt, checkpoints: ObjectCheckpoints
-) -> LongSteps[Result]:
+) -> BackgroundSteps[Result]:
     """The training's steps for the device, their progress noted and their checkpoints saved."""
 
     def note(event: Event) -> OffDevice | None:

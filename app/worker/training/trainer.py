@@ -45,7 +45,7 @@ from app.worker.training.checkpoints import ObjectCheckpoints
 from app.worker.training.results import store_result
 from app.worker.training.unseen import Store
 
-PULSE_SECONDS: Final = 1.0
+HEARTBEAT_SECONDS: Final = 1.0
 PAUSE_WITHOUT_STORAGE_SECONDS: Final = 5.0
 # Somebody takes the job again, from its checkpoint, when nothing was heard of it for a while.
 _GIVEN_UP: Final = (ConflictError, WorkerUnavailableError, OperationalError, InterfaceError)
@@ -75,14 +75,14 @@ class Trainer:
         sessions: Sessions,
         objects: ObjectStore,
         pass_tokens: int,
-        pulse_seconds: float = PULSE_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self._sessions = in_all_workspaces(sessions)
         self._objects = objects
         self._pass_tokens = pass_tokens
-        self._pulse_seconds = pulse_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._is_draining = False
         self._attempt: Attempt | None = None
 
@@ -111,7 +111,7 @@ class Trainer:
         attempt = Attempt(job=job, token=token)
         self._attempt = attempt
         try:
-            await self._carry_out(attempt)
+            await self._run_attempt(attempt)
         finally:
             self._attempt = None
 
@@ -122,31 +122,31 @@ class Trainer:
             # The search for stalled jobs finds it later.
             log.warning("delivery not returned", action="job.return", error=type(error).__name__)
 
-    async def _carry_out(self, attempt: Attempt) -> None:
+    async def _run_attempt(self, attempt: Attempt) -> None:
         checkpoints = ObjectCheckpoints(self._objects, key=checkpoint_key(attempt.job.id))
         try:
-            async with self._pulse(attempt):
-                store = await self._do(attempt, checkpoints)
+            async with self._heartbeats(attempt):
+                store = await self._execute(attempt, checkpoints)
             await self._store(attempt, store)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
             # Whoever takes the job next must find the newest checkpoint.
-            await _put_away(checkpoints.flush())
+            await _ignoring_errors(checkpoints.flush())
             is_over = await self._end_without_result(attempt, error)
         else:
             is_over = True
         if is_over:
-            await _put_away(checkpoints.remove())
+            await _ignoring_errors(checkpoints.remove())
 
     @asynccontextmanager
-    async def _pulse(self, attempt: Attempt) -> AsyncIterator[None]:
-        beating = asyncio.create_task(self._beat(attempt))
+    async def _heartbeats(self, attempt: Attempt) -> AsyncIterator[None]:
+        heartbeats = asyncio.create_task(self._send_heartbeats(attempt))
         try:
             yield
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            heartbeats.cancel()
+            await asyncio.gather(heartbeats, return_exceptions=True)
 
-    async def _beat(self, attempt: Attempt) -> None:
+    async def _send_heartbeats(self, attempt: Attempt) -> None:
         """Write progress and read cancel requests until cancelled."""
         while not attempt.is_lost:
             progress = attempt.progress
@@ -165,9 +165,9 @@ class Trainer:
                     attempt.progress = None
             if attempt.is_lost or attempt.is_cancelled:
                 attempt.stop.set()
-            await asyncio.sleep(self._pulse_seconds)
+            await asyncio.sleep(self._heartbeat_seconds)
 
-    async def _do(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
+    async def _execute(self, attempt: Attempt, checkpoints: ObjectCheckpoints) -> Store:
         """What stores the result of the job within a transaction."""
         job = attempt.job
         if job.backbone_fingerprint is not None:
@@ -255,7 +255,7 @@ class Trainer:
         return not is_interrupted
 
 
-async def _put_away(work: Awaitable[None]) -> None:
+async def _ignoring_errors(work: Awaitable[None]) -> None:
     try:
         await work
     except Exception as error:  # noqa: BLE001 - how the job ends must be recorded in any case

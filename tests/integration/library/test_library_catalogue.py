@@ -18,7 +18,7 @@ from app.core.vectors.card import EvaluationCard
 from app.core.vectors.file import decode_vector_file
 from app.core.vectors.tensors import VectorTensors
 from app.library.aliases import set_alias
-from app.library.catalogue.batches import Change, bury, change_each, prune_versions, retagged
+from app.library.catalogue.batches import Change, change_each, delete_one, prune_versions, retagged
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
 from app.library.catalogue.filters import VectorFilters, list_vectors
@@ -121,7 +121,7 @@ class TestBatches:
             await set_alias(session, "a", "prod", version=2)
         refs = ["a@1", "a@2", "a@9", "no such", "a@3", "a@1"]
         async with sessions.begin() as session:
-            outcomes = await change_each(session, refs, change=bury)
+            outcomes = await change_each(session, refs, change=delete_one)
         assert list(outcomes) == refs[:-1]
         kinds = [type(found) for found in outcomes.values() if isinstance(found, VLibraryError)]
         assert kinds == [ConflictError, NotFoundError, InvalidInputError]
@@ -135,7 +135,7 @@ class TestBatches:
             records = [await store(session, "a", seed=seed) for seed in range(4)]
         refs = ["a", "a@latest", "a@4", str(records[3].id), "a@3"]
         async with sessions.begin() as session:
-            outcomes = await change_each(session, refs, change=bury)
+            outcomes = await change_each(session, refs, change=delete_one)
         versions = [getattr(outcomes[ref], "version", None) for ref in refs]
         assert versions == [4, 4, 4, 4, 3]
         async with sessions() as session:

@@ -158,7 +158,7 @@ async def test_a_cancelled_job_stops_and_leaves_nothing(shop: Shop) -> None:
 
 async def test_a_zombies_result_is_refused(shop: Shop) -> None:
     job_id = await shop.enqueue({**CONFIG, "epochs": 15, "evaluate_every": 15})
-    shop.trainer._pulse_seconds = 1000.0
+    shop.trainer._heartbeat_seconds = 1000.0
     training = asyncio.create_task(shop.trainer.run(job_id))
     await shop.until(job_id, lambda job: job.state == "running")
     # Taken for dead while it works on; it hears of it only when it wants to store its result.

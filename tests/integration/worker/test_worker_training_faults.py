@@ -93,11 +93,11 @@ async def test_progress_of_a_lost_transaction_is_told_by_the_next(
     monkeypatch.setattr(training_module, "send_heartbeat", unreliable)
     attempt = Attempt(job=await _claimed(shop), token=1)
     attempt.progress = TrainingProgress(phase="student", step=3, num_steps=9)
-    beating = asyncio.create_task(shop.trainer._beat(attempt))
+    heartbeats = asyncio.create_task(shop.trainer._send_heartbeats(attempt))
     async with asyncio.timeout(SECONDS):
         while len(told) < 2 or attempt.progress is not None:  # noqa: ASYNC110 - the database knows
             await asyncio.sleep(0.005)
-    beating.cancel()
+    heartbeats.cancel()
     async with shop.sessions() as session:
         events = await events_of(session, attempt.job.id)
     assert [one.data["step"] for one in events if "step" in one.data] == [3]

@@ -217,7 +217,7 @@ def test_a_configured_database_is_migrated_and_not_started(
     upgraded: list[str] = []
     monkeypatch.setattr("app.library.migrate.upgrade", upgraded.append)
     with running_database(_settings(database_url="postgresql://db")) as database:
-        database.mend()
+        database.restart_if_ended()
         assert database.url == "postgresql://db"
     assert upgraded == ["postgresql://db"]
 

@@ -20,7 +20,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.vectors import InContextVectors
-from app.method.steps import LongSteps, OffDevice, relayed
+from app.method.steps import BackgroundSteps, OffDevice, relayed
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train, training_steps
 from app.method.training.progress import Reporter, Steps
@@ -59,7 +59,7 @@ def _sequence(backbone: Backbone, name: str, on_token: Callable[[], None]) -> Se
     return sequence
 
 
-def _steps(steps: Steps[Any]) -> LongSteps[Any]:
+def _steps(steps: Steps[Any]) -> BackgroundSteps[Any]:
     """The same of which nobody hears what it tells."""
     return relayed(steps, lambda event: event if isinstance(event, OffDevice) else None)
 
@@ -89,7 +89,7 @@ def noting(threads: Threads, work: Callable[..., Any], name: str) -> Callable[..
     return noted
 
 
-async def on_device(backbone: Backbone, steps: LongSteps[Any]) -> None:
+async def on_device(backbone: Backbone, steps: BackgroundSteps[Any]) -> None:
     engine = Engine(backbone, max_rows=4)
     device = DeviceThread(engine)
     device.start()
@@ -173,11 +173,11 @@ async def test_short_work_goes_before_a_training_that_is_under_way(backbone: Bac
     device.start()
     is_over = threading.Event()
 
-    def training() -> LongSteps[None]:
+    def training() -> BackgroundSteps[None]:
         while not is_over.is_set():
             yield None
 
-    def short() -> LongSteps[int]:
+    def short() -> BackgroundSteps[int]:
         yield None
         return 3
 

@@ -84,12 +84,12 @@ async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behin
     backbone: Backbone, parts: Parts
 ) -> None:
     sizes, counting = watch_passes(backbone)
-    reader = parts.serving._reader
+    preprocessor = parts.serving._preprocessor
     many = request_of(images=[png((9, shade, 0)) for shade in range(MAX_PASS_PICTURES + 1)])
-    prepared = await reader.prepare(many)
-    await parts.device.call(lambda: reader.encode(prepared))
+    prepared = await preprocessor.prepare(many)
+    await parts.device.call(lambda: preprocessor.encode(prepared))
     counting.remove()
-    assert reader._waiting.empty()
+    assert preprocessor._waiting.empty()
     assert sum(sizes) == MAX_PASS_PICTURES + 1
     assert max(sizes) <= MAX_PASS_PICTURES
 
@@ -98,14 +98,14 @@ async def test_a_pass_takes_fewer_pictures_where_each_is_many_tiles(
     backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, counting = watch_passes(backbone)
-    reader = parts.serving._reader
+    preprocessor = parts.serving._preprocessor
     many = request_of(images=[png((7, shade, 0)) for shade in range(7)])
-    passes = reader._features.passes
+    passes = preprocessor._features.passes
     one = passes.num_values(Picture.of(png((7, 0, 0))).size)
     monkeypatch.setattr("app.method.backbone.pictures.PASS_VALUES", 3 * one)
-    prepared = await reader.prepare(many)
+    prepared = await preprocessor.prepare(many)
     seen_before = list(sizes)
-    await parts.device.call(lambda: reader.encode(prepared))
+    await parts.device.call(lambda: preprocessor.encode(prepared))
     counting.remove()
     assert (seen_before, sizes) == ([3, 1], [3, 1, 3])
 

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from app.core.errors import BusyError, InvalidInputError, NotFoundError
 from app.method.backbone.loading import Backbone
-from app.method.steps import LongSteps
+from app.method.steps import BackgroundSteps
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
 from app.worker.engine.sequence import Sequence
@@ -200,7 +200,7 @@ async def test_an_evicted_vector_is_counted(backbone: Backbone) -> None:
 
 @pytest.mark.anyio
 async def test_training_takes_its_part_of_the_devices_time(backbone: Backbone) -> None:
-    def work() -> LongSteps[None]:
+    def work() -> BackgroundSteps[None]:
         for _ in range(3):
             time.sleep(0.01)
             yield None

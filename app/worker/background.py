@@ -5,18 +5,18 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from app.method.steps import LongSteps, OffDevice
+from app.method.steps import BackgroundSteps, OffDevice
 from app.worker.engine.faults import public_error
 
 Result = TypeVar("Result")
 
 
-class LongWork(Generic[Result]):
+class BackgroundWork(Generic[Result]):
     """A generator and who waits for its end. Device thread only, but for the future."""
 
     def __init__(
         self,
-        steps: LongSteps[Result],
+        steps: BackgroundSteps[Result],
         *,
         beside: Executor,
         call_on_device: Callable[[Callable[[], None]], None],

@@ -12,7 +12,7 @@ from app.core.errors import (
 )
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
-from app.method.steps import LongSteps, OffDevice
+from app.method.steps import BackgroundSteps, OffDevice
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from tests.fakes.models.generation import generate
@@ -22,13 +22,13 @@ from tests.fakes.waiting import SECONDS, until
 pytestmark = pytest.mark.anyio
 
 
-async def test_long_work_and_sequences_share_the_device(
+async def test_background_work_and_sequences_share_the_device(
     backbone: Backbone, device: DeviceThread
 ) -> None:
     turns = 0
     is_over = threading.Event()
 
-    def work() -> LongSteps[str]:
+    def work() -> BackgroundSteps[str]:
         nonlocal turns
         while not is_over.is_set():
             time.sleep(0.002)
@@ -49,13 +49,13 @@ async def test_long_work_and_sequences_share_the_device(
     assert tuple(finished[0].token_ids) == alone[0].token_ids
 
 
-async def test_long_work_gets_its_share_while_sequences_keep_coming(
+async def test_background_work_gets_its_share_while_sequences_keep_coming(
     backbone: Backbone, device: DeviceThread
 ) -> None:
     worked = 0.0
     is_over = threading.Event()
 
-    def work() -> LongSteps[float]:
+    def work() -> BackgroundSteps[float]:
         nonlocal worked
         began = time.monotonic()
         while not is_over.is_set():
@@ -88,7 +88,7 @@ async def test_answers_go_on_while_another_thread_works_for_a_training(
         may_end.wait(SECONDS)
         return 7
 
-    def work() -> LongSteps[int]:
+    def work() -> BackgroundSteps[int]:
         answer: int = yield OffDevice(plan)
         threads.append(threading.current_thread().name)
         return answer
@@ -103,13 +103,15 @@ async def test_answers_go_on_while_another_thread_works_for_a_training(
     assert threads[1] == "device"
 
 
-async def test_what_fails_on_the_other_thread_fails_the_long_work(device: DeviceThread) -> None:
+async def test_what_fails_on_the_other_thread_fails_the_background_work(
+    device: DeviceThread,
+) -> None:
     is_closed = threading.Event()
 
     def fail() -> None:
         raise InvalidDatasetError("too few")
 
-    def work() -> LongSteps[None]:
+    def work() -> BackgroundSteps[None]:
         try:
             yield OffDevice(fail)
         finally:
@@ -121,11 +123,13 @@ async def test_what_fails_on_the_other_thread_fails_the_long_work(device: Device
     assert await device.call(lambda: 3) == 3
 
 
-async def test_long_work_nobody_waits_for_is_closed_on_the_device(device: DeviceThread) -> None:
+async def test_background_work_nobody_waits_for_is_closed_on_the_device(
+    device: DeviceThread,
+) -> None:
     closed_on: list[str] = []
     began = threading.Event()
 
-    def work() -> LongSteps[None]:
+    def work() -> BackgroundSteps[None]:
         try:
             while True:
                 began.set()
@@ -143,18 +147,18 @@ async def test_long_work_nobody_waits_for_is_closed_on_the_device(device: Device
     assert await device.run_background(_answer(3)) == 3
 
 
-def _answer(value: int) -> LongSteps[int]:
+def _answer(value: int) -> BackgroundSteps[int]:
     yield None
     return value
 
 
-async def test_stopping_ends_long_work(backbone: Backbone) -> None:
+async def test_stopping_ends_background_work(backbone: Backbone) -> None:
     engine = Engine(backbone, max_rows=1)
     device = DeviceThread(engine)
     device.start()
     is_closed = threading.Event()
 
-    def work() -> LongSteps[None]:
+    def work() -> BackgroundSteps[None]:
         try:
             while True:
                 yield None
