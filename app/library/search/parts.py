@@ -39,7 +39,7 @@ def accepts(
 ) -> npt.NDArray[np.bool_]:
     """`[rows]`: which keys of another task the thresholds of this one let through.
 
-    `keys` are of the one, `rows`, `[rows, dimension]`, of the other; `asked` are the parts that a
+    `keys` are of the one, `rows`, `[rows, dimension]`, of the other; `parts` are those that a
     query has, and `image_width` is as for `parts_of`.
     """
     if image_width is None:
