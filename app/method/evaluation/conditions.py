@@ -106,22 +106,31 @@ def choose_demonstrations(
     if condition.contexts is not None:
         return list(condition.contexts)
     if condition.name in {"icl", "icl_balanced"}:
-        return [_drawn(condition, example, index) for index, example in enumerate(examples)]
+        # Once: it is counted among what all annotators of an item said.
+        answers = [item.answer for item in condition.support]
+        return [
+            _drawn(condition, example, index, answers=answers)
+            for index, example in enumerate(examples)
+        ]
     if condition.name in {"knn_icl", "nearest_copy"}:
         return _nearest(condition, examples, features)
     return [() for _ in examples]
 
 
-def _drawn(condition: Condition, example: Example, index: int) -> tuple[Example, ...]:
-    others = [item for item in condition.support if item.image_id != example.image_id]
+def _drawn(
+    condition: Condition, example: Example, index: int, *, answers: Sequence[str]
+) -> tuple[Example, ...]:
+    others = [
+        place for place, item in enumerate(condition.support) if item.image_id != example.image_id
+    ]
     if condition.name == "icl":
         generator = generator_for(condition.seed, "n-shot", index)
         count = min(condition.shots, len(others))
-        places = tuple(generator.choice(len(others), size=count, replace=False).tolist())
+        chosen = tuple(generator.choice(len(others), size=count, replace=False).tolist())
     else:
-        answers = [item.answer for item in others]
-        places = balanced_context(answers, shots=condition.shots, query=index, seed=condition.seed)
-    return tuple(others[place] for place in places)
+        said = [answers[place] for place in others]
+        chosen = balanced_context(said, shots=condition.shots, query=index, seed=condition.seed)
+    return tuple(condition.support[others[place]] for place in chosen)
 
 
 def _nearest(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 from app.core.errors import InvalidInputError
 from app.method.backbone.batching import prompt_batches
@@ -73,9 +74,10 @@ def evaluate(
     if not examples:
         raise InvalidInputError("Nothing to evaluate: wanted items, found none")
     cache = features or FeatureCache(backbone)
-    everyone = (*examples, *condition.support)
-    cache.prepare([picture for example in everyone for picture in example.pictures])
     chosen = choose_demonstrations(condition, examples, cache)
+    # Of a large support nobody waits for what is never shown.
+    shown = (*examples, *chain.from_iterable(chosen))
+    cache.prepare([picture for example in shown for picture in example.pictures])
     started = time.perf_counter()
     if condition.name == "nearest_copy":
         answers = [(context[-1].answer if context else "", 0) for context in chosen]

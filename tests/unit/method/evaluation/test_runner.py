@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from app.core.errors import IncompatibleBackboneError, InvalidInputError
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import in_context, steered, zero_shot
@@ -90,6 +91,21 @@ def test_conditions_differ_and_strength_zero_is_zero_shot(asked: Backbone) -> No
         "m2iv",
     ]
     assert all(report.ms_per_query > 0 for report in reports.values())
+
+
+def test_of_the_support_only_what_is_shown_is_looked_at(asked: Backbone) -> None:
+    condition = in_context("icl", tiny_examples(30, seed=5), shots=2)
+    features = FeatureCache(asked)
+    evaluate(asked, EXAMPLES[:2], condition=condition, max_new_tokens=1, features=features)
+    asked_about = {picture.digest for item in EXAMPLES[:2] for picture in item.pictures}
+    known = {
+        picture.digest
+        for item in (*EXAMPLES[:2], *condition.support)
+        for picture in item.pictures
+        if features.knows(picture)
+    }
+    assert asked_about <= known
+    assert 1 <= len(known - asked_about) <= 4
 
 
 def test_scores_and_interval_follow_the_answers(asked: Backbone) -> None:
