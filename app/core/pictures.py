@@ -18,7 +18,7 @@ from typing import Final, Self
 from PIL import Image, UnidentifiedImageError
 
 from app.core.errors import InvalidImageError
-from app.core.pixels import BOMBS, FORMATS, ON_THE_SIDE, UNREADABLE, turn_of
+from app.core.pixels import BOMBS, FORMATS, ON_THE_SIDE, UNREADABLE, decode, turn_of
 from app.core.settings import Settings
 
 WANTED: Final = "An image is a PNG, JPEG or WEBP file"
@@ -133,6 +133,14 @@ class Picture:
     def data(self) -> bytes:
         """The encoded file."""
         return self.source if isinstance(self.source, bytes) else self.source()
+
+    def decoded(self) -> Image.Image:
+        """The pixels in RGB as a viewer shows them, decoded anew.
+
+        Raises:
+            InvalidImageError: It is damaged.
+        """
+        return decode(self.data)
 
     @property
     def size(self) -> tuple[int, int]:

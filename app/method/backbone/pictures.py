@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from app.core.pictures import Picture
-from app.core.pixels import decode, pixel_digest
+from app.core.pixels import pixel_digest
 from app.method.backbone.loading import Backbone
 
 PASS_PICTURES: Final = 64
@@ -40,7 +40,7 @@ def shown_digest(picture: Picture) -> str:
     Raises:
         InvalidImageError: The picture is damaged.
     """
-    return picture.pixel_digest or pixel_digest(decode(picture.data))
+    return picture.pixel_digest or pixel_digest(picture.decoded())
 
 
 class DecodedPictures:
@@ -66,7 +66,7 @@ class DecodedPictures:
         """
         with self._lock:
             kept = self._kept.get(picture.digest)
-        return decode(picture.data) if kept is None else kept
+        return picture.decoded() if kept is None else kept
 
     def by_size(self, pictures: Iterable[Picture]) -> Iterator[dict[str, Image.Image]]:
         """The pixels of pictures by their digests, those of one size together.

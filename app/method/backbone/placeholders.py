@@ -19,7 +19,7 @@ from app.method.backbone.chat import image_token
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.padding import TOKEN_KEYS
-from app.method.backbone.prompts import build_prompt, pixels_of, process, writes_bos
+from app.method.backbone.prompts import build_prompt, process, writes_bos
 
 Side: TypeAlias = Literal["left", "right"]
 
@@ -138,7 +138,7 @@ class Placeholders:
         prompt = build_prompt(self._backbone, "What is shown?", asked, demonstrations=examples)
         try:
             wanted = process(self._backbone, [prompt], padding_side="right")
-            texts = [self.text_for(pixels_of(picture)) for picture in prompt.images]
+            texts = [self.text_for(picture.decoded()) for picture in prompt.images]
         except (InvalidInputError, NotImplementedError, ValueError):
             return False
         keys = set(wanted) & set(TOKEN_KEYS)

@@ -16,7 +16,6 @@ from transformers import IdeficsProcessor, ProcessorMixin
 
 from app.core.errors import ContextOverflowError, InvalidInputError
 from app.core.pictures import Picture
-from app.core.pixels import decode
 from app.method.backbone.chat import (
     Message,
     as_plain_text,
@@ -141,11 +140,6 @@ def writes_bos(backbone: Backbone, text: str) -> bool:
     return bool(bos) and text.startswith(str(bos))
 
 
-def pixels_of(picture: Picture) -> Image.Image:
-    """The pixels of a picture, decoded anew."""
-    return decode(picture.data)
-
-
 def _interleaved(
     backbone: Backbone, prompt: PromptText, pixels: Callable[[Picture], Image.Image]
 ) -> list[str | Image.Image]:
@@ -163,7 +157,7 @@ def process(
     *,
     padding_side: Literal["left", "right"],
     add_special_tokens: bool | None = None,
-    pixels: Callable[[Picture], Image.Image] = pixels_of,
+    pixels: Callable[[Picture], Image.Image] = Picture.decoded,
 ) -> dict[str, Any]:
     """What the processor itself makes of the prompts, at least one.
 
@@ -245,7 +239,7 @@ def encode_prompts(
     prompts: Sequence[PromptText],
     *,
     answers: Sequence[str] | None = None,
-    pixels: Callable[[Picture], Image.Image] = pixels_of,
+    pixels: Callable[[Picture], Image.Image] = Picture.decoded,
 ) -> EncodedBatch:
     """Prompts as the backbone's inputs, read from pixels.
 

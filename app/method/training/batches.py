@@ -1,7 +1,7 @@
 """From queries that sets of vectors learn from to what goes through the backbone together."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -12,6 +12,7 @@ from app.method.backbone.batching import prompt_batches
 from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch, PromptText
+from app.method.training.augmentation import augmented
 from app.method.training.configuration import TrainingConfig
 from app.method.training.progress import Steps
 from app.method.training.prompts import prepare_pictures, write_prompts
@@ -56,15 +57,15 @@ class StudentBatches:
         self._features = features
         self._prompts: dict[int, tuple[PromptText, int]] = {}
 
-    def prepare(self, rows: Sequence[Row]) -> Steps[None]:
-        """Writes the rows' prompts and prepares their pictures for `parts`."""
+    def prepare(self, rows: Sequence[Row], *, view: int) -> Steps[None]:
+        """Writes the rows' prompts and prepares this view of their pictures for `parts`."""
         yield from self._write_prompts(rows)
-        prompts = [self._prompts[number][0] for number, _ in rows]
+        prompts, _ = self._shown(rows, view=view)
         yield from prepare_pictures(prompts, features=self._features)
 
-    def parts(self, rows: Sequence[Row]) -> Iterator[StudentBatch]:
+    def parts(self, rows: Sequence[Row], *, view: int) -> Iterator[StudentBatch]:
         """The batch in passes that fit the budget, each encoded when its turn comes."""
-        prompts, lengths = zip(*(self._prompts[number] for number, _ in rows), strict=True)
+        prompts, lengths = self._shown(rows, view=view)
         budget = self._config.token_budget
         device = self._features.backbone.device
         for places in prompt_batches(
@@ -97,6 +98,15 @@ class StudentBatches:
 
     def _is_taught(self, number: int) -> bool:
         return self._config.mimicry_of == "all" or self._teacher.is_right[number]
+
+    def _shown(self, rows: Sequence[Row], *, view: int) -> tuple[list[PromptText], list[int]]:
+        """The rows' prompts with this view of their pictures, and how long they are."""
+        written = [self._prompts[number] for number, _ in rows]
+        prompts = [
+            replace(prompt, images=tuple(augmented(image, view) for image in prompt.images))
+            for prompt, _ in written
+        ]
+        return prompts, [length for _, length in written]
 
     def _write_prompts(self, rows: Sequence[Row]) -> Steps[None]:
         """Writes the prompts of queries that were not seen before; epochs repeat them."""

@@ -36,6 +36,10 @@ class TrainingSettings(BaseModel):
     """Optimiser steps, unless `epochs` are fewer."""
     epochs: Annotated[int | None, Field(ge=1, le=10_000)] = None
     """Most passes over the queries; None leaves it to the steps."""
+    augmented_views: Annotated[int, Field(ge=0, le=64)] = 0
+    """Copies of each picture, slightly turned, scaled and moved, that queries are shown with in
+    turn, an epoch each, beside the picture as it is.
+    """
     trial_steps: Annotated[int, Field(ge=0, le=100_000)] = 20
     """Steps of each short run that compares weights of the losses by held-out items before the run
     proper; 0 keeps them as they are given.

@@ -229,7 +229,8 @@ def _step(
         for one in plan.sets(query)
     ]
     rate = student.rate
-    losses = yield from student.step(rows)
+    view = epoch % (1 + config.augmented_views)
+    losses = yield from student.step(rows, view=view)
     state.losses.append([losses[name] for name in LOSS_NAMES])
     state.step += 1
     if state.step % config.evaluate_every == 0 or state.step == num_steps:

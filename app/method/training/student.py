@@ -109,8 +109,10 @@ class Student:
         if self._config.gradient_checkpointing:
             cast("Any", self._backbone.model).activation_checkpointing_disable()
 
-    def step(self, rows: Sequence[Row]) -> Steps[dict[str, float]]:
+    def step(self, rows: Sequence[Row], *, view: int = 0) -> Steps[dict[str, float]]:
         """One optimiser step over a batch of queries without their demonstrations.
+
+        `view` says how their pictures are shown (`augmented`); the teacher saw them as they are.
 
         Returns:
             The losses of the first set before the step, by name.
@@ -120,10 +122,10 @@ class Student:
         """
         means = {name: torch.zeros(self._num_sets) for name in ("mimicry", "supervision")}
         gradients = [torch.zeros_like(leaf) for leaf in self._leaves]
-        yield from self._batches.prepare(rows)
+        yield from self._batches.prepare(rows, view=view)
         # Every set has its own means, so that it learns as it would alone.
         share, taught = (1 / count for count in self._batches.counts(rows))
-        for part in self._batches.parts(rows):
+        for part in self._batches.parts(rows, view=view):
             with self._bound(part):
                 logits = answer_logits(self._backbone, part.batch)
                 places = part.is_taught.nonzero().flatten()
