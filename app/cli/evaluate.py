@@ -115,7 +115,8 @@ def evaluate(
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.report import evaluate as run
-    from app.method.evaluation.tasks.vl_icl import find_task, load_episodes
+    from app.method.evaluation.tasks.loading import find_official
+    from app.method.evaluation.tasks.vl_icl import SCORERS, find_task, load_episodes
 
     episodic = find_task(dataset)
     num_shots = _shots(shots, usual=16 if episodic is None else 1)
@@ -123,6 +124,8 @@ def evaluate(
     wanted = _wanted(condition, usual, has_vector=vector is not None)
     pool: Any = []
     if episodic is None:
+        official = find_official(dataset)
+        usual_scorer = "exact-match" if official is None else official[0].scorer
         columns = read_map(column_map, question)
         examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
         if set(wanted) - {"zero_shot", "m2iv"}:
@@ -131,6 +134,7 @@ def evaluate(
             )
     else:
         episodic_task, folder = episodic
+        usual_scorer = SCORERS[episodic_task]
         episodes = load_episodes(folder, episodic_task, shots=num_shots, seed=seed)[:limit]
         examples = [episode.query for episode in episodes]
         pool = [episode.context for episode in episodes]
@@ -143,33 +147,14 @@ def evaluate(
             reports[name] = run(
                 loaded,
                 examples,
-                condition=_condition(
-                    name,
-                    pool=pool,
-                    vector=vector,
-                    backbone=loaded,
-                    options={
-                        "shots": num_shots,
-                        "seed": seed,
-                        "strength": strength,
-                        "is_episodic": episodic is not None,
-                    },
-                ),
-                scorer=scorer or _usual_scorer(dataset),
+                condition=_steered(Path(vector or ""), loaded, strength=strength)
+                if name == "m2iv"
+                else _unsteered(name, pool, shots=num_shots, seed=seed, is_episodic=bool(episodic)),
+                scorer=scorer or usual_scorer,
                 features=cache,
             )
     rows = {_spelled([name]): _figures(report) for name, report in reports.items()}
     print(json.dumps(rows, indent=2)) if as_json else show_table(_table(rows))
-
-
-def _usual_scorer(dataset: str) -> str:
-    from app.method.evaluation.tasks.loading import find_official
-    from app.method.evaluation.tasks.vl_icl import SCORERS, find_task
-
-    if (found := find_task(dataset)) is not None:
-        return SCORERS[found[0]]
-    official = find_official(dataset)
-    return "exact-match" if official is None else official[0].scorer
 
 
 def _shots(text: str | None, *, usual: int) -> int:
@@ -197,31 +182,22 @@ def _wanted(
     return names
 
 
-def _condition(
-    name: Method,
-    *,
-    pool: Any,  # noqa: ANN401 - torch types stay out of this module's imports
-    vector: Path | None,
-    backbone: Any,  # noqa: ANN401
-    options: dict[str, Any],
-) -> Any:  # noqa: ANN401
-    from app.method.evaluation import conditions
+# Types of torch stay out of this module's imports.
+def _unsteered(name: Any, pool: Any, *, shots: int, seed: int, is_episodic: bool) -> Any:  # noqa: ANN401
+    from app.method.evaluation.conditions import fixed_contexts, in_context, zero_shot
 
     if name == "zero_shot":
-        return conditions.zero_shot()
-    if name == "icl" and options["is_episodic"]:
-        return conditions.fixed_contexts(pool, shots=options["shots"])
-    if name in {"icl", "icl_balanced", "knn_icl", "nearest_copy"}:
-        most = {"icl_balanced": BALANCED_SHOTS, "nearest_copy": 1}.get(name, _MOST_SHOTS)
-        shots = min(most, options["shots"])
-        return conditions.in_context(name, pool, shots=shots, seed=options["seed"])
-    vectors, labels = _read_vector(Path(vector or ""), backbone)
-    return conditions.steered(vectors, strength=options["strength"], num_labels=labels)
+        return zero_shot()
+    if name == "icl" and is_episodic:
+        return fixed_contexts(pool, shots=shots)
+    most = {"icl_balanced": BALANCED_SHOTS, "nearest_copy": 1}.get(name, _MOST_SHOTS)
+    return in_context(name, pool, shots=min(most, shots), seed=seed)
 
 
-def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
+def _steered(path: Path, backbone: Any, *, strength: float) -> Any:  # noqa: ANN401
     from app.core.backbones import require_same_backbone
     from app.core.vectors.file import decode_vector_file
+    from app.method.evaluation.conditions import steered
     from app.method.steering.vectors import InContextVectors
 
     wanted = backbone.description
@@ -230,7 +206,8 @@ def _read_vector(path: Path, backbone: Any) -> Any:  # noqa: ANN401
     )
     require_same_backbone(wanted=wanted.fingerprint, found=metadata["backbone"])
     labels = int(metadata["labels"]) if metadata.get("labels", "").isdecimal() else None
-    return InContextVectors.from_tensors(tensors), labels
+    vectors = InContextVectors.from_tensors(tensors)
+    return steered(vectors, strength=strength, num_labels=labels)
 
 
 def _figures(report: Any) -> dict[str, Any]:  # noqa: ANN401

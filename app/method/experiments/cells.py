@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from app.core.errors import JSON, VLibraryError
 from app.method.backbone.examples import Example
@@ -117,9 +117,10 @@ def append_cell(result: CellResult, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         line = json.dumps(asdict(result)).encode() + b"\n"
-        if file.tell() and not _ends_with_a_line(file):
-            # A run was killed while it wrote.
-            line = b"\n" + line
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            # A run may have been killed while it wrote.
+            line = line if file.read() == b"\n" else b"\n" + line
         file.write(line)
 
 
@@ -134,8 +135,3 @@ def read_cells(path: Path) -> dict[CellKey, CellResult]:
         result = CellResult(**{**content, "scores": tuple(content["scores"])})
         found[result.key] = result
     return found
-
-
-def _ends_with_a_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read() == b"\n"
