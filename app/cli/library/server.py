@@ -14,7 +14,7 @@ from rich.table import Table
 from app.cli.console import show_table
 
 if TYPE_CHECKING:
-    from vlibrary_client import Client
+    from vlibrary_client import Client, Vector
 
 Url = Annotated[
     str | None,
@@ -62,6 +62,14 @@ def print_stored(text: str, notes: Iterable[str]) -> None:
     print(f"Stored {text}")
     for note in notes:
         print(f"note: {note}")
+
+
+def print_vector(vector: "Vector", *, as_json: bool) -> None:
+    """A vector that was stored."""
+    if as_json:
+        print_json(vector)
+    else:
+        print_stored(vector.ref, vector.notes)
 
 
 def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

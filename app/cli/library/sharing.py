@@ -9,11 +9,11 @@ import typer
 
 from app.cli.console import plain_console
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
-from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_stored
+from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_vector
 from app.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from vlibrary_client import Client, Vector
+    from vlibrary_client import Client
 
 Token = Annotated[str | None, typer.Option(help="Of the hub; its login or HF_TOKEN otherwise.")]
 Endpoint = Annotated[str | None, typer.Option(help="Another hub; HF_ENDPOINT otherwise.")]
@@ -111,7 +111,7 @@ def import_(
             imported = client.vectors.import_folder(source, name=name)
         else:
             imported = client.vectors.upload(source, name=name or "")
-    _print_vector(imported, as_json=as_json)
+    print_vector(imported, as_json=as_json)
 
 
 def push(
@@ -160,11 +160,4 @@ def pull(
         pulled = client.vectors.from_hub(
             repo, name=name, revision=revision, token=token, endpoint=endpoint
         )
-    _print_vector(pulled, as_json=as_json)
-
-
-def _print_vector(vector: "Vector", *, as_json: bool) -> None:
-    if as_json:
-        print_json(vector)
-    else:
-        print_stored(vector.ref, vector.notes)
+    print_vector(pulled, as_json=as_json)

@@ -14,8 +14,8 @@ from app.cli.library.server import (
     connected,
     percent,
     print_json,
-    print_stored,
     print_table,
+    print_vector,
 )
 from app.cli.options import AsJson
 
@@ -133,10 +133,7 @@ def combine(
         # Mappings and sequences of references are no mappings and sequences of texts to mypy.
         chosen: Any = weights if all(has_weight) else list(weights)
         combined = client.vectors.combine(name, chosen, description=description, tags=tag or ())
-    if as_json:
-        print_json(combined)
-    else:
-        print_stored(combined.ref, combined.notes)
+    print_vector(combined, as_json=as_json)
 
 
 def _weighted(text: str) -> tuple[str, float | None]:
