@@ -125,7 +125,7 @@ class VectorName:
     id: UUID
     name: str
     version: int
-    status: VectorStatus = "ready"
+    status: VectorStatus
 
     @property
     def ref(self) -> str:

@@ -19,6 +19,7 @@ from app.api.schemas.fields import (
 )
 from app.api.schemas.messages import Messages
 from app.core.identifiers import AUTO
+from app.core.states import VectorStatus
 from app.rpc.generation import AppliedVector, GenerateResponse, SamplingParams, Seed, Strength
 from app.rpc.messages import MAX_IMAGES
 
@@ -127,6 +128,7 @@ class AppliedBody(AppliedVector):
     id: UUID
     name: str
     version: int = Field(ge=1)
+    status: VectorStatus = Field(description="What held-out items showed of it.")
     source: Literal["request", "retrieval", "policy"] = Field(
         description="Who asked for it: the caller, `auto`, or the server's policy."
     )

@@ -159,6 +159,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
             id=use.record.id,
             name=use.record.name,
             version=use.record.version,
+            status=use.record.status,
             source=use.source,
             effect=effect_of(use.strength, answer.receipt),
         )

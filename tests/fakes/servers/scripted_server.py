@@ -134,7 +134,7 @@ def job_json(state: str = "queued", **changes: object) -> dict[str, Any]:
         "dataset_id": DATASET_ID,
         "config": {"shots": 16},
         "progress": None,
-        "vector": {"id": VECTOR_ID, "name": "colours", "version": 3}
+        "vector": {"id": VECTOR_ID, "name": "colours", "version": 3, "status": "ready"}
         if state == "succeeded"
         else None,
         "error": None,
@@ -158,6 +158,7 @@ def answer_json(**changes: object) -> dict[str, Any]:
                 "id": VECTOR_ID,
                 "name": "colours",
                 "version": 3,
+                "status": "unproven",
                 "sha256": "cd" * 32,
                 "strength": 1.0,
                 "source": "request",

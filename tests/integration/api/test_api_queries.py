@@ -175,7 +175,8 @@ class TestRetrieval:
         plain = (await http.post("/steer/generate", json=body)).json()
         assert (plain["applied"], plain["retrieval"]["reason"]) == ([], "no-vectors")
         asked = (await http.post("/steer/generate", json={**body, "only_ready": False})).json()
-        assert [use["name"] for use in asked["applied"]] == ["colours"]
+        applied = [(use["name"], use["status"]) for use in asked["applied"]]
+        assert applied == [("colours", "unproven")]
 
     async def test_collapsed_vectors_are_found_only_when_asked_for(
         self, http: httpx.AsyncClient, worker: FakeWorker, sessions: Sessions

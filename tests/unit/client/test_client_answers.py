@@ -100,6 +100,7 @@ async def test_deltas_come_one_by_one_and_the_answer_at_the_end(kind: str) -> No
     assert found.deltas[0].token_ids == (1,)
     assert found.answer is not None
     assert (found.answer.text, found.answer.applied[0].source) == ("red", "request")
+    assert found.answer.applied[0].status == "unproven"
     (request,) = found.server.requests
     assert (request.method, request.url.path) == ("POST", "/steer/generate")
     assert request.headers["accept"] == "text/event-stream"
