@@ -16,6 +16,7 @@ from app.api.http.job_events import JobEvents
 from app.api.http.metrics import ApiMetrics
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.settings import Settings
+from app.library.access.audit import act_as
 from app.library.database import Sessions
 from app.library.search.retrieval import Retriever
 from app.library.storage import ObjectStore
@@ -63,13 +64,15 @@ async def services_of(request: Request) -> Services:
 ServicesOf: TypeAlias = Annotated[Services, Depends(services_of)]
 
 
-async def open_session(services: ServicesOf) -> AsyncIterator[AsyncSession]:
-    """The one transaction of a request, committed before its response is sent.
+async def open_session(request: Request, services: ServicesOf) -> AsyncIterator[AsyncSession]:
+    """The one transaction of a request and its caller, committed before its response is sent.
 
     It takes a connection with its first statement, and gives it back with a `commit()`, after which
     there is no further one: what waits or computes commits before.
     """
+    key = key_of(request)
     async with services.sessions.begin() as session:
+        act_as(session, None if key is None else key.id)
         yield session
 
 

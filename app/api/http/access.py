@@ -24,7 +24,6 @@ from app.api.http.problems import problem_response
 from app.core.access import AccessKey, Quotas, Scope, Token, read_token
 from app.core.errors import BusyError
 from app.library.access.access_keys import find_access_key
-from app.library.access.audit import acting
 from app.library.database import Sessions
 from app.library.workspaces import in_all_workspaces
 
@@ -113,7 +112,7 @@ class Authenticated:
             await (await handle_library_error(request, busy))(scope, receive, send)
             return
         scope.setdefault("state", {}).update(access_key=key, find_key=find)
-        with acting(key.id), self._place(key.id):
+        with self._place(key.id):
             await self.app(scope, receive, send)
 
     @contextmanager

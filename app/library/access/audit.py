@@ -1,13 +1,11 @@
 """The audit trail: who did what to which thing, written once in its own transaction.
 
-Who acts is a context variable, because the trail is written far below the request and nothing
+Who acts is told to the session, because the trail is written far below the request and nothing
 between them has to know of keys.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +19,7 @@ from app.library.access.access_tables import AuditRow
 from app.library.records import record_of
 from app.library.workspaces import workspace_of
 
-_ACTOR: Final[ContextVar[str | None]] = ContextVar("actor", default=None)
+_ACTOR: Final = "actor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +38,9 @@ class AuditRecord:
     created: dt.datetime
 
 
-@contextmanager
-def acting(actor: str | None) -> Iterator[None]:
-    """What is done in the block is done by this key."""
-    token = _ACTOR.set(actor)
-    try:
-        yield
-    finally:
-        _ACTOR.reset(token)
+def act_as(session: AsyncSession, actor: str | None) -> None:
+    """What is done by the session from now on is done by this key."""
+    session.info[_ACTOR] = actor
 
 
 async def write_audit(
@@ -65,7 +58,7 @@ async def write_audit(
             action=action,
             subject=subject,
             details=dict(details or {}),
-            actor=_ACTOR.get(),
+            actor=session.info.get(_ACTOR),
         )
     )
     await session.flush()

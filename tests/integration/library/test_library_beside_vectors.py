@@ -14,7 +14,7 @@ from app.core.errors import (
     NotFoundError,
 )
 from app.core.vectors.card import EvaluationCard
-from app.library.access.audit import acting, list_audit, write_audit
+from app.library.access.audit import act_as, list_audit, write_audit
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.database import run_transaction
 from app.library.evaluations import add_evaluation, held_out_gains, list_evaluations
@@ -158,8 +158,8 @@ async def test_deeds_are_kept_and_cannot_be_changed(session: AsyncSession) -> No
     await set_alias(session, "task", "prod", version=1)
     await delete_alias(session, "task", "prod")
     await delete_vector(session, stored.id)
-    with acting("me"):
-        await write_audit(session, action="custom", subject="x")
+    act_as(session, "me")
+    await write_audit(session, action="custom", subject="x")
     deeds = await list_audit(session)
     assert [deed.action for deed in deeds] == [
         "vector.create",
