@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Request
 
 from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.admission import AdmittedRoute
@@ -38,7 +38,7 @@ from app.api.steer.openai.models import (
     vector_field,
 )
 from app.api.steer.openai.requests import sampling_fields
-from app.api.steer.streaming import EVENTS, AnswerStream, make_response
+from app.api.steer.streaming import EVENTS, AnswerStream, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
@@ -56,7 +56,7 @@ ModelId = Annotated[str, Path(max_length=MAX_MODEL_CHARACTERS)]
     responses=EVENTS | openai_problems(404, 408, 413, 429, 504),
 )
 async def complete(
-    body: ChatRequest, request: Request, *, response: Response, services: ServicesOf
+    body: ChatRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
@@ -80,15 +80,7 @@ async def complete(
         **fields,
     )
     writer = ChatCompletion(id=f"chatcmpl-{request_id_of(request)}", body=body, ignored=ignored)
-    return await make_response(
-        [steer_request],
-        writer,
-        services=services,
-        request=request,
-        response=response,
-        backbones=backbones,
-        count=writer.count,
-    )
+    return await responder.respond([steer_request], writer, backbones=backbones, count=writer.count)
 
 
 @admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))

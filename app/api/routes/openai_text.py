@@ -3,7 +3,7 @@
 Source: the API reference of OpenAI, and the `openai` package as its executable form.
 """
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
@@ -17,7 +17,7 @@ from app.api.steer.openai.completions import TextCompletion
 from app.api.steer.openai.models import named_model, vector_field
 from app.api.steer.openai.requests import sampling_fields
 from app.api.steer.openai.responses import ResponseWriter, messages_of
-from app.api.steer.streaming import EVENTS, AnswerStream, make_response
+from app.api.steer.streaming import EVENTS, AnswerStream, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.errors import InvalidInputError
 
@@ -28,7 +28,7 @@ PROBLEMS = openai_problems(404, 408, 413, 429, 504)
 
 @router.post("/v1/completions", response_model=TextCompletionBody, responses=EVENTS | PROBLEMS)
 async def continue_text(
-    body: CompletionRequest, request: Request, *, response: Response, services: ServicesOf
+    body: CompletionRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
 ) -> TextCompletionBody | AnswerStream:
     """Continues texts as OpenAI's completions do: without the chat template, steered as ever."""
     if body.vlibrary.demonstrations is not None:
@@ -48,20 +48,12 @@ async def continue_text(
         for prompt in body.prompt
     ]
     writer = TextCompletion(id=f"cmpl-{request_id_of(request)}", body=body, ignored=ignored)
-    return await make_response(
-        steer_requests,
-        writer,
-        services=services,
-        request=request,
-        response=response,
-        backbones=backbones,
-        count=writer.count,
-    )
+    return await responder.respond(steer_requests, writer, backbones=backbones, count=writer.count)
 
 
 @router.post("/v1/responses", response_model=ResponseObjectBody, responses=EVENTS | PROBLEMS)
 async def respond(
-    body: ResponsesRequest, request: Request, *, response: Response, services: ServicesOf
+    body: ResponsesRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
 ) -> ResponseObjectBody | AnswerStream:
     """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
@@ -83,11 +75,4 @@ async def respond(
     writer = ResponseWriter(
         id=f"resp_{request_id_of(request)}", body=body, sampling=steer_request, ignored=ignored
     )
-    return await make_response(
-        [steer_request],
-        writer,
-        services=services,
-        request=request,
-        response=response,
-        backbones=backbones,
-    )
+    return await responder.respond([steer_request], writer, backbones=backbones)

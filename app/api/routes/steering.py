@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 from fastapi.sse import format_sse_event
 
-from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import problems
 from app.api.schemas.steering import SteerBody, SteerRequest
-from app.api.steer.streaming import EVENTS, AnswerStream, ChoiceItem, make_response
+from app.api.steer.streaming import EVENTS, AnswerStream, ChoiceItem, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 
 router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
@@ -20,15 +19,11 @@ router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
     response_model=SteerBody,
     responses=EVENTS | problems(404, 408, 409, 413, 429, 504),
 )
-async def generate(
-    body: SteerRequest, request: Request, *, response: Response, services: ServicesOf
-) -> SteerBody | AnswerStream:
+async def generate(body: SteerRequest, responder: ResponderOf) -> SteerBody | AnswerStream:
     """Answers a prompt, steered by stored vectors, and proves that they were applied."""
     for message in body.messages or ():
         settle_unknown_fields(message, unknown="refuse")
-    return await make_response(
-        [body], _Writer(), services=services, request=request, response=response
-    )
+    return await responder.respond([body], _Writer())
 
 
 class _Writer:

@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeAlias, TypeVar
 
 import anyio
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.types import Receive, Scope
 from starlette.types import Send as ASGISend
 
-from app.api.dependencies import Services
+from app.api.dependencies import ServicesOf
 from app.api.http.errors import error_content
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
@@ -68,44 +68,6 @@ class AnswerWriter(Protocol[Body_co]):
 
     def error(self, content: str) -> bytes:
         """The event that tells of an error with this body; it is the last one."""
-
-
-async def make_response(
-    bodies: Sequence[SteerRequest],
-    writer: AnswerWriter[Body_co],
-    *,
-    services: Services,
-    request: Request,
-    response: Response,
-    backbones: Sequence[BackboneDescription] = (),
-    count: int = 1,
-) -> "Body_co | AnswerStream":
-    """The answers as the first body asks for them: a stream, or a body made of the ends of all.
-
-    One of the backbones answers, or any that fits where none are given. Each of the requests is
-    answered `count` times.
-    """
-    headers: dict[str, str] = {}
-    ask = partial(
-        send_answers,
-        bodies,
-        headers=headers,
-        services=services,
-        request=request,
-        backbones=backbones,
-        count=count,
-    )
-    if bodies[0].stream:
-        return await start_stream(ask, writer, headers=headers, services=services, request=request)
-    answers: dict[int, SteerBody] = {}
-
-    async def keep(item: ChoiceItem) -> None:
-        if isinstance(item.chunk, SteerBody):
-            answers[item.index] = item.chunk
-
-    await ask(keep)
-    response.headers.update(headers)
-    return writer.whole([answers[index] for index in sorted(answers)])
 
 
 class AnswerStream(EventSourceResponse):
@@ -168,101 +130,122 @@ async def answer_events(
             yield writer.error(error_content(request, error))
 
 
-async def start_stream(
-    ask: Callable[[Send[ChoiceItem]], Coroutine[Any, Any, None]],
-    writer: AnswerWriter[object],
-    *,
-    headers: dict[str, str],
-    services: Services,
-    request: Request,
-) -> AnswerStream:
-    """The stream, as soon as its first item is there or the client has waited for long.
+class Responder:
+    """Makes the answers to one request into its response."""
 
-    What fails before is raised here. Proxies take a silent connection for dead, so a response that
-    keeps its client waiting begins without an item; the waiting counts from when the request was
-    read.
+    def __init__(self, services: ServicesOf, *, request: Request, response: Response) -> None:
+        self._services = services
+        self._request = request
+        self._response = response
+        # What the response tells of the vectors, filled before anything is sent.
+        self._headers: dict[str, str] = {}
 
-    `ask` is `send_answers` of what was asked; it fills the headers before it sends anything.
-    """
-    settings = services.settings
-    deadline = time.monotonic() + settings.request_timeout_seconds
-    source = sent_by(
-        ask,
-        silence_seconds=settings.silence_seconds,
-        silent_for=time.monotonic() - request.state.read_at,
-    )
-    events = answer_events(source, request=request, writer=writer)
-    await anext(events)
-    return AnswerStream(events, headers=headers, deadline=deadline)
+    async def respond(
+        self,
+        bodies: Sequence[SteerRequest],
+        writer: AnswerWriter[Body_co],
+        *,
+        backbones: Sequence[BackboneDescription] = (),
+        count: int = 1,
+    ) -> Body_co | AnswerStream:
+        """The answers as the first body asks for them: a stream, or a body made of the ends of all.
+
+        One of the backbones answers, or any that fits where none are given. Each of the requests is
+        answered `count` times, drawn with seeds of their own; indices are in order.
+
+        Raises:
+            DeadlineExceededError: The time is over.
+            SteeringError: Vectors could not be shown to have been applied.
+            VLibraryError: It cannot be answered.
+        """
+        ask = partial(self._send_answers, bodies, backbones=backbones, count=count)
+        if bodies[0].stream:
+            return await self._start_stream(ask, writer)
+        answers: dict[int, SteerBody] = {}
+
+        async def keep(item: ChoiceItem) -> None:
+            if isinstance(item.chunk, SteerBody):
+                answers[item.index] = item.chunk
+
+        await ask(keep)
+        self._response.headers.update(self._headers)
+        return writer.whole([answers[index] for index in sorted(answers)])
+
+    async def _start_stream(
+        self,
+        ask: Callable[[Send[ChoiceItem]], Coroutine[Any, Any, None]],
+        writer: AnswerWriter[object],
+    ) -> AnswerStream:
+        """The stream, as soon as its first item is there or the client has waited for long.
+
+        What fails before is raised here. Proxies take a silent connection for dead, so a response
+        that keeps its client waiting begins without an item; the waiting counts from when the
+        request was read.
+        """
+        settings = self._services.settings
+        deadline = time.monotonic() + settings.request_timeout_seconds
+        source = sent_by(
+            ask,
+            silence_seconds=settings.silence_seconds,
+            silent_for=time.monotonic() - self._request.state.read_at,
+        )
+        events = answer_events(source, request=self._request, writer=writer)
+        await anext(events)
+        return AnswerStream(events, headers=self._headers, deadline=deadline)
+
+    async def _send_answers(
+        self,
+        bodies: Sequence[SteerRequest],
+        send: Send[ChoiceItem],
+        *,
+        backbones: Sequence[BackboneDescription],
+        count: int,
+    ) -> None:
+        """Sends what comes of the answers, each of them in full at its end."""
+        seconds = self._services.settings.request_timeout_seconds
+        deadline = time.monotonic() + seconds
+
+        async def answer() -> None:
+            plans = [
+                await make_plan(
+                    body,
+                    services=self._services,
+                    request_id=request_id_of(self._request),
+                    backbones=backbones,
+                    deadline=deadline,
+                )
+                for body in bodies
+            ]
+            # Retrieval may find something else for each.
+            if all(plan.headers() == plans[0].headers() for plan in plans):
+                self._headers.update(plans[0].headers())
+            requests = [(plan, one) for plan in plans for one in plan.requests(count)]
+            first, *rest = [
+                partial(self._send_items, plan, one, index=index, send=send)
+                for index, (plan, one) in enumerate(requests)
+            ]
+            async with anyio.create_task_group() as group:
+                for send_one in rest:
+                    group.start_soon(send_one)
+                # In this task: what ends it reaches the worker without a detour.
+                await first()
+
+        await run_until_disconnect(answer(), receive=self._request.receive, seconds=seconds)
+
+    async def _send_items(
+        self, plan: Plan, request: GenerateRequest, *, index: int, send: Send[ChoiceItem]
+    ) -> None:
+        backbone = plan.backbone.fingerprint
+        chunks = self._services.workers.generate(request, backbone_fingerprint=backbone)
+        is_first, offset = True, 0
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                shown = proven_answer(plan, chunk) if isinstance(chunk, GenerateResponse) else chunk
+                item = ChoiceItem(
+                    index=index, chunk=shown, backbone=backbone, is_first=is_first, offset=offset
+                )
+                await send(item)
+                is_first, offset = False, offset + len(chunk.text)
 
 
-async def send_answers(
-    bodies: Sequence[SteerRequest],
-    send: Send[ChoiceItem],
-    *,
-    headers: dict[str, str],
-    services: Services,
-    request: Request,
-    backbones: Sequence[BackboneDescription] = (),
-    count: int = 1,
-) -> None:
-    """Sends what comes of the answers, each of them in full at its end.
-
-    Each request is answered `count` times, drawn with seeds of their own; indices are in order.
-    The headers are filled before anything is sent.
-
-    Raises:
-        DeadlineExceededError: The time is over.
-        SteeringError: Vectors could not be shown to have been applied.
-        VLibraryError: It cannot be answered.
-    """
-    seconds = services.settings.request_timeout_seconds
-    deadline = time.monotonic() + seconds
-
-    async def answer() -> None:
-        plans = [
-            await make_plan(
-                body,
-                services=services,
-                request_id=request_id_of(request),
-                backbones=backbones,
-                deadline=deadline,
-            )
-            for body in bodies
-        ]
-        # Retrieval may find something else for each.
-        if all(plan.headers() == plans[0].headers() for plan in plans):
-            headers.update(plans[0].headers())
-        requests = [(plan, one) for plan in plans for one in plan.requests(count)]
-        first, *rest = [
-            partial(_send_items, plan, one, services, index=index, send=send)
-            for index, (plan, one) in enumerate(requests)
-        ]
-        async with anyio.create_task_group() as group:
-            for send_one in rest:
-                group.start_soon(send_one)
-            # In this task: what ends it reaches the worker without a detour.
-            await first()
-
-    await run_until_disconnect(answer(), receive=request.receive, seconds=seconds)
-
-
-async def _send_items(
-    plan: Plan,
-    request: GenerateRequest,
-    services: Services,
-    *,
-    index: int,
-    send: Send[ChoiceItem],
-) -> None:
-    backbone = plan.backbone.fingerprint
-    chunks = services.workers.generate(request, backbone_fingerprint=backbone)
-    is_first, offset = True, 0
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            shown = proven_answer(plan, chunk) if isinstance(chunk, GenerateResponse) else chunk
-            item = ChoiceItem(
-                index=index, chunk=shown, backbone=backbone, is_first=is_first, offset=offset
-            )
-            await send(item)
-            is_first, offset = False, offset + len(chunk.text)
+ResponderOf: TypeAlias = Annotated[Responder, Depends()]

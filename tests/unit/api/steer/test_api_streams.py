@@ -1,19 +1,18 @@
 import asyncio
 import time
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT
 from starlette.types import Message
 
 from app.api.dependencies import Services
 from app.api.routes.steering import _Writer
 from app.api.schemas.steering import SteerRequest
-from app.api.steer.streaming import send_answers, start_stream
+from app.api.steer.streaming import AnswerStream, Responder
 from app.rpc.generation import AppliedVector, GenerateResponse
 from app.rpc.messages import ErrorBody, GenerateRequest
 from tests.fakes.servers.streams import events_in
@@ -211,9 +210,9 @@ async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_
     state = {"read_at": time.monotonic() - services.settings.early_stream_seconds}
     request = Request({"type": "http", "state": state}, receive)
     asked = SteerRequest(prompt="What colour?", stream=True)
-    headers: dict[str, str] = {}
-    ask = partial(send_answers, [asked], headers=headers, services=services, request=request)
-    answer = await start_stream(ask, _Writer(), headers=headers, services=services, request=request)
+    responder = Responder(services, request=request, response=Response())
+    answer = await responder.respond([asked], _Writer())
+    assert isinstance(answer, AnswerStream)
     async with aclosing(answer._events) as events:
         assert await anext(events) == KEEPALIVE_COMMENT
     assert worker.running == 0
