@@ -23,6 +23,7 @@ from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
 from app.method.training.answers import answer_logits
+from app.method.training.augmentation import augmented_example
 from app.method.training.losses import supervision
 from app.method.training.progress import Steps
 
@@ -149,9 +150,9 @@ def _draw(problem: Problem, step: int) -> Steps[list[Part]]:
     epoch, place = divmod(step, per_epoch)
     order = generator_for(problem.seed, "fit", epoch).permutation(len(problem.items))
     chosen = [int(item) for item in order[place * size : (place + 1) * size]]
-    parts = yield from encode_steps(
-        problem, without_context([problem.items[item] for item in chosen])
-    )
+    view = epoch % (1 + problem.augmented_views)
+    shown = [augmented_example(problem.items[item], view) for item in chosen]
+    parts = yield from encode_steps(problem, without_context(shown))
     return [([chosen[place] for place in places], batch) for places, batch in parts]
 
 

@@ -34,6 +34,8 @@ class Problem:
         validation: Labelled items that only choose: layers, rates, when to stop.
         shots: Demonstrations before a query wherever a method reads some; fewer items are all
             taken.
+        augmented_views: Views of each picture (`augmented`) that whatever is fitted by gradients
+            learns from in turn, an epoch each, beside the picture.
     """
 
     items: Sequence[Example]
@@ -43,6 +45,7 @@ class Problem:
     seed: int = 0
     token_budget: int = 8192
     max_steps: int = 400
+    augmented_views: int = 0
 
     @property
     def backbone(self) -> Backbone:

@@ -46,6 +46,7 @@ FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
     "prompt": prompt.fit,
     "hificl": hificl.fit,
 }
+BY_GRADIENTS: Final = frozenset({"hificl", "i2cl", "live", "lora", "mimic", "prefix", "prompt"})
 M2IV: Final = "m2iv"
 SUPERVISION_ONLY: Final = "supervision_only"
 WORD_TABLE: Final = "word_table"
@@ -53,6 +54,7 @@ _CHUNKED: Final[dict[str, Rule]] = {f"chunks_{rule}": rule for rule in RULES}
 _IN_CONTEXT: Final[dict[str, InContext]] = {kind: kind for kind in KINDS}
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
+_VIEWS: Final = "augmented_views"
 
 DEFAULTS: Final = (
     *("zero_shot", "icl_16", "icl_best", "icl_best_16", "knn_icl_16", "nearest_copy"),
@@ -110,15 +112,18 @@ def find_method(name: str) -> _Prepare:
         name: A name of `DEFAULTS`; `icl_N`, `icl_balanced_N` or `knn_icl_N`; `icl_best_N` with at
             most N demonstrations; `chunks_RULE_N`, vectors of chunks of N items combined by a rule
             of `RULES`; `m2iv` or `supervision_only`, with training settings behind
-            colons: `m2iv:branches=attention:shots=8`.
+            colons: `m2iv:branches=attention:shots=8`; what is fitted by gradients takes
+            `augmented_views` so, `lora:augmented_views=7`.
 
     Raises:
-        InvalidInputError: There is no such method.
+        InvalidInputError: There is no such method, or it has no such setting.
     """
     head, *settings = name.split(":")
     if head in {M2IV, SUPERVISION_ONLY}:
         config = _config(head, settings)
         return lambda trial: _trained(trial, config)
+    if head in BY_GRADIENTS:
+        return _fitting(head, views=_views(head, settings))
     kind, _, count = name.rpartition("_")
     if count.isdecimal():
         number = int(count)
@@ -136,7 +141,7 @@ def find_method(name: str) -> _Prepare:
         "icl_best": lambda trial: _best_in_context(trial, max(trial.shots)),
         # The zero-shot answers are what its table translates.
         WORD_TABLE: lambda _trial: Prepared(condition=replace(zero_shot(), name=WORD_TABLE)),
-        **{known: _fitting(known) for known in FITTED},
+        **{known: _fitting(known) for known in FITTED.keys() - BY_GRADIENTS},
     }
     if name not in plain:
         raise InvalidInputError(
@@ -148,10 +153,25 @@ def find_method(name: str) -> _Prepare:
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
+    return base.changed(**_settings(head, settings))
+
+
+def _settings(head: str, settings: list[str]) -> dict[str, JSON]:
     changes = dict(map(read_setting, settings))
     if len(changes) != len(settings):
         raise InvalidInputError(f"A setting of {head} is given twice in {':'.join(settings)}")
-    return base.changed(**changes)
+    return changes
+
+
+def _views(head: str, settings: list[str]) -> int:
+    """The one setting that whatever is fitted by gradients shares with a training."""
+    changes = _settings(head, settings)
+    others = changes.keys() - {_VIEWS}
+    if others:
+        raise InvalidInputError(
+            f"Unknown settings of {head}: wanted {_VIEWS}, found {', '.join(sorted(others))}"
+        )
+    return TrainingConfig().changed(**changes).augmented_views if changes else 0
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
@@ -185,11 +205,12 @@ def _steering(
     )
 
 
-def _fitting(name: str) -> _Prepare:
+def _fitting(name: str, *, views: int = 0) -> _Prepare:
     def prepare(trial: Trial) -> Prepared:
         began = time.monotonic()
         count = len(trial.problem.items)
-        found = FITTED[name](replace(trial.problem, shots=min(_MOST_SHOTS, count - 1)))
+        shots = min(_MOST_SHOTS, count - 1)
+        found = FITTED[name](replace(trial.problem, shots=shots, augmented_views=views))
         return Prepared(
             condition=Condition(name=name, applied=found.applied, num_labels=count),
             seconds=time.monotonic() - began,

@@ -2,12 +2,13 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from PIL import Image
 
 from app.core.pictures import Picture
+from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 
 _MOST_DEGREES: Final = 12.0
@@ -63,4 +64,13 @@ def augmented(picture: Picture, view: int) -> Picture:
         angle=math.radians(generator.uniform(-_MOST_DEGREES, _MOST_DEGREES)),
         scale=generator.uniform(*_SCALES),
         shift=(shift_x, shift_y),
+    )
+
+
+def augmented_example(example: Example, view: int) -> Example:
+    """The item with this view of each of its pictures."""
+    return replace(
+        example,
+        image=None if example.image is None else augmented(example.image, view),
+        others=tuple(augmented(picture, view) for picture in example.others),
     )

@@ -181,6 +181,9 @@ def test_a_cell_that_was_not_written_to_its_end_is_measured_again(tmp_path: Path
         ("m2iv:speed=9", "Unknown training settings: speed"),
         ("m2iv:shots=0", "shots is out of range"),
         ("m2iv:shots=few", "shots is out of range"),
+        ("lora:shots=4", "Unknown settings of lora: wanted augmented_views, found shots"),
+        ("lora:augmented_views=-1", "augmented_views is out of range"),
+        ("icv:augmented_views=2", "found icv:augmented_views=2"),
     ],
 )
 def test_an_unknown_method_or_setting_is_refused_at_once(name: str, message: str) -> None:
