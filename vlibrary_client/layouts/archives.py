@@ -197,7 +197,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, Any]]:
             raise tarfile.ReadError("cut short")
 
 
-def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
+def samples(path: Path, *, name: str) -> Iterator[Record]:
     """The samples of a WebDataset tar: members that share their name up to the first dot.
 
     A `.json` member holds fields; other members of text are a field each, named by their ending.
@@ -212,7 +212,6 @@ def samples(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
             yield Record(
                 place=f"{name}: {key}",
                 fields=sample.shown(),
-                split=split,
                 problem=next(filter(None, problems), None),
             )
     except _DAMAGED as error:

@@ -115,8 +115,10 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
-def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Iterator[Found]:
-    """The items of a record: one, or one for every question of a conversation."""
+def read_items(
+    record: Record, *, columns: ColumnMap, pictures: Pictures, split: str | None
+) -> Iterator[Found]:
+    """The items of a record, one or one a question; of this split if nothing names another."""
     fields = {**record.fields}
     if columns:
         taken = {
@@ -137,7 +139,7 @@ def read_items(record: Record, *, columns: ColumnMap, pictures: Pictures) -> Ite
         return
     try:
         _require_read(record.fields, columns)
-        yield from _items(fields, place=place, split=record.split, pictures=pictures)
+        yield from _items(fields, place=place, split=record.split or split, pictures=pictures)
     except UnusableError as error:
         yield BadItem(place=place, reason=str(error))
 

@@ -94,7 +94,7 @@ def pair_records(
         if question_id is None or not {"question", "image_id"} <= entry.keys():
             place = f"{questions.name} item {number}"
             problem = "wanted a question with its question_id and image_id"
-            yield Record(place=place, fields={}, problem=problem, split=split)
+            yield Record(place=place, fields={}, problem=problem)
             continue
         is_known = question_id in question_of
         question_of[question_id] = None if is_known else (entry["question"], entry["image_id"])
@@ -108,13 +108,13 @@ def pair_records(
         if (about := question_of.get(question_id)) is None:
             count = "are several questions" if question_id in question_of else "is no question"
             problem = f"there {count} of its question_id in {questions.name}"
-            yield Record(place=place, fields={}, problem=problem, split=split)
+            yield Record(place=place, fields={}, problem=problem)
             continue
         question, image_id = about
         found = pictures.numbered(image_id, split=split)
         if len(found) != 1:
             problem = _no_picture(image_id, found)
-            yield Record(place=place, fields={}, problem=problem, split=split)
+            yield Record(place=place, fields={}, problem=problem)
             continue
         fields: dict[str, Any] = {
             "image": found[0],
@@ -124,12 +124,12 @@ def pair_records(
             "id": entry["question_id"],
             "image_id": image_id,
         }
-        yield Record(place=place, fields=fields, split=split)
+        yield Record(place=place, fields=fields)
     for question_id in question_of:
         if question_id in left:
             place = f"{questions.name} question {str(question_id)[:50]}"
             problem = f"it has no annotation in {annotations.name}"
-            yield Record(place=place, fields={}, problem=problem, split=split)
+            yield Record(place=place, fields={}, problem=problem)
 
 
 def _id_of(entry: object) -> str | float | None:

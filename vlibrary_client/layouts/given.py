@@ -1,6 +1,7 @@
 """Records that a program has in memory: rows one by one, tables, and either for each split."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from vlibrary_client.errors import InvalidDatasetError
@@ -23,9 +24,7 @@ class Table(Protocol):
 Rows: TypeAlias = Iterable[Mapping[str, Any]] | Table
 
 
-def given_records(
-    source: Rows | Mapping[str, Rows], *, columns: ColumnMap, split: str | None = None
-) -> Iterator[Record]:
+def given_records(source: Rows | Mapping[str, Rows], *, columns: ColumnMap) -> Iterator[Record]:
     """The records of rows or of a table, or of one of these a split.
 
     Raises:
@@ -34,15 +33,15 @@ def given_records(
     # Their columns may hold what Arrow has no type for, such as pictures of Pillow.
     as_rows = getattr(source, "to_dict", None) if hasattr(source, "iterrows") else None
     if as_rows is not None:
-        return _records(as_rows("records"), split=split)
+        return _records(as_rows("records"))
     if isinstance(source, Mapping):
         return _of_splits(source, columns)
     if isinstance(source, Table):
-        return table_rows(source, split=split, columns=columns)
+        return table_rows(source, columns=columns)
     if not isinstance(source, Iterable):
         found = type(source).__name__
         raise InvalidDatasetError(f"wanted a path or an iterable of mappings, found {found}")
-    return _records(source, split=split)
+    return _records(source)
 
 
 def _of_splits(source: Mapping[str, Any], columns: ColumnMap) -> Iterator[Record]:
@@ -59,17 +58,17 @@ def _of_splits(source: Mapping[str, Any], columns: ColumnMap) -> Iterator[Record
             f"{', '.join(sorted(named))}"
         )
     for name, rows in source.items():
-        yield from given_records(cast("Rows", rows), columns=columns, split=str(name))
+        for record in given_records(cast("Rows", rows), columns=columns):
+            yield replace(record, place=f"{name} {record.place}", split=str(name))
 
 
-def _records(source: Iterable[Any], *, split: str | None) -> Iterator[Record]:
+def _records(source: Iterable[Any]) -> Iterator[Record]:
     labels = _labels(source)
     for index, item in enumerate(source):
-        place = f"item {index}" if split is None else f"{split} item {index}"
+        place = f"item {index}"
         if isinstance(item, Mapping):
             yield Record(
                 place=place,
-                split=split,
                 fields={
                     name: value
                     if name in PICTURE_COLUMNS
@@ -79,7 +78,7 @@ def _records(source: Iterable[Any], *, split: str | None) -> Iterator[Record]:
             )
         else:
             problem = f"wanted a mapping with question and answer, found {type(item).__name__}"
-            yield Record(place=place, fields={}, problem=problem, split=split)
+            yield Record(place=place, fields={}, problem=problem)
 
 
 def _labels(source: object) -> dict[str, object]:

@@ -76,8 +76,8 @@ Found: TypeAlias = Item | BadItem
 class Record:
     """The fields of one record as a format holds them.
 
-    There are no fields where `problem` says why they cannot be read; `split` is what the file or
-    folder that it lies in is called, if that names one.
+    There are no fields where `problem` says why they cannot be read; `split` is told where records
+    of one reader are of several.
     """
 
     place: str

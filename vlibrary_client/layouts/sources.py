@@ -81,9 +81,12 @@ def open_upload(path: Path, *, columns: ColumnMap | None = None) -> Source:
     return _open_file(path, columns or {}, pictures=Pictures(), is_named=False)
 
 
-def _items(records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures) -> Iterator[Found]:
+def _items(
+    records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures, split: str | None = None
+) -> Iterator[Found]:
+    """The items of all records; the split is that of records of which no other is told."""
     for record in records:
-        yield from read_items(record, columns=columns, pictures=pictures)
+        yield from read_items(record, columns=columns, pictures=pictures, split=split)
 
 
 def _open_file(
@@ -97,7 +100,7 @@ def _open_file(
     if kind in {".parquet", ".arrow"}:
         # One table numbers its rows; files are named where there are several.
         name = None
-    records = _reader(kind, columns)(path, name=name, split=None)
+    records = _reader(kind, columns)(path, name=name)
     found = _items(records, columns=columns, pictures=pictures)
     return Source(layout=_KINDS[kind], found=found)
 
@@ -233,13 +236,14 @@ def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator
             kind = _kind(path, _ending(path))
         except InvalidDatasetError as error:
             raise InvalidDatasetError(f"{relative}: {error.message}") from None
-        records = _reader(kind, columns)(path, name=str(relative), split=split_of(relative))
+        records = _reader(kind, columns)(path, name=str(relative))
         pictures = Pictures(path.parent, root=root, listed=listed)
-        yield from _items(records, columns=columns, pictures=pictures)
+        split = split_of(relative)
+        yield from _items(records, columns=columns, pictures=pictures, split=split)
 
 
 def _pair_items(root: Path, pairs: list[tuple[Path, Path]], columns: ColumnMap) -> Iterator[Found]:
     for questions, annotations in pairs:
         split = split_of(annotations.relative_to(root))
         records = pair_records(questions, annotations, root=root, split=split)
-        yield from _items(records, columns=columns, pictures=Pictures(root))
+        yield from _items(records, columns=columns, pictures=Pictures(root), split=split)

@@ -24,13 +24,10 @@ _TAIL_BYTES = 8
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
 
 
-def parquet_rows(
-    path: Path, *, name: str | None, split: str | None, columns: ColumnMap
-) -> Iterator[Record]:
+def parquet_rows(path: Path, *, name: str | None, columns: ColumnMap) -> Iterator[Record]:
     """The rows of a Parquet file.
 
-    Where there are several files, a row's number stands behind its file's name; the split is that
-    of rows that name none.
+    Where there are several files, a row's number stands behind its file's name.
 
     Raises:
         InvalidDatasetError: It is damaged, too large, or has no columns of a data set.
@@ -42,7 +39,7 @@ def parquet_rows(
             wanted = _wanted(schema, columns)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
             labels = _labels(schema, path)
-            yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
+            yield from _rows(batches, name=name, schema=schema, labels=labels)
 
 
 def opened_parquet(path: Path) -> pq.ParquetFile:
@@ -76,23 +73,21 @@ def _check_footer(path: Path) -> None:
         raise InvalidDatasetError("the file's footer is too large")
 
 
-def arrow_rows(
-    path: Path, *, name: str | None, split: str | None, columns: ColumnMap
-) -> Iterator[Record]:
+def arrow_rows(path: Path, *, name: str | None, columns: ColumnMap) -> Iterator[Record]:
     """The rows of an Arrow IPC file or stream; see `parquet_rows`."""
     with _refusals(name, kind="Arrow"), pa.memory_map(str(path)) as source:
         reader = _arrow_reader(source)
         schema, labels = reader.schema, _labels(reader.schema, path)
         batches = _batches(reader, _wanted(schema, columns))
-        yield from _rows(batches, name=name, split=split, schema=schema, labels=labels)
+        yield from _rows(batches, name=name, schema=schema, labels=labels)
 
 
-def table_rows(table: Any, *, split: str | None, columns: ColumnMap) -> Iterator[Record]:  # noqa: ANN401
+def table_rows(table: Any, *, columns: ColumnMap) -> Iterator[Record]:  # noqa: ANN401
     """The rows of a table in memory that Arrow can read; see `parquet_rows`."""
     reader = pa.RecordBatchReader.from_stream(table)
     batches = _batches(reader, _wanted(reader.schema, columns))
     labels = _labels(reader.schema)
-    yield from _rows(batches, name=split, split=split, schema=reader.schema, labels=labels)
+    yield from _rows(batches, name=None, schema=reader.schema, labels=labels)
 
 
 def _arrow_reader(source: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -137,7 +132,6 @@ def _rows(
     batches: Iterator[Any],
     *,
     name: str | None,
-    split: str | None,
     schema: Any,  # noqa: ANN401 - pyarrow has no types
     labels: Mapping[str, object],
 ) -> Iterator[Record]:
@@ -152,7 +146,7 @@ def _rows(
             for column in row.keys() & float_bytes.keys():
                 row[column] = as_written(row[column], float_bytes[column])
             place = f"row {number}" if name is None else f"{name} row {number}"
-            yield Record(place=place, fields=row, split=split)
+            yield Record(place=place, fields=row)
             number += 1
 
 

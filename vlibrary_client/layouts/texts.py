@@ -42,7 +42,7 @@ def object_of(pairs: list[tuple[str, Any]]) -> object:
 _DECODER = json.JSONDecoder(object_pairs_hook=object_of)
 
 
-def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
+def json_lines(path: Path, *, name: str) -> Iterator[Record]:
     """The objects of a file, one a line; blank lines count but say nothing."""
     with path.open("rb") as file:
         number = 0
@@ -59,26 +59,26 @@ def json_lines(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
             try:
                 value = _DECODER.decode(line.decode())
             except UnicodeDecodeError:
-                yield Record(place=place, fields={}, problem="not JSON in UTF-8", split=split)
+                yield Record(place=place, fields={}, problem="not JSON in UTF-8")
                 continue
             except (ValueError, RecursionError):
                 value = None
-            yield _record(value, place=place, split=split)
+            yield _record(value, place=place)
 
 
-def _record(value: object, *, place: str, split: str | None) -> Record:
+def _record(value: object, *, place: str) -> Record:
     if isinstance(value, dict):
-        return Record(place=place, fields=value, split=split)
+        return Record(place=place, fields=value)
     problem = "not a JSON object"
     if isinstance(value, Twice):
         problem = f"the name {value.name[:40]} occurs twice in it"
-    return Record(place=place, fields={}, problem=problem, split=split)
+    return Record(place=place, fields={}, problem=problem)
 
 
-def json_array(path: Path, *, name: str, split: str | None) -> Iterator[Record]:
+def json_array(path: Path, *, name: str) -> Iterator[Record]:
     """The objects of a file that is one array, or an object with one called data."""
     for number, value in enumerate(array_values(path, name=name)):
-        yield _record(value, place=f"{name} item {number}", split=split)
+        yield _record(value, place=f"{name} item {number}")
 
 
 def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[Any]:
@@ -144,13 +144,12 @@ def _longer(buffer: str, file: TextIO, *, name: str) -> str:
     return buffer + chunk
 
 
-def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) -> Iterator[Record]:
+def csv_rows(path: Path, *, name: str, columns: ColumnMap) -> Iterator[Record]:
     """The rows of a file whose first line names the columns; empty cells and rows say nothing.
 
     Args:
         path: The file, with commas, semicolons or tabs between its cells.
         name: Put before a row's line.
-        split: Of rows that name none.
         columns: Which column is which.
 
     Raises:
@@ -172,11 +171,11 @@ def csv_rows(path: Path, *, name: str, split: str | None, columns: ColumnMap) ->
                     continue
                 if len(cells) > len(names):
                     problem = "it has more cells than there are columns"
-                    yield Record(place=place, fields={}, problem=problem, split=split)
+                    yield Record(place=place, fields={}, problem=problem)
                     continue
                 pairs = zip(names, cells, strict=False)
                 fields = {key: text for key, text in pairs if text and key in wanted}
-                yield Record(place=place, fields=fields, split=split)
+                yield Record(place=place, fields=fields)
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{name}: {error.message}") from None
     except UnicodeDecodeError as error:
