@@ -1,7 +1,6 @@
 """`vlibrary datasets`: check data sets on disk; upload, list and delete those of a server."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,15 @@ from app.cli.library.server import (
     print_stored,
     print_table,
 )
-from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, convert_local, read_map
+from app.cli.local_datasets import (
+    ColumnMap,
+    Question,
+    SkipBad,
+    TextOnly,
+    convert_local,
+    read_map,
+    temporary_folder,
+)
 from app.cli.options import AsJson
 
 datasets = typer.Typer(
@@ -37,10 +44,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
-    with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
+    with temporary_folder() as folder:
         report = convert_local(
             source,
-            Path(folder) / "dataset.parquet",
+            folder / "dataset.parquet",
             columns=read_map(column_map, question),
             skip_bad=skip_bad,
             text_only=text_only,

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
@@ -10,7 +11,7 @@ import typer
 
 from app.cli.console import plain_console
 from app.cli.options import read_settings
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, StorageFullError, is_out_of_space
 
 if TYPE_CHECKING:
     from app.library.records import DatasetReport
@@ -54,6 +55,25 @@ def read_map(pairs: list[str] | None, question: str | None = None) -> Mapping[st
     if question is not None and "question" in columns:
         raise InvalidInputError("Wanted a column of questions or one question for all, found both")
     return with_question(columns, question)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for the block, in which data sets are read.
+
+    Raises:
+        StorageFullError: There is no room; which folder has none and how to name another is told.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
+            yield Path(folder)
+    except Exception as error:
+        if not is_out_of_space(error):
+            raise
+        raise StorageFullError(
+            f"There is no room left in {tempfile.gettempdir()} to read a data set; TMPDIR names "
+            "another folder"
+        ) from error
 
 
 def convert_local(
@@ -108,13 +128,14 @@ def load_local(
 
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or no such split.
+        StorageFullError: There is no room for it among temporary files.
     """
     from app.method.evaluation.tasks.loading import find_official, load_examples
 
-    if source == "easy-vqa" or find_official(source) is not None:
-        with plain_console(stderr=True).status(f"reading {source}"):
-            return load_examples(source, split=split, limit=limit, seed=seed)
-    with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
-        target = Path(folder) / "dataset.parquet"
+    with temporary_folder() as folder:
+        if source == "easy-vqa" or find_official(source) is not None:
+            with plain_console(stderr=True).status(f"reading {source}"):
+                return load_examples(source, split=split, limit=limit, seed=seed)
+        target = folder / "dataset.parquet"
         convert_local(source, target, columns=columns, skip_bad=skip_bad, text_only=text_only)
         return load_examples(str(target), split=split, limit=limit, seed=seed)

@@ -14,6 +14,7 @@ Pictures are kept as they are encoded; nothing is decoded, and one batch is in m
 Knows nothing of HTTP.
 """
 
+import errno
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def parquet_file(
 
     Raises:
         InvalidDatasetError: The source is missing, empty, or has rows that cannot be used.
+        OSError: There is no room for it among temporary files.
     """
     is_parquet = isinstance(source, str | PathLike) and Path(source).suffix.lower() == ".parquet"
     if is_parquet and not columns:
@@ -68,8 +70,20 @@ def parquet_file(
             return
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
-        write_parquet(source, target, columns=columns, skip_bad=skip_bad)
+        with _told_where(folder):
+            write_parquet(source, target, columns=columns, skip_bad=skip_bad)
         yield target
+
+
+@contextmanager
+def _told_where(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        told = "no room left to pack the data set; TMPDIR names another folder"
+        raise OSError(error.errno, told, str(Path(folder).parent)) from error
 
 
 def _names_pictures(path: Path) -> bool:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,12 @@ from typer.testing import CliRunner, Result
 
 from app.cli.app import build
 from app.cli.demo.report import write_report
-from app.core.errors import ConfigurationError, IncompatibleBackboneError, InvalidInputError
+from app.core.errors import (
+    ConfigurationError,
+    IncompatibleBackboneError,
+    InvalidInputError,
+    StorageFullError,
+)
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from tests.fakes.files import official
 from tools.pocket.questions import sample_question
@@ -51,6 +57,25 @@ def json_of(result: Result) -> dict[str, Any]:
     text = result.stdout
     found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     return found
+
+
+@pytest.mark.parametrize(
+    "command", [("datasets", "check"), ("evaluate", "--split", "test"), ("evaluate", "cvqa")]
+)
+def test_where_there_is_no_room_to_read_is_told(
+    command: tuple[str, ...], *, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = str(dataset)
+    if command[-1] == "cvqa":
+        source, command = f"cvqa:{official.cvqa_files(tmp_path)}", ("evaluate", "--split", "test")
+    monkeypatch.setattr("app.library.uploads.dataset_conversion.write_rows", full)
+    monkeypatch.setattr(os, "write", full)
+    result = run(*command, source)
+    assert isinstance(result.exception, StorageFullError)
+    assert "TMPDIR names another folder" in result.exception.message
 
 
 def test_local_data_are_read_without_a_home(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

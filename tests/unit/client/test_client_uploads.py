@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import errno
 import io
 import json
 import tempfile
@@ -130,6 +131,20 @@ def test_the_temporary_file_goes_away() -> None:
     with parquet_file([{"image": png(), "question": "q", "answer": "a"}]) as path:
         assert path.exists()
     assert not path.exists()
+
+
+def test_where_there_is_no_room_to_pack_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(packing, "write_rows", full)
+    with pytest.raises(OSError, match="TMPDIR names another folder") as caught:
+        read([{"image": png(), "question": "q", "answer": "a"}])
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
