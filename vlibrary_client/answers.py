@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from vlibrary_client.displays import beside, outcomes, table
+from vlibrary_client.notebooks import beside, outcomes, table
 from vlibrary_client.types import Evaluation, Vector, VectorName
 
 

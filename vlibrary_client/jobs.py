@@ -9,9 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from vlibrary_client.calls import trainings
-from vlibrary_client.displays import OnProgress, comparison, facts, print_report, progress_reporter
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
+from vlibrary_client.notebooks import comparison, facts
 from vlibrary_client.streams import async_job_events, job_events
+from vlibrary_client.terminals import OnProgress, print_report, progress_reporter
 from vlibrary_client.trackers import ReportTo, TrackedJob, tracked
 from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
@@ -53,7 +54,7 @@ class _Handle:
         """How the vector did on held-out items beside its opponents, once the job succeeded.
 
         `status`, `reason` and `advice` are for people; `conditions` has accuracy, interval, prompt
-        tokens and labels of every way of answering. `vlibrary_client.displays` prints it.
+        tokens and labels of every way of answering. `vlibrary_client.terminals` prints it.
         """
         return self.record.report
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from vlibrary_client.displays import facts, listing, matches
+from vlibrary_client.notebooks import facts, listing, matches
 
 T = TypeVar("T")
 

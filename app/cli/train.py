@@ -69,7 +69,7 @@ def train(
     from app.method.training.distillation import train as run
     from app.worker.training.results import card_of, encode_result, report_of
     from vlibrary_client.calls.requests import replace_file
-    from vlibrary_client.displays import progress_reporter
+    from vlibrary_client.terminals import progress_reporter
 
     require_writable(output.parent)
     if checkpoint is not None:
@@ -102,7 +102,7 @@ def train(
 
 
 def _show(report: dict[str, Any], output: Path, *, as_json: bool) -> None:
-    from vlibrary_client.displays import print_report
+    from vlibrary_client.terminals import print_report
 
     if as_json:
         print(json.dumps({"output": str(output), **report}, indent=2))

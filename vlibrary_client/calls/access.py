@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from vlibrary_client.calls.arguments import listed, present, segment
-from vlibrary_client.displays import listing
+from vlibrary_client.notebooks import listing
 from vlibrary_client.types import Page
 from vlibrary_client.wire.replies import Call, json_reader, once
 

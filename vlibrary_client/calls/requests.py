@@ -18,6 +18,7 @@ from vlibrary_client.calls.arguments import (
 from vlibrary_client.layouts.items import with_question
 from vlibrary_client.layouts.packing import parquet_file
 from vlibrary_client.layouts.sources import DatasetSource
+from vlibrary_client.terminals import upload_progress
 from vlibrary_client.types import (
     Alias,
     Dataset,
@@ -25,7 +26,6 @@ from vlibrary_client.types import (
     Vector,
     VectorStatus,
 )
-from vlibrary_client.upload_progress import upload_progress
 from vlibrary_client.wire.replies import (
     Call,
     Kept,

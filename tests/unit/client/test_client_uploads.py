@@ -23,7 +23,7 @@ from vlibrary_client.images import image_bytes, image_text
 from vlibrary_client.layouts import packing
 from vlibrary_client.layouts.packing import parquet_file, write_parquet
 from vlibrary_client.layouts.sources import DatasetSource
-from vlibrary_client.upload_progress import UploadProgress
+from vlibrary_client.terminals import UploadProgress
 from vlibrary_client.wire import transport
 
 

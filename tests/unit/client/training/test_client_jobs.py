@@ -17,7 +17,7 @@ from vlibrary_client import (
     VLibraryError,
     WaitTimeoutError,
 )
-from vlibrary_client.displays import OnProgress, progress_reporter
+from vlibrary_client.terminals import OnProgress, progress_reporter
 
 PROGRESS = (
     b'id: 2\nevent: progress\ndata: {"phase": "student", "step": 3, "num_steps": 9, '

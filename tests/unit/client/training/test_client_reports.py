@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from vlibrary_client.displays import print_report, progress_reporter
+from vlibrary_client.terminals import print_report, progress_reporter
 
 
 def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:

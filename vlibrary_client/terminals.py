@@ -1,0 +1,194 @@
+"""What terminals show: how far an upload or a training is, and how a training ended.
+
+At its end every way of answering stands side by side, with what each one costs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from vlibrary_client.types import Progress
+
+_TITLES = {
+    "m2iv": "M2IV",
+    "zero_shot": "zero-shot",
+    "icl": "{shots}-shot ICL",
+    "icl_balanced": "8-shot ICL, balanced answers",
+    "knn_icl": "{shots}-shot kNN-ICL (picture and question)",
+    "nearest_copy": "the nearest item's answer",
+    "majority": "always the most usual answer",
+}
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+
+
+@contextmanager
+def progress_reporter(
+    *,
+    progress: bool | OnProgress,
+    title: str,
+    console: Console | None = None,
+) -> Iterator[OnProgress]:
+    """A function to call with every report.
+
+    It draws a bar on standard error, says nothing, or is the caller's own function.
+    """
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield lambda _: None
+        return
+    with _bars(console or Console(stderr=True)) as bars:
+        task = bars.add_task(title, total=None, figures="")
+
+        def report(report: Progress) -> None:
+            bars.update(
+                task,
+                description=f"{title} · {report.phase}",
+                completed=report.step,
+                total=report.num_steps or None,
+                figures=_figures(report),
+            )
+
+        yield report
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+
+
+def _figures(report: Progress) -> str:
+    known = {name: value for name, value in report.losses.items() if value is not None}
+    figures = [f"{name} {value:.3f}" for name, value in known.items()]
+    if report.held_out_accuracy is not None:
+        figures.append(f"held-out {report.held_out_accuracy:.1%}")
+    return "  ".join(figures)
+
+
+def print_report(report: Mapping[str, Any], *, console: Console | None = None) -> None:
+    """Prints the comparison, what it says of the vector, and what to do.
+
+    It goes to standard error unless another console is given.
+    """
+    out = console or Console(stderr=True)
+    if report["conditions"]:
+        out.print(comparison_table(report))
+    lines = [f"{report['status']}: {report['reason']}", report["advice"]]
+    shown = report.get("demonstrations")
+    if shown and shown["found"] < shown["wanted"]:
+        lines.append(
+            f"Wanted {shown['wanted']} demonstrations before a question, found {shown['found']}: "
+            "the data set has no more for them."
+        )
+    if left_out := report.get("left_out"):
+        lines.append(f"Left out: {left_out} items whose pictures were trained on.")
+    if unchecked := report.get("unchecked"):
+        lines.append(f"Nobody knows any more what was trained on: {', '.join(unchecked)}.")
+    if overlaps := report.get("overlaps"):
+        lines.append(
+            f"Looks the same as {', '.join(overlaps)}: `auto` abstains between them unless one of "
+            "them is preferred."
+        )
+    for line in lines:
+        out.print(line, highlight=False, markup=False, emoji=False)
+
+
+def comparison_table(report: Mapping[str, Any]) -> Table:
+    """A table for the terminal."""
+    table = Table(title=f"{report['items']} held-out items, exact answer")
+    table.add_column("")
+    conditions = report["conditions"]
+    # Evaluations take the time, trainings do not.
+    is_timed = all("ms_per_query" in row for row in conditions.values())
+    timed = ("ms a question",) if is_timed else ()
+    for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
+        table.add_column(heading, justify="right")
+    for name in sorted(conditions, key=_place):
+        row = conditions[name]
+        table.add_row(
+            _TITLES.get(name, name).format(shots=report["shots"]),
+            f"{row['accuracy']:.1%}",
+            f"{row['low']:.1%} - {row['high']:.1%}",
+            f"{row['prompt_tokens']:.0f}",
+            "?" if row["labels"] is None else str(row["labels"]),
+            *((f"{row['ms_per_query']:.1f}",) if is_timed else ()),
+        )
+    return table
+
+
+def _place(name: str) -> int:
+    known = list(_TITLES)
+    return known.index(name) if name in known else len(known)
+
+
+class UploadProgress:
+    """Tells of one upload; what is not measured moves without an end.
+
+    Args:
+        show: Told the stage, and of bytes that are sent how many and of how many.
+    """
+
+    def __init__(self, show: Callable[[str, int, int | None], None]) -> None:
+        self._show = show
+        show("packing", 0, None)
+
+    def of(self, path: Path) -> Callable[[int], None]:
+        """What is to be told how many bytes of the file are sent."""
+        size = path.stat().st_size
+
+        def on_sent(num_bytes: int) -> None:
+            if num_bytes < size:
+                self._show("sending", num_bytes, size)
+            else:
+                self._show("the server checks every row and picture", 0, None)
+
+        return on_sent
+
+
+@contextmanager
+def upload_progress(
+    *, is_shown: bool, title: str, console: Console | None = None
+) -> Iterator[UploadProgress]:
+    """Draws a bar with the time that has passed on standard error, or says nothing."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[sent]}"),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console or Console(stderr=True), disable=not is_shown) as bars:
+        task = bars.add_task(title, total=None, sent="")
+
+        def show(stage: str, num_bytes: int, size: int | None) -> None:
+            sent = "" if size is None else f"{decimal(num_bytes)} of {decimal(size)}"
+            bars.update(
+                task,
+                description=f"{title} · {stage}",
+                completed=num_bytes,
+                total=size,
+                sent=sent,
+            )
+
+        yield UploadProgress(show)
