@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from vlibrary_client.calls import requests
@@ -111,10 +110,8 @@ def push_to_hub(
         ConnectionFailedError: The hub cannot be reached.
     """
     vector, content = yield from _with_file(ref)
-    hub = _hub()
-    with _hub_errors(hub), tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
+    with _hub(endpoint, token) as api, tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         write_folder(Path(folder), vector=vector, content=content)
-        api = hub.HfApi(endpoint=endpoint, token=token, library_name="vlibrary")
         api.create_repo(repo_id, private=private, exist_ok=True)
         message = commit_message or f"{vector.name}@{vector.version}"
         commit = api.upload_folder(
@@ -167,9 +164,7 @@ def pull_folder(
         CorruptDataError: The vector file is not the one that its configuration names.
         ConnectionFailedError: The hub cannot be reached.
     """
-    hub = _hub()
-    with _hub_errors(hub):
-        api = hub.HfApi(endpoint=endpoint, token=token, library_name="vlibrary")
+    with _hub(endpoint, token) as api:
         # A hub that is away must not be answered for by what was fetched from it some other time.
         commit = api.model_info(repo_id, revision=revision or "main").sha
         folder = api.snapshot_download(repo_id, revision=commit, allow_patterns=list(FILES))
@@ -190,23 +185,18 @@ def _import(found: VectorFolder, *, name: str | None) -> Call[Vector]:
     )
 
 
-def _hub() -> ModuleType:
+@contextmanager
+def _hub(endpoint: str | None, token: str | None) -> Iterator[Any]:
+    """The hub's api, whose errors are those of this package; they name the repository."""
     try:
         # By itself it brings its errors along only when they are used.
-        import huggingface_hub.errors  # noqa: PLC0415 - an extra
+        from huggingface_hub import HfApi, errors  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
             "The hub needs huggingface_hub: pip install 'vlibrary-client[hub]'"
         ) from None
-    return huggingface_hub
-
-
-@contextmanager
-def _hub_errors(hub: ModuleType) -> Iterator[None]:
-    """What the hub's package raises, as errors of this one; its sentences name the repository."""
-    errors = hub.errors
     try:
-        yield
+        yield HfApi(endpoint=endpoint, token=token, library_name="vlibrary")
     except errors.OfflineModeIsEnabled as error:
         raise ConfigurationError(f"The hub is switched off here: {error}") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -219,7 +209,7 @@ def _hub_errors(hub: ModuleType) -> Iterator[None]:
         status = getattr(error.response, "status_code", None)
         raise VLibraryError(_first_line(error), status=status) from error
     # The hub's package tells of connections by its own HTTP client's errors.
-    except (errors.HTTPError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         raise ConnectionFailedError(_first_line(error)) from error
 
 
