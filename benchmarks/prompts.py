@@ -3,7 +3,6 @@
 import statistics
 from typing import Annotated, Final
 
-import torch
 import typer
 
 from app.method.backbone.features import FeatureCache
@@ -11,7 +10,8 @@ from app.method.backbone.loading import load_backbone
 from app.method.evaluation.conditions import in_context, steered
 from app.method.evaluation.report import evaluate
 from app.method.evaluation.tasks.loading import load_examples
-from app.method.steering.vectors import InContextVectors
+from app.method.steering.dose import residual_norms
+from app.method.training.loop import initial_vectors
 from benchmarks.harness import (
     AsJson,
     Device,
@@ -39,9 +39,7 @@ def prompts(
     examples = load_examples("easy-vqa", split="test", limit=items, seed=0)
     support = load_examples("easy-vqa", split="train", limit=10 * SHOTS, seed=0)
     # Untrained vectors cost what trained ones cost.
-    vectors = InContextVectors.initial(
-        loaded.num_layers, loaded.hidden_size, generator=torch.Generator().manual_seed(0)
-    )
+    vectors = initial_vectors(loaded, norms=residual_norms(loaded), seed=0)
     conditions = {"icl": in_context("icl", support, shots=SHOTS), "m2iv": steered(vectors)}
     cache = FeatureCache(loaded)
     times: dict[str, list[float]] = {name: [] for name in conditions}

@@ -24,12 +24,12 @@ from app.library.training.queue import dequeue
 from app.library.vectors import create_vector
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
-from app.method.steering.vectors import InContextVectors
 from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.training.trainer import Trainer
 from tests.fakes.files.parquet import write_parquet
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
+from tests.fakes.models.steered import random_vectors
 from tests.fakes.waiting import SECONDS
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -83,9 +83,7 @@ class Shop:
 
     async def vector(self, seed: int, *, dataset: DatasetRecord | None = None) -> VectorRecord:
         description = self.backbone.description
-        made = InContextVectors.initial(
-            LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed)
-        )
+        made = random_vectors(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed))
         blob = encode_vector_file(
             made.scaled(200.0).to_tensors(),
             metadata={"method": "m2iv", "backbone": description.fingerprint},

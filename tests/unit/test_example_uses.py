@@ -9,6 +9,7 @@ from app.method.evaluation.conditions import Condition
 from app.method.steering.vectors import InContextVectors
 from examples.uses import alignment, generation, safety
 from examples.uses.shapes import SHAPES, Bench, facts
+from tests.fakes.models.steered import random_vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class FakeBench(Bench):
     def train(self, items: Sequence[Example]) -> InContextVectors:
         self.taught.append(items)
         generator = torch.Generator().manual_seed(len(self.taught))
-        return InContextVectors.initial(2, 4, generator=generator)
+        return random_vectors(2, 4, generator=generator)
 
     def ask(self, items: Sequence[Example], condition: Condition) -> list[str]:
         self.asked.append((items, condition))

@@ -65,14 +65,16 @@ def build_task_key(
     images, questions = slice(0, image_width), slice(image_width, None)
     cosines = _cosines(rows[:, images], exemplars[:, images])
     # A picture that several items ask about says nothing of unseen ones.
-    seen = _nearest(cosines, is_left_out=cosines >= _SAME_PICTURE)
+    picture_cosines = _nearest(cosines, is_left_out=cosines >= _SAME_PICTURE)
     is_self = order[None, :] == np.arange(len(rows))[:, None]
-    asked = _nearest(_cosines(rows[:, questions], exemplars[:, questions]), is_left_out=is_self)
+    question_cosines = _nearest(
+        _cosines(rows[:, questions], exemplars[:, questions]), is_left_out=is_self
+    )
     return TaskKey(
         exemplars=exemplars,
         image_width=image_width,
-        threshold=_threshold(seen.mean() - image_deviations * seen.std()),
-        text_threshold=_threshold(_lowest(asked, share=QUESTION_REFUSALS)),
+        threshold=_threshold(picture_cosines.mean() - image_deviations * picture_cosines.std()),
+        text_threshold=_threshold(_lowest(question_cosines, share=QUESTION_REFUSALS)),
     )
 
 

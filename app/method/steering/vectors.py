@@ -11,8 +11,6 @@ from torch import Tensor
 from app.core.vectors.tensors import VectorTensors, weighted_sum
 
 TENSOR_NAMES: Final = ("attention_vectors", "mlp_vectors", "attention_weights", "mlp_weights")
-INITIAL_DEVIATION: Final = 0.01
-INITIAL_WEIGHT: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,28 +24,6 @@ class InContextVectors:
     mlp_vectors: Float32[Tensor, "layers hidden"]
     attention_weights: Float32[Tensor, " layers"]
     mlp_weights: Float32[Tensor, " layers"]
-
-    @classmethod
-    def initial(
-        cls, num_layers: int, hidden_size: int, *, generator: torch.Generator
-    ) -> "InContextVectors":
-        """Small random vectors with equal weights.
-
-        Zero vectors with zero weights would have no gradient at all.
-
-        A CPU generator gives the same start on every device.
-        """
-
-        def noise() -> Float32[Tensor, "layers hidden"]:
-            shape = (num_layers, hidden_size)
-            return torch.randn(shape, generator=generator) * INITIAL_DEVIATION
-
-        return cls(
-            attention_vectors=noise(),
-            mlp_vectors=noise(),
-            attention_weights=torch.full((num_layers,), INITIAL_WEIGHT),
-            mlp_weights=torch.full((num_layers,), INITIAL_WEIGHT),
-        )
 
     @classmethod
     def from_tensors(cls, tensors: VectorTensors) -> "InContextVectors":

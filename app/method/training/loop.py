@@ -1,7 +1,7 @@
 """The optimiser steps of a run, what they work with, and how both survive an interruption."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,7 @@ from app.method.training.teacher import TeacherCache
 MAX_TRAINING_ROWS: Final = 256
 # A coordinate of 1 in a vector is this share of the stream's mean one in its layer.
 _UNIT: Final = 0.3
+_DEVIATION: Final = 0.01
 
 
 @dataclass(kw_only=True)
@@ -148,15 +149,20 @@ def restored_state(found: Checkpoint) -> TrainState:
 def initial_vectors(
     backbone: Backbone, *, norms: Float[Tensor, " layers"], seed: int
 ) -> InContextVectors:
-    """Where a training starts: nearly zero, in units of each layer's stream.
+    """Where a training starts: nearly zero, in units of each layer's stream; alike on every device.
 
-    `norms` are those of `residual_norms`.
+    Zero vectors with zero weights would have no gradient at all. `norms` are those of
+    `residual_norms`.
     """
-    start = InContextVectors.initial(
-        backbone.num_layers, backbone.hidden_size, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    shape = (backbone.num_layers, backbone.hidden_size)
     weights = _UNIT * norms / backbone.hidden_size**0.5
-    return replace(start, attention_weights=weights, mlp_weights=weights.clone())
+    return InContextVectors(
+        attention_vectors=torch.randn(shape, generator=generator) * _DEVIATION,
+        mlp_vectors=torch.randn(shape, generator=generator) * _DEVIATION,
+        attention_weights=weights,
+        mlp_weights=weights.clone(),
+    )
 
 
 def fit(

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from app.method.steering.injection import inject
+from app.method.steering.vectors import InContextVectors
 
 TOLERANCE = 2e-5
 
@@ -34,3 +35,18 @@ def steered_logits(model: PreTrainedModel, inputs: dict[str, Tensor], shifts: Te
         logits = logits_of(model, inputs)
     receipt.verify()
     return logits
+
+
+def random_vectors(
+    num_layers: int, hidden_size: int, *, generator: torch.Generator
+) -> InContextVectors:
+    """Small vectors that nobody has trained."""
+    attention, mlp = (
+        torch.randn(num_layers, hidden_size, generator=generator) * 0.01 for _ in range(2)
+    )
+    return InContextVectors(
+        attention_vectors=attention,
+        mlp_vectors=mlp,
+        attention_weights=torch.full((num_layers,), 0.1),
+        mlp_weights=torch.full((num_layers,), 0.1),
+    )

@@ -29,7 +29,6 @@ from app.method.steering.dose import residual_norms
 from app.method.steering.greedy import generate_encoded
 from app.method.steering.injection import inject
 from app.method.steering.sites import find_sites
-from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
@@ -46,7 +45,7 @@ from tests.fakes.models.backbones import (
 from tests.fakes.models.devices import stand_in, stand_ins
 from tests.fakes.models.problems import tiny_problem
 from tests.fakes.models.spread import spread_backbone, spread_model
-from tests.fakes.models.steered import Shifts
+from tests.fakes.models.steered import Shifts, random_vectors
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, FEW, same_vectors
 
 
@@ -177,8 +176,7 @@ def test_a_combination_is_chosen_as_on_one_device(backbone: Backbone) -> None:
     def combined(backbone: Backbone) -> tuple[object, ...]:
         generator = torch.Generator().manual_seed(1)
         parts = [
-            InContextVectors.initial(LAYERS, HIDDEN, generator=generator).scaled(200.0)
-            for _ in range(2)
+            random_vectors(LAYERS, HIDDEN, generator=generator).scaled(200.0) for _ in range(2)
         ]
         problem = Problem(
             items=tiny_examples(16),

@@ -19,7 +19,6 @@ from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
-from app.method.steering.vectors import InContextVectors
 from app.method.steps import BackgroundSteps, OffDevice, relayed
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train, training_steps
@@ -30,6 +29,7 @@ from app.worker.device import DeviceThread
 from app.worker.engine.engine import Engine
 from app.worker.engine.sequence import Sequence
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
+from tests.fakes.models.steered import random_vectors
 from tests.fakes.servers.serving import png, running_parts
 from tests.fakes.waiting import until
 
@@ -135,7 +135,7 @@ async def test_so_are_the_prompts_and_demonstrations_of_jobs_with_stored_vectors
         shots=2,
     )
     size = (backbone.num_layers, backbone.hidden_size)
-    vectors = InContextVectors.initial(*size, generator=torch.Generator().manual_seed(0))
+    vectors = random_vectors(*size, generator=torch.Generator().manual_seed(0))
     threads = watched(
         "app.method.training.prompts.build_prompt",
         "app.method.evaluation.conditions.balanced_context",

@@ -16,11 +16,12 @@ from app.method.steps import finish
 from app.method.training.answers import answer_episodes
 from app.method.training.progress import Reporter, TrainingProgress
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_examples
+from tests.fakes.models.steered import random_vectors
 
 
 def part(seed: int) -> InContextVectors:
     generator = torch.Generator().manual_seed(seed)
-    return InContextVectors.initial(LAYERS, HIDDEN, generator=generator).scaled(200.0)
+    return random_vectors(LAYERS, HIDDEN, generator=generator).scaled(200.0)
 
 
 def combined(

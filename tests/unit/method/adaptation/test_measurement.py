@@ -16,6 +16,7 @@ from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.selection.comparison import Comparison
+from tests.fakes.models.steered import random_vectors
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
 
@@ -71,7 +72,7 @@ def measured(
 def drawn(pocket: Backbone, *, scale: float) -> InContextVectors:
     wanted = pocket.description
     generator = torch.Generator().manual_seed(0)
-    made = InContextVectors.initial(wanted.num_layers, wanted.hidden_size, generator=generator)
+    made = random_vectors(wanted.num_layers, wanted.hidden_size, generator=generator)
     return made.scaled(scale)
 
 

@@ -14,13 +14,14 @@ from app.method.experiments.suite import load_suite
 from app.method.experiments.trial import Trial, combine_chunks
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS
+from tests.fakes.models.steered import random_vectors
 from tests.fakes.suites import tiny_suite
 
 
 def part(seed: int) -> InContextVectors:
-    return InContextVectors.initial(
-        LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed)
-    ).scaled(200.0)
+    return random_vectors(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed)).scaled(
+        200.0
+    )
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tests.fakes.models.steered import (
     Shifts,
     first_of,
     logits_of,
+    random_vectors,
     steered_logits,
 )
 
@@ -172,7 +173,7 @@ def test_shifts_equal_biases_of_the_output_projections(family: str, random_shift
 @every_family
 def test_gradients_exist_for_exactly_four_tensors(family: str, model_of: Models) -> None:
     model, inputs = model_of(family), tiny_inputs(family)
-    start = InContextVectors.initial(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(0))
+    start = random_vectors(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(0))
     leaves = {name: tensor.requires_grad_() for name, tensor in start.copied().items()}
     with inject(model, InContextVectors(**leaves).shift()[None]):
         model(**inputs, use_cache=False).logits.square().sum().backward()

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.method.backbone.loading import Backbone
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.training.loop import initial_vectors
 
 
 @pytest.fixture
@@ -52,16 +54,18 @@ def test_norms_are_those_of_the_shift(vectors: InContextVectors) -> None:
     assert vectors.to_tensors().norms()["mlp"] == pytest.approx(lengths[:, 1].tolist())
 
 
-def test_the_start_is_small_seeded_and_has_a_gradient() -> None:
+def test_the_start_is_small_seeded_and_has_a_gradient(backbone: Backbone) -> None:
+    norms = torch.arange(1.0, 1 + backbone.num_layers)
+
     def start(seed: int) -> InContextVectors:
-        generator = torch.Generator().manual_seed(seed)
-        return InContextVectors.initial(6, 512, generator=generator)
+        return initial_vectors(backbone, norms=norms, seed=seed)
 
     first, again, other = start(1), start(1), start(2)
     assert torch.equal(first.mlp_vectors, again.mlp_vectors)
     assert not torch.equal(first.mlp_vectors, other.mlp_vectors)
     assert first.attention_vectors.std().item() == pytest.approx(0.01, rel=0.1)
-    assert first.attention_weights.tolist() == pytest.approx([0.1] * 6)
+    weights = 0.3 * norms / backbone.hidden_size**0.5
+    assert first.attention_weights.tolist() == pytest.approx(weights.tolist())
     leaves = {name: tensor.requires_grad_() for name, tensor in first.copied().items()}
     total = InContextVectors(**leaves).shift().sum()
     assert all(gradient.any() for gradient in torch.autograd.grad(total, list(leaves.values())))

@@ -8,12 +8,13 @@ import torch
 
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
+from app.method.steering.vectors import TENSOR_NAMES
 from app.method.steps import finish
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.plan import make_plan
 from app.method.training.student import Student, sets_of
 from app.method.training.teacher import compute_teacher
+from tests.fakes.models.steered import random_vectors
 from tests.fakes.models.training_runs import EXAMPLES, FEW
 
 
@@ -79,7 +80,7 @@ def test_sets_beside_each_other_learn_as_each_would_alone(learner: Backbone) -> 
         student = Student(
             FeatureCache(learner),
             FEW,
-            initial=InContextVectors.initial(
+            initial=random_vectors(
                 learner.num_layers,
                 learner.hidden_size,
                 generator=torch.Generator().manual_seed(0),
