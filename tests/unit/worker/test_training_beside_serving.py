@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from app.core.jobs import METHODS
+from app.core.pixels import decode
 from app.library.storage import ObjectStore
 from app.method.adaptation.combination import combination_steps
 from app.method.adaptation.measurement import measurement_steps
@@ -101,7 +102,7 @@ async def on_device(backbone: Backbone, steps: BackgroundSteps[Any]) -> None:
 
 
 async def test_planning_and_pictures_are_left_to_another_thread(
-    watched: Callable[..., Threads],
+    watched: Callable[..., Threads], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody has looked at its background.
     backbone = tiny_backbone()
@@ -115,11 +116,16 @@ async def test_planning_and_pictures_are_left_to_another_thread(
         "app.method.training.selection.comparison.nearest_context",
         "app.method.keys.encoder._background",
         "app.method.keys.encoder.fit_whitening",
-        "app.method.backbone.pictures.decode",
+    )
+    examples = tiny_examples(40)
+    files = {picture.data for example in examples for picture in example.pictures}
+    noted = noting(threads, decode, "decode")
+    # The pictures that every backbone is compared by are drawn, never files of the task.
+    monkeypatch.setattr(
+        "app.core.pictures.decode", lambda data: (noted if data in files else decode)(data)
     )
     short = CONFIG.changed(max_steps=2, trial_steps=0, cross_fit_below=0)
-    await on_device(backbone, _steps(training_steps(backbone, tiny_examples(40), short)))
-    # The pictures that every backbone is compared by are drawn, never files of the task.
+    await on_device(backbone, _steps(training_steps(backbone, examples, short)))
     assert len(threads) == 10
     assert not [name for name, found in threads.items() if "device" in found]
 

@@ -36,7 +36,7 @@ async def test_pictures_that_were_seen_are_decoded_beside_the_device(
         threads.append(threading.current_thread().name)
         return decode(data)
 
-    monkeypatch.setattr("app.method.backbone.pictures.decode", watched)
+    monkeypatch.setattr("app.core.pictures.decode", watched)
     again = await parts.serving.embed(request)
     assert again.embeddings == first.embeddings
     assert threads
