@@ -70,10 +70,16 @@ def evaluate(
     ] = None,
     backbone: LocalBackbone = "pocket",
     revision: Revision = None,
-    split: Annotated[str, typer.Option(help="Part that is asked.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Part that is asked [test; of a benchmark one with public answers]."),
+    ] = None,
     column_map: ColumnMap = None,
     question: Question = None,
-    support_split: Annotated[str, typer.Option(help="Part that demonstrates.")] = "train",
+    support_split: Annotated[
+        str | None,
+        typer.Option(help="Part that demonstrates [train; of a benchmark the one to learn from]."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
     shots: Annotated[
         str | None,
@@ -115,7 +121,7 @@ def evaluate(
     from app.method.backbone.features import FeatureCache
     from app.method.backbone.loading import load_backbone
     from app.method.evaluation.report import evaluate as run
-    from app.method.evaluation.tasks.loading import find_official
+    from app.method.evaluation.tasks.loading import find_official, usual_splits
     from app.method.evaluation.tasks.vl_icl import SCORERS, find_task, load_episodes
 
     episodic = find_task(dataset)
@@ -127,11 +133,12 @@ def evaluate(
         official = find_official(dataset)
         usual_scorer = "exact-match" if official is None else official[0].scorer
         columns = read_map(column_map, question)
-        examples = load_local(dataset, split=split, limit=limit, seed=seed, columns=columns)
+        asked = split or usual_splits(dataset).ask
+        examples = load_local(dataset, split=asked, limit=limit, seed=seed, columns=columns)
         if set(wanted) - {"zero_shot", "m2iv"}:
-            pool = load_local(
-                support or dataset, split=support_split, limit=None, seed=seed, columns=columns
-            )
+            source = support or dataset
+            shown = support_split or usual_splits(source).fit
+            pool = load_local(source, split=shown, limit=None, seed=seed, columns=columns)
     else:
         episodic_task, folder = episodic
         usual_scorer = SCORERS[episodic_task]

@@ -15,9 +15,11 @@ from app.core.errors import (
     ConfigurationError,
     IncompatibleBackboneError,
     InvalidInputError,
+    NotFoundError,
     StorageFullError,
 )
 from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.method.evaluation.tasks.loading import load_examples
 from tests.fakes.files import official
 from tools.pocket.questions import sample_question
 from tools.pocket.world import render_scene, sample_scene
@@ -155,6 +157,21 @@ def test_evaluate_reports_every_condition(dataset: Path, vector: tuple[Path, Res
     assert rows["icl"]["prompt_tokens_mean"] > 2 * rows["m2iv"]["prompt_tokens_mean"]
     table = run("evaluate", str(dataset), "--limit", "2", "--condition", "zero-shot")
     assert "zero-shot" in table.stdout
+
+
+def test_a_benchmark_is_asked_in_its_own_parts_where_none_is_named(tmp_path: Path) -> None:
+    folder = official.cvqa_files(tmp_path, count=24)
+    counts = {
+        part: len(load_examples(f"cvqa:{folder}", split=part)) for part in ("eval", "support")
+    }
+    found = json_of(
+        run("evaluate", f"cvqa:{folder}", "--condition", "nearest-copy", "--shots", "1", "--json")
+    )["nearest-copy"]
+    assert (found["items"], found["labels"]) == (counts["eval"], counts["support"])
+    missing = run("evaluate", f"gqa:{tmp_path}")
+    assert isinstance(missing.exception, NotFoundError)
+    told = f"wanted testdev_balanced_questions.json in {tmp_path}"
+    assert told in missing.exception.message
 
 
 def test_evaluate_refuses_conditions_it_cannot_measure(dataset: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.splits import TRAIN
@@ -22,27 +22,41 @@ from app.method.evaluation.tasks.vizwiz import read_vizwiz
 from app.method.evaluation.tasks.vqa import read_vqa
 
 
+class Splits(NamedTuple):
+    """The part to learn from, and the one to ask, whose answers have to be public."""
+
+    fit: str
+    ask: str
+
+
+USUAL_SPLITS: Final = Splits(fit=TRAIN, ask="val")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Official:
     """A benchmark in the files that its makers publish.
 
     Attributes:
-        fit_split: The part to learn from where none is named.
+        splits: What is meant where none is named.
     """
 
     read: Callable[[Path, str], Entries]
     scorer: str
-    fit_split: str = TRAIN
+    splits: Splits = USUAL_SPLITS
 
 
 OFFICIAL: Final = {
     "vqav2": Official(read=partial(read_vqa, prefix="v2_"), scorer="vqa"),
     "okvqa": Official(read=partial(read_vqa, prefix=""), scorer="okvqa"),
     "vizwiz": Official(read=read_vizwiz, scorer="vqa"),
-    "gqa": Official(read=read_gqa, scorer="gqa", fit_split="train_balanced"),
+    "gqa": Official(
+        read=read_gqa, scorer="gqa", splits=Splits(fit="train_balanced", ask="testdev_balanced")
+    ),
     "aokvqa-mc": Official(read=read_aokvqa_mc, scorer="exact-match"),
     "aokvqa-da": Official(read=read_aokvqa_da, scorer="aokvqa-direct"),
-    "cvqa": Official(read=read_cvqa, scorer="exact-match", fit_split="support"),
+    "cvqa": Official(
+        read=read_cvqa, scorer="exact-match", splits=Splits(fit="support", ask="eval")
+    ),
 }
 """By the name before the colon in `gqa:/data/gqa`."""
 
@@ -51,6 +65,12 @@ def find_official(spec: str) -> tuple[Official, Path] | None:
     """The benchmark and the folder that a text such as `gqa:/data/gqa` means, if it means one."""
     name, colon, folder = spec.partition(":")
     return (OFFICIAL[name], Path(folder)) if colon and name in OFFICIAL else None
+
+
+def usual_splits(spec: str) -> Splits:
+    """Which parts of a data set are meant where none is named."""
+    found = find_official(spec)
+    return Splits(fit=TRAIN, ask="test") if found is None else found[0].splits
 
 
 def load_examples(
@@ -73,7 +93,7 @@ def load_examples(
     official = find_official(spec)
     if official is not None:
         known, folder = official
-        entries = known.read(folder, split or known.fit_split)
+        entries = known.read(folder, split or known.splits.fit)
         return read_some(entries, limit=limit, seed=seed)
     path = Path(spec)
     if not path.is_file():

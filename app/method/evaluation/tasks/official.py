@@ -26,7 +26,9 @@ def read_json(path: Path, *, kind: type) -> Any:  # noqa: ANN401
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise NotFoundError(f"The data set lacks a file: wanted {path.name}, found none") from error
+        raise NotFoundError(
+            f"The data set lacks a file: wanted {path.name} in {path.parent}, found none"
+        ) from error
     except ValueError as error:
         raise InvalidDatasetError(f"{path.name} is no JSON") from error
     if not isinstance(found, kind):
