@@ -61,9 +61,9 @@ def _adapting(backbone: Backbone, leaves: Leaves) -> Applied:
             for name, leaf in leaves.items():
                 owner_name, _, own = name.rpartition(".")
                 owner = wrapped.get_submodule(owner_name)
-                # Not parameters any more: the very tensors, so that gradients reach them.
-                del owner._parameters[own]  # noqa: SLF001 - torch has no public way
-                setattr(owner, own, leaf)
+                # No parameters any more, so that gradients reach the tensors themselves.
+                parameter = owner._parameters.pop(own)  # noqa: SLF001 - torch has no public way
+                setattr(owner, own, leaf.to(cast("nn.Parameter", parameter).device))
             yield
 
     return applied
