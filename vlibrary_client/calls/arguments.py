@@ -1,5 +1,6 @@
 """What callers may pass to say which data set, which vector, which demonstrations."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
@@ -11,6 +12,8 @@ from vlibrary_client.images import ImageSource
 from vlibrary_client.types import Dataset, VectorName
 
 T = TypeVar("T")
+
+NAME = re.compile("[a-z0-9][a-z0-9._-]{0,99}")
 
 Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
@@ -131,6 +134,20 @@ def vector_text(ref: VectorRef) -> str:
 def dataset_text(dataset: DatasetRef) -> str:
     """A data set reference as the api spells it."""
     return str(dataset.id) if isinstance(dataset, Dataset) else str(dataset)
+
+
+def own_name(name: str) -> str:
+    """A name for something that takes long to send, as the server wants it.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidInputError(
+            "wanted a name of at most 100 lower-case letters, digits, dots, dashes and underlines, "
+            f"a letter or digit first, found {name[:100]!a}"
+        )
+    return name
 
 
 def listed(values: Iterable[T], what: str) -> list[T]:

@@ -11,6 +11,7 @@ from vlibrary_client.calls.arguments import (
     VectorRef,
     dataset_text,
     listed,
+    own_name,
     present,
     segment,
     vector_text,
@@ -75,7 +76,10 @@ def upload_dataset(
 
     Raises:
         InvalidDatasetError: The source cannot be read, or the server refuses its content.
+        InvalidInputError: The name is none.
     """
+    # Before all is packed and sent.
+    own_name(name)
     columns = with_question(columns, question)
     with (
         upload_progress(is_shown=progress, title=name) as shown,

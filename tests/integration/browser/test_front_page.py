@@ -56,3 +56,18 @@ def test_a_file_of_items_becomes_a_training(url: str, tmp_path: Path) -> None:
         page.wait_until("document.querySelectorAll('#trainings .training').length === 1")
     (job,) = httpx.get(f"{url}/train", trust_env=False).json()["items"]
     assert (job["name"], job["state"]) == ("parts", "queued")
+
+
+def test_a_name_that_is_none_is_told_before_a_file_is_sent(url: str, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as page:
+        page.open(url)
+        judged = page.value(
+            """(() => {
+              const name = document.querySelector("#train").elements.vector;
+              return ["My Parts", "my/parts", "my-parts_2.1"].map((text) => {
+                name.value = text;
+                return name.checkValidity();
+              });
+            })()"""
+        )
+    assert judged == [False, False, True]

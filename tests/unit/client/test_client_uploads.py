@@ -4,7 +4,7 @@ import errno
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,16 @@ import pytest
 from PIL import Image, ImageOps
 
 from app.api.http import uploads
+from app.core.identifiers import NAME_PATTERN
 from tests.fakes.servers.scripted_server import ScriptedServer, dataset_json, problem
-from vlibrary_client import AsyncClient, Client, InvalidDatasetError, InvalidImageError
-from vlibrary_client.calls import requests
+from vlibrary_client import (
+    AsyncClient,
+    Client,
+    InvalidDatasetError,
+    InvalidImageError,
+    InvalidInputError,
+)
+from vlibrary_client.calls import arguments, requests
 from vlibrary_client.images import image_bytes, image_text
 from vlibrary_client.layouts import packing
 from vlibrary_client.layouts.packing import parquet_file, write_parquet
@@ -131,6 +138,23 @@ def test_the_temporary_file_goes_away() -> None:
     with parquet_file([{"image": png(), "question": "q", "answer": "a"}]) as path:
         assert path.exists()
     assert not path.exists()
+
+
+def test_a_name_that_is_none_is_told_before_anything_is_packed() -> None:
+    def items() -> Iterator[dict[str, object]]:
+        raise AssertionError
+        yield {}
+
+    server = ScriptedServer([])
+    with Client(transport=server.transport) as client:
+        for name in ("My Photos", "photos/2024", "日本", "", "a" * 101):
+            with pytest.raises(InvalidInputError, match="wanted a name of at most 100"):
+                client.datasets.upload(items(), name=name)
+    assert server.requests == []
+
+
+def test_a_name_is_what_the_server_takes_for_one() -> None:
+    assert f"^{arguments.NAME.pattern}$" == NAME_PATTERN
 
 
 def test_where_there_is_no_room_to_pack_is_told(
