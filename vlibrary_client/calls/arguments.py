@@ -136,8 +136,8 @@ def dataset_text(dataset: DatasetRef) -> str:
     return str(dataset.id) if isinstance(dataset, Dataset) else str(dataset)
 
 
-def own_name(name: str) -> str:
-    """A name for something that takes long to send, as the server wants it.
+def require_name(name: str) -> None:
+    """Returns when it is a name, for what takes long to send.
 
     Raises:
         InvalidInputError: It is none.
@@ -147,7 +147,6 @@ def own_name(name: str) -> str:
             "wanted a name of at most 100 lower-case letters, digits, dots, dashes and underlines, "
             f"a letter or digit first, found {name[:100]!a}"
         )
-    return name
 
 
 def listed(values: Iterable[T], what: str) -> list[T]:

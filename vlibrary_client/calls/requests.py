@@ -11,7 +11,7 @@ from vlibrary_client.calls.arguments import (
     VectorRef,
     dataset_text,
     listed,
-    own_name,
+    require_name,
     present,
     segment,
     vector_text,
@@ -79,7 +79,7 @@ def upload_dataset(
         InvalidInputError: The name is none.
     """
     # Before all is packed and sent.
-    own_name(name)
+    require_name(name)
     columns = with_question(columns, question)
     with (
         upload_progress(is_shown=progress, title=name) as shown,
