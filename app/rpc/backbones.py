@@ -21,9 +21,13 @@ def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse])
         raise _not_one(list(served.values()), found="none")
     if len(found) == 1 and found[0] in served:
         return served[found[0]]
+    names = {one: f"{health.backbone.name} ({one[:12]})" for one, health in served.items()}
     wanted = sorted(served)
+    told = " or ".join(names[one] for one in wanted)
+    if len(found) > 1:
+        told = "one backbone for vectors and answer"
     raise IncompatibleBackboneError(
-        f"Wanted vectors of backbone {_short(wanted)}, found {_short(found)}",
+        f"Wanted {told}, found {' and '.join(names.get(one, one[:12]) for one in found)}",
         details={"wanted": wanted, "found": found},
     )
 
@@ -58,7 +62,3 @@ def _not_one(served: Sequence[HealthResponse], *, found: str) -> InvalidInputErr
         + ", ".join(f"{name} ({fingerprint})" for fingerprint, name in sorted(wanted.items())),
         details={"param": "backbone", "wanted": wanted},
     )
-
-
-def _short(fingerprints: Sequence[str]) -> str:
-    return " or ".join(fingerprint[:12] for fingerprint in fingerprints)

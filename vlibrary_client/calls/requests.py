@@ -11,8 +11,8 @@ from vlibrary_client.calls.arguments import (
     VectorRef,
     dataset_text,
     listed,
-    require_name,
     present,
+    require_name,
     segment,
     vector_text,
 )

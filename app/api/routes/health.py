@@ -1,6 +1,7 @@
 """Routes about the service's own state."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -77,7 +78,9 @@ async def _worker(services: Services) -> CheckBody:
         serving = await services.workers.pool.ready()
     except WorkerUnavailableError:
         return CheckBody(ok=False, detail="no worker is ready to serve")
-    return CheckBody(ok=True, detail=f"{len(serving)} serving {serving[0].backbone.name}")
+    counts = Counter(health.backbone.name for health in serving)
+    told = (f"{count} serving {name}" for name, count in sorted(counts.items()))
+    return CheckBody(ok=True, detail=", ".join(told))
 
 
 async def _index(services: Services) -> CheckBody:

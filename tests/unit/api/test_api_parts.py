@@ -121,12 +121,23 @@ class TestBackbones:
         found = backbone_for(["b" * 64, "b" * 64], [health("a"), health("b")])
         assert found.backbone == backbone("b")
 
-    @pytest.mark.parametrize("fingerprints", [["c" * 64], ["a" * 64, "b" * 64]])
+    @pytest.mark.parametrize(
+        ("fingerprints", "words"),
+        [
+            (["c" * 64], r"Wanted {a} or {b}, found cccccccccccc"),
+            (
+                ["a" * 64, "b" * 64],
+                r"Wanted one backbone for vectors and answer, found {a} and {b}",
+            ),
+        ],
+    )
     def test_vectors_that_fit_no_worker_are_told_wanted_and_found(
-        self, fingerprints: list[str]
+        self, fingerprints: list[str], words: str
     ) -> None:
+        names = {digit: f"{backbone(digit).name} ({digit * 12})" for digit in "ab"}
         with pytest.raises(IncompatibleBackboneError) as caught:
             backbone_for(fingerprints, [health("a"), health("b")])
+        assert caught.value.message == words.format(**names)
         assert caught.value.details == {
             "wanted": ["a" * 64, "b" * 64],
             "found": sorted(fingerprints),

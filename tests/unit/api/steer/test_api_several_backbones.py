@@ -90,3 +90,11 @@ async def test_of_two_with_one_name_the_fingerprint_is_wanted(
     answer = await http.post("/steer/generate", json={**ASK, "backbone": "b" * 64})
     assert answer.json()["backbone"]["fingerprint"] == "b" * 64
     assert worker.generated == []
+
+
+async def test_readiness_tells_how_many_workers_serve_each(
+    http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    checks = (await http.get("/readyz")).json()["checks"]
+    own = worker.description.name
+    assert checks["worker"]["detail"] == f"1 serving {own}, 1 serving fake-b"
