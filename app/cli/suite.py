@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.cli.console import plain_console, show_table
+from app.cli.options import require_writable
 
 _MAIN_ITEMS: Final = "100"
 _COLUMNS: Final = (
@@ -54,6 +55,8 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
         shots=_numbers(options.shots, "--shots"),
         tasks=options.tasks,
     )
+    if not options.is_kept_only:
+        require_writable(options.output)
     suite = load_suite(options.suite)
     backbone = load_backbone(
         options.backbone, revision=options.revision, device=options.device, dtype=options.dtype

@@ -7,7 +7,7 @@ from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner, Result
 
 from app.cli.app import build
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import ConfigurationError, InvalidInputError, NotFoundError
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.suites import tiny_suite
 
@@ -39,6 +39,16 @@ def test_a_suite_gives_one_report_that_a_second_run_reads_back(tmp_path: Path) -
     assert (machine["device"], machine["dtype"]) == ("cpu", "float32")
     kept = json.loads(asked(tmp_path, *methods, "--kept-only", "--seeds", "2").stdout)
     assert kept["items"]["8"]["average"] == average
+
+
+def test_where_cells_cannot_be_kept_is_told_before_any_is_measured(tmp_path: Path) -> None:
+    tiny_suite(tmp_path, "one")
+    (tmp_path / "taken").touch()
+    refused = asked(tmp_path, "--suite", "no-such-suite", "--output", str(tmp_path / "taken"))
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "cannot write" in refused.exception.message
+    kept = asked(tmp_path, "--kept-only", "--output", str(tmp_path / "taken"))
+    assert isinstance(kept.exception, InvalidInputError)
 
 
 def test_a_suite_prints_a_table_of_one_task(tmp_path: Path) -> None:
