@@ -1,7 +1,8 @@
 """`vlibrary evaluate`: measure conditions on a local data set, without a server."""
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
 from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
+from app.core.errors import VLibraryError
 from app.core.jobs import BALANCED_SHOTS, Method
 
 EPISODIC: Final[tuple[Method, ...]] = ("zero_shot", "icl", "m2iv")
@@ -148,10 +150,10 @@ def evaluate(
     loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
     cache = FeatureCache(loaded)
     console = plain_console(stderr=True)
-    reports = {}
-    for name in wanted:
+
+    def measure(name: Method) -> Any:  # noqa: ANN401 - torch types stay out of the imports
         with console.status(f"{_spelled([name])}: {len(examples)} items"):
-            reports[name] = run(
+            return run(
                 loaded,
                 examples,
                 condition=_steered(Path(vector or ""), loaded, strength=strength)
@@ -160,8 +162,34 @@ def evaluate(
                 scorer=scorer or usual_scorer,
                 features=cache,
             )
-    rows = {_spelled([name]): _figures(report) for name, report in reports.items()}
-    print(json.dumps(rows, indent=2)) if as_json else show_table(_table(rows))
+
+    _report(wanted, measure, as_json=as_json)
+
+
+def _report(wanted: Sequence[Method], measure: Callable[[Method], Any], *, as_json: bool) -> None:
+    """Prints what was measured, also where a condition among several is refused.
+
+    Raises:
+        VLibraryError: None could be measured.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    refused: dict[str, VLibraryError] = {}
+    for method in wanted:
+        try:
+            rows[_spelled([method])] = _figures(measure(method))
+        except VLibraryError as error:
+            refused[_spelled([method])] = error
+    if not rows:
+        raise next(iter(refused.values()))
+    if as_json:
+        told = {name: {"refused": one.message} for name, one in refused.items()}
+        print(json.dumps({**rows, **told}, indent=2))
+    else:
+        show_table(_table(rows))
+    for name, one in refused.items():
+        print(f"vlibrary: {name}: {one.message}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(1)
 
 
 def _shots(text: str | None, *, usual: int) -> int:

@@ -187,6 +187,13 @@ def test_a_vector_of_another_backbone_is_refused(
     foreign.write_bytes(encode_vector_file(tensors, metadata={**metadata, "backbone": "0" * 64}))
     result = run("evaluate", str(dataset), "--vector", str(foreign), "--condition", "m2iv")
     assert isinstance(result.exception, IncompatibleBackboneError)
+    # Nothing that was measured before is lost by it.
+    asked = ("evaluate", str(dataset), "--vector", str(foreign), "--limit", "2", "--condition")
+    both = run(*asked, "zero-shot", "--condition", "m2iv", "--json")
+    assert both.exit_code == 1
+    assert json_of(both)["zero-shot"]["items"] == 2
+    assert list(json_of(both)["m2iv"]) == ["refused"]
+    assert "vlibrary: m2iv: " in both.stderr
 
 
 def test_every_command_explains_itself() -> None:
