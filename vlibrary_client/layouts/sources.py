@@ -1,5 +1,6 @@
 """Recognises what a source is, and opens it."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -38,6 +39,7 @@ from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, j
 
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LFS_POINTER = b"version https://git-lfs"
 # In the order in which a folder is searched; a folder is one kind only.
 _KINDS = {
@@ -121,6 +123,12 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def _refuse_utf16(head: bytes, suffix: str) -> None:
+    # What reads JSON says so itself.
+    if suffix not in {".json", ".jsonl"} and head.startswith(_UTF_16):
+        raise InvalidDatasetError("text in UTF-16, as spreadsheets write it: save it in UTF-8")
+
+
 def _kind(path: Path, suffix: str) -> str:
     """The ending that a file should have, by its content where that tells."""
     suffix = _ALIASES.get(suffix, suffix)
@@ -139,6 +147,7 @@ def _kind(path: Path, suffix: str) -> str:
         # Many a file that is called .json has an object a line.
         is_whole = first == b"{" or text.startswith(b"[")
         return ".json" if is_whole or re.match(WRAPPED_ARRAY.encode(), text) else ".jsonl"
+    _refuse_utf16(head, suffix)
     if suffix in _KINDS:
         return suffix
     is_text = b"\0" not in text and not text.startswith(b"<")

@@ -251,3 +251,12 @@ def test_a_column_that_a_record_lacks_is_not_among_those_that_were_found(tmp_pat
     (found,) = read(path, columns={"question": "qa.question", "answer": "qa.answer"})
     assert isinstance(found, BadItem)
     assert found.reason.endswith("found qa")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "upload"])
+def test_text_as_spreadsheets_write_it_is_told_by_its_encoding(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("question;answer\nGr\u00f6\u00dfe?;1,5\n", encoding="utf-16")
+    for opened in (open_source, open_upload):
+        with pytest.raises(InvalidDatasetError, match=r"text in UTF-16, .* save it in UTF-8"):
+            list(opened(path).found)
