@@ -144,9 +144,9 @@ class JobRecord:
 
     `config` overrides the configuration, `backbone_fingerprint` is the only backbone that may be
     trained, or None for any, and `report` tells how the vectors did on held-out items beside their
-    opponents. `vector` is what it made, once it succeeded: `id`, `name`, `version` and `status`.
-    `last_sequence` is the number of its newest event, `heartbeat` when a worker last said that it
-    is alive, `attempts` how often one took it.
+    opponents. `vector` is the vector that the job stored or measured, once it succeeded: its `id`,
+    `name`, `version` and `status`. `last_sequence` is the number of its newest event, `heartbeat`
+    when a worker last said that it is alive, `attempts` how often one took it.
     """
 
     id: uuid.UUID

@@ -21,7 +21,7 @@ from app.method.training.answers import answer_logits
 from app.method.training.configuration import TrainingConfig
 from app.method.training.loop import initial_vectors
 from app.method.training.losses import (
-    TeacherLogits,
+    TeacherLogProbs,
     mimicry,
     supervision,
     synergy,
@@ -106,7 +106,7 @@ def _gradients(
             backbone, [episode_prompt(backbone, episode, config.instruction)], answers=answers
         )
         with torch.no_grad():
-            teacher = TeacherLogits.from_logits(
+            teacher = TeacherLogProbs.from_logits(
                 answer_logits(backbone, taught), temperature=config.temperature, top_k=0
             )
         alone = Episode(query=episode.query, context=())

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from app.method.training import losses
-from app.method.training.losses import TeacherLogits
+from app.method.training.losses import TeacherLogProbs
 from tests.reference import naive_losses
 
 
@@ -14,7 +14,7 @@ def random_rows(*shape: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_mimicry_equals_the_equation(temperature: float) -> None:
     student, teacher = random_rows(5, 11, seed=1), random_rows(5, 11, seed=2)
-    kept = TeacherLogits.from_logits(teacher, temperature=temperature, top_k=0)
+    kept = TeacherLogProbs.from_logits(teacher, temperature=temperature, top_k=0)
     found = losses.mimicry(student, kept, temperature=temperature).mean()
     wanted = naive_losses.mimicry(student.tolist(), teacher.tolist(), temperature=temperature)
     assert found.item() == pytest.approx(wanted, rel=1e-5)
@@ -23,7 +23,7 @@ def test_mimicry_equals_the_equation(temperature: float) -> None:
 @pytest.mark.parametrize("top_k", [1, 4, 10])
 def test_abridged_mimicry_equals_the_equation_with_one_outcome_for_the_rest(top_k: int) -> None:
     student, teacher = random_rows(5, 11, seed=3), random_rows(5, 11, seed=4)
-    kept = TeacherLogits.from_logits(teacher, temperature=1.0, top_k=top_k)
+    kept = TeacherLogProbs.from_logits(teacher, temperature=1.0, top_k=top_k)
     found = losses.mimicry(student, kept).mean()
     wanted = naive_losses.abridged_mimicry(student.tolist(), teacher.tolist(), top_k=top_k)
     assert found.item() == pytest.approx(wanted, rel=1e-5)

@@ -77,12 +77,12 @@ async def combine(body: CombinationRequest, creation: CreationOf, session: Sessi
     split = choose_split(dataset.splits, body.split)
     parts = [await get_vector(session, VectorReference.parse(ref)) for ref in body.vectors]
     check_distinct(parts)
-    order = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
+    spec = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
     record = await enqueue_training(
         session,
         name=body.name,
         dataset_id=dataset.id,
-        config=_config("combine", order, split=split),
+        config=_config("combine", spec, split=split),
         backbone_fingerprint=require_one_backbone(parts),
         description=body.description,
         tags=body.tags,
@@ -101,7 +101,7 @@ async def evaluate(body: EvaluateRequest, creation: CreationOf, session: Session
     dataset = await get_dataset(session, body.dataset)
     vector = await get_vector(session, VectorReference.parse(body.vector))
     split = choose_split(dataset.splits, body.split, usual=(TEST,))
-    order = {
+    spec = {
         "vector": str(vector.id),
         "support_split": choose_split(dataset.splits, body.support_split),
         "methods": list(dict.fromkeys(body.methods)),
@@ -113,14 +113,14 @@ async def evaluate(body: EvaluateRequest, creation: CreationOf, session: Session
         session,
         name=vector.name,
         dataset_id=dataset.id,
-        config=_config("evaluate", order, split=split),
+        config=_config("evaluate", spec, split=split),
         backbone_fingerprint=vector.backbone.fingerprint,
     )
     return await _answer(creation, record)
 
 
-def _config(kind: JobKind, order: JSON, *, split: str | None) -> dict[str, JSON]:
-    return {kind: order} if split is None else {kind: order, "split": split}
+def _config(kind: JobKind, spec: JSON, *, split: str | None) -> dict[str, JSON]:
+    return {kind: spec} if split is None else {kind: spec, "split": split}
 
 
 async def _answer(creation: Creation, record: JobRecord) -> JobBody:

@@ -28,7 +28,7 @@ def prompt_batches(
     Of prompts that are read from pixels, a batch shows no more than is kept decoded.
     """
     sizes = None
-    if not features.feeds(prompts):
+    if not features.uses_cached_features(prompts):
         shown = {one.digest: one for prompt in prompts for one in prompt.images}
         taken = {digest: decoded_bytes(one.size) for digest, one in shown.items()}
         sizes = [sum(taken[one.digest] for one in prompt.images) for prompt in prompts]

@@ -76,11 +76,11 @@ class FeatureCache:
         self._placeholders = Placeholders(backbone) if takes_precomputed(backbone.model) else None
 
     @property
-    def takes_features(self) -> bool:
+    def caches_features(self) -> bool:
         """Whether prompts with one picture are built from kept features rather than from pixels."""
         return self._placeholders is not None and self._placeholders.fits_one
 
-    def feeds(self, prompts: Sequence[PromptText]) -> bool:
+    def uses_cached_features(self, prompts: Sequence[PromptText]) -> bool:
         """Whether these prompts, as one batch, are built from kept features."""
         return self._placeholders_in(prompts) is not None
 
@@ -92,9 +92,9 @@ class FeatureCache:
         most = max((len(prompt.images) for prompt in prompts), default=0)
         return found if (found.fits_several if most > 1 else found.fits_one) else None
 
-    def knows(self, picture: Picture) -> bool:
+    def is_cached(self, picture: Picture) -> bool:
         """Whether nothing has to be decoded for the picture alone; any thread may ask."""
-        return picture.digest in (self._features if self.takes_features else self._summaries)
+        return picture.digest in (self._features if self.caches_features else self._summaries)
 
     def prepare(self, images: Iterable[Picture]) -> None:
         """Computes what is missing, in bounded passes over pictures of equal size.
@@ -108,7 +108,7 @@ class FeatureCache:
 
     def missing(self, images: Iterable[Picture]) -> list[list[Picture]]:
         """What `prepare` would have to compute, in the passes that it would make of it."""
-        kept = self._features if self.takes_features else self._summaries
+        kept = self._features if self.caches_features else self._summaries
         wanted = {picture.digest: picture for picture in images if picture.digest not in kept}
         return self.passes.plan(wanted.values())
 
@@ -209,7 +209,7 @@ class FeatureCache:
 
     def pixels_to_encode(self, prompts: Sequence[PromptText]) -> list[Picture]:
         """Pictures of which `encode` will need the pixels when their features are known."""
-        if self.feeds(prompts):
+        if self.uses_cached_features(prompts):
             return []
         return [picture for prompt in prompts for picture in prompt.images]
 
@@ -265,7 +265,7 @@ class FeatureCache:
         for digest, features in zip(group, found, strict=True):
             self.pixels.drop(digest)
             self._summaries[digest] = features.summary
-            if self.takes_features:
+            if self.caches_features:
                 self._store(digest, features, self._placeholders.text_for(group[digest]))
 
     def _drop_summaries(self) -> None:

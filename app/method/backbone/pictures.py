@@ -81,7 +81,7 @@ class DecodedPictures:
         for _, equal in groupby(found, key=lambda pair: pair[1].size):
             yield dict(equal)
 
-    def keep(self, pictures: Iterable[Picture]) -> None:
+    def prefetch(self, pictures: Iterable[Picture]) -> None:
         """Decodes pictures and keeps their pixels for the next who asks.
 
         Raises:

@@ -119,7 +119,7 @@ def _fit(backbone: Backbone) -> BackgroundSteps[tuple[Whitening, ...]]:
     cache = FeatureCache(backbone)
     towers = []
     for family in families:
-        yield OffDevice(partial(cache.pixels.keep, family))
+        yield OffDevice(partial(cache.pixels.prefetch, family))
         towers.append(cache.summaries(family).numpy())
         yield None
     views: tuple[Whitening, ...] = yield OffDevice(

@@ -16,7 +16,7 @@ from app.method.steering.vectors import InContextVectors
 from app.method.training.answers import AnswerScore, answer_episodes
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
-from app.method.training.losses import TeacherLogits
+from app.method.training.losses import TeacherLogProbs
 from app.method.training.plan import TrainingPlan, epoch_batches
 from app.method.training.progress import Phase, Reporter, Steps
 from app.method.training.student import LOSS_NAMES, Student
@@ -115,12 +115,12 @@ class TrainLoop:
 
 def _teacher_tensors(teacher: TeacherCache) -> dict[str, Tensor]:
     tensors = {
-        "teacher.log_probs": teacher.logits.log_probs,
+        "teacher.log_probs": teacher.predictions.log_probs,
         "teacher.starts": torch.tensor(teacher.starts),
         "teacher.is_right": torch.tensor(teacher.is_right),
     }
-    if teacher.logits.indices is not None:
-        tensors["teacher.indices"] = teacher.logits.indices
+    if teacher.predictions.indices is not None:
+        tensors["teacher.indices"] = teacher.predictions.indices
     return tensors
 
 
@@ -128,7 +128,7 @@ def restored_teacher(checkpoint: Checkpoint) -> TeacherCache:
     """The teacher's predictions that a checkpoint carries."""
     tensors = checkpoint.tensors
     return TeacherCache(
-        logits=TeacherLogits(
+        predictions=TeacherLogProbs(
             log_probs=tensors["teacher.log_probs"], indices=tensors.get("teacher.indices")
         ),
         starts=tuple(tensors["teacher.starts"].tolist()),

@@ -17,7 +17,7 @@ def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TeacherLogits:
+class TeacherLogProbs:
     """What the teacher predicts for answer tokens, whole or abridged.
 
     Attributes:
@@ -32,7 +32,7 @@ class TeacherLogits:
     @classmethod
     def from_logits(
         cls, logits: Float[Tensor, "answers vocab"], *, temperature: float, top_k: int
-    ) -> "TeacherLogits":
+    ) -> "TeacherLogProbs":
         """The log probabilities of logits that predict the answer, divided by the temperature.
 
         `top_k` outcomes are kept beside their remainder; 0, or as many as the vocabulary has, keeps
@@ -44,7 +44,7 @@ class TeacherLogits:
         kept, indices = log_probs.topk(top_k, dim=-1)
         return cls(log_probs=_with_tail(log_probs, indices, kept), indices=indices)
 
-    def rows(self, chosen: Int[Tensor, " rows"]) -> "TeacherLogits":
+    def rows(self, chosen: Int[Tensor, " rows"]) -> "TeacherLogProbs":
         """These answer tokens only."""
         indices = None if self.indices is None else self.indices[chosen]
         return type(self)(log_probs=self.log_probs[chosen], indices=indices)
@@ -60,7 +60,7 @@ def _with_tail(
 
 
 def mimicry(
-    student: Float[Tensor, "answers vocab"], teacher: TeacherLogits, *, temperature: float = 1.0
+    student: Float[Tensor, "answers vocab"], teacher: TeacherLogProbs, *, temperature: float = 1.0
 ) -> Float[Tensor, " answers"]:
     """Divergence of the student from the teacher at each answer token, times temperature squared.
 

@@ -61,7 +61,7 @@ def prepare_pictures(prompts: Sequence[PromptText], *, features: FeatureCache) -
         InvalidInputError: The processor refuses a picture.
     """
     pictures = [picture for prompt in prompts for picture in prompt.images]
-    if features.feeds(prompts):
+    if features.uses_cached_features(prompts):
         for batch in features.missing(pictures):
             yield from _prepare_batch(batch, features=features)
     yield from _decode(features.pixels_to_encode(prompts), features=features)
@@ -154,4 +154,4 @@ def run_batches(
 
 def _decode(pictures: Sequence[Picture], *, features: FeatureCache) -> Steps[None]:
     if pictures:
-        yield OffDevice(partial(features.pixels.keep, pictures))
+        yield OffDevice(partial(features.pixels.prefetch, pictures))

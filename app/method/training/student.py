@@ -21,7 +21,7 @@ from app.method.training.batches import Row, StudentBatch, StudentBatches
 from app.method.training.checkpoints import Checkpoint
 from app.method.training.configuration import TrainingConfig
 from app.method.training.losses import (
-    TeacherLogits,
+    TeacherLogProbs,
     mimicry,
     supervision,
     synergy,
@@ -189,7 +189,7 @@ class Student:
     def _mimicry(
         self,
         logits: Float[Tensor, "answers vocab"],
-        wanted: TeacherLogits,
+        wanted: TeacherLogProbs,
         places: Int[Tensor, " taught"],
     ) -> Float[Tensor, " taught"]:
         if not len(places) or not self._config.mimicry_weight:

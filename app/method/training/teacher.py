@@ -12,7 +12,7 @@ from app.method.backbone.examples import Episode
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch
 from app.method.training.answers import answer_logits, rows_right
-from app.method.training.losses import TeacherLogits
+from app.method.training.losses import TeacherLogProbs
 from app.method.training.progress import Reporter, Steps
 from app.method.training.prompts import run_batches
 
@@ -28,7 +28,7 @@ class TeacherCache:
         starts: Where each episode starts in them, and where the last one ends.
     """
 
-    logits: TeacherLogits
+    predictions: TeacherLogProbs
     starts: tuple[int, ...]
     is_right: tuple[bool, ...]
 
@@ -39,22 +39,22 @@ class TeacherCache:
 
     def on(self, device: torch.device) -> "TeacherCache":
         """The same predictions in a device's memory."""
-        indices = self.logits.indices
-        logits = TeacherLogits(
-            log_probs=self.logits.log_probs.to(device),
+        indices = self.predictions.indices
+        predictions = TeacherLogProbs(
+            log_probs=self.predictions.log_probs.to(device),
             indices=None if indices is None else indices.to(device),
         )
-        return replace(self, logits=logits)
+        return replace(self, predictions=predictions)
 
-    def rows(self, episodes: Sequence[int]) -> TeacherLogits:
+    def rows(self, episodes: Sequence[int]) -> TeacherLogProbs:
         """The predictions of these episodes, in this order."""
         places = [
             place
             for episode in episodes
             for place in range(self.starts[episode], self.starts[episode + 1])
         ]
-        device = self.logits.log_probs.device
-        return self.logits.rows(torch.tensor(places, dtype=torch.long, device=device))
+        device = self.predictions.log_probs.device
+        return self.predictions.rows(torch.tensor(places, dtype=torch.long, device=device))
 
 
 def compute_teacher(
@@ -75,12 +75,12 @@ def compute_teacher(
     Raises:
         JobCancelledError: The reporter was asked to stop.
     """
-    parts: dict[int, tuple[TeacherLogits, bool]] = {}
+    parts: dict[int, tuple[TeacherLogProbs, bool]] = {}
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
         logits = answer_logits(features.backbone, batch)
         kept = 0 if logits.shape[-1] <= SMALL_VOCABULARY else top_k
-        whole = TeacherLogits.from_logits(logits, temperature=temperature, top_k=kept)
+        whole = TeacherLogProbs.from_logits(logits, temperature=temperature, top_k=kept)
         tokens = torch.arange(len(logits), device=logits.device)
         spans = torch.split(tokens, [len(ids) for ids in batch.answer_ids])
         found = rows_right(logits, batch)
@@ -99,7 +99,7 @@ def compute_teacher(
     logits, is_right = zip(*(parts[place] for place in range(len(episodes))), strict=True)
     indices = [one.indices for one in logits if one.indices is not None]
     cache = TeacherCache(
-        logits=TeacherLogits(
+        predictions=TeacherLogProbs(
             log_probs=torch.cat([one.log_probs for one in logits]),
             indices=torch.cat(indices) if indices else None,
         ),

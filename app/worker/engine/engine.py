@@ -130,7 +130,7 @@ class Engine:
     def _prefill(self, rows: abc.Sequence[Sequence]) -> None:
         now = monotonic()
         for row in rows:
-            row.began = now
+            row.prefill_at = now
         if not self._pass(rows, self._runner.prefill, is_repeatable=True):
             self._drop(rows)
             for row in rows:
@@ -216,7 +216,7 @@ class Engine:
         finished = [row for row in self._sequences.values() if row.is_finished]
         now = monotonic()
         for sequence in finished:
-            sequence.ended = now
+            sequence.ended_at = now
             del self._sequences[sequence.id]
             self._scheduler.remove(sequence.id)
         if finished:

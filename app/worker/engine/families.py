@@ -7,9 +7,9 @@ docs/engine.md shows the same lists.
 from typing import Final, TypeAlias
 
 from app.method.backbone.loading import Backbone
-from app.worker.engine.batching.batches import StaticBatching
+from app.worker.engine.batching.continuous import ContinuousBatching
 from app.worker.engine.batching.masks import FULL, SLIDING, attention_kinds
-from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.static import StaticBatching
 
 Runner: TypeAlias = ContinuousBatching | StaticBatching
 """Runs rows, on the device thread only. A pass never changes rows that it is not about."""

@@ -38,8 +38,8 @@ class Sequence:
         error: What it failed with; text and finish reason are not set then.
         sites_hit: Fewest sites shifted in any pass; 0 while unsteered.
         first_log_probabilities: Natural logarithms over the vocabulary, float32 on the CPU.
-        began: Monotonic time of the prefill; likewise `first` of the first token, `latest` of the
-            last one so far, and `ended`.
+        prefill_at: Monotonic seconds; 0 before the prefill. So are `first_token_at`,
+            `last_token_at`, of the last token so far, and `ended_at`.
         layout: Equal for prompts whose inputs can be stacked into one batch.
     """
 
@@ -59,10 +59,10 @@ class Sequence:
     sites_hit: int = 0
     num_forwards: int = 0
     first_log_probabilities: Float[Tensor, " vocab"] | None = None
-    began: float = 0.0
-    first: float = 0.0
-    latest: float = 0.0
-    ended: float = 0.0
+    prefill_at: float = 0.0
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+    ended_at: float = 0.0
     sampler: Sampler = field(init=False)
     num_prompt_tokens: int = field(init=False)
     layout: Hashable = field(init=False)
@@ -88,9 +88,9 @@ class Sequence:
 
     def note_forward(self, *, sites_hit: int, now: float) -> None:
         """Count a pass that gave a token, at this time and with this many sites shifted."""
-        self.latest = now
+        self.last_token_at = now
         if not self.num_forwards:
-            self.first = now
+            self.first_token_at = now
         self.sites_hit = min(self.sites_hit, sites_hit) if self.num_forwards else sites_hit
         self.num_forwards += 1
 

@@ -47,7 +47,7 @@ class RequestTracker:
         """How far it is."""
         if not self.sequences:
             return "preparing"
-        return "running" if any(one.began > 0 for one in self.sequences) else "waiting"
+        return "running" if any(one.prefill_at > 0 for one in self.sequences) else "waiting"
 
 
 class WorkerMetrics:
@@ -137,7 +137,7 @@ class WorkerMetrics:
             for seconds in inter_token_seconds(sequence):
                 self._inter_token.observe(seconds)
         for answer in tracker.sequences[:1]:
-            self._first_token.observe(max(0.0, answer.first - tracker.arrived))
+            self._first_token.observe(max(0.0, answer.first_token_at - tracker.arrived))
             self._success.labels(answer.finish_reason).inc()
 
     def _num_distinct_vectors(self) -> float:
@@ -150,4 +150,4 @@ def inter_token_seconds(sequence: Sequence) -> Iterator[float]:
     # Every pass gives a token; the one that ends a turn is not among the answer's.
     num_gaps = sequence.num_forwards - 1
     if num_gaps > 0:
-        yield (sequence.latest - sequence.first) / num_gaps
+        yield (sequence.last_token_at - sequence.first_token_at) / num_gaps

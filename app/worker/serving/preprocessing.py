@@ -139,7 +139,7 @@ class Preprocessor:
 
     def _decode(self, pictures: Sequence[Picture]) -> None:
         """Has pixels ready, which the device thread must not wait for."""
-        self._features.pixels.keep(one for one in pictures if not self._features.knows(one))
+        self._features.pixels.prefetch(one for one in pictures if not self._features.is_cached(one))
 
     async def prepare(self, request: GenerateRequest) -> PreparedPrompt:
         """The request's prompt, to be encoded on the device thread.
@@ -173,7 +173,7 @@ class Preprocessor:
                 grammar=grammar,
             )
         )
-        if prepared.prompt.images and self._features.feeds([prepared.prompt]):
+        if prepared.prompt.images and self._features.uses_cached_features([prepared.prompt]):
             await self._prepare_surplus(prepared)
             self._waiting.put(prepared)
         return prepared
@@ -207,7 +207,7 @@ class Preprocessor:
         most = len(shown) if shown else count_turns(turns)
         prompt = build(most)
         self._decode(prompt.images)
-        self._features.pixels.keep(self._features.pixels_to_encode([prompt]))
+        self._features.pixels.prefetch(self._features.pixels_to_encode([prompt]))
         check = partial(
             require_context,
             self._features,

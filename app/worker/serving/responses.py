@@ -69,9 +69,9 @@ def response_of(
         baseline=None if plain is None else _baseline(plain),
         logprobs=None if request.logprobs is None else tuple(answered.scores),
         timings=Timings(
-            queue_ms=_milliseconds(began, answered.began),
-            prefill_ms=_milliseconds(answered.began, answered.first),
-            decode_ms=_milliseconds(answered.first, answered.ended),
+            queue_ms=_milliseconds(began, answered.prefill_at),
+            prefill_ms=_milliseconds(answered.prefill_at, answered.first_token_at),
+            decode_ms=_milliseconds(answered.first_token_at, answered.ended_at),
             total_ms=_milliseconds(began, monotonic()),
         ),
         max_tokens=answered.sampling.max_tokens,

@@ -114,7 +114,7 @@ class Serving:
                 f"An answer has at most {self._max_new_tokens} tokens, found {request.max_tokens}"
             )
         with self.metrics.track(use.sha256 for use in request.vectors) as tracker:
-            async with self._place(), _time_limit(request.deadline_seconds):
+            async with self._admit(), _time_limit(request.deadline_seconds):
                 prepared = await self._preprocessor.prepare(request)
                 digests = [use.sha256 for use in request.vectors]
                 async with self._vector_cache.hold(digests) as slots:
@@ -150,7 +150,7 @@ class Serving:
             WorkerUnavailableError: The worker shuts down.
             InvalidImageError: An image cannot be read.
         """
-        async with self._place():
+        async with self._admit():
             images = await self._preprocessor.images(request.images)
             pixel_features = await self._preprocessor.in_thread(
                 lambda: self._keys.pixel_features(images)
@@ -186,7 +186,7 @@ class Serving:
         return sum(len(tokenizer(question)["input_ids"]) for question in questions if question)
 
     @asynccontextmanager
-    async def _place(self) -> abc.AsyncIterator[None]:
+    async def _admit(self) -> abc.AsyncIterator[None]:
         if self.is_draining:
             raise WorkerUnavailableError(
                 "The worker shuts down", retry_after_seconds=RETRY_AFTER_SECONDS

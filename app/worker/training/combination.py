@@ -43,8 +43,8 @@ async def prepare_combination(
         NotFoundError: A part or the data set was deleted.
         CorruptDataError: A stored file has changed.
     """
-    order: Mapping[str, Any] = job.config[job.kind]
-    ids = [uuid.UUID(text) for text in order["parts"]]
+    spec: Mapping[str, Any] = job.config[job.kind]
+    ids = [uuid.UUID(text) for text in spec["parts"]]
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)
         parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
@@ -58,13 +58,13 @@ async def prepare_combination(
             items=unseen,
             validation=(),
             features=FeatureCache(backbone),
-            seed=order["seed"],
+            seed=spec["seed"],
             token_budget=token_budget,
         )
         result = yield from combination_steps(
             problem,
             [InContextVectors.from_tensors(decode_vector_file(blob)[0]) for blob in blobs],
-            rule=order["rule"],
+            rule=spec["rule"],
             reporter=Reporter(should_stop=should_stop),
         )
         return result
@@ -72,13 +72,13 @@ async def prepare_combination(
     async def store(session: AsyncSession, *, token: int, result: CombinationResult) -> None:
         """Stores the combination with its parents. It gets no keys: `auto` goes on finding them."""
         combined, comparison, _ = result
-        settings = {"rule": order["rule"], **settings_of(parts, combined.weights)}
-        report = {"rule": order["rule"], **_report(result, parts=parts), **seen}
+        settings = {"rule": spec["rule"], **settings_of(parts, combined.weights)}
+        report = {"rule": spec["rule"], **_report(result, parts=parts), **seen}
         measured = measured_of(comparison, dataset=dataset.name, split=SPLIT)
         card = VectorCard(
             status=comparison.verdict.status,
             shots=sum(part.shots for part in parts),
-            seed=order["seed"],
+            seed=spec["seed"],
             dataset_sha256=dataset.sha256,
             hyper_parameters=settings,
             library_versions=software(),

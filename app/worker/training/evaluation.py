@@ -49,13 +49,13 @@ async def prepare_evaluation(
         InvalidDatasetError: There is no item that the vector was not trained on.
         CorruptDataError: A stored file has changed.
     """
-    order: Mapping[str, Any] = job.config[job.kind]
-    vector_id = uuid.UUID(order["vector"])
+    spec: Mapping[str, Any] = job.config[job.kind]
+    vector_id = uuid.UUID(spec["vector"])
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)
         vector = await get_vector(session, VectorReference(id=vector_id))
         blob = await get_blob(session, vector_id)
-    split, support_split = job.config.get("split"), order.get("support_split")
+    split, support_split = job.config.get("split"), spec.get("support_split")
     items = await load(dataset, split)
     unseen, seen = await leave_out_seen(items, [vector_id], sessions=sessions, load=load)
     if not unseen:
@@ -74,15 +74,15 @@ async def prepare_evaluation(
             items=support,
             validation=(),
             features=FeatureCache(backbone),
-            shots=order["shots"],
-            seed=order["seed"],
+            shots=spec["shots"],
+            seed=spec["seed"],
             token_budget=token_budget,
         )
         result = yield from measurement_steps(
             problem,
-            _drawn(unseen, count=order["items"], seed=order["seed"]),
+            _drawn(unseen, count=spec["items"], seed=spec["seed"]),
             InContextVectors.from_tensors(tensors),
-            methods=order["methods"],
+            methods=spec["methods"],
             reporter=Reporter(should_stop=should_stop),
         )
         return result

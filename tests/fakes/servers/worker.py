@@ -136,7 +136,7 @@ class FakeWorker:
             return error
         if request.stream:
             return StreamingResponse(self._lines(request), media_type=LINES)
-        async with self._place():
+        async with self._admit():
             if self.is_stuck:
                 await self.released.wait()
         return Response(_line(StreamLine(answer=self._answer(request))), media_type=LINES)
@@ -144,7 +144,7 @@ class FakeWorker:
     async def _lines(self, request: GenerateRequest) -> AsyncIterator[bytes]:
         answer = self._answer(request)
         self._loop = asyncio.get_running_loop()
-        async with self._place():
+        async with self._admit():
             for index, character in enumerate(answer.text):
                 if index == self.sticks_at and self.is_stuck:
                     await self.released.wait()
@@ -162,7 +162,7 @@ class FakeWorker:
             self._loop.call_soon_threadsafe(self.released.set)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _admit(self) -> AsyncIterator[None]:
         self.running += 1
         async with self._changed:
             self._changed.notify_all()

@@ -201,24 +201,24 @@ class RowCache:
         self.reserve(length)
         written = self._written(row)
         # So much is to be cleared the next time, should one of the layers fail.
-        self._place(row, max(length, written) - 1)
+        self._set_length(row, max(length, written) - 1)
         for layer, (keys, values) in zip(self._layers, states, strict=True):
             layer.put(row, keys, values, written=written)
         # As after any pass, the position written last counts once its token has been taken.
-        self._place(row, length - 1)
+        self._set_length(row, length - 1)
 
     def move(self, *, source: int, target: int) -> None:
         """Copy a row over another one."""
         length, written = self._lengths[source], self._written(target)
         for layer in self._layers:
             layer.put(target, *layer.states(source, length=length), written=written)
-        self._place(target, length)
+        self._set_length(target, length)
 
     def _written(self, row: int) -> int:
         """Positions that may hold anything but zero: the row's, and one of a pass that failed."""
         return self._lengths[row] + 1
 
-    def _place(self, row: int, length: int) -> None:
+    def _set_length(self, row: int, length: int) -> None:
         """Note that a row holds this many positions."""
         self._lengths[row] = length
         self.next[row] = length

@@ -18,10 +18,11 @@ def test_what_is_fitted_by_gradients_learns_from_views_and_is_measured_on_pictur
         [item.image for item in items if item.image is not None]
         for items in (problem.items, problem.validation)
     )
-    knows = problem.features.knows
-    assert all(map(knows, learnt))
-    assert [knows(augmented(image, 1)) for image in learnt] == [name in BY_GRADIENTS] * len(learnt)
+    is_cached = problem.features.is_cached
+    assert all(map(is_cached, learnt))
+    views = [is_cached(augmented(image, 1)) for image in learnt]
+    assert views == [name in BY_GRADIENTS] * len(learnt)
     digests = {image.digest for image in learnt}
     others = [image for image in chose if image.digest not in digests]
     assert others
-    assert not any(knows(augmented(image, 1)) for image in others)
+    assert not any(is_cached(augmented(image, 1)) for image in others)

@@ -75,7 +75,7 @@ def test_counted_tokens_are_those_of_the_prompt(backbone: Backbone) -> None:
     for prompt in prompts:
         wanted = encode_prompts(backbone, [prompt]).num_prompt_tokens
         (found,) = cache.count_tokens([prompt])
-        assert abs(found - wanted[0]) <= (0 if cache.feeds([prompt]) else 2)
+        assert abs(found - wanted[0]) <= (0 if cache.uses_cached_features([prompt]) else 2)
 
 
 def test_a_picture_that_stands_otherwise_than_its_header_tells_changes_no_other(

@@ -46,7 +46,7 @@ def test_cached_features_predict_the_same_as_pixels(
     prompts = prompts_of(backbone)
     fed = features.encode(prompts, answers=ANSWERS)
     read = encode_prompts(backbone, prompts, answers=ANSWERS)
-    assert features.takes_features
+    assert features.caches_features
     assert "pixel_values" not in fed.inputs
     for key in ("input_ids", "attention_mask"):
         assert torch.equal(fed.inputs[key], read.inputs[key])
@@ -114,7 +114,7 @@ def test_a_processor_that_writes_placeholders_differently_is_left_to_read_pixels
     cache = FeatureCache(backbone)
     prompts = prompts_of(backbone)
     batch = cache.encode(prompts, answers=ANSWERS)
-    assert not cache.takes_features
+    assert not cache.caches_features
     assert "pixel_values" in batch.inputs
     assert tokenizer.decode(batch.inputs["input_ids"][0]).count("Assistant") == 1
     lengths = cache.count_tokens(prompts)
@@ -183,7 +183,7 @@ def test_other_processors_are_followed_exactly(make: Callable[[], Backbone]) -> 
     cache, prompts = FeatureCache(backbone), prompts_of(backbone)
     fed = cache.encode(prompts, answers=ANSWERS)
     read = encode_prompts(backbone, prompts, answers=ANSWERS)
-    assert cache.takes_features
+    assert cache.caches_features
     assert set(read.inputs) - {"pixel_values"} == set(fed.inputs) - {"mm_encoder_outputs"}
     for key in read.inputs.keys() - {"pixel_values"}:
         assert torch.equal(fed.inputs[key], read.inputs[key])
@@ -207,7 +207,7 @@ def test_a_processor_with_masks_over_images_is_left_to_read_pixels() -> None:
     backbone.processor.__class__ = Masking
     cache = FeatureCache(backbone)
     batch = cache.encode(prompts_of(backbone), answers=ANSWERS)
-    assert not cache.takes_features
+    assert not cache.caches_features
     assert batch.inputs["cross_attention_mask"].shape[1] == batch.inputs["input_ids"].shape[1]
 
 
@@ -244,7 +244,7 @@ def test_the_first_idefics_reads_interleaved_prompts_and_is_steered(
 ) -> None:
     cache = FeatureCache(idefics)
     prompts = prompts_of(idefics)
-    assert not cache.takes_features
+    assert not cache.caches_features
     batch = cache.encode(prompts, answers=ANSWERS)
     assert batch.inputs["pixel_values"].shape[:2] == (3, 3)
     image_token = idefics.tokenizer.convert_tokens_to_ids("<image>")

@@ -70,7 +70,7 @@ def test_features_of_large_pictures_need_the_memory_of_a_few(pictures: list[Pict
     cache = FeatureCache(tiny_backbone())
     cache.prepare(pictures[:1])
     assert most_bytes(lambda: cache.prepare(pictures)) < MOST_BYTES
-    assert all(cache.knows(picture) for picture in pictures)
+    assert all(cache.is_cached(picture) for picture in pictures)
 
 
 def test_keys_of_large_pictures_need_the_memory_of_a_few(pictures: list[Picture]) -> None:

@@ -56,10 +56,10 @@ def test_batches_are_bounded_by_their_pixels(
 def test_kept_pixels_are_bounded_and_the_oldest_go_first() -> None:
     pixels = DecodedPictures(max_bytes=2 * 4 * 4 * 3)
     first, second, third = (picture(shade=shade) for shade in range(3))
-    pixels.keep([first])
+    pixels.prefetch([first])
     oldest = pixels.get(first)
     assert pixels.get(first) is oldest
-    pixels.keep([second, third])
+    pixels.prefetch([second, third])
     assert pixels.get(first) is not oldest
     assert pixels.get(second) is pixels.get(second)
     kept = pixels.get(third)
@@ -70,14 +70,14 @@ def test_kept_pixels_are_bounded_and_the_oldest_go_first() -> None:
 
 def test_a_picture_larger_than_the_bound_is_decoded_and_not_kept() -> None:
     pixels = DecodedPictures(max_bytes=10)
-    pixels.keep([picture()])
+    pixels.prefetch([picture()])
     assert pixels.get(picture()).size == (4, 4)
     assert pixels._num_bytes == 0
 
 
 def test_a_damaged_picture_is_refused_whoever_asks(passes: VisionPasses) -> None:
     with pytest.raises(InvalidImageError):
-        DecodedPictures().keep([Picture.of(b"no picture")])
+        DecodedPictures().prefetch([Picture.of(b"no picture")])
     with pytest.raises(InvalidImageError):
         batches(passes, [Picture.of(b"no picture")])
 

@@ -102,7 +102,7 @@ def test_of_the_support_only_what_is_shown_is_looked_at(asked: Backbone) -> None
         picture.digest
         for item in (*EXAMPLES[:2], *condition.support)
         for picture in item.pictures
-        if features.knows(picture)
+        if features.is_cached(picture)
     }
     assert asked_about <= known
     assert 1 <= len(known - asked_about) <= 4

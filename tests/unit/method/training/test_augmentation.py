@@ -82,9 +82,9 @@ def test_queries_are_shown_with_each_view_in_turn(
     found = train(learner, EXAMPLES, CONFIG.changed(augmented_views=1), features=features)
     assert not same_vectors(found, result)
     queries = [EXAMPLES[item].image for item in found.plan.queries]
-    assert all(features.knows(augmented(image, 1)) for image in queries if image is not None)
+    assert all(features.is_cached(augmented(image, 1)) for image in queries if image is not None)
     others = [EXAMPLES[item].image for item in (*found.plan.support, *found.plan.measured)]
-    assert not any(features.knows(augmented(image, 1)) for image in others if image is not None)
+    assert not any(features.is_cached(augmented(image, 1)) for image in others if image is not None)
 
 
 def test_the_first_epoch_shows_pictures_as_they_are(

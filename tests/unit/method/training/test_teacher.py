@@ -10,7 +10,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
 from app.method.steps import finish
 from app.method.training.answers import answer_episodes
-from app.method.training.losses import TeacherLogits
+from app.method.training.losses import TeacherLogProbs
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import write_prompts
 from app.method.training.teacher import TeacherCache, compute_teacher
@@ -68,7 +68,7 @@ def test_kept_predictions_equal_those_computed_anew(backbone: Backbone) -> None:
         batch = encode_prompts(backbone, [prompt], answers=[episode.query.answer])
         with torch.no_grad():
             logits = backbone.model(**batch.inputs).logits[batch.predicts_answer]
-        wanted = TeacherLogits.from_logits(logits, temperature=2.0, top_k=0)
+        wanted = TeacherLogProbs.from_logits(logits, temperature=2.0, top_k=0)
         found = cache.rows([number])
         torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=2e-5, rtol=0)
         assert found.indices is None
@@ -82,13 +82,13 @@ def test_episodes_may_be_asked_for_in_any_order(backbone: Backbone) -> None:
 
 
 def test_other_demonstrations_give_other_predictions(backbone: Backbone) -> None:
-    wanted = teach(backbone, episodes()).logits.log_probs
-    assert not torch.allclose(teach(backbone, episodes(shots=2)).logits.log_probs, wanted)
+    wanted = teach(backbone, episodes()).predictions.log_probs
+    assert not torch.allclose(teach(backbone, episodes(shots=2)).predictions.log_probs, wanted)
     swapped = [
         Episode(query=episode.query, context=tuple(reversed(episode.context)))
         for episode in episodes()
     ]
-    assert not torch.allclose(teach(backbone, swapped).logits.log_probs, wanted)
+    assert not torch.allclose(teach(backbone, swapped).predictions.log_probs, wanted)
 
 
 def test_a_large_vocabulary_is_abridged(
@@ -96,13 +96,13 @@ def test_a_large_vocabulary_is_abridged(
 ) -> None:
     monkeypatch.setattr("app.method.training.teacher.SMALL_VOCABULARY", 10)
     cache = teach(backbone, episodes(), top_k=7)
-    whole = cache.logits
+    whole = cache.predictions
     assert whole.log_probs.shape[1] == 8
     assert whole.indices is not None
     assert whole.log_probs.exp().sum(-1).tolist() == pytest.approx(
         [1.0] * len(whole.log_probs), abs=1e-4
     )
-    moved = cache.on(torch.device("cpu")).logits.indices
+    moved = cache.on(torch.device("cpu")).predictions.indices
     assert moved is not None
     assert torch.equal(moved, whole.indices)
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.worker.engine.batching.cache import SPARE_FACTOR, STEP_POSITIONS
-from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.continuous import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT, runs_in_flight
 from app.worker.engine.sequence import Sequence

@@ -15,7 +15,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.rpc.generation import GenerateDelta
 from app.worker.engine.batching import cache
-from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.continuous import ContinuousBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
 from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone

@@ -59,7 +59,7 @@ def test_the_receipt_keeps_the_fewest_sites_of_all_passes() -> None:
     for sites in (6, 4, 6):
         sequence.note_forward(sites_hit=sites, now=float(sites))
     assert (sequence.sites_hit, sequence.num_forwards) == (4, 3)
-    assert (sequence.first, sequence.latest) == (6.0, 6.0)
+    assert (sequence.first_token_at, sequence.last_token_at) == (6.0, 6.0)
 
 
 def _score(token_id: int) -> TokenLogprobs:

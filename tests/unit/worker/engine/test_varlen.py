@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from app.method.backbone.loading import Backbone
-from app.worker.engine.batching.rows import ContinuousBatching
+from app.worker.engine.batching.continuous import ContinuousBatching
 from app.worker.engine.batching.varlen import varlen_prefill
 from app.worker.engine.engine import Engine
 from app.worker.engine.families import IN_FLIGHT
@@ -36,7 +36,7 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(prompts))
         return varlen_prefill(backbone, prompts, **options)
 
-    monkeypatch.setattr("app.worker.engine.batching.rows.varlen_prefill", counted)
+    monkeypatch.setattr("app.worker.engine.batching.continuous.varlen_prefill", counted)
     return found
 
 

@@ -44,7 +44,11 @@ def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
     metrics = WorkerMetrics()
     with metrics.track(["a"]) as tracker:
         came = tracker.arrived
-        times = {"began": came + 1.0, "first": came + 2.0, "latest": came + 6.0}
+        times = {
+            "prefill_at": came + 1.0,
+            "first_token_at": came + 2.0,
+            "last_token_at": came + 6.0,
+        }
         # The fifth token ended the turn.
         answer = _sequence(token_ids=[1, 2, 3, 4], num_forwards=5, finish_reason="stop", **times)
         plain = _sequence(token_ids=[1], num_forwards=1, finish_reason="length", **times)
@@ -62,7 +66,7 @@ def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
 
 @pytest.mark.parametrize("num_forwards", [0, 1])
 def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> None:
-    sequence = _sequence(num_forwards=num_forwards, first=1.0, latest=1.0)
+    sequence = _sequence(num_forwards=num_forwards, first_token_at=1.0, last_token_at=1.0)
     assert list(inter_token_seconds(sequence)) == []
 
 
@@ -71,7 +75,7 @@ def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> 
     [
         (lambda _: None, "preparing"),
         (lambda tracker: tracker.sequences.append(_sequence()), "waiting"),
-        (lambda tracker: tracker.sequences.append(_sequence(began=1.0)), "running"),
+        (lambda tracker: tracker.sequences.append(_sequence(prefill_at=1.0)), "running"),
     ],
 )
 @pytest.mark.parametrize("leave", [asyncio.CancelledError, GeneratorExit])
@@ -100,9 +104,9 @@ def test_vectors_count_once_and_only_while_they_steer_a_row() -> None:
     name = "vlibrary_distinct_vectors_in_batch"
     with metrics.track(["a", "b"]) as one, metrics.track(["b", "c"]) as other:
         assert _shown(metrics)[name] == 0
-        one.sequences.append(_sequence(began=1.0, finish_reason="stop"))
+        one.sequences.append(_sequence(prefill_at=1.0, finish_reason="stop"))
         assert _shown(metrics)[name] == 2
-        other.sequences.append(_sequence(began=1.0, finish_reason="stop"))
+        other.sequences.append(_sequence(prefill_at=1.0, finish_reason="stop"))
         assert _shown(metrics)[name] == 3
     assert _shown(metrics)[name] == 0
 

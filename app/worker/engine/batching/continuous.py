@@ -74,7 +74,7 @@ class ContinuousBatching:
 
     def decode(self, rows: abc.Sequence[Sequence]) -> ForwardOutput:
         """The pass after the tokens last taken."""
-        first = self._place(rows[0])
+        first = self._index(rows[0])
         which = slice(first, first + len(rows))
         cache = self._cache
         cache.select(which)
@@ -96,7 +96,7 @@ class ContinuousBatching:
 
     def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to each of these rows."""
-        first = self._place(rows[0])
+        first = self._index(rows[0])
         which = slice(first, first + len(rows))
         self._tokens[which, 0] = torch.tensor(token_ids, device=self._tokens.device)
         self._cache.advance(which)
@@ -113,7 +113,7 @@ class ContinuousBatching:
         """Free all rows."""
         self._rows = []
 
-    def _place(self, row: Sequence) -> int:
+    def _index(self, row: Sequence) -> int:
         return next(place for place, one in enumerate(self._rows) if one.id == row.id)
 
     def _join(self, sequence: Sequence, done: Prefilled, *, place: int) -> None:
