@@ -116,28 +116,25 @@ class Preprocessor:
         Raises:
             InvalidImageError: A file cannot be read or exceeds a limit.
         """
-        return await self.in_thread(lambda: self._pictures(files))
-
-    def _pictures(self, files: Sequence[bytes | None]) -> list[Picture | None]:
         place = "images.{}: " if len(files) > 1 else ""
-        return [
-            None if data is None else self._picture(data, place.format(number))
-            for number, data in enumerate(files)
-        ]
 
-    def _given_pictures(self, request: GenerateRequest) -> list[Picture]:
-        return [picture for picture in self._pictures(request.images) if picture is not None]
+        def load(data: bytes, number: int) -> Picture:
+            try:
+                check_picture(data, self._limits)
+                picture = Picture.of(data)
+                self._prefetch([picture])
+            except InvalidImageError as error:
+                message = f"{place.format(number)}{error.message}"
+                raise InvalidImageError(message, details=error.details) from None
+            return picture
 
-    def _picture(self, data: bytes, place: str) -> Picture:
-        try:
-            check_picture(data, self._limits)
-            picture = Picture.of(data)
-            self._decode([picture])
-        except InvalidImageError as error:
-            raise InvalidImageError(f"{place}{error.message}", details=error.details) from None
-        return picture
+        return await self.in_thread(
+            lambda: [
+                None if data is None else load(data, number) for number, data in enumerate(files)
+            ]
+        )
 
-    def _decode(self, pictures: Sequence[Picture]) -> None:
+    def _prefetch(self, pictures: Sequence[Picture]) -> None:
         """Has pixels ready, which the device thread must not wait for."""
         self._features.pixels.prefetch(one for one in pictures if not self._features.is_cached(one))
 
@@ -155,24 +152,16 @@ class Preprocessor:
         grammar = None
         if form is not None:
             grammar = await self.in_thread(lambda: self._grammars.compile(form))
-        images: list[Picture] | None = None
+        images = [one for one in await self.images(request.images) if one is not None]
         shown: tuple[Example, ...] = ()
         if request.demonstrations is not None:
-            images = pictures = await self.in_thread(lambda: self._given_pictures(request))
-            turns = turns_of(request, pictures)
+            turns = turns_of(request, images)
             shown = await self._pools.choose(
                 request.demonstrations,
                 question=request.prompt,
-                images=turns[-1].pictures if turns else pictures,
+                images=turns[-1].pictures if turns else images,
             )
-        prepared = await self.in_thread(
-            lambda: self._read(
-                request,
-                self._given_pictures(request) if images is None else images,
-                shown,
-                grammar=grammar,
-            )
-        )
+        prepared = await self.in_thread(lambda: self._read(request, images, shown, grammar=grammar))
         if prepared.prompt.images and self._features.uses_cached_features([prepared.prompt]):
             await self._prepare_surplus(prepared)
             self._waiting.put(prepared)
@@ -206,7 +195,7 @@ class Preprocessor:
 
         most = len(shown) if shown else count_turns(turns)
         prompt = build(most)
-        self._decode(prompt.images)
+        self._prefetch(prompt.images)
         self._features.pixels.prefetch(self._features.pixels_to_encode([prompt]))
         check = partial(
             require_context,
