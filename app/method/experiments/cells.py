@@ -2,18 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from app.core.errors import JSON, VLibraryError
-from app.method.backbone.examples import Example
-from app.method.baselines import word_table
-from app.method.evaluation.conditions import Condition, zero_shot
 from app.method.evaluation.metrics import find_scorer
-from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.experiments.methods import WORD_TABLE, find_method
+from app.method.experiments.methods import find_method
 from app.method.experiments.trial import Trial
 
 CellKey: TypeAlias = tuple[str, str, int, int]
@@ -71,10 +66,16 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     )
     try:
         prepared = prepare(trial)
-        report = _ask(trial, trial.test, prepared.condition)
+        report = trial.ask(trial.test, prepared.condition)
     except VLibraryError as error:
         return replace(empty, refused=error.message)
-    scores = _translated(trial, report) if method == WORD_TABLE else report.scores
+    scores = report.scores
+    if prepared.translate is not None:
+        score = find_scorer(trial.task.scorer)
+        scores = tuple(
+            score(prepared.translate(text), item.answers)
+            for text, item in zip(report.texts, trial.test, strict=True)
+        )
     return replace(
         empty,
         scores=scores,
@@ -85,30 +86,6 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
         kind=prepared.kind,
         labels=report.labels,
         notes=prepared.notes,
-    )
-
-
-def _ask(trial: Trial, examples: Sequence[Example], condition: Condition) -> ConditionReport:
-    return evaluate(
-        trial.problem.backbone,
-        examples,
-        condition=condition,
-        scorer=trial.task.scorer,
-        max_new_tokens=trial.task.max_new_tokens,
-        features=trial.problem.features,
-    )
-
-
-def _translated(trial: Trial, report: ConditionReport) -> tuple[float, ...]:
-    """Scores of what the word table makes of the zero-shot answers."""
-    items = trial.problem.items
-    outputs = _ask(trial, items, zero_shot()).texts
-    answers = [item.answer for item in items]
-    table = word_table.fit(outputs, answers)
-    score = find_scorer(trial.task.scorer)
-    return tuple(
-        score(word_table.look_up(table, text), item.answers)
-        for text, item in zip(report.texts, trial.test, strict=True)
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 from app.core.errors import JSON, InvalidInputError
@@ -20,6 +21,7 @@ from app.method.baselines import (
     prefix,
     prompt,
     task_vector,
+    word_table,
 )
 from app.method.evaluation.conditions import (
     Condition,
@@ -87,13 +89,18 @@ ALONE: Final = frozenset({"zero_shot"})
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A method ready to be asked."""
+    """A method ready to be asked.
+
+    Attributes:
+        translate: Makes the answer that counts of what the backbone said.
+    """
 
     condition: Condition
     seconds: float = 0.0
     parameters: int = 0
     notes: dict[str, JSON] = field(default_factory=dict)
     kind: str = "none"
+    translate: Callable[[str], str] | None = None
 
 
 _Prepare: TypeAlias = Callable[[Trial], Prepared]
@@ -139,8 +146,7 @@ def find_method(name: str) -> _Prepare:
             condition=in_context("nearest_copy", trial.problem.items, shots=1)
         ),
         "icl_best": lambda trial: _best_in_context(trial, max(trial.shots)),
-        # The zero-shot answers are what its table translates.
-        WORD_TABLE: lambda _trial: Prepared(condition=replace(zero_shot(), name=WORD_TABLE)),
+        WORD_TABLE: _translating,
         **{known: _fitting(known) for known in FITTED.keys() - BY_GRADIENTS},
     }
     if name not in plain:
@@ -220,6 +226,17 @@ def _fitting(name: str, *, views: int = 0) -> _Prepare:
         )
 
     return prepare
+
+
+def _translating(trial: Trial) -> Prepared:
+    """Zero-shot, with a table of what its answers to the labelled items ought to have been."""
+    items = trial.problem.items
+    outputs = trial.ask(items, zero_shot()).texts
+    table = word_table.fit(outputs, [item.answer for item in items])
+    return Prepared(
+        condition=replace(zero_shot(), name=WORD_TABLE),
+        translate=partial(word_table.look_up, table),
+    )
 
 
 def _best_in_context(trial: Trial, most: int) -> Prepared:

@@ -11,6 +11,7 @@ from app.method.adaptation.combination import Combined, combine_steps
 from app.method.adaptation.problem import Measured, Problem, encode_parts, measure
 from app.method.backbone.examples import Episode, Example
 from app.method.evaluation.conditions import Condition, InContext, choose_demonstrations, in_context
+from app.method.evaluation.report import ConditionReport, evaluate
 from app.method.experiments.suite import Task
 from app.method.steering.vectors import InContextVectors
 from app.method.steps import finish
@@ -45,6 +46,17 @@ class Trial:
         """In-context learning of a kind; as many demonstrations as there are items at most."""
         items = self.problem.items
         return in_context(kind, items, shots=min(shots, len(items)), seed=self.problem.seed)
+
+    def ask(self, examples: Sequence[Example], condition: Condition) -> ConditionReport:
+        """What the backbone answers under a condition, scored as the task says."""
+        return evaluate(
+            self.problem.backbone,
+            examples,
+            condition=condition,
+            scorer=self.task.scorer,
+            max_new_tokens=self.task.max_new_tokens,
+            features=self.problem.features,
+        )
 
     def validate(self, kind: InContext, shots: int) -> Measured | None:
         """How that does on the validation items; None where a prompt is too long."""
