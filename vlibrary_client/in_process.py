@@ -52,6 +52,7 @@ _BEHIND = {
     ),
 }
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
+_GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
 
 
 class AppliedShift:
@@ -67,7 +68,10 @@ class AppliedShift:
         self._is_complete = True
         self._num_passes = 0
         decoder = model.get_decoder()
-        self._handles = [decoder.register_forward_hook(self._count)]
+        self._handles = [
+            decoder.register_forward_pre_hook(self._begin),
+            decoder.register_forward_hook(self._count),
+        ]
         try:
             gated = []
             for index, layer in enumerate(decoder.layers):
@@ -110,19 +114,23 @@ class AppliedShift:
         """Passes through the decoder since the vector was applied."""
         return self._num_passes
 
+    def _begin(self, *_call: object) -> None:
+        # A pass that failed has left some.
+        self._hits.clear()
+
     def _count(self, *_call: object) -> None:
         self._num_passes += 1
         self._is_complete &= len(self._hits) == 2 * len(self._shift)
-        self._hits.clear()
 
     def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
         """Whether the layer is one that is skipped where no picture is shown."""
         children = frozenset(name for name, _ in layer.named_children())
+        is_gated = children == _GATED and all(hasattr(layer, gate) for gate in _GATES)
         if children in _BEHIND:
             for branch, name in enumerate(_BEHIND[children]):
                 after = partial(self._after, site=(index, branch))
                 self._handles.append(getattr(layer, name).register_forward_hook(after))
-        elif children == _GATED:
+        elif is_gated:
             # A gate may be zero, so what is added before it could vanish: the input of the second
             # norm and the layer's output are the two points behind the gates.
             norm = layer.post_attention_layernorm
@@ -135,7 +143,7 @@ class AppliedShift:
                 f"cannot steer a layer made of {', '.join(sorted(children))}: wanted the parts of "
                 f"a known decoder layer, such as {', '.join(sorted(_PLAIN))}"
             )
-        return children == _GATED
+        return is_gated
 
     def _install_behind(self, gated: list[int], module: Any) -> None:  # noqa: ANN401 - a module
         before = partial(self._before_next, skipped=tuple(gated))

@@ -5,10 +5,13 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from app.core.telemetry.logs import get_logger
 from app.method.steps import BackgroundSteps, OffDevice
 from app.worker.engine.faults import public_error
 
 Result = TypeVar("Result")
+
+log = get_logger(__name__)
 
 
 class BackgroundWork(Generic[Result]):
@@ -56,8 +59,11 @@ class BackgroundWork(Generic[Result]):
         return True
 
     def close(self) -> None:
-        """End the work where it is."""
-        self._steps.close()
+        """End the work where it is; what fails on the way is logged and ends nothing else."""
+        try:
+            self._steps.close()
+        except Exception as error:
+            log.warning("work not ended cleanly", action="device.close", exc_info=error)
 
     def _go_on(self, done: "Future[Any]") -> None:
         error = done.exception()

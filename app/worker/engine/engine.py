@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from app.core.errors import ConflictError, VLibraryError
+from app.core.errors import ConflictError
 from app.core.telemetry.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
@@ -160,22 +160,44 @@ class Engine:
 
     def _take(self, rows: abc.Sequence[Sequence], output: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
-        sampled = sample(output.logits, [row.sampler for row in rows])
-        token_ids = [0 if isinstance(one, VLibraryError) else one for one in sampled]
-        scores = self._scores(rows, output.logits, token_ids)
+        sampled, scores = self._sample(rows, output.logits)
         now = monotonic()
         for place, (row, found) in enumerate(zip(rows, sampled, strict=True)):
             row.note_forward(sites_hit=0 if row.shift is None else output.sites_hit, now=now)
-            if isinstance(found, VLibraryError):
+            if isinstance(found, Exception):
                 self._fail([row], found)
                 continue
-            if row.keeps_first and row.num_forwards == 1:
-                row.first_log_probabilities = output.logits[place].log_softmax(dim=-1).cpu()
             try:
+                if row.keeps_first and row.num_forwards == 1:
+                    row.first_log_probabilities = output.logits[place].log_softmax(dim=-1).cpu()
                 row.append(found, ends=self._ends, decode=self._text, score=scores.get(place))
             except Exception as error:  # noqa: BLE001 - likewise
                 self._fail([row], error)
-        self._runner.take(rows, token_ids)
+        self._runner.take(rows, [_id_of(one) for one in sampled])
+
+    def _sample(
+        self, rows: abc.Sequence[Sequence], logits: Float[Tensor, "rows vocab"]
+    ) -> tuple[list[int | Exception], dict[int, TokenLogprobs]]:
+        """The next token of each row, or why it has none; and scores of those that ask, by place.
+
+        Where that fails for the rows together, each is tried alone.
+        """
+        try:
+            found: list[int | Exception] = [*sample(logits, [row.sampler for row in rows])]
+            return found, self._scores(rows, logits, [_id_of(one) for one in found])
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            if len(rows) == 1:
+                return [error], {}
+        sampled, scores = [], {}
+        for place, row in enumerate(rows):
+            row.sampler.rewind()
+            (one,), score = self._sample([row], logits[place : place + 1])
+            sampled.append(one)
+            if score:
+                scores[place] = score[0]
+        return sampled, scores
 
     def _scores(
         self,
@@ -231,3 +253,8 @@ class Engine:
             others = [row for group in self._runner.groups for row in group if row not in rows]
             self._runner.clear()
             self._fail(others, error)
+
+
+def _id_of(sampled: int | Exception) -> int:
+    """The token, or any where there is none, so that the others of its batch get theirs."""
+    return 0 if isinstance(sampled, Exception) else sampled

@@ -39,6 +39,13 @@ class Sampler:
         if self.sampling.temperature > 0:
             self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
+    def rewind(self) -> None:
+        """Forget a draw of which no token came: the next one is the same again."""
+        if self.generator is not None:
+            self.generator.manual_seed(self.sampling.seed)
+            for _ in self.answer_ids:
+                _uniform(self)
+
     @property
     def has_penalties(self) -> bool:
         """Whether earlier tokens matter."""

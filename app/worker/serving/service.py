@@ -268,8 +268,11 @@ class Serving:
 
 @asynccontextmanager
 async def _time_limit(seconds: float) -> abc.AsyncIterator[None]:
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds):
+        async with limit:
             yield
     except TimeoutError:
+        if not limit.expired():
+            raise
         raise DeadlineExceededError(f"The answer was not ready within {seconds:g} s") from None

@@ -21,7 +21,8 @@ class ObjectCheckpoints:
 
     A save returns when the state is encoded, which is written while the training goes on; the next
     one waits for it, so an older state never replaces a newer one. A state that the store has no
-    room or no answer for is left out: the training does not need it, and the next may be taken.
+    room or no answer for is left out, as are those that come while it is still asked: the training
+    does not need them, and the next may be taken.
     """
 
     def __init__(self, objects: ObjectStore, *, key: str) -> None:
@@ -49,11 +50,14 @@ class ObjectCheckpoints:
         if saving is not None:
             try:
                 saving.result(TIMEOUT_SECONDS)
-            except (StorageFullError, StorageUnavailableError) as error:
+            except (StorageFullError, StorageUnavailableError, TimeoutError) as error:
                 reason = type(error).__name__
                 log.warning(
                     "checkpoint left out", action="job.checkpoint", key=self._key, reason=reason
                 )
+            if not saving.done():
+                self._saving = saving
+                return
         self._saving = asyncio.run_coroutine_threadsafe(
             self._objects.put_bytes(self._key, _digest(data) + data), self._loop
         )

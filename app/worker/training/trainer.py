@@ -230,29 +230,29 @@ class Trainer:
         if attempt.is_lost or (isinstance(error, _GIVEN_UP) and not must_wait):
             log.warning("job given up", action="job.end", job_id=str(job_id))
             return False
-        if must_wait:
+        if must_wait and not attempt.is_cancelled:
             reason = type(error).__name__
             log.warning("a job waits", action="job.end", job_id=str(job_id), reason=reason)
             await asyncio.sleep(PAUSE_WITHOUT_STORAGE_SECONDS)
-        is_interrupted = (is_stopped or must_wait) and not attempt.is_cancelled
-        if not is_interrupted:
+        has_failed = not (is_stopped or must_wait)
+        if has_failed:
             log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 
         async def end(session: AsyncSession) -> None:
-            if is_interrupted or is_stopped:
-                await release_job(session, job_id, attempt.token)
-            else:
+            if has_failed:
                 known = error if isinstance(error, VLibraryError) else _unknown(error)
                 await fail_job(
                     session, job_id, attempt.token, code=known.code, message=known.message
                 )
+            else:
+                await release_job(session, job_id, attempt.token)
 
         try:
             await run_transaction(self._sessions, end)
         except (ConflictError, SQLAlchemyError):
             log.warning("end of job not recorded", action="job.end", job_id=str(job_id))
             return False
-        return not is_interrupted
+        return has_failed or attempt.is_cancelled
 
 
 async def _ignoring_errors(work: Awaitable[None]) -> None:

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.errors import StorageFullError, StorageUnavailableError
 from app.library.records import JobRecord
 from app.library.training.attempts import claim_job
-from app.library.training.jobs import list_jobs
+from app.library.training.jobs import list_jobs, request_cancel
 from app.library.training.queue import is_waiting
 from app.method.training.distillation import TrainingResult
 from app.method.training.progress import Steps, TrainingProgress
+from app.worker.training import checkpoints as checkpoints_module
 from app.worker.training import trainer as training_module
 from app.worker.training.attempt import Attempt, send_heartbeat
 from tests.fakes.library import events_of
@@ -158,6 +159,45 @@ async def test_checkpoints_that_are_not_taken_do_not_end_a_training(
     await shop.trainer.run(job_id)
     assert len(sizes) > 3
     assert (await shop.job(job_id)).state == "succeeded"
+
+
+async def test_a_checkpoint_that_the_store_never_takes_does_not_end_a_training(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, given_up = [], []
+
+    async def hang(key: str, data: bytes) -> None:
+        tried.append((key, len(data)))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(key)
+
+    monkeypatch.setattr(checkpoints_module, "TIMEOUT_SECONDS", 0.02)
+    with monkeypatch.context() as patched:
+        patched.setattr(shop.objects, "put_bytes", hang)
+        job_id = await shop.enqueue(CONFIG)
+        await shop.trainer.run(job_id)
+    assert (await shop.job(job_id)).state == "succeeded"
+    # No newer one is sent while an older one might still replace it.
+    assert len(tried) == len(given_up) == 1
+
+
+async def test_a_job_that_is_cancelled_while_its_items_cannot_be_had_is_cancelled(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_key: str, _path: Path) -> None:
+        async with shop.sessions() as session, session.begin():
+            await request_cancel(session, job_id)
+        # Until the trainer has heard of it.
+        await asyncio.sleep(0.5)
+        raise StorageUnavailableError("away")
+
+    monkeypatch.setattr(shop.objects, "get_file", refuse)
+    job_id = await shop.enqueue(CONFIG)
+    await asyncio.wait_for(shop.trainer.run(job_id), SECONDS)
+    job = await shop.job(job_id)
+    assert (job.state, job.error_code) == ("cancelled", None)
 
 
 @pytest.mark.parametrize(

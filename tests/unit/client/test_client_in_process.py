@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.core.vectors.tensors import VectorTensors
 from app.method.steering.injection import inject
+from app.method.steering.sites import find_decoder
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.vectors import make_tensors
@@ -60,10 +61,26 @@ def file_for(model: PreTrainedModel, *, seed: int = 0) -> bytes:
     return encode_vector_file(tensors, metadata={"method": "m2iv", "backbone": "a" * 64})
 
 
+def fail(*_: object) -> None:
+    raise RuntimeError("no room")
+
+
 def logits(model: PreTrainedModel, family: str) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(**tiny_inputs(family)).logits
     return found
+
+
+def text_inputs(model: PreTrainedModel, family: str) -> dict[str, torch.Tensor]:
+    """The same prompt with words in place of its picture."""
+    text = {
+        name: part
+        for name, part in tiny_inputs(family).items()
+        if name in {"input_ids", "attention_mask"}
+    }
+    image_id = int(getattr(model.config, "image_token_id", -1))
+    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"].eq(image_id), 5)
+    return text
 
 
 def test_it_steers_exactly_as_the_service_does(model: PreTrainedModel, family: str) -> None:
@@ -82,13 +99,7 @@ def test_it_steers_exactly_as_the_service_does(model: PreTrainedModel, family: s
 
 
 def test_a_text_alone_is_steered_as_the_service_does(model: PreTrainedModel, family: str) -> None:
-    text = {
-        name: part
-        for name, part in tiny_inputs(family).items()
-        if name in {"input_ids", "attention_mask"}
-    }
-    image_id = int(getattr(model.config, "image_token_id", -1))
-    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"].eq(image_id), 5)
+    text = text_inputs(model, family)
     content = file_for(model)
     shift = InContextVectors.from_tensors(decode_vector_file(content)[0]).shift(0.5)
     with torch.no_grad():
@@ -152,6 +163,43 @@ class TestSources:
         with apply(small, file_for(small)) as unused:
             pass
         assert unused.num_passes == 0
+
+    def test_a_text_behind_a_pass_that_failed_is_steered_in_full(self) -> None:
+        model = tiny_model("mllama")
+        text = text_inputs(model, "mllama")
+        with torch.no_grad(), apply(model, file_for(model)):
+            wanted = model(**text).logits
+        decoder: Any = find_decoder(model)
+        with torch.no_grad(), apply(model, file_for(model)) as applied:
+            failing = decoder.norm.register_forward_pre_hook(fail)
+            with pytest.raises(RuntimeError, match="no room"):
+                logits(model, "mllama")
+            failing.remove()
+            assert torch.equal(model(**text).logits, wanted)
+            assert applied.num_passes == 1
+
+    def test_what_a_failed_pass_reached_does_not_count_for_the_next(
+        self, small: PreTrainedModel
+    ) -> None:
+        applied = apply(small, file_for(small))
+        decoder: Any = find_decoder(small)
+        failing = decoder.norm.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="no room"):
+            logits(small, "idefics3")
+        failing.remove()
+        applied._handles[2].remove()
+        logits(small, "idefics3")
+        applied.remove()
+        with pytest.raises(SteeringError):
+            applied.verify()
+
+    def test_layers_that_join_pictures_without_gates_are_refused(self) -> None:
+        model = tiny_model("mllama")
+        decoder: Any = find_decoder(model)
+        gated = next(layer for layer in decoder.layers if hasattr(layer, "cross_attn_mlp_gate"))
+        del gated.cross_attn_mlp_gate
+        with pytest.raises(UnsupportedBackboneError, match="cross_attn"):
+            apply(model, file_for(model))
 
     def test_a_model_of_unknown_layers_is_left_as_it_was(self) -> None:
         model = tiny_model("idefics3")

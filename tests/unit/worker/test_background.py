@@ -172,3 +172,38 @@ async def test_stopping_ends_background_work(backbone: Backbone) -> None:
         await working
     assert is_closed.is_set()
     engine.close()
+
+
+def _never_clean(began: threading.Event) -> BackgroundSteps[None]:
+    try:
+        while True:
+            began.set()
+            yield None
+    finally:
+        raise RuntimeError("a hook that is lost")
+
+
+async def test_background_work_that_cannot_end_cleanly_leaves_the_device_usable(
+    device: DeviceThread,
+) -> None:
+    began = threading.Event()
+    working = asyncio.create_task(device.run_background(_never_clean(began)))
+    await until(began.is_set)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert await device.call(lambda: 3) == 3
+
+
+async def test_stopping_tells_everyone_although_work_cannot_end_cleanly(
+    device: DeviceThread,
+) -> None:
+    began = threading.Event()
+    working = [
+        asyncio.create_task(device.run_background(work))
+        for work in (_never_clean(began), _answer(3))
+    ]
+    await until(began.is_set)
+    await asyncio.to_thread(device.stop)
+    found = await asyncio.wait_for(asyncio.gather(*working, return_exceptions=True), SECONDS)
+    assert [type(one) for one in found] == [WorkerUnavailableError] * 2

@@ -60,6 +60,17 @@ async def test_a_deadline_ends_a_request_and_frees_its_row(parts: Parts) -> None
     assert parts.serving.num_requests == 0
 
 
+async def test_another_time_limit_that_is_over_is_not_told_as_the_deadline(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: object, **_named: object) -> None:
+        raise TimeoutError("a store")
+
+    monkeypatch.setattr(parts.serving._preprocessor, "prepare", late)
+    with pytest.raises(TimeoutError, match="a store"):
+        await answer_of(parts.serving, request_of(deadline_seconds=60))
+
+
 async def test_a_full_worker_says_so(backbone: Backbone, objects: ObjectStore) -> None:
     async with running_parts(backbone, objects, max_requests=2) as parts:
         outcomes = await asyncio.gather(
