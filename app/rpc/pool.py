@@ -85,6 +85,15 @@ class WorkerPool:
             raise unavailable("No worker is ready to serve")
         return tuple(health for _, health in found)
 
+    async def training(self) -> tuple[HealthResponse, ...]:
+        """What was last heard of the workers that train, as of about a second ago; maybe none."""
+        await self._await_health(
+            self._ask_stale(self._oldest()),
+            is_enough=lambda: all(worker.checked > NEVER for worker in self.all),
+        )
+        found = [worker.health for worker in self.all if worker.health is not None]
+        return tuple(one for one in found if one.status == "ready" and one.role != "serve")
+
     async def ready(self) -> tuple[HealthResponse, ...]:
         """The workers that are ready to serve, of which one at least was heard within a second.
 

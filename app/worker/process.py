@@ -156,7 +156,9 @@ async def running_worker(
         )
         stop_taking = trainer.drain
         if settings.worker_role != "serve":
-            stop_taking = await stack.enter_async_context(taking_jobs(trainer, url=url))
+            stop_taking = await stack.enter_async_context(
+                taking_jobs(trainer, url=url, backbone_fingerprint=backbone.description.fingerprint)
+            )
 
         def health() -> HealthResponse:
             return HealthResponse(

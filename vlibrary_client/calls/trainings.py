@@ -28,6 +28,7 @@ def train(
     *,
     split: str | None = None,
     shots: int = 16,
+    backbone: str | None = None,
     description: str = "",
     tags: Sequence[str] = (),
     **config: Any,  # noqa: ANN401 - the server checks names and bounds
@@ -39,6 +40,7 @@ def train(
         dataset: A data set, its id or its name.
         split: Which part of the data set; not needed where one is called train.
         shots: How many demonstrations the vector shall stand for.
+        backbone: Name or fingerprint of the one to train; needed where workers train several.
         description: What the vector is for.
         tags: Words to find it by.
         **config: Further settings of the training, such as `max_steps=200` or `seed=1`.
@@ -54,7 +56,7 @@ def train(
         body={
             "name": name,
             "dataset": dataset_text(dataset),
-            **present(split=split),
+            **present(split=split, backbone=backbone),
             "shots": shots,
             "config": config,
             "description": description,

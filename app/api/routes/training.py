@@ -1,6 +1,6 @@
 """Routes of training jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -30,6 +30,9 @@ from app.library.datasets import get_dataset
 from app.library.records import JobRecord
 from app.library.training.jobs import enqueue_training, get_job, list_jobs, request_cancel
 from app.library.vectors import get_vector
+from app.rpc.backbones import backbone_for, serving_as
+from app.rpc.decoding import unavailable
+from app.rpc.messages import HealthResponse
 
 MAX_SEQUENCE = 2**63 - 1
 
@@ -47,8 +50,11 @@ LastEventId = Annotated[
 
 
 @router.post("/train", status_code=202, responses=problems(404, 409, 413))
-async def start(body: TrainRequest, creation: CreationOf, session: SessionOf) -> JobBody:
+async def start(
+    body: TrainRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
+) -> JobBody:
     """Queues the training of the next version of a name."""
+    training = await services.workers.pool.training()
     config = {**body.config.model_dump(exclude_unset=True), "shots": body.shots}
     await creation.begin(body.model_dump_json())
     dataset = await get_dataset(session, body.dataset)
@@ -58,6 +64,7 @@ async def start(body: TrainRequest, creation: CreationOf, session: SessionOf) ->
         name=body.name,
         dataset_id=dataset.id,
         config=config if split is None else {**config, "split": split},
+        backbone_fingerprint=_named(body.backbone, training),
         description=body.description,
         tags=body.tags,
     )
@@ -65,13 +72,16 @@ async def start(body: TrainRequest, creation: CreationOf, session: SessionOf) ->
 
 
 @router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
-async def combine(body: CombinationRequest, creation: CreationOf, session: SessionOf) -> JobBody:
+async def combine(
+    body: CombinationRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
+) -> JobBody:
     """Queues the combination of vectors by a rule that looks at labelled items.
 
     The result is the next version of a name, with its parents, and is measured beside its best
     part on items that neither trained nor chose anything. A weighted sum needs no job: see
     `POST /vectors/combine`.
     """
+    training = await services.workers.pool.training()
     await creation.begin(body.model_dump_json())
     dataset = await get_dataset(session, body.dataset)
     split = choose_split(dataset.splits, body.split)
@@ -83,7 +93,7 @@ async def combine(body: CombinationRequest, creation: CreationOf, session: Sessi
         name=body.name,
         dataset_id=dataset.id,
         config=_config("combine", spec, split=split),
-        backbone_fingerprint=require_one_backbone(parts),
+        backbone_fingerprint=_trained(require_one_backbone(parts), training),
         description=body.description,
         tags=body.tags,
     )
@@ -91,12 +101,15 @@ async def combine(body: CombinationRequest, creation: CreationOf, session: Sessi
 
 
 @router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
-async def evaluate(body: EvaluateRequest, creation: CreationOf, session: SessionOf) -> JobBody:
+async def evaluate(
+    body: EvaluateRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
+) -> JobBody:
     """Queues the measurement of a stored vector on labelled items that it was not trained on.
 
     It is a job like a training. Its report has every method's accuracy with a 95 % interval, and
     the result is attached to the vector, whose state stays as it is.
     """
+    training = await services.workers.pool.training()
     await creation.begin(body.model_dump_json())
     dataset = await get_dataset(session, body.dataset)
     vector = await get_vector(session, VectorReference.parse(body.vector))
@@ -114,9 +127,35 @@ async def evaluate(body: EvaluateRequest, creation: CreationOf, session: Session
         name=vector.name,
         dataset_id=dataset.id,
         config=_config("evaluate", spec, split=split),
-        backbone_fingerprint=vector.backbone.fingerprint,
+        backbone_fingerprint=_trained(vector.backbone.fingerprint, training),
     )
     return await _answer(creation, record)
+
+
+def _named(backbone: str | None, training: Sequence[HealthResponse]) -> str | None:
+    """The fingerprint of the backbone that is asked for; None where one alone may be meant.
+
+    Raises:
+        InvalidInputError: None is named, or several are called so.
+        IncompatibleBackboneError: No worker trains it.
+        WorkerUnavailableError: One is named and no worker is up to know it.
+    """
+    if backbone is None:
+        if training:
+            backbone_for([], training)
+        return None
+    if not training:
+        raise unavailable("No worker is ready to train")
+    return serving_as(backbone, training).backbone.fingerprint
+
+
+def _trained(fingerprint: str, training: Sequence[HealthResponse]) -> str:
+    """The same, unless workers are up and none of them trains it, so that nobody would come.
+
+    Raises:
+        IncompatibleBackboneError: That is so.
+    """
+    return backbone_for([fingerprint], training).backbone.fingerprint if training else fingerprint
 
 
 def _config(kind: JobKind, spec: JSON, *, split: str | None) -> dict[str, JSON]:

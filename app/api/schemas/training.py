@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
-from app.api.schemas.fields import Description, Name, Reference, SplitName, Tags
+from app.api.schemas.fields import BackboneRef, Description, Name, Reference, SplitName, Tags
 from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, JobState, Method, Rule
 from app.core.states import VectorStatus
 from app.method.training.configuration import TrainingSettings
@@ -29,6 +29,7 @@ class TrainRequest(RequestBody):
     ]
     description: Description = ""
     tags: Tags = Field(default=[])
+    backbone: BackboneRef | None = None
 
 
 class CombinationRequest(RequestBody):

@@ -43,6 +43,10 @@ def train(
     *,
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations it shall stand for.")] = 16,
     split: Split = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Name or fingerprint; needed where workers train several backbones."),
+    ] = None,
     description: Description = "",
     tag: Tags = None,
     setting: Annotated[
@@ -63,6 +67,7 @@ def train(
             dataset,
             split=split,
             shots=shots,
+            backbone=backbone,
             description=description,
             tags=tag or (),
             **config,

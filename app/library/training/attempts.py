@@ -121,7 +121,7 @@ async def return_delivery(session: AsyncSession, job_id: uuid.UUID) -> None:
     """Puts a delivery back that somebody took who cannot begin; harmless when one waits."""
     row = await lock_job(session, job_id)
     if row.state == "queued" and not await is_waiting(session, job_id):
-        await enqueue(session, job_id)
+        await enqueue(session, job_id, backbone_fingerprint=row.backbone_fingerprint)
 
 
 async def requeue_stalled(
@@ -171,7 +171,7 @@ async def _queue_again(session: AsyncSession, row: JobRow) -> None:
     if was_running:
         await append_event(session, row.id, kind="state", data={"state": "queued"})
     if not await is_waiting(session, row.id):
-        await enqueue(session, row.id)
+        await enqueue(session, row.id, backbone_fingerprint=row.backbone_fingerprint)
 
 
 async def _fail(session: AsyncSession, row: JobRow, *, code: str, message: str) -> None:

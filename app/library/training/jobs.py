@@ -51,8 +51,8 @@ async def enqueue_training(
 ) -> JobRecord:
     """A queued job and its delivery, which commit together.
 
-    `config` overrides the training configuration; without a fingerprint any backbone may be
-    trained.
+    `config` overrides the training configuration. The job waits for a worker of the backbone;
+    without a fingerprint any takes it.
 
     Raises:
         InvalidInputError: A name, tag or text is malformed.
@@ -75,7 +75,7 @@ async def enqueue_training(
     session.add(JobRow(id=job_id, workspace=workspace, state="queued", progress={}, **request))
     await session.flush()
     await append_event(session, job_id, kind="state", data={"state": "queued"})
-    await enqueue(session, job_id)
+    await enqueue(session, job_id, backbone_fingerprint=backbone_fingerprint)
     await write_audit(session, action="job.create", subject=str(job_id), details={"name": name})
     return await get_job(session, job_id)
 

@@ -28,7 +28,7 @@ def make_queue(url: str) -> procrastinate.App:
     """The queue as a worker sees it, not yet open.
 
     The worker registers its function as a task named `TRAINING_TASK` that takes `job_id: str`, and
-    runs it on `TRAINING_QUEUE`.
+    runs it on `TRAINING_QUEUE` and on the `queue_of` its backbone.
 
     Two of its own connections are in use while a job runs.
     """
@@ -47,17 +47,28 @@ def _lock(job_id: uuid.UUID) -> str:
     return f"train:{job_id}"
 
 
-async def enqueue(session: AsyncSession, job_id: uuid.UUID) -> None:
+def queue_of(backbone_fingerprint: str | None) -> str:
+    """Where jobs for a backbone wait; those for any wait on `TRAINING_QUEUE` itself."""
+    if backbone_fingerprint is None:
+        return TRAINING_QUEUE
+    # The name of a channel of Postgres, which has the queue's, is at most 63 characters long.
+    return f"{TRAINING_QUEUE}:{backbone_fingerprint[:16]}"
+
+
+async def enqueue(
+    session: AsyncSession, job_id: uuid.UUID, *, backbone_fingerprint: str | None
+) -> None:
     """Puts one delivery of a job into the queue, as part of the session's transaction.
 
-    The queueing lock allows at most one waiting delivery of a job; see `is_waiting`.
+    Workers of the backbone take it, or any worker where none is named. The queueing lock allows at
+    most one waiting delivery of a job; see `is_waiting`.
 
     Raises:
         AlreadyEnqueued: One is waiting.
         DBAPIError: The database refused, or went away.
     """
     job = Job(
-        queue=TRAINING_QUEUE,
+        queue=queue_of(backbone_fingerprint),
         task_name=TRAINING_TASK,
         lock=None,
         queueing_lock=_lock(job_id),

@@ -5,12 +5,13 @@ Jobs left behind by dead workers are queued again by the api, which is never bus
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from app.core.telemetry.logs import get_logger
-from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue
+from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue, queue_of
 from app.worker.training.trainer import Trainer
 
 POLL_SECONDS: Final = 2.0
@@ -21,14 +22,19 @@ log = get_logger(__name__)
 
 
 @asynccontextmanager
-async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[Callable[[], None]]:
-    """Take jobs during the block, one at a time; at its end the one at hand is left for later.
+async def taking_jobs(
+    trainer: Trainer, *, url: str, backbone_fingerprint: str
+) -> AsyncIterator[Callable[[], None]]:
+    """Take jobs for the backbone or for any during the block, one at a time.
+
+    At its end the one at hand is left for later.
 
     Yields:
         What ends the taking at once; the job at hand goes on to its next step.
     """
     ending = asyncio.Event()
-    taking = asyncio.create_task(_take_until(ending, trainer, url=url), name="jobs")
+    take = partial(_take, trainer, url=url, queues=[TRAINING_QUEUE, queue_of(backbone_fingerprint)])
+    taking = asyncio.create_task(_take_until(ending, take), name="jobs")
 
     def stop() -> None:
         trainer.drain()
@@ -46,18 +52,18 @@ async def taking_jobs(trainer: Trainer, *, url: str) -> AsyncIterator[Callable[[
             taking.cancel()
 
 
-async def _take_until(ending: asyncio.Event, trainer: Trainer, *, url: str) -> None:
+async def _take_until(ending: asyncio.Event, take: Callable[[], Awaitable[None]]) -> None:
     # Cancelled while it connects, the driver may raise an error of its own instead.
     while not ending.is_set():
         try:
-            await _take(trainer, url=url)
+            await take()
         except Exception:
             # The database may be away for a while.
             log.exception("queue failed, goes on", action="jobs.queue")
         await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
 
-async def _take(trainer: Trainer, *, url: str) -> None:
+async def _take(trainer: Trainer, *, url: str, queues: Sequence[str]) -> None:
     queue = make_queue(url)
 
     @queue.task(name=TRAINING_TASK, queue=TRAINING_QUEUE)
@@ -66,7 +72,7 @@ async def _take(trainer: Trainer, *, url: str) -> None:
 
     async with queue.open_async():
         await queue.run_worker_async(
-            queues=[TRAINING_QUEUE],
+            queues=queues,
             concurrency=1,
             fetch_job_polling_interval=POLL_SECONDS,
             install_signal_handlers=False,

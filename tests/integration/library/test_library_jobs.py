@@ -60,7 +60,7 @@ async def test_a_connection_lost_at_the_queue_is_an_error_of_the_database(
         async with await AsyncConnection.connect(conninfo(database), autocommit=True) as other:
             await other.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(OperationalError):
-            await enqueue(session, job_id)
+            await enqueue(session, job_id, backbone_fingerprint=None)
         await session.invalidate()
 
 
@@ -105,12 +105,12 @@ async def test_a_job_is_delivered_at_most_once_at_a_time(session: AsyncSession) 
     job = await store_job(session)
     await session.commit()
     with pytest.raises(procrastinate.exceptions.AlreadyEnqueued):
-        await enqueue(session, job.id)
+        await enqueue(session, job.id, backbone_fingerprint=None)
     await session.rollback()
     await dequeue(session, job.id)
     await dequeue(session, job.id)
     assert not await is_waiting(session, job.id)
-    await enqueue(session, job.id)
+    await enqueue(session, job.id, backbone_fingerprint=None)
     assert await count_waiting(session) == 1
 
 

@@ -15,6 +15,8 @@ from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
 
+OWN = "a" * 64
+
 
 class IdleTrainer:
     """Is never given a job."""
@@ -42,7 +44,7 @@ def _loops() -> list[str]:
 async def test_leaving_ends_the_loop(database: str) -> None:
     for seconds in (0.0, 0.01, 0.1):
         trainer: Any = IdleTrainer()
-        async with taking_jobs(trainer, url=database):
+        async with taking_jobs(trainer, url=database, backbone_fingerprint=OWN):
             await asyncio.sleep(seconds)
         assert trainer.is_draining
         assert _loops() == []
@@ -52,13 +54,14 @@ async def test_a_worker_that_drains_takes_no_delivery_any_more(
     database: str, sessions: async_sessionmaker[AsyncSession]
 ) -> None:
     trainer = TakingTrainer()
-    async with taking_jobs(cast("Trainer", trainer), url=database) as stop:
+    taking = taking_jobs(cast("Trainer", trainer), url=database, backbone_fingerprint=OWN)
+    async with taking as stop:
         async with sessions() as session, session.begin():
-            await enqueue(session, uuid.uuid4())
+            await enqueue(session, uuid.uuid4(), backbone_fingerprint=None)
         await until(lambda: len(trainer.taken) == 1)
         stop()
         async with sessions() as session, session.begin():
-            await enqueue(session, trainer.taken[0])
+            await enqueue(session, trainer.taken[0], backbone_fingerprint=None)
     assert len(trainer.taken) == 1
     async with sessions() as session:
         assert await is_waiting(session, trainer.taken[0])
@@ -80,6 +83,22 @@ async def test_a_driver_that_turns_cancellation_into_an_error_is_not_started_aga
     monkeypatch.setattr(jobs, "_take", connect)
     monkeypatch.setattr(jobs, "PAUSE_AFTER_FAILURE_SECONDS", 0.01)
     trainer: Any = IdleTrainer()
-    async with taking_jobs(trainer, url="nowhere"):
+    async with taking_jobs(trainer, url="nowhere", backbone_fingerprint=OWN):
         await asyncio.sleep(0.01)
     assert (starts, _loops()) == (1, [])
+
+
+async def test_a_worker_takes_jobs_for_its_backbone_and_for_any(
+    database: str, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    trainer = TakingTrainer()
+    foreign, own, any_one = (uuid.uuid4() for _ in range(3))
+    async with sessions() as session, session.begin():
+        for job_id, fingerprint in ((foreign, "b" * 64), (own, OWN), (any_one, None)):
+            await enqueue(session, job_id, backbone_fingerprint=fingerprint)
+    async with taking_jobs(cast("Trainer", trainer), url=database, backbone_fingerprint=OWN):
+        await until(lambda: len(trainer.taken) == 2)
+        await asyncio.sleep(0.2)
+    assert sorted(trainer.taken) == sorted([own, any_one])
+    async with sessions() as session:
+        assert await is_waiting(session, foreign)
