@@ -1,5 +1,4 @@
 import asyncio
-import base64
 import errno
 import io
 import json
@@ -9,29 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
-from app.api.http import uploads
 from app.core.identifiers import NAME_PATTERN
 from tests.fakes.servers.scripted_server import ScriptedServer, dataset_json, problem
 from vlibrary_client import (
     AsyncClient,
     Client,
     InvalidDatasetError,
-    InvalidImageError,
     InvalidInputError,
 )
-from vlibrary_client.calls import arguments, requests
-from vlibrary_client.images import image_bytes, image_text
+from vlibrary_client.calls import arguments
 from vlibrary_client.layouts import packing
 from vlibrary_client.layouts.packing import parquet_file, write_parquet
 from vlibrary_client.layouts.sources import DatasetSource
-from vlibrary_client.terminals import UploadProgress
-from vlibrary_client.wire import transport
 
 
 def picture(mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -202,48 +195,6 @@ def test_what_was_packed_is_sent_again_and_goes_with_the_upload(
     assert sent[0].startswith(b"PAR1")
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_an_upload_tells_on_demand_what_is_sent_and_that_the_server_checks(
-    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport, "CHUNK_BYTES", 100)
-    server = ScriptedServer([httpx.Response(201, json=dataset_json()) for _ in range(2)])
-    items = [{"image": png(), "question": "q", "answer": "a"}]
-
-    async def upload(*, progress: bool) -> None:
-        async with AsyncClient(transport=server.async_transport) as client:
-            await client.datasets.upload(items, name="parts", progress=progress)
-
-    def shown(*, progress: bool) -> str:
-        if kind == "async":
-            asyncio.run(upload(progress=progress))
-        else:
-            with Client(transport=server.transport) as client:
-                client.datasets.upload(items, name="parts", progress=progress)
-        return capsys.readouterr().err
-
-    assert shown(progress=False) == ""
-    assert "parts · the server checks every row and picture" in shown(progress=True)
-
-
-def test_an_upload_is_packed_sent_and_then_checked(tmp_path: Path) -> None:
-    (tmp_path / "d").write_bytes(bytes(4))
-    stages: list[tuple[str, int, int | None]] = []
-    told = UploadProgress(lambda *stage: stages.append(stage)).of(tmp_path / "d")
-    for num_bytes in (0, 3, 4):
-        told(num_bytes)
-    assert stages == [
-        ("packing", 0, None),
-        ("sending", 0, 4),
-        ("sending", 3, 4),
-        ("the server checks every row and picture", 0, None),
-    ]
-
-
-def test_a_client_waits_for_the_check_longer_than_the_server_takes_for_it() -> None:
-    assert requests.UPLOAD_TIMEOUT_SECONDS > uploads.LONGEST_SECONDS
-
-
 def test_many_items_are_written_in_small_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,71 +256,3 @@ def test_an_unusable_item_is_named(items: list[dict[str, object]], message: str)
 def test_a_source_that_is_missing_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidDatasetError, match="does not exist"):
         read(tmp_path / name)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "F", "HSV", "YCbCr"])
-def test_every_kind_of_picture_can_be_sent(mode: str) -> None:
-    with Image.open(io.BytesIO(image_bytes(picture(mode)))) as image:
-        image.load()
-        assert (image.format, image.size) == ("PNG", (8, 8))
-
-
-@pytest.mark.parametrize(("mode", "order"), [("I;16", "<"), ("I;16L", "<"), ("I;16B", ">")])
-def test_grey_of_sixteen_bits_keeps_its_levels_in_any_byte_order(mode: str, order: str) -> None:
-    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
-    opened = Image.frombytes(mode, (8, 8), levels.astype(f"{order}u2").tobytes())
-    with Image.open(io.BytesIO(image_bytes(opened))) as image:
-        assert (np.asarray(image) == levels).all()
-
-
-@pytest.mark.parametrize("place", [0, 20])
-@pytest.mark.parametrize("scale", [1, 255])
-def test_a_level_that_is_no_number_is_refused_wherever_it_stands(place: int, scale: int) -> None:
-    levels = np.linspace(0, scale, 64, dtype=np.float32)
-    levels[place] = np.nan
-    with pytest.raises(InvalidImageError, match="found nan to nan"):
-        image_bytes(Image.fromarray(levels.reshape(8, 8)))
-
-
-def test_bytes_paths_and_data_urls_are_the_same_image(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(png())
-    url = "data:image/png;base64," + base64.b64encode(png()).decode()
-    other = "DATA:;base64;x=y,\n" + base64.urlsafe_b64encode(png()).decode().rstrip("=")
-    sources = (png(), path, str(path), url, other)
-    assert {image_text(source) for source in sources} == {image_text(png())}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "http://host/a.png",
-        "https://host/a.png",
-        "data:image/png,x",
-        "data:x;base64,=",
-        "data:x;base64,*",
-        "/no/file",
-        "a\0b",
-        np.zeros((8, 8, 3)),
-        None,
-    ],
-)
-def test_an_image_that_is_not_here_is_refused(source: Any) -> None:  # noqa: ANN401 - anything
-    with pytest.raises(InvalidImageError):
-        image_bytes(source)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_a_picture_that_was_opened_stands_as_its_file_says(form: str) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    lying = Image.new("RGB", (64, 32), "red")
-    lying.paste("blue", (0, 0, 8, 32))
-    buffer = io.BytesIO()
-    lying.save(buffer, form, exif=exif)
-    with Image.open(buffer) as opened, Image.open(buffer) as again:
-        upright = ImageOps.exif_transpose(again)
-        sent = Image.open(io.BytesIO(image_bytes(opened)))
-    found = np.asarray(ImageOps.exif_transpose(sent).convert("RGB")).astype(int)
-    assert found.shape == (64, 32, 3)
-    assert np.abs(found - np.asarray(upright.convert("RGB"))).max() == 0
