@@ -182,8 +182,8 @@ def _report(wanted: Sequence[Method], measure: Callable[[Method], Any], *, as_js
     if not rows:
         raise next(iter(refused.values()))
     if as_json:
-        told = {name: {"refused": one.message} for name, one in refused.items()}
-        print(json.dumps({**rows, **told}, indent=2))
+        refusals = {name: {"refused": one.message} for name, one in refused.items()}
+        print(json.dumps({**rows, **refusals}, indent=2))
     else:
         show_table(_table(rows))
     for name, one in refused.items():

@@ -23,11 +23,11 @@ def backbone_for(fingerprints: Sequence[str], serving: Sequence[HealthResponse])
         return served[found[0]]
     names = {one: f"{health.backbone.name} ({one[:12]})" for one, health in served.items()}
     wanted = sorted(served)
-    told = " or ".join(names[one] for one in wanted)
+    expected = " or ".join(names[one] for one in wanted)
     if len(found) > 1:
-        told = "one backbone for vectors and answer"
+        expected = "one backbone for vectors and answer"
     raise IncompatibleBackboneError(
-        f"Wanted {told}, found {' and '.join(names.get(one, one[:12]) for one in found)}",
+        f"Wanted {expected}, found {' and '.join(names.get(one, one[:12]) for one in found)}",
         details={"wanted": wanted, "found": found},
     )
 

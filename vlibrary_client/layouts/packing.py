@@ -70,20 +70,20 @@ def parquet_file(
             return
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
-        with _told_where(folder):
+        with _naming_full_folder(folder):
             write_parquet(source, target, columns=columns, skip_bad=skip_bad)
         yield target
 
 
 @contextmanager
-def _told_where(folder: str) -> Iterator[None]:
+def _naming_full_folder(folder: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        told = "no room left to pack the data set; TMPDIR names another folder"
-        raise OSError(error.errno, told, str(Path(folder).parent)) from error
+        message = "no room left to pack the data set; TMPDIR names another folder"
+        raise OSError(error.errno, message, str(Path(folder).parent)) from error
 
 
 def _names_pictures(path: Path) -> bool:

@@ -26,7 +26,7 @@ from vlibrary_client.layouts.folders import (
     question_pairs,
     split_of,
 )
-from vlibrary_client.layouts.given import Rows, given_records
+from vlibrary_client.layouts.in_memory import Rows, in_memory_records
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import (
     PICTURE_KINDS,
@@ -63,7 +63,7 @@ def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> S
     """
     columns = columns or {}
     if not isinstance(source, str | PathLike):
-        records = given_records(source, columns=columns)
+        records = in_memory_records(source, columns=columns)
         pictures = Pictures(Path.cwd(), root=Path("/"))
         return Source(layout="items", found=_items(records, columns=columns, pictures=pictures))
     path = Path(source)

@@ -79,8 +79,8 @@ async def _worker(services: Services) -> CheckBody:
     except WorkerUnavailableError:
         return CheckBody(ok=False, detail="no worker is ready to serve")
     counts = Counter(health.backbone.name for health in serving)
-    told = (f"{count} serving {name}" for name, count in sorted(counts.items()))
-    return CheckBody(ok=True, detail=", ".join(told))
+    served = (f"{count} serving {name}" for name, count in sorted(counts.items()))
+    return CheckBody(ok=True, detail=", ".join(served))
 
 
 async def _index(services: Services) -> CheckBody:

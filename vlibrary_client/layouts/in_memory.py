@@ -24,7 +24,7 @@ class Table(Protocol):
 Rows: TypeAlias = Iterable[Mapping[str, Any]] | Table
 
 
-def given_records(source: Rows | Mapping[str, Rows], *, columns: ColumnMap) -> Iterator[Record]:
+def in_memory_records(source: Rows | Mapping[str, Rows], *, columns: ColumnMap) -> Iterator[Record]:
     """The records of rows or of a table, or of one of these a split.
 
     Raises:
@@ -58,7 +58,7 @@ def _of_splits(source: Mapping[str, Any], columns: ColumnMap) -> Iterator[Record
             f"{', '.join(sorted(named))}"
         )
     for name, rows in source.items():
-        for record in given_records(cast("Rows", rows), columns=columns):
+        for record in in_memory_records(cast("Rows", rows), columns=columns):
             yield replace(record, place=f"{name} {record.place}", split=str(name))
 
 
