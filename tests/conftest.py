@@ -1,7 +1,10 @@
+import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # Machines are slow now and then; no test is about the time that it takes.
@@ -10,6 +13,18 @@ settings.load_profile("patient")
 
 # xdist's processes ignore Ctrl-C, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Leaves logs as they were before a test: a command in this process sets them up for itself."""
+    root, structured = logging.getLogger(), structlog.get_config()
+    handlers, level = list(root.handlers), root.level
+    result = yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**structured)
+    return result
 
 
 @pytest.fixture
