@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import SessionOf
 from app.api.http.access import key_of, quotas_of
@@ -31,11 +32,11 @@ class Creation:
 
     def __init__(
         self,
-        session: SessionOf,
+        session: AsyncSession,
         *,
         request: Request,
         response: Response,
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: str | None,
     ) -> None:
         self._session = session
         self._request = request
@@ -92,4 +93,15 @@ class Creation:
         )
 
 
-CreationOf: TypeAlias = Annotated[Creation, Depends()]
+async def creation_of(
+    session: SessionOf,
+    *,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Creation:
+    """The making of what this request asks for."""
+    return Creation(session, request=request, response=response, idempotency_key=idempotency_key)
+
+
+CreationOf: TypeAlias = Annotated[Creation, Depends(creation_of)]

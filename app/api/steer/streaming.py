@@ -14,7 +14,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 from starlette.types import Receive, Scope
 from starlette.types import Send as ASGISend
 
-from app.api.dependencies import ServicesOf
+from app.api.dependencies import Services, ServicesOf
 from app.api.http.errors import error_content
 from app.api.http.problems import request_id_of
 from app.api.schemas.steering import SteerBody, SteerRequest
@@ -133,7 +133,7 @@ async def answer_events(
 class Responder:
     """Makes the answers to one request into its response."""
 
-    def __init__(self, services: ServicesOf, *, request: Request, response: Response) -> None:
+    def __init__(self, services: Services, *, request: Request, response: Response) -> None:
         self._services = services
         self._request = request
         self._response = response
@@ -248,4 +248,9 @@ class Responder:
                 is_first, offset = False, offset + len(chunk.text)
 
 
-ResponderOf: TypeAlias = Annotated[Responder, Depends()]
+async def responder_of(services: ServicesOf, request: Request, response: Response) -> Responder:
+    """Who answers this request."""
+    return Responder(services, request=request, response=response)
+
+
+ResponderOf: TypeAlias = Annotated[Responder, Depends(responder_of)]
