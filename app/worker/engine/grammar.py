@@ -19,8 +19,8 @@ from app.core.errors import InvalidInputError, UnsupportedBackboneError, VLibrar
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import StructuredOutputs
 
-# Backbones that were not trained on JSON would write white space for ever.
-_JSON_OPTIONS: Final = {"whitespace_pattern": r"[ \n]{0,16}"}
+# Backbones that were not trained on JSON would fill their answers with white space.
+_JSON_OPTIONS: Final = {"whitespace_pattern": r" ?"}
 _DRAWN: Final = re.compile(r"\s*(?:\d+ \||\^\s*$)")
 _PLACE: Final = re.compile(r"^at \d+\(\d+\): ")
 _MAX_REASON_CHARACTERS: Final = 300

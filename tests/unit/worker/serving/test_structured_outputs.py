@@ -76,6 +76,15 @@ async def test_an_object_is_begun_even_where_the_room_ends_within_it(parts: Part
         assert isinstance(json.loads(answer.text), dict)
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_json_is_written_on_one_line(parts: Parts, seed: int) -> None:
+    asked = request_of(
+        structured_outputs={"json": SCHEMA}, max_tokens=200, temperature=2.0, seed=seed
+    )
+    answer = await answer_of(parts.serving, asked)
+    assert not re.search(r"\n|  ", answer.text), answer.text
+
+
 async def test_rows_beside_it_get_the_tokens_that_they_get_alone(parts: Parts) -> None:
     plain = [request_of(prompt=f"what {n}?", temperature=1.0, seed=n) for n in range(2)]
     alone = [await answer_of(parts.serving, one) for one in plain]
