@@ -21,7 +21,7 @@ from app.core.errors import (
     NotFoundError,
     StorageFullError,
 )
-from app.core.identifiers import check_description, check_name, new_id
+from app.core.identifiers import check_description, check_name, is_id, new_id
 from app.core.jobs import UNFINISHED_STATES
 from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
@@ -177,13 +177,12 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
     Raises:
         NotFoundError: There is none.
     """
-    try:
-        dataset_id = reference if isinstance(reference, uuid.UUID) else uuid.UUID(reference)
-    except ValueError:
+    # A digest of 32 digits, which Python takes for a UUID as well, is a name.
+    if not is_id(str(reference)):
         return await _get_by_name(session, str(reference))
-    row = await session.get(DatasetRow, dataset_id)
+    row = await session.get(DatasetRow, uuid.UUID(str(reference)))
     if row is None or row.deleted is not None:
-        raise NotFoundError(f"There is no data set {dataset_id}")
+        raise NotFoundError(f"There is no data set {reference}")
     return record_of(DatasetRecord, row)
 
 
@@ -195,7 +194,8 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
 
     Raises:
         NotFoundError: There is none.
-        ConflictError: A job that has not ended trains on it, or it was named and has other names.
+        ConflictError: A job that has not ended trains on it; it was named and has other names, or
+            the name was given to another meanwhile.
     """
     record = await get_dataset(session, reference)
     # Jobs are queued under a weaker lock of the same row, so none comes between.
@@ -205,6 +205,8 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
         raise NotFoundError(f"There is no data set {record.id}")
     names = select(DatasetNameRow.name).where(DatasetNameRow.dataset_id == row.id)
     called = sorted(await session.scalars(names))
+    if not is_id(str(reference)) and reference not in called:
+        raise ConflictError(f"The name {reference} has just been given to another data set")
     if str(reference) in called and len(called) > 1:
         # Whoever gave another name to the same content would lose it.
         others = [name for name in called if name != str(reference)]

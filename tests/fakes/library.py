@@ -1,5 +1,7 @@
 """Rows that tests of the library need around them."""
 
+import asyncio
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +18,7 @@ from app.library.training.job_events import new_events
 from app.library.training.jobs import enqueue_training
 from app.library.vectors import create_vector
 from tests.fakes.vectors import make_description, make_vector_file
+from tests.fakes.waiting import SECONDS
 
 
 async def store(
@@ -87,3 +90,11 @@ async def count_waiting(session: AsyncSession) -> int:
     """Deliveries that nobody has taken."""
     query = "SELECT count(*) FROM procrastinate_jobs WHERE status = 'todo'"
     return int(await session.scalar(text(query)) or 0)
+
+
+async def until_somebody_waits(session: AsyncSession) -> None:
+    """Returns as soon as another session waits for a lock."""
+    deadline = time.monotonic() + SECONDS
+    while not await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+        assert time.monotonic() < deadline, "nobody waited"
+        await asyncio.sleep(0.01)

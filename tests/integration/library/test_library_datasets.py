@@ -2,13 +2,14 @@ import asyncio
 import uuid
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.identifiers import sha256_hex
-from app.library.datasets import create_dataset, get_dataset, list_datasets
+from app.library.datasets import create_dataset, delete_dataset, get_dataset, list_datasets
 from app.library.records import DatasetRecord
-from tests.fakes.library import some_id
+from tests.fakes.library import some_id, until_somebody_waits
 
 pytestmark = pytest.mark.anyio
 Sessions = async_sessionmaker[AsyncSession]
@@ -36,6 +37,13 @@ async def test_a_data_set_is_found_by_id_and_name(session: AsyncSession) -> None
     assert (made.num_items, made.num_images, made.format) == (3, 2, "parquet")
 
 
+async def test_a_name_that_is_a_digest_is_a_name(session: AsyncSession) -> None:
+    for name in ("d41d8cd98f00b204e9800998ecf8427e", "2026-0102-0304-0506-0708-0900-0a0b-0c0d"):
+        made = await create(session, name, name.encode())
+        assert await get_dataset(session, name) == made
+        assert await get_dataset(session, str(made.id).upper()) == made
+
+
 async def test_equal_content_is_one_data_set_with_each_name(session: AsyncSession) -> None:
     first, second = await create(session, "a"), await create(session, "b")
     assert first.id == second.id
@@ -60,6 +68,29 @@ async def test_uploads_of_one_content_at_once_make_one_data_set(sessions: Sessio
             return record.id
 
     assert len(set(await asyncio.gather(*(upload() for _ in range(8))))) == 1
+
+
+async def test_a_delete_by_a_name_that_moves_meanwhile_deletes_neither(sessions: Sessions) -> None:
+    async with sessions() as session:
+        first = await create(session, "a", b"1")
+        await session.commit()
+
+    async def delete() -> None:
+        async with sessions.begin() as session:
+            await delete_dataset(session, "a")
+
+    async with sessions() as holder, sessions() as mover:
+        # As a job does that is being queued.
+        await holder.execute(text("SELECT id FROM datasets FOR KEY SHARE"))
+        deleting = asyncio.create_task(delete())
+        await until_somebody_waits(mover)
+        second = await create(mover, "a", b"2")
+        await mover.commit()
+        await holder.rollback()
+    with pytest.raises(ConflictError, match="just been given"):
+        await deleting
+    async with sessions() as session:
+        assert [await get_dataset(session, one.id) for one in (first, second)] == [first, second]
 
 
 async def test_what_does_not_exist_is_not_found(session: AsyncSession) -> None:
