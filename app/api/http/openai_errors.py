@@ -59,17 +59,6 @@ def wrong_path(request: Request) -> str:
     )
 
 
-def name_fields(request: Request, **names: str) -> None:
-    """Lets errors of this request tell fields of this api by what the caller has for them."""
-    request.state.field_names = names
-
-
-def field_names(request: Request) -> Mapping[str, str]:
-    """What the caller has for fields of this api, where it has another name."""
-    found: Mapping[str, str] = request.scope.get("state", {}).get("field_names", {})
-    return found
-
-
 def openai_response(
     content: str, *, status: int, headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -91,18 +80,14 @@ def openai_error(
     detail: str,
     places: Sequence[tuple[str, str]],
     details: Mapping[str, JSON],
-    names: Mapping[str, str],
 ) -> dict[str, Any]:
     """The body of an error.
 
     Of the refused `places`, each with its reason, the first is told; `param` among the details
-    names the part of the request that it is about, which `names` may call otherwise.
+    names the part of the request that it is about.
     """
     param = details.get("param")
     message = detail
-    if (name := names.get(str(param))) is not None:
-        message = message.replace(f"{param}: ", f"{name}: ", 1)
-        param = name
     if places:
         location, reason = places[0]
         param = location.removeprefix("body.")

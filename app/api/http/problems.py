@@ -13,7 +13,6 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
 from app.api.http.openai_errors import (
-    field_names,
     is_openai_route,
     openai_error,
     openai_response,
@@ -49,6 +48,11 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
+def name_fields(request: Request, names: Mapping[str, str]) -> None:
+    """Lets errors of this request tell fields of this api by what the caller has for them."""
+    request.state.field_names = names
+
+
 def problem_response(
     request: Request,
     *,
@@ -73,6 +77,12 @@ def problem_content(
     details: Mapping[str, JSON] | None = None,
 ) -> str:
     """The JSON that tells of a problem, in ASCII: also what stands in an event of a stream."""
+    details = dict(details or {})
+    field = str(details.get("param"))
+    name = request.scope.get("state", {}).get("field_names", {}).get(field)
+    if name is not None:
+        details["param"] = name
+        detail = detail.replace(f"{field}: ", f"{name}: ", 1)
     if is_openai_route(request):
         places = [(error.location, error.message) for error in errors]
         body = openai_error(
@@ -80,8 +90,7 @@ def problem_content(
             status=status,
             detail=detail,
             places=places,
-            details=details or {},
-            names=field_names(request),
+            details=details,
         )
     else:
         body = {
@@ -92,7 +101,7 @@ def problem_content(
             "code": code,
             "request_id": request_id_of(request),
             "errors": [error.model_dump() for error in errors],
-            "details": _finite(details or {}),
+            "details": _finite(details),
         }
     return json.dumps(body, allow_nan=False, default=str)
 

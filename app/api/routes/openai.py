@@ -12,8 +12,8 @@ from fastapi import APIRouter, HTTPException, Path, Request
 
 from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.openai_errors import name_fields, openai_problems
-from app.api.http.problems import request_id_of
+from app.api.http.openai_errors import openai_problems
+from app.api.http.problems import name_fields, request_id_of
 from app.api.schemas.openai.answers import (
     ChatCompletionBody,
     EmbeddingBody,
@@ -25,6 +25,7 @@ from app.api.schemas.openai.answers import (
 )
 from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
 from app.api.schemas.steering import SteerRequest
+from app.api.steer.conversations import picture_names
 from app.api.steer.generation import one_backbone
 from app.api.steer.images import read_images
 from app.api.steer.openai.completions import ChatCompletion
@@ -61,11 +62,9 @@ async def complete(
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     backbones, vector = await named_model(services, body.model)
-    name_fields(
-        request,
-        vector=vector_field(vector),
-        structured_outputs="structured_outputs" if body.structured_outputs else "response_format",
-    )
+    form = "structured_outputs" if body.structured_outputs else "response_format"
+    names = {"vector": vector_field(vector), "structured_outputs": form}
+    name_fields(request, names | picture_names(body.messages))
     fields = sampling_fields(
         body,
         vector=vector,
@@ -86,6 +85,9 @@ async def complete(
 @admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
 async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf) -> EmbeddingsBody:
     """Embeds texts, images or both in the space in which vectors are found."""
+    given = [index for index, image in enumerate(body.images) if image is not None]
+    places = {f"images.{number}": f"vlibrary.images.{index}" for number, index in enumerate(given)}
+    name_fields(request, places)
     return await run_until_disconnect(
         _embeddings(body, services=services),
         receive=request.receive,

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.openai_errors import name_fields, openai_problems
-from app.api.http.problems import request_id_of
+from app.api.http.openai_errors import openai_problems
+from app.api.http.problems import name_fields, request_id_of
 from app.api.schemas.openai.answers import TextCompletionBody
 from app.api.schemas.openai.requests import CompletionRequest
 from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
+from app.api.steer.conversations import picture_names
 from app.api.steer.openai.completions import TextCompletion
 from app.api.steer.openai.models import named_model, vector_field
 from app.api.steer.openai.requests import sampling_fields
@@ -38,7 +39,7 @@ async def continue_text(
         )
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     backbones, vector = await named_model(services, body.model)
-    name_fields(request, vector=vector_field(vector))
+    name_fields(request, {"vector": vector_field(vector)})
     limit = services.settings.max_new_tokens_limit
     fields = sampling_fields(
         body, vector=vector, max_tokens=body.max_tokens, max_tokens_limit=limit
@@ -58,12 +59,12 @@ async def respond(
     """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
     ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
     backbones, vector = await named_model(services, body.model)
-    name_fields(
-        request,
-        vector=vector_field(vector),
-        messages="input",
-        structured_outputs="structured_outputs" if body.structured_outputs else "text.format",
-    )
+    names = {
+        "vector": vector_field(vector),
+        "messages": "input",
+        "structured_outputs": "structured_outputs" if body.structured_outputs else "text.format",
+    }
+    name_fields(request, names | picture_names(body.input, field="input"))
     limit = services.settings.max_new_tokens_limit
     if (body.n or 1) > 1:
         raise InvalidInputError("A response is one answer", details={"param": "n"})

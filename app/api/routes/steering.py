@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.sse import format_sse_event
 
 from app.api.http.admission import AdmittedRoute
-from app.api.http.problems import problems
+from app.api.http.problems import name_fields, problems
 from app.api.schemas.steering import SteerBody, SteerRequest
+from app.api.steer.conversations import picture_names
 from app.api.steer.streaming import EVENTS, AnswerStream, ChoiceItem, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 
@@ -19,10 +20,13 @@ router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
     response_model=SteerBody,
     responses=EVENTS | problems(404, 408, 409, 413, 429, 504),
 )
-async def generate(body: SteerRequest, responder: ResponderOf) -> SteerBody | AnswerStream:
+async def generate(
+    body: SteerRequest, request: Request, responder: ResponderOf
+) -> SteerBody | AnswerStream:
     """Answers a prompt, steered by stored vectors, and proves that they were applied."""
     for message in body.messages or ():
         settle_unknown_fields(message, unknown="refuse")
+    name_fields(request, picture_names(body.messages or ()))
     return await responder.respond([body], _Writer())
 
 

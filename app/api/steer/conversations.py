@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.api.schemas.fields import MAX_PROMPT_CHARACTERS
-from app.api.schemas.messages import ChatMessage
+from app.api.schemas.messages import ChatMessage, ContentPart
+from app.api.schemas.openai.responses import InputItem, InputPart
 from app.api.schemas.steering import SteerRequest
 from app.core.errors import InvalidInputError
 from app.rpc.messages import TurnMessage
@@ -61,6 +62,21 @@ def conversation_of(body: SteerRequest) -> Conversation:
         images=(*before, *question.images),
         num_before=len(before),
     )
+
+
+def picture_names(
+    messages: Sequence[ChatMessage | InputItem], *, field: str = "messages"
+) -> dict[str, str]:
+    """Where the caller has each of the pictures that errors call `images.0`, `images.1`, ..."""
+    places: list[str] = []
+    for index, message in enumerate(messages):
+        parts: Sequence[ContentPart | InputPart] = message.content
+        places += [
+            f"{field}.{index}.content.{number}.image_url"
+            for number, part in enumerate(parts)
+            if part.image_url is not None
+        ]
+    return {f"images.{number}": place for number, place in enumerate(places)}
 
 
 def _check(messages: Sequence[ChatMessage]) -> None:

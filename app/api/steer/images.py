@@ -49,8 +49,9 @@ def _read_all(texts: Sequence[str], limits: PictureLimits) -> tuple[bytes, ...]:
         try:
             files.append(read_image(text, limits))
         except (InvalidImageError, TooLargeError) as error:
-            place = f"images.{number}: " if len(texts) > 1 else ""
-            raise type(error)(f"{place}{error.message}", details=error.details) from None
+            place = f"images.{number}"
+            message = f"{place}: {error.message}" if len(texts) > 1 else error.message
+            raise type(error)(message, details={**error.details, "param": place}) from None
     return tuple(files)
 
 

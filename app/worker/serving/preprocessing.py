@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import count
 from typing import Final, TypeVar
 
 from app.core.errors import InvalidImageError, InvalidInputError, VLibraryError
@@ -116,22 +117,23 @@ class Preprocessor:
         Raises:
             InvalidImageError: A file cannot be read or exceeds a limit.
         """
-        place = "images.{}: " if len(files) > 1 else ""
+        numbers = count()
+        are_several = sum(data is not None for data in files) > 1
 
-        def load(data: bytes, number: int) -> Picture:
+        def load(data: bytes) -> Picture:
+            place = f"images.{next(numbers)}"
             try:
                 check_picture(data, self._limits)
                 picture = Picture.of(data)
                 self._prefetch([picture])
             except InvalidImageError as error:
-                message = f"{place.format(number)}{error.message}"
-                raise InvalidImageError(message, details=error.details) from None
+                message = f"{place}: {error.message}" if are_several else error.message
+                details = {**error.details, "param": place}
+                raise InvalidImageError(message, details=details) from None
             return picture
 
         return await self.in_thread(
-            lambda: [
-                None if data is None else load(data, number) for number, data in enumerate(files)
-            ]
+            lambda: [None if data is None else load(data) for data in files]
         )
 
     def _prefetch(self, pictures: Sequence[Picture]) -> None:

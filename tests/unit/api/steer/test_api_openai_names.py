@@ -1,11 +1,13 @@
 """Errors tell fields by the names that callers of OpenAI's routes have for them."""
 
+import base64
 from typing import Any
 
 import httpx
 import pytest
 
 from app.rpc.messages import ErrorBody
+from tests.fakes.api_calls import png
 from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -76,3 +78,49 @@ async def test_a_conversation_of_responses_is_told_as_the_input(http: httpx.Asyn
     for given in ("", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]):
         response = await http.post("/v1/responses", json={"model": MODEL, "input": given})
         assert (response.status_code, response.json()["error"]["param"]) == (400, "input")
+
+
+def _conversation(field: str, kind: str, *pictures: bytes) -> dict[str, Any]:
+    """Two turns, the pictures in the second."""
+    shown = []
+    for data in pictures:
+        url = "data:image/png;base64," + base64.b64encode(data).decode()
+        shown.append({"type": kind, "image_url": url})
+    text = {"type": kind.replace("image_url", "text").replace("image", "text"), "text": "q"}
+    first = {"role": "user", "content": "q"}
+    return {field: [first, {"role": "user", "content": [text, *shown]}]}
+
+
+CHAT = ("/v1/chat/completions", "messages", "image_url")
+RESPONSES = ("/v1/responses", "input", "input_image")
+
+
+@pytest.mark.parametrize("source", ["api", "worker"])
+@pytest.mark.parametrize(("path", "field", "kind"), [CHAT, RESPONSES])
+async def test_a_refused_picture_is_named_by_where_it_stands(
+    http: httpx.AsyncClient, worker: FakeWorker, *, path: str, field: str, kind: str, source: str
+) -> None:
+    if source == "worker":
+        worker.error = ErrorBody(
+            code="invalid-image", message="images.1: damaged", details={"param": "images.1"}
+        )
+    body = _conversation(field, kind, png(), png() if source == "worker" else b"GIF89a")
+    error = (await http.post(path, json={"model": MODEL, **body})).json()["error"]
+    assert error["param"] == f"{field}.1.content.2.image_url"
+    assert error["message"].startswith(f"{error['param']}: ")
+
+
+async def test_the_only_picture_is_named_as_well(http: httpx.AsyncClient) -> None:
+    body = _conversation("messages", "image_url", b"GIF89a")
+    error = (await http.post(CHAT[0], json={"model": MODEL, **body})).json()["error"]
+    assert error["param"] == "messages.1.content.1.image_url"
+    problem = (await http.post("/steer/generate", json=body)).json()
+    assert problem["details"]["param"] == error["param"]
+
+
+async def test_of_embedded_pictures_the_refused_one_is_named(http: httpx.AsyncClient) -> None:
+    given = [None, base64.b64encode(png()).decode(), base64.b64encode(b"GIF89a").decode()]
+    body = {"model": MODEL, "input": ["a", "", ""], "vlibrary": {"images": given}}
+    error = (await http.post("/v1/embeddings", json=body)).json()["error"]
+    assert error["param"] == "vlibrary.images.2"
+    assert error["message"].startswith("vlibrary.images.2: ")

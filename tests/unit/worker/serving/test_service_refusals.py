@@ -16,6 +16,7 @@ from app.core.errors import (
 )
 from app.library.storage import ObjectStore
 from app.method.backbone.loading import Backbone
+from app.rpc.messages import EmbedRequest
 from tests.fakes.answers import answer_of
 from tests.fakes.models.backbones import lose_a_hook
 from tests.fakes.servers.serving import (
@@ -42,6 +43,17 @@ async def test_what_can_never_be_answered_is_refused(parts: Parts) -> None:
         with pytest.raises(kind):
             await answer_of(parts.serving, request_of(**changes))
     assert parts.serving.num_requests == 0
+
+
+async def test_of_several_pictures_the_damaged_one_is_named(parts: Parts) -> None:
+    damaged = png(side=64)[:60]
+    asked = request_of(images=[png(), damaged])
+    with pytest.raises(InvalidImageError, match=r"^images\.1: ") as caught:
+        await answer_of(parts.serving, asked)
+    assert caught.value.details["param"] == "images.1"
+    items = EmbedRequest(images=(None, png(), damaged), questions=("a", None, None))
+    with pytest.raises(InvalidImageError, match=r"^images\.1: "):
+        await parts.serving.embed(items)
 
 
 async def test_a_steered_request_that_is_not_steered_in_full_fails(
