@@ -8,9 +8,10 @@ Source: M2IV, arXiv 2504.04633, section 3.
 """
 
 import math
+import threading
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vlibrary_client.errors import (
     ConfigurationError,
@@ -20,6 +21,9 @@ from vlibrary_client.errors import (
     UnsupportedBackboneError,
 )
 from vlibrary_client.sharing.folders import FILE_NAME, read_folder, read_shift
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
 _PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
@@ -52,6 +56,7 @@ _BEHIND = {
     ),
 }
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
+_COMPILED = 0
 _GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
 
 
@@ -62,11 +67,14 @@ class AppliedShift:
     model left a site as it was.
     """
 
-    def __init__(self, model: Any, shift: Any) -> None:  # noqa: ANN401 - torch is an extra
+    def __init__(self, model: Any, shift: "Tensor") -> None:  # noqa: ANN401 - a model
         self._shift = shift
-        self._hits: set[tuple[int, int]] = set()
+        self._sites = {(layer, branch) for layer in range(len(shift)) for branch in (0, 1)}
+        # Begun as a pass leaves it, so that the first compiled pass does for the next ones as well.
+        self._hits_of_threads = {_COMPILED: set(self._sites)}
         self._is_complete = True
-        self._num_passes = 0
+        # A tensor, for a compiled pass is compiled again whenever a number that it reads changes.
+        self._num_passes = shift.new_zeros(()).long()
         decoder = model.get_decoder()
         self._handles = [
             decoder.register_forward_pre_hook(self._begin),
@@ -85,8 +93,11 @@ class AppliedShift:
         except UnsupportedBackboneError:
             self.remove()
             raise
+        _forget_compiled()
 
     def __enter__(self) -> Self:
+        if not self._handles:
+            raise SteeringError("the vector was taken off: call apply again to steer once more")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -99,6 +110,7 @@ class AppliedShift:
         """Takes the hooks off; the model is as it was before them."""
         while self._handles:
             self._handles.pop().remove()
+        _forget_compiled()
 
     def verify(self) -> None:
         """Returns when every pass so far was shifted at every site.
@@ -112,15 +124,21 @@ class AppliedShift:
     @property
     def num_passes(self) -> int:
         """Passes through the decoder since the vector was applied."""
-        return self._num_passes
+        return int(self._num_passes)
+
+    @property
+    def _hits(self) -> set[tuple[int, int]]:
+        # A thread that began no pass computes a part of one again, for gradients.
+        return self._hits_of_threads.get(_this_thread(), self._sites)
 
     def _begin(self, *_call: object) -> None:
         # A pass that failed has left some.
-        self._hits.clear()
+        self._hits_of_threads[_this_thread()] = set()
 
     def _count(self, *_call: object) -> None:
         self._num_passes += 1
-        self._is_complete &= len(self._hits) == 2 * len(self._shift)
+        if self._hits != self._sites:
+            self._is_complete = False
 
     def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
         """Whether the layer is one that is skipped where no picture is shown."""
@@ -182,7 +200,8 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             model.generate(**inputs)
 
     Args:
-        model: A `PreTrainedModel` whose decoder has layers of a known kind.
+        model: A `PreTrainedModel` whose decoder has layers of a known kind, or what wraps one, such
+            as an adapter of PEFT or `torch.compile`. What was compiled before is compiled again.
         vector: A folder as `client.vectors.export` writes it, a vector file, or its bytes.
         strength: Factor over the whole; a negative one steers away.
 
@@ -206,12 +225,18 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             "to apply a vector here, pip install 'vlibrary-client[transformers]'"
         ) from None
     shift = torch.from_numpy(read_shift(content)) * strength
-    if architecture not in {None, type(model).__name__}:
-        raise IncompatibleBackboneError(
-            f"wanted {architecture}, found {type(model).__name__}",
-            details={"wanted": architecture, "found": type(model).__name__},
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    backbone: Any = next((one for one in modules if hasattr(type(one), "get_decoder")), None)
+    if backbone is None:
+        raise UnsupportedBackboneError(
+            f"wanted a PreTrainedModel of transformers, found {type(model).__name__}"
         )
-    config = model.config.get_text_config()
+    if architecture not in {None, type(backbone).__name__}:
+        raise IncompatibleBackboneError(
+            f"wanted {architecture}, found {type(backbone).__name__}",
+            details={"wanted": architecture, "found": type(backbone).__name__},
+        )
+    config = backbone.config.get_text_config()
     wanted, found = tuple(shift.shape), (config.num_hidden_layers, 2, config.hidden_size)
     if wanted != found:
         raise IncompatibleBackboneError(
@@ -220,7 +245,21 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
         )
     if getattr(config, "residual_multiplier", 1.0) != 1.0:
         raise UnsupportedBackboneError("cannot steer a model that scales what its layers add")
-    return AppliedShift(model, shift)
+    return AppliedShift(backbone, shift)
+
+
+def _this_thread() -> int:
+    import torch  # noqa: PLC0415 - an extra
+
+    # What is compiled cannot ask for its thread.
+    return _COMPILED if torch.compiler.is_compiling() else threading.get_ident()
+
+
+def _forget_compiled() -> None:
+    """What is compiled from here on sees the hooks that there are: they are not looked at again."""
+    import torch  # noqa: PLC0415 - an extra
+
+    torch.compiler.reset()
 
 
 def _read(vector: str | Path | bytes) -> tuple[bytes, str | None]:

@@ -1,5 +1,3 @@
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ from app.core.vectors.tensors import VectorTensors
 from app.method.steering.injection import inject
 from app.method.steering.sites import find_decoder
 from app.method.steering.vectors import InContextVectors
-from tests.fakes.models.families import tiny_inputs, tiny_model
+from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
+from tests.fakes.models.families import tiny_model
 from tests.fakes.vectors import make_tensors
 from vlibrary_client import (
     CorruptDataError,
@@ -23,7 +22,7 @@ from vlibrary_client import (
     UnsupportedBackboneError,
     apply,
 )
-from vlibrary_client.sharing.folders import CONFIG_NAME, FILE_NAME
+from vlibrary_client.sharing.folders import FILE_NAME
 
 # One of each way in which a layer joins its branches.
 LAYOUTS = (
@@ -53,34 +52,8 @@ def small() -> PreTrainedModel:
     return tiny_model("idefics3")
 
 
-def file_for(model: PreTrainedModel, *, seed: int = 0) -> bytes:
-    config = model.config.get_text_config()
-    tensors = make_tensors(
-        seed, num_layers=config.num_hidden_layers, hidden_size=config.hidden_size
-    )
-    return encode_vector_file(tensors, metadata={"method": "m2iv", "backbone": "a" * 64})
-
-
 def fail(*_: object) -> None:
     raise RuntimeError("no room")
-
-
-def logits(model: PreTrainedModel, family: str) -> torch.Tensor:
-    with torch.no_grad():
-        found: torch.Tensor = model(**tiny_inputs(family)).logits
-    return found
-
-
-def text_inputs(model: PreTrainedModel, family: str) -> dict[str, torch.Tensor]:
-    """The same prompt with words in place of its picture."""
-    text = {
-        name: part
-        for name, part in tiny_inputs(family).items()
-        if name in {"input_ids", "attention_mask"}
-    }
-    image_id = int(getattr(model.config, "image_token_id", -1))
-    text["input_ids"] = text["input_ids"].masked_fill(text["input_ids"].eq(image_id), 5)
-    return text
 
 
 def test_it_steers_exactly_as_the_service_does(model: PreTrainedModel, family: str) -> None:
@@ -114,22 +87,10 @@ def test_a_text_alone_is_steered_as_the_service_does(model: PreTrainedModel, fam
 
 
 class TestSources:
-    def folder_for(self, model: PreTrainedModel, folder: Path, **config: object) -> Path:
-        content = file_for(model)
-        (folder / FILE_NAME).write_bytes(content)
-        facts = {
-            "format_version": 1,
-            "name": "gears",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "backbone": {"architecture": type(model).__name__},
-        }
-        (folder / CONFIG_NAME).write_text(json.dumps({**facts, **config}))
-        return folder
-
     def test_folders_and_files_are_the_same_vector(
         self, small: PreTrainedModel, tmp_path: Path
     ) -> None:
-        folder = self.folder_for(small, tmp_path)
+        folder = folder_for(small, tmp_path)
         results = []
         for source in (folder, str(folder), folder / FILE_NAME, file_for(small)):
             with apply(small, source):
@@ -139,9 +100,9 @@ class TestSources:
     def test_what_does_not_fit_is_refused(self, small: PreTrainedModel, tmp_path: Path) -> None:
         other = {"architecture": "OtherModel"}
         with pytest.raises(IncompatibleBackboneError, match="OtherModel"):
-            apply(small, self.folder_for(small, tmp_path, backbone=other))
+            apply(small, folder_for(small, tmp_path, backbone=other))
         with pytest.raises(CorruptDataError):
-            apply(small, self.folder_for(small, tmp_path, sha256="0" * 64))
+            apply(small, folder_for(small, tmp_path, sha256="0" * 64))
         with pytest.raises(InvalidVectorFileError):
             apply(small, tmp_path / "none")
         with pytest.raises(InvalidVectorFileError):

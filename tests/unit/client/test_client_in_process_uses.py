@@ -1,0 +1,73 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedModel
+
+from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
+from tests.fakes.models.families import tiny_inputs, tiny_model
+from vlibrary_client import SteeringError, UnsupportedBackboneError, apply
+
+
+@pytest.fixture
+def small() -> PreTrainedModel:
+    return tiny_model("idefics3")
+
+
+def test_a_model_that_was_compiled_is_steered_until_the_vector_is_taken_off(
+    small: PreTrainedModel,
+) -> None:
+    content, text = file_for(small), text_inputs(small, "idefics3")
+    plain = small(**text).logits
+    with apply(small, content):
+        wanted = small(**text).logits
+    compiled: Any = torch.compile(small, backend="eager")
+    found = [compiled(**text).logits]
+    with apply(compiled, content) as applied:
+        found.append(compiled(**text).logits)
+        # Nor is it compiled again with every pass.
+        with torch.compiler.set_stance("fail_on_recompile"):
+            found += [compiled(**text).logits for _ in range(2)]
+    found.append(compiled(**text).logits)
+    assert applied.num_passes == 3
+    for result, expected in zip(found, [plain, *[wanted] * 3, plain], strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("family", ["idefics3", "mllama"])
+def test_threads_do_not_count_each_others_sites(family: str) -> None:
+    model = tiny_model(family)
+    texts = [text_inputs(model, family), tiny_inputs(family)] * 2
+    with apply(model, file_for(model)), ThreadPoolExecutor(4) as pool:
+        wanted = [model(**text).logits for text in texts]
+        for _ in range(5):
+            found = pool.map(lambda text: model(**text).logits, texts)
+            assert all(map(torch.equal, found, wanted))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by PEFT
+def test_an_adapter_of_peft_is_steered_as_the_model_that_it_wraps(
+    small: PreTrainedModel, tmp_path: Path
+) -> None:
+    folder = folder_for(small, tmp_path)
+    with apply(small, folder):
+        wanted = logits(small, "idefics3")
+    adapted: Any = get_peft_model(small, LoraConfig(target_modules=["q_proj"]))
+    with apply(adapted, folder):
+        torch.testing.assert_close(logits(adapted, "idefics3"), wanted)
+
+
+def test_what_is_no_model_of_transformers_is_refused() -> None:
+    with pytest.raises(UnsupportedBackboneError, match="wanted a PreTrainedModel"):
+        apply(torch.nn.Linear(2, 2), file_for(tiny_model("idefics3")))
+
+
+def test_a_handle_that_is_used_up_does_not_steer_in_silence(small: PreTrainedModel) -> None:
+    applied = apply(small, file_for(small))
+    with applied:
+        logits(small, "idefics3")
+    with pytest.raises(SteeringError, match="call apply again"), applied:
+        logits(small, "idefics3")
