@@ -4,6 +4,7 @@ Source: the error object of the OpenAI API reference, and how the `openai` packa
 class of its exceptions follows the status alone.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from app.core.errors import JSON
 
 PREFIX: Final = "/v1"
 _RESOURCES: Final = ("/completions", "/embeddings", "/models", "/responses")
+# Where a request has its texts, and what is said of one that has too many characters.
+_TEXT: Final = re.compile(r"(messages|input|prompt)(\.\d+)?(\.content\.\d+\.text)?|instructions")
+_TOO_LONG: Final = "String should have at most"
 _BAD_REQUEST: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
 # The same request would meet the same fault, or take as long once more.
@@ -92,6 +96,8 @@ def openai_error(
         location, reason = places[0]
         param = location.removeprefix("body.")
         message = f"{param}: {reason}"
+        if reason.startswith(_TOO_LONG) and _TEXT.fullmatch(param):
+            code = "context-overflow"
     if code == "not-found" and param == "model":
         code = "model_not_found"
     if code == "context-overflow":

@@ -43,7 +43,7 @@ from app.api.steer.streaming import EVENTS, AnswerStream, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
-from app.rpc.messages import EmbedRequest
+from app.rpc.messages import MAX_EMBED_ITEMS, EmbedRequest
 
 router = APIRouter(tags=["openai"])
 admitted = APIRouter(route_class=AdmittedRoute)
@@ -105,27 +105,33 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
     backbone = one_backbone(backbones)
     images = [image for image in body.images if image is not None]
     read = iter(await read_images(images, settings=services.settings))
-    answer = await services.workers.embed(
-        EmbedRequest(
-            images=tuple(None if image is None else next(read) for image in body.images),
-            questions=tuple(text or None for text in body.input),
-        ),
-        backbone_fingerprint=backbone,
-    )
-    if body.dimensions not in {None, answer.dim}:
-        raise InvalidInputError(
-            f"Embeddings have {answer.dim} dimensions, asked for {body.dimensions}",
-            details={"param": "dimensions", "wanted": answer.dim, "found": body.dimensions},
+    files = [None if image is None else next(read) for image in body.images]
+    questions = [text or None for text in body.input]
+    answers = [
+        await services.workers.embed(
+            EmbedRequest(images=tuple(files[batch]), questions=tuple(questions[batch])),
+            backbone_fingerprint=backbone,
         )
+        for start in range(0, len(questions), MAX_EMBED_ITEMS)
+        for batch in [slice(start, start + MAX_EMBED_ITEMS)]
+    ]
+    space, dim = answers[0].space, answers[0].dim
+    if body.dimensions not in {None, dim}:
+        raise InvalidInputError(
+            f"Embeddings have {dim} dimensions, asked for {body.dimensions}",
+            details={"param": "dimensions", "wanted": dim, "found": body.dimensions},
+        )
+    embeddings = [values for answer in answers for values in answer.embeddings]
     data = tuple(
         EmbeddingBody(index=index, embedding=_encoded(values, encoding=body.encoding_format))
-        for index, values in enumerate(answer.embeddings)
+        for index, values in enumerate(embeddings)
     )
+    num_tokens = sum(answer.num_tokens for answer in answers)
     return EmbeddingsBody(
         data=data,
         model=body.model,
-        usage=EmbeddingsUsageBody(prompt_tokens=answer.num_tokens, total_tokens=answer.num_tokens),
-        vlibrary=EmbeddingSpaceBody(space=answer.space, dimension=answer.dim, ignored=ignored),
+        usage=EmbeddingsUsageBody(prompt_tokens=num_tokens, total_tokens=num_tokens),
+        vlibrary=EmbeddingSpaceBody(space=space, dimension=dim, ignored=ignored),
     )
 
 

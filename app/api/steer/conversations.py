@@ -8,7 +8,7 @@ from app.api.schemas.fields import MAX_PROMPT_CHARACTERS
 from app.api.schemas.messages import ChatMessage, ContentPart
 from app.api.schemas.openai.responses import InputItem, InputPart
 from app.api.schemas.steering import SteerRequest
-from app.core.errors import InvalidInputError
+from app.core.errors import ContextOverflowError, InvalidInputError
 from app.rpc.messages import TurnMessage
 
 MAX_CONVERSATION_CHARACTERS: Final = 4 * MAX_PROMPT_CHARACTERS
@@ -48,6 +48,7 @@ def conversation_of(body: SteerRequest) -> Conversation:
     """What the request asks, of its prompt or of its messages.
 
     Raises:
+        ContextOverflowError: They are too long for any backbone.
         InvalidInputError: The messages do not end with a question of the user's, or have a part
             that no turn can have.
     """
@@ -93,7 +94,10 @@ def _check(messages: Sequence[ChatMessage]) -> None:
     if not question.text.strip():
         raise _refusal("The last user message has no text")
     if sum(len(message.text) for message in messages) > MAX_CONVERSATION_CHARACTERS:
-        raise _refusal(f"A conversation has at most {MAX_CONVERSATION_CHARACTERS} characters")
+        raise ContextOverflowError(
+            f"A conversation has at most {MAX_CONVERSATION_CHARACTERS} characters",
+            details={"param": "messages"},
+        )
 
 
 def _turns(messages: Sequence[ChatMessage]) -> tuple[TurnMessage, ...]:

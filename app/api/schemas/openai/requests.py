@@ -31,6 +31,8 @@ from app.rpc.messages import MAX_EMBED_ITEMS
 
 MAX_MODEL_CHARACTERS: Final = 512
 MAX_CHOICES: Final = 8
+# As many as OpenAI takes, for which its clients are made.
+MAX_EMBEDDED_TEXTS: Final = 2_048
 _MOST_TOKENS: Final = 2**53
 
 ModelName: TypeAlias = Annotated[
@@ -80,7 +82,7 @@ def _unless_null(value: object) -> object:
 
 
 Stops: TypeAlias = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
-Texts: TypeAlias = Annotated[list[PartText], Field(min_length=1, max_length=MAX_EMBED_ITEMS)]
+Texts: TypeAlias = Annotated[list[PartText], Field(min_length=1, max_length=MAX_EMBEDDED_TEXTS)]
 
 
 class StreamOptions(LenientBody):
@@ -202,7 +204,7 @@ class EmbeddingsRequest(LenientBody):
         if len(images) != len(texts):
             raise ValueError("there are as many vlibrary.images as texts in input")
         if any(not text and image is None for text, image in zip(texts, images, strict=True)):
-            raise ValueError("a text without an image is not empty")
+            raise ValueError("a text in input is not empty unless vlibrary.images has its image")
         return self
 
     @property

@@ -124,3 +124,44 @@ async def test_of_embedded_pictures_the_refused_one_is_named(http: httpx.AsyncCl
     error = (await http.post("/v1/embeddings", json=body)).json()["error"]
     assert error["param"] == "vlibrary.images.2"
     assert error["message"].startswith("vlibrary.images.2: ")
+
+
+LONG = "x" * 40_000
+FIVE = [{"type": "text", "text": "x" * 30_000}] * 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": LONG}]},
+            "messages.0.content.0.text",
+            "32768",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": FIVE}]},
+            "messages",
+            "131072",
+        ),
+        ("completions", {"prompt": ["x", LONG]}, "prompt.1", "32768"),
+        ("embeddings", {"input": LONG}, "input.0", "32768"),
+        ("responses", {"input": LONG}, "input.0.content.0.text", "32768"),
+        ("responses", {"input": "x", "instructions": LONG}, "instructions", "32768"),
+    ],
+)
+async def test_texts_of_too_many_characters_are_told_as_a_prompt_that_is_too_long(
+    http: httpx.AsyncClient, *, path: str, body: dict[str, Any], param: str, words: str
+) -> None:
+    response = await http.post(f"/v1/{path}", json={"model": MODEL, **body})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert words in error["message"]
+
+
+async def test_another_field_that_is_too_long_is_no_prompt(http: httpx.AsyncClient) -> None:
+    for body in ({"stop": LONG}, {"model": LONG}):
+        response = await http.post(CHAT[0], json={"model": MODEL, **QUESTION, **body})
+        assert response.json()["error"]["code"] == "invalid-input"

@@ -196,6 +196,19 @@ def test_embeddings(client: openai.OpenAI, encoding: Any) -> None:  # noqa: ANN4
     }
 
 
+def test_as_many_embeddings_as_clients_ask_for_at_once(
+    client: openai.OpenAI, worker: FakeWorker
+) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+    answer = client.embeddings.create(model=MODEL, input=texts)
+    assert [item.index for item in answer.data] == list(range(2048))
+    for number in (0, 255, 256, 2047):
+        wanted = pytest.approx(embedding_of(None, texts[number]), abs=1e-6)
+        assert answer.data[number].embedding == wanted
+    assert answer.usage.total_tokens == len("".join(texts))
+    assert {len(request.questions) for request in worker.embedded} == {256}
+
+
 @pytest.mark.anyio
 async def test_embeddings_of_images(async_client: openai.AsyncOpenAI, worker: FakeWorker) -> None:
     images = [None, DATA_URL]
