@@ -137,11 +137,12 @@ def allowed_hosts(settings: Settings) -> list[str]:
 
     On a loopback address only its own names are, so that a page of another site which points its
     name at this machine gets nothing. On any other address, where nobody gets in without a key,
-    they are the names that were set, or any.
+    they are its own and the names that were set, or any.
     """
-    if settings.allowed_hosts:
-        return [*LOCAL_HOSTS, *settings.allowed_hosts]
-    return list(LOCAL_HOSTS) if is_loopback(settings.host) else ["*"]
+    if not (settings.allowed_hosts or is_loopback(settings.host)):
+        return ["*"]
+    own = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
+    return [*LOCAL_HOSTS, own, *settings.allowed_hosts]
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -165,6 +165,19 @@ def test_every_pod_is_read_only_and_without_privileges() -> None:
             assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_the_api_is_probed_by_a_name_that_it_always_answers() -> None:
+    # A pod's address is none of VLIBRARY_ALLOWED_HOSTS.
+    (pod,) = (
+        document["spec"]["template"]["spec"]
+        for document in rendered({})
+        if document["kind"] == "Deployment"
+    )
+    (container,) = pod["containers"]
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        host = {"name": "Host", "value": "localhost"}
+        assert container[kind]["httpGet"]["httpHeaders"] == [host]
+
+
 def test_the_api_knows_every_worker_by_its_name() -> None:
     by_kind = {document["kind"]: document for document in rendered({"worker": {"replicas": 2}})}
     (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]

@@ -13,6 +13,7 @@ from fastapi.routing import iter_route_contexts
 from app.api.app import allowed_hosts, create_api
 from app.api.dependencies import Services
 from app.api.http.admission import AdmittedRoute
+from app.cli.processes.ports import url_of
 from app.core.settings import Settings
 
 METHODS = {"get", "put", "post", "patch", "delete"}
@@ -243,6 +244,19 @@ class TestHosts:
         transport = httpx.ASGITransport(app=create_api(services))
         async with httpx.AsyncClient(transport=transport, base_url="http://my.example") as http:
             assert (await http.get("/livez")).status_code == 200
+
+    @pytest.mark.parametrize("host", ["127.8.8.8", "192.168.1.5", "fd00::1", "lab.internal"])
+    async def test_the_own_address_is_answered_beside_other_names(
+        self, services: Services, settings: Settings, *, host: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As `vlibrary serve` asks whether the api is ready.
+        named = {"host": host, "allowed_hosts": ("my.example",)}
+        monkeypatch.setitem(services.__dict__, "settings", settings.model_copy(update=named))
+        transport = httpx.ASGITransport(app=create_api(services))
+        answers = {url_of(host, 8000): 200, "http://my.example": 200, "http://other.example": 400}
+        async with httpx.AsyncClient(transport=transport) as http:
+            for url, status in answers.items():
+                assert (await http.get(f"{url}/livez")).status_code == status
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
     async def test_loopback_is_recognised(self, settings: Settings, host: str) -> None:
