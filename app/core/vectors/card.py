@@ -18,12 +18,15 @@ from app.core.vectors.tensors import Float32Array
 METADATA_KEY: Final = "card"
 MAX_KEYS: Final = 64
 MAX_DIMENSION: Final = 16_384
+MAX_SHOTS: Final = 2**31 - 1
 _DTYPE: Final = np.dtype("<f4")
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Cosine: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
 Length: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+# What a text of the database cannot hold.
+_NO_NUL: Final = r"^[^\x00]*$"
 
 
 class _Card(BaseModel):
@@ -77,10 +80,10 @@ class KeyCard(_Card):
 class EvaluationCard(_Card):
     """How the vectors did on held-out items; shares of right answers."""
 
-    dataset: Annotated[str, Field(max_length=200)]
+    dataset: Annotated[str, Field(max_length=200, pattern=_NO_NUL)]
     # As long as that of a job.
-    split: Annotated[str, Field(max_length=500)]
-    scorer: Annotated[str, Field(max_length=200)]
+    split: Annotated[str, Field(max_length=500, pattern=_NO_NUL)]
+    scorer: Annotated[str, Field(max_length=200, pattern=_NO_NUL)]
     items: Annotated[int, Field(ge=1, le=2**31 - 1)]
     accuracy: Share
     low: Share
@@ -98,7 +101,7 @@ class VectorCard(_Card):
     """
 
     status: TrainedStatus = "unproven"
-    shots: Count = 0
+    shots: Annotated[int, Field(ge=0, le=MAX_SHOTS)] = 0
     seed: Count = 0
     dose: Length | None = None
     max_dose: Length | None = None

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, IncompatibleBackboneError, InvalidInputError
 from app.core.identifiers import sha256_hex
-from app.core.vectors.card import VectorCard
+from app.core.vectors.card import MAX_SHOTS, VectorCard
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.core.vectors.tensors import weighted_sum
 from app.library.catalogue.comparison import check_distinct
@@ -47,7 +47,7 @@ async def combine_vectors(
     blobs = [await get_blob(session, record.id) for record in records]
     card = VectorCard(
         status="unproven",
-        shots=sum(record.shots for record in records),
+        shots=min(MAX_SHOTS, sum(record.shots for record in records)),
         seed=records[0].seed,
         hyper_parameters=settings_of(records, weights),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.identifiers import VectorReference
-from app.core.vectors.card import VectorCard
+from app.core.vectors.card import MAX_SHOTS, VectorCard
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import METHOD, settings_of
 from app.library.database import Sessions
@@ -77,7 +77,7 @@ async def prepare_combination(
         measured = measured_of(comparison, dataset=dataset.name, split=SPLIT)
         card = VectorCard(
             status=comparison.verdict.status,
-            shots=sum(part.shots for part in parts),
+            shots=min(MAX_SHOTS, sum(part.shots for part in parts)),
             seed=spec["seed"],
             dataset_sha256=dataset.sha256,
             hyper_parameters=settings,

@@ -3,8 +3,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidVectorFileError
-from app.core.vectors.card import EvaluationCard, KeyCard, VectorCard, read_card
+from app.core.vectors.card import MAX_SHOTS, EvaluationCard, KeyCard, VectorCard, read_card
 from app.core.vectors.file import decode_vector_file, encode_vector_file
+from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.transfer import current_file, import_vector, load_file
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
@@ -123,6 +124,14 @@ async def test_a_file_without_a_card_is_kept_and_never_found(
     record = await take(session, "old", file_with(None))
     assert record.hyper_parameters == {}
     assert await names(sessions, rows_of(0, 0)[0]) == ([], "no-vectors")
+
+
+async def test_the_most_that_a_file_may_say_is_stored_and_combined(session: AsyncSession) -> None:
+    most = VectorCard(shots=MAX_SHOTS, seed=2**53)
+    parts = [(await take(session, name, file_with(most)), 1.0) for name in ("a", "b")]
+    assert [(part.shots, part.seed) for part, _ in parts] == [(MAX_SHOTS, 2**53)] * 2
+    combined, _ = await combine_vectors(session, name="sum", parts=parts)
+    assert combined.shots == MAX_SHOTS
 
 
 async def test_keys_for_another_backbone_are_refused(session: AsyncSession) -> None:

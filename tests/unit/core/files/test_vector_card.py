@@ -1,4 +1,5 @@
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,30 @@ def test_what_a_newer_version_adds_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"shots": -1}', '{"status": "retired"}', '{"key": {"space": ""}}', "{"]
+    "text",
+    [
+        "",
+        "[]",
+        '{"shots": -1}',
+        '{"shots": 2147483648}',
+        '{"status": "retired"}',
+        '{"key": {"space": ""}}',
+        "{",
+    ],
 )
 def test_a_card_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(InvalidVectorFileError, match="card"):
         read_card({"card": text})
+
+
+@pytest.mark.parametrize("place", ["dataset", "split", "scorer"])
+def test_texts_that_no_database_takes_are_refused(place: str) -> None:
+    texts = {"dataset": "d", "split": "a\nb", "scorer": "s"}
+    numbers = {"items": 9, "accuracy": 0.5, "low": 0.1, "high": 0.9}
+    assert read_card({"card": json.dumps({"evaluations": [{**texts, **numbers}]})})
+    card = {"evaluations": [{**texts, place: "a\0b", **numbers}]}
+    with pytest.raises(InvalidVectorFileError, match=f"evaluations.0.{place}"):
+        read_card({"card": json.dumps(card)})
 
 
 @pytest.mark.parametrize(
