@@ -88,25 +88,25 @@ class Snapshot:
     def update(
         self, *, epoch: int, changed: Collection[uuid.UUID], keys: Sequence[VectorKeys]
     ) -> "Snapshot":
-        """The snapshot after some sets of vectors changed; this one stays as it is.
-
-        Not for two threads at once.
-        """
+        """The snapshot after some sets of vectors changed; this one stays as it is."""
         kept = self._table.without(changed)
         codes = dict(self._codes)
         table = kept.joined(KeyTable.of(keys, codes=codes, first_row=self.num_rows))
         fresh = [item.embeddings for item in keys]
         end = self.num_rows + sum(map(len, fresh))
-        # Rows beyond ours are those of another successor.
-        has_room = self._block.used == self.num_rows and end <= len(self._block.rows)
-        if not has_room or table.num_rows < (1 - MAX_DEAD_SHARE) * end:
-            rows = self._block.rows
-            old = [rows[start:stop] for start, stop in zip(kept.starts, kept.stops, strict=True)]
-            block, table = make_block([rows[:0], *old, *fresh]), table.packed()
-        else:
-            block = self._block
-            block.rows[self.num_rows : end] = np.concatenate([block.rows[:0], *fresh])
-            block.used = end
+        block = self._block
+        with block.writing:
+            # Rows beyond ours are those of another successor.
+            has_room = block.used == self.num_rows and end <= len(block.rows)
+            if has_room and table.num_rows >= (1 - MAX_DEAD_SHARE) * end:
+                block.rows[self.num_rows : end] = np.concatenate([block.rows[:0], *fresh])
+                block.used = end
+            else:
+                rows = block.rows
+                old = [
+                    rows[start:stop] for start, stop in zip(kept.starts, kept.stops, strict=True)
+                ]
+                block, table = make_block([rows[:0], *old, *fresh]), table.packed()
         return replace(
             self,
             epoch=epoch,

@@ -5,8 +5,9 @@ How far a similarity of such rows can be off is known when they are made, so the
 rows need not be looked at: what a search tells comes from the exact ones.
 """
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self, TypeAlias
 
 import faiss
@@ -84,13 +85,14 @@ class RowCodes:
 class RowBlock:
     """Rows that are written once, one after the other.
 
-    `rows` is `[capacity, dimension]`, of which `used` are written. A segment of them is told by
-    where it starts and where it stops; none is empty.
+    `rows` is `[capacity, dimension]`, of which `used` are written, by whoever holds `writing`. A
+    segment of them is told by where it starts and where it stops; none is empty.
     """
 
     rows: Float32Array
     used: int
     codes: RowCodes | None = None
+    writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def wants_codes(self) -> bool:

@@ -1,6 +1,8 @@
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +131,37 @@ def test_two_successors_of_a_snapshot_do_not_write_into_each_other() -> None:
     other = old.update(epoch=2, changed=set(), keys=right)
     assert found(one, query, k=6) == scan(keys + left, query, k=6)
     assert found(other, query, k=6) == scan(keys + right, query, k=6)
+
+
+def test_two_threads_that_make_successors_do_not_write_into_each_other() -> None:
+    # Where a request is cancelled its thread goes on, and the next request begins another.
+    rng = np.random.default_rng(0)
+    snapshot = build(some_keys(rng, count=1))
+    first, second = some_keys(rng, count=2)
+    made: list[Snapshot] = []
+
+    def update(keys: VectorKeys) -> None:
+        made.append(snapshot.update(epoch=2, changed={keys.vector_id}, keys=[keys]))
+
+    other = threading.Thread(target=update, args=(second,))
+
+    class Interrupted:
+        """Rows whose copying is interrupted by the other thread."""
+
+        def __len__(self) -> int:
+            return len(first.embeddings)
+
+        def __array__(self, *_args: object, **_options: object) -> Float32Array:
+            other.start()
+            other.join(1.0)
+            return first.embeddings
+
+    slow: Any = Interrupted()
+    update(replace(first, embeddings=slow))
+    other.join()
+    for keys in (first, second):
+        (successor,) = (one for one in made if keys.vector_id in one)
+        assert np.array_equal(successor.keys_of(keys.vector_id).embeddings, keys.embeddings)
 
 
 def test_many_dead_rows_or_no_room_lead_to_a_fresh_copy() -> None:
