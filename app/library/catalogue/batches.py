@@ -31,7 +31,10 @@ async def change_each(
     named = {ref: await _look_up(session, ref) for ref in dict.fromkeys(refs)}
     found = {one.id: one for one in named.values() if isinstance(one, VectorRecord)}
     changed: dict[uuid.UUID, VectorRecord | VLibraryError] = {}
-    # In one order, in which two batches wait for each other once at most.
+    # All names first, as every other change takes a name before the keys of a space, and both in
+    # one order: so two changes wait for each other once at most.
+    for name in sorted({one.name for one in found.values()}):
+        await lock_name(session, name)
     for record in sorted(found.values(), key=lambda one: (one.backbone.fingerprint, one.name)):
         try:
             async with session.begin_nested():
@@ -61,8 +64,7 @@ def retagged(*, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Change:
     """A change of tags that leaves all others as they are."""
 
     async def change(session: AsyncSession, record: VectorRecord) -> VectorRecord:
-        # Another change of the tags waits, so that none is lost.
-        await lock_name(session, record.name)
+        # As they are now that the name is locked, so that no other change of them is lost.
         current = await get_vector(session, VectorReference(id=record.id))
         tags = (set(current.tags) | set(add)) - set(remove)
         return await update_vector(session, record.id, tags=tags)

@@ -17,8 +17,15 @@ from app.core.errors import (
 from app.core.vectors.card import EvaluationCard
 from app.core.vectors.file import decode_vector_file
 from app.core.vectors.tensors import VectorTensors
-from app.library.aliases import set_alias
-from app.library.catalogue.batches import Change, change_each, delete_one, prune_versions, retagged
+from app.library.aliases import lock_name, set_alias
+from app.library.catalogue.batches import (
+    Change,
+    change_each,
+    delete_one,
+    prune_versions,
+    retagged,
+    with_status,
+)
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
 from app.library.catalogue.filters import VectorFilters, list_vectors
@@ -28,7 +35,8 @@ from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
 from app.library.vector_rows import get_blob
 from app.library.vectors import delete_vector, find_same, update_vector
-from tests.fakes.library import store
+from tests.fakes.library import store, until_somebody_waits
+from tests.fakes.task_keys import axis, put
 from tests.fakes.vectors import make_description
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +148,26 @@ class TestBatches:
         assert versions == [4, 4, 4, 4, 3]
         async with sessions() as session:
             assert await listed(session) == ["a@2", "a@1"]
+
+    async def test_a_batch_and_a_change_beside_it_do_not_hold_each_other_up(
+        self, sessions: Sessions
+    ) -> None:
+        async with sessions() as session:
+            ids = [await put(session, name, axis(0)) for name in "ab"]
+
+        async def retire() -> None:
+            async with sessions.begin() as session:
+                await change_each(session, ["a", "b"], change=with_status("retired"))
+
+        async with sessions.begin() as session:
+            # As whoever stores another version of the name does first.
+            await lock_name(session, "b")
+            retiring = asyncio.create_task(retire())
+            await until_somebody_waits(session)
+            await update_vector(session, ids[1], status="unproven")
+        await retiring
+        async with sessions() as session:
+            assert await listed(session, status="retired") == ["b@1", "a@1"]
 
     async def test_tags_that_others_change_meanwhile_are_kept(self, sessions: Sessions) -> None:
         async with sessions.begin() as session:
