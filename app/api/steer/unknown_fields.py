@@ -30,6 +30,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "bad_words": (),
     "best_of": (1,),
     "chat_template": (),
+    "chat_template_kwargs": ({"enable_thinking": False}, {"thinking": False}),
     "continue_final_message": (),
     "conversation": (),
     "do_sample": (True,),
@@ -39,6 +40,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "echo": (),
     "effort": ("none",),
     "extra_body": (),
+    "enable_thinking": (),
     "file_id": (),
     "function_call": ("none", "auto"),
     "functions": (),
@@ -63,6 +65,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "max_new_tokens": (),
     "max_output_tokens": (),
     "max_tokens": (),
+    "media_io_kwargs": (),
     "messages": (),
     "min_new_tokens": (0,),
     "min_tokens": (0,),
@@ -75,6 +78,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "num_beams": (1,),
     "num_predict": (),
     "partial": (),
+    "plugins": (),
     "prediction": (),
     "prefix": (),
     "previous_response_id": (),
@@ -84,6 +88,7 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     # What an assistant said in place of its content.
     "refusal": ("",),
     "repeat_penalty": (1,),
+    "repetition_detection": (),
     "response_format": ({"type": "text"},),
     # Where others have the schema of a json_object.
     "schema": (),
@@ -107,9 +112,12 @@ _CHANGES_ANSWERS: Final[Mapping[str, tuple[object, ...]]] = {
     "typical_p": (1,),
     "use_beam_search": (),
     "verbosity": ("medium",),
+    "vllm_xargs": (),
     "web_search_options": (),
     "xtc_probability": (0,),
 }
+# Asked for by an object with no settings in it.
+_ON_WHILE_EMPTY: Final = frozenset({"web_search_options"})
 # What steers stands below `vlibrary`; beside it, nothing would.
 _STEERS: Final = frozenset(ChatSteering.model_fields)
 # Fields of OpenAI's that change nothing: its own clients send them unasked.
@@ -149,7 +157,8 @@ def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple
         name = place.rpartition(".")[2]
         neutral = _CHANGES_ANSWERS.get(name)
         turns_off = value is False and any(one is True for one in neutral or ())
-        if _says_nothing(value) and not turns_off:
+        turns_on = value == {} and name in _ON_WHILE_EMPTY
+        if _says_nothing(value) and not turns_off and not turns_on:
             continue
         if is_steered and place in _STEERS:
             raise _refusal(place, f"this stands below vlibrary, as vlibrary.{place}")

@@ -57,6 +57,8 @@ async def test_a_stream_is_data_only_and_ends_with_done(http: httpx.AsyncClient)
         {"max_tokens": 4, "max_completion_tokens": 4, "logprobs": False, "stop": None},
         {"vlibrary": None, "vector": None, "repeat_penalty": 1.0, "extra_body": {}},
         {"functions": [], "function_call": "auto", "do_sample": True, "skip_special_tokens": True},
+        {"chat_template_kwargs": {"enable_thinking": False}, "enable_thinking": False},
+        {"web_search_options": None, "media_io_kwargs": {}, "vllm_xargs": {}},
         {"dry_multiplier": 0, "xtc_probability": 0.0, "no_repeat_ngram_size": 0, "num_beams": 1},
         {"messages": [{"role": "user", "content": [{**PICTURE, "text": ""}, TEXT]}]},
     ],
