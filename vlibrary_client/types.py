@@ -205,13 +205,19 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A training job as the server sees it. `seconds` is the time spent running so far."""
+    """A training job as the server sees it.
+
+    Attributes:
+        backbone_fingerprint: Of the one whose workers take it; None where the first one does.
+        seconds: Spent running so far.
+    """
 
     id: UUID
     state: JobState
     name: str
     dataset_id: UUID
     created: datetime
+    backbone_fingerprint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
     report: dict[str, Any] | None = None

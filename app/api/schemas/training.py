@@ -138,6 +138,9 @@ class JobBody(ResponseBody):
     state: JobState
     name: str
     dataset_id: UUID
+    backbone_fingerprint: str | None = Field(
+        description="Of the one whose workers take the job; where none is named the first does."
+    )
     config: dict[str, Any]
     description: str
     tags: tuple[str, ...]

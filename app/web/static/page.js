@@ -71,8 +71,22 @@ function vectorEntry(vector) {
   return made;
 }
 
+/** What a request says of the backbone, where the server has several. */
+function meant() {
+  const select = place("backbone");
+  return select.options.length > 1 ? { backbone: select.value } : {};
+}
+
+async function backbones() {
+  const { items } = await call("/backbones");
+  const served = items.map((one) => element("option", one.name, { value: one.fingerprint }));
+  place("backbone").replaceChildren(...served);
+  place("backbones").hidden = served.length < 2;
+}
+
 async function vectors() {
-  const { items, next_cursor: more } = await call(`/vectors?limit=${SHOWN}`);
+  const query = new URLSearchParams({ limit: SHOWN, ...meant() });
+  const { items, next_cursor: more } = await call(`/vectors?${query}`);
   const known = items.map((vector) => element("option", nameOf(vector), { value: vector.id }));
   const select = place("ask").elements.vector;
   select.replaceChildren(select.options[0], ...known);
@@ -114,7 +128,7 @@ async function train({ vector, file, question }) {
   const query = new URLSearchParams({ name, ...(question.value && { question: question.value }) });
   const sent = call(`/datasets?${query}`, file.files[0]);
   const dataset = await waiting("received", "Sending the file, then every row and picture is checked", sent);
-  await call("/train", { name, dataset: dataset.id });
+  await call("/train", { name, dataset: dataset.id, ...meant() });
   fill("trainings", trainings);
   return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
 }
@@ -136,7 +150,8 @@ function steeredBy(answer) {
 
 async function answers(form) {
   const [picture] = form.picture.files;
-  const asked = { prompt: form.question.value, images: picture ? [await asDataUrl(picture)] : [] };
+  const images = picture ? [await asDataUrl(picture)] : [];
+  const asked = { prompt: form.question.value, images, ...meant() };
   const [plain, steered] = await Promise.all([
     call("/steer/generate", asked),
     call("/steer/generate", { ...asked, vector: form.vector.value }),
@@ -147,6 +162,12 @@ async function answers(form) {
     element("dt", steeredBy(steered)),
     element("dd", steered.text),
   ];
+}
+
+/** Shows what the server has; vectors are there without a worker, too. */
+async function show() {
+  await backbones().catch(() => {});
+  await fill("vectors", vectors);
 }
 
 async function refresh() {
@@ -168,7 +189,8 @@ place("access").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", event.target.elements.key.value);
   event.target.hidden = true;
-  fill("vectors", vectors);
+  show();
 });
-fill("vectors", vectors);
+place("backbone").addEventListener("change", () => fill("vectors", vectors));
+show();
 refresh();

@@ -12,7 +12,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from tests.fakes.api_calls import png
 from tests.fakes.servers.live_server import serving
-from tests.fakes.servers.worker import FakeWorker
+from tests.fakes.servers.worker import FakeWorker, backbone, client_of
 from tests.integration.browser.chromium import PROGRAM, Page, browsing
 
 pytestmark = [
@@ -71,3 +71,34 @@ def test_a_name_that_is_none_is_told_before_a_file_is_sent(url: str, tmp_path: P
             })()"""
         )
     assert judged == [False, False, True]
+
+
+def test_of_several_backbones_the_chosen_one_is_asked_and_trained(
+    database: str, tmp_path: Path
+) -> None:
+    workers = {f"http://{digit}": FakeWorker(description=backbone(digit)) for digit in "ab"}
+    settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
+    picture = "data:image/png;base64," + base64.b64encode(png()).decode()
+    row = {"image": picture, "question": "Which part?", "answer": "loop"}
+    with (
+        serving(create_app(settings, workers=client_of(workers))) as url,
+        browsing(tmp_path / "profile") as page,
+    ):
+        page.open(url)
+        page.wait_until("document.querySelector('#backbones').hidden === false")
+        page.value(
+            """(() => {
+              const select = document.querySelector("#backbone");
+              select.selectedIndex = [...select.options].findIndex((one) => one.text === "fake-b");
+              select.dispatchEvent(new Event("change"));
+              const form = document.querySelector("#ask");
+              form.elements.question.value = "what is it?";
+              form.querySelector("button").click();
+            })()"""
+        )
+        page.wait_until("document.querySelectorAll('#answers dd').length === 2")
+        assert send(page, name="parts", content=json.dumps(row)) == "Items: 1, pictures: 1."
+        (job,) = httpx.get(f"{url}/train", trust_env=False).json()["items"]
+    assert job["backbone_fingerprint"] == "b" * 64
+    assert workers["http://a"].generated == []
+    assert len(workers["http://b"].generated) == 2
