@@ -206,11 +206,14 @@ class _Sync:
         if self._dry_run:
             if any(ref.partition("@")[0] in self._coming for ref in weights):
                 return None, ["combine"]
-            wanted = {(self._vectors.get(ref).id, weight) for ref, weight in weights.items()}
+            found = [(self._vectors.get(ref), weight) for ref, weight in weights.items()]
+            # As a sum says of itself, also one that came as a file.
+            parts = [
+                {"vector": part.ref, "sha256": part.sha256, "weight": weight}
+                for part, weight in found
+            ]
             for vector in self._vectors.iterate(name=name):
-                parts = vector.hyper_parameters.get("parts", ())
-                weighed = (part["weight"] for part in parts)
-                if wanted == set(zip(vector.parents, weighed, strict=True)):
+                if vector.hyper_parameters == {"parts": parts}:
                     return vector, []
             return None, ["combine"]
         known = {vector.id for vector in self._vectors.iterate(name=name)}

@@ -20,6 +20,7 @@ from vlibrary_client.errors import (
     ConfigurationError,
     ConnectionFailedError,
     InProgressError,
+    InvalidInputError,
     InvalidResponseError,
     RequestTimeoutError,
     VLibraryError,
@@ -190,6 +191,8 @@ def library_errors() -> Iterator[None]:
     """Errors of this package in place of those of httpx: a lost connection, a late answer."""
     try:
         yield
+    except httpx.InvalidURL as error:
+        raise InvalidInputError(f"cannot be sent: {error}") from None
     except SSEError as error:
         raise InvalidResponseError(f"wanted a stream of events: {error}") from None
     except httpx.TimeoutException as error:

@@ -111,6 +111,8 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
         (lambda client: client.vectors.list(name=ODD), "cannot be sent"),
         (lambda client: client.vectors.delete(""), "a reference or an id, found ''"),
         (lambda client: client.datasets.delete(".."), "a reference or an id"),
+        (lambda client: client.vectors.get("a" * 70_000), "cannot be sent: URL too long"),
+        (lambda client: client.vectors.upload(b"", name="a", description=9000 * "字"), "too long"),
     ],
     ids=itertools.count(),
 )

@@ -64,6 +64,17 @@ def test_a_library_holds_what_is_declared_and_the_second_time_changes_nothing(
     assert client.vectors.get("c").sha256 == client.vectors.get("gears").sha256
 
 
+def test_a_sum_that_came_as_a_file_is_the_one_that_is_declared(
+    client: Client, url: str, tmp_path: Path
+) -> None:
+    weights = {"colours": -1.0, "gears": 0.5}
+    made = client.vectors.combine("sum", weights)
+    client.vectors.upload(client.vectors.download(made), name="copy")
+    declared = {"copy": {"source": {"combine": weights}}}
+    assert sync(url, tmp_path, declared, "--dry-run") == {"copy": []}
+    assert sync(url, tmp_path, declared) == {"copy": []}
+
+
 def test_one_that_fails_stops_no_other(client: Client, url: str, tmp_path: Path) -> None:
     client.vectors.export("gears", tmp_path / "shared")
     declared = {
