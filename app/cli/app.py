@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from app.cli.backup import backup, restore
-from app.cli.console import accept_every_text, flush_results
+from app.cli.console import accept_every_text, flush_results, harmless
 from app.cli.datasets import datasets
 from app.cli.demo.command import demo
 from app.cli.doctor import doctor
@@ -123,12 +123,12 @@ def main() -> None:
         signal.signal(end.number, before[end.number])
         signal.raise_signal(end.number)
     except VLibraryError as error:
-        print(f"vlibrary: {error.message}", file=sys.stderr)
+        print(f"vlibrary: {harmless(error.message)}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read the results has seen enough.
         sys.exit(1)
     except OSError as error:
         place = "" if error.filename is None else f": {error.filename}"
-        print(f"vlibrary: {error.strerror or error}{place}", file=sys.stderr)
+        print(harmless(f"vlibrary: {error.strerror or error}{place}"), file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 LEAST_COLUMN_WIDTH: Final = 8
+_STEERING: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def accept_every_text() -> None:
@@ -37,6 +39,11 @@ def flush_results() -> None:
         # Python tries once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+
+def harmless(text: str) -> str:
+    """What others wrote, with what would steer a terminal written as its number."""
+    return _STEERING.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.console import harmless
 from app.cli.library.server import (
     Key,
     Limit,
@@ -64,11 +65,12 @@ def check(
             else value
         )
         if name != "notes":
-            print(f"{name.replace('_', ' ')}: {shown}")
+            print(harmless(f"{name.replace('_', ' ')}: {shown}"))
     for note in report["notes"]:  # type: ignore[union-attr]
         print(f"note: {note}")
     for row in report["bad_rows"]:  # type: ignore[union-attr]
-        print(f"left out, {row['place']}: {row['reason']}")  # type: ignore[index,call-overload]
+        told = f"left out, {row['place']}: {row['reason']}"  # type: ignore[index,call-overload]
+        print(harmless(told))
 
 
 @datasets.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from app.cli.console import show_table
+from app.cli.console import harmless, show_table
 
 if TYPE_CHECKING:
     from vlibrary_client import Client, Vector
@@ -42,7 +42,7 @@ def connected(url: str | None, key: str | None) -> Iterator["Client"]:
         with Client(url, api_key=key) as client:
             yield client
     except VLibraryError as error:
-        print(f"vlibrary: {error}", file=sys.stderr)
+        print(f"vlibrary: {harmless(str(error))}", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
@@ -61,7 +61,7 @@ def print_stored(text: str, notes: Iterable[str]) -> None:
     """What was stored, and what the server has to say about it."""
     print(f"Stored {text}")
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {harmless(note)}")
 
 
 def print_vector(vector: "Vector", *, as_json: bool) -> None:
@@ -77,9 +77,9 @@ def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     table = Table()
     for title in titles:
         # What is too long for a narrow screen, such as an id, is broken and never cut.
-        table.add_column(title, overflow="fold")
+        table.add_column(harmless(title), overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else harmless(str(cell)) for cell in row))
     show_table(table)
 
 

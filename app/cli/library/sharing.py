@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import plain_console
+from app.cli.console import harmless, plain_console
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
 from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_vector
 from app.cli.options import AsJson
@@ -79,7 +79,7 @@ def _outcome(write: Callable[[str], dict[str, Any]], ref: str) -> dict[str, Any]
 
 def _show(item: dict[str, Any]) -> None:
     if item["error"] is not None:
-        print(f"{item['ref']}: {item['error']}")
+        print(f"{item['ref']}: {harmless(item['error'])}")
     elif "folder" in item:
         print(item["folder"])
     else:

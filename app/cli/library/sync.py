@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.console import plain_console
+from app.cli.console import harmless, plain_console
 from app.cli.library.server import Key, Url, connected, print_json
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
@@ -47,7 +47,8 @@ def sync(
     if as_json:
         print_json({"items": done})
     for item in () if as_json else done:
-        print(f"{item.name}: {item.error or ', '.join(item.changes) or 'as declared'}")
+        told = item.error or ", ".join(item.changes) or "as declared"
+        print(f"{item.name}: {harmless(told)}")
     if any(item.error for item in done):
         raise typer.Exit(1)
 

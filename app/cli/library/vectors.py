@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.console import harmless
 from app.cli.library.listing import list_vectors
 from app.cli.library.server import (
     Key,
@@ -239,7 +240,7 @@ def _report(done: "list[Batch]", verb: str, *, as_json: bool) -> None:
         print_json({"items": items})
     for item in items if not as_json else ():
         text = f"{verb} {item.name}@{item.version}" if item.error is None else item.error.detail
-        print(text if item.ok else f"{item.ref}: {text}")
+        print(harmless(text) if item.ok else f"{item.ref}: {harmless(text)}")
     if not all(item.ok for item in items):
         raise typer.Exit(1)
 

@@ -125,6 +125,16 @@ def test_texts_of_others_are_no_markup(capsys: pytest.CaptureFixture[str]) -> No
     assert "[bold]x" in found
 
 
+def test_texts_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\b\r"
+    print_table((odd,), [[f"one\n{odd}\ttwo"]])
+    found = run(f"from app.core.errors import ConflictError; raise ConflictError({odd!r})")
+    assert found.returncode == 1
+    for text in (capsys.readouterr().out, found.stderr):
+        assert {sign for sign in text if not sign.isprintable()} == {"\n"}
+        assert r"\x1b]0;title\x07\x1b[2J\x9b31m\x7f\x08\x0d" in text
+
+
 def test_a_file_that_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "vector.safetensors"
     path.write_bytes(b"before")
