@@ -1,6 +1,8 @@
 """Where data and caches lie when no setting says otherwise."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,21 @@ def scratch_dir(data_dir: Path) -> Path:
     Not with the system's temporary files, which a container or laptop often keeps in memory.
     """
     return data_dir / "scratch"
+
+
+@contextmanager
+def making_folders() -> Iterator[None]:
+    """Makes folders below that of all state in the block.
+
+    Raises:
+        ConfigurationError: One cannot be made.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make {error.filename}: {error.strerror}; VLIBRARY_DATA_DIR names another place"
+        ) from error
 
 
 def default_cache_dir() -> Path:

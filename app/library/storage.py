@@ -25,6 +25,7 @@ from app.core.errors import (
     StorageUnavailableError,
     is_out_of_space,
 )
+from app.core.folders import making_folders
 
 _KEY: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}(?:/(?!\.)[A-Za-z0-9._-]{1,200}){0,7}")
 _NAMED_BY_DIGEST: Final = re.compile(r"datasets/(?:[^/]+/)?([0-9a-f]{64})\.parquet")
@@ -82,6 +83,9 @@ class ObjectStore:
         url: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `memory:///`.
             Credentials of a bucket come from the usual variables of its provider.
         scratch: Folder of local copies; the system's own for temporary files if None.
+
+    Raises:
+        ConfigurationError: The folder cannot be made.
     """
 
     def __init__(self, url: str, *, scratch: Path | None = None) -> None:
@@ -89,7 +93,8 @@ class ObjectStore:
         parts = urlsplit(url)
         if parts.scheme == "file":
             folder = Path(unquote(parts.path))
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with making_folders():
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._store: AnyStore = LocalStore(folder)
         else:
             retry_timeout = dt.timedelta(seconds=RETRY_SECONDS)

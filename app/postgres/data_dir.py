@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from app.core.errors import ConfigurationError, CorruptDataError, UnavailableError
+from app.core.folders import making_folders
 
 USER: Final = "vlibrary"
 DATABASE: Final = "vlibrary"
@@ -47,14 +48,15 @@ def make_private_folder(folder: Path, *, account: struct_passwd | None) -> None:
     """Makes a folder that belongs to the account alone, and lets it pass through new parents.
 
     Raises:
-        ConfigurationError: Something else is there, or it belongs to another user.
+        ConfigurationError: Something else is there, it belongs to another user, or cannot be made.
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
-        parent.chmod(0o711 if account else 0o700)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    with making_folders():
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            parent.chmod(0o711 if account else 0o700)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"Wanted a folder at {folder}")

@@ -14,6 +14,7 @@ from app.cli.processes.environments import own_environment
 from app.cli.processes.ports import free_port
 from app.cli.processes.serve import CODE_FOLDER
 from app.core.errors import ConfigurationError, UnavailableError
+from app.core.folders import making_folders
 from app.postgres.pdeathsig import with_pdeathsig
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def running_service(data_dir: Path, *, settings: Mapping[str, str] | None = None
     """
     port = free_port("127.0.0.1")
     log = data_dir / "serve.log"
-    data_dir.mkdir(parents=True, exist_ok=True)
+    with making_folders():
+        data_dir.mkdir(parents=True, exist_ok=True)
     options = ["--port", str(port), "--data-dir", str(data_dir.resolve())]
     command = [sys.executable, "-m", "app", "serve", *options]
     # Whoever is killed cannot end it.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ConfigurationError, CorruptDataError, UnavailableError
+from app.library.storage import ObjectStore
 from app.postgres.binaries import find_installation
 from app.postgres.data_dir import last_words, socket_folder
 from app.postgres.server import EmbeddedPostgres
@@ -95,6 +96,16 @@ def test_something_else_than_a_folder_is_refused(fresh: EmbeddedPostgres) -> Non
     with pytest.raises(ConfigurationError, match="Wanted a folder"):
         fresh.start()
     assert not fresh.is_running
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_set() -> None:
+    # Nobody makes folders there.
+    for make in (
+        lambda: EmbeddedPostgres("/proc/a/b").start(),
+        lambda: ObjectStore("file:///proc/a"),
+    ):
+        with pytest.raises(ConfigurationError, match=r"cannot make /proc/a: .*VLIBRARY_DATA_DIR"):
+            make()
 
 
 def test_data_of_an_unknown_version_are_left_alone(fresh: EmbeddedPostgres) -> None:
