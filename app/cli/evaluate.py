@@ -74,13 +74,13 @@ def evaluate(
     revision: Revision = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Part that is asked [test; of a benchmark one with public answers]."),
+        typer.Option(help="Part that is asked: test; of a benchmark one with public answers."),
     ] = None,
     column_map: ColumnMap = None,
     question: Question = None,
     support_split: Annotated[
         str | None,
-        typer.Option(help="Part that demonstrates [train; of a benchmark the one to learn from]."),
+        typer.Option(help="Part that demonstrates: train; of a benchmark the one to learn from."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most items asked.")] = None,
     shots: Annotated[
@@ -93,7 +93,7 @@ def evaluate(
     strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
     scorer: Annotated[
         str | None,
-        typer.Option(help="How answers are scored [that of the benchmark, else exact-match]."),
+        typer.Option(help="How answers are scored: as the benchmark does, else exact-match."),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -77,7 +77,7 @@ def require_worker_secret(settings: Settings) -> None:
         )
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, *, option: str = "--output") -> None:
     """Returns when the results can be written there.
 
     Raises:
@@ -90,5 +90,5 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to {folder.resolve()}: {error.strerror or error}; "
-            "choose another folder with --output"
+            f"choose another folder with {option}"
         ) from error

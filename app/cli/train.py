@@ -1,6 +1,7 @@
 """`vlibrary train`: train an M2IV on a local data set, without a server."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,11 @@ import typer
 from app.cli.console import plain_console
 from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
+from app.core.errors import ConfigurationError
+from app.core.telemetry.logs import get_logger
 from app.method.training.configuration import TrainingSettings, read_setting
+
+log = get_logger(__name__)
 
 
 def settings_help() -> str:
@@ -63,17 +68,19 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a vector file from examples, with a progress bar; Ctrl-C keeps the checkpoint."""
+    """Train a vector file from examples, with a progress bar.
+
+    What Ctrl-C ends goes on from its newest --checkpoint, where one is named.
+    """
     from app.method.backbone.loading import load_backbone
     from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import card_of, encode_result, report_of
-    from vlibrary_client.calls.requests import replace_file
     from vlibrary_client.terminals import progress_reporter
 
     require_writable(output.parent)
     if checkpoint is not None:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(checkpoint.parent, option="--checkpoint")
     config = TrainingConfig.from_dict(
         {"shots": shots, "seed": seed, **dict(map(read_setting, setting or ()))}
     )
@@ -94,11 +101,39 @@ def train(
             config,
             on_step=report,  # type: ignore[arg-type]  # the SDK's Progress has the same fields
             checkpoint=checkpoint.read_bytes() if checkpoint and checkpoint.exists() else None,
-            on_checkpoint=None if checkpoint is None else partial(replace_file, checkpoint),
+            on_checkpoint=None if checkpoint is None else partial(_keep, checkpoint),
         )
     card = card_of(loaded, result, config=config, dataset=dataset)
-    replace_file(output, encode_result(loaded, result, card=card))
+    _write(output, encode_result(loaded, result, card=card))
     _show(report_of(result, config), output, as_json=as_json)
+
+
+def _keep(checkpoint: Path, content: bytes) -> None:
+    """Replaces the checkpoint; one that finds no room is left out, as a worker does."""
+    from vlibrary_client.calls.requests import replace_file
+
+    try:
+        replace_file(checkpoint, content)
+    except OSError as error:
+        log.warning("checkpoint left out", action="train.checkpoint", reason=str(error))
+
+
+def _write(output: Path, content: bytes) -> None:
+    """Writes the vector, or else keeps it among temporary files rather than lose a training.
+
+    Raises:
+        ConfigurationError: It had to; the message tells where.
+    """
+    from vlibrary_client.calls.requests import replace_file
+
+    try:
+        replace_file(output, content)
+    except OSError as error:
+        kept = Path(tempfile.mkdtemp(prefix="vlibrary-")) / output.name
+        kept.write_bytes(content)
+        raise ConfigurationError(
+            f"cannot write {output}: {error.strerror or error}; the vector is kept in {kept}"
+        ) from error
 
 
 def _show(report: dict[str, Any], output: Path, *, as_json: bool) -> None:

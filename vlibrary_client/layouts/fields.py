@@ -229,7 +229,12 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
         return (_text(choice),)
     value = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
     if value is None:
-        raise UnusableError("wanted an answer, or a list of answers, found none")
+        others = [str(name) for name in fields if name not in USED_COLUMNS]
+        raise UnusableError(
+            "wanted an answer, or a list of answers, found none"
+            + f"; it has {_listed(others)}, and a map such as answer=COLUMN tells which is meant"
+            * bool(others)
+        )
     if value is fields.get("answers"):
         value = listing(value)
     answers = value if isinstance(value, list | tuple) else [value]

@@ -116,9 +116,11 @@ def evaluate(
     ref: Annotated[str, typer.Argument(help="A name, name@version, name@alias or id.")],
     dataset: Dataset,
     *,
-    split: Annotated[str | None, typer.Option(help="Which part is asked [test].")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which part is asked; test, if not told.")
+    ] = None,
     support_split: Annotated[
-        str | None, typer.Option(help="Which part demonstrates [train].")
+        str | None, typer.Option(help="Which part demonstrates; train, if not told.")
     ] = None,
     method: Annotated[
         list[str] | None,

@@ -2,9 +2,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from rich.text import Text
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -49,6 +51,16 @@ def test_every_command_that_ends_by_itself_prints_json_when_asked() -> None:
 
     # Those that run until they are ended.
     assert set(without(get_command(build()), "")) == {"serve", "worker", "api"}
+
+
+def test_nothing_of_a_help_is_taken_for_markup() -> None:
+    def texts(command: Any) -> Iterator[str]:  # noqa: ANN401 - a command, or a group of them
+        for inner in getattr(command, "commands", {}).values():
+            yield from texts(inner)
+        yield from filter(None, (command.help, *(part.help for part in command.params)))
+
+    found = list(texts(get_command(build())))
+    assert [text for text in found if Text.from_markup(text).plain != text] == []
 
 
 def test_the_version_is_printed() -> None:

@@ -111,6 +111,26 @@ def test_where_a_vector_cannot_be_written_is_told_before_the_training(tmp_path: 
     assert run("train", "no-such-data-set", "--output", str(tmp_path)).exit_code == 2
 
 
+def test_a_trained_vector_that_finds_no_room_is_kept_elsewhere(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _content: bytes) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device: {path}")
+
+    monkeypatch.setattr("vlibrary_client.calls.requests.replace_file", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = run(
+        "train", str(dataset), "--output", str(tmp_path / "v.safetensors"), "--limit", "12",
+        "--shots", "2", "--set", "max_steps=2", "--set", "trial_steps=0",
+        "--set", "checkpoint_every=1", "--checkpoint", str(tmp_path / "state"),
+    )  # fmt: skip
+    assert isinstance(result.exception, ConfigurationError)
+    assert "No space left" in result.exception.message
+    (kept,) = tmp_path.glob("vlibrary-*/v.safetensors")
+    assert f"the vector is kept in {kept}" in result.exception.message
+    assert decode_vector_file(kept.read_bytes())
+
+
 def test_train_writes_a_vector_file_of_the_pocket(vector: tuple[Path, Result]) -> None:
     path, result = vector
     assert result.exit_code == 0, result.output

@@ -61,6 +61,10 @@ def test_answers_come_in_many_forms(fields: dict[str, Any], answers: tuple[str, 
     ("fields", "words"),
     [
         ({"question": "q"}, "wanted an answer"),
+        (
+            {"question": "q", "label": "a"},
+            "found none; it has label, and a map such as answer=COLUMN",
+        ),
         ({"question": 3, "answer": "a"}, "wanted a question of text, found int"),
         ({"question": " ", "answer": "a"}, "its question is empty"),
         ({"question": "q", "answer": ""}, "its answer is empty"),
