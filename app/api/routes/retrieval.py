@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.http.admission import AdmittedRoute
-from app.api.http.problems import problems
+from app.api.http.problems import name_fields, problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import read_images
 from app.api.steer.vector_selection import Embedding, embed_query
@@ -19,6 +19,7 @@ router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 @router.post("/retrieve", responses=problems(404, 408, 409, 413, 429, 504))
 async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf) -> RetrievalBody:
     """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
+    name_fields(request, {"images.0": "image"})
     return await run_until_disconnect(
         _retrieve(body, services=services),
         receive=request.receive,

@@ -118,6 +118,11 @@ async def test_the_only_picture_is_named_as_well(http: httpx.AsyncClient) -> Non
     assert problem["details"]["param"] == error["param"]
 
 
+async def test_the_picture_of_a_query_is_named(http: httpx.AsyncClient) -> None:
+    body = {"image": base64.b64encode(b"GIF89a").decode()}
+    assert (await http.post("/retrieve", json=body)).json()["details"]["param"] == "image"
+
+
 async def test_of_embedded_pictures_the_refused_one_is_named(http: httpx.AsyncClient) -> None:
     given = [None, base64.b64encode(png()).decode(), base64.b64encode(b"GIF89a").decode()]
     body = {"model": MODEL, "input": ["a", "", ""], "vlibrary": {"images": given}}
