@@ -23,6 +23,7 @@ from app.rpc.generation import StructuredOutputs
 _JSON_OPTIONS: Final = {"whitespace_pattern": r" ?"}
 _DRAWN: Final = re.compile(r"\s*(?:\d+ \||\^\s*$)")
 _PLACE: Final = re.compile(r"^at \d+\(\d+\): ")
+_ADVICE: Final = "Enable 'coerce_one_of' option to approximate oneOf with anyOf"
 _MAX_REASON_CHARACTERS: Final = 300
 
 
@@ -163,7 +164,9 @@ def _plain(step: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _reason(text: str) -> str:
-    # A place in a grammar of ours, and a drawing of it, say nothing to whoever gave the form.
+    # A place in a grammar of ours, a drawing of it, and an option that only we could set
+    # say nothing to whoever gave the form.
     kept = [line for line in text.splitlines() if not _DRAWN.match(line)]
     reason = _PLACE.sub("", " ".join(" ".join(kept).split()))
+    reason = reason.replace(_ADVICE, "Branches that exclude each other by a const, or anyOf, are.")
     return reason[:_MAX_REASON_CHARACTERS] or "no reason"

@@ -122,6 +122,13 @@ async def test_a_form_that_cannot_be_kept_is_refused_by_name(
             {"regex": "(a"},
             'invalid regex "(a" (in regex): regex parse error: (a error: unclosed group',
         ),
+        (
+            {"json": {"oneOf": [{"type": "string"}, {"enum": ["a"]}]}},
+            (
+                "failed to compile JSON schema: oneOf constraints are not supported. "
+                "Branches that exclude each other by a const, or anyOf, are."
+            ),
+        ),
         ({"json": {"type": "foo"}}, "failed to compile JSON schema: Invalid type: foo"),
     ],
 )
