@@ -5,6 +5,7 @@ The methods of the sync and the async client are made of these functions, docume
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from vlibrary_client.calls.arguments import (
     DatasetRef,
@@ -145,7 +146,8 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Writes a file as a whole: what was there stays until all is written."""
-    draft = path.with_name(f"{path.name}.part")
+    # A name of its own, since others may write the same file.
+    draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         draft.write_bytes(content)
         draft.replace(path)

@@ -1,6 +1,7 @@
 """A download goes on where its connection was lost, and is whole or not at all."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from vlibrary_client import (
     CorruptDataError,
     NotFoundError,
 )
+from vlibrary_client.calls.requests import replace_file
 
 FILE = bytes(range(256)) * 8
 ETAG = f'"{hashlib.sha256(FILE).hexdigest()}"'
@@ -49,6 +51,21 @@ async def download(
             return await other.vectors.download("gears", to=to), server.requests
     finally:
         assert not list(Path(to).parent.glob("*.part"))
+
+
+def test_several_that_write_one_file_at_once_leave_it_whole(tmp_path: Path) -> None:
+    # As processes of one training that fetch the same vector.
+    path = tmp_path / "gears"
+    contents = [bytes([number]) * 200_000 for number in range(8)]
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            replace_file(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @BOTH
