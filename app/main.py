@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 BODIES_IN_FLIGHT = 4
 MAX_UPLOADS = 12
+MAX_STREAMS = 256
 # One caller alone never holds all places.
 MAX_UPLOADS_PER_CALLER = 8
-MAX_STREAMS = 256
+MAX_STREAMS_PER_CALLER = 128
 
 
 def create_app(settings: Settings | None = None, *, workers: WorkerClient | None = None) -> FastAPI:
@@ -90,7 +91,7 @@ def make_services(settings: Settings, *, engine: AsyncEngine, workers: WorkerCli
         max_requests_per_caller=settings.max_requests_per_caller,
     )
     uploads = Admission(max_requests=MAX_UPLOADS, max_requests_per_caller=MAX_UPLOADS_PER_CALLER)
-    streams = Admission(max_requests=MAX_STREAMS)
+    streams = Admission(max_requests=MAX_STREAMS, max_requests_per_caller=MAX_STREAMS_PER_CALLER)
     return Services(
         settings=settings,
         sessions=sessions,

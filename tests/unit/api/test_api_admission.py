@@ -18,7 +18,7 @@ from app.api.http.admission import (
     caller_of,
 )
 from app.core.errors import BusyError
-from app.main import MAX_UPLOADS, MAX_UPLOADS_PER_CALLER
+from app.main import MAX_STREAMS, MAX_STREAMS_PER_CALLER, MAX_UPLOADS, MAX_UPLOADS_PER_CALLER
 from tests.fakes.api_calls import OCTETS
 from tests.fakes.clock import Clock
 from tests.fakes.servers.worker import FakeWorker
@@ -250,6 +250,17 @@ class TestRoutes:
             assert (refused.status_code, refused.json()["details"]) == (429, {"reason": "caller"})
             # It was let in, and is no vector file.
             assert (await send("10.0.0.2")).status_code == 422
+
+    async def test_a_caller_holds_only_a_part_of_the_places_for_events(
+        self, services: Services
+    ) -> None:
+        with ExitStack() as stack:
+            for _ in range(MAX_STREAMS_PER_CALLER):
+                stack.enter_context(services.streams.place(caller="key one"))
+            with pytest.raises(BusyError, match="of this caller"):
+                stack.enter_context(services.streams.place(caller="key one"))
+            for _ in range(MAX_STREAMS - MAX_STREAMS_PER_CALLER):
+                stack.enter_context(services.streams.place(caller="key other"))
 
     @pytest.mark.parametrize("path", ["/vectors", "/datasets"])
     async def test_an_impatient_sender_of_files_costs_others_no_time(
