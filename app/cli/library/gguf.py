@@ -33,7 +33,11 @@ def export_gguf(
     Without a data set nothing is measured; what answers is the backbone that the vector names, if
     no other is given.
     """
+    from vlibrary_client.calls.arguments import require_name
+
     vector = client.vectors.get(ref)
+    # It becomes that of a file.
+    require_name(vector.name)
     exported = client.vectors.export_gguf(vector, file_of(vector.ref, to))
     facts: dict[str, Any] = {
         "ref": ref,

@@ -87,8 +87,11 @@ def _show(item: dict[str, Any]) -> None:
 
 
 def _export(client: "Client", ref: str, to: Path) -> dict[str, Any]:
+    from vlibrary_client.calls.arguments import require_name
+
     # What a name means may change between two requests.
     vector = client.vectors.get(ref)
+    require_name(vector.name)
     folder = client.vectors.export(vector, to / vector.ref)
     return {"ref": ref, "folder": str(folder), "error": None}
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
+from fastapi import FastAPI, Response
 from typer.testing import CliRunner
 
 from app.cli.app import build
 from tests.fakes.servers.hub import FakeHub
 from tests.fakes.servers.live_server import serving
+from tests.fakes.servers.scripted_server import VECTOR_ID, vector_json
+from tests.fakes.vectors import make_vector_file
 from vlibrary_client import (
     AsyncClient,
     Client,
@@ -242,6 +245,22 @@ class TestCommands:
         self.run("import", str(file), "--name", "alone", "--url", url)
         assert client.vectors.get("alone").sha256 == digest
         assert "--name" in self.run("import", str(file), "--url", url, code=2)
+
+    @pytest.mark.parametrize("to", ["out", "gguf"])
+    def test_a_server_leads_no_export_out_of_its_folder(
+        self, to: str, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app, content = FastAPI(), make_vector_file()
+        etag = {"etag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        for ref in ("gears", VECTOR_ID):
+            app.add_api_route(f"/vectors/{ref}", lambda: vector_json(name="../../elsewhere"))
+        app.add_api_route(f"/vectors/{VECTOR_ID}/file", lambda: Response(content, headers=etag))
+        (tmp_path / "work" / "here").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "work" / "here")
+        with serving(app) as address:
+            output = self.run("export", "gears", "--to", to, "--url", address, code=1)
+        assert "found '../../elsewhere'" in output
+        assert [path.name for path in tmp_path.rglob("*")] == ["work", "here"]
 
     def test_vectors_are_pushed_and_pulled(
         self, client: Client, url: str, hub: tuple[FakeHub, str]
