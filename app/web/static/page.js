@@ -17,11 +17,15 @@ async function call(path, body) {
   const response = await fetch(path, {
     headers,
     ...(body && { method: "POST", body: isFile ? body : JSON.stringify(body) }),
+  }).catch(() => {
+    throw new Error("The server cannot be reached");
   });
   if (response.status === 401) place("access").hidden = false;
-  const found = await response.json();
-  if (!response.ok) throw new Error(found.detail ?? found.title ?? response.statusText);
-  return found;
+  // What stands in front of the server answers in pages.
+  const found = await response.json().catch(() => ({}));
+  if (response.ok) return found;
+  const parts = (found.errors ?? []).map((one) => `${one.location}: ${one.message}`);
+  throw new Error(parts.join("; ") || found.detail || `The server answered ${response.status}`);
 }
 
 /** Fills a place, or says there why it cannot be filled. */
@@ -31,6 +35,18 @@ async function fill(id, make) {
   } catch (error) {
     place(id).replaceChildren(element("p", error.message, { className: "error" }));
   }
+}
+
+/** Fills a place with what a form asks for; until that is there, the form cannot be sent again. */
+function onSubmit(form, id, make) {
+  place(form).addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { elements } = event.target;
+    const button = event.target.querySelector("button");
+    button.disabled = true;
+    await fill(id, () => make(elements));
+    button.disabled = false;
+  });
 }
 
 const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`);
@@ -89,7 +105,9 @@ async function vectors() {
   const { items, next_cursor: more } = await call(`/vectors?${query}`);
   const known = items.map((vector) => element("option", nameOf(vector), { value: vector.id }));
   const select = place("ask").elements.vector;
+  const chosen = select.value;
   select.replaceChildren(select.options[0], ...known);
+  if (items.some((vector) => vector.id === chosen)) select.value = chosen;
   if (!items.length) return [element("p", "None yet. Train one on labelled pictures, or import a file.")];
   return [...items.map(vectorEntry), ...(more ? [element("p", `The newest ${SHOWN} are shown.`)] : [])];
 }
@@ -125,10 +143,11 @@ async function waiting(id, text, work) {
 
 async function train({ vector, file, question }) {
   const name = vector.value;
+  const asked = { name, ...meant() };
   const query = new URLSearchParams({ name, ...(question.value && { question: question.value }) });
   const sent = call(`/datasets?${query}`, file.files[0]);
   const dataset = await waiting("received", "Sending the file, then every row and picture is checked", sent);
-  await call("/train", { name, dataset: dataset.id, ...meant() });
+  await call("/train", { ...asked, dataset: dataset.id });
   fill("trainings", trainings);
   return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
 }
@@ -149,12 +168,14 @@ function steeredBy(answer) {
 }
 
 async function answers(form) {
+  place("answers").replaceChildren(element("dd", "..."));
   const [picture] = form.picture.files;
-  const images = picture ? [await asDataUrl(picture)] : [];
-  const asked = { prompt: form.question.value, images, ...meant() };
+  const vector = form.vector.value;
+  const asked = { prompt: form.question.value, images: [], ...meant() };
+  if (picture) asked.images = [await asDataUrl(picture)];
   const [plain, steered] = await Promise.all([
     call("/steer/generate", asked),
-    call("/steer/generate", { ...asked, vector: form.vector.value }),
+    call("/steer/generate", { ...asked, vector }),
   ]);
   return [
     element("dt", "Without a vector"),
@@ -176,15 +197,8 @@ async function refresh() {
 }
 
 place("origin").textContent = window.location.origin;
-place("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  place("answers").replaceChildren(element("dd", "..."));
-  fill("answers", () => answers(event.target.elements));
-});
-place("train").addEventListener("submit", (event) => {
-  event.preventDefault();
-  fill("received", () => train(event.target.elements));
-});
+onSubmit("ask", "answers", answers);
+onSubmit("train", "received", train);
 place("access").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", event.target.elements.key.value);

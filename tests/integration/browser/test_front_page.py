@@ -10,9 +10,10 @@ import pytest
 
 from app.core.settings import Settings
 from app.main import create_app
-from tests.fakes.api_calls import png
+from tests.fakes.api_calls import OCTETS, png
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker, backbone, client_of
+from tests.fakes.training import vector_file
 from tests.integration.browser.chromium import PROGRAM, Page, browsing
 
 pytestmark = [
@@ -28,7 +29,7 @@ def url(database: str, tmp_path: Path) -> Iterator[str]:
         yield served
 
 
-def send(page: Page, *, name: str, content: str) -> str:
+def send(page: Page, *, name: str, content: str, clicks: int = 1) -> str:
     """Fills the form as a user would, and says what the page answers."""
     waiting = page.value(
         f"""(() => {{
@@ -36,7 +37,7 @@ def send(page: Page, *, name: str, content: str) -> str:
           chosen.items.add(new File([{json.dumps(content)}], "items.jsonl"));
           form.elements.vector.value = {json.dumps(name)};
           form.elements.file.files = chosen.files;
-          form.querySelector("button").click();
+          for (let n = 0; n < {clicks}; n++) form.querySelector("button").click();
           return document.querySelector("#received").textContent;
         }})()"""
     )
@@ -102,3 +103,76 @@ def test_of_several_backbones_the_chosen_one_is_asked_and_trained(
     assert job["backbone_fingerprint"] == "b" * 64
     assert workers["http://a"].generated == []
     assert len(workers["http://b"].generated) == 2
+
+
+def item() -> str:
+    """A line of a data set of one item."""
+    picture = "data:image/png;base64," + base64.b64encode(png()).decode()
+    return json.dumps({"image": picture, "question": "Which part?", "answer": "loop"})
+
+
+ASK = """(() => {
+  const form = document.querySelector("#ask"), button = form.querySelector("button");
+  form.elements.question.value ||= "What is it?";
+  button.click();
+  button.click();
+})()"""
+
+
+def test_a_double_click_does_its_work_once(database: str, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
+    worker = FakeWorker()
+    with (
+        serving(create_app(settings, workers=worker.client())) as url,
+        browsing(tmp_path / "profile") as page,
+    ):
+        page.open(url)
+        for _ in range(2):
+            page.value(ASK)
+            page.wait_until("document.querySelectorAll('#answers dd').length === 2")
+        assert len(worker.generated) == 4
+        send(page, name="parts", content=item(), clicks=2)
+        page.wait_until("document.querySelectorAll('#trainings .training').length > 0")
+        for path in ("datasets", "train"):
+            assert len(httpx.get(f"{url}/{path}", trust_env=False).json()["items"]) == 1
+
+
+def test_the_chosen_vector_stays_chosen_when_a_training_ends(url: str, tmp_path: Path) -> None:
+    with (
+        httpx.Client(base_url=url, trust_env=False) as http,
+        browsing(tmp_path / "profile") as page,
+    ):
+        content = vector_file(FakeWorker().description)
+        made = http.post("/vectors", params={"name": "gears"}, content=content, headers=OCTETS)
+        chosen = made.raise_for_status().json()["id"]
+        page.open(url)
+        page.wait_until("document.querySelectorAll('#ask option').length === 2")
+        page.value("document.querySelector('#ask').elements.vector.selectedIndex = 1")
+        send(page, name="parts", content=item())
+        page.wait_until("document.querySelectorAll('#trainings .training').length === 1")
+        page.value("window.shown = document.querySelector('#vectors').firstChild")
+        (job,) = http.get("/train").json()["items"]
+        http.post(f"/train/{job['id']}/cancel").raise_for_status()
+        page.wait_until("window.shown !== document.querySelector('#vectors').firstChild")
+        assert page.value("document.querySelector('#ask').elements.vector.value") == chosen
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "told"),
+    [
+        ("x" * 40_000, None, "body.prompt: String should have at most 32768 characters"),
+        ("q", "Promise.reject(new TypeError())", "The server cannot be reached"),
+        ("q", "Promise.resolve(new Response('<html>', {status: 502}))", "The server answered 502"),
+    ],
+)
+def test_what_went_wrong_is_told_in_words(
+    url: str, tmp_path: Path, *, question: str, answer: str | None, told: str
+) -> None:
+    with browsing(tmp_path / "profile") as page:
+        page.open(url)
+        page.value(f"document.querySelector('#ask').elements.question.value = '{question}'")
+        if answer is not None:
+            page.value(f"window.fetch = () => {answer}")
+        page.value(ASK)
+        page.wait_until("document.querySelector('#answers .error') !== null")
+        assert page.value("document.querySelector('#answers .error').textContent") == told
