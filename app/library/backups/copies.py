@@ -48,7 +48,8 @@ async def save_library(
         snapshot, place = await export_snapshot(session), await schema_of(session)
         datasets = await hold_datasets(session)
         report("database")
-        await asyncio.to_thread(dump, place, snapshot, writer.scratch)
+        # Not in another thread, for which a command that is asked to end would wait.
+        dump(place, snapshot, writer.scratch)
         writer.take(DUMP)
         damaged = [f"vector {reference}" for reference in await list_damaged(session)]
         for key, sha256, name in datasets:

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from app.cli.processes.serve import CODE_FOLDER
 from app.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -19,6 +24,7 @@ from app.library.migrate import current_revision, newest_revision, upgrade
 from app.library.storage import checkpoint_key, dataset_key
 from tests.fakes.backups import DATA, TEAM, Place, contents, fill, session_of
 from tests.fakes.library import store
+from tests.fakes.waiting import wait_until
 
 
 @pytest.mark.parametrize("name", ["saved", "saved.tar"])
@@ -104,3 +110,29 @@ def test_a_backup_of_older_tables_is_migrated(other: Place, tmp_path: Path) -> N
     restored = other.run("restore", tmp_path / "saved")
     assert restored.exit_code == 0, restored.exception
     assert current_revision(other.url) == newest_revision()
+
+
+def test_a_backup_that_is_asked_to_end_ends_with_what_it_runs(
+    database: str, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program = programs / "pg_dump"
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && echo "pg_dump (PostgreSQL) 99.1" && exit\n'
+        f"echo $$ > {tmp_path}/dumping\n"
+        "exec sleep 240\n"
+    )
+    program.chmod(0o755)
+    settings = {"DATABASE_URL": database, "DATA_DIR": str(tmp_path), "PG_BIN": str(programs)}
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "app", "backup", str(tmp_path / "saved" / "one")],
+        cwd=CODE_FOLDER,
+        env={**os.environ, **{f"VLIBRARY_{name}": one for name, one in settings.items()}},  # noqa: TID251 - Python's
+    )
+    wait_until((tmp_path / "dumping").exists)
+    process.terminate()
+    assert process.wait(timeout=60) == -signal.SIGTERM
+    assert list((tmp_path / "saved").iterdir()) == []
+    assert not Path(f"/proc/{(tmp_path / 'dumping').read_text().strip()}").exists()
