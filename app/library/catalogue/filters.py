@@ -81,7 +81,15 @@ def _of_text(text: str | None) -> list[ColumnElement[bool]]:
         raise InvalidInputError(f"At most {MAX_WORDS} words are searched, found {len(words)}")
     tags = func.array_to_string(VectorRow.tags, "\n")
     places = (VectorRow.name, VectorRow.description, tags)
-    return [or_(*(place.icontains(word, autoescape=True) for place in places)) for word in words]
+    patterns = map(_in_any_case, words)
+    return [or_(*(place.regexp_match(pattern) for place in places)) for pattern in patterns]
+
+
+def _in_any_case(word: str) -> str:
+    """The word as a regular expression: which letters belong together no locale has to know."""
+    cases = ((sign, sign.lower(), sign.upper()) for sign in word)
+    codes = ("".join(rf"\U{ord(one):08x}" for one in same if len(one) == 1) for same in cases)
+    return "".join(f"[{code}]" for code in codes)
 
 
 def _of_measurements(filters: VectorFilters) -> list[ColumnElement[bool]]:

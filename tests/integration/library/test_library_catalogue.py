@@ -79,6 +79,13 @@ class TestFilters:
         assert await listed(session, text="50 %") == ["gears@1"]
         assert await listed(session, text="0_p") == ["colours@1"]
         assert await listed(session, text="  ") == ["colours@1", "gears@1"]
+        # Nor are letters beyond ASCII left to what the database's locale knows of them.
+        odd = r"Zähne Жук ÅNGSTRÖM 😀 a]b^c-d\d[e.f"
+        await update_vector(session, (await store(session, "odd")).id, description=odd)
+        for text in ("zÄHNE жУК", "ångström 😀", r"A]B^C-D\D[E.F"):
+            assert await listed(session, text=text) == ["odd@1"]
+        for text in ("zahne", "a.b", r"\w"):
+            assert await listed(session, text=text) == []
         with pytest.raises(InvalidInputError):
             await listed(session, text="a " * 17)
 
