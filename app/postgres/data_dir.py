@@ -89,7 +89,15 @@ def socket_folder(data_dir: Path) -> Path:
 
 def open_lock(data_dir: Path) -> int:
     """An open descriptor of the folder's lock file; closing it releases the lock."""
-    return os.open(data_dir / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    return open_here(data_dir / "owner.lock", os.O_RDWR | os.O_CREAT)
+
+
+def open_here(path: Path | str, flags: int) -> int:
+    """An open descriptor of a private file that is no link.
+
+    The account of the server could have made one that leads root to a file elsewhere.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -41,6 +41,7 @@ from app.postgres.data_dir import (
     last_words,
     make_private_folder,
     note_ending,
+    open_here,
     open_lock,
     socket_folder,
     try_lock,
@@ -71,9 +72,8 @@ log = get_logger(__name__)
 class EmbeddedPostgres:
     """A Postgres server below one folder, alive between `start` and `stop`.
 
-    Also a context manager that starts on entry and stops on exit.
-
-    One that is not shared is joined by nobody: who starts meanwhile waits for its end.
+    Also a context manager that starts on entry and stops on exit. One that is not shared is joined
+    by nobody: who starts meanwhile waits for its end.
 
     Attributes:
         data_dir: Folder of the server: data, socket, log, and a copy of the programs if needed.
@@ -256,7 +256,7 @@ class EmbeddedPostgres:
         options = {**_SERVER_OPTIONS, "unix_socket_directories": str(self._socket_dir)}
         settings = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         program: list[str | Path] = [bin_dir / "postgres", "-D", self._pgdata, "-p", str(PORT)]
-        with log_file.open("ab") as stream:
+        with open(log_file, "ab", opener=open_here) as stream:
             self._log_bytes = stream.tell()
             # Its own session, because Ctrl-C in a terminal reaches a whole process group and the
             # server must outlive the requests that are being drained.

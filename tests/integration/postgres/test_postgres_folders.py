@@ -108,6 +108,21 @@ def test_a_folder_that_cannot_be_made_is_told_with_what_to_set() -> None:
             make()
 
 
+@pytest.mark.parametrize("name", ["owner.lock", "postgres.log"])
+def test_a_link_in_the_folder_leads_to_no_file_elsewhere(
+    server: EmbeddedPostgres, open_folder: Path, name: str
+) -> None:
+    # The folder belongs to the account of the server, and root opens files there.
+    elsewhere = open_folder / "elsewhere"
+    elsewhere.write_text("as it was")
+    (server.data_dir / name).unlink(missing_ok=True)
+    (server.data_dir / name).symlink_to(elsewhere)
+    with pytest.raises(OSError, match=name):
+        server.start()
+    server.stop()
+    assert elsewhere.read_text() == "as it was"
+
+
 def test_data_of_an_unknown_version_are_left_alone(fresh: EmbeddedPostgres) -> None:
     version = fresh.data_dir / "pgdata" / "PG_VERSION"
     version.parent.mkdir(parents=True)
