@@ -56,6 +56,12 @@ class TextFormat(JsonSchema):
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
         _ = self.form
+        try:
+            self.model_dump_json()
+        except ValueError:
+            raise ValueError(
+                "it cannot be sent back: it has a lone surrogate, or is nested too deeply"
+            ) from None
         return self
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from app.api.schemas.openai.formats import TextFormat
 from app.rpc.generation import StructuredOutputs
 from tests.fakes.servers.worker import FakeWorker
 
@@ -95,3 +97,16 @@ async def test_other_forms_are_refused_with_their_place(
     assert reply.status_code == 400
     assert (reply.json()["error"]["param"] or "").startswith(param)
     assert worker.generated == []
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"items": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize("schema", [nested(300), {"title": "\ud800"}])
+def test_a_format_that_a_response_cannot_repeat_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="cannot be sent back"):
+        TextFormat.model_validate({"type": "json_schema", "schema": schema})
+    with pytest.raises(ValidationError, match="cannot be sent back"):
+        TextFormat.model_validate({"type": "text", "unknown": schema})
+    TextFormat.model_validate({"type": "json_schema", "schema": nested(100)})
