@@ -207,7 +207,11 @@ async def _read_body(request: Request) -> None:
         async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
             await request.body()
     except TimeoutError:
-        raise HTTPException(408) from None
+        raise HTTPException(
+            408,
+            f"The body took more than {BODY_TIMEOUT_SECONDS:g} s to arrive; smaller pictures, or "
+            "fewer requests at a time, take less",
+        ) from None
 
 
 def _announced_bytes(request: Request, *, unknown: int) -> int:

@@ -78,7 +78,7 @@ CODE_OF_STATUS: Final[Mapping[int, str]] = {
 }
 CLIENT_CLOSED_REQUEST: Final = 499
 # Raised with words of ours, never by routing or the framework.
-OWN_WORDS: Final = frozenset({403, 412, 415})
+OWN_WORDS: Final = frozenset({403, 408, 412, 415})
 INTERNAL_DETAIL: Final = "The server failed; its log has the request id"
 DATABASE_RETRY_SECONDS: Final = 2.0
 IN_PROGRESS_RETRY_SECONDS: Final = 1

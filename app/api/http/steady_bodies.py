@@ -109,4 +109,8 @@ class _Body:
 
     def _too_slow(self) -> HTTPException:
         self._is_complete = True
-        return HTTPException(408, headers={"connection": "close"})
+        return HTTPException(
+            408,
+            f"The body came at less than {self.bytes_per_second:g} bytes a second",
+            headers={"connection": "close"},
+        )

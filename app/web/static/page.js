@@ -173,10 +173,9 @@ async function answers(form) {
   const vector = form.vector.value;
   const asked = { prompt: form.question.value, images: [], ...meant() };
   if (picture) asked.images = [await asDataUrl(picture)];
-  const [plain, steered] = await Promise.all([
-    call("/steer/generate", asked),
-    call("/steer/generate", { ...asked, vector }),
-  ]);
+  // One after the other: a large picture that is sent twice at once by a slow line comes too late.
+  const plain = await call("/steer/generate", asked);
+  const steered = await call("/steer/generate", { ...asked, vector });
   return [
     element("dt", "Without a vector"),
     element("dd", plain.text),

@@ -137,6 +137,26 @@ def test_a_double_click_does_its_work_once(database: str, tmp_path: Path) -> Non
             assert len(httpx.get(f"{url}/{path}", trust_env=False).json()["items"]) == 1
 
 
+def test_a_picture_is_sent_once_at_a_time(url: str, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as page:
+        page.open(url)
+        page.value(
+            """(() => {
+              const own = window.fetch;
+              let sending = 0;
+              window.most = 0;
+              window.fetch = async (path, options) => {
+                if (path !== "/steer/generate") return own(path, options);
+                window.most = Math.max(window.most, ++sending);
+                return own(path, options).finally(() => sending--);
+              };
+            })()"""
+        )
+        page.value(ASK)
+        page.wait_until("document.querySelectorAll('#answers dd').length === 2")
+        assert page.value("window.most") == 1
+
+
 def test_the_chosen_vector_stays_chosen_when_a_training_ends(url: str, tmp_path: Path) -> None:
     with (
         httpx.Client(base_url=url, trust_env=False) as http,

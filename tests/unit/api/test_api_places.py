@@ -115,6 +115,7 @@ async def test_a_sender_of_drops_keeps_no_place(
 
     response = await http.post("/steer/generate", content=drops())
     assert (response.status_code, response.json()["code"]) == (408, "request-timeout")
+    assert response.json()["detail"].startswith("The body took more than 0.05 s to arrive")
     assert services.admission.in_flight == 0
 
 
