@@ -78,7 +78,8 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 _PUNCTUATION: Final = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER: Final = re.compile(r"(\d)(,)(\d)")
-_LONE_PERIOD: Final = re.compile(r"(?<!\d)\.(?!\d)")
+# The official rule, which means to keep a period behind a digit too, drops that one as well.
+_LONE_PERIOD: Final = re.compile(r"\.(?!\d)")
 _ARTICLES: Final = frozenset({"a", "an", "the"})
 _DIGITS: Final = (
     *("zero", "one", "two", "three", "four", "five"),

@@ -38,6 +38,9 @@ def test_exact_match_forgives_case_space_and_edges(
         ("black/white", "black white"),
         ("u.s.", "us"),
         ("3.5", "3.5"),
+        ("3.", "3"),
+        ("2. 5.0", "2 5.0"),
+        (".5", ".5"),
         ("none", "0"),
     ],
 )
