@@ -26,6 +26,8 @@ Side: TypeAlias = Literal["left", "right"]
 _TYPE_KEYS: Final = frozenset({"mm_token_type_ids", "token_type_ids"})
 _PROBE_SIZES: Final = ((96, 64), (40, 72), (64, 64))
 _PROBE_GREY: Final = (127, 127, 127)
+# A text may be a few hundred thousand characters long.
+_KEPT_SIZES: Final = 1024
 
 
 class Placeholders:
@@ -50,7 +52,7 @@ class Placeholders:
         self.fits_several = self.fits_one and self._follows(1)
 
     def known(self, size: tuple[int, int]) -> str | None:
-        """What stands for pictures of this width and height, if one was asked about before."""
+        """What stands for pictures of this width and height, if one was asked about lately."""
         return self._of_size.get(size)
 
     def text_for(self, image: Image.Image) -> str:
@@ -66,6 +68,8 @@ class Placeholders:
                 raise InvalidInputError(
                     "The processor cannot read an image", details={"reason": type(error).__name__}
                 ) from error
+            if len(self._of_size) > _KEPT_SIZES:
+                del self._of_size[next(iter(self._of_size))]
         return self._of_size[image.size]
 
     def rows(self, texts: Sequence[str], shown: Sequence[Sequence[str]]) -> list[list[int]]:

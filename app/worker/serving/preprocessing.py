@@ -70,12 +70,14 @@ class PreparedPrompt:
         check: Raises where the prompt does not fit the context.
         num_first: Pictures that its first pass takes, from the first on.
         grammar: Of the answer's form, to be copied for every answer.
+        is_over: Whether nobody waits for its answer any longer.
     """
 
     prompt: PromptText
     check: Callable[[], None]
     num_first: int
     grammar: Grammar | None = None
+    is_over: bool = False
 
     @cached_property
     def refusal(self) -> VLibraryError | None:
@@ -252,7 +254,7 @@ class Preprocessor:
         leading = self._features.passes.leading
         while leading(pictures) == len(pictures) < MAX_PASS_PICTURES and not self._waiting.empty():
             prepared = self._waiting.get()
-            if prepared.refusal is None:
+            if not prepared.is_over and prepared.refusal is None:
                 pictures += prepared.prompt.images[: prepared.num_first]
         self._prepare_pictures(pictures[: min(MAX_PASS_PICTURES, leading(pictures))])
 

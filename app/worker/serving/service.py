@@ -117,11 +117,14 @@ class Serving:
             async with self._admit(), _time_limit(request.deadline_seconds):
                 prepared = await self._preprocessor.prepare(request)
                 digests = [use.sha256 for use in request.vectors]
-                async with self._vector_cache.hold(digests) as slots:
-                    parts = [(slots[use.sha256], use.strength) for use in request.vectors]
-                    steered, plain, dose = await self._answers(
-                        request, prepared, parts, tracker=tracker, listener=listener
-                    )
+                try:
+                    async with self._vector_cache.hold(digests) as slots:
+                        parts = [(slots[use.sha256], use.strength) for use in request.vectors]
+                        steered, plain, dose = await self._answers(
+                            request, prepared, parts, tracker=tracker, listener=listener
+                        )
+                finally:
+                    prepared.is_over = True
             return response_of(
                 request,
                 steered,

@@ -267,3 +267,16 @@ def test_no_more_summaries_are_kept_than_allowed(backbone: Backbone) -> None:
     for _ in range(2):
         torch.testing.assert_close(cache.summaries(pictures), wanted)
         assert len(cache._summaries) == 2
+
+
+def test_pictures_of_ever_new_sizes_take_no_ever_growing_memory(
+    backbone: Backbone, features: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.method.backbone.placeholders._KEPT_SIZES", 8)
+    pictures = [Picture.of(Image.new("RGB", (32 + extra, 32))) for extra in range(40)]
+    prompts = [build_prompt(backbone, "why?", picture) for picture in pictures]
+    wanted = list(encode_prompts(backbone, prompts).num_prompt_tokens)
+    assert features.count_tokens(prompts) == wanted
+    assert features._placeholders is not None
+    assert len(features._placeholders._of_size) <= 8
+    assert features.count_tokens(prompts) == wanted

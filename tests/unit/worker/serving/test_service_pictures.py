@@ -21,6 +21,7 @@ from tests.fakes.servers.serving import (
     request_of,
     running_parts,
 )
+from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -125,3 +126,29 @@ async def test_a_steered_image_request_is_one_task_of_the_device_thread(
     monkeypatch.setattr(parts.device, "_put", counted)
     await answer_of(parts.serving, request_of(images=[png((1, 2, 3))], vectors=[parts.use(0)]))
     assert len(tasks) == 1
+
+
+async def test_pictures_of_requests_that_are_gone_are_not_seen(
+    backbone: Backbone, parts: Parts
+) -> None:
+    preprocessor = parts.serving._preprocessor
+    pictures = [
+        [png((shade, 4, number)) for shade in range(MAX_PASS_PICTURES)] for number in range(3)
+    ]
+    release = threading.Event()
+    holding = asyncio.create_task(parts.device.call(release.wait))
+    gone = [
+        asyncio.create_task(answer_of(parts.serving, request_of(images=many))) for many in pictures
+    ]
+    await until(lambda: preprocessor._waiting.qsize() == 3)
+    for one in gone:
+        one.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    sizes, counting = watch_passes(backbone)
+    asked = asyncio.create_task(answer_of(parts.serving, request_of(images=[png((9, 9, 4))])))
+    await until(lambda: preprocessor._waiting.qsize() == 4)
+    release.set()
+    await asyncio.gather(holding, asked)
+    counting.remove()
+    assert sizes == [1]
+    assert preprocessor._waiting.empty()
