@@ -5,10 +5,16 @@ import hashlib
 from concurrent.futures import Future
 from typing import Final
 
-from app.core.errors import NotFoundError, StorageFullError, StorageUnavailableError
+from app.core.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from app.core.telemetry.logs import get_logger
 from app.library.storage import ObjectStore
-from app.method.training.checkpoints import Checkpoint, encode_checkpoint
+from app.method.training.checkpoints import Checkpoint, decode_checkpoint, encode_checkpoint
 
 TIMEOUT_SECONDS: Final = 120.0
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -31,8 +37,8 @@ class ObjectCheckpoints:
         self._loop = asyncio.get_running_loop()
         self._saving: Future[None] | None = None
 
-    async def load(self) -> bytes | None:
-        """The bytes saved last, or None when there are none that are whole."""
+    async def load(self, identity: str) -> bytes | None:
+        """The bytes saved last, or None when there are none that are whole and of this run."""
         try:
             stored = await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
         except NotFoundError:
@@ -40,6 +46,12 @@ class ObjectCheckpoints:
         digest, data = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
         if await asyncio.to_thread(_digest, data) != digest:
             log.warning("damaged checkpoint left out", action="job.checkpoint", key=self._key)
+            return None
+        try:
+            # A worker of another version or of other settings may have made it.
+            await asyncio.to_thread(decode_checkpoint, data, identity=identity)
+        except (CorruptDataError, InvalidInputError):
+            log.warning("foreign checkpoint left out", action="job.checkpoint", key=self._key)
             return None
         return data
 

@@ -37,6 +37,7 @@ from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, training_steps
+from app.method.training.plan import run_identity
 from app.method.training.progress import Steps
 from app.worker.device import DeviceThread
 from app.worker.training import combination, evaluation
@@ -175,7 +176,7 @@ class Trainer:
                 wanted=self._backbone.description.fingerprint, found=job.backbone_fingerprint
             )
         if job.kind == "train":
-            steps, store = await self._training(attempt, await checkpoints.load())
+            steps, store = await self._training(attempt, checkpoints)
         else:
             steps, store = await _PREPARE[job.kind](
                 job,
@@ -189,7 +190,7 @@ class Trainer:
         return partial(store, token=attempt.token, result=result)
 
     async def _training(
-        self, attempt: Attempt, checkpoint: bytes | None
+        self, attempt: Attempt, checkpoints: ObjectCheckpoints
     ) -> tuple[Steps[TrainingResult], Store]:
         job = attempt.job
         # Which items are learnt from is no setting of how.
@@ -197,12 +198,17 @@ class Trainer:
         config = TrainingConfig.from_dict(settings)
         async with in_workspace(self._sessions, job.workspace)() as session:
             dataset = await get_dataset(session, job.dataset_id)
+        examples = await self._examples(dataset, job.config.get("split"))
+        # Answers wait for one pass at most.
+        bounded = config.changed(token_budget=min(config.token_budget, self._pass_tokens))
+        identity = await asyncio.to_thread(
+            run_identity, self._backbone.description, examples, bounded
+        )
         steps = training_steps(
             self._backbone,
-            await self._examples(dataset, job.config.get("split")),
-            # Answers wait for one pass at most.
-            config.changed(token_budget=min(config.token_budget, self._pass_tokens)),
-            checkpoint=checkpoint,
+            examples,
+            bounded,
+            checkpoint=await checkpoints.load(identity),
             should_stop=attempt.stop.is_set,
         )
         store = partial(

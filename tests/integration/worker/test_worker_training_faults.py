@@ -20,6 +20,7 @@ from app.method.training.progress import Steps, TrainingProgress
 from app.worker.training import checkpoints as checkpoints_module
 from app.worker.training import trainer as training_module
 from app.worker.training.attempt import Attempt, send_heartbeat
+from app.worker.training.trainer import Trainer
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.shop import CONFIG, Shop
@@ -236,4 +237,25 @@ async def test_a_database_that_is_lost_when_a_result_is_stored_fails_no_job(
     await shop.take_for_dead(job_id)
     await shop.trainer.run(job_id)
     assert (await shop.job(job_id)).state == "succeeded"
+    assert await shop.num_vectors() == 1
+
+
+async def test_a_job_whose_checkpoint_was_made_otherwise_begins_anew(shop: Shop) -> None:
+    job_id = await shop.enqueue({**CONFIG, "epochs": 60, "evaluate_every": 60})
+    training = asyncio.create_task(shop.trainer.run(job_id))
+    await shop.until(job_id, lambda job: job.progress.get("phase") == "student")
+    shop.trainer.drain()
+    await training
+    assert (await shop.job(job_id)).state == "queued"
+    # As with another `training_pass_tokens`, or another version that trains otherwise.
+    other = Trainer(
+        shop.backbone,
+        device=shop.device,
+        sessions=shop.sessions,
+        objects=shop.objects,
+        pass_tokens=500,
+    )
+    await other.run(job_id)
+    job = await shop.job(job_id)
+    assert (job.state, job.error_code) == ("succeeded", None)
     assert await shop.num_vectors() == 1
