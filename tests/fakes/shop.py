@@ -66,8 +66,10 @@ class Shop:
             heartbeat_seconds=0.02,
         )
 
-    async def dataset(self, name: str, items: Sequence[Example]) -> DatasetRecord:
-        path = write_parquet(self.folder / f"{name}.parquet", items)
+    async def dataset(
+        self, name: str, items: Sequence[Example], *, pixels_version: int | None = None
+    ) -> DatasetRecord:
+        path = write_parquet(self.folder / f"{name}.parquet", items, pixels_version=pixels_version)
         digest = sha256_hex(path.read_bytes())
         await self.objects.put_file(dataset_key(digest), path)
         async with self.sessions() as session, session.begin():

@@ -1,5 +1,6 @@
 """Which labelled items stored vectors were not trained on, so that those may measure them."""
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from app.library.database import Sessions
 from app.library.datasets import find_by_sha256
 from app.library.records import DatasetRecord
 from app.method.backbone.examples import Example
+from app.method.backbone.pictures import shown_digest
 
 Load: TypeAlias = Callable[[DatasetRecord, str | None], Awaitable[Sequence[Example]]]
 """Reads a part of a data set."""
@@ -42,8 +44,9 @@ async def leave_out_seen(
             unchecked.append(source.vector)
             continue
         for split in _splits(source, known):
-            seen.update(map(_picture, await load(known, split)))
-    unseen = tuple(item for item in items if _picture(item) not in seen)
+            seen.update(await asyncio.to_thread(_shown, await load(known, split)))
+    shown = await asyncio.to_thread(_shown, items)
+    unseen = tuple(item for item, one in zip(items, shown, strict=True) if one not in seen)
     return unseen, {"left_out": len(items) - len(unseen), "unchecked": unchecked}
 
 
@@ -54,7 +57,6 @@ def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
     return [source.split]
 
 
-def _picture(item: Example) -> str:
-    if item.image is None:
-        return item.question
-    return item.image.pixel_digest or item.image.digest
+def _shown(items: Sequence[Example]) -> list[str]:
+    # Stored digests of pixels may be missing on one side, where an older version stored it.
+    return [item.question if item.image is None else shown_digest(item.image) for item in items]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.identifiers import VectorReference
+from app.core.pixels import PIXELS_VERSION
 from app.core.vectors.card import read_card
 from app.core.vectors.file import decode_vector_file
 from app.library.catalogue.transfer import current_file, load_file
@@ -113,6 +114,17 @@ async def test_what_a_vector_was_trained_on_does_not_measure_it(shop: Shop) -> N
     assert "it was not trained on, found none among 8" in str(job.error_message)
     async with shop.sessions() as session:
         assert await list_evaluations(session, vector.id) == []
+
+
+async def test_what_a_vector_was_trained_on_is_known_in_a_data_set_of_an_older_version(
+    shop: Shop,
+) -> None:
+    """Its digests of pixels are not taken, as those of another version may say something else."""
+    items = tiny_examples(8)
+    learnt = await shop.dataset("learnt", items)
+    given = await shop.dataset("given", items, pixels_version=PIXELS_VERSION)
+    job = await evaluate(shop, given, await shop.vector(0, dataset=learnt))
+    assert (job.state, job.error_code) == ("failed", "invalid-dataset")
 
 
 async def test_a_vector_of_another_backbone_is_not_measured(shop: Shop) -> None:
