@@ -202,12 +202,20 @@ class Settings(BaseSettings):
             return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("workers")
+    @field_validator("workers", "otlp_endpoint")
     @classmethod
-    def _check_workers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for url in value:
+    def _check_urls(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in (value,) if isinstance(value, str) else value or ():
             if not _is_http(url):
-                raise ValueError("a worker is given as http://host:port")
+                raise ValueError("an address is given as http://host:port")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if host != "*" and host[0] != "[" and set("*/:") & set(host.removeprefix("*.")):
+                raise ValueError("a host is given by its name alone, as *.example.com, or as *")
         return value
 
     @field_validator("cors_origins")
@@ -241,13 +249,6 @@ class Settings(BaseSettings):
     def _check_object_store(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in OBJECT_STORE_SCHEMES:
             raise ValueError("an object store is a file://, s3:// or gs:// URL")
-        return value
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _check_otlp_endpoint(cls, value: str | None) -> str | None:
-        if value is not None and not _is_http(value):
-            raise ValueError("a collector of traces is given as http://host:port")
         return value
 
     @model_validator(mode="after")

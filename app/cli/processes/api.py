@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from app.cli.database import require_migrated
 from app.cli.keys import require_a_key
 from app.cli.options import read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
@@ -30,13 +31,15 @@ def api(
 ) -> None:
     """Serve the public api; needs DATABASE_URL and VLIBRARY_WORKERS."""
     settings = read_settings(host=host, port=port)
-    configure_logs(settings.log_level)
     if settings.database_url is None:
         raise ConfigurationError(
             "The api needs a database: set DATABASE_URL, or use `vlibrary serve`"
         )
     require_worker_secret(settings)
-    require_a_key(settings, settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    require_migrated(url)
+    require_a_key(settings, url)
+    configure_logs(settings.log_level)
     # Of what is imported nothing goes again, and looking for it takes time.
     gc.disable()
     from app.main import create_app

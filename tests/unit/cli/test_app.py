@@ -82,7 +82,7 @@ def test_parts_that_need_a_database_say_so_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", ["migrate", "serve", "gc", "backup {}/library", "keys list --database"]
+    "command", ["migrate", "serve", "api", "gc", "backup {}/library", "keys list --database"]
 )
 def test_a_database_that_is_away_is_one_line(
     command: str,
@@ -92,6 +92,7 @@ def test_a_database_that_is_away_is_one_line(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@127.0.0.1:9/library")
+    monkeypatch.setenv("VLIBRARY_WORKER_SECRET", "between us")
     monkeypatch.setattr(sys, "argv", ["vlibrary", *command.format(tmp_path).split()])
     with pytest.raises(SystemExit) as caught:
         main()

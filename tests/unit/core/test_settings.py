@@ -136,11 +136,19 @@ def test_objects_lie_below_the_data_unless_set(tmp_path: Path) -> None:
         {"training_share": 0},
         {"device": ""},
         {"retrieval_margin": float("nan")},
+        {"allowed_hosts": "https://library.example.com"},
+        {"allowed_hosts": "library.example.com:8443"},
+        {"allowed_hosts": "*example.com"},
     ],
 )
 def test_contradictions_are_refused_at_start(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)
+
+
+def test_hosts_are_names_of_any_kind() -> None:
+    hosts = "example.com, *.example.com, [::1], *"
+    assert Settings(allowed_hosts=hosts).allowed_hosts == tuple(hosts.split(", "))  # type: ignore[arg-type]
 
 
 def test_settings_do_not_change() -> None:
