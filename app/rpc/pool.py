@@ -29,6 +29,7 @@ class WorkerState:
     Attributes:
         in_flight: Our requests that are there.
         health: What it said last; none when it did not answer.
+        refusal: Why it said nothing, such as that our secret is another one; empty if unknown.
         asked_at: When it was last asked for its health, on the monotonic clock.
         checked: When the outcome of that was last known.
     """
@@ -36,6 +37,7 @@ class WorkerState:
     url: str
     in_flight: int = 0
     health: HealthResponse | None = None
+    refusal: str = ""
     asked_at: float = NEVER
     checked: float = NEVER
     asking: asyncio.Task[None] | None = None
@@ -82,7 +84,7 @@ class WorkerPool:
             ),
         )
         if not (found := self._ready()):
-            raise unavailable("No worker is ready to serve")
+            raise self._none_ready("No worker is ready to serve")
         return tuple(health for _, health in found)
 
     async def training(self) -> tuple[HealthResponse, ...]:
@@ -134,12 +136,16 @@ class WorkerPool:
     def _none_fits(self, fingerprint: str | None, without: Collection[str]) -> VLibraryError:
         ready = self._ready(without)
         if not ready:
-            return unavailable(f"none of {len(self.all)} workers is ready to serve")
+            return self._none_ready(f"none of {len(self.all)} workers is ready to serve")
         found = sorted({health.backbone.fingerprint for _, health in ready})
         return IncompatibleBackboneError(
             f"no worker serves the wanted backbone {fingerprint}; found {', '.join(found)}",
             details={"wanted": fingerprint, "found": list(found)},
         )
+
+    def _none_ready(self, message: str) -> VLibraryError:
+        reasons = sorted({worker.refusal for worker in self.all if worker.refusal})
+        return unavailable("; ".join([message, *reasons]))
 
     def _ready(self, without: Collection[str] = ()) -> list[tuple[WorkerState, HealthResponse]]:
         return [
@@ -185,12 +191,15 @@ class WorkerPool:
                 question.result()
 
     async def _refresh(self, worker: WorkerState) -> None:
+        worker.refusal = ""
         try:
             # The client's own timeout begins anew with every byte.
             async with asyncio.timeout(SILENCE_SECONDS):
                 worker.health = await self._health_of(worker)
-        except (httpx.HTTPError, TimeoutError, VLibraryError):
+        except (httpx.HTTPError, TimeoutError):
             worker.health = None
+        except VLibraryError as error:
+            worker.health, worker.refusal = None, error.message
         worker.checked = monotonic()
 
     async def _health_of(self, worker: WorkerState) -> HealthResponse:

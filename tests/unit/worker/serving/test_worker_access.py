@@ -28,7 +28,9 @@ async def test_nobody_without_the_secret_is_answered(app: FastAPI, shown: str | 
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
         assert (await http.post("/generate", headers=headers)).status_code == 401
         assert (await http.get("/metrics", headers=headers)).status_code == 401
-        assert (await http.get("/health", headers=headers)).status_code == 200
+        # Probes show nothing; an api that shows another secret hears of it before it sends anybody.
+        is_probe = shown is None
+        assert (await http.get("/health", headers=headers)).is_success == is_probe
 
 
 async def test_the_api_shows_it(app: FastAPI) -> None:
@@ -39,6 +41,18 @@ async def test_the_api_shows_it(app: FastAPI) -> None:
     ) as workers:
         response = await workers._http.post("http://worker/generate")
     assert (response.status_code, response.json()) == (200, "an answer")
+
+
+async def test_a_worker_of_another_secret_is_not_ready(app: FastAPI) -> None:
+    async with WorkerClient(
+        ["http://worker"],
+        secret="wrong",  # noqa: S106 - a test's
+        transport=httpx.ASGITransport(app=app),
+    ) as workers:
+        with pytest.raises(VLibraryError, match=r"ready to serve; .*VLIBRARY_WORKER_SECRET must"):
+            await workers.pool.serving()
+        with pytest.raises(VLibraryError, match=r"ready to serve; .*VLIBRARY_WORKER_SECRET must"):
+            await workers.pool.choose(None)
 
 
 async def test_a_refused_api_says_what_to_set(app: FastAPI) -> None:
