@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.console import harmless
 from app.cli.library.server import Key, Limit, Url, connected, print_json, print_table
 from app.cli.options import AsJson
 
@@ -69,9 +70,11 @@ def steer(
     if as_json:
         print_json(answer)
         return
-    print(answer.text)
+    # A file or a program gets it as it is.
+    print(harmless(answer.text) if sys.stdout.isatty() else answer.text)
     applied = ", ".join(f"{use.name}@{use.version} x {use.strength:g}" for use in answer.applied)
-    print(f"applied: {applied or 'nothing'}", *answer.notes, sep="\n", file=sys.stderr)
+    told = (f"applied: {applied or 'nothing'}", *answer.notes)
+    print(*map(harmless, told), sep="\n", file=sys.stderr)
 
 
 def retrieve(

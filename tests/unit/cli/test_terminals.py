@@ -5,13 +5,15 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
 
 from app.cli.console import accept_every_text, plain_console, show_table
+from app.cli.library import asking
 from app.cli.library.server import print_table
 from app.library.backups.files import writing_backup
 from app.postgres.server import EmbeddedPostgres
@@ -133,6 +135,25 @@ def test_texts_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[
     for text in (capsys.readouterr().out, found.stderr):
         assert {sign for sign in text if not sign.isprintable()} == {"\n"}
         assert r"\x1b]0;title\x07\x1b[2J\x9b31m\x7f\x08\x0d" in text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_answer_does_nothing_to_a_terminal_and_is_whole_elsewhere(
+    is_terminal: bool,  # noqa: FBT001 - a parameter
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = "a\n\x1b]0;b\x07c"
+    answer = SimpleNamespace(text=odd, applied=[], notes=[odd])
+    steering = SimpleNamespace(generate=lambda *_, **__: answer)
+    server = SimpleNamespace(steer=steering)
+    monkeypatch.setattr(asking, "connected", lambda *_: nullcontext(server))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    asking.steer("What?", image=None, vector=None, max_tokens=1, temperature=0.0)
+    found = capsys.readouterr()
+    assert ("\x1b" in found.out) is not is_terminal
+    assert is_terminal or found.out == f"{odd}\n"
+    assert "\x1b" not in found.err
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path) -> None:
