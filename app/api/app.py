@@ -117,6 +117,16 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
     ]
 
 
+# Beside what browsers let any page read.
+_READ_BY_CLIENTS: Final = (
+    "retry-after",
+    "x-should-retry",
+    "location",
+    "etag",
+    "idempotency-replayed",
+)
+
+
 def _cross_origin(settings: Settings) -> list[Middleware]:
     """The layer that tells browsers which other sites' pages may call; none by default."""
     if not settings.cors_origins:
@@ -127,7 +137,7 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID_HEADER, VECTOR_HEADER, "retry-after"],
+            expose_headers=[REQUEST_ID_HEADER, VECTOR_HEADER, *_READ_BY_CLIENTS],
         )
     ]
 

@@ -48,9 +48,10 @@ def require_context(
     fitting = bisect_right(range(1, most), limit, key=total)
     pictures = features.count_picture_tokens(prompt)
     facts = {"context": limit, "prompt": length, "asked": num_new_tokens, "pictures": pictures}
+    shown = f" ({pictures} of them for its pictures)" if prompt.images else ""
     found = (
-        f"wanted at most {limit} tokens of context, found {length} of the prompt ({pictures} of "
-        f"them for {len(prompt.images)} pictures) and {num_new_tokens} asked for"
+        f"wanted at most {limit} tokens of context, found {length} of the prompt{shown} and "
+        f"{num_new_tokens} asked for"
     )
     if most <= 1 and unit == "turns":
         raise ContextOverflowError(f"The prompt is too long: {found}", details=facts)

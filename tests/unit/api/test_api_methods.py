@@ -88,6 +88,15 @@ async def test_a_listed_origin_may_ask_and_write(shared: FastAPI) -> None:
             assert written.status_code == (404 if is_listed else 403)
 
 
+async def test_pages_of_a_listed_origin_can_read_what_clients_heed(shared: FastAPI) -> None:
+    transport = httpx.ASGITransport(app=shared)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
+        answer = await http.get("/livez", headers={"origin": "https://app.example"})
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    wanted = {"retry-after", "x-should-retry", "location", "etag", "idempotency-replayed"}
+    assert wanted < set(exposed)
+
+
 @pytest.mark.parametrize("origin", ["app.example", "ftp://x", "https://a.example/path"])
 def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
     with pytest.raises(ValueError, match="an origin is given as"):
