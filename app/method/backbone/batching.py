@@ -25,20 +25,27 @@ def prompt_batches(
 ) -> list[list[int]]:
     """Numbers of prompts by batch, as `token_batches` makes them.
 
-    Of prompts that are read from pixels, a batch shows no more than is kept decoded.
+    Of prompts that are read from pixels, a batch shows no more than is kept decoded, and all of its
+    prompts show equally many: Mllama also looks at what fills up a row that has fewer.
     """
-    sizes = None
-    if not features.uses_cached_features(prompts):
-        shown = {one.digest: one for prompt in prompts for one in prompt.images}
-        taken = {digest: decoded_bytes(one.size) for digest, one in shown.items()}
-        sizes = [sum(taken[one.digest] for one in prompt.images) for prompt in prompts]
-    return token_batches(
-        lengths,
-        token_budget=token_budget,
-        max_rows=max_rows,
-        sizes=sizes,
-        most_bytes=KEPT_BYTES,
-    )
+    if features.uses_cached_features(prompts):
+        return token_batches(lengths, token_budget=token_budget, max_rows=max_rows)
+    shown = {one.digest: one for prompt in prompts for one in prompt.images}
+    taken = {digest: decoded_bytes(one.size) for digest, one in shown.items()}
+    by_count: dict[int, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        by_count.setdefault(len(prompt.images), []).append(place)
+    batches: list[list[int]] = []
+    for places in by_count.values():
+        found = token_batches(
+            [lengths[place] for place in places],
+            token_budget=token_budget,
+            max_rows=max_rows,
+            sizes=[sum(taken[one.digest] for one in prompts[place].images) for place in places],
+            most_bytes=KEPT_BYTES,
+        )
+        batches += [[places[index] for index in batch] for batch in found]
+    return batches
 
 
 def token_batches(

@@ -11,10 +11,12 @@ from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.method.backbone import pictures as module
 from app.method.backbone.chat import image_token
-from app.method.backbone.examples import Example
+from app.method.backbone.examples import Episode, Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.backbone.prompts import PromptText, build_prompt, encode_prompts, process
+from app.method.steps import finish
+from app.method.training.answers import answer_episodes
 from tests.fakes.checkpoints.families import CHECKPOINTS
 from tests.fakes.checkpoints.parts import random_model
 from tests.fakes.files.pictures import on_its_side
@@ -99,6 +101,36 @@ def test_summaries_do_not_depend_on_what_was_asked(backbone: Backbone) -> None:
     for prompt in prompts_of(backbone):
         cache.encode([prompt])
     torch.testing.assert_close(cache.summaries(pictures), wanted, atol=1e-5, rtol=0)
+
+
+def test_how_an_item_is_answered_does_not_depend_on_the_pictures_of_others(
+    backbone: Backbone,
+) -> None:
+    square, wide = picture(5), picture(6, (150, 90))
+    shown = [(square,), (square, wide), (wide,)]
+    if not backbone.name.startswith("paligemma"):
+        # Its processor refuses prompts without a picture.
+        shown.append(())
+    episodes = [
+        Episode(
+            query=Example(
+                image=pictures[0] if pictures else None,
+                others=pictures[1:],
+                question="What is it?",
+                answers=("a red one",),
+                image_id="",
+                id="",
+            )
+        )
+        for pictures in shown
+    ]
+
+    def losses(some: list[Episode]) -> list[float]:
+        steps = answer_episodes(FeatureCache(backbone), some, token_budget=4096)
+        return [one.loss for one in finish(steps)]
+
+    alone = [loss for episode in episodes for loss in losses([episode])]
+    assert losses(episodes) == pytest.approx(alone, abs=TOLERANCE)
 
 
 def test_no_token_of_an_answer_is_seen_before_it_is_said(backbone: Backbone) -> None:
