@@ -119,7 +119,7 @@ def list_datasets(
     if as_json:
         print_json({"items": found})
         return
-    titles = ("name", "id", "items", "images", "bytes", "created")
+    titles = ("name", "id", "items", "images", "bytes", "created (UTC)")
     rows = (
         (one.name, one.id, one.num_items, one.num_images, one.size_bytes, f"{one.created:%Y-%m-%d}")
         for one in found

@@ -124,7 +124,7 @@ def list_keys(
         print_json({"items": found})
         return
     table = Table(box=None)
-    for title in ("name", "id", "workspace", "scopes", "at most", "when"):
+    for title in ("name", "id", "workspace", "scopes", "at most", "when (UTC)"):
         # On a narrow screen all but the id, which is to be copied, is broken, and nothing cut.
         table.add_column(title, overflow="fold", min_width=2 * ID_BYTES if title == "id" else None)
     for one in found:

@@ -27,6 +27,7 @@ _WHOLE = 200
 _NO_CONTENT = 204
 _PARTIAL = 206
 REQUEST_ID = "x-request-id"
+_MESSAGES = ("detail", "title", "message")
 
 _CODE_OF_STATUS = {
     400: "invalid-input",
@@ -249,7 +250,7 @@ def error_from_problem(
     """The exception that a problem of RFC 9457 stands for; of one that says nothing its status."""
     return error_from_code(
         str(problem.get("code") or _CODE_OF_STATUS.get(status, "error")),
-        str(problem.get("detail") or problem.get("title") or f"HTTP status {status}"),
+        str(next(filter(None, map(problem.get, _MESSAGES)), f"HTTP status {status}")),
         status=status,
         request_id=str(problem.get("request_id") or "") or request_id,
         details=_mapping(problem.get("details")),
@@ -273,11 +274,15 @@ def _seconds(retry_after: object) -> float | None:
 
 
 def read_problem(body: str | bytes) -> dict[str, Any]:
-    """The problem that a body tells of; nothing where it is no object of JSON."""
+    """The problem that a body tells of; nothing where it is no object of JSON.
+
+    Below `/v1` it is told as OpenAI does, and a worker has a `message` as well.
+    """
     try:
-        return _mapping(json.loads(body))
+        found = _mapping(json.loads(body))
     except (ValueError, RecursionError):
         return {}
+    return _mapping(found.get("error")) or found
 
 
 def _mapping(value: object) -> dict[str, Any]:

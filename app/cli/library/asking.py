@@ -162,7 +162,7 @@ def audit(
         )
         for entry in found.items
     )
-    print_table(("id", "when", "key", "what", "to", "details"), rows)
+    print_table(("id", "when (UTC)", "key", "what", "to", "details"), rows)
     if found.next_after is not None:
         print(f"more: --after {found.next_after}", file=sys.stderr)
 

@@ -246,7 +246,7 @@ def list_jobs(
         )
         for one in found
     )
-    print_table(("id", "name", "state", "step", "vector", "created", "error"), rows)
+    print_table(("id", "name", "state", "step", "vector", "created (UTC)", "error"), rows)
 
 
 @jobs.command()

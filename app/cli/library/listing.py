@@ -69,7 +69,7 @@ def list_vectors(
     if as_json:
         print_json({"items": found})
         return
-    titles = ("vector", "status", "backbone", "aliases", "tags", "created", "description")
+    titles = ("vector", "status", "backbone", "aliases", "tags", "created (UTC)", "description")
     print_table(titles, map(_line, found))
 
 

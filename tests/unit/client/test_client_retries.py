@@ -1,3 +1,5 @@
+from typing import Any
+
 import httpx
 import pytest
 
@@ -19,6 +21,7 @@ from vlibrary_client import (
     FieldError,
     InvalidInputError,
     InvalidResponseError,
+    NotFoundError,
     RequestTimeoutError,
     UnavailableError,
     VLibraryError,
@@ -222,6 +225,22 @@ def test_an_unknown_code_is_kept() -> None:
     with Client(transport=server.transport) as client, pytest.raises(VLibraryError) as caught:
         client.vectors.get("n")
     assert (type(caught.value), caught.value.code) == (VLibraryError, "teapot")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "There is nothing here", "code": "not-found"}},
+        {"message": "There is nothing here", "code": "not-found"},
+    ],
+)
+def test_an_error_of_another_part_of_the_service_is_told_in_its_words(body: dict[str, Any]) -> None:
+    server = ScriptedServer([httpx.Response(404, json=body)])
+    with (
+        Client(transport=server.transport, max_retries=0) as client,
+        pytest.raises(NotFoundError, match="There is nothing here"),
+    ):
+        client.vectors.get("n")
 
 
 @pytest.mark.parametrize(
