@@ -62,7 +62,10 @@ def evaluate(
     output: Annotated[
         Path, typer.Option(help="Of a suite: folder of the file of cells; a run goes on from them.")
     ] = Path("evaluations"),
-    vector: Annotated[Path | None, typer.Option(help="File of an M2IV to measure.")] = None,
+    vector: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="File of an M2IV to measure, or the folder of an export."),
+    ] = None,
     support: Annotated[
         str | None, typer.Option(help="Where demonstrations come from: a data set as above.")
     ] = None,
@@ -107,6 +110,8 @@ def evaluate(
 
     With --suite every method is measured on every task of a suite, cells are kept line by line.
     """
+    if suite is not None and dataset is not None:
+        raise typer.BadParameter("wanted a data set or --suite, found both", param_hint="DATASET")
     if suite is not None:
         run_suite(
             SuiteOptions(
@@ -234,10 +239,12 @@ def _steered(path: Path, backbone: Any, *, strength: float) -> Any:  # noqa: ANN
     from app.core.vectors.file import decode_vector_file
     from app.method.evaluation.conditions import steered
     from app.method.steering.vectors import InContextVectors
+    from vlibrary_client.sharing.folders import FILE_NAME
 
     wanted = backbone.description
+    content = (path / FILE_NAME if path.is_dir() else path).read_bytes()
     tensors, metadata = decode_vector_file(
-        path.read_bytes(), num_layers=wanted.num_layers, hidden_size=wanted.hidden_size
+        content, num_layers=wanted.num_layers, hidden_size=wanted.hidden_size
     )
     require_same_backbone(wanted=wanted.fingerprint, found=metadata["backbone"])
     labels = int(metadata["labels"]) if metadata.get("labels", "").isdecimal() else None

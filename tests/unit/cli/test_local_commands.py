@@ -216,6 +216,21 @@ def test_a_vector_of_another_backbone_is_refused(
     assert "vlibrary: m2iv: " in both.stderr
 
 
+def test_a_vector_may_be_the_folder_of_an_export(
+    dataset: Path, vector: tuple[Path, Result], tmp_path: Path
+) -> None:
+    (tmp_path / "vector.safetensors").write_bytes(vector[0].read_bytes())
+    asked = ("evaluate", str(dataset), "--limit", "2", "--condition", "m2iv", "--json")
+    assert "m2iv" in json_of(run(*asked, "--vector", str(tmp_path)))
+    assert run(*asked, "--vector", str(tmp_path / "none")).exit_code == 2
+
+
+def test_a_data_set_beside_a_suite_is_refused(dataset: Path) -> None:
+    both = run("evaluate", str(dataset), "--suite", "development")
+    assert both.exit_code == 2
+    assert "wanted a data set or --suite, found both" in both.output
+
+
 def test_every_command_explains_itself() -> None:
     listed = run("--help").stdout
     for name in ("serve", "worker", "api", "doctor", "train", "evaluate", "demo"):
