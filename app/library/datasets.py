@@ -20,6 +20,7 @@ from app.core.errors import (
     InvalidDatasetError,
     NotFoundError,
     StorageFullError,
+    TooLargeError,
 )
 from app.core.identifiers import check_description, check_name, is_id, new_id
 from app.core.jobs import UNFINISHED_STATES
@@ -48,6 +49,7 @@ async def convert_upload(
     columns: Mapping[str, str] | None = None,
     question: str | None = None,
     memory_bytes: int = CHECK_MEMORY_BYTES,
+    most_bytes: int | None = None,
 ) -> DatasetReport:
     """What a file of any known layout holds, written to `target` in the one layout that is stored.
 
@@ -57,11 +59,12 @@ async def convert_upload(
     `columns` tells which of the file's columns is which, where names differ, and `question` what is
     asked about every picture of a file that asks nothing. Rows that cannot be
     used are left out with `skip_bad`, and those without a picture are taken with `text_only`;
-    otherwise either refuses the file.
+    otherwise either refuses the file. `most_bytes` may be written.
 
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or exceeds a limit.
         StorageFullError: There is no room for what is made of it.
+        TooLargeError: That would be too large.
     """
     order = {
         "source": str(path),
@@ -69,7 +72,7 @@ async def convert_upload(
         "columns": dict(columns or {}),
         "question": question,
         "limits": asdict(limits),
-        "options": {"skip_bad": skip_bad, "text_only": text_only},
+        "options": {"skip_bad": skip_bad, "text_only": text_only, "most_bytes": most_bytes},
     }
     command = [sys.executable, "-I", *CHECK_SCRIPT, json.dumps(order), str(memory_bytes)]
     process = await asyncio.create_subprocess_exec(
@@ -103,6 +106,8 @@ async def convert_upload(
     verdict = json.loads(output)
     if verdict.get("is_full"):
         raise StorageFullError("There is no room to convert the data set")
+    if reason := verdict.get("is_large"):
+        raise TooLargeError(reason)
     if reason := verdict.get("refused"):
         raise InvalidDatasetError(reason, details=verdict["details"])
     return DatasetReport(**verdict["report"])

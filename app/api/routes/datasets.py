@@ -27,7 +27,7 @@ from app.api.schemas.bodies import PageBody
 from app.api.schemas.datasets import DatasetBody
 from app.api.schemas.fields import ColumnPairs, Cursor, Description, Limit, Name, Prompt, Reference
 from app.core.cancellation import run_until_disconnect
-from app.core.errors import InvalidInputError, StorageUnavailableError
+from app.core.errors import InvalidInputError, StorageUnavailableError, TooLargeError
 from app.core.folders import scratch_dir
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
@@ -46,6 +46,8 @@ from app.library.storage import dataset_key
 router = APIRouter(tags=["datasets"])
 
 DatasetRef = Annotated[Reference, PathParameter(description="An id or a name.")]
+# A picture is stored with every row that asks about it, however it was sent.
+MOST_UNFOLDED = 16
 MEDIA_TYPES = (
     PARQUET,
     OCTET_STREAM,
@@ -104,29 +106,39 @@ async def upload(
     if question is not None and "question" in mapped:
         raise InvalidInputError("Wanted a column of questions or one question for all, found both")
     folder = scratch_dir(services.settings.data_dir)
+    quotas = quotas_of(request)
+    most_bytes = MOST_UNFOLDED * services.settings.max_upload_bytes
+    if quotas.bytes is not None:
+        most_bytes = min(most_bytes, quotas.bytes)
     async with (
         upload_place(request, services.uploads),
         received_file(request, folder=folder) as (file, file_sha256),
         anyio.TemporaryDirectory(dir=str(folder), ignore_cleanup_errors=True) as scratch,
     ):
         target = Path(scratch) / "dataset.parquet"
-        report = await run_until_disconnect(
-            convert_upload(
-                file,
-                target,
-                limits=PictureLimits.of(services.settings),
-                skip_bad=skip_bad,
-                text_only=text_only,
-                columns=mapped,
-                question=question,
-            ),
-            receive=request.receive,
-            seconds=LONGEST_SECONDS,
-        )
+        try:
+            report = await run_until_disconnect(
+                convert_upload(
+                    file,
+                    target,
+                    limits=PictureLimits.of(services.settings),
+                    skip_bad=skip_bad,
+                    text_only=text_only,
+                    columns=mapped,
+                    question=question,
+                    most_bytes=most_bytes,
+                ),
+                receive=request.receive,
+                seconds=LONGEST_SECONDS,
+            )
+        except TooLargeError:
+            async with services.sessions() as before:
+                await require_within(before, quotas, more_bytes=most_bytes + 1)
+            raise
         sha256, size_bytes = await asyncio.to_thread(digest_of, target), target.stat().st_size
         async with services.sessions() as before:
             if await find_by_sha256(before, sha256) is None:
-                await require_within(before, quotas_of(request), more_bytes=size_bytes)
+                await require_within(before, quotas, more_bytes=size_bytes)
         key = dataset_key(sha256, workspace=services.workspace)
         # Before the row, so that no row ever names a missing file.
         await services.store.put_file(key, target)

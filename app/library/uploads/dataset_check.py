@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pyarrow import ArrowException
 
-from app.core.errors import VLibraryError, is_out_of_space
+from app.core.errors import TooLargeError, VLibraryError, is_out_of_space
 from app.core.pictures import PictureLimits
 from app.library.uploads.dataset_conversion import convert
 from vlibrary_client.layouts.items import with_question
@@ -58,6 +58,8 @@ def verdict_on(order: dict[str, Any]) -> dict[str, Any]:
         )
     except MemoryError:  # Arrow's own is one of its exceptions as well.
         return {"refused": "Not a data set: it needs too much memory", "details": {}}
+    except TooLargeError as error:
+        return {"is_large": error.message}
     except (VLibraryError, OSError, ArrowException) as error:
         if is_out_of_space(error):
             return {"is_full": True}

@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from app.core.errors import InvalidDatasetError, InvalidImageError
+from app.core.errors import InvalidDatasetError, InvalidImageError, TooLargeError
 from app.core.pictures import PictureLimits, check_picture
 from app.core.pixels import PIXELS_VERSION, decode, pixel_digest
 from app.core.splits import TRAIN
@@ -42,6 +42,8 @@ class _Conversion:
     """One source on its way into a file: its rows, and what was counted and refused of them."""
 
     source: Source
+    target: Path
+    most_bytes: int | None
     limits: PictureLimits
     text_only: bool
     num_rows: int = 0
@@ -67,6 +69,7 @@ class _Conversion:
             self.num_rows += 1
             if self.num_rows > MAX_ITEMS:
                 raise InvalidDatasetError(f"Not a data set: it has more than {MAX_ITEMS} rows")
+            self._require_room()
             if isinstance(found, BadItem):
                 self._refuse(found.place, found.reason)
                 continue
@@ -88,6 +91,14 @@ class _Conversion:
                 row["image_id"] = self.names.setdefault(pixels, name)
                 row["pixels"] = pixels.hex()
             yield row
+
+    def _require_room(self) -> None:
+        # Each row is written with its picture, so a file that names one often unfolds.
+        if self.most_bytes is not None and self.target.stat().st_size > self.most_bytes:
+            raise TooLargeError(
+                f"The data set would be stored in more than {self.most_bytes} bytes, with a "
+                "picture for every row"
+            )
 
     def _refuse(self, place: str, reason: str) -> None:
         self.num_bad += 1
@@ -191,6 +202,7 @@ def convert(
     limits: PictureLimits,
     skip_bad: bool = False,
     text_only: bool = False,
+    most_bytes: int | None = None,
 ) -> DatasetReport:
     """Writes a source's items to one Parquet file, after every row and picture was looked at.
 
@@ -200,16 +212,20 @@ def convert(
         limits: What a picture may be, as for requests.
         skip_bad: Leave out rows that cannot be used, rather than refuse the data set.
         text_only: Take rows without a picture as items of text alone.
+        most_bytes: Where to stop writing, but for the rows of one batch.
 
     Raises:
         InvalidDatasetError: Rows cannot be used, with how many and the first of them; or there is
             nothing to use.
+        TooLargeError: It takes more than that.
     """
     layout = "unknown layout"
     try:
         source = opened()
         layout = source.layout
-        work = _Conversion(source=source, limits=limits, text_only=text_only)
+        work = _Conversion(
+            source=source, target=target, most_bytes=most_bytes, limits=limits, text_only=text_only
+        )
         write_rows(work.rows(), target, schema=SCHEMA, most_rows=BATCH_ROWS, most_bytes=BATCH_BYTES)
         if not skip_bad:
             work.require_all()

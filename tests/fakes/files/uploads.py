@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -52,6 +53,20 @@ def write(
         fields = [("image", IMAGE), ("question", pa.string()), ("answer", pa.string())]
         schema = pa.schema(fields)
     pq.write_table(pa.Table.from_pylist(list(items), schema=schema), path, **options)
+    return path
+
+
+def unfolding(folder: Path, *, side: int, count: int) -> Path:
+    """A file that names one picture many times."""
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "PNG")
+    value = pa.array([stream.getvalue()], pa.binary())
+    blobs = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), value)
+    image = pa.StructArray.from_arrays([blobs], ["bytes"])
+    texts = pa.array(["x"] * count)
+    path = folder / "unfolding.parquet"
+    pq.write_table(pa.table({"image": image, "question": texts, "answer": texts}), path)
     return path
 
 

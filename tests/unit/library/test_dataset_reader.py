@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from structlog.testing import capture_logs
 
-from app.core.errors import InvalidDatasetError
+from app.core.errors import InvalidDatasetError, TooLargeError
 from app.library import datasets
 from app.library.datasets import convert_upload
-from tests.fakes.files.uploads import LIMITS, convert, refused, rows, verdict, write
+from tests.fakes.files.uploads import LIMITS, convert, refused, rows, unfolding, verdict, write
 from tests.fakes.waiting import SECONDS, until, wait_until
 
 SLOW = """
@@ -64,6 +64,15 @@ def test_a_small_file_that_unfolds_without_end_is_refused_within_its_memory(tmp_
     assert path.stat().st_size < 20_000
     with pytest.raises(InvalidDatasetError, match="memory"):
         convert(path, memory_bytes=100_000_000)
+
+
+def test_a_small_file_that_unfolds_on_the_disk_is_refused(tmp_path: Path) -> None:
+    path = unfolding(tmp_path, side=600, count=64)
+    assert path.stat().st_size < 1_500_000
+    with pytest.raises(TooLargeError, match="8000000 bytes"):
+        convert(path, most_bytes=8_000_000)
+    assert path.with_name("stored.parquet").stat().st_size < 16_000_000
+    convert(path, most_bytes=200_000_000)
 
 
 def test_a_reader_that_crashes_is_a_refusal(

@@ -11,6 +11,7 @@ from app.core.access import Quotas
 from app.core.settings import Settings
 from app.library.storage import ObjectStore
 from tests.fakes.api_calls import OCTETS, parquet
+from tests.fakes.files.uploads import unfolding
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.tenants import key_headers
 from tests.fakes.training import Sessions, vector_file
@@ -105,6 +106,29 @@ async def test_bytes_are_limited_before_a_file_is_stored(
     assert await ObjectStore(settings.objects_url).keys("datasets") == []
     await http.delete("/vectors/v", headers=headers)
     assert (await bring(http, headers, blob)).status_code == 201
+
+
+@pytest.mark.parametrize("quota", [1_000_000, None])
+async def test_a_small_file_fills_no_disk(
+    http: httpx.AsyncClient,
+    *,
+    quota: int | None,
+    sessions: Sessions,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    headers = await key_headers(sessions, quotas=Quotas(bytes=quota)) | OCTETS
+    content = unfolding(tmp_path, side=220, count=1000).read_bytes()
+    assert len(content) < settings.max_upload_bytes
+    refused = await http.post("/datasets?name=d", content=content, headers=headers)
+    if quota is None:
+        assert (refused.status_code, refused.json()["code"]) == (413, "too-large")
+        assert f"{16 * settings.max_upload_bytes} bytes" in refused.json()["detail"]
+    else:
+        assert (refused.status_code, refused.json()["code"]) == (403, "quota-exceeded")
+        # No more was counted: it was not written to its end.
+        assert refused.json()["details"]["found"] == quota + 1
+    assert await ObjectStore(settings.objects_url).keys("datasets") == []
 
 
 async def test_no_two_pass_a_limit_together(
