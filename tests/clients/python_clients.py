@@ -6,16 +6,24 @@ Each asks about a picture, goes on with a second turn, and streams; what is wron
 import base64
 import io
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import litellm
 import openai
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from PIL import Image, ImageDraw
+from pydantic import BaseModel
 
 URL = sys.argv[1] + "/v1"
 MODEL = "pocket"
+
+
+class Part(BaseModel):
+    """What an answer as JSON has."""
+
+    colour: Literal["red", "green", "blue"]
+    is_broken: bool
 
 
 def data_url(colour: str) -> str:
@@ -55,6 +63,8 @@ def use_openai() -> str:
     with client.responses.stream(model=MODEL, input="What is it?", temperature=0) as events:
         events.until_done()
         check(response.output_text, events.get_final_response().output_text, "openai: responses")
+    parsed = client.chat.completions.parse(model=MODEL, messages=messages[:1], response_format=Part)
+    check(Part, type(parsed.choices[0].message.parsed), "openai: an answer as JSON")
     return said.choices[0].message.content or ""
 
 
@@ -74,7 +84,10 @@ def use_langchain(answer: str) -> None:
     embeddings = OpenAIEmbeddings(
         base_url=URL, api_key="none", model=MODEL, check_embedding_ctx_length=False
     )
-    check(2, len(embeddings.embed_documents(["a", "b"])), "LangChain: embeddings")
+    many = [f"text {number}" for number in range(1000)]
+    check(1000, len(embeddings.embed_documents(many)), "LangChain: embeddings")
+    found = model.with_structured_output(Part, method="json_schema").invoke("What is it?")
+    check(Part, type(found), "LangChain: an answer as JSON")
 
 
 def use_litellm(answer: str) -> None:

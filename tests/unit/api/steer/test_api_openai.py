@@ -23,6 +23,10 @@ PICTURE = {
 }
 
 
+async def respond(http: httpx.AsyncClient, **body: object) -> httpx.Response:
+    return await http.post("/v1/responses", json={"model": MODEL, **body})
+
+
 async def chat(http: httpx.AsyncClient, **body: object) -> httpx.Response:
     content = {"model": MODEL, "messages": [USER], **body}
     return await http.post("/v1/chat/completions", json=content)
@@ -101,6 +105,25 @@ async def test_unknown_fields_can_be_refused(
     response = await chat(http, messages=[{**USER, "nonsense": 1}])
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "messages.0.nonsense"
+
+
+async def test_what_openai_itself_answers_is_taken_back_where_unknown_fields_are_refused(
+    http: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = services.settings.model_copy(update={"openai_unknown": "refuse"})
+    monkeypatch.setitem(services.__dict__, "settings", strict)
+    output = (await respond(http, input="What colour?")).json()["output"]
+    turns = [{"role": "user", "content": "What colour?"}, {**output[0], "phase": "final_answer"}]
+    again = await respond(
+        http,
+        input=[*turns, {"role": "user", "content": "What shape?"}],
+        reasoning={"summary": "auto"},
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+        max_tool_calls=1,
+    )
+    assert again.status_code == 200, again.text
+    assert "input.1.status" in again.json()["vlibrary"]["ignored"]
 
 
 @pytest.mark.parametrize(
