@@ -55,7 +55,8 @@ def image_bytes(source: ImageSource) -> bytes:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no path"
-        raise InvalidImageError(f"cannot read the image file: {reason}") from error
+        shown = str(source)[:200].encode(errors="replace").decode()
+        raise InvalidImageError(f"cannot read the image file {shown}: {reason}") from error
 
 
 def image_text(source: ImageSource) -> str:

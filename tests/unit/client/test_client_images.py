@@ -64,6 +64,12 @@ def test_an_image_that_is_not_here_is_refused(source: Any) -> None:  # noqa: ANN
         image_bytes(source)
 
 
+@pytest.mark.parametrize(("source", "shown"), [("gone.png", "gone.png"), ("x" * 9000, "x" * 200)])
+def test_which_picture_cannot_be_read_is_told(source: str, shown: str) -> None:
+    with pytest.raises(InvalidImageError, match=f"cannot read the image file {shown}: "):
+        image_bytes(source)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_a_picture_that_was_opened_stands_as_its_file_says(form: str) -> None:
     exif = Image.Exif()
