@@ -151,6 +151,10 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         draft.write_bytes(content)
         draft.replace(path)
+    except OSError as error:
+        # A write that finds no room does not say where.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlibrary_client.calls.requests import replace_file
 from vlibrary_client.errors import ConfigurationError, CorruptDataError, InvalidVectorFileError
 from vlibrary_client.types import Evaluation, Vector
 
@@ -90,10 +91,10 @@ def write_folder(folder: Path, *, vector: Vector, content: bytes) -> Path:
         "evaluations": [asdict(measured) for measured in vector.evaluations],
     }
     text = json.dumps(config, indent=2, sort_keys=True, default=str)
-    (folder / FILE_NAME).write_bytes(content)
-    (folder / CARD_NAME).write_text(_card_text(vector), encoding="utf-8")
+    replace_file(folder / FILE_NAME, content)
+    replace_file(folder / CARD_NAME, _card_text(vector).encode())
     # Last, because a folder is one by its configuration.
-    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    replace_file(folder / CONFIG_NAME, f"{text}\n".encode())
     return folder
 
 

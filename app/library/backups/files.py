@@ -94,11 +94,16 @@ def writing_backup(target: Path) -> Iterator[BackupWriter]:
     if os.path.lexists(target):
         raise ConflictError(f"{target} is there already; a backup replaces nothing")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work,
-        contextlib.closing(BackupWriter(target, work=Path(work))) as writer,
-    ):
-        yield writer
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work,
+            contextlib.closing(BackupWriter(target, work=Path(work))) as writer,
+        ):
+            yield writer
+    except OSError as error:
+        # A write that finds no room does not say where.
+        error.filename = error.filename or str(target)
+        raise
 
 
 class BackupReader:
@@ -127,12 +132,19 @@ class BackupReader:
         try:
             if self._archive is None:
                 return (self._source / path).open("rb")
-            stream = self._archive.extractfile(path)
+            stream = self._archive.extractfile(self._member(path))
         except (KeyError, FileNotFoundError):
             stream = None
         if stream is None:
             raise CorruptDataError(f"{self._source} is no whole backup: {path} is missing")
         return cast("BinaryIO", stream)
+
+    def _member(self, path: str) -> tarfile.TarInfo:
+        archive = cast("tarfile.TarFile", self._archive)
+        with contextlib.suppress(KeyError):
+            return archive.getmember(path)
+        # As `tar cf backup.tar .` in a folder calls it.
+        return archive.getmember(f"./{path}")
 
     def extract(self, file: BackupFile, target: Path) -> None:
         """Writes a file of it to the target and looks whether it has its digest.
@@ -164,7 +176,8 @@ def reading_backup(source: Path) -> Iterator[BackupReader]:
         with tarfile.open(source) as archive:
             yield BackupReader(source, archive)
     except tarfile.TarError as error:
-        raise InvalidInputError(f"{source} is no backup: {error}") from None
+        reason = str(error).partition(":\n")[0]
+        raise InvalidInputError(f"{source} is no backup: {reason}") from None
 
 
 def _anonymous(item: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -1,6 +1,7 @@
 """Backups and libraries that are damaged, in use or none."""
 
 import asyncio
+import errno
 import json
 import tarfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.core.errors import (
     UnavailableError,
 )
 from app.core.identifiers import sha256_hex
+from app.library.backups.files import writing_backup
 from app.library.database import conninfo
 from app.library.migrate import current_revision, remove_tables, upgrade
 from app.library.storage import dataset_key
@@ -102,10 +104,26 @@ def test_a_backup_replaces_nothing_and_leaves_nothing_behind(
 def test_what_is_no_backup_is_refused(other: Place, tmp_path: Path) -> None:
     assert isinstance(other.run("restore", tmp_path / "none").exception, NotFoundError)
     (tmp_path / "text.tar").write_text("not a tar")
-    assert isinstance(other.run("restore", tmp_path / "text.tar").exception, InvalidInputError)
+    found = other.run("restore", tmp_path / "text.tar").exception
+    assert isinstance(found, InvalidInputError)
+    assert found.message.endswith("text.tar is no backup: file could not be opened successfully")
     with tarfile.open(tmp_path / "bare.tar", "w"):
         pass
     assert isinstance(other.run("restore", tmp_path / "bare.tar").exception, CorruptDataError)
+
+
+def test_a_folder_that_was_packed_by_hand_is_a_backup(
+    folder: Path, other: Place, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
+        archive.add(folder, arcname=".")
+    assert other.run("restore", tmp_path / "packed.tar.gz").exit_code == 0
+
+
+def test_a_backup_that_finds_no_room_names_its_place(tmp_path: Path) -> None:
+    target = tmp_path / "library.tar"
+    with pytest.raises(OSError, match=r"library\.tar"), writing_backup(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_library_in_use_is_not_filled(folder: Path, library: Place) -> None:

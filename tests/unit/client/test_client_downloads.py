@@ -1,11 +1,13 @@
 """A download goes on where its connection was lost, and is whole or not at all."""
 
+import errno
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
 from tests.fakes.servers.scripted_server import (
     Pieces,
@@ -20,8 +22,10 @@ from vlibrary_client import (
     ConnectionFailedError,
     CorruptDataError,
     NotFoundError,
+    Vector,
 )
 from vlibrary_client.calls.requests import replace_file
+from vlibrary_client.sharing.folders import write_folder
 
 FILE = bytes(range(256)) * 8
 ETAG = f'"{hashlib.sha256(FILE).hexdigest()}"'
@@ -66,6 +70,20 @@ def test_several_that_write_one_file_at_once_leave_it_whole(tmp_path: Path) -> N
     with ThreadPoolExecutor(len(contents)) as pool:
         list(pool.map(write, contents))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_finds_no_room_is_named_and_what_was_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    vector = TypeAdapter(Vector).validate_python(vector_json())
+    write_folder(tmp_path, vector=vector, content=b"before")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*/vector\.safetensors'"):
+        write_folder(tmp_path, vector=vector, content=b"after")
+    assert (tmp_path / "vector.safetensors").read_bytes() == b"before"
 
 
 @BOTH
