@@ -31,7 +31,7 @@ from app.core.errors import InvalidInputError, StorageUnavailableError, TooLarge
 from app.core.folders import scratch_dir
 from app.core.identifiers import digest_of
 from app.core.pictures import PictureLimits
-from app.library.access.quotas import require_within
+from app.library.access.quotas import largest_content, require_within
 from app.library.datasets import (
     convert_upload,
     create_dataset,
@@ -107,9 +107,9 @@ async def upload(
         raise InvalidInputError("Wanted a column of questions or one question for all, found both")
     folder = scratch_dir(services.settings.data_dir)
     quotas = quotas_of(request)
-    most_bytes = MOST_UNFOLDED * services.settings.max_upload_bytes
-    if quotas.bytes is not None:
-        most_bytes = min(most_bytes, quotas.bytes)
+    async with services.sessions() as before:
+        largest = await largest_content(before, quotas)
+    most_bytes = int(min(largest, MOST_UNFOLDED * services.settings.max_upload_bytes))
     async with (
         upload_place(request, services.uploads),
         received_file(request, folder=folder) as (file, file_sha256),

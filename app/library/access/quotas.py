@@ -4,6 +4,7 @@ They hold for what is asked for with the key and count what everybody has put in
 several keys do not add up.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final, TypeAlias
@@ -68,6 +69,13 @@ async def require_within(
         if name == "jobs":
             raise BusyError(message, details=details, retry_after_seconds=JOB_RETRY_SECONDS)
         raise QuotaExceededError(message, details=details)
+
+
+async def largest_content(session: AsyncSession, quotas: Quotas) -> float:
+    """The most bytes that one thing may have, which may be among those that are stored."""
+    if quotas.bytes is None:
+        return math.inf
+    return max(quotas.bytes, (await _use(session))["bytes"])
 
 
 async def _use(session: AsyncSession) -> dict[str, int]:

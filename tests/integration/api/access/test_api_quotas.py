@@ -70,6 +70,16 @@ async def test_what_adds_nothing_is_refused_by_no_limit(
     assert (more.status_code, more.json()["details"]["found"]) == (403, 3)
 
 
+async def test_a_data_set_that_is_stored_is_told_again_to_whoever_may_store_less(
+    http: httpx.AsyncClient, sessions: Sessions, tmp_path: Path
+) -> None:
+    content = unfolding(tmp_path, side=220, count=100).read_bytes()
+    limited = await key_headers(sessions, quotas=Quotas(bytes=1000))
+    for headers, status in ((limited, 403), (await key_headers(sessions), 201), (limited, 200)):
+        reply = await http.post("/datasets?name=d", content=content, headers=headers | OCTETS)
+        assert reply.status_code == status
+
+
 async def test_unfinished_jobs_are_limited(
     http: httpx.AsyncClient, *, sessions: Sessions, tmp_path: Path
 ) -> None:
