@@ -68,13 +68,17 @@ class AppliedShift:
     """
 
     def __init__(self, model: Any, shift: "Tensor") -> None:  # noqa: ANN401 - a model
+        import torch  # noqa: PLC0415 - an extra
+
         self._shift = shift
         self._sites = {(layer, branch) for layer in range(len(shift)) for branch in (0, 1)}
         # Begun as a pass leaves it, so that the first compiled pass does for the next ones as well.
         self._hits_of_threads = {_COMPILED: set(self._sites)}
         self._is_complete = True
-        # A tensor, for a compiled pass is compiled again whenever a number that it reads changes.
-        self._num_passes = shift.new_zeros(()).long()
+        # A tensor, for a compiled pass is compiled again whenever a number that it reads changes;
+        # one that is made in inference mode could not be changed outside of it.
+        with torch.inference_mode(mode=False):
+            self._num_passes = torch.zeros((), dtype=torch.long, device="cpu")
         decoder = model.get_decoder()
         self._handles = [
             decoder.register_forward_pre_hook(self._begin),

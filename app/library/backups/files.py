@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from app.core.errors import ConflictError, CorruptDataError, InvalidInputError, NotFoundError
+from app.core.errors import (
+    ConflictError,
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    is_out_of_space,
+)
 from app.core.identifiers import digest_of
 from app.library.backups.manifest import MANIFEST, BackupFile, Manifest, parse_manifest
 
@@ -101,8 +107,9 @@ def writing_backup(target: Path) -> Iterator[BackupWriter]:
         ):
             yield writer
     except OSError as error:
-        # A write that finds no room does not say where.
-        error.filename = error.filename or str(target)
+        if is_out_of_space(error):
+            # A write that finds no room does not say where.
+            error.filename = error.filename or str(target)
         raise
 
 

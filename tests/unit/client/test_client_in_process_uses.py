@@ -60,6 +60,16 @@ def test_an_adapter_of_peft_is_steered_as_the_model_that_it_wraps(
         torch.testing.assert_close(logits(adapted, "idefics3"), wanted)
 
 
+def test_a_vector_that_is_applied_in_inference_mode_steers_outside_of_it(
+    small: PreTrainedModel,
+) -> None:
+    with torch.inference_mode():
+        applied = apply(small, file_for(small))
+    with applied:
+        logits(small, "idefics3")
+    assert applied.num_passes == 1
+
+
 def test_what_is_no_model_of_transformers_is_refused() -> None:
     with pytest.raises(UnsupportedBackboneError, match="wanted a PreTrainedModel"):
         apply(torch.nn.Linear(2, 2), file_for(tiny_model("idefics3")))
