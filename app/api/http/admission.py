@@ -1,6 +1,5 @@
 """Bounds what is in flight, before any body is read or any image is decoded."""
 
-import asyncio
 import math
 import time
 from collections import Counter, deque
@@ -10,16 +9,17 @@ from typing import Any, Final, Literal
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 
 from app.api.http.access import key_of
+from app.api.http.steady_bodies import require_rate
 from app.core.errors import BusyError
 
 Reason = Literal["full", "bytes", "caller"]
 
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 30
-BODY_TIMEOUT_SECONDS: Final = 30.0
+# A place is dear: at the rate that any body may come at, a gibibyte would hold it for three days.
+PLACE_BYTES_PER_SECOND: Final = 32 * 1024
 WINDOW_SECONDS: Final = 60.0
 MOST_REMEMBERED: Final = 4096
 
@@ -187,7 +187,9 @@ class AdmittedRoute(APIRoute):
             # FastAPI leaves this stack when the response has been sent, or could not be.
             stack: AsyncExitStack = request.scope["fastapi_inner_astack"]
             stack.enter_context(place)
-            await _read_body(request)
+            # Nobody keeps a place by sending slowly.
+            require_rate(request, bytes_per_second=PLACE_BYTES_PER_SECOND)
+            await request.body()
             request.scope.setdefault("state", {})["read_at"] = time.monotonic()
             return await handler(request)
 
@@ -199,19 +201,6 @@ def caller_of(request: Request) -> str:
     if (key := key_of(request)) is not None:
         return f"key {key.id}"
     return request.client.host if request.client else ""
-
-
-async def _read_body(request: Request) -> None:
-    """Reads the body into the request, so that nobody keeps a place by sending slowly."""
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            await request.body()
-    except TimeoutError:
-        raise HTTPException(
-            408,
-            f"The body took more than {BODY_TIMEOUT_SECONDS:g} s to arrive; smaller pictures, or "
-            "fewer requests at a time, take less",
-        ) from None
 
 
 def _announced_bytes(request: Request, *, unknown: int) -> int:

@@ -16,15 +16,13 @@ import anyio
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from app.api.http.admission import Admission, caller_of
+from app.api.http.admission import PLACE_BYTES_PER_SECOND, Admission, caller_of
 from app.api.http.steady_bodies import require_rate, wait_for_beginning
 from app.core.errors import DeadlineExceededError, InvalidInputError
 
 OCTET_STREAM: Final = "application/octet-stream"
 PARQUET: Final = "application/vnd.apache.parquet"
 LONGEST_SECONDS: Final = 3600.0
-# A place is dear: at the rate that any body may come at, a gibibyte would hold it for three days.
-UPLOAD_BYTES_PER_SECOND: Final = 32 * 1024
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -53,7 +51,7 @@ def require_media_type(request: Request, *media_types: str) -> None:
 async def upload_place(request: Request, places: Admission) -> AsyncIterator[None]:
     """A place for the block, once the body's beginning is there: places are for those who send.
 
-    From then on the body may take 20 s and its size divided by `UPLOAD_BYTES_PER_SECOND`.
+    From then on the body may take 20 s and its size divided by `PLACE_BYTES_PER_SECOND`.
 
     Raises:
         BusyError: All are taken, or the caller has its share.
@@ -61,7 +59,7 @@ async def upload_place(request: Request, places: Admission) -> AsyncIterator[Non
     """
     await wait_for_beginning(request)
     with places.place(caller=caller_of(request)):
-        require_rate(request, bytes_per_second=UPLOAD_BYTES_PER_SECOND)
+        require_rate(request, bytes_per_second=PLACE_BYTES_PER_SECOND)
         yield
 
 

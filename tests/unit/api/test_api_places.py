@@ -9,6 +9,7 @@ from starlette.types import Message
 
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
+from app.api.http.steady_bodies import SteadyBodies
 from tests.fakes.servers.worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +108,7 @@ async def test_a_client_that_leaves_frees_the_worker(
 async def test_a_sender_of_drops_keeps_no_place(
     http: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.http.admission.BODY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setitem(SteadyBodies.__init__.__kwdefaults__ or {}, "grace_seconds", 0.05)
 
     async def drops() -> AsyncIterator[bytes]:
         yield b"{"
@@ -115,7 +116,7 @@ async def test_a_sender_of_drops_keeps_no_place(
 
     response = await http.post("/steer/generate", content=drops())
     assert (response.status_code, response.json()["code"]) == (408, "request-timeout")
-    assert response.json()["detail"].startswith("The body took more than 0.05 s to arrive")
+    assert response.json()["detail"].startswith("The body came at less than 32768 bytes")
     assert services.admission.in_flight == 0
 
 

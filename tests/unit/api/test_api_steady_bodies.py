@@ -1,13 +1,14 @@
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.types import Message
 
-from app.api.http.admission import Admission
+from app.api.http.admission import PLACE_BYTES_PER_SECOND, Admission, AdmittedRoute
 from app.api.http.errors import error_handlers
 from app.api.http.steady_bodies import (
     EARLY_BYTES,
@@ -16,7 +17,8 @@ from app.api.http.steady_bodies import (
     SteadyBodies,
     wait_for_beginning,
 )
-from app.api.http.uploads import UPLOAD_BYTES_PER_SECOND, upload_place
+from app.api.http.uploads import upload_place
+from app.core.settings import Settings
 from tests.fakes.clock import Clock
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +37,15 @@ def make_app(places: Admission | None = None) -> FastAPI:
         assert places is not None
         async with upload_place(request, places):
             return len(await request.body())
+
+    answers = APIRouter(route_class=AdmittedRoute)
+
+    @answers.post("/answer")
+    async def answer(request: Request) -> int:
+        return len(await request.body())
+
+    api.include_router(answers)
+    api.state.services = SimpleNamespace(admission=places, settings=Settings(max_body_bytes=10**9))
 
     @api.post("/count")
     async def count(request: Request) -> int:
@@ -150,20 +161,21 @@ def paced(num_seconds: int, *, bytes_per_second: int) -> Iterator[tuple[float, b
     return ((1.0, bytes(bytes_per_second)) for _ in range(num_seconds))
 
 
+@pytest.mark.parametrize("path", ["/upload", "/answer"])
 @pytest.mark.parametrize(
     ("bytes_per_second", "num_seconds", "status"),
     [
         (LEAST_BYTES_PER_SECOND + 1, 3600, 408),
-        (UPLOAD_BYTES_PER_SECOND - 1024, 3600, 408),
-        (UPLOAD_BYTES_PER_SECOND, 3000, 200),
+        (PLACE_BYTES_PER_SECOND - 1024, 3600, 408),
+        (PLACE_BYTES_PER_SECOND, 3000, 200),
     ],
 )
 async def test_who_has_a_place_has_as_long_as_the_size_of_the_body_is_worth(
-    bytes_per_second: int, num_seconds: int, status: int
+    path: str, bytes_per_second: int, *, num_seconds: int, status: int
 ) -> None:
     clock, places = Clock(), Admission(max_requests=1, max_bytes=10**9)
     found = await status_of(
-        "/upload",
+        path,
         paced(num_seconds, bytes_per_second=bytes_per_second),
         grace=GRACE_SECONDS,
         rate=LEAST_BYTES_PER_SECOND,
@@ -172,6 +184,7 @@ async def test_who_has_a_place_has_as_long_as_the_size_of_the_body_is_worth(
     )
     assert found == status
     assert places.in_flight == 0
-    beginning = EARLY_BYTES / bytes_per_second
+    # Uploads take no place before.
+    beginning = EARLY_BYTES / bytes_per_second if path == "/upload" else 0.0
     sent = (clock.now - beginning) * bytes_per_second
-    assert clock.now - beginning <= 1 + GRACE_SECONDS + sent / UPLOAD_BYTES_PER_SECOND
+    assert clock.now - beginning <= 1 + GRACE_SECONDS + sent / PLACE_BYTES_PER_SECOND
