@@ -160,8 +160,9 @@ class Student:
         """The backbone with the rows' shifts during the block, and as it serves afterwards."""
         receipt = self._hooks.bind(self.shifts()[part.row_sets])
         if self._config.gradient_checkpointing:
-            # Only a model that trains forgets activations and computes them again.
-            self._backbone.model.train()
+            # Only what trains forgets activations and computes them again; dropout stays off.
+            for module in self._backbone.model.modules():
+                module.training = bool(getattr(module, "gradient_checkpointing", False))
         try:
             yield None
             receipt.verify()

@@ -12,11 +12,13 @@ from app.core.vectors.card import read_card
 from app.core.vectors.file import decode_vector_file
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
+from app.method.steering.sites import find_sites
 from app.method.steering.vectors import TENSOR_NAMES
 from app.method.training.distillation import TrainingResult, train
 from app.method.training.progress import TrainingProgress
 from app.method.training.selection.choices import weight_candidates
 from app.worker.training.results import card_of, encode_result, report_of
+from tests.fakes.models.backbones import tiny_backbone
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, same_vectors
 
 
@@ -173,6 +175,22 @@ def test_recomputing_activations_gives_the_same_vectors(learner: Backbone) -> No
     for name in TENSOR_NAMES:
         torch.testing.assert_close(getattr(saving.vectors, name), getattr(plain.vectors, name))
     assert not learner.model.training
+
+
+def test_recomputing_activations_leaves_nothing_out_at_random() -> None:
+    backbone = tiny_backbone()
+    for module in backbone.model.modules():
+        if hasattr(module, "attention_dropout"):
+            vars(module)["attention_dropout"] = 0.5
+    passes: list[object] = []
+    find_sites(backbone.model)[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+    plain = train(backbone, EXAMPLES, CONFIG.changed(epochs=1))
+    num_plain = len(passes)
+    saving = train(backbone, EXAMPLES, CONFIG.changed(epochs=1, gradient_checkpointing=True))
+    assert len(passes) - num_plain == num_plain + len(saving.losses)
+    for name in TENSOR_NAMES:
+        torch.testing.assert_close(getattr(saving.vectors, name), getattr(plain.vectors, name))
+    assert not any(module.training for module in backbone.model.modules())
 
 
 def test_the_synergy_gradient_cannot_drown_the_others(learner: Backbone) -> None:
