@@ -72,6 +72,7 @@ class VectorCache:
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
         self._highest_doses: dict[int, float] = {}
         self._freed = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     @property
     def num_slots(self) -> int:
@@ -92,8 +93,8 @@ class VectorCache:
     async def hold(self, digests: Iterable[str]) -> AsyncIterator[Mapping[str, int]]:
         """Keep these vectors on the device during the block.
 
-        Waits while others hold every slot. All slots are taken at once, so that two requests never
-        wait for each other.
+        Waits while others hold every slot, and behind those who wait for one. All slots are taken
+        at once, so that two requests never wait for each other.
 
         Yields:
             The slot of each digest.
@@ -110,11 +111,16 @@ class VectorCache:
                 f"Too many vectors in one request: wanted at most {self.num_slots}, "
                 f"found {len(wanted)}"
             )
-        while not self._has_room(wanted):
-            await self._freed.wait()
-        # Those that are here are held first, lest making room for the others evicts them.
-        absent_last = sorted(wanted, key=lambda digest: digest not in self._residents)
-        residents = {digest: self._take(digest) for digest in absent_last}
+        if not wanted:
+            yield {}
+            return
+        # First come, first served: else vectors that are always in use would keep others out.
+        async with self._turn:
+            while not self._has_room(wanted):
+                await self._freed.wait()
+            # Those that are here are held first, lest making room for the others evicts them.
+            absent_last = sorted(wanted, key=lambda digest: digest not in self._residents)
+            residents = {digest: self._take(digest) for digest in absent_last}
         try:
             for resident in residents.values():
                 # The load goes on for others when this request is cancelled.

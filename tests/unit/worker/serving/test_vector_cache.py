@@ -122,6 +122,28 @@ async def test_a_request_waits_while_others_hold_every_slot(
     await asyncio.wait_for(waiting, 5)
 
 
+async def test_those_who_come_later_do_not_overtake_a_request_that_waits_for_slots(
+    vector_cache: VectorCache, shelf: _Shelf
+) -> None:
+    order: list[tuple[str, ...]] = []
+
+    async def use(*digests: str) -> None:
+        async with vector_cache.hold(digests):
+            order.append(digests)
+
+    here, absent = shelf.digests[0], shelf.digests[NUM_SLOTS]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(vector_cache.hold(shelf.digests[:NUM_SLOTS]))
+        first = asyncio.create_task(use(absent))
+        await asyncio.sleep(0.02)
+        # One that is in use already, and none at all, which waits for nobody.
+        others = [asyncio.create_task(use(here)), asyncio.create_task(use())]
+        await asyncio.sleep(0.02)
+        assert order == [()]
+    await asyncio.wait_for(asyncio.gather(first, *others), 5)
+    assert order == [(), (absent,), (here,)]
+
+
 async def _hold_briefly(vector_cache: VectorCache, *digests: str) -> None:
     async with vector_cache.hold(digests):
         await asyncio.sleep(0)
