@@ -89,6 +89,9 @@ def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:
     # In numpy: this is not the device thread, and torch would give it helpers.
     wanted = steered.first_log_probabilities.numpy()
     found = plain.first_log_probabilities.numpy()
+    # Infinity less infinity, of what is never said, is no number, which would be told as 0.
+    can_be = np.isfinite(wanted)
+    wanted, found = wanted[can_be], found[can_be]
     divergence = np.sum(np.exp(wanted) * (wanted - found))
     # Rounding may leave a tiny negative number where the distributions are equal.
     return max(0.0, float(divergence))
