@@ -5,13 +5,15 @@ Standard-library loggers, such as those of dependencies, go through the same for
 
 import logging
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import Processor
 
 # A logger takes a constant message and fields, such as `log.info("job claimed", job_id=...)`.
 get_logger = structlog.stdlib.get_logger
+# They write a line for every request that is sent, a worker's health once a second among them.
+_CLIENTS: Final = ("httpx", "httpcore")
 
 
 def _shared_processors() -> list[Processor]:
@@ -46,11 +48,16 @@ class _StandardError(logging.Handler):
             self.handleError(record)
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not record.name.startswith(_CLIENTS)
+
+
 def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None:
     """Routes all logs of this process to one stream.
 
-    What is less than the level (debug, info, warning, error or critical) is not written. The
-    default is standard error, since standard output belongs to results.
+    What is less than the level (debug, info, warning, error or critical) is not written, nor each
+    request that this process sends, unless for debugging. The default is standard error, since
+    standard output belongs to results.
     """
     shared = _shared_processors()
     handler = _StandardError() if stream is None else logging.StreamHandler(stream)
@@ -63,6 +70,8 @@ def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None
             ],
         )
     )
+    if level != "debug":
+        handler.addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

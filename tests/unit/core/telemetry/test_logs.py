@@ -1,11 +1,9 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import redirect_stderr
 
 import pytest
-import structlog
 
 from app.core.telemetry.logs import configure_logs, get_logger
 
@@ -13,15 +11,6 @@ from app.core.telemetry.logs import configure_logs, get_logger
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def restored_logs() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def fail_with_a_secret() -> None:
@@ -74,3 +63,14 @@ def test_a_terminal_gets_no_json() -> None:
     get_logger("app.test").info("hello")
     assert "hello" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize(("level", "wanted"), [("info", ["slow"]), ("debug", ["sent", "slow"])])
+def test_requests_that_are_sent_are_told_of_for_debugging_alone(
+    level: str, wanted: list[str]
+) -> None:
+    stream = io.StringIO()
+    configure_logs(level, stream=stream)
+    logging.getLogger("httpx").info("sent")
+    logging.getLogger("httpx").warning("slow")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == wanted
