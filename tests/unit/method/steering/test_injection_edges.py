@@ -67,6 +67,24 @@ def test_a_layer_that_a_text_alone_skips_still_shifts_the_stream(
     assert not torch.allclose(found, logits_of(model, text_only))
 
 
+def test_recomputed_passes_shift_behind_skipped_layers_too(random_shifts: Shifts) -> None:
+    model, inputs = tiny_model("mllama"), tiny_inputs("mllama")
+    text_only = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+    start = random_shifts(2)
+
+    def gradient() -> Tensor:
+        shifts = start.clone().requires_grad_()
+        with inject(model, shifts):
+            model(**text_only, use_cache=False).logits.square().sum().backward()
+        assert shifts.grad is not None
+        return shifts.grad
+
+    plain = gradient()
+    model.activation_checkpointing_enable()
+    model.train()
+    torch.testing.assert_close(gradient(), plain)
+
+
 def test_a_skipped_last_layer_shifts_the_stream_too(random_shifts: Shifts) -> None:
     family = FAMILIES["mllama"]
     config: Any = family.config()
