@@ -205,11 +205,9 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A training job as the server sees it.
+    """A training job as the server sees it; any worker takes one of no backbone.
 
-    Attributes:
-        backbone_fingerprint: Of the one whose workers take it; None where the first one does.
-        seconds: Spent running so far.
+    `seconds` is the time spent running so far.
     """
 
     id: UUID
