@@ -4,8 +4,10 @@ Source: llguidance, which does the work; the forms are those of vLLM's structure
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +27,9 @@ _DRAWN: Final = re.compile(r"\s*(?:\d+ \||\^\s*$)")
 _PLACE: Final = re.compile(r"^at \d+\(\d+\): ")
 _ADVICE: Final = "Enable 'coerce_one_of' option to approximate oneOf with anyOf"
 _MAX_REASON_CHARACTERS: Final = 300
+# Each becomes a state of what reads numbers, before anything of llguidance's own bounds them: a
+# million take half a minute and 400 MiB.
+_MOST_REMAINDERS: Final = 100_000
 
 
 class Grammar:
@@ -126,8 +131,34 @@ def _source(form: StructuredOutputs) -> str:
     schema = {"type": "object"} if form.json_object else json.loads(form.json_schema or "{}")
     if schema is False:
         raise ValueError("the schema false allows no answer")
+    _require_few_remainders(form.json_schema or "{}")
     whole = {**(schema if isinstance(schema, Mapping) else {}), "x-guidance": _JSON_OPTIONS}
     return f'start: " "? body\nbody: %json {json.dumps(whole)}'
+
+
+def _require_few_remainders(schema: str) -> None:
+    """Returns when all `multipleOf` of a schema, which may meet in one number, are kept cheaply.
+
+    Raises:
+        ValueError: They are not.
+    """
+    found: list[Decimal] = []
+
+    def note(part: dict[str, Any]) -> None:
+        value = part.get("multipleOf")
+        if isinstance(value, int | float) and 0 < value < math.inf:
+            found.append(Decimal(repr(value)).normalize())
+
+    json.loads(schema, object_hook=note)
+    places = max((len(f"{value:f}".partition(".")[2]) for value in found), default=0)
+    remainders = 1
+    for value in found:
+        remainders = math.lcm(remainders, int(value.scaleb(places)))
+        if remainders > _MOST_REMAINDERS:
+            raise ValueError(
+                "the least common multiple of all multipleOf, in units of their last decimal "
+                f"place, is more than {_MOST_REMAINDERS}"
+            )
 
 
 def _without_anchors(regex: str) -> str:

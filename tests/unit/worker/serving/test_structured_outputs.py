@@ -141,6 +141,41 @@ async def test_the_cause_of_a_refusal_is_told(
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 999_983},
+        {"type": "integer", "allOf": [{"multipleOf": 997}, {"multipleOf": 1009}]},
+        {
+            "anyOf": [
+                {"type": "number", "multipleOf": 0.0001},
+                {"properties": {"a": {"multipleOf": 11}}},
+            ]
+        },
+        {"type": "number", "multipleOf": 1e300},
+    ],
+)
+async def test_a_schema_whose_numbers_would_take_the_memory_of_the_worker_is_refused(
+    parts: Parts, schema: dict[str, Any]
+) -> None:
+    asked = request_of(structured_outputs={"json": schema})
+    with pytest.raises(InvalidInputError, match="least common multiple of all multipleOf"):
+        await answer_of(parts.serving, asked)
+
+
+@pytest.mark.parametrize("multiple", [7, 0.25, 1e3, 1.0])
+async def test_an_answer_is_a_multiple(parts: Parts, multiple: float) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"multipleOf": {"type": "number", "multipleOf": multiple, "maximum": 10**6}},
+        "required": ["multipleOf"],
+        "additionalProperties": False,
+    }
+    asked = request_of(structured_outputs={"json": schema}, max_tokens=200, temperature=1.0)
+    found = json.loads((await answer_of(parts.serving, asked)).text)
+    assert found["multipleOf"] % multiple == 0
+
+
+@pytest.mark.parametrize(
     "form", [{}, {"choice": []}, {"regex": "a", "json_object": True}, {"json": "[1]"}, {"ebnf": ""}]
 )
 def test_a_form_is_one_of_those_that_there_are(form: dict[str, Any]) -> None:
