@@ -14,13 +14,13 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "unproven": "Too few held-out items to tell. Add labelled items and train again, or "
         "measure it on items of your own; until then retrieval leaves it out unless asked for.",
         "ineffective": "Held-out items show no gain. Check that the answers follow from picture "
-        "and question, and whether the backbone needs help with this task at all.",
+        "and question, whether the backbone can give such answers, and whether it needs help.",
         "collapsed": "Worse than no vector. Do not use it; look for wrong labels, or train with "
         "a lower vector_learning_rate.",
         "retired": "Taken out of use by its owner.",
     }
 )
 LOOKS_RANDOM: Final = (
-    "The answers look random: neither demonstrations nor vectors do better than always giving the "
-    "most usual answer. Check that labels belong to their pictures and questions."
+    "The answers look random: demonstrations, copying and vectors do no better than always giving "
+    "the most usual answer. Check that labels belong to their pictures and questions."
 )

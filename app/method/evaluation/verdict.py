@@ -76,8 +76,8 @@ class Verdict:
     """What held-out answers say of vectors.
 
     Attributes:
-        looks_random: Whether neither demonstrations nor vectors do better than always giving the
-            most usual answer.
+        looks_random: Whether no way of answering does better than always giving the most usual
+            answer, though one could.
     """
 
     status: TrainedStatus
@@ -96,11 +96,13 @@ def judge(
     zero_shot: Sequence[bool],
     majority: Sequence[bool],
     demonstrated: Sequence[bool],
+    others: Sequence[Sequence[bool]] = (),
 ) -> Verdict:
     """The verdict on vectors by items that took no part in training them.
 
     Each side says which items it answers right: the vectors, the backbone alone, the most usual
-    answer, and in-context learning.
+    answer, in-context learning, and other ways, which show alone whether the answers follow from
+    what is asked.
     """
     items = len(steered)
     gains = {
@@ -108,9 +110,13 @@ def judge(
         "the most usual answer": paired_gain(steered, majority),
     }
     is_better = {name: gain.chance <= CHANCE for name, gain in gains.items()}
-    over_majority = [paired_gain(side, majority) for side in (steered, zero_shot, demonstrated)]
-    looks_random = items >= _FEWEST_FOR_RANDOM and all(
-        gain.mean < _MAJORITY_LEVEL and gain.chance > CHANCE for gain in over_majority
+    looks_random = (
+        items >= _FEWEST_FOR_RANDOM
+        # Where nearly all answers are the same, nothing could.
+        and _exceeds([True] * items, majority)
+        and not any(
+            _exceeds(side, majority) for side in (steered, zero_shot, demonstrated, *others)
+        )
     )
     if all(is_better.values()):
         shown = ", ".join(f"{gain.mean:+.1%} over {name}" for name, gain in gains.items())
@@ -128,3 +134,9 @@ def judge(
         f"{gain.low:+.1%} to {gain.high:+.1%}."
     )
     return Verdict(status=status, reason=found, looks_random=looks_random)
+
+
+def _exceeds(side: Sequence[bool], majority: Sequence[bool]) -> bool:
+    """Whether a way of answering knows more than which answer is the most usual."""
+    gain = paired_gain(side, majority)
+    return gain.mean >= _MAJORITY_LEVEL or gain.chance <= CHANCE

@@ -146,6 +146,7 @@ def compare_answers(
             zero_shot=hits["zero_shot"],
             majority=hits["majority"],
             demonstrated=hits.get(demonstrated, [True] * len(steered)),
+            others=list(hits.values()),
         ),
     )
 

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.method.evaluation.verdict import judge, paired_gain
+from app.method.training.answers import AnswerScore
+from app.method.training.selection.comparison import compare_answers
 
 
 def hits(pattern: str, times: int = 1) -> list[bool]:
@@ -76,3 +78,30 @@ def test_the_states(steered: str, zero_shot: str, status: str) -> None:
     )
     assert verdict.status == status
     assert verdict.reason.endswith(".")
+
+
+@pytest.mark.parametrize(("copied", "looks_random"), [(6, True), (54, False)])
+def test_answers_that_copying_finds_are_not_random(copied: int, *, looks_random: bool) -> None:
+    wrong = [AnswerScore(is_right=False, loss=1.0, num_tokens=18)] * 60
+    comparison = compare_answers(
+        {"m2iv": wrong, "zero_shot": wrong, "icl": wrong},
+        {
+            "majority": hits("1" * 6 + "0" * 54),
+            "nearest_copy": hits("1" * copied + "0" * (60 - copied)),
+        },
+        labels={},
+        other_labels=60,
+    )
+    assert comparison.verdict.status == "ineffective"
+    assert comparison.verdict.looks_random == looks_random
+
+
+@pytest.mark.parametrize(("misses", "looks_random"), [(0, False), (1, False), (8, True)])
+def test_answers_that_are_nearly_all_the_same_are_not_random(
+    misses: int, *, looks_random: bool
+) -> None:
+    usual = hits("1" * (60 - misses) + "0" * misses)
+    verdict = judge(
+        steered=usual, zero_shot=hits("0" * 60), majority=usual, demonstrated=hits("0" * 60)
+    )
+    assert verdict.looks_random == looks_random
