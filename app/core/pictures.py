@@ -23,7 +23,15 @@ from app.core.settings import Settings
 
 WANTED: Final = "An image is a PNG, JPEG or WEBP file"
 
+# A progressive JPEG has about ten, and each may go over every pixel for the 31 bytes that it takes.
+MOST_SCANS: Final = 100
+
 _HEAD_BYTES: Final = 512
+_MOST_SEGMENTS: Final = 5_000
+# Of a JPEG: what is no datum of a scan and no end of a part of one.
+_END_OF_IMAGE: Final = 0xD9
+_START_OF_SCAN: Final = 0xDA
+_MARKER: Final = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 # What of a file Pillow reads an orientation from.
 _SAYS_TURN: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 # What else people hold pictures in, told by its first bytes so that a refusal can name it.
@@ -187,7 +195,22 @@ def check_picture(data: bytes, limits: PictureLimits) -> bool:
             f"An image is at most {limits.max_aspect:g} times as long as wide, "
             f"found {width} x {height}"
         )
+    if data.startswith(b"\xff\xd8") and _has_many_scans(data):
+        raise InvalidImageError(f"A JPEG has at most {MOST_SCANS} scans, found more")
     return is_animated
+
+
+def _has_many_scans(data: bytes) -> bool:
+    num_scans, place = 0, 2
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, place)
+        if found is None or found[1][0] == _END_OF_IMAGE:
+            return False
+        num_scans += found[1][0] == _START_OF_SCAN
+        if num_scans > MOST_SCANS:
+            return True
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return True
 
 
 def _read_header(data: bytes, limits: PictureLimits) -> tuple[tuple[int, int], bool]:

@@ -1,5 +1,6 @@
 """Whatever a file holds, its pixels are what a viewer shows, or it is refused by name."""
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from tests.fakes.files.pictures import (
     BLUE,
     GREEN,
     LIMITS,
+    RED,
     encoded,
     logo,
     on_its_side,
@@ -168,6 +170,39 @@ def test_a_jpeg_that_was_never_filled_is_refused(options: dict[str, Any]) -> Non
         kept = int(len(data) * share)
         with pytest.raises(InvalidImageError, match="JPEG file is cut short or damaged"):
             pixels(data[:kept] + bytes(len(data) - kept))
+
+
+def progressive(*, num_scans: int, between: bytes = b"") -> bytes:
+    """A JPEG whose last scan comes again until it has so many."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), RED).save(buffer, "JPEG", progressive=True)
+    head, *scans = buffer.getvalue().removesuffix(b"\xff\xd9").split(b"\xff\xda")
+    scans += [scans[-1]] * (num_scans - len(scans))
+    return b"\xff\xda".join([head, *(scan + between for scan in scans)]) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xfe\x00\x04\xff\xd9"], ids=["", "false ends"])
+def test_a_jpeg_of_many_scans_is_refused_by_its_markers(between: bytes) -> None:
+    """Each goes over every pixel, and takes 31 bytes."""
+    data = progressive(num_scans=101, between=between)
+    with pytest.raises(InvalidImageError, match="at most 100 scans"):
+        check_picture(data, LIMITS)
+
+
+def test_a_jpeg_of_many_segments_is_refused_unread() -> None:
+    comments = b"\xff\xfe\x00\x02" * 5_000
+    with pytest.raises(InvalidImageError, match="at most 100 scans"):
+        check_picture(progressive(num_scans=11, between=comments), LIMITS)
+
+
+def test_only_scans_of_the_picture_itself_count() -> None:
+    """Not what previews, and what phones put behind the picture, look like."""
+    data = progressive(num_scans=100)
+    noise = b"\xff\xda" * 500
+    comment = b"\xff\xfe" + (2 + len(noise)).to_bytes(2) + noise
+    data = data[:2] + comment + data[2:] + noise
+    assert not check_picture(data, LIMITS)
+    decode(data)
 
 
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt"])
