@@ -147,9 +147,10 @@ class _Conversion:
                 "such as image=COLUMN says; text_only takes such rows as items of text alone"
             )
         if problems:
+            if self.num_items:
+                problems.append("skip_bad leaves such rows out")
             raise InvalidDatasetError(
-                f"Not a data set ({self.source.layout}): {'; '.join(problems)}; "
-                "skip_bad leaves such rows out",
+                f"Not a data set ({self.source.layout}): {'; '.join(problems)}",
                 details={
                     "layout": self.source.layout,
                     "rows": self.num_rows,

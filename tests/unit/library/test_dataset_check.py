@@ -56,6 +56,12 @@ def test_bad_rows_are_counted_and_named_and_left_out_on_demand(tmp_path: Path) -
     assert "damaged" in report["bad_rows"][1]["reason"]
 
 
+def test_leaving_rows_out_is_no_advice_where_none_would_stay(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, [{**row, "answer": " "} for row in rows(3)]))
+    assert "3 of 3 rows cannot be used" in message
+    assert "skip_bad" not in message
+
+
 @pytest.mark.parametrize(
     "empty", [None, {"bytes": None, "path": None}, {"bytes": b"", "path": "x"}]
 )
