@@ -122,6 +122,8 @@ class Answer:
         """The answer as notebooks show it, with what steered it."""
         steered = [f"{one.name}@{one.version} x {one.strength:g}" for one in self.applied]
         rows = [("answer", self.text), ("steered by", steered), *(("note", n) for n in self.notes)]
+        if self.retrieval is not None and self.retrieval.abstained:
+            rows.insert(2, ("abstained", self.retrieval.reason or "yes"))
         if self.baseline is not None:
             rows.insert(1, ("without", self.baseline.text))
         return table(("", self.backbone.name), rows)

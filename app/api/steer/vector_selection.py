@@ -77,7 +77,9 @@ async def look_up(
     try:
         vectors = await _find_vectors(session, _listed_choices(body), strength=body.strength)
     except NotFoundError as error:
-        raise NotFoundError(error.message, details={"param": "vector"}) from None
+        is_auto = any(choice.ref == AUTO for choice in _listed_choices(body))
+        hint = "; to have one found, `auto` stands alone, without a strength" if is_auto else ""
+        raise NotFoundError(error.message + hint, details={"param": "vector"}) from None
     return Named(
         policy=found,
         vectors=vectors,

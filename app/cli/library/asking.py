@@ -73,7 +73,9 @@ def steer(
     # A file or a program gets it as it is.
     print(harmless(answer.text) if sys.stdout.isatty() else answer.text)
     applied = ", ".join(f"{use.name}@{use.version} x {use.strength:g}" for use in answer.applied)
-    told = (f"applied: {applied or 'nothing'}", *answer.notes)
+    found = answer.retrieval
+    abstained = f"nothing: `auto` abstained ({found.reason})" if found and found.abstained else ""
+    told = (f"applied: {applied or abstained or 'nothing'}", *answer.notes)
     print(*map(harmless, told), sep="\n", file=sys.stderr)
 
 

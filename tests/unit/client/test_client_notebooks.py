@@ -57,6 +57,14 @@ def test_an_answer_shows_what_steered_it() -> None:
     text = shown(answer)
     assert "&lt;script&gt;" in text
     assert answer.applied[0].ref in text
+    assert "abstained" not in text
+
+
+def test_an_answer_that_nothing_steered_shows_why() -> None:
+    retrieval = {"abstained": True, "reason": "ambiguous", "score": 0.9, "threshold": 0.8}
+    with client_of(answer_json(applied=[], retrieval=retrieval)) as client:
+        text = shown(client.steer.generate("What?", vector="auto"))
+    assert "ambiguous" in text
 
 
 def test_long_texts_are_cut() -> None:

@@ -139,6 +139,10 @@ def test_questions_have_commands(url: str, client: Client, tmp_path: Path) -> No
     assert '"abstained": true' in output
     wanted = ("--prefer", "gears", "--any-state")
     assert '"no-vectors"' in run(*asked, "--vector", "auto", *wanted, "--json")
+    told = runner.invoke(build(), (*asked, "--vector", "auto")).stderr
+    assert "applied: nothing: `auto` abstained (no-vectors)" in told
+    told = runner.invoke(build(), (*asked, "--vector", "auto=0.5")).stderr
+    assert "stands alone" in told
     run(*asked, "--vector", "gears", "--prefer", "gears", code=1)
     assert '"abstained": true' in run(
         "retrieve", "--text", "What?", *wanted, "--url", url, "--json"
