@@ -158,6 +158,8 @@ def test_every_pod_is_read_only_and_without_privileges() -> None:
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
+        # A Service called vlibrary would set VLIBRARY_PORT.
+        assert pod["enableServiceLinks"] is False
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"] is True
