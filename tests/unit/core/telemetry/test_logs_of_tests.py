@@ -9,8 +9,8 @@ from app.core.telemetry.logs import configure_logs
 def test_no_test_writes_logs_as_another_configured_them(
     _run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logging.getLogger("uvicorn").info("a request")
+    logging.getLogger("a_dependency").info("a request")
     assert capsys.readouterr().err == ""
     configure_logs("info")
-    logging.getLogger("uvicorn").info("a request")
+    logging.getLogger("a_dependency").info("a request")
     assert "a request" in capsys.readouterr().err
