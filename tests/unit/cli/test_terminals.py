@@ -144,7 +144,7 @@ def test_an_answer_does_nothing_to_a_terminal_and_is_whole_elsewhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     odd = "a\n\x1b]0;b\x07c"
-    answer = SimpleNamespace(text=odd, applied=[], notes=[odd])
+    answer = SimpleNamespace(text=odd, applied=[], notes=[odd], retrieval=None)
     steering = SimpleNamespace(generate=lambda *_, **__: answer)
     server = SimpleNamespace(steer=steering)
     monkeypatch.setattr(asking, "connected", lambda *_: nullcontext(server))
