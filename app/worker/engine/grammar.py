@@ -27,8 +27,7 @@ _DRAWN: Final = re.compile(r"\s*(?:\d+ \||\^\s*$)")
 _PLACE: Final = re.compile(r"^at \d+\(\d+\): ")
 _ADVICE: Final = "Enable 'coerce_one_of' option to approximate oneOf with anyOf"
 _MAX_REASON_CHARACTERS: Final = 300
-# Each becomes a state of what reads numbers, before anything of llguidance's own bounds them: a
-# million take half a minute and 400 MiB.
+# Each becomes a state of what reads numbers, before anything of llguidance's own bounds them.
 _MOST_REMAINDERS: Final = 100_000
 
 
@@ -128,28 +127,30 @@ def _source(form: StructuredOutputs) -> str:
         return LLMatcher.grammar_from_regex(f" ?(?:{regex})")
     if form.choice is not None:
         return f'start: " "? ({" | ".join(map(json.dumps, form.choice))})'
-    schema = {"type": "object"} if form.json_object else json.loads(form.json_schema or "{}")
+    schema = {"type": "object"} if form.json_object else _read_schema(form.json_schema or "{}")
     if schema is False:
         raise ValueError("the schema false allows no answer")
-    _require_few_remainders(form.json_schema or "{}")
     whole = {**(schema if isinstance(schema, Mapping) else {}), "x-guidance": _JSON_OPTIONS}
     return f'start: " "? body\nbody: %json {json.dumps(whole)}'
 
 
-def _require_few_remainders(schema: str) -> None:
-    """Returns when all `multipleOf` of a schema, which may meet in one number, are kept cheaply.
+def _read_schema(text: str) -> object:
+    """A schema whose `multipleOf`, all of which may meet in one number, are kept cheaply.
 
     Raises:
         ValueError: They are not.
     """
     found: list[Decimal] = []
 
-    def note(part: dict[str, Any]) -> None:
-        value = part.get("multipleOf")
-        if isinstance(value, int | float) and 0 < value < math.inf:
+    def note(part: dict[str, Any]) -> dict[str, Any]:
+        value: Any = part.get("multipleOf")
+        # What is no number is refused by llguidance; JSON's true is one to Python.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and 0 < value < math.inf:
             found.append(Decimal(repr(value)).normalize())
+        return part
 
-    json.loads(schema, object_hook=note)
+    schema: object = json.loads(text, object_hook=note)
     places = max((len(f"{value:f}".partition(".")[2]) for value in found), default=0)
     remainders = 1
     for value in found:
@@ -159,6 +160,7 @@ def _require_few_remainders(schema: str) -> None:
                 "the least common multiple of all multipleOf, in units of their last decimal "
                 f"place, is more than {_MOST_REMAINDERS}"
             )
+    return schema
 
 
 def _without_anchors(regex: str) -> str:

@@ -162,6 +162,13 @@ async def test_a_schema_whose_numbers_would_take_the_memory_of_the_worker_is_ref
         await answer_of(parts.serving, asked)
 
 
+@pytest.mark.parametrize("multiple", [True, "7", None])
+async def test_a_multiple_of_no_number_is_refused(parts: Parts, multiple: object) -> None:
+    schema = {"type": "number", "multipleOf": multiple}
+    with pytest.raises(InvalidInputError, match="structured_outputs"):
+        await answer_of(parts.serving, request_of(structured_outputs={"json": schema}))
+
+
 @pytest.mark.parametrize("multiple", [7, 0.25, 1e3, 1.0])
 async def test_an_answer_is_a_multiple(parts: Parts, multiple: float) -> None:
     schema = {
