@@ -3,8 +3,9 @@
 Knows the printed object; knows no backbone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 M2IV: Final = "m2iv"
@@ -87,10 +88,10 @@ def _first(table: Mapping[str, Any], size: str) -> Iterator[str]:
     collapsed = table["methods"][M2IV]["collapsed"]
     share = table["mimicry_share"]
     yield ""
-    yield f"Tasks on which M2IV is below zero-shot: {_joined(collapsed)}. " + (
+    yield f"Tasks on which M2IV is below zero-shot: {_joined(collapsed)}." + (
         ""
         if share is None
-        else f"Of its gain over zero-shot {_percent(share)} % is what supervision alone lacks."
+        else f" Supervision alone reaches {_percent(1 - share)} % of its gain over zero-shot."
     )
 
 
@@ -99,7 +100,8 @@ def _conditions(report: Mapping[str, Any]) -> list[str]:
     told = (
         f"Backbone `{report['backbone']}` ({report['fingerprint']}), suite `{report['suite']}` "
         f"({report['suite_digest'][:12]}), {report['questions']} questions a task, "
-        f"{report['seeds']} seeds; how it was measured: [protocol](protocol.md). {machine}"
+        f"draws of the items (seeds): {report['seeds']}; how it was measured: "
+        f"[protocol](protocol.md). {machine}"
     )
     return [
         told,
@@ -116,8 +118,8 @@ def _row(*cells: str) -> str:
 
 def _methods(table: Mapping[str, Any]) -> Iterator[str]:
     heads = (
-        "method", "accuracy %", "95 %", "parameters", "training s", "prompt tokens", "ms a query",
-        "collapsed on",
+        "method", "accuracy %", "95 %", "by draw", "parameters", "training s", "prompt tokens",
+        "ms a query", "collapsed on",
     )  # fmt: skip
     yield _row(*heads)
     yield _row("---", *["---:"] * (len(heads) - 1))
@@ -127,12 +129,18 @@ def _methods(table: Mapping[str, Any]) -> Iterator[str]:
             f"`{name}`",
             _percent(row["mean"]),
             f"{_percent(row['low'])} - {_percent(row['high'])}",
+            ", ".join(_percent(mean) for mean in _by_draw(table["tasks"].values(), name)),
             f"{row['parameters']:,.0f}",
             f"{row['train_seconds']:.1f}",
             f"{row['prompt_tokens']:.0f}",
             f"{row['ms_per_query']:.1f}",
             str(len(row["collapsed"])),
         )
+
+
+def _by_draw(tasks: Iterable[Mapping[str, Any]], method: str) -> Iterator[float]:
+    """The average over tasks with each draw of the labelled items."""
+    return map(fmean, zip(*(rows[method]["each"] for rows in tasks), strict=False))
 
 
 def _gains(table: Mapping[str, Any]) -> Iterator[str]:

@@ -77,7 +77,7 @@ def _table(results: Sequence[CellResult], *, size: int) -> dict[str, Any]:
 
 def _by_method(cells: Sequence[CellResult]) -> Cells:
     grouped: dict[str, dict[str, list[CellResult]]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: cell.seed):
         grouped.setdefault(cell.task, {}).setdefault(cell.method, []).append(cell)
     return grouped
 
@@ -87,7 +87,7 @@ def _resample(cells: Cells) -> Means:
     means: dict[str, dict[str, np.ndarray]] = {}
     for task, methods in cells.items():
         scores = {
-            method: np.array([cell.scores for cell in sorted(found, key=lambda cell: cell.seed)])
+            method: np.array([cell.scores for cell in found])
             for method, found in methods.items()
             if all(cell.scores for cell in found)
         }

@@ -9,22 +9,22 @@ from tools.results.page import page
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
-def report(**shares: list[int]) -> dict[str, Any]:
+def cell(task: str, method: str, share: int, *, seed: int = 0) -> CellResult:
+    scores = tuple(float(n < share) for n in range(100))
+    items = 0 if method == "zero_shot" else 100
+    return CellResult(task=task, method=method, items=items, seed=seed, scores=scores)
+
+
+def report(*more: CellResult, **shares: list[int]) -> dict[str, Any]:
     cells = [
-        CellResult(
-            task=task,
-            method=method,
-            items=0 if method == "zero_shot" else 100,
-            seed=0,
-            scores=tuple(float(n < share) for n in range(100)),
-        )
+        cell(task, method, share)
         for method, found in shares.items()
         for task, share in zip(("first", "second"), found, strict=True)
     ]
     return {
         "backbone": "pocket", "fingerprint": "abc", "suite": "tiny", "suite_digest": "0" * 64,
         "questions": 100, "seeds": 1, "command": "vlibrary evaluate --suite tiny",
-        "items": summarize(cells),
+        "items": summarize([*cells, *more]),
     }  # fmt: skip
 
 
@@ -43,6 +43,19 @@ def test_an_aim_that_is_missed_and_a_task_below_zero_shot_are_said() -> None:
     assert "is not reached" in text
     assert "Tasks on which M2IV is below zero-shot: `first`" in text
     assert "| first | 80.0 | 60.0* | 30.0* |" in text
+
+
+def test_every_draw_has_its_average() -> None:
+    again = [cell("first", "m2iv", 20, seed=1), cell("second", "m2iv", 40, seed=1)]
+    text = page(report(*again, zero_shot=[10, 20], m2iv=[60, 61]))
+    assert "| 60.5, 30.0 |" in text
+    assert "| 15.0 |" in text
+
+
+def test_supervision_alone_is_told_as_a_share_of_the_gain() -> None:
+    found = {"zero_shot": [0, 0], "m2iv": [80, 80]}
+    assert "alone reaches 75.0 % of its gain" in page(report(**found, supervision_only=[60, 60]))
+    assert "alone reaches 110.0 % of its gain" in page(report(**found, supervision_only=[88, 88]))
 
 
 def test_without_m2iv_the_page_says_so() -> None:

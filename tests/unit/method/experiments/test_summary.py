@@ -51,6 +51,11 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     assert widths[1] > 3 * widths[0]
 
 
+def test_draws_are_told_in_their_order_whenever_they_were_measured() -> None:
+    results = [cell("a", "lora", [share], seed=seed) for seed, share in ((1, 0.0), (0, 1.0))]
+    assert summarize(results)["100"]["tasks"]["a"]["lora"]["each"] == [1.0, 0.0]
+
+
 def test_a_method_below_zero_shot_by_more_than_chance_is_collapsed() -> None:
     results = [
         cell("a", "zero_shot", bits(0.7)),
