@@ -4,9 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass, field, replace
-from typing import Any
-from uuid import UUID
+from typing import Generic
 
 from vlibrary_client.calls import trainings
 from vlibrary_client.errors import WaitTimeoutError, error_from_code
@@ -14,68 +12,23 @@ from vlibrary_client.notebooks import comparison, facts
 from vlibrary_client.streams import async_job_events, job_events
 from vlibrary_client.terminals import OnProgress, print_report, progress_reporter
 from vlibrary_client.trackers import ReportTo, TrackedJob, tracked
-from vlibrary_client.types import JobEvent, JobFailure, JobRecord, JobState, Progress, VectorName
+from vlibrary_client.types import JobEvent, JobRecord
+from vlibrary_client.wire.endpoints import Transport
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
-@dataclass(frozen=True)
-class _Handle:
-    """What both kinds of jobs show of the record they were last given."""
+class _Handle(JobRecord, Generic[Transport]):
+    """What the server said of a job when it was last asked, and how to ask again."""
 
-    record: JobRecord
+    transport: Transport
 
-    @property
-    def id(self) -> UUID:
-        """The job's id."""
-        return self.record.id
-
-    @property
-    def name(self) -> str:
-        """The name of the vector to be made."""
-        return self.record.name
-
-    @property
-    def state(self) -> JobState:
-        """The state when the record was fetched."""
-        return self.record.state
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing will happen to the job any more."""
-        return self.record.is_final
-
-    @property
-    def vector(self) -> VectorName | None:
-        """The vector that the job stored, once it succeeded."""
-        return self.record.vector
-
-    @property
-    def report(self) -> dict[str, Any] | None:
-        """How the vector did on held-out items beside its opponents, once the job succeeded.
-
-        `status`, `reason` and `advice` are for people; `conditions` has accuracy, interval, prompt
-        tokens and labels of every way of answering. `vlibrary_client.terminals` prints it.
-        """
-        return self.record.report
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far the job was when the record was fetched."""
-        return self.record.progress
-
-    @property
-    def error(self) -> JobFailure | None:
-        """Why the job failed, if it did."""
-        return self.record.error
-
-    @property
-    def seconds(self) -> float | None:
-        """The time spent running."""
-        return self.record.seconds
+    def __init__(self, record: JobRecord, transport: Transport) -> None:
+        super().__init__(**vars(record))
+        object.__setattr__(self, "transport", transport)
 
     def _repr_html_(self) -> str:
         """The job as notebooks show it: what it is, and how its vector did."""
-        return facts(self.record) + comparison(self.report or {})
+        return facts(self) + comparison(self.report or {})
 
 
 def _check_success(record: JobRecord) -> None:
@@ -97,15 +50,12 @@ def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
     return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s")
 
 
-@dataclass(frozen=True)
-class Job(_Handle):
-    """A training job. It is a snapshot: `refresh` returns a newer one."""
-
-    transport: SyncTransport = field(repr=False)
+class Job(_Handle[SyncTransport]):
+    """A job as it was, with what can be done about it: `refresh` returns it as it is."""
 
     def refresh(self) -> "Job":
         """The job as it is now."""
-        return replace(self, record=self.transport.send(trainings.get_job(self.id)))
+        return Job(self.transport.send(trainings.get_job(self.id)), self.transport)
 
     def cancel(self) -> "Job":
         """Asks the job to stop; it does so at its next step.
@@ -113,7 +63,7 @@ class Job(_Handle):
         Raises:
             ConflictError: It has succeeded or failed already.
         """
-        return replace(self, record=self.transport.send(trainings.cancel_job(self.id)))
+        return Job(self.transport.send(trainings.cancel_job(self.id)), self.transport)
 
     def events(self, *, after: int = 0) -> Generator[JobEvent, None, None]:
         """What happens to the job, from its beginning or after event number `after`.
@@ -147,8 +97,8 @@ class Job(_Handle):
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         job = self.refresh()
         with (
-            tracked(report_to, job.record) as trackers,
-            progress_reporter(progress=progress, title=job.record.name) as report,
+            tracked(report_to, job) as trackers,
+            progress_reporter(progress=progress, title=job.name) as report,
         ):
             # What a tracker wants of a job that is over is still told.
             events = job_events(self.transport, self.id, deadline=deadline)
@@ -158,27 +108,24 @@ class Job(_Handle):
                     trackers.progress(event.progress)
             job = self.refresh()
             if timeout is not None and not job.is_final:
-                raise _timed_out(job.record, timeout)
-            _check_success(job.record)
-            trackers.end(job.record)
+                raise _timed_out(job, timeout)
+            _check_success(job)
+            trackers.end(job)
         if progress is True and job.report is not None:
             print_report(job.report)
         return job
 
 
-@dataclass(frozen=True)
-class AsyncJob(_Handle):
-    """A training job. It is a snapshot: `refresh` returns a newer one."""
-
-    transport: AsyncTransport = field(repr=False)
+class AsyncJob(_Handle[AsyncTransport]):
+    """As `Job`, with methods to be awaited."""
 
     async def refresh(self) -> "AsyncJob":
         """As `Job.refresh`."""
-        return replace(self, record=await self.transport.send(trainings.get_job(self.id)))
+        return AsyncJob(await self.transport.send(trainings.get_job(self.id)), self.transport)
 
     async def cancel(self) -> "AsyncJob":
         """As `Job.cancel`."""
-        return replace(self, record=await self.transport.send(trainings.cancel_job(self.id)))
+        return AsyncJob(await self.transport.send(trainings.cancel_job(self.id)), self.transport)
 
     def events(self, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """As `Job.events`."""
@@ -194,18 +141,18 @@ class AsyncJob(_Handle):
         """As `Job.wait`; trackers are written to in another thread."""
         job = await self.refresh()
         with (
-            tracked(report_to, job.record) as trackers,
-            progress_reporter(progress=progress, title=job.record.name) as report,
+            tracked(report_to, job) as trackers,
+            progress_reporter(progress=progress, title=job.name) as report,
         ):
             try:
                 async with asyncio.timeout(timeout):
                     if not job.is_final or report_to:
                         await _follow(job, report, trackers)
             except TimeoutError as error:
-                raise _timed_out(job.record, timeout or 0.0) from error
+                raise _timed_out(job, timeout or 0.0) from error
             job = await self.refresh()
-            _check_success(job.record)
-            await asyncio.to_thread(trackers.end, job.record)
+            _check_success(job)
+            await asyncio.to_thread(trackers.end, job)
         if progress is True and job.report is not None:
             print_report(job.report)
         return job

@@ -51,11 +51,10 @@ def facts(record: Any) -> str:  # noqa: ANN401 - any of our dataclasses
 
 def listing(items: Sequence[Any]) -> str:
     """Records as one row each, with what of them is for people."""
-    records = [getattr(item, "record", item) for item in items]
-    titles = [name for name in _SHOWN_OF_MANY if any(hasattr(one, name) for one in records)]
+    titles = [name for name in _SHOWN_OF_MANY if any(hasattr(one, name) for one in items)]
     if "ref" in titles:
         titles = [name for name in titles if name not in _SAID_BY_REF]
-    return table(titles, ([getattr(one, name, "") for name in titles] for one in records))
+    return table(titles, ([getattr(one, name, "") for name in titles] for one in items))
 
 
 def comparison(report: Mapping[str, Any]) -> str:

@@ -203,11 +203,12 @@ class JobFailure:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """A training job as the server sees it; any worker takes one of no backbone.
 
-    `seconds` is the time spent running so far.
+    `vector` is what it stored; `seconds` is the time spent running so far. `report` tells how the
+    vector did beside its opponents, the `conditions`; `vlibrary_client.terminals` prints it.
     """
 
     id: UUID
@@ -269,8 +270,7 @@ class Match:
 class Retrieval:
     """Vectors for a query, best first.
 
-    `abstained` is true when none resembles it enough; then the best answer is the unsteered
-    one, and `reason` says why.
+    `abstained` is true when none is applied, and `reason` says why.
     """
 
     matches: tuple[Match, ...]

@@ -137,7 +137,7 @@ def test_a_worker_killed_in_mid_training_resumes_and_finishes(installation: Inst
         wait_until(lambda: step() > epochs / 3)
         reached, worker = step(), installation.child("worker")
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: job.refresh().record.attempts == 2)
+        wait_until(lambda: job.refresh().attempts == 2)
         job = job.wait(timeout=240)
         assert job.state == "succeeded"
         assert job.vector is not None

@@ -213,7 +213,7 @@ def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bo
 
 def _print_job(job: "Job", *, as_json: bool) -> None:
     if as_json:
-        print_json(job.record)
+        print_json(job)
     else:
         vector = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
         print(f"{job.id} {job.state}{vector}")
@@ -230,7 +230,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with connected(url, key) as client:
-        found = [job.record for job in client.jobs(state=state, limit=limit)]
+        found = client.jobs(state=state, limit=limit).items
     if as_json:
         print_json({"items": found})
         return

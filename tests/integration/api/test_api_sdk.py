@@ -112,7 +112,7 @@ def test_from_pictures_to_a_trained_vector(
     trainer.join()
     assert [report.step for report in reports] == [0, 1, 2]
     assert reports[0].losses["total"] == 1.0
-    assert (done.state, done.record.attempts) == ("succeeded", 1)
+    assert (done.state, done.attempts) == ("succeeded", 1)
     assert done.vector is not None
     assert done.seconds is not None
     assert [event.state for event in done.events() if event.kind == "state"] == [

@@ -41,7 +41,7 @@ def test_data_sets_and_jobs_have_commands(url: str, client: Client, tmp_path: Pa
     queued = run("jobs", "train", "parts", "parts", "--set", "epochs=1", "--detach", "--url", url)
     assert "queued" in queued
     (job,) = client.jobs()
-    assert job.record.config["epochs"] == 1
+    assert job.config["epochs"] == 1
     assert str(job.id) in run("jobs", "list", "--url", url, "--json")
     assert str(job.id) not in run("jobs", "list", "--state", "running", "--url", url, "--json")
     assert "cancelled" in run("jobs", "cancel", str(job.id), "--url", url)
@@ -113,12 +113,12 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
     result = runner.invoke(build(), ["jobs", *words, *options, "--url", url])
     assert result.exit_code == 0, result.output
     (job,) = client.jobs()
-    assert job.record.config["combine"]["rule"] == "mean"
+    assert job.config["combine"]["rule"] == "mean"
 
     async def ask() -> str:
         async with AsyncClient(url) as other:
             made = await other.combine("both", ["gears@1", "colours"], "more", seed=1)
-            return str(made.record.config["combine"]["rule"])
+            return str(made.config["combine"]["rule"])
 
     assert asyncio.run(ask()) == "learned"
     with pytest.raises(InvalidInputError, match="Given twice"):
@@ -135,8 +135,8 @@ def test_a_measurement_is_queued_by_command_and_sdk(url: str, client: Client) ->
     result = runner.invoke(build(), ["jobs", *words, "--detach", "--url", url])
     assert result.exit_code == 0, result.output
     (job,) = client.jobs()
-    asked = job.record.config["evaluate"]
-    assert (job.record.name, asked["methods"], asked["shots"], asked["items"]) == (
+    asked = job.config["evaluate"]
+    assert (job.name, asked["methods"], asked["shots"], asked["items"]) == (
         "gears",
         ["icl"],
         2,
@@ -146,7 +146,7 @@ def test_a_measurement_is_queued_by_command_and_sdk(url: str, client: Client) ->
     async def ask() -> int:
         async with AsyncClient(url) as other:
             made = await other.evaluate("colours", "more", seed=7)
-            return int(made.record.config["evaluate"]["seed"])
+            return int(made.config["evaluate"]["seed"])
 
     assert asyncio.run(ask()) == 7
     with pytest.raises(InvalidInputError, match="methods"):
