@@ -14,6 +14,7 @@ from vlibrary_client.types import Dataset, VectorName
 T = TypeVar("T")
 
 NAME = re.compile("[a-z0-9][a-z0-9._-]{0,99}")
+_FIXED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[^@]+@[0-9]+", re.IGNORECASE)
 
 Selection: TypeAlias = Literal["random", "nearest", "balanced"]
 VectorRef: TypeAlias = str | UUID | VectorName
@@ -129,6 +130,11 @@ class SteerOptions(TypedDict, total=False):
 def vector_text(ref: VectorRef) -> str:
     """A vector reference as the api spells it: exactly one version for a result."""
     return str(ref.id) if isinstance(ref, VectorName) else str(ref)
+
+
+def is_fixed(ref: VectorRef) -> bool:
+    """Whether it is the same version whenever it is looked up: by id, or `name@version`."""
+    return _FIXED.fullmatch(vector_text(ref)) is not None
 
 
 def dataset_text(dataset: DatasetRef) -> str:

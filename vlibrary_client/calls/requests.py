@@ -11,6 +11,7 @@ from vlibrary_client.calls.arguments import (
     DatasetRef,
     VectorRef,
     dataset_text,
+    is_fixed,
     listed,
     present,
     require_name,
@@ -212,6 +213,8 @@ def update_vector(
         method="PATCH",
         path=f"/vectors/{segment(vector_text(ref))}",
         read=json_reader(Vector),
+        # By its name a repeat could meet a version that was stored meanwhile.
+        is_repeatable=is_fixed(ref),
         body=present(
             description=description,
             tags=None if tags is None else listed(tags, "tags"),

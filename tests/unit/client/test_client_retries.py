@@ -1,3 +1,4 @@
+import uuid
 from typing import Any
 
 import httpx
@@ -105,6 +106,30 @@ def test_a_request_that_is_being_answered_is_sent_again(waits: list[float]) -> N
     with Client(transport=server.transport) as client, pytest.raises(ConflictError):
         client.train("n", "d")
     assert waits == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("ref", "is_repeated"),
+    [
+        ("n", False),
+        ("n@prod", False),
+        ("n@3", True),
+        (uuid.uuid4(), True),
+        (str(uuid.uuid4()), True),
+    ],
+)
+def test_a_change_is_sent_again_only_where_it_can_meet_no_other_version(
+    ref: str | uuid.UUID, waits: list[float], *, is_repeated: bool
+) -> None:
+    lost = httpx.RemoteProtocolError("hung up")
+    server = ScriptedServer([lost, httpx.Response(200, json=vector_json())])
+    with Client(transport=server.transport) as client:
+        if is_repeated:
+            client.vectors.update(ref, description="newer")
+        else:
+            with pytest.raises(ConnectionFailedError):
+                client.vectors.update(ref, description="newer")
+    assert len(waits) == is_repeated
 
 
 def test_a_delete_is_not_sent_again(waits: list[float]) -> None:
