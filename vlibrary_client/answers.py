@@ -175,8 +175,8 @@ class Comparison:
     """What several vectors did on the same data set, split and metric.
 
     `results` is in the order of the vectors, `None` for those that were not measured; `best` is the
-    position of the highest accuracy, and `is_clear` tells whether its 95 % interval lies above
-    those of all others.
+    first position of the highest accuracy, and `is_clear` tells whether its 95 % interval lies
+    above those of all others.
     """
 
     dataset: str

@@ -154,7 +154,9 @@ class ComparisonBody(ResponseBody):
     results: tuple[EvaluationBody | None, ...] = Field(
         description="The newest of each vector, in the order of the request."
     )
-    best: int = Field(ge=0, description="Position of the vector with the highest accuracy.")
+    best: int = Field(
+        ge=0, description="Position of the highest accuracy; of equal ones the first."
+    )
     is_clear: bool = Field(description="Its 95 % interval lies above those of all others measured.")
 
 

@@ -21,7 +21,7 @@ from app.cli.library.server import (
 from app.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from vlibrary_client import Batch
+    from vlibrary_client import Batch, Comparison, Evaluation
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="Right answers with the vector.")]
 OpponentShare = Annotated[
@@ -88,8 +88,8 @@ def compare(refs: Refs, *, url: Url = None, key: Key = None, as_json: AsJson = F
     names = [vector.ref for vector in found.vectors]
     for item in found.comparisons:
         rows = (
-            (name, *(("", "", "") if result is None else _figures(result)), _mark(item, position))
-            for position, (name, result) in enumerate(zip(names, item.results, strict=True))
+            (name, *(("", "", "", "") if result is None else _figures(result, item)))
+            for name, result in zip(names, item.results, strict=True)
         )
         print_table((f"{item.dataset} {item.split}", "accuracy", "zero-shot", "items", ""), rows)
     cosines = (
@@ -99,15 +99,12 @@ def compare(refs: Refs, *, url: Url = None, key: Key = None, as_json: AsJson = F
     print_table(("cosine", *names), cosines)
 
 
-def _figures(result: Any) -> tuple[str, ...]:  # noqa: ANN401 - an Evaluation, not loaded here
-    interval = f"[{percent(result.low)}, {percent(result.high)}]"
-    return f"{percent(result.accuracy)} {interval}", percent(result.zero_shot), str(result.items)
-
-
-def _mark(comparison: Any, position: int) -> str:  # noqa: ANN401 - a Comparison
-    if position != comparison.best:
-        return ""
-    return "best" if comparison.is_clear else "highest, not beyond chance"
+def _figures(result: "Evaluation", comparison: "Comparison") -> tuple[object, ...]:
+    shown = f"{percent(result.accuracy)} [{percent(result.low)}, {percent(result.high)}]"
+    best = comparison.results[comparison.best]
+    mark = "best" if comparison.is_clear else "highest, not beyond chance"
+    is_best = best is not None and result.accuracy == best.accuracy
+    return shown, percent(result.zero_shot), result.items, mark if is_best else ""
 
 
 @vectors.command()

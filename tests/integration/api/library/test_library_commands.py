@@ -83,6 +83,8 @@ def test_vectors_are_compared_combined_and_pruned(url: str, client: Client) -> N
     assert (measured.icl, measured.knn_icl) == (None, 0.5)
     call(url, "evaluation", "none", *words.split(), *shares, code=1)
     assert "best" in call(url, "compare", "gears", "colours")
+    call(url, "evaluation", "gears@1", *words.split(), *shares)
+    assert call(url, "compare", "gears@1", "colours").count("highest") == 2
     assert "90.0 %" in call(url, "show", "gears")
     output = call(url, "combine", "sum", "gears=0.5", "colours=-1", "--tag", "a", "--tag", "b")
     assert "Stored sum@1" in output
