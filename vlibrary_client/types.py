@@ -216,6 +216,7 @@ class JobRecord:
     name: str
     dataset_id: UUID
     created: datetime
+    kind: Literal["train", "combine", "evaluate"] = "train"
     backbone_fingerprint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
@@ -235,10 +236,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """Something that happened to a job: a `progress` report or a new `state`.
-
-    `sequence` rises by one or more from event to event of the same job.
-    """
+    """A `progress` report of a job or its new `state`; `sequence` rises from event to event."""
 
     sequence: int
     kind: str

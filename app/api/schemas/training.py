@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from app.api.schemas.bodies import RequestBody, ResponseBody
 from app.api.schemas.fields import BackboneRef, Description, Name, Reference, SplitName, Tags
-from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, JobState, Method, Rule
+from app.core.jobs import DEFAULTS, MAX_ITEMS, MAX_PARTS, METHODS, JobKind, JobState, Method, Rule
 from app.core.states import VectorStatus
 from app.method.training.configuration import TrainingSettings
 
@@ -136,6 +136,7 @@ class JobBody(ResponseBody):
 
     id: UUID
     state: JobState
+    kind: JobKind
     name: str
     dataset_id: UUID
     backbone_fingerprint: str | None = Field(

@@ -237,6 +237,7 @@ def list_jobs(
     rows = (
         (
             one.id,
+            one.kind,
             one.name,
             one.state,
             "" if one.progress is None else f"{one.progress.step}/{one.progress.num_steps}",
@@ -246,7 +247,7 @@ def list_jobs(
         )
         for one in found
     )
-    print_table(("id", "name", "state", "step", "vector", "created (UTC)", "error"), rows)
+    print_table(("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error"), rows)
 
 
 @jobs.command()

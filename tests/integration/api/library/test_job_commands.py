@@ -113,7 +113,8 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
     result = runner.invoke(build(), ["jobs", *words, *options, "--url", url])
     assert result.exit_code == 0, result.output
     (job,) = client.jobs()
-    assert job.config["combine"]["rule"] == "mean"
+    assert (job.kind, job.config["combine"]["rule"]) == ("combine", "mean")
+    assert "combine" in runner.invoke(build(), ["jobs", "list", "--url", url]).stdout
 
     async def ask() -> str:
         async with AsyncClient(url) as other:
