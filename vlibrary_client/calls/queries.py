@@ -56,6 +56,7 @@ def retrieve(
 
     Raises:
         InvalidInputError: Neither an image, a text nor an embedding is given.
+        NotFoundError: Several fit alike, and nothing that is stored has what is preferred.
     """
     return Call(
         method="POST",

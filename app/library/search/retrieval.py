@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.access import DEFAULT_WORKSPACE
-from app.core.errors import InvalidInputError, UnavailableError
+from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
 from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
 from app.library.database import Sessions, read_one_moment, without_transactions
@@ -139,6 +139,7 @@ class Retriever:
 
         Raises:
             InvalidInputError: The embedding or `k` is out of bounds.
+            NotFoundError: Several fit alike, and nothing that is stored has what is preferred.
             UnavailableError: The database itself is not at `min_epoch` yet.
         """
         if not 1 <= k <= MAX_K:
@@ -185,6 +186,8 @@ class Retriever:
             prefer=prefer or self._prefer,
             alike=alike,
         )
+        if reason == "ambiguous" and prefer is not None:
+            await self._require_stored(prefer)
         known = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
             matches=tuple(Match(**vars(hit), vector=records[hit.vector_id]) for hit in known),
@@ -205,6 +208,16 @@ class Retriever:
     async def _matching(self, filters: VectorFilters) -> frozenset[uuid.UUID]:
         async with self._sessions() as session:
             return await matching_ids(session, filters)
+
+    async def _require_stored(self, prefer: str) -> None:
+        tag, alias = VectorFilters(tags=(prefer,)), VectorFilters(alias=prefer)
+        for filters in (VectorFilters(name=prefer), tag, alias):
+            if await self._matching(filters):
+                return
+        raise NotFoundError(
+            f"Several vectors fit alike, and no vector has the tag, alias or name {prefer}",
+            details={"param": "prefer"},
+        )
 
     async def _compute(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -160,6 +160,12 @@ class TestRetrieval:
         body = {"prompt": "q", "vector": "auto", "prefer": "english"}
         steered = (await http.post("/steer/generate", json=body)).json()
         assert [use["name"] for use in steered["applied"]] == ["english"]
+        unknown = await http.post("/retrieve", json={"text": "q", "prefer": "spansh"})
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
+        assert "spansh" in unknown.json()["detail"]
+        await store_vector(sessions, worker.description, name="other")
+        other = (await http.post("/retrieve", json={"text": "q", "prefer": "other"})).json()
+        assert other["reason"] == "ambiguous"
         told = (await http.get("/vectors/english")).json()
         assert told["overlaps"] == ["spanish"]
         for wrong in ({"prefer": "english"}, {"only_ready": False, "vector": "english"}):
