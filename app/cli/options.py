@@ -46,7 +46,8 @@ def read_settings(**options: object) -> Settings:
     except ValidationError as error:
         # The rejected values themselves may be secrets, so only places and reasons are told.
         reasons = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: "
+            + problem["msg"].removeprefix("Value error, ")
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"the settings cannot be used: {reasons}") from error

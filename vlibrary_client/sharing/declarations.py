@@ -35,8 +35,17 @@ MAX_VECTORS = 1000
 
 
 class _Declared(BaseModel):
-    # A word that is misspelt would declare nothing.
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_every_word(cls, value: object) -> object:
+        # One that is misspelt would declare nothing.
+        unknown = value.keys() - cls.model_fields if isinstance(value, dict) else ()
+        if unknown:
+            found = ", ".join(sorted(map(str, unknown)))
+            raise ValueError(f"wanted {', '.join(cls.model_fields)}, found {found}")
+        return value
 
 
 class Source(_Declared):
@@ -112,7 +121,8 @@ def read_declaration(value: Any) -> Declaration:  # noqa: ANN401 - what YAML or 
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise InvalidInputError(f"cannot be declared: {place}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InvalidInputError(f"cannot be declared: {place}: {reason}") from None
 
 
 def sync(

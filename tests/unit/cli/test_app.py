@@ -119,6 +119,8 @@ def test_contradictory_settings_are_told_without_their_values() -> None:
         read_settings(port=99999, database_url="postgres://user:secret@host/db")
     assert "port" in caught.value.message
     assert "secret" not in caught.value.message
+    with pytest.raises(ConfigurationError, match="settings: the api and the worker need different"):
+        read_settings(port=8111, worker_port=8111)
 
 
 def test_options_win_over_the_environment_and_only_when_given(

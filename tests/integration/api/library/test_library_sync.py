@@ -106,11 +106,11 @@ def test_what_is_declared_twice_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ({"source": {}}, "wanted one of folder"),
+        ({"source": {}}, r"vectors\.a\.source: wanted one of folder"),
         ({"source": {"folder": "x", "hub": "y"}}, "wanted one of folder"),
         ({"source": {"server": "http://x"}}, "belong together"),
         ({"source": {"folder": "x", "revision": "v1"}}, "revision"),
-        ({"source": {"folder": "x"}, "tag": ["y"]}, r"vectors\.a\.tag"),
+        ({"source": {"folder": "x"}, "tag": ["y"]}, r"vectors\.a: wanted source, .*, found tag$"),
         ({"source": {"folder": "x"}, "status": "fine"}, r"vectors\.a\.status"),
         (None, r"vectors\.a"),
     ],
