@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ async def maintain(services: Services) -> None:
     """Removes abandoned files, then looks for stalled jobs until it is cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
     try:
-        await asyncio.to_thread(remove_abandoned_files, scratch_dir(services.settings.data_dir))
+        await asyncio.to_thread(remove_abandoned_files, _files_in_work(services))
     except OSError as error:
         log.warning("cannot remove abandoned files", reason=type(error).__name__)
     while True:
@@ -52,10 +53,16 @@ async def requeue_stalled_jobs(services: Services) -> None:
         log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
 
 
-def remove_abandoned_files(scratch: Path) -> None:
-    """Deletes what processes left behind that were killed long ago."""
+def _files_in_work(services: Services) -> Iterator[Path]:
+    """What is there while a process receives, reads or stores it, and stays if it is killed."""
+    yield from scratch_dir(services.settings.data_dir).glob("*")
+    yield from services.store.unfinished()
+
+
+def remove_abandoned_files(paths: Iterable[Path]) -> None:
+    """Deletes those of the files and folders that nobody has changed for a day."""
     oldest = time.time() - ABANDONED_SECONDS
-    for path in scratch.glob("*"):
+    for path in paths:
         # What its owner or another api has removed meanwhile is gone as well.
         with suppress(FileNotFoundError):
             if path.stat().st_mtime >= oldest:

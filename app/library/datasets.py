@@ -27,6 +27,7 @@ from app.core.jobs import UNFINISHED_STATES
 from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
+from app.library.database import lock_number
 from app.library.pages import Page, check_limit, decode_cursor, make_page
 from app.library.records import DatasetRecord, DatasetReport, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
@@ -127,7 +128,8 @@ async def create_dataset(
 ) -> DatasetRecord:
     """The data set with this content, stored if it is new, and now called by this name.
 
-    Description and report are kept as they were while the content is known.
+    Description and report are kept as they were while the content is known. Whoever finds the file
+    gone after the commit puts it again: it was dropped before this was known.
 
     Raises:
         InvalidInputError: The name or text is malformed.
@@ -137,6 +139,7 @@ async def create_dataset(
         "description": check_description(description),
         "report": dict(report or {}),
     }
+    await hold_file(session, storage_key)
     statement = (
         insert(DatasetRow)
         .values(
@@ -195,7 +198,7 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     """The data set, which from now on nobody finds; its names are free again.
 
     Vectors that were trained on it stay, and its row stays for the jobs that name it. Its file is
-    still there: see `file_of_deleted`.
+    still there: see `drop_unneeded`.
 
     Raises:
         NotFoundError: There is none.
@@ -236,14 +239,12 @@ async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> D
     return record
 
 
-async def file_of_deleted(session: AsyncSession, dataset_id: uuid.UUID) -> str | None:
-    """The key of the file of a data set that is deleted, which nothing needs; None for others.
+async def hold_file(session: AsyncSession, key: str) -> None:
+    """Until the session's transaction ends nobody else stores or drops the data set of this file.
 
-    The content cannot come back before the session ends.
+    Not by a lock of its row, which there may be none of.
     """
-    query = select(DatasetRow).where(DatasetRow.id == dataset_id).with_for_update()
-    row = (await session.scalars(query)).one_or_none()
-    return None if row is None or row.deleted is None else row.storage_key
+    await session.execute(select(func.pg_advisory_xact_lock(lock_number(f"file\0{key}"))))
 
 
 async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | None:

@@ -1,17 +1,19 @@
 """Files in the object store that nothing needs any more."""
 
+import datetime as dt
 from typing import Final
 
 from sqlalchemy import select
 
 from app.core.jobs import UNFINISHED_STATES
 from app.library.database import Sessions
-from app.library.datasets import file_of_deleted
-from app.library.storage import ObjectStore, checkpoint_key
+from app.library.datasets import hold_file
+from app.library.storage import CHECKPOINTS, DATASETS, ObjectStore, checkpoint_key
 from app.library.tables import DatasetRow, JobRow
 from app.library.workspaces import in_all_workspaces
 
-CHECKPOINTS: Final = "checkpoints"
+# No upload takes as long from its file to its row.
+ABANDONED: Final = dt.timedelta(days=1)
 
 
 async def collect_garbage(
@@ -19,8 +21,8 @@ async def collect_garbage(
 ) -> dict[str, int]:
     """Removes what a crash left behind between a row and its file; safe beside a running service.
 
-    Gives how many files went, or would have gone: of `datasets` that were deleted, and
-    `checkpoints` of jobs that have ended or are not known.
+    Gives how many files went, or would have gone: of `datasets` that were deleted or never came to
+    be, and `checkpoints` of jobs that have ended or are not known.
     """
     sessions = in_all_workspaces(sessions)
     return {
@@ -29,19 +31,35 @@ async def collect_garbage(
     }
 
 
-async def _datasets(sessions: Sessions, store: ObjectStore, *, dry_run: bool) -> int:
-    count = 0
+async def drop_unneeded(
+    sessions: Sessions, store: ObjectStore, key: str, *, dry_run: bool = False
+) -> bool:
+    """Deletes the file of a data set unless one that is not deleted names it; whether it went.
+
+    Whoever stores the same content meanwhile waits, and puts the file once more.
+    """
     async with sessions.begin() as session:
-        query = select(DatasetRow.id).where(DatasetRow.deleted.is_not(None))
-        deleted = (await session.scalars(query)).all()
-    for dataset_id in deleted:
-        async with sessions.begin() as session:
-            key = await file_of_deleted(session, dataset_id)
-            if key is not None and await store.exists(key):
-                count += 1
-                if not dry_run:
-                    await store.delete(key)
-    return count
+        await hold_file(session, key)
+        needing = select(DatasetRow.id).where(
+            DatasetRow.storage_key == key, DatasetRow.deleted.is_(None)
+        )
+        if await session.scalar(needing.limit(1)) is not None:
+            return False
+        if not dry_run:
+            await store.delete(key)
+        return True
+
+
+async def _datasets(sessions: Sessions, store: ObjectStore, *, dry_run: bool) -> int:
+    present = await store.keys(DATASETS)
+    async with sessions.begin() as session:
+        rows = await session.execute(select(DatasetRow.storage_key, DatasetRow.deleted))
+        is_deleted = {row.storage_key: row.deleted is not None for row in rows}
+    abandoned = dt.datetime.now(dt.UTC) - ABANDONED
+    superfluous = [
+        key for key, written in present.items() if is_deleted.get(key, written < abandoned)
+    ]
+    return sum([await drop_unneeded(sessions, store, key, dry_run=dry_run) for key in superfluous])
 
 
 async def _checkpoints(sessions: Sessions, store: ObjectStore, *, dry_run: bool) -> int:

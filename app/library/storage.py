@@ -33,18 +33,22 @@ CHUNK_BYTES: Final = 8 * 1024 * 1024
 # Somebody waits for an answer; by itself a bucket is tried for three minutes.
 RETRY_SECONDS: Final = 15.0
 RETRY_AFTER_SECONDS: Final = 5.0
+DATASETS: Final = "datasets"
+CHECKPOINTS: Final = "checkpoints"
+# As the store calls a file of a folder until it is whole; no listing shows one.
+_UNFINISHED: Final = "*#[0-9]*"
 
 
 def dataset_key(sha256: str, *, workspace: str = DEFAULT_WORKSPACE) -> str:
     """Where the file of a data set lies; two workspaces have two files of the same content."""
     # As it was before there were others.
     folder = "" if workspace == DEFAULT_WORKSPACE else f"{workspace}/"
-    return f"datasets/{folder}{sha256}.parquet"
+    return f"{DATASETS}/{folder}{sha256}.parquet"
 
 
 def checkpoint_key(job_id: object) -> str:
     """Where the latest checkpoint of a job lies."""
-    return f"checkpoints/{job_id}"
+    return f"{CHECKPOINTS}/{job_id}"
 
 
 def _check(key: str) -> str:
@@ -90,12 +94,13 @@ class ObjectStore:
 
     def __init__(self, url: str, *, scratch: Path | None = None) -> None:
         self._scratch = scratch
+        self._folder: Path | None = None
         parts = urlsplit(url)
         if parts.scheme == "file":
-            folder = Path(unquote(parts.path))
+            self._folder = Path(unquote(parts.path))
             with making_folders():
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._store: AnyStore = LocalStore(folder)
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._store: AnyStore = LocalStore(self._folder)
         else:
             retry_timeout = dt.timedelta(seconds=RETRY_SECONDS)
             self._store = from_url(url, retry_config={"retry_timeout": retry_timeout})
@@ -168,11 +173,19 @@ class ObjectStore:
             return False
         return True
 
-    async def keys(self, prefix: str) -> list[str]:
-        """Every key below a prefix."""
+    async def keys(self, prefix: str) -> dict[str, dt.datetime]:
+        """Every key below a prefix, with when it was last put."""
         with _library_errors():
             listing = obstore.list(self._store, prefix=prefix)
-            return [str(item["path"]) async for batch in listing for item in batch]
+            return {
+                str(item["path"]): item["last_modified"]
+                async for batch in listing
+                for item in batch
+            }
+
+    def unfinished(self) -> Iterator[Path]:
+        """Files of a folder that are being put, or were when a process was killed; no bucket's."""
+        return iter(()) if self._folder is None else self._folder.rglob(_UNFINISHED)
 
     async def delete(self, key: str) -> None:
         """Removes what is stored under the key; harmless when nothing is."""

@@ -1,7 +1,8 @@
 """Routes of data sets: files of items, addressed by their content."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,11 @@ from typing import Annotated
 import anyio
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.creation import CreationOf
-from app.api.dependencies import ServicesOf, SessionOf
+from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.access import quotas_of
 from app.api.http.problems import problems
 from app.api.http.uploads import (
@@ -36,11 +39,11 @@ from app.library.datasets import (
     convert_upload,
     create_dataset,
     delete_dataset,
-    file_of_deleted,
     find_by_sha256,
     get_dataset,
     list_datasets,
 )
+from app.library.garbage import drop_unneeded
 from app.library.storage import dataset_key
 
 router = APIRouter(tags=["datasets"])
@@ -140,31 +143,49 @@ async def upload(
             if await find_by_sha256(before, sha256) is None:
                 await require_within(before, quotas, more_bytes=size_bytes)
         key = dataset_key(sha256, workspace=services.workspace)
-        # Before the row, so that no row ever names a missing file.
-        await services.store.put_file(key, target)
-        await creation.begin(file_sha256)
-        known = await find_by_sha256(session, sha256)
-        record = await create_dataset(
-            session,
-            name=name,
-            sha256=sha256,
-            size_bytes=size_bytes,
-            num_items=report.num_items,
-            num_images=report.num_images,
-            storage_key=key,
-            description=description,
-            report=report.as_json(),
-        )
-        if known is not None:
-            response.status_code = 200
-        # What was left out of this upload, also where the rest of it is known.
-        body = DatasetBody.model_validate(replace(record, report=report.as_json()))
-        answer = await creation.answer(body, at=f"/datasets/{record.id}")
-        await session.commit()
-        if not await services.store.exists(record.storage_key):
-            # The same content was deleted meanwhile; now that its row is back, nobody does.
-            await services.store.put_file(record.storage_key, target)
+        async with _stored_file(target, key, services=services, session=session):
+            await creation.begin(file_sha256)
+            known = await find_by_sha256(session, sha256)
+            record = await create_dataset(
+                session,
+                name=name,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                num_items=report.num_items,
+                num_images=report.num_images,
+                storage_key=key,
+                description=description,
+                report=report.as_json(),
+            )
+            if known is not None:
+                response.status_code = 200
+            # What was left out of this upload, also where the rest of it is known.
+            body = DatasetBody.model_validate(replace(record, report=report.as_json()))
+            answer = await creation.answer(body, at=f"/datasets/{record.id}")
+            await session.commit()
     return answer
+
+
+@asynccontextmanager
+async def _stored_file(
+    source: Path, key: str, *, services: Services, session: AsyncSession
+) -> AsyncIterator[None]:
+    """Stores a file before the block commits its row, so that no row ever names a missing one.
+
+    Where no row comes to be, the file goes again.
+    """
+    try:
+        await services.store.put_file(key, source)
+        yield
+    except Exception:
+        await session.rollback()
+        # If this fails, `vlibrary gc` does it.
+        with suppress(SQLAlchemyError, StorageUnavailableError):
+            await drop_unneeded(services.sessions, services.store, key)
+        raise
+    if not await services.store.exists(key):
+        # It was dropped in between; now that there is a row, nobody does.
+        await services.store.put_file(key, source)
 
 
 @router.get("/datasets", responses=problems())
@@ -194,7 +215,4 @@ async def delete(
     await session.commit()
     # If this fails, `vlibrary gc` does it.
     with suppress(StorageUnavailableError):
-        async with services.sessions.begin() as after:
-            key = await file_of_deleted(after, record.id)
-            if key is not None:
-                await services.store.delete(key)
+        await drop_unneeded(services.sessions, services.store, record.storage_key)

@@ -1,5 +1,6 @@
 """The part of S3's HTTP that an object store needs, in memory; it checks no signatures."""
 
+import datetime as dt
 import hashlib
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
@@ -58,7 +59,7 @@ class FakeBucket:
                 item = ET.SubElement(listing, "Contents")
                 ET.SubElement(item, "Key").text = key
                 ET.SubElement(item, "Size").text = str(len(self.objects[key]))
-                ET.SubElement(item, "LastModified").text = "2026-11-27T08:00:00.000Z"
+                ET.SubElement(item, "LastModified").text = dt.datetime.now(dt.UTC).isoformat()
         return Response(ET.tostring(listing), media_type="application/xml")
 
     async def _delete_many(self, request: Request) -> Response:

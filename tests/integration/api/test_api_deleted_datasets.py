@@ -1,4 +1,5 @@
 import asyncio
+import os
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ from app.core.settings import Settings
 from app.library.datasets import delete_dataset
 from app.library.garbage import collect_garbage
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
-from tests.fakes.api_calls import parquet, upload
+from tests.fakes.api_calls import OCTETS, parquet, upload
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -158,6 +159,39 @@ async def test_what_a_crash_left_behind_is_collected(
     assert await store.exists(dataset_key(kept["sha256"]))
     assert await store.exists(checkpoint_key(running["id"]))
     assert not await store.exists(checkpoint_key(ended["id"]))
+
+
+@pytest.mark.anyio
+async def test_a_data_set_that_is_refused_at_the_end_leaves_no_file(
+    http: httpx.AsyncClient, store: ObjectStore, tmp_path: Path
+) -> None:
+    once = OCTETS | {"idempotency-key": "k"}
+    contents = [parquet(tmp_path, items=items) for items in (1, 2)]
+    answers = [
+        await http.post("/datasets?name=d", content=content, headers=once) for content in contents
+    ]
+    assert [answer.status_code for answer in answers] == [201, 422]
+    assert list(await store.keys("datasets")) == [dataset_key(answers[0].json()["sha256"])]
+    # What was answered before is not stored again either.
+    await http.delete("/datasets/d")
+    again = await http.post("/datasets?name=d", content=contents[0], headers=once)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert await store.keys("datasets") == {}
+
+
+@pytest.mark.anyio
+async def test_files_that_no_data_set_ever_named_are_collected_once_they_are_old(
+    settings: Settings, sessions: Sessions
+) -> None:
+    store = ObjectStore(settings.objects_url)
+    # As a process leaves them that is killed between a file and its row.
+    old, new = dataset_key("a" * 64, workspace="theirs"), dataset_key("b" * 64)
+    for key in (old, new):
+        await store.put_bytes(key, b"rows")
+    os.utime(settings.data_dir / "objects" / old, (0, 0))
+    assert (await collect_garbage(sessions, store, dry_run=True))["datasets"] == 1
+    assert (await collect_garbage(sessions, store, dry_run=False))["datasets"] == 1
+    assert list(await store.keys("datasets")) == [new]
 
 
 def test_the_command_says_what_went(

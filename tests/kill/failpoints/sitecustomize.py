@@ -54,12 +54,12 @@ def in_api() -> None:
     from sqlalchemy import event  # noqa: PLC0415 - only where it is used
     from sqlalchemy.orm import Session  # noqa: PLC0415
 
-    from app.library import datasets, storage, vectors  # noqa: PLC0415
+    from app.library import datasets, garbage, storage, vectors  # noqa: PLC0415
 
     before(datasets, "convert_upload", "api-upload-received")
     after(storage.ObjectStore, "put_file", "api-file-stored")
     after(vectors, "create_vector", "api-vector-inserted")
-    before(datasets, "file_of_deleted", "api-dataset-deleted")
+    before(garbage, "drop_unneeded", "api-dataset-deleted")
     event.listen(Session, "before_commit", lambda _: reach("api-before-commit"))
     event.listen(Session, "after_commit", lambda _: reach("api-after-commit"))
 
@@ -73,7 +73,7 @@ def in_worker() -> None:
     after(results, "store_result", "worker-result-stored")
     from app.worker.training import checkpoints, trainer  # noqa: PLC0415
 
-    before(trainer.Trainer, "_carry_out", "worker-job-claimed")
+    before(trainer.Trainer, "_execute", "worker-job-claimed")
     before(checkpoints.ObjectCheckpoints, "save", "worker-checkpoint")
     after(trainer.Trainer, "_store", "worker-result-published")
 

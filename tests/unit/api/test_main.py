@@ -3,9 +3,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from procrastinate.exceptions import ConnectorException
@@ -96,8 +98,8 @@ def test_only_abandoned_files_are_removed(tmp_path: Path) -> None:
     long_ago = time.time() - 2 * 24 * 3600
     for name in ("old.upload", "old"):
         os.utime(tmp_path / name, (long_ago, long_ago))
-    remove_abandoned_files(tmp_path)
-    remove_abandoned_files(tmp_path / "missing")
+    remove_abandoned_files(tmp_path.glob("*"))
+    remove_abandoned_files((tmp_path / "missing").glob("*"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.upload"]
 
 
@@ -108,8 +110,42 @@ def test_a_file_that_somebody_else_removed_keeps_no_other(tmp_path: Path) -> Non
     (tmp_path / "b").unlink()
     # Listed, and not there when it is looked at.
     (tmp_path / "b").symlink_to("nowhere")
-    remove_abandoned_files(tmp_path)
+    remove_abandoned_files(tmp_path.glob("*"))
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_process_began_to_store_goes_when_it_is_old(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = (
+        "import obstore, os, sys\n"
+        "store = obstore.store.from_url(sys.argv[1])\n"
+        "writer = obstore.open_writer(store, sys.argv[2], buffer_size=1)\n"
+        "writer.write(b'rows' * 100_000)\n"
+        "writer.flush()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    for key in ("datasets/old.parquet", "checkpoints/new"):
+        await anyio.run_process(
+            [sys.executable, "-c", writing, settings.objects_url, key], check=False
+        )
+    await services.store.put_bytes("datasets/whole.parquet", b"rows")
+    objects = settings.data_dir / "objects"
+    for path in objects.glob("datasets/*"):
+        os.utime(path, (0, 0))
+    looked = asyncio.Event()
+
+    async def note(_services: Services) -> None:
+        looked.set()
+
+    monkeypatch.setattr(maintenance, "requeue_stalled_jobs", note)
+    task = asyncio.create_task(maintain(services))
+    async with asyncio.timeout(120):
+        await looked.wait()
+    task.cancel()
+    left = [path.name for path in objects.rglob("*") if path.is_file()]
+    assert sorted(left) == ["new#1", "whole.parquet"]
 
 
 @pytest.mark.anyio
@@ -118,7 +154,7 @@ async def test_maintenance_survives_a_folder_that_cannot_be_read(
 ) -> None:
     tried: asyncio.Queue[None] = asyncio.Queue()
 
-    def refuse(_scratch: Path) -> None:
+    def refuse(_paths: Iterable[Path]) -> None:
         raise PermissionError
 
     async def count(_services: Services) -> None:

@@ -1,3 +1,4 @@
+import datetime as dt
 import errno
 import os
 from collections.abc import Iterator
@@ -108,7 +109,11 @@ async def test_what_is_deleted_is_gone(store: ObjectStore, tmp_path: Path) -> No
 async def test_keys_are_listed_as_they_were_put(store: ObjectStore) -> None:
     for key in ("listed/1", "listed/2/3", "others/1"):
         await store.put_bytes(key, b"1")
-    assert sorted(await store.keys("listed/")) == ["listed/1", "listed/2/3"]
+    listed = await store.keys("listed/")
+    assert sorted(listed) == ["listed/1", "listed/2/3"]
+    assert all(
+        abs(dt.datetime.now(dt.UTC) - one) < dt.timedelta(hours=1) for one in listed.values()
+    )
     assert [await store.exists(key) for key in ("listed/1", "listed/4")] == [True, False]
 
 

@@ -113,7 +113,7 @@ async def test_bytes_are_limited_before_a_file_is_stored(
     ):
         refused = await send
         assert (refused.status_code, refused.json()["details"]["quota"]) == (403, "bytes")
-    assert await ObjectStore(settings.objects_url).keys("datasets") == []
+    assert await ObjectStore(settings.objects_url).keys("datasets") == {}
     await http.delete("/vectors/v", headers=headers)
     assert (await bring(http, headers, blob)).status_code == 201
 
@@ -138,7 +138,7 @@ async def test_a_small_file_fills_no_disk(
         assert (refused.status_code, refused.json()["code"]) == (403, "quota-exceeded")
         # No more was counted: it was not written to its end.
         assert refused.json()["details"]["found"] == quota + 1
-    assert await ObjectStore(settings.objects_url).keys("datasets") == []
+    assert await ObjectStore(settings.objects_url).keys("datasets") == {}
 
 
 async def test_no_two_pass_a_limit_together(
