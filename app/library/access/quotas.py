@@ -80,10 +80,11 @@ async def largest_content(session: AsyncSession, quotas: Quotas) -> float:
 
 async def _use(session: AsyncSession) -> dict[str, int]:
     unfinished = select(func.count()).where(JobRow.state.in_(UNFINISHED_STATES))
+    making = unfinished.where(~JobRow.config.has_key("evaluate"))
     kept = select(func.count()).where(VectorRow.deleted.is_(None))
-    jobs, vectors = [await session.scalar(query) or 0 for query in (unfinished, kept)]
+    jobs, made, vectors = [await session.scalar(query) or 0 for query in (unfinished, making, kept)]
     size = 0
     for table in (VectorRow, DatasetRow):
         stored = select(func.sum(table.size_bytes)).where(table.deleted.is_(None))
         size += int(await session.scalar(stored) or 0)
-    return {"jobs": jobs, "bytes": size, "vectors": vectors + jobs}
+    return {"jobs": jobs, "bytes": size, "vectors": vectors + made}

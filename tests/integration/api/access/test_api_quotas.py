@@ -51,6 +51,18 @@ async def test_vectors_are_limited(
     assert (await bring(http, free, second)).status_code == 201
 
 
+async def test_a_measurement_makes_no_vector(
+    http: httpx.AsyncClient, *, sessions: Sessions, worker: FakeWorker, tmp_path: Path
+) -> None:
+    limited = await key_headers(sessions, quotas=Quotas(vectors=1))
+    blob = vector_file(worker.description, seed=1)
+    assert (await bring(http, limited, blob)).status_code == 201
+    content = parquet(tmp_path)
+    await http.post("/datasets?name=d", content=content, headers=limited | OCTETS)
+    asked: dict[str, Any] = {"json": {"vector": "v", "dataset": "d"}, "headers": limited}
+    assert (await http.post("/evaluations", **asked)).status_code == 202
+
+
 async def test_what_adds_nothing_is_refused_by_no_limit(
     http: httpx.AsyncClient, *, sessions: Sessions, worker: FakeWorker, tmp_path: Path
 ) -> None:
