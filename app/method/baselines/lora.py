@@ -41,14 +41,14 @@ def fit(problem: Problem) -> Adaptation:
 
 
 def fresh_adapters(backbone: Backbone, *, seed: int) -> Leaves:
-    """Adapters as PEFT starts them, by name."""
+    """Adapters as PEFT starts them, by name, in float32 whatever the backbone computes in."""
     with torch.random.fork_rng(), _wrapped(backbone) as wrapped:
         torch.manual_seed(seed)
         for module in wrapped.modules():
             if hasattr(module, "reset_lora_parameters"):
                 cast("Any", module).reset_lora_parameters("default", init_lora_weights=True)
         return {
-            name: leaf.detach().clone()
+            name: leaf.detach().float().clone()
             for name, leaf in wrapped.named_parameters()
             if "lora_" in name
         }

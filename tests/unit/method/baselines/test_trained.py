@@ -21,6 +21,7 @@ from app.method.backbone.loading import Backbone
 from app.method.baselines import hificl, lora, mimic, prefix, prompt, word_table
 from app.method.steering.greedy import generate_encoded
 from app.method.steering.sites import find_decoder
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 from tests.fakes.models.problems import alone, assert_near, logits
 
 
@@ -218,6 +219,20 @@ def test_lora_is_the_same_as_adding_its_product_to_the_weights(problem: Problem)
     assert len(kept) == 2 * backbone.num_layers
     assert_near(found, folded)
     assert not torch.allclose(found, plain_logits)
+
+
+def test_adapters_are_learned_in_float32_beside_a_backbone_of_half_the_width() -> None:
+    backbone = tiny_backbone()
+    backbone.model.to(torch.bfloat16)
+    leaves = lora.fresh_adapters(backbone, seed=0)
+    assert {leaf.dtype for leaf in leaves.values()} == {torch.float32}
+    batch = alone(backbone, without_context(tiny_examples(1))[0])
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    with lora._adapting(backbone, leaves)(batch):
+        found = backbone.model(**batch.inputs, use_cache=False).logits
+    assert found.dtype == torch.bfloat16
+    found.float().square().sum().backward()
+    assert all(leaf.grad is not None for leaf in leaves.values())
 
 
 @pytest.mark.parametrize(
