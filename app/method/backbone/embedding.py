@@ -24,16 +24,15 @@ _MOST_CENTRE_ROWS: Final = 4096
 def _question_features(
     backbone: Backbone, questions: Sequence[str]
 ) -> Float32[Tensor, "questions width"]:
-    table = cast("nn.Embedding", backbone.model.get_input_embeddings())
-    weight = table.weight
+    # Not through the layer: some families multiply what it gives out, the centre would stay behind.
+    weight = cast("nn.Embedding", backbone.model.get_input_embeddings()).weight
     # What all tokens have in common says nothing about a question.
     centre = weight[:: max(1, len(weight) // _MOST_CENTRE_ROWS)].float().mean(0)
     rows = []
     for question in questions:
         text = as_plain_text(backbone.processor, question)
         ids = backbone.tokenizer.encode(text, add_special_tokens=False)
-        tokens = torch.tensor([ids], dtype=torch.long, device=backbone.device)
-        rows.append(table(tokens)[0].float().mean(0) - centre if ids else torch.zeros_like(centre))
+        rows.append(weight[ids].float().mean(0) - centre if ids else torch.zeros_like(centre))
     return torch.stack(rows).cpu()
 
 

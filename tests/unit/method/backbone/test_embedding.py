@@ -1,11 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from app.core.errors import InvalidInputError
 from app.method.backbone.embedding import embed
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from tests.fakes.models.backbones import tiny_examples
+from tests.fakes.models.backbones import tiny_backbone, tiny_examples
 
 EXAMPLES = tiny_examples(12)
 IMAGES = [example.image for example in EXAMPLES]
@@ -40,6 +44,18 @@ def test_the_same_question_is_nearer_than_another(backbone: Backbone) -> None:
     rows = embed(FeatureCache(backbone), [None] * 3, asked)
     assert rows[0] @ rows[1] > 0.9
     assert rows[0] @ rows[2] < 0.6
+
+
+def test_what_a_family_multiplies_its_embeddings_by_brings_no_questions_together() -> None:
+    backbone, asked = tiny_backbone(), [QUESTIONS[0], "who wrote this long novel?"]
+    table: Any = backbone.model.get_input_embeddings()
+    with torch.no_grad():
+        table.weight += 0.5
+    wanted = embed(FeatureCache(backbone), [None] * 2, asked)
+    scaled = Gemma3TextScaledWordEmbedding(*table.weight.shape, padding_idx=0, embed_scale=8.0)
+    scaled.weight = table.weight
+    backbone.model.set_input_embeddings(scaled)
+    assert np.allclose(embed(FeatureCache(backbone), [None] * 2, asked), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
