@@ -54,7 +54,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     return safetensors.torch.save({**tensors, _RECORD: torch.from_numpy(text.copy())})
 
 
-def decode_checkpoint(data: bytes, *, identity: str) -> Checkpoint:
+def decode_checkpoint(data: bytes, identity: str) -> Checkpoint:
     """The checkpoint in these bytes.
 
     Raises:

@@ -93,6 +93,8 @@ def train(
     run goes on from the last one as its `checkpoint`.
 
     Raises:
+        InvalidInputError: The checkpoint belongs to another run.
+        CorruptDataError: The checkpoint cannot be read.
         VLibraryError: What `training_steps` raises.
     """
 
@@ -106,7 +108,7 @@ def train(
         backbone,
         examples,
         config,
-        checkpoint=checkpoint,
+        resume=None if checkpoint is None else partial(decode_checkpoint, checkpoint),
         should_stop=should_stop,
         features=features,
     )
@@ -118,7 +120,7 @@ def training_steps(
     examples: Sequence[Example],
     config: TrainingConfig,
     *,
-    checkpoint: bytes | None = None,
+    resume: Callable[[str], Checkpoint | None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     features: FeatureCache | None = None,
 ) -> Steps[TrainingResult]:
@@ -132,8 +134,9 @@ def training_steps(
         examples: The task. Some are asked, some demonstrate and some only measure, never with a
             picture in common.
         config: Settings; equal settings, examples and backbone give equal vectors on the CPU.
-        checkpoint: What an earlier attempt kept; this one goes on from it and ends with the
-            vectors it would have had without the interruption, bit for bit on the CPU.
+        resume: Finds what an earlier attempt kept, by the run's identity and on another thread;
+            this one goes on from it and ends with the vectors it would have had without the
+            interruption, bit for bit on the CPU.
         should_stop: Asked often; when it says yes the last state is yielded and the run ends.
         features: Vision features computed before, to be reused.
 
@@ -142,8 +145,6 @@ def training_steps(
 
     Raises:
         InvalidDatasetError: There are too few examples or pictures.
-        InvalidInputError: The checkpoint found belongs to another run.
-        CorruptDataError: The checkpoint found cannot be read.
         JobCancelledError: `should_stop` said yes.
         SteeringError: The vectors could not be applied in full.
         OutOfDeviceMemoryError: The accelerator is too small for these settings.
@@ -155,8 +156,10 @@ def training_steps(
     reporter = Reporter(should_stop=should_stop)
     identity: str = yield OffDevice(partial(run_identity, backbone.description, examples, config))
     found: Checkpoint | None = None
-    if checkpoint is not None:
-        found = yield OffDevice(partial(decode_checkpoint, checkpoint, identity=identity))
+    if resume is not None:
+        found = yield OffDevice(partial(resume, identity))
+        # With it go the bytes that it reads, of which there are many.
+        del resume
     if found is not None:
         reporter.earlier_seconds = float(found.notes["seconds"])
         reporter.held_out_accuracy = found.notes["held_out_accuracy"]

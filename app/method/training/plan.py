@@ -230,6 +230,9 @@ def run_identity(
     record = {
         "backbone": backbone.fingerprint,
         "config": settings,
-        "items": [(example.id, example.image_id, example.answer) for example in examples],
+        "items": [
+            (one.id, one.image_id, one.question, one.answer, [it.digest for it in one.pictures])
+            for one in examples
+        ],
     }
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -37,8 +37,8 @@ class ObjectCheckpoints:
         self._loop = asyncio.get_running_loop()
         self._saving: Future[None] | None = None
 
-    async def load(self, identity: str) -> bytes | None:
-        """The bytes saved last, or None when there are none that are whole and of this run."""
+    async def load(self) -> bytes | None:
+        """The bytes saved last, or None when there are none that are whole."""
         try:
             stored = await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
         except NotFoundError:
@@ -47,13 +47,16 @@ class ObjectCheckpoints:
         if await asyncio.to_thread(_digest, data) != digest:
             log.warning("damaged checkpoint left out", action="job.checkpoint", key=self._key)
             return None
+        return data
+
+    def of_run(self, data: bytes | None, identity: str) -> Checkpoint | None:
+        """The state in bytes that were saved, unless another run left it. On any thread."""
         try:
-            # A worker of another version or of other settings may have made it.
-            await asyncio.to_thread(decode_checkpoint, data, identity=identity)
+            return None if data is None else decode_checkpoint(data, identity)
         except (CorruptDataError, InvalidInputError):
+            # A worker of another version or of other settings may have made it.
             log.warning("foreign checkpoint left out", action="job.checkpoint", key=self._key)
             return None
-        return data
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replaces what was saved before. Blocks; neither on the event loop nor on the device."""

@@ -37,7 +37,6 @@ from app.method.backbone.loading import Backbone
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import TrainingResult, training_steps
-from app.method.training.plan import run_identity
 from app.method.training.progress import Steps
 from app.worker.device import DeviceThread
 from app.worker.training import combination, evaluation
@@ -201,14 +200,11 @@ class Trainer:
         examples = await self._examples(dataset, job.config.get("split"))
         # Answers wait for one pass at most.
         bounded = config.changed(token_budget=min(config.token_budget, self._pass_tokens))
-        identity = await asyncio.to_thread(
-            run_identity, self._backbone.description, examples, bounded
-        )
         steps = training_steps(
             self._backbone,
             examples,
             bounded,
-            checkpoint=await checkpoints.load(identity),
+            resume=partial(checkpoints.of_run, await checkpoints.load()),
             should_stop=attempt.stop.is_set,
         )
         store = partial(

@@ -77,11 +77,11 @@ async def test_checkpoints() -> None:
     kept.save(Checkpoint(identity="me", step=7, tensors={"a": torch.ones(3)}, notes={}))
     await kept.flush()
     data = await objects.get_bytes(key)
-    whole = await kept.load("me")
+    whole = await kept.load()
     assert whole is not None
     for bit in bits(len(data)):
         await objects.put_bytes(key, flipped(data, bit))
-        assert await kept.load("me") is None
+        assert await kept.load() is None
     await objects.put_bytes(key, data)
-    assert await kept.load("me") == whole
-    assert await kept.load("another") is None
+    assert await kept.load() == whole
+    assert (kept.of_run(whole, "me") is not None, kept.of_run(whole, "another")) == (True, None)

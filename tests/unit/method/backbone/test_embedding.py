@@ -52,7 +52,8 @@ def test_what_a_family_multiplies_its_embeddings_by_brings_no_questions_together
     with torch.no_grad():
         table.weight += 0.5
     wanted = embed(FeatureCache(backbone), [None] * 2, asked)
-    scaled = Gemma3TextScaledWordEmbedding(*table.weight.shape, padding_idx=0, embed_scale=8.0)
+    tokens, width = table.weight.shape
+    scaled = Gemma3TextScaledWordEmbedding(tokens, width, 0, embed_scale=8.0)
     scaled.weight = table.weight
     backbone.model.set_input_embeddings(scaled)
     assert np.allclose(embed(FeatureCache(backbone), [None] * 2, asked), wanted, atol=1e-5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from app.method.adaptation.attention import attend_gated, attend_virtually, attend_with
@@ -223,7 +223,7 @@ def test_lora_is_the_same_as_adding_its_product_to_the_weights(problem: Problem)
 
 def test_adapters_are_learned_in_float32_beside_a_backbone_of_half_the_width() -> None:
     backbone = tiny_backbone()
-    backbone.model.to(torch.bfloat16)
+    nn.Module.to(backbone.model, torch.bfloat16)
     leaves = lora.fresh_adapters(backbone, seed=0)
     assert {leaf.dtype for leaf in leaves.values()} == {torch.float32}
     batch = alone(backbone, without_context(tiny_examples(1))[0])

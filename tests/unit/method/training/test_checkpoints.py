@@ -12,7 +12,7 @@ def checkpoint() -> Checkpoint:
 
 def test_a_checkpoint_comes_back_exactly() -> None:
     wanted = checkpoint()
-    found = decode_checkpoint(encode_checkpoint(wanted), identity="me")
+    found = decode_checkpoint(encode_checkpoint(wanted), "me")
     assert (found.step, found.notes) == (7, {"seconds": 1.5, "best": None})
     assert found.tensors.keys() == wanted.tensors.keys()
     for name, tensor in wanted.tensors.items():
@@ -22,16 +22,16 @@ def test_a_checkpoint_comes_back_exactly() -> None:
 
 def test_another_runs_checkpoint_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="another training: wanted you, found me"):
-        decode_checkpoint(encode_checkpoint(checkpoint()), identity="you")
+        decode_checkpoint(encode_checkpoint(checkpoint()), "you")
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", bytes(100)])
 def test_damaged_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(CorruptDataError):
-        decode_checkpoint(data, identity="me")
+        decode_checkpoint(data, "me")
 
 
 def test_a_truncated_checkpoint_is_refused() -> None:
     data = encode_checkpoint(checkpoint())
     with pytest.raises(CorruptDataError):
-        decode_checkpoint(data[:-3], identity="me")
+        decode_checkpoint(data[:-3], "me")

@@ -1,5 +1,9 @@
 """Trainings that are stopped, killed or closed, and those that go on from their checkpoints."""
 
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +16,7 @@ from app.core.errors import (
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.method.steps import OffDevice, finish
-from app.method.training.checkpoints import Checkpoint, encode_checkpoint
+from app.method.training.checkpoints import Checkpoint, decode_checkpoint, encode_checkpoint
 from app.method.training.distillation import TrainingResult, train, training_steps
 from app.method.training.progress import Event, TrainingProgress
 from tests.fakes.models.training_runs import CONFIG, EXAMPLES, FEW, MemoryStore, same_vectors
@@ -70,7 +74,8 @@ def test_a_resumed_run_keeps_nothing_older_than_what_it_goes_on_from(learner: Ba
             if isinstance(event, Checkpoint):
                 found.append(event)
 
-        finish(training_steps(learner, EXAMPLES, config, checkpoint=checkpoint), on_event=note)
+        resume = None if checkpoint is None else partial(decode_checkpoint, checkpoint)
+        finish(training_steps(learner, EXAMPLES, config, resume=resume), on_event=note)
         return found
 
     first = kept()
@@ -88,6 +93,20 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
         train(learner, EXAMPLES, CONFIG.changed(seed=5), checkpoint=saved[-1])
     with pytest.raises(CorruptDataError):
         train(learner, EXAMPLES, CONFIG, checkpoint=b"no checkpoint")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"question": "another?"}, {"answers": ("another",)}, {"image": EXAMPLES[-1].image}],
+    ids=lambda changes: next(iter(changes)),
+)
+@pytest.mark.usefixtures("result")
+def test_items_that_were_changed_make_another_run(
+    changes: dict[str, Any], learner: Backbone, saved: list[bytes]
+) -> None:
+    examples = [replace(EXAMPLES[0], **changes), *EXAMPLES[1:]]
+    with pytest.raises(InvalidInputError, match="another training"):
+        train(learner, examples, CONFIG, checkpoint=saved[-1])
 
 
 @pytest.mark.parametrize("phase", ["features", "teacher", "evaluate"])
