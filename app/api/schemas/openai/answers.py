@@ -25,13 +25,6 @@ def is_absent(value: object) -> bool:
     return value is None
 
 
-class ModalitiesBody(ResponseBody):
-    """What goes in and what comes out."""
-
-    input_modalities: tuple[str, ...] = ("text", "image")
-    output_modalities: tuple[str, ...] = ("text",)
-
-
 class ModelBody(ResponseBody):
     """A backbone, or a backbone with a stored vector."""
 
@@ -42,7 +35,10 @@ class ModelBody(ResponseBody):
     root: str = Field(description="The backbone, or the vector and its version.")
     parent: str | None = Field(description="The backbone that a vector is applied to.")
     max_model_len: int | None = Field(description="Tokens of a prompt and its answer together.")
-    architecture: ModalitiesBody = ModalitiesBody()
+    architecture: Mapping[str, tuple[str, ...]] = {
+        "input_modalities": ("text", "image"),
+        "output_modalities": ("text",),
+    }
 
 
 class ModelsBody(ResponseBody):

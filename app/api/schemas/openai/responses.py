@@ -118,38 +118,16 @@ class OutputMessageBody(ResponseBody):
     content: tuple[OutputTextBody, ...]
 
 
-class IncompleteBody(ResponseBody):
-    """Why an answer is no whole one."""
-
-    reason: Literal["max_output_tokens"] = "max_output_tokens"
-
-
-class CachedTokensBody(ResponseBody):
-    """Nothing is said of what was in a cache."""
-
-    cached_tokens: int = 0
-
-
-class ReasoningTokensBody(ResponseBody):
-    """Backbones here answer without reasoning first."""
-
-    reasoning_tokens: int = 0
-
-
 class ResponseUsageBody(ResponseBody):
     """Token counts of one answer."""
 
     input_tokens: int = Field(ge=0)
-    input_tokens_details: CachedTokensBody = CachedTokensBody()
+    # Nothing is said of what was in a cache.
+    input_tokens_details: Mapping[str, int] = {"cached_tokens": 0}
     output_tokens: int = Field(ge=0)
-    output_tokens_details: ReasoningTokensBody = ReasoningTokensBody()
+    # Backbones here answer without reasoning first.
+    output_tokens_details: Mapping[str, int] = {"reasoning_tokens": 0}
     total_tokens: int = Field(ge=0)
-
-
-class TextFormatBody(ResponseBody):
-    """How the text of answers is."""
-
-    format: Mapping[str, Any]
 
 
 class ResponseObjectBody(ResponseBody):
@@ -160,7 +138,7 @@ class ResponseObjectBody(ResponseBody):
     created_at: int = Field(ge=0)
     status: Status
     error: None = None
-    incomplete_details: IncompleteBody | None = None
+    incomplete_details: Mapping[str, str] | None = None
     instructions: str | None
     max_output_tokens: int | None
     model: str
@@ -169,7 +147,9 @@ class ResponseObjectBody(ResponseBody):
     previous_response_id: None = None
     store: Literal[False] = False
     temperature: float
-    text: TextFormatBody
+    text: Annotated[
+        Mapping[str, Mapping[str, Any]], Field(description="Its `format` is that of the answer.")
+    ]
     tool_choice: Literal["none"] = "none"
     tools: tuple[Any, ...] = ()
     top_p: float

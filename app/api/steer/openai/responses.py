@@ -7,14 +7,13 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fastapi.sse import format_sse_event
 
 from app.api.schemas.messages import ChatMessage
 from app.api.schemas.openai.answers import SteeringFacts
 from app.api.schemas.openai.responses import (
-    IncompleteBody,
     InputItem,
     OutputMessageBody,
     OutputTextBody,
@@ -22,11 +21,12 @@ from app.api.schemas.openai.responses import (
     ResponsesRequest,
     ResponseUsageBody,
     Status,
-    TextFormatBody,
 )
 from app.api.schemas.steering import SteerBody
 from app.api.steer.streaming import ChoiceItem
 from app.rpc.generation import GenerateDelta, SamplingParams
+
+INCOMPLETE: Final = {"reason": "max_output_tokens"}
 
 
 def messages_of(body: ResponsesRequest) -> tuple[ChatMessage, ...]:
@@ -128,15 +128,15 @@ class ResponseWriter:
             id=self.id,
             created_at=self.created,
             status=status,
-            incomplete_details=IncompleteBody() if status == "incomplete" else None,
+            incomplete_details=INCOMPLETE if status == "incomplete" else None,
             instructions=self.body.instructions,
             max_output_tokens=self.body.max_output_tokens,
             model=self.body.model,
             output=output,
             temperature=self.sampling.temperature,
-            text=TextFormatBody(
-                format=self.body.form.model_dump(by_alias=True, exclude_none=True, mode="json")
-            ),
+            text={
+                "format": self.body.form.model_dump(by_alias=True, exclude_none=True, mode="json")
+            },
             top_p=self.sampling.top_p,
             usage=usage,
             vlibrary=facts,
