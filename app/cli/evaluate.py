@@ -12,7 +12,6 @@ from rich.table import Table
 from app.cli.console import plain_console, show_table
 from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
-from app.cli.suite import SuiteOptions
 from app.cli.suite import run as run_suite
 from app.core.errors import VLibraryError
 from app.core.jobs import BALANCED_SHOTS, Method
@@ -114,12 +113,9 @@ def evaluate(
         raise typer.BadParameter("wanted a data set or --suite, found both", param_hint="DATASET")
     if suite is not None:
         run_suite(
-            SuiteOptions(
-                suite=suite, backbone=backbone, revision=revision, device=device, dtype=dtype,
-                methods=methods,
-                items=items, seeds=seeds, shots=shots or "4,8,16,32", questions=questions,
-                tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
-            ),
+            suite=suite, backbone=backbone, revision=revision, device=device, dtype=dtype,
+            methods=methods, items=items, seeds=seeds, shots=shots or "4,8,16,32",
+            questions=questions, tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
             as_json=as_json,
         )  # fmt: skip
         return

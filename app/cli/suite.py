@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,26 +19,23 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class SuiteOptions:
-    """What the command line says of a run over a suite; lists are comma-separated."""
-
-    suite: str
-    backbone: str
-    revision: str | None
-    device: str
-    dtype: str
-    methods: str
-    items: str
-    seeds: int
-    shots: str
-    questions: int
-    tasks: tuple[str, ...]
-    output: Path
-    is_kept_only: bool
-
-
-def run(options: SuiteOptions, *, as_json: bool) -> None:
+def run(
+    *,
+    suite: str,
+    backbone: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    methods: str,
+    items: str,
+    seeds: int,
+    shots: str,
+    questions: int,
+    tasks: tuple[str, ...],
+    output: Path,
+    is_kept_only: bool,
+    as_json: bool,
+) -> None:
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
     from app.method.experiments.methods import expand
@@ -48,20 +44,25 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
     from app.method.experiments.summary import summarize
 
     plan = SuitePlan(
-        methods=expand(options.methods),
-        items=_numbers(options.items, "--items"),
-        seeds=options.seeds,
-        questions=options.questions,
-        shots=_numbers(options.shots, "--shots"),
-        tasks=options.tasks,
+        methods=expand(methods),
+        items=_numbers(items, "--items"),
+        seeds=seeds,
+        questions=questions,
+        shots=_numbers(shots, "--shots"),
+        tasks=tasks,
     )
-    if not options.is_kept_only:
-        require_writable(options.output)
-    suite = load_suite(options.suite)
-    backbone = load_backbone(
-        options.backbone, revision=options.revision, device=options.device, dtype=options.dtype
-    )
-    file = run_file(options.output, suite=suite, backbone=backbone, plan=plan)
+    given = {
+        "suite": suite, "backbone": backbone, "revision": revision, "device": device,
+        "dtype": dtype, "methods": methods, "items": items, "shots": shots, "seeds": seeds,
+        "questions": questions,
+    }  # fmt: skip
+    words = [f"--{name} {value}" for name, value in given.items() if value not in {None, "auto"}]
+    words += [f"--task {task}" for task in tasks]
+    if not is_kept_only:
+        require_writable(output)
+    found = load_suite(suite)
+    loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
+    file = run_file(output, suite=found, backbone=loaded, plan=plan)
     began = time.monotonic()
     with _progress() as progress:
         bar = progress.add_task("cells", total=None)
@@ -71,27 +72,27 @@ def run(options: SuiteOptions, *, as_json: bool) -> None:
             progress.update(bar, completed=done, total=total, description=shown)
 
         results = (
-            kept_cells(suite, plan, file=file)
-            if options.is_kept_only
-            else list(run_suite(backbone, suite, plan, file=file, on_cell=on_cell))
+            kept_cells(found, plan, file=file)
+            if is_kept_only
+            else list(run_suite(loaded, found, plan, file=file, on_cell=on_cell))
         )
     tables = summarize(results)
     report: dict[str, Any] = {
         # What the methods are judged by first.
         "average": tables.get(_MAIN_ITEMS, next(iter(tables.values())))["average"],
-        "suite": suite.name,
-        "suite_digest": suite.digest,
-        "backbone": backbone.name,
-        "fingerprint": backbone.description.fingerprint,
+        "suite": found.name,
+        "suite_digest": found.digest,
+        "backbone": loaded.name,
+        "fingerprint": loaded.description.fingerprint,
         "questions": plan.questions,
         "validation": plan.validation,
         "seeds": plan.seeds,
         "shots": list(plan.shots),
-        "tasks": [task.name for task in suite.only(plan.tasks)],
-        "command": _command(options),
+        "tasks": [task.name for task in found.only(plan.tasks)],
+        "command": f"vlibrary evaluate {' '.join(words)} --json",
         "seconds": round(time.monotonic() - began, 1),
         "cells": str(file),
-        "machine": _machine(backbone),
+        "machine": _machine(loaded),
         "items": tables,
     }
     if as_json:
@@ -124,24 +125,6 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
             f"wanted whole numbers with commas between, found {text}", param_hint=option
         )
     return tuple(int(part) for part in parts)
-
-
-def _command(options: SuiteOptions) -> str:
-    tasks = "".join(f" --task {task}" for task in options.tasks)
-    place = "".join(
-        f" --{name} {value}"
-        for name, value in (
-            ("revision", options.revision),
-            ("device", options.device),
-            ("dtype", options.dtype),
-        )
-        if value not in {None, "auto"}
-    )
-    return (
-        f"vlibrary evaluate --suite {options.suite} --backbone {options.backbone}{place} "
-        f"--methods {options.methods} --items {options.items} --shots {options.shots} "
-        f"--seeds {options.seeds} --questions {options.questions}{tasks} --json"
-    )
 
 
 def _progress() -> Progress:
