@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.api.dependencies import Services, require_known_query
-from app.api.http.access import PUBLIC, PUBLIC_PATHS, AccessKeyCache, Authenticated, NeedsScope
+from app.api.http.access import PUBLIC, PUBLIC_PATHS, Authenticated, NeedsScope
 from app.api.http.errors import error_handlers
 from app.api.http.methods import Methods
 from app.api.http.middleware import (
@@ -80,7 +80,7 @@ def create_api(
             Middleware(SameSiteOnly, origins=settings.cors_origins),
             Middleware(
                 Authenticated,
-                keys=AccessKeyCache(services.sessions) if settings.needs_keys else None,
+                sessions=services.sessions if settings.needs_keys else None,
             ),
             Middleware(SteadyBodies),
             Middleware(Methods),

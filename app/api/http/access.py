@@ -40,51 +40,29 @@ _bearer: Final = HTTPBearer(
 )
 
 
-class AccessKeyCache:
-    """Looks keys up, and remembers for a moment what was found."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = in_all_workspaces(sessions)
-        self._found: OrderedDict[str, tuple[float, bytes, AccessKey | None]] = OrderedDict()
-
-    async def find(self, token: Token) -> AccessKey | None:
-        """The valid key of this token, or None."""
-        known = self._found.get(token.id)
-        if known is not None and known[0] > time.monotonic() and token.is_of(known[1]):
-            return _if_valid(known[2])
-        async with self._sessions.begin() as session:
-            key = await find_access_key(session, token)
-        self._found[token.id] = (time.monotonic() + REMEMBERED_SECONDS, token.digest, key)
-        self._found.move_to_end(token.id)
-        if len(self._found) > MAX_REMEMBERED:
-            self._found.popitem(last=False)
-        return _if_valid(key)
-
-
-def _if_valid(key: AccessKey | None) -> AccessKey | None:
-    return key if key is not None and key.is_valid(dt.datetime.now(dt.UTC)) else None
-
-
 class Authenticated:
     """Answers 401 to whoever shows no valid key, before anything of the body is read.
 
-    Where there are no `keys` to ask, everybody gets in.
+    What was found of a key is remembered for a moment. Where there are no `sessions` to ask,
+    everybody gets in.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: AccessKeyCache | None) -> None:
+    def __init__(self, app: ASGIApp, *, sessions: Sessions | None) -> None:
         self.app = app
-        self._keys = keys
+        self._sessions = None if sessions is None else in_all_workspaces(sessions)
+        self._found: OrderedDict[str, tuple[float, bytes, AccessKey | None]] = OrderedDict()
         self._in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] != "http" or self._keys is None or is_public(scope["path"]):
+        sessions = self._sessions
+        if scope["type"] != "http" or sessions is None or is_public(scope["path"]):
             await self.app(scope, receive, send)
             return
         request = Request(scope)
         kind, _, text = request.headers.get("authorization", "").partition(" ")
         token = read_token(text.strip()) if kind.lower() == "bearer" else None
-        find = partial(self._keys.find, token) if token else None
+        find = partial(self._find, sessions, token) if token else None
         try:
             key = await find() if find else None
         except (DBAPIError, PoolTimeoutError) as error:
@@ -114,6 +92,18 @@ class Authenticated:
         scope.setdefault("state", {}).update(access_key=key, find_key=find)
         with self._place(key.id):
             await self.app(scope, receive, send)
+
+    async def _find(self, sessions: Sessions, token: Token) -> AccessKey | None:
+        """The valid key of this token, or None."""
+        until, digest, key = self._found.get(token.id, (0.0, b"", None))
+        if until <= time.monotonic() or not token.is_of(digest):
+            async with sessions.begin() as session:
+                key = await find_access_key(session, token)
+            self._found[token.id] = (time.monotonic() + REMEMBERED_SECONDS, token.digest, key)
+            self._found.move_to_end(token.id)
+            if len(self._found) > MAX_REMEMBERED:
+                self._found.popitem(last=False)
+        return key if key is not None and key.is_valid(dt.datetime.now(dt.UTC)) else None
 
     @contextmanager
     def _place(self, key_id: str) -> Iterator[None]:
