@@ -143,34 +143,26 @@ def _place(name: str) -> int:
     return known.index(name) if name in known else len(known)
 
 
-class UploadProgress:
-    """Tells of one upload; what is not measured moves without an end.
+Show: TypeAlias = Callable[[str, int, int | None], None]
+"""Shows a stage of an upload, and of bytes that are sent how many and of how many."""
 
-    Args:
-        show: Told the stage, and of bytes that are sent how many and of how many.
-    """
 
-    def __init__(self, show: Callable[[str, int, int | None], None]) -> None:
-        self._show = show
-        show("packing", 0, None)
+def sending(path: Path, show: Show) -> Callable[[int], None]:
+    """What is to be told how many bytes of the file are sent."""
+    size = path.stat().st_size
 
-    def of(self, path: Path) -> Callable[[int], None]:
-        """What is to be told how many bytes of the file are sent."""
-        size = path.stat().st_size
+    def on_sent(num_bytes: int) -> None:
+        if num_bytes < size:
+            show("sending", num_bytes, size)
+        else:
+            # What is not measured moves without an end.
+            show("the server checks every row and picture", 0, None)
 
-        def on_sent(num_bytes: int) -> None:
-            if num_bytes < size:
-                self._show("sending", num_bytes, size)
-            else:
-                self._show("the server checks every row and picture", 0, None)
-
-        return on_sent
+    return on_sent
 
 
 @contextmanager
-def upload_progress(
-    *, is_shown: bool, title: str, console: Console | None = None
-) -> Iterator[UploadProgress]:
+def upload_progress(*, is_shown: bool, title: str) -> Iterator[Show]:
     """Draws a bar with the time that has passed on standard error, or says nothing."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -178,8 +170,8 @@ def upload_progress(
         TextColumn("{task.fields[sent]}"),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=console or Console(stderr=True), disable=not is_shown) as bars:
-        task = bars.add_task(title, total=None, sent="")
+    with Bars(*columns, console=Console(stderr=True), disable=not is_shown) as bars:
+        task = bars.add_task(f"{title} · packing", total=None, sent="")
 
         def show(stage: str, num_bytes: int, size: int | None) -> None:
             sent = "" if size is None else f"{decimal(num_bytes)} of {decimal(size)}"
@@ -191,4 +183,4 @@ def upload_progress(
                 sent=sent,
             )
 
-        yield UploadProgress(show)
+        yield show

@@ -21,7 +21,7 @@ from vlibrary_client.calls.arguments import (
 from vlibrary_client.layouts.items import with_question
 from vlibrary_client.layouts.packing import parquet_file
 from vlibrary_client.layouts.sources import DatasetSource
-from vlibrary_client.terminals import upload_progress
+from vlibrary_client.terminals import sending, upload_progress
 from vlibrary_client.types import (
     Alias,
     Dataset,
@@ -84,7 +84,7 @@ def upload_dataset(
     require_name(name)
     columns = with_question(columns, question)
     with (
-        upload_progress(is_shown=progress, title=name) as shown,
+        upload_progress(is_shown=progress, title=name) as show,
         parquet_file(source, columns=columns, skip_bad=skip_bad) as path,
     ):
         call: Call[Dataset] = Call(
@@ -98,7 +98,7 @@ def upload_dataset(
                 text_only="true" if text_only else None,
             ),
             content=path,
-            on_sent=shown.of(path),
+            on_sent=sending(path, show),
             headers={"content-type": PARQUET} | once(),
             timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
         )

@@ -9,7 +9,7 @@ from tests.fakes.servers.scripted_server import ScriptedServer, dataset_json
 from tests.fakes.servers.serving import png
 from vlibrary_client import AsyncClient, Client
 from vlibrary_client.calls import requests
-from vlibrary_client.terminals import UploadProgress
+from vlibrary_client.terminals import sending
 from vlibrary_client.wire import transport
 
 
@@ -37,14 +37,13 @@ def test_an_upload_tells_on_demand_what_is_sent_and_that_the_server_checks(
     assert "parts · the server checks every row and picture" in shown(progress=True)
 
 
-def test_an_upload_is_packed_sent_and_then_checked(tmp_path: Path) -> None:
+def test_an_upload_is_sent_and_then_checked(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(bytes(4))
     stages: list[tuple[str, int, int | None]] = []
-    told = UploadProgress(lambda *stage: stages.append(stage)).of(tmp_path / "d")
+    told = sending(tmp_path / "d", lambda *stage: stages.append(stage))
     for num_bytes in (0, 3, 4):
         told(num_bytes)
     assert stages == [
-        ("packing", 0, None),
         ("sending", 0, 4),
         ("sending", 3, 4),
         ("the server checks every row and picture", 0, None),
