@@ -26,7 +26,6 @@ from vlibrary_client.layouts.folders import (
     question_pairs,
     split_of,
 )
-from vlibrary_client.layouts.in_memory import Rows, in_memory_records
 from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
 from vlibrary_client.layouts.pictures import (
     PICTURE_KINDS,
@@ -34,12 +33,19 @@ from vlibrary_client.layouts.pictures import (
     Pictures,
     files_below,
 )
-from vlibrary_client.layouts.tables import INFO_NAME, arrow_rows, parquet_rows
+from vlibrary_client.layouts.tables import (
+    INFO_NAME,
+    Rows,
+    arrow_rows,
+    in_memory_records,
+    parquet_rows,
+)
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
 
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MOST_NAMED = 3
 _LFS_POINTER = b"version https://git-lfs"
 # In the order in which a folder is searched; a folder is one kind only.
 _KINDS = {
@@ -212,9 +218,9 @@ def _ending(path: Path) -> str:
     return _ALIASES.get(ending, ending)
 
 
-def _counted(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _counted(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _require_one_listing(root: Path, listed: list[Path], *, called: str) -> None:

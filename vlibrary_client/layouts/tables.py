@@ -1,18 +1,23 @@
-"""Records of Parquet files and of Arrow files and streams, a few rows in memory at a time."""
+"""Records of tables: Parquet and Arrow files, a few rows at a time, and what a program has at hand.
+
+That is rows one by one, tables, and either for each split.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.fields import unread_pictures, wanted_columns
+from vlibrary_client.layouts.fields import USED_COLUMNS, unread_pictures, wanted_columns
 from vlibrary_client.layouts.items import ColumnMap, Record
-from vlibrary_client.layouts.values import as_written, has_labels, labelled
+from vlibrary_client.layouts.pictures import PICTURE_COLUMNS
+from vlibrary_client.layouts.values import as_written, feature_of, has_labels, labelled, plain
 
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 512
@@ -82,7 +87,7 @@ def arrow_rows(path: Path, *, name: str | None, columns: ColumnMap) -> Iterator[
         yield from _rows(batches, name=name, schema=schema, labels=labels)
 
 
-def table_rows(table: Any, *, columns: ColumnMap) -> Iterator[Record]:  # noqa: ANN401
+def _table_rows(table: Any, *, columns: ColumnMap) -> Iterator[Record]:  # noqa: ANN401
     """The rows of a table in memory that Arrow can read; see `parquet_rows`."""
     reader = pa.RecordBatchReader.from_stream(table)
     batches = _batches(reader, _wanted(reader.schema, columns))
@@ -182,3 +187,80 @@ def _float_bytes(schema: Any) -> dict[str, int]:  # noqa: ANN401
             if pa.types.is_float16(one) or pa.types.is_float32(one):
                 found[str(name)] = one.bit_width // 8
     return found
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A table in memory, which Arrow, polars and pandas let others read by one protocol."""
+
+    @property
+    def __arrow_c_stream__(self) -> Callable[..., object]:
+        """What hands over the table's rows."""
+
+
+Rows: TypeAlias = Iterable[Mapping[str, Any]] | Table
+
+
+def in_memory_records(source: Rows | Mapping[str, Rows], *, columns: ColumnMap) -> Iterator[Record]:
+    """The records of rows or of a table, or of one of these a split.
+
+    Raises:
+        InvalidDatasetError: It is none of these.
+    """
+    # Their columns may hold what Arrow has no type for, such as pictures of Pillow.
+    as_rows = getattr(source, "to_dict", None) if hasattr(source, "iterrows") else None
+    if as_rows is not None:
+        return _records(as_rows("records"))
+    if isinstance(source, Mapping):
+        return _of_splits(source, columns)
+    if isinstance(source, Table):
+        return _table_rows(source, columns=columns)
+    if not isinstance(source, Iterable):
+        found = type(source).__name__
+        raise InvalidDatasetError(f"wanted a path or an iterable of mappings, found {found}")
+    return _records(source)
+
+
+def _of_splits(source: Mapping[str, Any], columns: ColumnMap) -> Iterator[Record]:
+    """As `datasets.load_dataset` returns them where no split is asked for."""
+    for name, rows in source.items():
+        if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | Table):
+            raise InvalidDatasetError(
+                "wanted an iterable of rows, or one of them a split, found a mapping whose "
+                f"{str(name)[:40]} has no rows"
+            )
+    if named := USED_COLUMNS & source.keys():
+        raise InvalidDatasetError(
+            "wanted an iterable of rows, or one of them a split, found a mapping of columns: "
+            f"{', '.join(sorted(named))}"
+        )
+    for name, rows in source.items():
+        for record in in_memory_records(cast("Rows", rows), columns=columns):
+            yield replace(record, place=f"{name} {record.place}", split=str(name))
+
+
+def _records(source: Iterable[Any]) -> Iterator[Record]:
+    labels = _labels_of_rows(source)
+    for index, item in enumerate(source):
+        place = f"item {index}"
+        if isinstance(item, Mapping):
+            yield Record(
+                place=place,
+                fields={
+                    name: value
+                    if name in PICTURE_COLUMNS
+                    else labelled(plain(value), labels.get(name))
+                    for name, value in item.items()
+                },
+            )
+        else:
+            problem = f"wanted a mapping with question and answer, found {type(item).__name__}"
+            yield Record(place=place, fields={}, problem=problem)
+
+
+def _labels_of_rows(source: object) -> dict[str, object]:
+    """The features of a Hugging Face data set's columns that hold the numbers of labels."""
+    features = getattr(source, "features", None)
+    found = feature_of(features) if isinstance(features, Mapping) else {}
+    columns = found if isinstance(found, dict) else {}
+    return {name: feature for name, feature in columns.items() if has_labels(feature)}
