@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,4 +81,8 @@ def in_worker() -> None:
 
 for command, patch in (("api", in_api), ("worker", in_worker)):
     if sys.orig_argv[1:4] == ["-m", "app", command]:
-        patch()
+        try:
+            patch()
+        except Exception:  # noqa: BLE001 - Python would go on without the places that follow
+            traceback.print_exc()
+            os._exit(1)
