@@ -47,7 +47,8 @@ def _check_success(record: JobRecord) -> None:
 
 
 def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:
-    return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s")
+    waiting = "" if record.waits_for is None else f": it waits for {record.waits_for}"
+    return WaitTimeoutError(f"the job {record.id} is not finished after {timeout:g} s{waiting}")
 
 
 class Job(_Handle[SyncTransport]):
@@ -98,7 +99,7 @@ class Job(_Handle[SyncTransport]):
         job = self.refresh()
         with (
             tracked(report_to, job) as trackers,
-            progress_reporter(progress=progress, title=job.name) as report,
+            progress_reporter(progress=progress, title=job.name, waits_for=job.waits_for) as report,
         ):
             # What a tracker wants of a job that is over is still told.
             events = job_events(self.transport, self.id, deadline=deadline)
@@ -142,7 +143,7 @@ class AsyncJob(_Handle[AsyncTransport]):
         job = await self.refresh()
         with (
             tracked(report_to, job) as trackers,
-            progress_reporter(progress=progress, title=job.name) as report,
+            progress_reporter(progress=progress, title=job.name, waits_for=job.waits_for) as report,
         ):
             try:
                 async with asyncio.timeout(timeout):

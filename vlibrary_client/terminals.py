@@ -40,9 +40,10 @@ def progress_reporter(
     *,
     progress: bool | OnProgress,
     title: str,
+    waits_for: str | None = None,
     console: Console | None = None,
 ) -> Iterator[OnProgress]:
-    """A function to call with every report.
+    """A function to call with every report; what is waited for is shown until the first.
 
     It draws a bar on standard error, says nothing, or is the caller's own function.
     """
@@ -53,7 +54,8 @@ def progress_reporter(
         yield lambda _: None
         return
     with _bars(console or Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=None, figures="")
+        waiting = "" if waits_for is None else f" · waits for {waits_for}"
+        task = bars.add_task(f"{title}{waiting}", total=None, figures="")
 
         def report(report: Progress) -> None:
             bars.update(

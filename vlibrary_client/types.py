@@ -209,6 +209,7 @@ class JobRecord:
 
     `vector` is what it stored; `seconds` is the time spent running so far. `report` tells how the
     vector did beside its opponents, the `conditions`; `vlibrary_client.terminals` prints it.
+    `waits_for` is what a queued job needs to begin, while no worker that is up would take it.
     """
 
     id: UUID
@@ -227,6 +228,7 @@ class JobRecord:
     started: datetime | None = None
     finished: datetime | None = None
     seconds: float | None = None
+    waits_for: str | None = None
 
     @property
     def is_final(self) -> bool:

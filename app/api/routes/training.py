@@ -6,9 +6,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.creation import Creation, CreationOf
-from app.api.dependencies import ServicesOf, SessionOf
+from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.access import may_stay
 from app.api.http.admission import caller_of
 from app.api.http.problems import problems
@@ -68,7 +69,7 @@ async def start(
         description=body.description,
         tags=body.tags,
     )
-    return await _answer(creation, record)
+    return await _answer(creation, record, training)
 
 
 @router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
@@ -97,7 +98,7 @@ async def combine(
         description=body.description,
         tags=body.tags,
     )
-    return await _answer(creation, record)
+    return await _answer(creation, record, training)
 
 
 @router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
@@ -129,7 +130,7 @@ async def evaluate(
         config=_config("evaluate", spec, split=split),
         backbone_fingerprint=_trained(vector.backbone.fingerprint, training),
     )
-    return await _answer(creation, record)
+    return await _answer(creation, record, training)
 
 
 def _named(backbone: str | None, training: Sequence[HealthResponse]) -> str | None:
@@ -162,14 +163,37 @@ def _config(kind: JobKind, spec: JSON, *, split: str | None) -> dict[str, JSON]:
     return {kind: spec} if split is None else {kind: spec, "split": split}
 
 
-async def _answer(creation: Creation, record: JobRecord) -> JobBody:
+async def _answer(
+    creation: Creation, record: JobRecord, training: Sequence[HealthResponse]
+) -> JobBody:
+    return await creation.answer(_body(record, training), at=f"/train/{record.id}")
+
+
+def _body(record: JobRecord, training: Sequence[HealthResponse]) -> JobBody:
+    """The job, and what it waits for where none of these workers would take it."""
     body = JobBody.model_validate(record)
-    return await creation.answer(body, at=f"/train/{record.id}")
+    wanted = record.backbone_fingerprint
+    trained = {one.backbone.fingerprint for one in training}
+    if record.state != "queued" or (trained and wanted in {None, *trained}):
+        return body
+    which = "trains" if wanted is None else f"trains the backbone {wanted[:12]}"
+    return body.model_copy(update={"waits_for": f"a worker that {which}; none is ready"})
+
+
+async def _bodies(
+    records: Sequence[JobRecord], *, services: Services, session: AsyncSession
+) -> list[JobBody]:
+    # Workers are asked without a connection of the database.
+    await session.commit()
+    is_waiting = any(record.state == "queued" for record in records)
+    training = await services.workers.pool.training() if is_waiting else ()
+    return [_body(record, training) for record in records]
 
 
 @router.get("/train", responses=problems())
 async def list_page(
     session: SessionOf,
+    services: ServicesOf,
     *,
     state: JobState | None = None,
     limit: Limit = 50,
@@ -177,20 +201,31 @@ async def list_page(
 ) -> PageBody[JobBody]:
     """Lists jobs, newest first."""
     page = await list_jobs(session, state=state, limit=limit, cursor=cursor)
-    return PageBody[JobBody].model_validate(page)
+    bodies = await _bodies(page.items, services=services, session=session)
+    return PageBody[JobBody](items=tuple(bodies), next_cursor=page.next_cursor)
 
 
 # Only an id, so that any other method of `/train/combine` is not taken for a job of that name.
 @router.get("/train/{job_id:uuid}", responses=problems(404))
-async def get_one(job_id: UUID, session: SessionOf) -> JobBody:
+async def get_one(job_id: UUID, session: SessionOf, services: ServicesOf) -> JobBody:
     """Describes one job."""
-    return JobBody.model_validate(await get_job(session, job_id))
+    record = await get_job(session, job_id)
+    return (await _bodies([record], services=services, session=session))[0]
 
 
 @router.post("/train/{job_id}/cancel", responses=problems(404, 409))
 async def cancel(job_id: UUID, session: SessionOf) -> JobBody:
     """Asks a job to stop; doing so again is harmless, doing so too late is a conflict."""
     return JobBody.model_validate(await request_cancel(session, job_id))
+
+
+async def require_job(job_id: UUID, session: SessionOf) -> None:
+    """Returns when there is such a job.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    await get_job(session, job_id)
 
 
 async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[None]:
@@ -203,7 +238,7 @@ async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[
     "/train/{job_id}/events",
     response_class=EventSourceResponse,
     # A generator's own errors come after the response has begun, so the job is looked up before.
-    dependencies=[Depends(get_one), Depends(stream_place)],
+    dependencies=[Depends(require_job), Depends(stream_place)],
     responses=problems(404, 429),
 )
 async def listen(

@@ -157,3 +157,7 @@ class JobBody(ResponseBody):
     started: datetime | None
     finished: datetime | None
     seconds: float | None = Field(description="From its first start to its end.")
+    waits_for: str | None = Field(
+        default=None,
+        description="Why a queued job does not begin, while no worker that is up would take it.",
+    )

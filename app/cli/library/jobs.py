@@ -216,7 +216,8 @@ def _print_job(job: "Job", *, as_json: bool) -> None:
         print_json(job)
     else:
         vector = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
-        print(f"{job.id} {job.state}{vector}")
+        waiting = "" if job.waits_for is None else f": waits for {job.waits_for}"
+        print(f"{job.id} {job.state}{vector}{waiting}")
 
 
 @jobs.command(name="list")
@@ -244,10 +245,14 @@ def list_jobs(
             "" if one.vector is None else one.vector.ref,
             f"{one.created:%Y-%m-%d %H:%M}",
             "" if one.error is None else one.error.message,
+            one.waits_for or "",
         )
         for one in found
     )
-    print_table(("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error"), rows)
+    print_table(
+        ("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error", "waits for"),
+        rows,
+    )
 
 
 @jobs.command()

@@ -68,6 +68,37 @@ class TestOneBackbone:
         refused = await train(http, backbone="fake-a")
         assert (refused.status_code, refused.json()["code"]) == (503, "worker-unavailable")
 
+    async def test_a_job_tells_what_it_waits_for(
+        self, http: httpx.AsyncClient, worker: FakeWorker, queued: Queued
+    ) -> None:
+        await store_vector(queued.sessions, backbone("b"), name="gears")
+        worker.status = "draining"
+        free = (await train(http)).json()
+        asked = {"vector": "gears", "dataset": "d"}
+        bound = (await http.post("/evaluations", json=asked)).json()
+        ended = (await train(http)).json()
+        cancelled = await http.post(f"/train/{ended['id']}/cancel")
+        assert cancelled.json()["waits_for"] is None
+        expected = [
+            None,
+            "a worker that trains the backbone bbbbbbbbbbbb; none is ready",
+            "a worker that trains; none is ready",
+        ]
+        assert [bound["waits_for"], free["waits_for"]] == expected[1:]
+        listed = (await http.get("/train")).json()["items"]
+        assert [one["waits_for"] for one in listed] == expected
+        for job in (free, bound):
+            found = (await http.get(f"/train/{job['id']}")).json()
+            assert found["waits_for"] == job["waits_for"]
+
+    @pytest.mark.usefixtures("queued")
+    async def test_a_job_that_a_worker_may_take_waits_for_nothing(
+        self, http: httpx.AsyncClient
+    ) -> None:
+        made = await train(http, backbone="fake-a")
+        for told in (made, await http.get(made.headers["location"]), await train(http)):
+            assert (told.json()["state"], told.json()["waits_for"]) == ("queued", None)
+
     async def test_a_worker_that_only_serves_trains_nothing(
         self, http: httpx.AsyncClient, worker: FakeWorker, queued: Queued
     ) -> None:

@@ -71,6 +71,6 @@ def test_names_of_others_are_no_markup() -> None:
     print_report(report, console=Console(file=text, width=120))
     assert "a[/b] :key:" in text.getvalue()
     console = Console(file=text, width=120)
-    with progress_reporter(progress=True, title="[/b]mine", console=console):
+    with progress_reporter(progress=True, title="[/b]mine", waits_for="a [/b]", console=console):
         pass
-    assert "[/b]mine" in text.getvalue()
+    assert "[/b]mine · waits for a [/b]" in text.getvalue()
