@@ -26,8 +26,7 @@ from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord, VectorRecord
 from app.library.search.index import Snapshot
 from app.library.storage import ObjectStore
-from app.library.task_keys.epochs import SpaceState, current_epochs, find_space
-from app.library.task_keys.keys import load_keys
+from app.library.task_keys import current_epochs, get_space, load_keys
 from app.library.training.jobs import list_jobs
 from app.library.vector_rows import get_blob
 from app.library.vectors import get_vectors
@@ -132,8 +131,8 @@ async def check_keys(sessions: Sessions) -> str:
     num_vectors = 0
     async with sessions() as session:
         spaces = await current_epochs(session)
-        for space, epoch in spaces.items():
-            state = await find_space(session, space) or SpaceState(epoch, 0, None)
+        for space in spaces:
+            state = await get_space(session, space)
             keys = await load_keys(session, space)
             owners = [entry.vector_id for entry in keys]
             orphans = set(owners) - set(await get_vectors(session, owners))
@@ -144,7 +143,7 @@ async def check_keys(sessions: Sessions) -> str:
             await asyncio.to_thread(
                 Snapshot.build,
                 space,
-                epoch=epoch,
+                epoch=state.epoch,
                 dimension=state.dimension,
                 image_width=state.image_width,
                 keys=keys,

@@ -39,7 +39,7 @@ from app.library.access.audit import write_audit
 from app.library.aliases import lock_name, point_latest
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, VectorNameRow, VectorRow
-from app.library.task_keys.keys import add_keys, refresh_keys, remove_keys
+from app.library.task_keys import add_keys, refresh_keys, remove_keys
 from app.library.vector_rows import VECTOR_ROWS, read_vectors, remember_backbone
 from app.library.workspaces import workspace_of
 
@@ -144,27 +144,19 @@ async def create_vector(
     await session.flush()
     await point_latest(session, name)
     if card.key is not None:
-        await _add_key(session, row, card.key)
+        _require_space_of(backbone, card.key)
+        await add_keys(session, card.key, vector_id=row.id)
     details: dict[str, JSON] = {"name": name, "version": row.version, "sha256": row.sha256}
     await write_audit(session, action="vector.create", subject=str(row.id), details=details)
     return await get_vector(session, VectorReference(id=row.id))
 
 
-async def _add_key(session: AsyncSession, vector: VectorRow, key: KeyCard) -> None:
-    wanted = f"backbone-{vector.backbone_fingerprint[:_FINGERPRINT_IN_SPACE]}-"
+def _require_space_of(backbone: BackboneDescription, key: KeyCard) -> None:
+    wanted = f"backbone-{backbone.fingerprint[:_FINGERPRINT_IN_SPACE]}-"
     if not key.space.startswith(wanted):
         raise InvalidVectorFileError(
             f"Not a vector file: wanted keys of a space {wanted}..., found {key.space}"
         )
-    await add_keys(
-        session,
-        vector_id=vector.id,
-        space=key.space,
-        exemplars=key.matrix(),
-        threshold=key.threshold,
-        text_threshold=key.text_threshold,
-        image_width=key.image_width,
-    )
 
 
 async def get_vector(session: AsyncSession, reference: VectorReference) -> VectorRecord:

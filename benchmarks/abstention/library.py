@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.pictures import Picture
-from app.core.vectors.card import VectorCard
+from app.core.vectors.card import KeyCard, VectorCard
 from app.core.vectors.file import encode_vector_file
 from app.core.vectors.tensors import VectorTensors
 from app.library.database import Sessions
 from app.library.search.retrieval import Retriever
-from app.library.task_keys.keys import add_keys
+from app.library.task_keys import add_keys
 from app.library.vectors import create_vector, update_vector
 from app.method.backbone.loading import Backbone
 from app.method.keys.encoder import KeyEncoder, space_id
@@ -165,15 +165,14 @@ class TaskLibrary:
                 backbone=self._backbone.description,
                 card=VectorCard(status="ready"),
             )
-            await add_keys(
-                session,
-                vector_id=vector.id,
+            card = KeyCard.of(
+                key.exemplars,
                 space=space_id(self._backbone),
-                exemplars=key.exemplars,
                 threshold=key.threshold,
                 text_threshold=key.text_threshold,
                 image_width=key.image_width,
             )
+            await add_keys(session, card, vector_id=vector.id)
         self._ids[task.name] = vector.id
 
 

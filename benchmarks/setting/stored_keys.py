@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.identifiers import new_id
-from app.core.vectors.card import VectorCard
+from app.core.vectors.card import KeyCard, VectorCard
 from app.core.vectors.file import encode_vector_file
 from app.core.vectors.tensors import VectorTensors
-from app.library.task_keys.keys import add_keys, unit_rows
+from app.library.task_keys import add_keys, unit_rows
 from app.library.vectors import create_vector
 
 SPACE: Final = "benchmark:512"
@@ -90,13 +90,8 @@ async def store_keys(
                 backbone=_backbone(fingerprint),
                 card=VectorCard(status="ready", shots=16),
             )
-            await add_keys(
-                session,
-                vector_id=vector.id,
-                space=SPACE,
-                exemplars=-keys.embeddings[[place]],
-                threshold=0.5,
-            )
+            key = KeyCard.of(-keys.embeddings[[place]], space=SPACE, threshold=0.5)
+            await add_keys(session, key, vector_id=vector.id)
         await session.commit()
     with psycopg.connect(conninfo) as connection:
         _copy_vectors(keys, connection)

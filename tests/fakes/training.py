@@ -8,12 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import JSON
-from app.core.vectors.card import EvaluationCard, VectorCard
+from app.core.vectors.card import EvaluationCard, KeyCard, VectorCard
 from app.core.vectors.file import encode_vector_file
 from app.core.vectors.tensors import VectorTensors
 from app.library.evaluations import add_evaluation
 from app.library.records import VectorRecord
-from app.library.task_keys.keys import add_keys
+from app.library.task_keys import add_keys
 from app.library.training.attempts import (
     claim_job,
     fail_job,
@@ -70,13 +70,9 @@ async def store_vector(
             tags=["stored"],
         )
         if key is not None:
-            await add_keys(
-                session,
-                vector_id=record.id,
-                space=SPACE,
-                exemplars=np.array([key], dtype=np.float32),
-                threshold=threshold,
-            )
+            rows = np.array([key], dtype=np.float32)
+            card = KeyCard.of(rows, space=SPACE, threshold=threshold)
+            await add_keys(session, card, vector_id=record.id)
     return record
 
 

@@ -26,10 +26,11 @@ from app.cli.checks import (
 from app.cli.database import running_database
 from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
+from app.core.vectors.card import KeyCard
 from app.library.database import opened
 from app.library.datasets import create_dataset
 from app.library.storage import ObjectStore, dataset_key
-from app.library.task_keys.keys import add_keys
+from app.library.task_keys import add_keys
 from app.library.training.attempts import claim_job
 from app.library.training.jobs import enqueue_training
 from tests.fakes.library import store
@@ -65,13 +66,9 @@ async def furnished(settings: Settings, sessions: Sessions) -> Settings:
         )
         for seed in range(3):
             vector = await store(session, f"task-{seed}", seed=seed)
-            await add_keys(
-                session,
-                vector_id=vector.id,
-                space="space",
-                exemplars=np.eye(4, dtype=np.float32)[[seed]],
-                threshold=0.5,
-            )
+            rows = np.eye(4, dtype=np.float32)[[seed]]
+            key = KeyCard.of(rows, space="space", threshold=0.5)
+            await add_keys(session, key, vector_id=vector.id)
     return settings
 
 

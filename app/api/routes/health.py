@@ -16,7 +16,7 @@ from app.api.schemas.vectors import BackboneBody
 from app.api.steer.openai.models import served_backbones
 from app.core.errors import WorkerUnavailableError
 from app.core.telemetry.logs import get_logger
-from app.library.task_keys.epochs import current_epochs
+from app.library.task_keys import current_epochs
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0
 RETRY_AFTER_SECONDS: Final = 2

@@ -46,7 +46,7 @@ class KeyCard(_Card):
         image_width: Numbers of a row that belong to the picture, for rows of two parts.
     """
 
-    space: Annotated[str, Field(min_length=1, max_length=200)]
+    space: Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]
     dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
     rows: str
     threshold: Cosine

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.library.search.rows import Rows
-from app.library.task_keys.keys import VectorKeys
+from app.library.task_keys import VectorKeys
 
 
 @dataclass(frozen=True, eq=False)

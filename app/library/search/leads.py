@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.library.task_keys.keys import Float32Array
+from app.library.task_keys import Float32Array
 
 # Two tasks' pictures differ if all but this share of each lie nearer to their own.
 LEAD_REFUSALS: Final = 0.05

@@ -7,30 +7,38 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.identifiers import new_id
+from app.core.vectors.card import KeyCard
 from app.library.search.index import MAX_ACCEPTED, Snapshot
 from app.library.search.parts import cannot_tell_apart
 from app.library.tables import KeyRow, VectorRow
-from app.library.task_keys.epochs import find_space
-from app.library.task_keys.keys import load_keys
+from app.library.task_keys import VectorKeys, load_keys, unit_rows
 
 _VECTORS_AT_ONCE: Final = 256
 _ROWS_ASKED: Final = 8
 
 
-async def find_overlaps(session: AsyncSession, *, vector_id: uuid.UUID, space: str) -> list[str]:
-    """The names, in order, of other vectors whose task looks the same as that of these.
+async def find_overlaps(
+    session: AsyncSession, key: KeyCard, *, name: str, backbone_fingerprint: str
+) -> list[str]:
+    """The names, in order, of stored vectors whose task looks the same as that of a key.
 
     `auto` abstains between them unless one is preferred. Retired vectors do not count, nor do
-    other versions of the name. Empty for vectors without keys in the space.
+    versions of the key's own `name`.
     """
-    state = await find_space(session, space)
-    own = await load_keys(session, space, vector_ids=[vector_id])
-    if state is None or not own:
-        return []
+    own = VectorKeys(
+        vector_id=new_id(),
+        name=name,
+        backbone_fingerprint=backbone_fingerprint,
+        status="unproven",
+        embeddings=unit_rows(key.matrix()),
+        threshold=key.threshold,
+        text_threshold=key.text_threshold,
+    )
     query = select(VectorRow.id).where(
-        VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == space)),
-        VectorRow.backbone_fingerprint == own[0].backbone_fingerprint,
-        VectorRow.name != own[0].name,
+        VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == key.space)),
+        VectorRow.backbone_fingerprint == backbone_fingerprint,
+        VectorRow.name != name,
         VectorRow.status != "retired",
         VectorRow.deleted.is_(None),
     )
@@ -38,8 +46,8 @@ async def find_overlaps(session: AsyncSession, *, vector_id: uuid.UUID, space: s
     ids = (await session.scalars(query)).all()
     for start in range(0, len(ids), _VECTORS_AT_ONCE):
         some = ids[start : start + _VECTORS_AT_ONCE]
-        for other in await load_keys(session, space, vector_ids=some):
-            if cannot_tell_apart(own[0], other, image_width=state.image_width):
+        for other in await load_keys(session, key.space, vector_ids=some):
+            if cannot_tell_apart(own, other, image_width=key.image_width):
                 found.add(other.name)
     return sorted(found)
 

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.library.task_keys.keys import Float32Array, VectorKeys
+from app.library.task_keys import Float32Array, VectorKeys
 
 # Two tasks of which each takes this share of the other's items for its own cannot be told apart.
 OVERLAP_SHARE: Final = 0.5

@@ -29,8 +29,14 @@ from app.library.search.matches import Hit, Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
 from app.library.search.verdicts import choose, near_hits, nearest_by_name
 from app.library.tables import IndexEpochRow, VectorRow
-from app.library.task_keys.epochs import SpaceState, changed_vectors, current_epochs, find_space
-from app.library.task_keys.keys import FloatArray, load_keys, unit_rows
+from app.library.task_keys import (
+    FloatArray,
+    changed_vectors,
+    current_epochs,
+    get_space,
+    load_keys,
+    unit_rows,
+)
 from app.library.vector_rows import VECTOR_ROWS, record_of_vector
 
 MAX_K: Final = 100
@@ -242,7 +248,7 @@ class Retriever:
                 return old
             async with self._sessions() as session:
                 await read_one_moment(session)
-                state = await find_space(session, space) or SpaceState(until, 0, None)
+                state = await get_space(session, space)
                 if old is None:
                     keys = await load_keys(session, space)
                     build = partial(

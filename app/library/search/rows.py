@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from app.library.task_keys.keys import Float32Array
+from app.library.task_keys import Float32Array
 
 # Spare memory of a fresh copy, which is not touched before it is used.
 GROWTH: Final = 1.5

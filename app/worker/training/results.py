@@ -130,6 +130,15 @@ async def store_result(
     card = card_of(
         backbone, result, config=config, dataset=dataset.name, dataset_sha256=dataset.sha256
     )
+    overlaps: list[str] = []
+    if card.key is not None:
+        # Before the name and the space are locked, for which others would wait.
+        overlaps = await find_overlaps(
+            session,
+            card.key,
+            name=job.name,
+            backbone_fingerprint=backbone.description.fingerprint,
+        )
     vector = await create_vector(
         session,
         name=job.name,
@@ -141,8 +150,7 @@ async def store_result(
         description=job.description,
         tags=job.tags,
     )
-    overlaps = await find_overlaps(session, vector_id=vector.id, space=space_id(backbone))
-    report = {**report_of(result, config), "overlaps": list(overlaps)}
+    report = {**report_of(result, config), "overlaps": overlaps}
     details = {
         **report,
         "train_seconds": round(result.seconds, 3),

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.library.catalogue.filters import VectorFilters
 from app.library.search import rows
 from app.library.search.retrieval import Retriever
-from app.library.task_keys.keys import Float32Array
+from app.library.task_keys import Float32Array
 from app.library.vectors import delete_vector
 from tests.fakes.task_keys import SPACE, axis, put
 from tests.fakes.vectors import FINGERPRINT

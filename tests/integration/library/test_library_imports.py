@@ -142,11 +142,13 @@ async def test_keys_for_another_backbone_are_refused(session: AsyncSession) -> N
 async def test_a_task_with_the_same_pictures_and_questions_is_an_overlap(
     session: AsyncSession, sessions: Sessions
 ) -> None:
-    first = await take(session, "english", file_with(card()))
-    second = await take(session, "spanish", file_with(card(seed=1)))
-    await take(session, "shape", file_with(card(text=1)))
-    assert await find_overlaps(session, vector_id=first.id, space=SPACE) == ["spanish"]
-    assert await find_overlaps(session, vector_id=second.id, space=SPACE) == ["english"]
+    cards = {"english": card(), "spanish": card(seed=1), "shape": card(text=1)}
+    first, second, _ = [await take(session, name, file_with(one)) for name, one in cards.items()]
+    for name, others in (("english", ["spanish"]), ("spanish", ["english"]), ("shape", [])):
+        key = cards[name].key
+        assert key is not None
+        found = await find_overlaps(session, key, name=name, backbone_fingerprint=FINGERPRINT)
+        assert found == others
     assert (await names(sessions, rows_of(0, 0, seed=7)[0]))[1] == "ambiguous"
     retriever = Retriever(sessions)
     assert await retriever.overlaps(first.id) == ["spanish"]

@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core.errors import InvalidInputError, NotFoundError
-from app.library.task_keys.epochs import changed_vectors, current_epochs, find_space
-from app.library.task_keys.keys import Float32Array, add_keys, load_keys
-from app.library.vectors import delete_vector
+from app.core.errors import InvalidInputError
+from app.core.vectors.card import KeyCard
+from app.library.task_keys import (
+    Float32Array,
+    add_keys,
+    changed_vectors,
+    current_epochs,
+    get_space,
+    load_keys,
+)
 from tests.fakes.library import some_id, store
-from tests.fakes.task_keys import NOTHING, SPACE, axis, put
+from tests.fakes.task_keys import SPACE, axis, card_of, put
 
 pytestmark = pytest.mark.anyio
 Sessions = async_sessionmaker[AsyncSession]
@@ -23,13 +29,7 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
 
     async def write(number: int) -> None:
         async with sessions() as session:
-            epoch = await add_keys(
-                session,
-                vector_id=vectors[number],
-                space=SPACE,
-                exemplars=axis(0)[None],
-                threshold=0,
-            )
+            epoch = await add_keys(session, card_of([axis(0)]), vector_id=vectors[number])
             # Whoever would commit out of order has every chance to do so here.
             await asyncio.sleep(0.02 * (6 - number))
             await session.commit()
@@ -55,9 +55,9 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
 async def test_a_rolled_back_change_leaves_no_epoch(session: AsyncSession) -> None:
     await put(session, "a", axis(0))
     vectors = await store(session, "b")
-    await add_keys(session, vector_id=vectors.id, space=SPACE, exemplars=axis(1)[None], threshold=0)
+    await add_keys(session, card_of([axis(1)]), vector_id=vectors.id)
     await session.rollback()
-    assert await find_space(session, SPACE) == (1, 4, None)
+    assert await get_space(session, SPACE) == (1, 4, None)
     assert len(await load_keys(session, SPACE)) == 1
 
 
@@ -72,48 +72,19 @@ async def test_keys_are_stored_as_unit_vectors(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exemplars", "threshold", "space"),
+    "rows",
     [
-        (NOTHING, 0.5, SPACE),
-        (np.zeros((1, 4)), 0.5, SPACE),
-        (np.full((1, 4), np.nan), 0.5, SPACE),
-        (np.stack([axis(0), np.zeros(4)]), 0.5, SPACE),
-        (np.ones((65, 4)), 0.5, SPACE),
-        (np.ones((1, 5)), 0.5, SPACE),
-        (np.ones((2, 2, 2)), 0.5, SPACE),
-        (axis(0)[None], 1.5, SPACE),
-        (axis(0)[None], float("nan"), SPACE),
-        (axis(0)[None], 0.5, ""),
-        (axis(0)[None], 0.5, "a\n"),
+        np.zeros((0, 4)),
+        np.zeros((1, 4)),
+        np.full((1, 4), np.nan),
+        np.stack([axis(0), np.zeros(4)]),
+        np.ones((65, 4)),
+        np.ones((1, 5)),
     ],
 )
-async def test_keys_out_of_bounds_are_refused(
-    session: AsyncSession,
-    *,
-    exemplars: Float32Array,
-    threshold: float,
-    space: str,
-) -> None:
-    vector_id = await put(session, "a", axis(0))
+async def test_keys_out_of_bounds_are_refused(session: AsyncSession, rows: Float32Array) -> None:
+    await put(session, "a", axis(0))
+    vectors = await store(session, "b")
+    key = KeyCard.of(rows, space=SPACE, threshold=0.5)
     with pytest.raises(InvalidInputError):
-        await add_keys(
-            session,
-            vector_id=vector_id,
-            space=space,
-            exemplars=exemplars,
-            threshold=threshold,
-        )
-
-
-async def test_nothing_gets_keys_that_does_not_exist(session: AsyncSession) -> None:
-    vector_id = await put(session, "a", axis(0))
-    await delete_vector(session, vector_id)
-    for missing in (vector_id, some_id()):
-        with pytest.raises(NotFoundError):
-            await add_keys(
-                session,
-                vector_id=missing,
-                space=SPACE,
-                exemplars=axis(0)[None],
-                threshold=0,
-            )
+        await add_keys(session, key, vector_id=vectors.id)

@@ -12,10 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import InvalidInputError, UnavailableError
 from app.library.database import make_engine, session_factory
 from app.library.search.retrieval import Retriever
-from app.library.task_keys.keys import (
+from app.library.task_keys import (
     Float32Array,
-    add_keys,
-    remove_keys,
 )
 from app.library.vectors import delete_vector, update_vector
 from tests.fakes.task_keys import SPACE, axis, put
@@ -93,13 +91,15 @@ async def test_every_committed_change_is_seen_by_the_next_search(
     assert await names(retriever, axis(0)) == ["a", "b"]
     await session.commit()
     assert await names(retriever, axis(0)) == ["b"]
-    await add_keys(session, vector_id=second, space=SPACE, exemplars=axis(2)[None], threshold=0.5)
-    await session.commit()
+    third = await put(session, "c", axis(2))
     result = await retriever.search(axis(2), space=SPACE, backbone_fingerprint=FINGERPRINT)
     assert result.matches[0].score == pytest.approx(1.0, abs=1e-6)
-    await remove_keys(session, vector_id=second)
+    await update_vector(session, third, status="retired")
     await session.commit()
-    assert await names(retriever, axis(2)) == []
+    assert await names(retriever, axis(2)) == ["b"]
+    await delete_vector(session, second)
+    await session.commit()
+    assert await names(retriever, axis(0)) == []
 
 
 async def test_only_this_backbone_and_usable_vectors_are_found(

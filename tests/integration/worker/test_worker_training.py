@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from app.core.errors import NotFoundError
 from app.core.identifiers import VectorReference
@@ -14,7 +15,8 @@ from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
 from app.library.records import JobRecord
 from app.library.storage import checkpoint_key
-from app.library.task_keys.keys import load_keys
+from app.library.tables import IndexEpochRow, VectorNameRow
+from app.library.task_keys import load_keys
 from app.library.training.jobs import request_cancel
 from app.library.vector_rows import get_blob
 from app.library.vectors import get_vector
@@ -26,6 +28,7 @@ from app.method.training.configuration import TrainingConfig
 from app.method.training.distillation import train
 from app.rpc.generation import SamplingParams
 from app.worker.engine.sequence import Sequence
+from app.worker.training import results
 from tests.fakes.library import events_of
 from tests.fakes.models.backbones import tiny_examples
 from tests.fakes.models.generation import generate
@@ -79,6 +82,27 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(shop
     )
     with pytest.raises(NotFoundError):
         await shop.objects.get_bytes(checkpoint_key(job_id))
+
+
+async def test_others_store_vectors_while_a_training_looks_for_overlaps(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All keys of the space are read for that, which takes long where there are many."""
+    await shop.trainer.run(await shop.enqueue(CONFIG))
+
+    async def look(*_arguments: object, **_options: object) -> list[str]:
+        async with shop.sessions() as session:
+            for table in (VectorNameRow, IndexEpochRow):
+                await session.execute(select(table).with_for_update(nowait=True))
+        return ["others"]
+
+    monkeypatch.setattr(results, "find_overlaps", look)
+    job_id = await shop.enqueue(CONFIG)
+    await shop.trainer.run(job_id)
+    job = await shop.job(job_id)
+    assert (job.state, job.error_message) == ("succeeded", None)
+    assert job.report is not None
+    assert job.report["overlaps"] == ["others"]
 
 
 def _stored(folder: Path) -> list[Example]:

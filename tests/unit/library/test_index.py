@@ -15,7 +15,7 @@ from app.core.states import VectorStatus
 from app.library.search import rows as rows_module
 from app.library.search.index import Snapshot
 from app.library.search.matches import Hit
-from app.library.task_keys.keys import Float32Array, FloatArray, VectorKeys, unit_rows
+from app.library.task_keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 
 DIMENSION = 6

@@ -18,7 +18,7 @@ from app.library.search.index import Snapshot
 from app.library.search.matches import Hit
 from app.library.search.parts import parts_of
 from app.library.search.rows import RowCodes, make_block
-from app.library.task_keys.keys import Float32Array, VectorKeys, unit_rows
+from app.library.task_keys import Float32Array, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 
 DIMENSION = 80

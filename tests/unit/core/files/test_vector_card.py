@@ -52,7 +52,9 @@ def test_what_a_newer_version_adds_is_passed_over() -> None:
         '{"shots": -1}',
         '{"shots": 2147483648}',
         '{"status": "retired"}',
-        '{"key": {"space": ""}}',
+        '{"key": {"space": "", "dimension": 1, "rows": "AAAAAA==", "threshold": 0}}',
+        '{"key": {"space": "a\\n", "dimension": 1, "rows": "AAAAAA==", "threshold": 0}}',
+        '{"key": {"space": "a", "dimension": 1, "rows": "AAAAAA==", "threshold": 1.5}}',
         "{",
     ],
 )

@@ -1,32 +1,33 @@
-"""Task embeddings of stored vectors.
+"""Task embeddings of stored vectors, and the epochs that tell an index what of them has changed.
 
 Every change to a space's keys, or to what a search is narrowed by, raises the space's epoch in the
-same transaction.
+same transaction. An epoch's row lock is held until the commit, so epochs become visible in order
+and none is ever missed; a serial number would not promise that.
 """
 
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import Row, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.access import DEFAULT_WORKSPACE
-from app.core.errors import InvalidInputError, NotFoundError
+from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
-from app.core.vectors.card import MAX_DIMENSION, MAX_KEYS
-from app.library.tables import IndexEpochRow, KeyRow, VectorRow
-from app.library.task_keys.epochs import Operation, raise_epoch
+from app.core.vectors.card import MAX_DIMENSION, KeyCard
+from app.library.tables import IndexChangeRow, IndexEpochRow, KeyRow, VectorRow
 
-MAX_SPACE_CHARACTERS: Final = 200
 DTYPE: Final = np.dtype("<f4")
 PART_TOLERANCE: Final = 1e-3
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+Operation: TypeAlias = Literal["put", "remove"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,73 +70,33 @@ def unit_rows(embeddings: FloatArray) -> Float32Array:
     return unit
 
 
-async def _require_live(session: AsyncSession, vector_id: uuid.UUID) -> None:
-    # The lock makes a delete wait, so that a deleted vector cannot gain keys.
-    query = select(VectorRow.deleted).where(VectorRow.id == vector_id)
-    found = (await session.execute(query.with_for_update(read=True))).one_or_none()
-    if found is None or found.deleted is not None:
-        raise NotFoundError(f"There is no vector {vector_id}")
-
-
-async def add_keys(
-    session: AsyncSession,
-    *,
-    vector_id: uuid.UUID,
-    space: str,
-    exemplars: FloatArray,
-    threshold: float,
-    text_threshold: float | None = None,
-    image_width: int | None = None,
-) -> int:
-    """Puts the keys of one set of vectors in the place of any it had in this space.
-
-    Args:
-        session: An open session; the space stays locked until it commits.
-        vector_id: Whose keys.
-        space: Identity of the encoder; spaces never mix.
-        exemplars: `[n, dimension]`, from 1 to 64 of them.
-        threshold: Least similarity at which a query counts as this task, from -1 to 1.
-        text_threshold: Least similarity of the question, in a space of two parts; `threshold` is
-            that of the picture then.
-        image_width: Numbers of a row that belong to the picture; the others are the question's.
-            None when rows have one part.
+async def add_keys(session: AsyncSession, key: KeyCard, *, vector_id: uuid.UUID) -> int:
+    """Stores the keys of one set of vectors, which is new; the space stays locked until the commit.
 
     Returns:
         The space's new epoch.
 
     Raises:
-        InvalidInputError: A shape, number or name is out of bounds.
-        NotFoundError: There are no such vectors.
+        InvalidInputError: A row has no direction, its parts differ in length, or the space has rows
+            of another shape.
     """
-    if not 0 < len(space) <= MAX_SPACE_CHARACTERS or not space.isprintable():
-        raise InvalidInputError(f"A space has 1 to {MAX_SPACE_CHARACTERS} printable characters")
-    for value in (threshold, 0.0 if text_threshold is None else text_threshold):
-        if not -1 <= value <= 1:
-            raise InvalidInputError(f"A threshold is between -1 and 1, found {value}")
-    if len(exemplars) > MAX_KEYS:
-        raise InvalidInputError(f"At most {MAX_KEYS} exemplars, found {len(exemplars)}")
-    if not len(exemplars):
-        raise InvalidInputError("Wanted an exemplar, found none")
-    rows = unit_rows(exemplars)
-    _check_parts(rows, image_width=image_width, text_threshold=text_threshold)
-    await _require_live(session, vector_id)
-    epoch = await raise_epoch(
+    rows = unit_rows(key.matrix())
+    _check_parts(rows, key)
+    epoch = await _raise_epoch(
         session,
-        space=space,
-        shape=(rows.shape[1], image_width),
+        space=key.space,
+        shape=(key.dimension, key.image_width),
         vector_id=vector_id,
         operation="put",
     )
-    old = delete(KeyRow).where(KeyRow.space == space, KeyRow.vector_id == vector_id)
-    await session.execute(old)
     session.add_all(
         KeyRow(
             vector_id=vector_id,
-            space=space,
+            space=key.space,
             kind="exemplar",
             embedding=row.astype(DTYPE).tobytes(),
-            threshold=float(threshold),
-            text_threshold=text_threshold,
+            threshold=key.threshold,
+            text_threshold=key.text_threshold,
         )
         for row in rows
     )
@@ -143,20 +104,53 @@ async def add_keys(
     return epoch
 
 
-def _check_parts(
-    rows: Float32Array, *, image_width: int | None, text_threshold: float | None
-) -> None:
-    if (image_width is None) != (text_threshold is None):
+def _check_parts(rows: Float32Array, key: KeyCard) -> None:
+    if (key.image_width is None) != (key.text_threshold is None):
         raise InvalidInputError("A text threshold and a picture's width go together")
-    if image_width is None:
+    if key.image_width is None:
         return
-    if not 0 < image_width < rows.shape[1]:
+    if key.image_width >= key.dimension:
         raise InvalidInputError(
-            f"A picture's part has 1 to {rows.shape[1] - 1} numbers, found {image_width}"
+            f"A picture's part has 1 to {key.dimension - 1} numbers, found {key.image_width}"
         )
-    lengths = np.linalg.norm(rows[:, :image_width], axis=1)
+    lengths = np.linalg.norm(rows[:, : key.image_width], axis=1)
     if not np.allclose(lengths, np.sqrt(0.5), atol=PART_TOLERANCE):
         raise InvalidInputError("A key's picture and question parts differ in length")
+
+
+async def _raise_epoch(
+    session: AsyncSession,
+    *,
+    space: str,
+    shape: tuple[int, int | None],
+    vector_id: uuid.UUID,
+    operation: Operation,
+) -> int:
+    """The space's next epoch, with what it changed; the space is made when there is none.
+
+    The space stays locked until the session commits. `shape` is the length of a row, and of its
+    picture's part if it has two.
+
+    Raises:
+        InvalidInputError: The space has rows of another shape.
+    """
+    statement = (
+        insert(IndexEpochRow)
+        .values(space=space, epoch=1, dimension=shape[0], image_width=shape[1])
+        .on_conflict_do_update(
+            index_elements=[IndexEpochRow.space], set_={"epoch": IndexEpochRow.epoch + 1}
+        )
+        .returning(IndexEpochRow.epoch, IndexEpochRow.dimension, IndexEpochRow.image_width)
+    )
+    epoch, *found = (await session.execute(statement)).one()
+    if tuple(found) != shape:
+        raise InvalidInputError(
+            f"Space {space} wants dimension {found[0]} with {found[1] or 'no'} numbers of a "
+            f"picture, found {shape[0]} with {shape[1] or 'no'}"
+        )
+    session.add(IndexChangeRow(space=space, epoch=epoch, vector_id=vector_id, operation=operation))
+    await session.flush()
+    return int(epoch)
 
 
 async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> None:
@@ -178,7 +172,7 @@ async def refresh_keys(
         .order_by(KeyRow.space)
     )
     for space, width, image in (await session.execute(query)).all():
-        await raise_epoch(
+        await _raise_epoch(
             session, space=space, shape=(width, image), vector_id=vector_id, operation=operation
         )
 
@@ -214,3 +208,30 @@ async def load_keys(
         matrix = np.frombuffer(facts.pop("rows"), dtype=DTYPE).reshape(facts.pop("num_keys"), -1)
         found.append(VectorKeys(**facts, embeddings=matrix))
     return found
+
+
+async def current_epochs(session: AsyncSession) -> dict[str, int]:
+    """The epoch of every space."""
+    query = select(IndexEpochRow.space, IndexEpochRow.epoch)
+    return {row.space: row.epoch for row in await session.execute(query)}
+
+
+async def get_space(session: AsyncSession, space: str) -> Row[int, int, int | None]:
+    """How a known space is now: `epoch`, the `dimension` of a row, and its picture's `image_width`.
+
+    The width is None where rows have one part.
+    """
+    query = select(IndexEpochRow.epoch, IndexEpochRow.dimension, IndexEpochRow.image_width)
+    return (await session.execute(query.where(IndexEpochRow.space == space))).one()
+
+
+async def changed_vectors(
+    session: AsyncSession, space: str, *, after: int, until: int
+) -> set[uuid.UUID]:
+    """The vectors whose keys changed in the epochs `after < epoch <= until`."""
+    query = select(IndexChangeRow.vector_id).where(
+        IndexChangeRow.space == space,
+        IndexChangeRow.epoch > after,
+        IndexChangeRow.epoch <= until,
+    )
+    return set(await session.scalars(query))

@@ -1,1 +1,0 @@
-"""The stored task embeddings, and the epochs that tell what changed of them."""
