@@ -200,14 +200,6 @@ class JobRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobNews:
-    """The next events of a job in order, and whether none can follow them."""
-
-    events: "tuple[JobEvent, ...]"
-    is_over: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class JobEvent:
     """One thing that happened to a job, numbered from 1 within it."""
 

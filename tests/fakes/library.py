@@ -70,10 +70,8 @@ async def store_job(session: AsyncSession, name: str = "task") -> JobRecord:
     return await enqueue_training(session, name=name, dataset_id=dataset.id, config={"epochs": 1})
 
 
-async def events_of(
-    session: AsyncSession, job_id: uuid.UUID, *, after: int = 0
-) -> tuple[JobEvent, ...]:
-    return (await new_events(session, {job_id: after}))[job_id].events
+async def events_of(session: AsyncSession, job_id: uuid.UUID, *, after: int = 0) -> list[JobEvent]:
+    return (await new_events(session, {job_id: after}))[job_id][0]
 
 
 def some_id() -> uuid.UUID:

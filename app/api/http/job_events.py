@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import anyio
@@ -16,11 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions
-from app.library.records import JobNews
+from app.library.records import JobEvent
 from app.library.training.job_events import new_events
 
 POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000
+
+_News: TypeAlias = tuple[list[JobEvent], bool]
 
 log = get_logger(__name__)
 
@@ -35,7 +37,7 @@ class JobEvents:
         self._sessions = sessions
         self._poll_seconds = poll_seconds
         # Who waits for the next events of a job behind an event's number.
-        self._listeners: dict[asyncio.Future[JobNews], tuple[UUID, int]] = {}
+        self._listeners: dict[asyncio.Future[_News], tuple[UUID, int]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -59,17 +61,16 @@ class JobEvents:
         while not is_over:
             try:
                 with anyio.fail_after(silence_seconds):
-                    news = await self._next(job_id, after)
+                    events, is_over = await self._next(job_id, after)
             except TimeoutError:
                 yield ServerSentEvent(comment="ping")
                 continue
-            for event in news.events:
+            for event in events:
                 after = event.sequence
                 yield ServerSentEvent(id=str(event.sequence), event=event.kind, data=event.data)
-            is_over = news.is_over
 
-    async def _next(self, job_id: UUID, after: int) -> JobNews:
-        news: asyncio.Future[JobNews] = asyncio.get_running_loop().create_future()
+    async def _next(self, job_id: UUID, after: int) -> _News:
+        news: asyncio.Future[_News] = asyncio.get_running_loop().create_future()
         self._listeners[news] = (job_id, after)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read(), name="job events")
@@ -96,7 +97,7 @@ class JobEvents:
         async with self._sessions() as session:
             found = await new_events(session, positions)
         for news, (job_id, after) in listeners.items():
-            is_over = found[job_id].is_over
-            events = tuple(event for event in found[job_id].events if event.sequence > after)
+            all_events, is_over = found[job_id]
+            events = [event for event in all_events if event.sequence > after]
             if (events or is_over) and not news.done():
-                news.set_result(JobNews(events=events, is_over=is_over))
+                news.set_result((events, is_over))

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from app.api.http.admission import Admission
 from app.core.telemetry.metrics import CallbackCounter
-from app.library.search.matches import RetrievalResult
+from app.library.search.verdicts import RetrievalResult
 
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 NO_ANSWER: Final = "-"

@@ -20,9 +20,9 @@ from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
 from app.library.search.key_table import KeyTable
 from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
-from app.library.search.matches import Hit
 from app.library.search.parts import cannot_tell_apart, parts_of
 from app.library.search.rows import RowBlock, Rows, make_block
+from app.library.search.verdicts import Hit
 from app.library.task_keys import Float32Array, FloatArray, VectorKeys, unit_rows
 
 MAX_DEAD_SHARE: Final = 0.25

@@ -25,9 +25,15 @@ from app.library.database import Sessions, read_one_moment, without_transactions
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.index import MAX_ACCEPTED, Snapshot
-from app.library.search.matches import Hit, Match, RetrievalResult
 from app.library.search.overlaps import overlaps_in
-from app.library.search.verdicts import choose, near_hits, nearest_by_name
+from app.library.search.verdicts import (
+    Hit,
+    Match,
+    RetrievalResult,
+    choose,
+    near_hits,
+    nearest_by_name,
+)
 from app.library.tables import IndexEpochRow, VectorRow
 from app.library.task_keys import (
     FloatArray,

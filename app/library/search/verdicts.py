@@ -1,16 +1,57 @@
-"""Which of the vectors that accept a query is meant, or why none is."""
+"""What an index finds, which of the vectors that accept a query is meant, or why none is."""
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
 
 from app.library.records import VectorRecord
-from app.library.search.matches import AbstainReason, Hit
 
 # Scores as near as this are equal: how well the vectors do decides then.
 TIE: Final = 0.02
 # So many that do not accept a query are still asked whether they are of the same task.
 NEIGHBOURS: Final = 8
+
+AbstainReason: TypeAlias = Literal["no-vectors", "below-threshold", "margin-too-small", "ambiguous"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One set of vectors with its similarity to the query.
+
+    Attributes:
+        vector_id: Which.
+        name: Shared by all versions.
+        score: Cosine with the nearest key; of the part of the query that fits least, where rows
+            have a picture's part and a question's.
+        threshold: What `score` has to reach.
+        similarity: What ranks it: the mean cosine over the query's parts.
+        is_accepted: Whether the query counts as its task.
+    """
+
+    vector_id: uuid.UUID
+    name: str
+    score: float
+    threshold: float
+    similarity: float
+    is_accepted: bool
+
+
+@dataclass(frozen=True)
+class Match(Hit):
+    """A hit with what the database says of its vectors."""
+
+    vector: VectorRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalResult:
+    """What was found, best first, and whether the best is good enough to be applied."""
+
+    matches: tuple[Match, ...]
+    abstained: bool
+    reason: AbstainReason | None
+    epoch: int
 
 
 def choose(

@@ -1,8 +1,8 @@
 """What happened to training jobs, event by event; knows no other side of a job."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from sqlalchemy import BigInteger, Uuid, column, select, true, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from app.core.errors import JSON
 from app.core.jobs import FINAL_STATES
-from app.library.records import JobEvent, JobEventKind, JobNews, record_of
+from app.library.records import JobEvent, JobEventKind, record_of
 from app.library.tables import JobEventRow, JobRow
 
 MAX_NEW_EVENTS: Final = 1000
@@ -33,10 +33,10 @@ async def append_event(
 
 async def new_events(
     session: AsyncSession, positions: Mapping[uuid.UUID, int]
-) -> dict[uuid.UUID, JobNews]:
-    """What happened to several jobs, each after the event of this number.
+) -> dict[uuid.UUID, tuple[list[JobEvent], bool]]:
+    """What happened to several jobs, each after the event of this number, and what is over by that.
 
-    A job that does not exist is over.
+    Nothing can follow the events of what is over, as a job is that does not exist.
     """
     # First the states: events that came before a state was final are then surely read.
     query = select(JobRow.id, JobRow.state, JobRow.last_sequence).where(JobRow.id.in_(positions))
@@ -56,13 +56,9 @@ async def new_events(
     rows = select(event).select_from(known.join(newer, true())).order_by(event.sequence)
     for row in await session.scalars(rows):
         found[row.job_id].append(record_of(JobEvent, row))
-    return {
-        job_id: JobNews(events=tuple(events), is_over=_is_over(jobs.get(job_id), events, after))
-        for (job_id, after), events in zip(positions.items(), found.values(), strict=True)
-    }
-
-
-def _is_over(job: Any, events: Sequence[JobEvent], after: int) -> bool:  # noqa: ANN401 - a row
-    """Whether nothing can follow these events."""
-    last = events[-1].sequence if events else after
-    return job is None or (job.state in FINAL_STATES and last >= job.last_sequence)
+    news = {}
+    for job_id, events in found.items():
+        job, last = jobs.get(job_id), events[-1].sequence if events else positions[job_id]
+        is_over = job is None or (job.state in FINAL_STATES and last >= job.last_sequence)
+        news[job_id] = events, is_over
+    return news

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
-from app.library.catalogue.lineage import Source, find_sources
+from app.library.catalogue.lineage import find_sources
 from app.library.database import Sessions
 from app.library.datasets import find_by_sha256
 from app.library.records import DatasetRecord
@@ -43,18 +43,13 @@ async def leave_out_seen(
         if known is None:
             unchecked.append(source.vector)
             continue
-        for split in _splits(source, known):
+        # Which part another library trained on is not known here.
+        is_known_here = source.job_id is not None or not known.splits
+        for split in [source.split] if is_known_here else known.splits:
             seen.update(await asyncio.to_thread(_shown, await load(known, split)))
     shown = await asyncio.to_thread(_shown, items)
     unseen = tuple(item for item, one in zip(items, shown, strict=True) if one not in seen)
     return unseen, {"left_out": len(items) - len(unseen), "unchecked": unchecked}
-
-
-def _splits(source: Source, dataset: DatasetRecord) -> list[str | None]:
-    # Which part another library trained on is not known here.
-    if source.job_id is None and dataset.splits:
-        return list(dataset.splits)
-    return [source.split]
 
 
 def _shown(items: Sequence[Example]) -> list[str]:

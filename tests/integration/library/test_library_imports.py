@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.core.errors import InvalidVectorFileError
+from app.core.errors import InvalidVectorFileError, NotFoundError
 from app.core.vectors.card import MAX_SHOTS, EvaluationCard, KeyCard, VectorCard, read_card
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import combine_vectors
@@ -164,4 +164,5 @@ async def test_a_request_chooses_among_tasks_that_look_the_same(
     query = rows_of(0, 0, seed=7)[0]
     assert await names(sessions, query, prefer="spanish") == (["spanish", "english"], None)
     assert await names(sessions, query, prefer="english") == (["english", "spanish"], None)
-    assert (await names(sessions, query, prefer="french"))[1] == "ambiguous"
+    with pytest.raises(NotFoundError, match="french"):
+        await names(sessions, query, prefer="french")

@@ -154,7 +154,7 @@ async def test_events_continue_after_the_last_one_seen(session: AsyncSession) ->
         await heartbeat(session, job.id, token, progress={"step": step})
     later = await events_of(session, job.id, after=3)
     assert [event.data["step"] for event in later] == [1, 2, 3, 4]
-    assert await events_of(session, job.id, after=100) == ()
+    assert await events_of(session, job.id, after=100) == []
 
 
 async def test_the_news_of_many_jobs_are_read_at_once(
@@ -168,7 +168,8 @@ async def test_the_news_of_many_jobs_are_read_at_once(
     found = await new_events(session, positions)
 
     def told(job_id: uuid.UUID) -> tuple[list[int], bool]:
-        return [event.sequence for event in found[job_id].events], found[job_id].is_over
+        events, is_over = found[job_id]
+        return [event.sequence for event in events], is_over
 
     assert told(first.id) == ([], False)
     assert told(second.id) == ([2, 3], False)

@@ -6,7 +6,7 @@ import pytest
 from app.api.dependencies import Services
 from app.api.http.admission import Admission
 from app.api.http.metrics import ApiMetrics
-from app.library.search.matches import AbstainReason, RetrievalResult
+from app.library.search.verdicts import AbstainReason, RetrievalResult
 from tests.fakes.exposition import parse_metrics
 
 NO_VECTORS: AbstainReason = "no-vectors"

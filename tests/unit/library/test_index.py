@@ -14,7 +14,7 @@ from app.core.identifiers import new_id
 from app.core.states import VectorStatus
 from app.library.search import rows as rows_module
 from app.library.search.index import Snapshot
-from app.library.search.matches import Hit
+from app.library.search.verdicts import Hit
 from app.library.task_keys import Float32Array, FloatArray, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 

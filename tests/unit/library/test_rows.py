@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from app.core.identifiers import new_id
 from app.library.search import rows as rows_module
 from app.library.search.index import Snapshot
-from app.library.search.matches import Hit
 from app.library.search.parts import parts_of
 from app.library.search.rows import RowCodes, make_block
+from app.library.search.verdicts import Hit
 from app.library.task_keys import Float32Array, VectorKeys, unit_rows
 from tests.fakes.vectors import FINGERPRINT
 

@@ -3,8 +3,7 @@ from collections.abc import Mapping, Sequence
 
 from app.core.identifiers import new_id
 from app.library.records import VectorRecord
-from app.library.search.matches import AbstainReason, Hit
-from app.library.search.verdicts import choose
+from app.library.search.verdicts import AbstainReason, Hit, choose
 from tests.fakes.records import vector_record
 
 
