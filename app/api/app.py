@@ -29,7 +29,6 @@ from app.api.routes import (
     datasets,
     health,
     openai,
-    openai_text,
     retrieval,
     scraping,
     steering,
@@ -88,7 +87,7 @@ def create_api(
     )
     api.state.services = services
     # Clients of OpenAI and what scrapes add parameters that mean something elsewhere.
-    lenient = (openai.router, openai_text.router, scraping.router, health.router)
+    lenient = (openai.router, scraping.router, health.router)
     for router, max_body_bytes, needs in _routers(settings):
         checks = [Depends(needs)] + [Depends(require_known_query)] * (router not in lenient)
         api.include_router(router, max_body_size=max_body_bytes, dependencies=checks)
@@ -103,7 +102,6 @@ def _routers(settings: Settings) -> list[tuple[APIRouter, int, NeedsScope]]:
         # First what is asked most: a path is held against all routes up to its own.
         (steering.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
         (openai.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
-        (openai_text.router, settings.max_body_bytes, NeedsScope(read="read", write="steer")),
         (retrieval.router, settings.max_body_bytes, NeedsScope(read="read", write="read")),
         (datasets.router, settings.max_upload_bytes, NeedsScope(read="read", write="write")),
         # Before what takes any word for a vector's name.

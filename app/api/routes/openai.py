@@ -22,13 +22,20 @@ from app.api.schemas.openai.answers import (
     EmbeddingsUsageBody,
     ModelBody,
     ModelsBody,
+    TextCompletionBody,
 )
-from app.api.schemas.openai.requests import MAX_MODEL_CHARACTERS, ChatRequest, EmbeddingsRequest
+from app.api.schemas.openai.requests import (
+    MAX_MODEL_CHARACTERS,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingsRequest,
+)
+from app.api.schemas.openai.responses import ResponseObjectBody, ResponsesRequest
 from app.api.schemas.steering import SteerRequest
 from app.api.steer.conversations import picture_names
 from app.api.steer.generation import one_backbone
 from app.api.steer.images import read_images
-from app.api.steer.openai.completions import ChatCompletion
+from app.api.steer.openai.completions import ChatCompletion, TextCompletion
 from app.api.steer.openai.models import (
     existing_model,
     model_body,
@@ -36,9 +43,9 @@ from app.api.steer.openai.models import (
     named_model,
     offered_vectors,
     served_backbones,
-    vector_field,
 )
-from app.api.steer.openai.requests import sampling_fields
+from app.api.steer.openai.requests import steering_of
+from app.api.steer.openai.responses import ResponseWriter, messages_of
 from app.api.steer.streaming import EVENTS, AnswerStream, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
@@ -48,41 +55,76 @@ from app.rpc.messages import MAX_EMBED_ITEMS, EmbedRequest
 router = APIRouter(tags=["openai"])
 admitted = APIRouter(route_class=AdmittedRoute)
 
+PROBLEMS = openai_problems(404, 408, 413, 429, 504)
 ModelId = Annotated[str, Path(max_length=MAX_MODEL_CHARACTERS)]
 
 
 @admitted.post(
-    "/v1/chat/completions",
-    response_model=ChatCompletionBody,
-    responses=EVENTS | openai_problems(404, 408, 413, 429, 504),
+    "/v1/chat/completions", response_model=ChatCompletionBody, responses=EVENTS | PROBLEMS
 )
 async def complete(
     body: ChatRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
 ) -> ChatCompletionBody | AnswerStream:
     """Answers a question as OpenAI's chat completions do, steered by stored vectors."""
-    ignored = settle_unknown_fields(body, unknown=services.settings.openai_unknown)
-    backbones, vector = await named_model(services, body.model)
-    form = "structured_outputs" if body.structured_outputs else "response_format"
-    names = {"vector": vector_field(vector), "structured_outputs": form}
-    name_fields(request, names | picture_names(body.messages))
-    fields = sampling_fields(
+    fields, backbones, ignored = await steering_of(
         body,
-        vector=vector,
+        request,
+        services=services,
         max_tokens=body.max_completion_tokens or body.max_tokens,
-        max_tokens_limit=services.settings.max_new_tokens_limit,
+        form=None if body.response_format is None else body.response_format.form,
+        names={"structured_outputs": "response_format", **picture_names(body.messages)},
     )
-    if body.response_format is not None and body.structured_outputs is None:
-        fields["structured_outputs"] = body.response_format.form
-    steer_request = SteerRequest(
-        messages=body.messages,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        **fields,
-    )
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    steer_request = SteerRequest(messages=body.messages, logprobs=logprobs, **fields)
     writer = ChatCompletion(id=f"chatcmpl-{request_id_of(request)}", body=body, ignored=ignored)
     return await responder.respond([steer_request], writer, backbones=backbones, count=writer.count)
 
 
-@admitted.post("/v1/embeddings", responses=openai_problems(404, 408, 413, 429, 504))
+@admitted.post("/v1/completions", response_model=TextCompletionBody, responses=EVENTS | PROBLEMS)
+async def continue_text(
+    body: CompletionRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
+) -> TextCompletionBody | AnswerStream:
+    """Continues texts as OpenAI's completions do: without the chat template, steered as ever."""
+    if body.vlibrary.demonstrations is not None:
+        raise InvalidInputError(
+            "A text that is continued as it stands has no demonstrations; chat completions have",
+            details={"param": "vlibrary.demonstrations"},
+        )
+    fields, backbones, ignored = await steering_of(
+        body, request, services=services, max_tokens=body.max_tokens, names={}
+    )
+    steer_requests = [
+        SteerRequest(prompt=prompt, is_raw=True, logprobs=body.logprobs, **fields)
+        for prompt in body.prompt
+    ]
+    writer = TextCompletion(id=f"cmpl-{request_id_of(request)}", body=body, ignored=ignored)
+    return await responder.respond(steer_requests, writer, backbones=backbones, count=writer.count)
+
+
+@admitted.post("/v1/responses", response_model=ResponseObjectBody, responses=EVENTS | PROBLEMS)
+async def respond(
+    body: ResponsesRequest, request: Request, *, services: ServicesOf, responder: ResponderOf
+) -> ResponseObjectBody | AnswerStream:
+    """Answers a conversation as OpenAI's responses do; it is not kept for a next one."""
+    if (body.n or 1) > 1:
+        raise InvalidInputError("A response is one answer", details={"param": "n"})
+    names = {"messages": "input", "structured_outputs": "text.format"}
+    fields, backbones, ignored = await steering_of(
+        body,
+        request,
+        services=services,
+        max_tokens=body.max_output_tokens,
+        form=body.form.form,
+        names=names | picture_names(body.input, field="input"),
+    )
+    steer_request = SteerRequest(messages=messages_of(body), **fields)
+    writer = ResponseWriter(
+        id=f"resp_{request_id_of(request)}", body=body, sampling=steer_request, ignored=ignored
+    )
+    return await responder.respond([steer_request], writer, backbones=backbones)
+
+
+@admitted.post("/v1/embeddings", responses=PROBLEMS)
 async def embed(body: EmbeddingsRequest, request: Request, services: ServicesOf) -> EmbeddingsBody:
     """Embeds texts, images or both in the space in which vectors are found."""
     given = [index for index, image in enumerate(body.images) if image is not None]

@@ -1,6 +1,5 @@
 """The route that finds vectors for a query."""
 
-import numpy as np
 from fastapi import APIRouter, Request
 
 from app.api.dependencies import Services, ServicesOf
@@ -8,7 +7,7 @@ from app.api.http.admission import AdmittedRoute
 from app.api.http.problems import name_fields, problems
 from app.api.schemas.retrieval import MatchBody, RetrievalBody, RetrieveRequest
 from app.api.steer.images import read_images
-from app.api.steer.vector_selection import Embedding, embed_query
+from app.api.steer.vector_selection import search
 from app.core.cancellation import run_until_disconnect
 from app.library.catalogue.filters import VectorFilters
 from app.rpc.backbones import backbone_for, serving_as
@@ -28,44 +27,26 @@ async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf
 
 
 async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBody:
-    query = await _query(body, services=services)
+    serving = await services.workers.pool.serving()
+    named = body.backbone
+    images = [] if body.image is None else [body.image]
     filters = VectorFilters(name=body.name, text=body.words, tags=tuple(body.tags))
-    result = await services.retriever.search(
-        query.values,
-        space=query.space,
-        workspace=services.workspace,
-        backbone_fingerprint=query.backbone_fingerprint,
+    result, space = await search(
+        services,
+        backbone_for([], serving) if named is None else serving_as(named, serving),
+        image=next(iter(await read_images(images, settings=services.settings)), None),
+        text=body.text,
+        embedding=body.embedding,
         k=body.k,
         min_epoch=body.min_epoch,
         prefer=body.prefer,
         only_ready=body.only_ready,
         filters=None if filters == VectorFilters() else filters,
     )
-    services.metrics.note_retrieval(result)
     return RetrievalBody(
         matches=tuple(MatchBody.model_validate(match) for match in result.matches),
         abstained=result.abstained,
         reason=result.reason,
         epoch=result.epoch,
-        space=query.space,
-    )
-
-
-async def _query(body: RetrieveRequest, *, services: Services) -> Embedding:
-    serving = await services.workers.pool.serving()
-    named = body.backbone
-    worker = backbone_for([], serving) if named is None else serving_as(named, serving)
-    if body.embedding is None:
-        texts = [] if body.image is None else [body.image]
-        images = await read_images(texts, settings=services.settings)
-        return await embed_query(
-            services,
-            image=next(iter(images), None),
-            text=body.text,
-            backbone=worker.backbone.fingerprint,
-        )
-    return Embedding(
-        space=worker.space,
-        values=np.asarray(body.embedding, dtype=np.float32),
-        backbone_fingerprint=worker.backbone.fingerprint,
+        space=space,
     )

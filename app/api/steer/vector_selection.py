@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import Services
@@ -24,14 +23,15 @@ from app.core.errors import InvalidInputError, NotFoundError, SteeringError
 from app.core.identifiers import AUTO, VectorReference
 from app.core.settings import PolicyVector
 from app.core.splits import choose_split
+from app.library.catalogue.filters import VectorFilters
 from app.library.datasets import get_dataset
 from app.library.records import VectorRecord
+from app.library.search.verdicts import RetrievalResult
 from app.library.vectors import get_vector
 from app.library.workspaces import seeing
 from app.rpc.backbones import backbone_for
-from app.rpc.messages import DemonstrationsUse, EmbedRequest, VectorUse
+from app.rpc.messages import DemonstrationsUse, EmbedRequest, HealthResponse, VectorUse
 
-Float32Array = npt.NDArray[np.float32]
 Source: TypeAlias = Literal["request", "retrieval", "policy"]
 
 
@@ -121,10 +121,26 @@ async def choose(
             )
         return (*named.vectors, *policy), None
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
-    embedding = await embed_query(services, image=picture, text=question, backbone=wanted)
-    found, retrieval = await retrieve_one(services, embedding, body=body)
-    fresh = [use for use in found if use.record.sha256 not in enforced]
-    return (*fresh, *policy), retrieval
+    serving = await services.workers.pool.serving()
+    result, _ = await search(
+        services,
+        backbone_for([] if wanted is None else [wanted], serving),
+        image=picture,
+        text=question,
+        prefer=body.prefer,
+        only_ready=body.only_ready,
+    )
+    best = next(iter(result.matches), None)
+    retrieval = AutoRetrievalBody(
+        abstained=result.abstained,
+        reason=result.reason,
+        score=None if best is None else best.score,
+        threshold=None if best is None else best.threshold,
+    )
+    if best is None or result.abstained or best.vector.sha256 in enforced:
+        return tuple(policy), retrieval
+    found = ChosenVector(best.vector, strength=body.strength, source="retrieval")
+    return (found, *policy), retrieval
 
 
 async def _find_policy(session: AsyncSession, wanted: Sequence[PolicyVector]) -> list[ChosenVector]:
@@ -155,58 +171,45 @@ async def _find_vectors(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Embedding:
-    """A query as the index sees it."""
+async def search(
+    services: Services,
+    worker: HealthResponse,
+    *,
+    image: bytes | None = None,
+    text: str | None = None,
+    embedding: Sequence[float] | None = None,
+    k: int = 1,
+    min_epoch: int | None = None,
+    prefer: str | None,
+    only_ready: bool,
+    filters: VectorFilters | None = None,
+) -> tuple[RetrievalResult, str]:
+    """What is stored for the worker's backbone and fits a picture and a text, or their embedding.
 
-    space: str
-    values: Float32Array
-    backbone_fingerprint: str
-
-
-async def embed_query(
-    services: Services, *, image: bytes | None, text: str | None, backbone: str | None = None
-) -> Embedding:
-    """The embedding of a query by the only backbone that is served, or by the one asked for.
+    Beside it, the space in which it was searched.
 
     Raises:
         WorkerUnavailableError: No worker answers.
-        IncompatibleBackboneError: None serves the backbone asked for.
-        InvalidInputError: Several are served and none was asked for.
+        IncompatibleBackboneError: None serves the backbone any more.
     """
-    if backbone is None:
-        backbone = backbone_for([], await services.workers.pool.serving()).backbone.fingerprint
-    answer = await services.workers.embed(
-        EmbedRequest(images=(image,), questions=(text,)), backbone_fingerprint=backbone
-    )
-    values = np.asarray(answer.embeddings[0], dtype=np.float32)
-    return Embedding(space=answer.space, values=values, backbone_fingerprint=backbone)
-
-
-async def retrieve_one(
-    services: Services, query: Embedding, *, body: SteerRequest
-) -> tuple[list[ChosenVector], AutoRetrievalBody]:
-    """The vector that fits the query, if one does, and what was found out on the way."""
+    fingerprint, space = worker.backbone.fingerprint, worker.space
+    if embedding is None:
+        request = EmbedRequest(images=(image,), questions=(text,))
+        answer = await services.workers.embed(request, backbone_fingerprint=fingerprint)
+        embedding, space = answer.embeddings[0], answer.space
     result = await services.retriever.search(
-        query.values,
-        space=query.space,
+        np.asarray(embedding, dtype=np.float32),
+        space=space,
         workspace=services.workspace,
-        backbone_fingerprint=query.backbone_fingerprint,
-        k=1,
-        prefer=body.prefer,
-        only_ready=body.only_ready,
+        backbone_fingerprint=fingerprint,
+        k=k,
+        min_epoch=min_epoch,
+        prefer=prefer,
+        only_ready=only_ready,
+        filters=filters,
     )
     services.metrics.note_retrieval(result)
-    best = next(iter(result.matches), None)
-    summary = AutoRetrievalBody(
-        abstained=result.abstained,
-        reason=result.reason,
-        score=None if best is None else best.score,
-        threshold=None if best is None else best.threshold,
-    )
-    if best is None or result.abstained:
-        return [], summary
-    return [ChosenVector(best.vector, strength=body.strength, source="retrieval")], summary
+    return result, space
 
 
 async def _find_demonstrations(

@@ -46,11 +46,6 @@ async def named_model(
     raise _no_model(served)
 
 
-def vector_field(vector: str | None) -> str:
-    """Where a request names the vector, by what the model's name says of it."""
-    return "vlibrary.vector" if vector is None else "model"
-
-
 def _no_model(served: Sequence[BackboneDescription]) -> NotFoundError:
     names = ", ".join(sorted({backbone.name for backbone in served}))
     return NotFoundError(
