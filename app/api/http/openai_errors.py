@@ -15,6 +15,8 @@ from app.core.errors import JSON
 
 PREFIX: Final = "/v1"
 _RESOURCES: Final = ("/completions", "/embeddings", "/models", "/responses")
+# What is stored may be called like one of them.
+_NAMING: Final = ("/vectors/", "/datasets/")
 # Where a request has its texts, and what is said of one that has too many characters.
 _TEXT: Final = re.compile(r"(messages|input|prompt)(\.\d+)?(\.content\.\d+\.text)?|instructions")
 _TOO_LONG: Final = "String should have at most"
@@ -50,6 +52,8 @@ class OpenAIErrorBody(BaseModel):
 def is_openai_route(request: Request) -> bool:
     """Whether errors of this request are told in OpenAI's shape: also where its base URL is off."""
     path = str(request.scope.get("path", ""))
+    if path.startswith(_NAMING):
+        return False
     is_below = path == PREFIX or path.startswith(PREFIX + "/")
     return is_below or path.rstrip("/").endswith(_RESOURCES)
 

@@ -247,6 +247,22 @@ async def test_a_wrong_base_url_is_told_the_right_one(http: httpx.AsyncClient, p
     assert "http://127.0.0.1:8000/v1" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PATCH", "/vectors/models"),
+        ("PUT", "/vectors/gears/aliases/completions"),
+        ("DELETE", "/datasets/responses?dry_run=true"),
+    ],
+)
+async def test_what_is_called_like_a_route_of_openais_has_problems_as_ever(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
+    response = await http.request(method, path, json={"wrong": 1})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid-input")
+    assert response.headers["content-type"] == "application/problem+json"
+
+
 @pytest.mark.parametrize("path", ["/v11", "/api/chat", "/api/tags", "/tokenize", "/version"])
 async def test_other_paths_tell_it_in_a_problem(http: httpx.AsyncClient, path: str) -> None:
     response = await http.get(path)
