@@ -117,25 +117,31 @@ def print_report(report: Mapping[str, Any], *, console: Console | None = None) -
         out.print(line, highlight=False, markup=False, emoji=False)
 
 
-def comparison_table(report: Mapping[str, Any]) -> Table:
-    """A table for the terminal."""
-    table = Table(title=f"{report['items']} held-out items, exact answer")
+def condition_title(name: str, *, shots: int) -> str:
+    """What a way of answering is called; what has no title is called as it is."""
+    return _TITLES.get(name, name).format(shots=shots)
+
+
+def comparison_table(report: Mapping[str, Any], *, title: str | None = None) -> Table:
+    """A table for the terminal, of `conditions` and `shots`."""
+    table = Table(title=title or f"{report['items']} held-out items, exact answer")
     table.add_column("")
     conditions = report["conditions"]
-    # Evaluations take the time, trainings do not.
-    is_timed = all("ms_per_query" in row for row in conditions.values())
+    # Evaluations take the time, trainings do not; and nobody is asked for what is copied.
+    is_timed = any("ms_per_query" in row for row in conditions.values())
     timed = ("ms a question",) if is_timed else ()
     for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
         table.add_column(heading, justify="right")
     for name in sorted(conditions, key=_place):
         row = conditions[name]
+        taken = f"{row['ms_per_query']:.1f}" if "ms_per_query" in row else "-"
         table.add_row(
-            _TITLES.get(name, name).format(shots=report["shots"]),
+            condition_title(name, shots=report["shots"]),
             f"{row['accuracy']:.1%}",
             f"{row['low']:.1%} - {row['high']:.1%}",
             f"{row['prompt_tokens']:.0f}",
             "?" if row["labels"] is None else str(row["labels"]),
-            *((f"{row['ms_per_query']:.1f}",) if is_timed else ()),
+            *((taken,) if is_timed else ()),
         )
     return table
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
-from app.cli.console import plain_console, show_table
+from app.cli.console import harmless, plain_console, show_table
 from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
 from app.cli.suite import run as run_suite
@@ -164,31 +163,40 @@ def evaluate(
                 features=cache,
             )
 
-    _report(wanted, measure, as_json=as_json)
+    _report(wanted, measure, shots=num_shots, as_json=as_json)
 
 
-def _report(wanted: Sequence[Method], measure: Callable[[Method], Any], *, as_json: bool) -> None:
+def _report(
+    wanted: Sequence[Method], measure: Callable[[Method], Any], *, shots: int, as_json: bool
+) -> None:
     """Prints what was measured, also where a condition among several is refused.
 
     Raises:
         VLibraryError: None could be measured.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    refused: dict[str, VLibraryError] = {}
+    from vlibrary_client.terminals import comparison_table
+
+    rows: dict[Method, dict[str, Any]] = {}
+    refused: dict[Method, VLibraryError] = {}
     for method in wanted:
         try:
-            rows[_spelled([method])] = _figures(measure(method))
+            rows[method] = _figures(measure(method))
         except VLibraryError as error:
-            refused[_spelled([method])] = error
+            refused[method] = error
     if not rows:
         raise next(iter(refused.values()))
     if as_json:
-        refusals = {name: {"refused": one.message} for name, one in refused.items()}
-        print(json.dumps({**rows, **refusals}, indent=2))
+        refusals = {_spelled([name]): {"refused": one.message} for name, one in refused.items()}
+        found = {_spelled([name]): row for name, row in rows.items()}
+        print(json.dumps(found | refusals, indent=2))
     else:
-        show_table(_table(rows))
+        conditions = {
+            name: {**row, "prompt_tokens": row["prompt_tokens_mean"]} for name, row in rows.items()
+        }
+        title = f"{next(iter(rows.values()))['items']} items"
+        show_table(comparison_table({"conditions": conditions, "shots": shots}, title=title))
     for name, one in refused.items():
-        print(f"vlibrary: {name}: {one.message}", file=sys.stderr)
+        print(f"vlibrary: {_spelled([name])}: {harmless(one.message)}", file=sys.stderr)
     if refused:
         raise typer.Exit(1)
 
@@ -256,20 +264,3 @@ def _figures(report: Any) -> dict[str, Any]:  # noqa: ANN401
             "prompt_tokens_mean", "ms_per_query",
         )
     }  # fmt: skip
-
-
-def _table(rows: dict[str, dict[str, Any]]) -> Table:
-    items = next(iter(rows.values()))["items"] if rows else 0
-    table = Table(title=f"{items} items")
-    for heading in ("condition", "accuracy", "95 % interval", "labels", "tokens", "ms / question"):
-        table.add_column(heading, justify="left" if heading == "condition" else "right")
-    for name, row in rows.items():
-        table.add_row(
-            name,
-            f"{row['accuracy']:.1%}",
-            f"{row['low']:.1%} - {row['high']:.1%}",
-            "?" if row["labels"] is None else str(row["labels"]),
-            f"{row['prompt_tokens_mean']:.0f}",
-            f"{row['ms_per_query']:.1f}",
-        )
-    return table

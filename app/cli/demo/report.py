@@ -8,15 +8,9 @@ from typing import Any, Final
 from rich.table import Table
 
 from app.cli.console import show_table
+from vlibrary_client.terminals import comparison_table, condition_title
 
-TITLES: Final[dict[str, str]] = {
-    "zero_shot": "zero-shot",
-    "nearest_copy": "nearest item's answer",
-    "icl": "{shots}-shot ICL",
-    "icl_balanced": "8-shot balanced ICL",
-    "knn_icl": "{shots}-shot kNN-ICL",
-    "m2iv": "M2IV",
-}
+NAMES: Final = ("zero_shot", "nearest_copy", "icl", "icl_balanced", "knn_icl", "m2iv")
 
 
 def write_report(result: dict[str, Any], folder: Path) -> None:
@@ -29,34 +23,31 @@ def write_report(result: dict[str, Any], folder: Path) -> None:
     print(f"Saved {folder / 'demo.json'} and {folder / 'demo.png'}")
 
 
-def titles(result: dict[str, Any]) -> dict[str, str]:
-    """What each condition is called."""
-    return {name: title.format(shots=result["icl_shots"]) for name, title in TITLES.items()}
+def _titles(result: dict[str, Any]) -> dict[str, str]:
+    return {name: condition_title(name, shots=result["icl_shots"]) for name in NAMES}
 
 
 def _comparison(result: dict[str, Any]) -> Table:
-    table = Table(title=f"easy-VQA, {result['questions']} test questions, exact match")
-    table.add_column("", no_wrap=True)
-    for heading in ("accuracy", "95 % interval", "labels", "prompt tokens", "ms / question"):
-        table.add_column(heading, justify="right")
-    for name, title in titles(result).items():
-        facts, speed = result[name], result["ms_per_query"]
-        table.add_row(
-            title,
-            f"{facts['accuracy']:.1%}",
-            f"{facts['low']:.1%} - {facts['high']:.1%}",
-            str(result["labels"][name]),
-            f"{result['prompt_tokens'][name]:.0f}",
-            # Nobody is asked for what is copied.
-            f"{speed[name]:.1f}" if name in speed else "-",
-        )
-    return table
+    speed = result["ms_per_query"]
+    conditions = {
+        name: {
+            **result[name],
+            "prompt_tokens": result["prompt_tokens"][name],
+            "labels": result["labels"][name],
+            **({"ms_per_query": speed[name]} if name in speed else {}),
+        }
+        for name in NAMES
+    }
+    return comparison_table(
+        {"conditions": conditions, "shots": result["icl_shots"]},
+        title=f"easy-VQA, {result['questions']} test questions, exact match",
+    )
 
 
 def _answers(result: dict[str, Any]) -> Table:
     table = Table(title="Side by side")
     rows = result["side_by_side"]
-    shown = {name: title for name, title in titles(result).items() if name in rows[0]}
+    shown = {name: title for name, title in _titles(result).items() if name in rows[0]}
     for heading in ("question", "right", *shown.values()):
         table.add_column(heading)
     for row in rows:
@@ -71,12 +62,11 @@ def _plot(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    names = list(TITLES)
-    heights = [100 * result[name]["accuracy"] for name in names]
-    below = [100 * (result[name]["accuracy"] - result[name]["low"]) for name in names]
-    above = [100 * (result[name]["high"] - result[name]["accuracy"]) for name in names]
+    heights = [100 * result[name]["accuracy"] for name in NAMES]
+    below = [100 * (result[name]["accuracy"] - result[name]["low"]) for name in NAMES]
+    above = [100 * (result[name]["high"] - result[name]["accuracy"]) for name in NAMES]
     colors = ["#9aa5b1", "#c3b091", "#7ca9d6", "#6c9bd0", "#4f86c6", "#d9822b"]
-    labels = [textwrap.fill(title, 14) for title in titles(result).values()]
+    labels = [textwrap.fill(title, 14) for title in _titles(result).values()]
     axes.bar(labels, heights, yerr=[below, above], capsize=5, color=colors)
     axes.set_ylabel("accuracy (%), with 95 % interval")
     axes.set_ylim(0, 100)

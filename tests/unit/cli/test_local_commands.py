@@ -239,8 +239,9 @@ def test_every_command_explains_itself() -> None:
 
 
 def test_the_report_prints_and_saves_what_was_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     names = ("zero_shot", "nearest_copy", "icl", "icl_balanced", "knn_icl", "m2iv")
     accuracy = dict(zip(names, (0.5, 0.3, 0.6, 0.62, 0.61, 0.9), strict=True))
     asked = [name for name in names if name != "nearest_copy"]
@@ -259,8 +260,8 @@ def test_the_report_prints_and_saves_what_was_measured(
     printed = capsys.readouterr().out
     assert "16-shot ICL" in printed
     assert "90.0%" in printed
-    assert "8-shot balanced ICL" in printed
-    assert "nearest item's answer" in printed
+    assert "8-shot ICL, balanced answers" in printed
+    assert "the nearest item's answer" in printed
     assert "3000" in printed
 
 
