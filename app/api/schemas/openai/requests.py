@@ -61,7 +61,7 @@ def _as_texts(value: object) -> object:
     texts = _as_list(value)
     if isinstance(texts, list) and any(isinstance(one, int | list) for one in texts):
         raise ValueError(
-            "wanted texts, found token ids (LangChain sends texts with "
+            "wanted texts, found token ids (LangChain embeds texts with "
             "check_embedding_ctx_length=False)"
         )
     return texts
@@ -155,22 +155,13 @@ class ChatRequest(SamplingFields):
         return self
 
 
-def _as_prompts(value: object) -> object:
-    found = [value] if isinstance(value, str) else value
-    if not isinstance(found, list) or any(isinstance(one, int | list) for one in found):
-        raise ValueError("wanted a text or several, which are not given as token ids")
-    return found
-
-
 Prompts: TypeAlias = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
 
 
 class CompletionRequest(SamplingFields):
     """Texts to continue, in OpenAI's words."""
 
-    prompt: Annotated[
-        Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Prompt | Prompts)
-    ]
+    prompt: Annotated[Prompts, BeforeValidator(_as_texts, json_schema_input_type=Prompt | Prompts)]
     max_tokens: AnyTokenCount | None = None
     logprobs: TopLogprobs | None = None
 
