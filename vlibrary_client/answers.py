@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from vlibrary_client.notebooks import beside, outcomes, table
+from vlibrary_client.notebooks import table
 from vlibrary_client.types import Evaluation, Vector, VectorName
 
 
@@ -167,7 +167,8 @@ class Batch:
 
     def _repr_html_(self) -> str:
         """What became of each as notebooks show it."""
-        return outcomes(self.items)
+        rows = [(one.ref, one.ok, one.error and one.error.detail) for one in self.items]
+        return table(("", "ok", "why not"), rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +200,20 @@ class Compared:
     similarity: tuple[tuple[float | None, ...], ...]
 
     def _repr_html_(self) -> str:
-        """The vectors as notebooks show them, a column each."""
-        return beside(self)
+        """The vectors as notebooks show them: a column each, what was measured, their cosines."""
+        names = [vector.ref for vector in self.vectors]
+        measured = [
+            (
+                f"{one.dataset} {one.split}",
+                *(result and f"{result.accuracy:.1%}" for result in one.results),
+            )
+            for one in self.comparisons
+        ]
+        cosines = [
+            (f"cosine with {name}", *(None if value is None else f"{value:.3f}" for value in row))
+            for name, row in zip(names, self.similarity, strict=True)
+        ]
+        return table(("", *names), [*measured, *cosines])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,29 +77,6 @@ def matches(found: Any) -> str:  # noqa: ANN401 - a Retrieval
     return table((reason, "score", "threshold", "accepted"), rows)
 
 
-def outcomes(items: Iterable[Any]) -> str:
-    """What became of each of many."""
-    rows = [(one.ref, one.ok, one.error and one.error.detail) for one in items]
-    return table(("", "ok", "why not"), rows)
-
-
-def beside(compared: Any) -> str:  # noqa: ANN401 - a Compared
-    """Vectors beside each other: a column each, with what was measured and their cosines."""
-    names = [vector.ref for vector in compared.vectors]
-    measured = [
-        (
-            f"{one.dataset} {one.split}",
-            *(result and f"{result.accuracy:.1%}" for result in one.results),
-        )
-        for one in compared.comparisons
-    ]
-    cosines = [
-        (f"cosine with {name}", *(None if value is None else f"{value:.3f}" for value in row))
-        for name, row in zip(names, compared.similarity, strict=True)
-    ]
-    return table(("", *names), [*measured, *cosines])
-
-
 def _text(value: object) -> str:
     if value is None:
         return ""
