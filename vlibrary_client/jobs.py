@@ -145,11 +145,15 @@ class AsyncJob(_Handle[AsyncTransport]):
             tracked(report_to, job) as trackers,
             progress_reporter(progress=progress, title=job.name, waits_for=job.waits_for) as report,
         ):
+            patience = asyncio.timeout(timeout)
             try:
-                async with asyncio.timeout(timeout):
+                async with patience:
                     if not job.is_final or report_to:
                         await _follow(job, report, trackers)
             except TimeoutError as error:
+                if not patience.expired():
+                    # A tracker's own.
+                    raise
                 raise _timed_out(job, timeout or 0.0) from error
             job = await self.refresh()
             _check_success(job)

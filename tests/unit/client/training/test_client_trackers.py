@@ -173,6 +173,19 @@ def test_a_tracker_that_begins_no_run_is_told_as_ours(monkeypatch: pytest.Monkey
     assert [name for name, _ in notes.calls] == ["init", "finish"]
 
 
+@pytest.mark.anyio
+async def test_a_tracker_that_gives_up_is_no_end_of_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def give_up(*_: object, **__: object) -> None:
+        raise TimeoutError("the tracker does not answer")
+
+    install_trackio(monkeypatch, Notes())
+    monkeypatch.setattr(sys.modules["trackio"], "log", give_up)
+    with pytest.raises(TimeoutError, match="the tracker does not answer"):
+        await wait_async("trackio")
+
+
 def test_trackio_is_written_to_and_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes()
     install_trackio(monkeypatch, notes)
