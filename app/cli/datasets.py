@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,8 @@ from app.cli.library.server import (
     Url,
     connected,
     print_json,
+    print_listed,
     print_stored,
-    print_table,
 )
 from app.cli.local_datasets import (
     ColumnMap,
@@ -42,11 +42,11 @@ def check(
     question: Question = None,
     skip_bad: SkipBad = False,
     text_only: TextOnly = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
     with temporary_folder() as folder:
-        report = convert_local(
+        report: dict[str, Any] = convert_local(
             source,
             folder / "dataset.parquet",
             columns=read_map(column_map, question),
@@ -56,21 +56,16 @@ def check(
     if as_json:
         print(json.dumps(report, indent=2))
         return
+    notes, bad_rows = report.pop("notes"), report.pop("bad_rows")
     for name, value in report.items():
-        if name == "bad_rows":
-            continue
-        shown = (
-            ", ".join(f"{split} {count}" for split, count in value.items()) or "none named"
-            if isinstance(value, dict)
-            else value
-        )
-        if name != "notes":
-            print(harmless(f"{name.replace('_', ' ')}: {shown}"))
-    for note in report["notes"]:  # type: ignore[union-attr]
-        print(f"note: {note}")
-    for row in report["bad_rows"]:  # type: ignore[union-attr]
-        told = f"left out, {row['place']}: {row['reason']}"  # type: ignore[index,call-overload]
-        print(harmless(told))
+        splits = value.items() if isinstance(value, dict) else ()
+        counted = ", ".join(f"{split} {count}" for split, count in splits) or "none named"
+        shown = counted if isinstance(value, dict) else value
+        print(harmless(f"{name.replace('_', ' ')}: {shown}"))
+    for note in notes:
+        print(harmless(f"note: {note}"))
+    for row in bad_rows:
+        print(harmless(f"left out, {row['place']}: {row['reason']}"))
 
 
 @datasets.command()
@@ -115,16 +110,16 @@ def list_datasets(
 ) -> None:
     """List the data sets of a server, newest first."""
     with connected(url, key) as client:
-        found = client.datasets.list(limit=limit).items
-    if as_json:
-        print_json({"items": found})
-        return
-    titles = ("name", "id", "items", "images", "bytes", "created (UTC)")
-    rows = (
-        (one.name, one.id, one.num_items, one.num_images, one.size_bytes, f"{one.created:%Y-%m-%d}")
-        for one in found
-    )
-    print_table(titles, rows)
+        print_listed(
+            client.datasets.list,
+            titles=("name", "id", "items", "images", "bytes", "created (UTC)"),
+            line=lambda one: (
+                *(one.name, one.id, one.num_items, one.num_images, one.size_bytes),
+                f"{one.created:%Y-%m-%d}",
+            ),
+            limit=limit,
+            as_json=as_json,
+        )
 
 
 @datasets.command()

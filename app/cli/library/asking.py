@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import harmless
-from app.cli.library.server import Key, Limit, Url, connected, print_json, print_table
+from app.cli.library.server import MAX_PAGE, Key, Url, connected, print_json, print_table
 from app.cli.options import AsJson
 
 Images = Annotated[
@@ -142,7 +142,7 @@ def audit(
     ] = None,
     action: Annotated[str | None, typer.Option(help="Such as vector.create.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only what came after this entry.")] = 0,
-    limit: Limit = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_PAGE, help="At most so many.")] = 50,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

@@ -13,7 +13,7 @@ from app.cli.library.server import (
     Url,
     connected,
     print_json,
-    print_table,
+    print_listed,
 )
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
@@ -231,27 +231,30 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with connected(url, key) as client:
-        found = client.jobs(state=state, limit=limit).items
-    if as_json:
-        print_json({"items": found})
-        return
-    rows = (
-        (
-            one.id,
-            one.kind,
-            one.name,
-            one.state,
-            "" if one.progress is None else f"{one.progress.step}/{one.progress.num_steps}",
-            "" if one.vector is None else one.vector.ref,
-            f"{one.created:%Y-%m-%d %H:%M}",
-            "" if one.error is None else one.error.message,
-            one.waits_for or "",
+        print_listed(
+            client.jobs,
+            titles=(
+                *("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error"),
+                "waits for",
+            ),
+            line=_line,
+            limit=limit,
+            as_json=as_json,
+            state=state,
         )
-        for one in found
-    )
-    print_table(
-        ("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error", "waits for"),
-        rows,
+
+
+def _line(job: "Job") -> tuple[object, ...]:
+    return (
+        job.id,
+        job.kind,
+        job.name,
+        job.state,
+        job.progress and f"{job.progress.step}/{job.progress.num_steps}",
+        job.vector and job.vector.ref,
+        f"{job.created:%Y-%m-%d %H:%M}",
+        job.error and job.error.message,
+        job.waits_for,
     )
 
 

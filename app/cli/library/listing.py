@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.library.server import Key, Url, connected, print_json, print_table
+from app.cli.library.server import Key, Limit, Url, connected, print_listed
 from app.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ def list_vectors(
     min_gain: Annotated[
         float | None, typer.Option(min=-1, max=1, help="The same above zero-shot.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Limit = 50,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """List vectors that match every filter, newest first."""
-    from itertools import islice
-
     filters: Any = {
         "name": name,
         "text": text,
@@ -64,13 +62,11 @@ def list_vectors(
         "min_accuracy": min_accuracy,
         "min_gain": min_gain,
     }
-    with connected(url, key) as client:
-        found = list(islice(client.vectors.iterate(**filters), limit))
-    if as_json:
-        print_json({"items": found})
-        return
     titles = ("vector", "status", "backbone", "aliases", "tags", "created (UTC)", "description")
-    print_table(titles, map(_line, found))
+    with connected(url, key) as client:
+        print_listed(
+            client.vectors.list, titles=titles, line=_line, limit=limit, as_json=as_json, **filters
+        )
 
 
 def _moment(moment: datetime | None) -> datetime | None:

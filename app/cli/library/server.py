@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from rich.table import Table
@@ -14,7 +14,9 @@ from rich.table import Table
 from app.cli.console import harmless, show_table
 
 if TYPE_CHECKING:
-    from vlibrary_client import Client, Vector
+    from vlibrary_client import Client, Page, Vector
+
+T = TypeVar("T")
 
 Url = Annotated[
     str | None,
@@ -27,7 +29,8 @@ Key = Annotated[
     str | None, typer.Option("--key", help="A key; VLIBRARY_API_KEY or that file otherwise.")
 ]
 
-Limit = Annotated[int, typer.Option(min=1, max=200, help="At most so many.")]
+MAX_PAGE: Final = 200
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
 Refs = Annotated[list[str], typer.Argument(help="Names, name@version, name@alias or ids.")]
@@ -81,6 +84,32 @@ def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     for row in rows:
         table.add_row(*("" if cell is None else harmless(str(cell)) for cell in row))
     show_table(table)
+
+
+def print_listed(
+    list_page: "Callable[..., Page[T]]",
+    *,
+    titles: Iterable[str],
+    line: "Callable[[T], Iterable[object]]",
+    limit: int,
+    as_json: bool,
+    **filters: Any,  # noqa: ANN401 - of the listing
+) -> None:
+    """What a server lists, as a table or as JSON; that there is more is told beside it."""
+    found: list[T] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = list_page(limit=min(MAX_PAGE, limit - len(found)), cursor=cursor, **filters)
+        found += page
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if as_json:
+        print_json({"items": found})
+    else:
+        print_table(titles, map(line, found))
+    if cursor is not None:
+        print("There is more: a larger --limit shows it", file=sys.stderr)
 
 
 def percent(share: float | None) -> str:

@@ -112,6 +112,13 @@ def test_a_combination_is_queued_by_command_and_sdk(url: str, client: Client) ->
     options = ("--rule", "mean", "--tag", "sum")
     result = runner.invoke(build(), ["jobs", *words, *options, "--url", url])
     assert result.exit_code == 0, result.output
+    cut = runner.invoke(build(), ["datasets", "list", "--limit", "1", "--url", url])
+    assert "There is more" not in cut.stderr
+    client.datasets.upload(items[:2], name="fewer")
+    cut = runner.invoke(build(), ["datasets", "list", "--limit", "1", "--url", url])
+    assert ("fewer" in cut.stdout, "There is more" in cut.stderr) == (True, True)
+    every = run("datasets", "list", "--limit", "300", "--url", url, "--json")
+    assert ('"fewer"' in every, '"more"' in every) == (True, True)
     (job,) = client.jobs()
     assert (job.kind, job.config["combine"]["rule"]) == ("combine", "mean")
     assert "combine" in runner.invoke(build(), ["jobs", "list", "--url", url]).stdout

@@ -33,6 +33,9 @@ def test_vectors_are_found_tagged_and_deleted(url: str) -> None:
     assert refs(call(url, "list", "--json")) == ["colours@1", "gears@2", "gears@1"]
     assert refs(call(url, "list", "--json", "--text", "GEAR", "--limit", "1")) == ["gears@2"]
     assert "gears@2" in call(url, "list", "--name", "gears")
+    for limit, is_cut in (("1", True), ("2", False)):
+        words = ("vectors", "list", "--name", "gears", "--limit", limit, "--url", url)
+        assert ("There is more" in runner.invoke(build(), words).stderr) == is_cut
     call(url, "tag", "gears@1", "colours", "--add", "new", "--remove", "stored")
     tagged = refs(call(url, "list", "--json", "--tag", "new"))
     assert tagged == ["colours@1", "gears@1"]
