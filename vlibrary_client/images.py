@@ -43,7 +43,10 @@ def image_bytes(source: ImageSource) -> bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _of_data_url(source)
+        try:
+            return decode_data_url(source)
+        except ValueError as error:
+            raise InvalidImageError(str(error)) from error
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise InvalidImageError("images are not fetched from addresses; pass the bytes or a path")
     if not isinstance(source, str | PathLike):
@@ -139,13 +142,6 @@ def _printed_to_srgb(image: Image.Image) -> Image.Image:
     except (ImageCms.PyCMSError, OSError):
         converted = None
     return image.convert("RGB") if converted is None else converted
-
-
-def _of_data_url(url: str) -> bytes:
-    try:
-        return decode_data_url(url)
-    except ValueError as error:
-        raise InvalidImageError(str(error)) from error
 
 
 def decode_data_url(url: str) -> bytes:

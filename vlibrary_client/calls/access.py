@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from vlibrary_client.calls.arguments import listed, present, segment
 from vlibrary_client.notebooks import listing
 from vlibrary_client.types import Page
-from vlibrary_client.wire.replies import Call, json_reader, once
+from vlibrary_client.wire.replies import Call, json_reader, posted
 
 Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
 
@@ -101,15 +101,10 @@ def create_key(
         InvalidInputError: A scope is unknown, or the name or the days are out of bounds.
         ConflictError: The key was made but its answer was lost on the way; revoke it.
     """
-    return Call(
-        method="POST",
-        path="/keys",
-        read=json_reader(NewAccessKey),
-        # A second key is never made; if the first was made and its answer lost, that is told.
-        headers=once(),
-        body={"name": name, "scopes": listed(scopes, "scopes"), "valid_days": valid_days}
-        | ({} if quotas is None else {"quotas": asdict(quotas)}),
-    )
+    body = {"name": name, "scopes": listed(scopes, "scopes"), "valid_days": valid_days}
+    limits = {} if quotas is None else {"quotas": asdict(quotas)}
+    # A second key is never made; if the first was made and its answer lost, that is told.
+    return posted("/keys", NewAccessKey, body | limits)
 
 
 def list_keys() -> Call[Page[AccessKey]]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from vlibrary_client.answers import Batch, CombinedVector, Compared
 from vlibrary_client.calls.arguments import VectorRef, listed, present, segment, vector_text
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
-from vlibrary_client.wire.replies import Call, json_reader, once, read_nothing
+from vlibrary_client.wire.replies import Call, json_reader, posted, read_nothing
 
 
 class VectorFilters(TypedDict, total=False):
@@ -69,12 +69,10 @@ def list_vectors(
 
 
 def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call[Batch]:
-    return Call(
-        method="POST",
-        path="/vectors/batch",
-        read=json_reader(Batch),
-        headers=once(),
-        body={
+    return posted(
+        "/vectors/batch",
+        Batch,
+        {
             "action": action,
             "vectors": [vector_text(ref) for ref in listed(vectors, "vectors")],
             **values,
@@ -153,12 +151,10 @@ def combine_vectors(
     else:
         refs = listed(parts, "vectors")
         weighted = tuple((ref, 1 / len(refs)) for ref in refs)
-    return Call(
-        method="POST",
-        path="/vectors/combine",
-        read=json_reader(CombinedVector),
-        headers=once(),
-        body={
+    return posted(
+        "/vectors/combine",
+        CombinedVector,
+        {
             "name": name,
             "parts": [
                 {"vector": vector_text(ref), "weight": float(weight)} for ref, weight in weighted
@@ -177,13 +173,7 @@ def prune_versions(name: str, *, keep_last: int) -> Call[Page[Vector]]:
     Raises:
         NotFoundError: Nothing was ever stored under the name.
     """
-    return Call(
-        method="POST",
-        path=f"/vectors/{segment(name)}/prune",
-        read=json_reader(Page[Vector]),
-        body={"keep_last": keep_last},
-        headers=once(),
-    )
+    return posted(f"/vectors/{segment(name)}/prune", Page[Vector], {"keep_last": keep_last})
 
 
 def add_evaluation(
@@ -218,12 +208,10 @@ def add_evaluation(
         InvalidInputError: A share is out of order or out of range.
     """
     low, high = interval
-    return Call(
-        method="POST",
-        path=f"/vectors/{segment(vector_text(ref))}/evaluations",
-        read=json_reader(Evaluation),
-        headers=once(),
-        body={
+    return posted(
+        f"/vectors/{segment(vector_text(ref))}/evaluations",
+        Evaluation,
+        {
             "dataset": dataset,
             "split": split,
             "scorer": scorer,

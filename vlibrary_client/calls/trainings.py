@@ -19,7 +19,7 @@ from vlibrary_client.calls.arguments import (
 )
 from vlibrary_client.errors import InvalidInputError
 from vlibrary_client.types import JobRecord, JobState, Page
-from vlibrary_client.wire.replies import Call, json_reader, once
+from vlibrary_client.wire.replies import Call, json_reader, posted
 
 
 def train(
@@ -49,11 +49,10 @@ def train(
         NotFoundError: There is no such data set.
         InvalidInputError: A setting is unknown or out of bounds.
     """
-    return Call(
-        method="POST",
-        path="/train",
-        read=json_reader(JobRecord),
-        body={
+    return posted(
+        "/train",
+        JobRecord,
+        {
             "name": name,
             "dataset": dataset_text(dataset),
             **present(split=split, backbone=backbone),
@@ -62,7 +61,6 @@ def train(
             "description": description,
             "tags": listed(tags, "tags"),
         },
-        headers=once(),
     )
 
 
@@ -99,11 +97,10 @@ def combine(
         IncompatibleBackboneError: The vectors were made for different backbones.
         InvalidInputError: There are too few or too many, or one is given twice.
     """
-    return Call(
-        method="POST",
-        path="/train/combine",
-        read=json_reader(JobRecord),
-        body={
+    return posted(
+        "/train/combine",
+        JobRecord,
+        {
             "name": name,
             "vectors": [vector_text(ref) for ref in listed(vectors, "vectors")],
             "dataset": dataset_text(dataset),
@@ -113,7 +110,6 @@ def combine(
             "description": description,
             "tags": listed(tags, "tags"),
         },
-        headers=once(),
     )
 
 
@@ -152,11 +148,10 @@ def evaluate(
         InvalidInputError: A method is unknown, or a number out of bounds.
         InvalidDatasetError: There is no such split.
     """
-    return Call(
-        method="POST",
-        path="/evaluations",
-        read=json_reader(JobRecord),
-        body={
+    return posted(
+        "/evaluations",
+        JobRecord,
+        {
             "vector": vector_text(vector),
             "dataset": dataset_text(dataset),
             "split": split,
@@ -166,7 +161,6 @@ def evaluate(
             "items": items,
             "seed": seed,
         },
-        headers=once(),
     )
 
 

@@ -151,6 +151,11 @@ def once() -> dict[str, str]:
     return {"idempotency-key": str(uuid.uuid4())}
 
 
+def posted(path: str, kind: Any, body: Mapping[str, Any]) -> Call[Any]:  # noqa: ANN401 - as below
+    """Asks once, however often it is sent, for what is answered as this kind."""
+    return Call(method="POST", path=path, read=json_reader(kind), headers=once(), body=body)
+
+
 @cache
 def json_reader(kind: Any) -> Callable[[httpx.Response], Any]:  # noqa: ANN401 - any annotation
     """A function that reads the JSON of answers of this kind.
