@@ -20,7 +20,7 @@ from app.library.records import JobRecord
 from app.library.tables import JobRow
 from app.library.training.job_events import append_event
 from app.library.training.jobs import end_job, get_job, lock_job
-from app.library.training.queue import enqueue, is_waiting
+from app.library.training.queue import enqueue, forget_taken, is_waiting
 
 MAX_MESSAGE_CHARACTERS: Final = 2000
 LOST_MESSAGE: Final = "Every worker that took the job disappeared"
@@ -150,13 +150,14 @@ async def requeue_stalled(
 
 
 async def _revive(session: AsyncSession, row: JobRow, *, max_attempts: int) -> bool:
+    if row.state == "queued" and await is_waiting(session, row.id):
+        return False
+    await forget_taken(session, row.id)
     if row.cancel_requested:
         await end_job(session, row, state="cancelled", data={})
         return False
     if row.state == "running" and row.attempts >= max_attempts:
         await _fail(session, row, code="worker-unavailable", message=LOST_MESSAGE)
-        return False
-    if row.state == "queued" and await is_waiting(session, row.id):
         return False
     await _queue_again(session, row)
     return True

@@ -90,6 +90,12 @@ async def is_waiting(session: AsyncSession, job_id: uuid.UUID) -> bool:
     return await session.scalar(text(query), {"lock": _lock(job_id)}) is not None
 
 
+async def forget_taken(session: AsyncSession, job_id: uuid.UUID) -> None:
+    """Drops a delivery of the job whose worker is gone, with which it would stay for ever."""
+    query = "DELETE FROM procrastinate_jobs WHERE queueing_lock = :lock AND status = 'doing'"
+    await session.execute(text(query), {"lock": _lock(job_id)})
+
+
 async def dequeue(session: AsyncSession, job_id: uuid.UUID) -> None:
     """Takes a waiting delivery of the job back; harmless when there is none."""
     query = (

@@ -113,6 +113,8 @@ async def test_a_requeued_job_is_delivered_again_and_keeps_its_progress(
     await silence(session, job, seconds=100)
     assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
     assert await is_waiting(session, job.id)
+    # The one that the dead worker had stays with nobody.
+    assert await session.scalar(text("SELECT count(*) FROM procrastinate_jobs")) == 1
     assert await requeue_stalled(session, older_than_seconds=60) == []
     again, _ = await claim_job(session, job.id)
     assert (again.attempts, again.progress) == (2, {"step": 7})
