@@ -86,6 +86,9 @@ class JobEvents:
                 await self._look()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("cannot read the events of jobs", reason=type(error).__name__)
+            except Exception:
+                # Those who listen wait for what comes, not for this task.
+                log.exception("cannot read the events of jobs")
             await asyncio.sleep(self._poll_seconds)
 
     async def _look(self) -> None:

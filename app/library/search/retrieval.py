@@ -289,6 +289,9 @@ class Retriever:
                 await self.encode()
             except (SQLAlchemyError, OSError, MemoryError) as error:
                 log.warning("cannot refresh the index", error=type(error).__name__)
+            except Exception:
+                # Nobody waits for this task, so nobody would hear that it has ended.
+                log.exception("cannot refresh the index")
 
 
 def _leading(hits: Sequence[Hit], *, k: int) -> Sequence[Hit]:

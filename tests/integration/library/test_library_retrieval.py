@@ -5,18 +5,17 @@ from typing import cast
 
 import numpy as np
 import pytest
-from sqlalchemy import QueuePool
+from sqlalchemy import QueuePool, text
 from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError, UnavailableError
 from app.library.database import make_engine, session_factory
 from app.library.search.retrieval import Retriever
-from app.library.task_keys import (
-    Float32Array,
-)
+from app.library.task_keys import Float32Array, add_keys
 from app.library.vectors import delete_vector, update_vector
-from tests.fakes.task_keys import SPACE, axis, put
+from tests.fakes.library import store
+from tests.fakes.task_keys import SPACE, axis, card_of, put
 from tests.fakes.vectors import FINGERPRINT
 from tests.fakes.waiting import until
 
@@ -232,6 +231,24 @@ async def test_a_state_from_the_future_is_not_available(
     with pytest.raises(UnavailableError) as caught:
         await retriever.search(axis(0), space=SPACE, backbone_fingerprint=FINGERPRINT, min_epoch=2)
     assert caught.value.retry_after_seconds
+
+
+async def test_the_index_is_watched_on_after_keys_that_cannot_be_read(
+    session: AsyncSession, retriever: Retriever
+) -> None:
+    whole = "UPDATE keys SET embedding = substr(embedding || embedding || embedding, 1, 16)"
+    vectors = await store(session, "a")
+    await add_keys(session, card_of([axis(0), axis(1)]), vector_id=vectors.id)
+    first = "(SELECT min(id) FROM keys)"
+    cut = f"UPDATE keys SET embedding = substr(embedding, 1, 8) WHERE id = {first}"  # noqa: S608
+    await session.execute(text(cut))
+    await session.commit()
+    # Several looks.
+    await asyncio.sleep(0.5)
+    assert retriever.epoch(SPACE) == 0
+    await session.execute(text(whole))
+    await session.commit()
+    await until(lambda: retriever.epoch(SPACE) == 1)
 
 
 @pytest.mark.parametrize("k", [0, 101, 10**9])

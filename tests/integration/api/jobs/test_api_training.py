@@ -186,8 +186,9 @@ class TestTraining:
             assert [event.id async for event in stream if event.comment is None] == ["2"]
         await events.stop()
 
-    async def test_a_stream_outlives_a_database_that_is_away(
-        self, http: httpx.AsyncClient, sessions: Sessions
+    @pytest.mark.parametrize("failure", [ConnectionRefusedError, ValueError])
+    async def test_a_stream_outlives_a_look_that_fails(
+        self, http: httpx.AsyncClient, sessions: Sessions, failure: type[Exception]
     ) -> None:
         await add_dataset(sessions)
         job_id = uuid.UUID((await train(http)).json()["id"])
@@ -198,7 +199,7 @@ class TestTraining:
             def __call__(self) -> AsyncSession:
                 Failing.calls += 1
                 if Failing.calls < 3:
-                    raise ConnectionRefusedError
+                    raise failure
                 return sessions()
 
         events = JobEvents(Failing(), poll_seconds=0.01)  # type: ignore[arg-type]  # a factory is all it needs
