@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,7 +28,7 @@ from app.core.pictures import PictureLimits
 from app.core.telemetry.logs import get_logger
 from app.library.access.audit import write_audit
 from app.library.database import lock_number
-from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.pages import Page, read_page
 from app.library.records import DatasetRecord, DatasetReport, record_of
 from app.library.tables import DatasetNameRow, DatasetRow, JobRow
 from app.library.workspaces import workspace_of
@@ -274,9 +274,9 @@ async def list_datasets(
     Raises:
         InvalidInputError: The limit or cursor is malformed.
     """
+
+    async def read(query: Select[DatasetRow]) -> list[DatasetRecord]:
+        return [record_of(DatasetRecord, row) for row in await session.scalars(query)]
+
     query = select(DatasetRow).where(DatasetRow.deleted.is_(None))
-    query = query.order_by(DatasetRow.id.desc()).limit(check_limit(limit) + 1)
-    if cursor is not None:
-        query = query.where(DatasetRow.id < decode_cursor(cursor))
-    records = [record_of(DatasetRecord, row) for row in await session.scalars(query)]
-    return make_page(records, limit=limit)
+    return await read_page(read, query, of=DatasetRow.id, limit=limit, cursor=cursor)

@@ -3,9 +3,12 @@
 import base64
 import binascii
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import Select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.errors import InvalidInputError
 from app.library.records import DatasetRecord, JobRecord, VectorRecord
@@ -26,47 +29,45 @@ class Page(Generic[Record]):
     next_cursor: str | None
 
 
-def check_limit(limit: int) -> int:
-    """The limit itself when it is between 1 and `MAX_LIMIT`.
+async def read_page(
+    read: Callable[[Any], Awaitable[Sequence[Listed]]],
+    query: Select[*tuple[Any, ...]],
+    *,
+    of: InstrumentedAttribute[uuid.UUID],
+    limit: int,
+    cursor: str | None,
+    bound_to: bytes = b"",
+) -> Page[Listed]:
+    """At most `limit` of a query's records, of which `of` is the id, behind those of a cursor.
+
+    A cursor goes on only with a listing that was narrowed by what has the digest `bound_to`.
 
     Raises:
-        InvalidInputError: It is not.
+        InvalidInputError: The limit is out of bounds, or the cursor none of ours or of another
+            listing.
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidInputError(f"A limit is between 1 and {MAX_LIMIT}, found {limit}")
-    return limit
+    binding = bound_to[:_BINDING_BYTES]
+    if cursor is not None:
+        query = query.where(of < _last_of(cursor, binding))
+    records = await read(query.order_by(of.desc()).limit(limit + 1))
+    items = tuple(records[:limit])
+    if len(records) <= limit:
+        return Page(items, None)
+    data = base64.urlsafe_b64encode(items[-1].id.bytes + binding)
+    return Page(items, data.rstrip(b"=").decode())
 
 
-def encode_cursor(last: uuid.UUID, *, bound_to: bytes = b"") -> str:
-    """The cursor that continues behind the record of this id.
-
-    It goes on only with a listing that was narrowed by what has the digest `bound_to`.
-    """
-    data = last.bytes + bound_to[:_BINDING_BYTES]
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode_cursor(cursor: str, *, bound_to: bytes = b"") -> uuid.UUID:
-    """The id that a cursor stands for.
-
-    Raises:
-        InvalidInputError: It is none of our cursors, or belongs to another listing.
-    """
+def _last_of(cursor: str, binding: bytes) -> uuid.UUID:
     try:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         found = uuid.UUID(bytes=data[:_ID_BYTES])
     except (binascii.Error, ValueError):
         raise InvalidInputError("The cursor is not one of ours") from None
-    if data[_ID_BYTES:] != bound_to[:_BINDING_BYTES]:
+    if data[_ID_BYTES:] != binding:
         raise InvalidInputError(
             "The cursor belongs to a listing with other filters: give the same filters with every "
             "page, or begin without a cursor"
         )
     return found
-
-
-def make_page(records: Sequence[Listed], *, limit: int, bound_to: bytes = b"") -> Page[Listed]:
-    """A page of at most `limit` records out of up to `limit + 1` that were read."""
-    items = tuple(records[:limit])
-    cursor = encode_cursor(items[-1].id, bound_to=bound_to) if len(records) > limit else None
-    return Page(items, cursor)

@@ -4,13 +4,14 @@ import datetime as dt
 import hashlib
 import uuid
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Final
 
 from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError
-from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.pages import Page, read_page
 from app.library.records import VectorRecord
 from app.library.tables import AliasRow, EvaluationRow, VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
@@ -137,9 +138,11 @@ async def list_vectors(
     """
     filters = filters or VectorFilters()
     query = VECTOR_ROWS.where(VectorRow.deleted.is_(None), *_conditions(filters))
-    bound_to = filters.digest()
-    if cursor is not None:
-        query = query.where(VectorRow.id < decode_cursor(cursor, bound_to=bound_to))
-    query = query.order_by(VectorRow.id.desc()).limit(check_limit(limit) + 1)
-    records = await read_vectors(session, query)
-    return make_page(records, limit=limit, bound_to=bound_to)
+    return await read_page(
+        partial(read_vectors, session),
+        query,
+        of=VectorRow.id,
+        limit=limit,
+        cursor=cursor,
+        bound_to=filters.digest(),
+    )

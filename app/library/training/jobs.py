@@ -6,6 +6,7 @@ This is the side of those who ask for training and watch it; `attempts` is the w
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Select, func, select
@@ -16,7 +17,7 @@ from app.core.identifiers import check_description, check_tags, check_vector_nam
 from app.core.jobs import JOB_STATES, JobState
 from app.library.access.audit import write_audit
 from app.library.database import dump_json
-from app.library.pages import Page, check_limit, decode_cursor, make_page
+from app.library.pages import Page, read_page
 from app.library.records import JobRecord, record_of
 from app.library.tables import DatasetRow, JobRow, VectorRow
 from app.library.training.job_events import append_event
@@ -107,11 +108,8 @@ async def list_jobs(
     query = _JOBS
     if state is not None:
         query = query.where(JobRow.state == state)
-    if cursor is not None:
-        query = query.where(JobRow.id < decode_cursor(cursor))
-    query = query.order_by(JobRow.id.desc()).limit(check_limit(limit) + 1)
-    records = await _read_jobs(session, query)
-    return make_page(records, limit=limit)
+    read = partial(_read_jobs, session)
+    return await read_page(read, query, of=JobRow.id, limit=limit, cursor=cursor)
 
 
 async def count_jobs(session: AsyncSession) -> Mapping[JobState, int]:
