@@ -107,7 +107,7 @@ async def _fill(
     from app.library.backups.contents import require_unused, schema_of
     from app.library.backups.copies import check_files, check_restored, restore_objects
     from app.library.database import conninfo
-    from app.library.migrate import current_revision, known_revisions, remove_tables
+    from app.library.migrate import current_revision, remove_tables, require_known
     from app.library.storage import ObjectStore
     from app.postgres.dumps import restore_database
 
@@ -115,8 +115,7 @@ async def _fill(
         await require_unused(session)
         place = await schema_of(session)
     found = current_revision(url)
-    if found is not None and found not in known_revisions():
-        raise ConfigurationError(f"The database is at revision {found}, which is newer than this")
+    require_known(found)
     if place != reader.manifest.place:
         raise ConfigurationError(
             f"The backup is of the schema {reader.manifest.place}, this library is in {place}: "

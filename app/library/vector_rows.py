@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Select, Text, func, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Text, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -63,14 +63,6 @@ def record_of_vector(columns: Sequence[Any]) -> VectorRecord:
     )
 
 
-async def _verified(blob: bytes | None, sha256: str) -> bytes:
-    if blob is None:
-        raise NotFoundError(f"There is no vector file {sha256[:12]}")
-    if await asyncio.to_thread(sha256_hex, blob) != sha256:
-        raise CorruptDataError(f"The stored file {sha256[:12]} does not match its digest")
-    return blob
-
-
 async def get_blob(session: AsyncSession, vector_id: uuid.UUID) -> bytes:
     """The file of one set of vectors, deleted or not, after its digest was checked.
 
@@ -78,22 +70,23 @@ async def get_blob(session: AsyncSession, vector_id: uuid.UUID) -> bytes:
         NotFoundError: There is none.
         CorruptDataError: The bytes have changed since they were stored.
     """
-    query = select(VectorRow.blob, VectorRow.sha256).where(VectorRow.id == vector_id)
-    found = (await session.execute(query)).one_or_none()
-    if found is None:
-        raise NotFoundError(f"There is no vector {vector_id}")
-    return await _verified(found.blob, found.sha256)
+    return await _verified(session, VectorRow.id == vector_id, wanted=f"vector {vector_id}")
 
 
 async def get_blob_by_sha256(session: AsyncSession, sha256: str) -> bytes:
-    """The file with this digest, deleted or not, after it was checked.
+    """The file with this digest, deleted or not; raises what `get_blob` does."""
+    wanted = f"vector file {sha256[:12]}"
+    return await _verified(session, VectorRow.sha256 == sha256, wanted=wanted)
 
-    Raises:
-        NotFoundError: There is none.
-        CorruptDataError: The bytes have changed since they were stored.
-    """
-    query = select(VectorRow.blob).where(VectorRow.sha256 == sha256).limit(1)
-    return await _verified(await session.scalar(query), sha256)
+
+async def _verified(session: AsyncSession, is_it: ColumnElement[bool], *, wanted: str) -> bytes:
+    query = select(VectorRow.blob, VectorRow.sha256).where(is_it).limit(1)
+    found = (await session.execute(query)).one_or_none()
+    if found is None:
+        raise NotFoundError(f"There is no {wanted}")
+    if await asyncio.to_thread(sha256_hex, found.blob) != found.sha256:
+        raise CorruptDataError(f"The stored file {found.sha256[:12]} does not match its digest")
+    return bytes(found.blob)
 
 
 async def remember_backbone(session: AsyncSession, backbone: BackboneDescription) -> None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from pwd import struct_passwd
 from typing import Final
@@ -27,15 +26,6 @@ _NOT_NEEDED: Final = shutil.ignore_patterns(
 )
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Installation:
-    """One Postgres: its programs' folder and its version, such as 18 and 4."""
-
-    bin_dir: Path
-    major: int
-    minor: int
 
 
 def unprivileged_account() -> struct_passwd | None:
@@ -123,29 +113,21 @@ def version_of(program: Path) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
-def _inspect(bin_dir: Path) -> Installation | None:
-    if not all(os.access(bin_dir / program, os.X_OK) for program in PROGRAMS):
-        return None
-    found = version_of(bin_dir / "postgres")
-    return Installation(bin_dir, *found) if found else None
+def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -> Path:
+    """The programs' folder of the first usable Postgres: see `folders_of`.
 
-
-def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -> Installation:
-    """The first usable Postgres: the setting's, else the bundled package's, else the system's.
-
-    Nothing but `pg_bin` is tried where it is given; existing data needs its own `major`.
+    Existing data needs its own `major`.
 
     Raises:
         ConfigurationError: None of that version was found.
     """
     looked: list[str] = []
     for bin_dir in folders_of("postgres", pg_bin):
-        installation = _inspect(bin_dir)
-        looked.append(f"{bin_dir} ({installation.major if installation else 'unusable'})")
-        if installation and (
-            installation.major == major if major else installation.major >= LEAST_MAJOR
-        ):
-            return installation
+        has_all = all(os.access(bin_dir / program, os.X_OK) for program in PROGRAMS)
+        version = version_of(bin_dir / "postgres") if has_all else None
+        looked.append(f"{bin_dir} ({version[0] if version else 'unusable'})")
+        if version and (version[0] == major if major else version[0] >= LEAST_MAJOR):
+            return bin_dir
     wanted = f"version {major}" if major else f"version {LEAST_MAJOR} or newer"
     raise ConfigurationError(
         f"No Postgres: wanted {wanted}, found {', '.join(looked) or 'none'}; "
@@ -153,9 +135,9 @@ def find_installation(pg_bin: Path | None = None, *, major: int | None = None) -
     )
 
 
-def _is_runnable(installation: Installation, account: struct_passwd | None) -> bool:
+def _is_runnable(bin_dir: Path, account: struct_passwd) -> bool:
     try:
-        results = [run_as(account, installation.bin_dir / name, "--version") for name in PROGRAMS]
+        results = [run_as(account, bin_dir / name, "--version") for name in PROGRAMS]
     except OSError:
         return False
     return all(result.returncode == 0 for result in results)
@@ -169,15 +151,15 @@ def _open_to_all(folder: Path) -> None:
         path.chmod(0o755 if executable else 0o644)
 
 
-def _copy(installation: Installation, target: Path) -> None:
+def _copy(bin_dir: Path, target: Path) -> None:
     # A wheel's programs find their libraries by a path relative to themselves, into a folder
     # beside the package, so the copy keeps the same three levels.
-    prefix = installation.bin_dir.parent
+    prefix = bin_dir.parent
     package = prefix.parent
     place = target / package.name / prefix.name
     (place / "bin").mkdir(parents=True)
     for program in PROGRAMS:
-        shutil.copy(installation.bin_dir / program, place / "bin" / program)
+        shutil.copy(bin_dir / program, place / "bin" / program)
     for part in ("lib", "share"):
         shutil.copytree(prefix / part, place / part, ignore=_NOT_NEEDED, symlinks=True)
     libraries = package.parent / f"{package.name}.libs"
@@ -186,10 +168,8 @@ def _copy(installation: Installation, target: Path) -> None:
     _open_to_all(target)
 
 
-def make_runnable(
-    installation: Installation, *, account: struct_passwd | None, folder: Path
-) -> Installation:
-    """An installation that the account can execute: the given one, or a copy below `folder`.
+def make_runnable(bin_dir: Path, *, account: struct_passwd | None, folder: Path) -> Path:
+    """A folder of programs that the account can execute: the given one, or a copy below `folder`.
 
     A virtual environment often lies in a home that other accounts may not enter. Opening those
     folders would be the wrong repair.
@@ -199,22 +179,20 @@ def make_runnable(
     Raises:
         ConfigurationError: Even the copy cannot be run.
     """
-    if account is None or _is_runnable(installation, account):
-        return installation
-    version = f"{installation.major}.{installation.minor}"
+    if account is None or _is_runnable(bin_dir, account):
+        return bin_dir
+    version = ".".join(map(str, version_of(bin_dir / "postgres") or ()))
     target = folder / f"server-{version}"
-    prefix = installation.bin_dir.parent
-    copied = Installation(
-        target / prefix.parent.name / prefix.name / "bin", installation.major, installation.minor
-    )
+    prefix = bin_dir.parent
+    copied = target / prefix.parent.name / prefix.name / "bin"
     if not target.exists():
         unfinished = folder / f"server-{version}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        _copy(installation, unfinished)
+        _copy(bin_dir, unfinished)
         unfinished.rename(target)
         log.info("copied postgres for an unprivileged account", folder=str(target))
     if not _is_runnable(copied, account):
         raise ConfigurationError(
-            f"User {account.pw_name} cannot run {installation.bin_dir}, nor a copy in {target}"
+            f"User {account.pw_name} cannot run {bin_dir}, nor a copy in {target}"
         )
     return copied

@@ -215,15 +215,15 @@ class EmbeddedPostgres:
         evict(self._pgdata, socket_dir=self._socket_dir)
         major = version_of_data(self._pgdata)
         found = find_installation(self._pg_bin, major=major)
-        installation = make_runnable(found, account=account, folder=self.data_dir)
+        bin_dir = make_runnable(found, account=account, folder=self.data_dir)
         if major is None:
-            self._initialise(installation.bin_dir, account)
+            self._initialise(bin_dir, account)
         # Copies often open it to others, and Postgres would not start.
         self._pgdata.chmod(0o700)
-        self._spawn(installation.bin_dir, account)
+        self._spawn(bin_dir, account)
         self._wait_until_ready(interrupted)
         self._create_database()
-        log.info("postgres is ready", pid=self.pid, version=installation.major)
+        log.info("postgres is ready", pid=self.pid, version=version_of_data(self._pgdata))
 
     def _command(self, account: struct_passwd | None, *command: str | Path) -> list[str]:
         uid, gid = (account.pw_uid, account.pw_gid) if account else (KEEP_ACCOUNT, KEEP_ACCOUNT)

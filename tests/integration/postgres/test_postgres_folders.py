@@ -67,14 +67,14 @@ def test_a_folder_that_its_account_cannot_reach_is_refused(open_folder: Path) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone drops to another account")
 def test_programs_in_a_closed_folder_are_run_from_a_copy(folder: Path, open_folder: Path) -> None:
     found = find_installation()
-    package = found.bin_dir.parent.parent
+    package = found.parent.parent
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     for part in ("bin", "lib", "share"):
-        source = found.bin_dir.parent / part
-        shutil.copytree(source, closed / package.name / found.bin_dir.parent.name / part)
+        source = found.parent / part
+        shutil.copytree(source, closed / package.name / found.parent.name / part)
     shutil.copytree(package.parent / f"{package.name}.libs", closed / f"{package.name}.libs")
-    bin_dir = closed / package.name / found.bin_dir.parent.name / "bin"
+    bin_dir = closed / package.name / found.parent.name / "bin"
     with EmbeddedPostgres(folder, pg_bin=bin_dir) as server:
         program = Path(f"/proc/{server.pid}/exe").readlink()
         assert program.is_relative_to(folder)

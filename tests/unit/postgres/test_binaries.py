@@ -15,6 +15,7 @@ from app.postgres.binaries import (
     may_enter,
     run_as,
     unprivileged_account,
+    version_of,
 )
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
@@ -42,16 +43,22 @@ def fake_programs(folder: Path, version: str) -> Path:
     return folder
 
 
+def major_of(folder: Path) -> int:
+    version = version_of(folder / "postgres")
+    assert version is not None
+    return version[0]
+
+
 def test_the_bundled_server_is_found_and_is_new_enough() -> None:
     found = find_installation()
-    assert found.major >= 18
-    assert (found.bin_dir / "initdb").exists()
+    assert major_of(found) >= 18
+    assert (found / "initdb").exists()
 
 
 def test_the_setting_is_the_only_place_that_counts(tmp_path: Path) -> None:
     folder = fake_programs(tmp_path / "bin", "17.2")
-    found = find_installation(folder)
-    assert (found.bin_dir, found.major, found.minor) == (folder, 17, 2)
+    assert find_installation(folder) == folder
+    assert version_of(folder / "postgres") == (17, 2)
     with pytest.raises(ConfigurationError, match="wanted version 18"):
         find_installation(folder, major=18)
     with pytest.raises(ConfigurationError, match="unusable"):
@@ -65,7 +72,7 @@ def test_an_old_or_odd_server_is_refused(tmp_path: Path, version: str) -> None:
 
 
 def test_data_of_an_older_version_gets_its_own_server() -> None:
-    assert find_installation(major=16).major == 16
+    assert major_of(find_installation(major=16)) == 16
 
 
 def test_who_is_not_root_stays_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,14 +127,14 @@ def test_programs_behind_a_closed_folder_are_copied_once(passable: Path) -> None
     (target / "server-18.1.new").mkdir()
     found = find_installation(bin_dir)
     copied = make_runnable(found, account=nobody(), folder=target)
-    assert copied.bin_dir == target / "server-18.1" / "package" / "pginstall" / "bin"
-    assert run_as(nobody(), copied.bin_dir / "postgres").returncode == 0
+    assert copied == target / "server-18.1" / "package" / "pginstall" / "bin"
+    assert run_as(nobody(), copied / "postgres").returncode == 0
     assert (target / "server-18.1" / "package.libs" / "libpq.so").exists()
-    assert (copied.bin_dir.parent / "lib" / "plugin.so").exists()
-    assert not (copied.bin_dir.parent / "lib" / "plugin.a").exists()
+    assert (copied.parent / "lib" / "plugin.so").exists()
+    assert not (copied.parent / "lib" / "plugin.a").exists()
     assert not (target / "server-18.1.new").exists()
     assert (passable / "closed").stat().st_mode & 0o077 == 0
-    marker = copied.bin_dir / "marker"
+    marker = copied / "marker"
     marker.touch()
     assert make_runnable(found, account=nobody(), folder=target) == copied
     assert marker.exists()
