@@ -122,7 +122,9 @@ async function trainings() {
   running = now;
   if (!items.length) return [element("p", "None yet.")];
   return items.map((job) => {
-    const parts = [`${job.name} `, element("span", job.state, { className: "state" })];
+    const kind = job.kind === "train" ? "" : ` (${job.kind})`;
+    const parts = [`${job.name}${kind} `, element("span", job.state, { className: "state" })];
+    if (job.waits_for) parts.push(element("p", `Waits for ${job.waits_for}.`));
     if (job.error) parts.push(element("p", job.error.message, { className: "error" }));
     if (job.state === "running" && job.progress?.num_steps)
       parts.push(element("progress", [], { max: job.progress.num_steps, value: job.progress.step }));
