@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Generic
 
 from vlibrary_client.calls import trainings
-from vlibrary_client.errors import WaitTimeoutError, error_from_code
+from vlibrary_client.errors import JobCancelledError, WaitTimeoutError, error_from_code
 from vlibrary_client.notebooks import comparison, facts
 from vlibrary_client.streams import async_job_events, job_events
 from vlibrary_client.terminals import OnProgress, print_report, progress_reporter
 from vlibrary_client.trackers import ReportTo, TrackedJob, tracked
-from vlibrary_client.types import JobEvent, JobRecord
+from vlibrary_client.types import JobEvent, JobFailure, JobRecord
 from vlibrary_client.wire.endpoints import Transport
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
@@ -32,18 +32,19 @@ class _Handle(JobRecord, Generic[Transport]):
 
 
 def _check_success(record: JobRecord) -> None:
-    """Raises what ended the job, unless it succeeded.
+    """Raises what ended the job, unless it succeeded; its `details` have the job and its state.
 
     Raises:
         JobCancelledError: The job was cancelled.
         VLibraryError: The job failed, by the code that the server stored.
     """
+    details = {"job": str(record.id), "state": record.state}
     if record.state == "cancelled":
-        raise error_from_code("cancelled", f"the job {record.id} was cancelled")
+        raise JobCancelledError(f"the job {record.id} was cancelled", details=details)
     if record.state == "failed":
-        failure = record.error
-        code, message = (failure.code, failure.message) if failure else ("error", "no reason given")
-        raise error_from_code(code, f"the job {record.id} failed: {message}")
+        failure = record.error or JobFailure(code="error", message="no reason given")
+        message = f"the job {record.id} failed: {failure.message}"
+        raise error_from_code(failure.code, message, details=details)
 
 
 def _timed_out(record: JobRecord, timeout: float) -> WaitTimeoutError:

@@ -196,17 +196,15 @@ def _check_trackers(report_to: list[str] | None, *, detach: bool = False) -> Non
 
 
 def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bool = False) -> None:
-    from vlibrary_client import ConfigurationError, ConnectionFailedError
-
     trackers: Any = report_to
     try:
         if not detach:
             job = job.wait(progress=not as_json, report_to=trackers)
-    except (KeyboardInterrupt, ConnectionFailedError, ConfigurationError):
-        print(
-            f"The job goes on: `vlibrary jobs watch {job.id}`, or end it with `cancel`",
-            file=sys.stderr,
-        )
+    except BaseException as error:
+        # What ended the job itself tells its state.
+        if "state" not in getattr(error, "details", ()):
+            told = f"The job goes on: `vlibrary jobs watch {job.id}`, or end it with `cancel`"
+            print(told, file=sys.stderr)
         raise
     _print_job(job, as_json=as_json)
 

@@ -18,6 +18,7 @@ from vlibrary_client import (
     ConnectionFailedError,
     InvalidInputError,
     Job,
+    UnavailableError,
 )
 
 runner = CliRunner()
@@ -68,15 +69,24 @@ def test_what_cannot_be_written_to_is_told_before_there_is_a_job(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "is_told"),
     [
-        (KeyboardInterrupt(), 130),
-        (ConnectionFailedError("gone"), 1),
-        (ConfigurationError("cannot report to wandb"), 1),
+        (KeyboardInterrupt(), 130, True),
+        (ConnectionFailedError("gone"), 1, True),
+        (UnavailableError("the server starts again and again"), 1, True),
+        (TimeoutError("the tracker does not answer"), 1, True),
+        (ConfigurationError("cannot report to wandb"), 1, True),
+        (ConfigurationError("the job failed", details={"state": "failed"}), 1, False),
     ],
 )
 def test_whoever_stops_watching_is_told_how_to_go_on(
-    client: Client, url: str, *, error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+    client: Client,
+    url: str,
+    *,
+    error: BaseException,
+    code: int,
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def wait(*_: object, **__: object) -> None:
         raise error
@@ -87,7 +97,7 @@ def test_whoever_stops_watching_is_told_how_to_go_on(
     result = runner.invoke(build(), ["jobs", "train", "parts", "more", "--url", url])
     (job,) = client.jobs()
     assert result.exit_code == code
-    assert f"vlibrary jobs watch {job.id}" in result.stderr
+    assert (f"vlibrary jobs watch {job.id}" in result.stderr) == is_told
     assert job.state == "queued"
 
 

@@ -83,8 +83,9 @@ async def test_waiting_for_a_finished_job_listens_to_nothing(kind: str) -> None:
 @pytest.mark.anyio
 async def test_a_failed_job_raises_what_ended_it(kind: str) -> None:
     failure = {"code": "invalid-dataset", "message": "no items"}
-    with pytest.raises(InvalidDatasetError, match="no items"):
+    with pytest.raises(InvalidDatasetError, match="no items") as caught:
         await JobServer("failed", error=failure).wait(kind)
+    assert caught.value.details == {"job": JOB_ID, "state": "failed"}
 
 
 @BOTH
