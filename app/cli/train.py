@@ -14,7 +14,7 @@ from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
 from app.core.errors import ConfigurationError
 from app.core.telemetry.logs import get_logger
-from app.method.training.configuration import TrainingSettings, read_setting
+from app.method.training.configuration import TrainingSettings, read_settings
 
 log = get_logger(__name__)
 
@@ -81,9 +81,11 @@ def train(
     require_writable(output.parent)
     if checkpoint is not None:
         require_writable(checkpoint.parent, option="--checkpoint")
-    config = TrainingConfig.from_dict(
-        {"shots": shots, "seed": seed, **dict(map(read_setting, setting or ()))}
-    )
+    own = {"shots": shots, "seed": seed}
+    changes = read_settings(setting or ())
+    for name in own.keys() & changes.keys():
+        raise typer.BadParameter(f"wanted --{name}, found {name} among the settings")
+    config = TrainingConfig.from_dict(own | changes)
     examples = load_local(
         dataset,
         split=split,

@@ -59,7 +59,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train the next version of a name, with a progress bar and the report at the end."""
-    config = dict(map(_setting, setting or ()))
+    from app.method.training.configuration import read_settings
+
+    try:
+        config: dict[str, Any] = read_settings(setting or ())
+    except InvalidInputError as error:
+        raise typer.BadParameter(error.message) from error
     _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.train(
@@ -153,15 +158,6 @@ def evaluate(
             seed=seed,
         )
         _watch(job, report_to, detach=detach, as_json=as_json)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    from app.method.training.configuration import read_setting
-
-    try:
-        return read_setting(text)
-    except InvalidInputError as error:
-        raise typer.BadParameter(error.message) from error
 
 
 @jobs.command()

@@ -32,7 +32,7 @@ from app.method.evaluation.conditions import (
 )
 from app.method.experiments.trial import KINDS, Trial, combine_chunks
 from app.method.steering.vectors import InContextVectors
-from app.method.training.configuration import TrainingConfig, read_setting
+from app.method.training.configuration import TrainingConfig, read_settings
 from app.method.training.distillation import train
 
 FITTED: Final[dict[str, Callable[[Problem], Adaptation]]] = {
@@ -159,19 +159,12 @@ def find_method(name: str) -> _Prepare:
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
-    return base.changed(**_settings(head, settings))
-
-
-def _settings(head: str, settings: list[str]) -> dict[str, JSON]:
-    changes = dict(map(read_setting, settings))
-    if len(changes) != len(settings):
-        raise InvalidInputError(f"A setting of {head} is given twice in {':'.join(settings)}")
-    return changes
+    return base.changed(**read_settings(settings))
 
 
 def _views(head: str, settings: list[str]) -> int:
     """The one setting that whatever is fitted by gradients shares with a training."""
-    changes = _settings(head, settings)
+    changes = read_settings(settings)
     others = changes.keys() - {_VIEWS}
     if others:
         raise InvalidInputError(

@@ -4,7 +4,7 @@ They come from HTTP, from argv and from stored jobs.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -155,16 +155,21 @@ class TrainingConfig(TrainingSettings):
         )
 
 
-def read_setting(text: str) -> tuple[str, JSON]:
-    """Name and value of a setting that is written NAME=VALUE, the value as JSON or as it stands.
+def read_settings(texts: Iterable[str]) -> dict[str, JSON]:
+    """Settings that are written NAME=VALUE, each value as JSON or as it stands.
 
     Raises:
-        InvalidInputError: It is not written so.
+        InvalidInputError: One is not written so, or given twice.
     """
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidInputError(f"Cannot read the setting: wanted NAME=VALUE, found {text}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    found: dict[str, JSON] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInputError(f"Cannot read the setting: wanted NAME=VALUE, found {text}")
+        if name in found:
+            raise InvalidInputError(f"The setting {name} is given twice")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

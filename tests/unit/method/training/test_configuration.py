@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.errors import InvalidInputError
-from app.method.training.configuration import TrainingConfig, read_setting
+from app.method.training.configuration import TrainingConfig, read_settings
 
 
 def test_settings_survive_json() -> None:
@@ -67,18 +67,20 @@ def test_unknown_settings_are_named() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("epochs=3", ("epochs", 3)),
-        ("instruction=look = see", ("instruction", "look = see")),
-        ("epochs=null", ("epochs", None)),
-        ("instruction=", ("instruction", "")),
+        ("epochs=3", {"epochs": 3}),
+        ("instruction=look = see", {"instruction": "look = see"}),
+        ("epochs=null", {"epochs": None}),
+        ("instruction=", {"instruction": ""}),
     ],
 )
 def test_a_setting_is_written_as_json_or_as_plain_text(
-    text: str, wanted: tuple[str, object]
+    text: str, wanted: dict[str, object]
 ) -> None:
-    assert read_setting(text) == wanted
+    assert read_settings([text]) == wanted
 
 
-def test_a_setting_without_a_value_is_refused() -> None:
+def test_a_setting_without_a_value_or_with_two_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="wanted NAME=VALUE, found epochs"):
-        read_setting("epochs")
+        read_settings(["epochs"])
+    with pytest.raises(InvalidInputError, match="epochs is given twice"):
+        read_settings(["epochs=1", "seed=2", "epochs=3"])
