@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
-from app.core.errors import ConfigurationError, NotFoundError, UnavailableError
+from app.core.errors import NotFoundError, UnavailableError
 from app.core.settings import Settings
 from app.core.telemetry.logs import get_logger
 
@@ -131,15 +131,10 @@ def require_migrated(url: str) -> None:
         ConfigurationError: It is, or has no tables.
         UnavailableError: It cannot be asked.
     """
-    from app.library.migrate import current_revision, known_revisions, newest_revision
+    from app.library import migrate
 
     with _refusals_in_one_line():
-        found = current_revision(url)
-    wanted = newest_revision()
-    if found != wanted and (found is None or found in known_revisions()):
-        raise ConfigurationError(
-            f"The database is not migrated: wanted {wanted}, found {found}; run vlibrary migrate"
-        )
+        migrate.require_migrated(url)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

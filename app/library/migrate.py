@@ -92,6 +92,19 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def require_migrated(url: str | URL) -> None:
+    """Returns when the database is not older than this version.
+
+    Raises:
+        ConfigurationError: It is, or has no tables.
+    """
+    wanted, found = newest_revision(), current_revision(url)
+    if found != wanted and (found is None or found in known_revisions()):
+        raise ConfigurationError(
+            f"The database is not migrated: wanted {wanted}, found {found}; run vlibrary migrate"
+        )
+
+
 def newest_revision() -> str | None:
     """The revision that `upgrade` leads to."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head()

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+from app.core.errors import ConfigurationError
 from app.core.telemetry.logs import get_logger
+from app.library.migrate import require_migrated
 from app.library.training.queue import TRAINING_QUEUE, TRAINING_TASK, make_queue, queue_of
 from app.worker.training.trainer import Trainer
 
@@ -53,10 +55,15 @@ async def taking_jobs(
 
 
 async def _take_until(ending: asyncio.Event, take: Callable[[], Awaitable[None]]) -> None:
+    told = ""
     # Cancelled while it connects, the driver may raise an error of its own instead.
     while not ending.is_set():
         try:
             await take()
+        except ConfigurationError as error:
+            if error.message != told:
+                log.warning("no jobs taken, waits", action="jobs.queue", reason=error.message)
+            told = error.message
         except Exception:
             # The database may be away for a while.
             log.exception("queue failed, goes on", action="jobs.queue")
@@ -64,6 +71,7 @@ async def _take_until(ending: asyncio.Event, take: Callable[[], Awaitable[None]]
 
 
 async def _take(trainer: Trainer, *, url: str, queues: Sequence[str]) -> None:
+    await asyncio.to_thread(require_migrated, url)
     queue = make_queue(url)
 
     @queue.task(name=TRAINING_TASK, queue=TRAINING_QUEUE)

@@ -4,10 +4,16 @@ import asyncio
 import uuid
 from typing import Any, cast
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from structlog.testing import capture_logs
 
+from app.library.database import conninfo, opened
+from app.library.migrate import require_migrated, upgrade
 from app.library.training.queue import enqueue, is_waiting
+from app.postgres.server import EmbeddedPostgres
 from app.worker.training import queue as jobs
 from app.worker.training.queue import taking_jobs
 from app.worker.training.trainer import Trainer
@@ -86,6 +92,34 @@ async def test_a_driver_that_turns_cancellation_into_an_error_is_not_started_aga
     async with taking_jobs(trainer, url="nowhere", backbone_fingerprint=OWN):
         await asyncio.sleep(0.01)
     assert (starts, _loops()) == (1, [])
+
+
+async def test_a_worker_says_once_that_its_database_is_not_migrated_and_waits_until_it_is(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(conninfo(postgres.url), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE not_migrated")
+    url = make_url(postgres.url).set(database="not_migrated").render_as_string(hide_password=False)
+    monkeypatch.setattr(jobs, "PAUSE_AFTER_FAILURE_SECONDS", 0.01)
+    asked = list[str]()
+
+    def noted(asked_of: str) -> None:
+        asked.append(asked_of)
+        require_migrated(asked_of)
+
+    monkeypatch.setattr(jobs, "require_migrated", noted)
+    trainer = TakingTrainer()
+    with capture_logs() as logs:
+        async with taking_jobs(cast("Trainer", trainer), url=url, backbone_fingerprint=OWN):
+            await until(lambda: len(asked) > 3)
+            (line,) = logs
+            assert (line["log_level"], line["event"]) == ("warning", "no jobs taken, waits")
+            assert line["reason"].endswith("found None; run vlibrary migrate")
+            await asyncio.to_thread(upgrade, url)
+            async with opened(url) as sessions, sessions() as session, session.begin():
+                await enqueue(session, uuid.uuid4(), backbone_fingerprint=None)
+            await until(lambda: len(trainer.taken) == 1)
+    assert logs[1:] == []
 
 
 async def test_a_worker_takes_jobs_for_its_backbone_and_for_any(
