@@ -58,8 +58,8 @@ def adapter_figures(
     def steered() -> float:
         hooks = ShiftHooks(plain)
         try:
-            hooks.bind(shifts)
-            return _median_step(plain, prompts, num_steps=num_steps)
+            with hooks.applied(shifts):
+                return _median_step(plain, prompts, num_steps=num_steps)
         finally:
             hooks.remove()
 

@@ -175,15 +175,15 @@ def one_by_one(backbone: Backbone) -> Iterator[Callable[[Sequence[Asked], int], 
 def _generated(
     backbone: Backbone, hooks: ShiftHooks, asked: Asked, *, num_tokens: int
 ) -> tuple[int, ...]:
-    hooks.bind(None if asked.shift is None else asked.shift[None])
     run = cast("Callable[..., Tensor]", backbone.model.generate)
-    ids = run(
-        **asked.inputs,
-        max_new_tokens=num_tokens,
-        do_sample=False,
-        eos_token_id=list(backbone.eos_token_ids),
-        pad_token_id=backbone.tokenizer.pad_token_id,
-    )
+    with hooks.applied(None if asked.shift is None else asked.shift[None]):
+        ids = run(
+            **asked.inputs,
+            max_new_tokens=num_tokens,
+            do_sample=False,
+            eos_token_id=list(backbone.eos_token_ids),
+            pad_token_id=backbone.tokenizer.pad_token_id,
+        )
     found: list[int] = ids[0, asked.inputs["input_ids"].shape[1] :].tolist()
     # The engine turns its answers into text as well.
     backbone.tokenizer.decode(found, skip_special_tokens=True)

@@ -35,7 +35,7 @@ SiteShifts: TypeAlias = tuple[tuple[SiteShift, SiteShift], ...]
 
 @dataclass
 class InjectionReceipt:
-    """Proof of what was applied while one set of shifts was bound.
+    """Proof of what was applied in the block of one set of shifts.
 
     Attributes:
         passes: The sites that each pass through the text decoder shifted.
@@ -74,9 +74,9 @@ class InjectionReceipt:
 
 
 class ShiftHooks:
-    """Hooks on a resident backbone that add whatever shifts are bound at the time.
+    """Hooks on a resident backbone that add whatever shifts are applied at the time.
 
-    Installed once. While nothing is bound the hooks return nothing, so the backbone computes
+    Installed once. While nothing is applied the hooks return nothing, so the backbone computes
     exactly what it would without them.
     """
 
@@ -101,10 +101,11 @@ class ShiftHooks:
         """Sites of the backbone, two a decoder layer."""
         return 2 * len(self._sites)
 
-    def bind(
+    @contextmanager
+    def applied(
         self, shifts: Shifts | SiteShifts | None, *, token_rows: TokenRows | None = None
-    ) -> InjectionReceipt:
-        """Applies these shifts from the next forward pass on.
+    ) -> Iterator[InjectionReceipt]:
+        """Shifts the passes of the block, one at least, and sees to it that all were.
 
         Args:
             shifts: One row for each row of the batch (or one for all), on any device; a zero row is
@@ -113,11 +114,12 @@ class ShiftHooks:
             token_rows: Where prompts lie end to end in a batch of one row: which of the shifts is
                 each token's, on the backbone's device.
 
-        Returns:
-            The receipt of the passes until the next call, to be verified after them.
+        Yields:
+            The receipt of these passes.
 
         Raises:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
+            SteeringError: There was no pass to shift, or one left a site as it was.
         """
         self._bound = self._split(shifts) if isinstance(shifts, Tensor) else shifts
         self._token_rows = (
@@ -125,13 +127,16 @@ class ShiftHooks:
             if token_rows is None
             else {device: token_rows.to(device) for device in set(self._devices)}
         )
+        self._receipt = receipt = InjectionReceipt(sites_expected=self.num_sites)
+        try:
+            yield receipt
+        finally:
+            self._bound = None
         if shifts is not None:
-            self._receipt = InjectionReceipt(sites_expected=self.num_sites)
-        return self._receipt
+            receipt.verify()
 
     def remove(self) -> None:
         """Takes the hooks off; the backbone is as it was before them."""
-        self._bound = None
         for handle in self._handles:
             handle.remove()
 
@@ -257,7 +262,7 @@ class ShiftHooks:
 
 @contextmanager
 def inject(model: PreTrainedModel, shifts: Shifts) -> Iterator[InjectionReceipt]:
-    """Shifts the model within the block and restores it exactly afterwards.
+    """Shifts the passes of the block, one at least, and restores the model exactly afterwards.
 
     Args:
         model: A backbone's.
@@ -265,14 +270,16 @@ def inject(model: PreTrainedModel, shifts: Shifts) -> Iterator[InjectionReceipt]
             it. A zero row is an unsteered row.
 
     Yields:
-        The receipt; call `verify` on it after the forward passes.
+        The receipt of these passes.
 
     Raises:
         IncompatibleBackboneError: Layers or width are not those of the backbone.
         UnsupportedBackboneError: The backbone's sites are unknown.
+        SteeringError: There was no pass, or one left a site as it was.
     """
     hooks = ShiftHooks(model)
     try:
-        yield hooks.bind(shifts)
+        with hooks.applied(shifts) as receipt:
+            yield receipt
     finally:
         hooks.remove()

@@ -76,11 +76,8 @@ def answer_episodes(
 
     def run(places: Sequence[int], batch: EncodedBatch) -> None:
         is_shared = shifts is None or len(shifts) == 1
-        receipt = hooks.bind(shifts if shifts is None or is_shared else shifts[list(places)])
-        logits = answer_logits(features.backbone, batch)
-        if shifts is not None:
-            receipt.verify()
-        hooks.bind(None)
+        with hooks.applied(shifts if shifts is None or is_shared else shifts[list(places)]):
+            logits = answer_logits(features.backbone, batch)
         found.update(zip(places, score_answers(logits, batch), strict=True))
 
     try:

@@ -158,16 +158,14 @@ class Student:
     @contextmanager
     def _bound(self, part: StudentBatch) -> Iterator[None]:
         """The backbone with the rows' shifts during the block, and as it serves afterwards."""
-        receipt = self._hooks.bind(self.shifts()[part.row_sets])
         if self._config.gradient_checkpointing:
             # Only what trains forgets activations and computes them again; dropout stays off.
             for module in self._backbone.model.modules():
                 module.training = bool(getattr(module, "gradient_checkpointing", False))
         try:
-            yield None
-            receipt.verify()
+            with self._hooks.applied(self.shifts()[part.row_sets]):
+                yield None
         finally:
-            self._hooks.bind(None)
             if self._config.gradient_checkpointing:
                 self._backbone.model.train(mode=False)
 

@@ -18,7 +18,7 @@ from app.core.telemetry.logs import get_logger
 from app.method.backbone.chat import as_written
 from app.method.backbone.loading import Backbone
 from app.rpc.generation import TokenLogprobs
-from app.worker.engine.batching.passes import ForwardOutput
+from app.worker.engine.batching.prefill import ForwardOutput
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.sampling import sample, score_tokens
@@ -160,16 +160,17 @@ class Engine:
 
     def _take(self, rows: abc.Sequence[Sequence], output: ForwardOutput) -> None:
         """Give each row its next token; a row for which that fails, fails alone."""
-        sampled, scores = self._sample(rows, output.logits)
+        logits, sites_hit = output
+        sampled, scores = self._sample(rows, logits)
         now = monotonic()
         for place, (row, found) in enumerate(zip(rows, sampled, strict=True)):
-            row.note_forward(sites_hit=0 if row.shift is None else output.sites_hit, now=now)
+            row.note_forward(sites_hit=0 if row.shift is None else sites_hit, now=now)
             if isinstance(found, Exception):
                 self._fail([row], found)
                 continue
             try:
                 if row.keeps_first and row.num_forwards == 1:
-                    row.first_log_probabilities = output.logits[place].log_softmax(dim=-1).cpu()
+                    row.first_log_probabilities = logits[place].log_softmax(dim=-1).cpu()
                 row.append(found, ends=self._ends, decode=self._text, score=scores.get(place))
             except Exception as error:  # noqa: BLE001 - likewise
                 self._fail([row], error)

@@ -117,12 +117,11 @@ def _steered(
     """Tokens, logits, and what the shifts would have to change for larger ones."""
     leaf = shifts.clone().requires_grad_()
     generate: Any = model.generate
-    with inject(model, leaf) as receipt:
+    with inject(model, leaf):
         logits = model(**inputs, use_cache=False).logits
         (gradient,) = torch.autograd.grad(logits.square().mean(), [leaf])
         with torch.inference_mode():
             tokens: Tensor = generate(**inputs, max_new_tokens=4, do_sample=False, num_beams=2)
-    receipt.verify()
     return tokens.cpu(), logits.detach().cpu(), gradient.cpu()
 
 

@@ -18,8 +18,7 @@ from app.method.steering.injection import ShiftHooks, SiteShifts
 from app.method.steering.sites import find_sites
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
-from app.worker.engine.batching.passes import ForwardOutput, checked_forward
-from app.worker.engine.batching.prefill import Prefilled, padded_prefill
+from app.worker.engine.batching.prefill import ForwardOutput, Prefilled, padded_prefill
 from app.worker.engine.batching.varlen import is_varlen, saves_padding, varlen_prefill
 from app.worker.engine.sequence import Sequence
 
@@ -89,10 +88,9 @@ class ContinuousBatching:
             "past_key_values": cache.as_stock,
             "use_cache": True,
         }
-        outputs, sites_hit = checked_forward(
-            self._backbone.model, inputs, hooks=self._hooks, shifts=self._shifts.of(which)
-        )
-        return ForwardOutput(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit)
+        with self._hooks.applied(self._shifts.of(which)) as receipt:
+            outputs = self._backbone.model(**inputs, return_dict=True)
+        return outputs.logits[:, -1].float(), receipt.sites_hit
 
     def take(self, rows: abc.Sequence[Sequence], token_ids: abc.Sequence[int]) -> None:
         """Append one token to each of these rows."""

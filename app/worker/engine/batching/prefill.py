@@ -4,16 +4,15 @@ import inspect
 from collections import abc
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, Shifts
-from app.worker.engine.batching.passes import ForwardOutput, checked_forward
 from app.worker.engine.collate import stack_inputs, stack_shifts
 from app.worker.engine.sequence import Sequence
 
@@ -26,6 +25,10 @@ _IMAGE_KEYS: Final = frozenset(
         "aspect_ratio_mask",
     }
 )
+
+
+ForwardOutput: TypeAlias = tuple[Float[Tensor, "rows vocab"], int]
+"""The logits of each row's next token, float32, and how many sites were shifted of steered rows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,8 +133,9 @@ def stock_forward(
         is_first_iteration=is_first,
         **state,
     )
-    outputs, sites_hit = checked_forward(model, inputs, hooks=hooks, shifts=shifts)
+    with hooks.applied(shifts) as receipt:
+        outputs = model(**inputs, return_dict=True)
     state = model._update_model_kwargs_for_generation(  # noqa: SLF001 - the stock loop's own bookkeeping
         outputs, state, is_encoder_decoder=False
     )
-    return ForwardOutput(logits=outputs.logits[:, -1].float(), sites_hit=sites_hit), state
+    return (outputs.logits[:, -1].float(), receipt.sites_hit), state

@@ -10,8 +10,12 @@ import torch
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
-from app.worker.engine.batching.passes import ForwardOutput
-from app.worker.engine.batching.prefill import PaddedBatch, padded_prefill, stock_forward
+from app.worker.engine.batching.prefill import (
+    ForwardOutput,
+    PaddedBatch,
+    padded_prefill,
+    stock_forward,
+)
 from app.worker.engine.collate import select_rows
 from app.worker.engine.sequence import Sequence
 

@@ -12,7 +12,6 @@ from transformers.cache_utils import DynamicCache
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks
 from app.worker.engine.batching.masks import Kinds, varlen_masks
-from app.worker.engine.batching.passes import ForwardOutput, checked_forward
 from app.worker.engine.batching.prefill import Prefilled, accepted_inputs
 from app.worker.engine.collate import stack_shifts, varlen_inputs
 from app.worker.engine.scheduler import CHEAP_TOKENS
@@ -59,13 +58,12 @@ def varlen_prefill(
         "use_cache": True,
         "logits_to_keep": lasts,
     }
-    outputs, sites_hit = checked_forward(
-        backbone.model, inputs, hooks=hooks, shifts=shifts, token_rows=token_rows
-    )
+    with hooks.applied(shifts, token_rows=token_rows) as receipt:
+        outputs = backbone.model(**inputs, return_dict=True)
     return Prefilled(
         cache=cache,
         sources=[(0, slice(start, end)) for start, end in pairwise(ends)],
-        output=ForwardOutput(logits=outputs.logits[0].float(), sites_hit=sites_hit),
+        output=(outputs.logits[0].float(), receipt.sites_hit),
         next_positions=torch.cat([one[..., 0, -1:] for one in positions], dim=-1) + 1,
     )
 

@@ -54,9 +54,8 @@ def test_a_layer_that_a_text_alone_skips_still_shifts_the_stream(
     inputs = tiny_inputs("mllama")
     text_only = {key: inputs[key] for key in ("input_ids", "attention_mask")}
     model, shifts = model_of("mllama"), random_shifts(2)
-    with inject(model, shifts) as receipt:
+    with inject(model, shifts):
         found = logits_of(model, text_only)
-    receipt.verify()
     # Its branches add nothing, so what they are shifted by may be added by the layer before.
     moved = shifts.clone()
     moved[:, 0, 1] += shifts[:, 1].sum(1)
@@ -94,9 +93,8 @@ def test_a_skipped_last_layer_shifts_the_stream_too(random_shifts: Shifts) -> No
     inputs = tiny_inputs("mllama")
     text_only = {key: inputs[key] for key in ("input_ids", "attention_mask")}
     shifts = random_shifts(2)
-    with inject(model, shifts) as receipt:
+    with inject(model, shifts):
         found = logits_of(model, text_only)
-    receipt.verify()
     moved = shifts.clone()
     moved[:, LAYERS - 2, 1] += shifts[:, LAYERS - 1].sum(1)
     moved[:, LAYERS - 1] = 0
@@ -105,12 +103,31 @@ def test_a_skipped_last_layer_shifts_the_stream_too(random_shifts: Shifts) -> No
     )
 
 
-def test_a_receipt_without_a_pass_proves_nothing(model_of: Models, random_shifts: Shifts) -> None:
-    with inject(model_of("llava"), random_shifts(1)) as receipt:
+def test_a_block_without_a_pass_is_refused(model_of: Models, random_shifts: Shifts) -> None:
+    with (
+        pytest.raises(SteeringError, match="found 0 in 0 passes"),
+        inject(model_of("llava"), random_shifts(1)),
+    ):
         pass
-    assert receipt.sites_hit == 0
-    with pytest.raises(SteeringError):
-        receipt.verify()
+
+
+def test_a_pass_that_leaves_a_site_as_it_was_is_refused(random_shifts: Shifts) -> None:
+    model = tiny_model("llava")
+
+    def lose_a_hook_on_the_way() -> None:
+        with inject(model, random_shifts(2)):
+            find_sites(model)[-1].mlp._forward_hooks.clear()
+            logits_of(model, tiny_inputs("llava"))
+
+    with pytest.raises(SteeringError, match=f"wanted {2 * LAYERS} sites .* {2 * LAYERS - 1} in 1"):
+        lose_a_hook_on_the_way()
+
+
+def test_what_fails_in_a_block_is_told_rather_than_what_it_left_undone(
+    model_of: Models, random_shifts: Shifts
+) -> None:
+    with pytest.raises(ValueError, match="first"), inject(model_of("llava"), random_shifts(1)):
+        raise ValueError("first")
 
 
 def test_a_receipt_remembers_the_worst_pass() -> None:
@@ -120,19 +137,19 @@ def test_a_receipt_remembers_the_worst_pass() -> None:
     assert (receipt.num_forwards, receipt.sites_hit) == (3, 1)
 
 
-def test_resident_hooks_do_nothing_until_bound(model_of: Models, random_shifts: Shifts) -> None:
+def test_resident_hooks_do_nothing_beside_their_block(
+    model_of: Models, random_shifts: Shifts
+) -> None:
     model, inputs, shifts = model_of("idefics3"), tiny_inputs("idefics3"), random_shifts(2)
     plain = logits_of(model, inputs)
     wanted = steered_logits(model, inputs, shifts)
     hooks = ShiftHooks(model)
     try:
-        unbound = hooks.bind(None)
-        assert torch.equal(logits_of(model, inputs), plain)
-        assert unbound.num_forwards == 0
-        receipt = hooks.bind(shifts)
-        assert torch.equal(logits_of(model, inputs), wanted)
-        receipt.verify()
-        hooks.bind(None)
+        with hooks.applied(None) as receipt:
+            assert torch.equal(logits_of(model, inputs), plain)
+        assert receipt.num_forwards == 0
+        with hooks.applied(shifts):
+            assert torch.equal(logits_of(model, inputs), wanted)
         assert torch.equal(logits_of(model, inputs), plain)
     finally:
         hooks.remove()

@@ -137,8 +137,6 @@ def test_generation_with_cache_equals_generation_without(
         wanted = generated(model, inputs, use_cache=True)
     with inject(model, shifts) as recomputed:
         found = generated(model, inputs, use_cache=False)
-    cached.verify()
-    recomputed.verify()
     assert cached.num_forwards == recomputed.num_forwards == 5
     assert torch.equal(found, wanted)
     assert not torch.equal(wanted, generated(model, inputs))
@@ -189,9 +187,8 @@ def test_beam_search_repeats_the_shifts_of_rows(
 ) -> None:
     model, inputs = model_of(family), tiny_inputs(family)
     shifts = random_shifts(2)
-    with inject(model, shifts) as receipt:
+    with inject(model, shifts):
         together = generated(model, inputs, num_beams=3)
-    receipt.verify()
     for row in range(2):
         with inject(model, shifts[row : row + 1]):
             alone = generated(model, row_of(inputs, row, rows=2), num_beams=3)
