@@ -7,7 +7,6 @@ any two steps.
 from collections import abc
 from contextlib import nullcontext
 from time import monotonic
-from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -22,11 +21,9 @@ from app.worker.engine.batching.prefill import ForwardOutput
 from app.worker.engine.families import make_runner
 from app.worker.engine.faults import forget_frames, is_fatal, library_error
 from app.worker.engine.sampling import sample, score_tokens
-from app.worker.engine.scheduler import Scheduler
+from app.worker.engine.scheduler import next_batch
 from app.worker.engine.sequence import Sequence
 from app.worker.engine.weights import PackedWeights
-
-MAX_BATCH_TOKENS: Final = 8192
 
 log = get_logger(__name__)
 
@@ -51,17 +48,16 @@ class Engine:
         self._using_weights = nullcontext if weights is None else weights.in_use
         self._ends = frozenset(backbone.eos_token_ids)
         self._runner = make_runner(backbone, max_rows=max_rows)
-        self._scheduler = Scheduler(
-            max_batch_tokens=MAX_BATCH_TOKENS, is_varlen=self._runner.is_varlen
-        )
         self._max_rows = max_rows
         self._sequences: dict[str, Sequence] = {}
+        # Those without a row, first come first.
+        self._waiting: dict[str, Sequence] = {}
         self.num_steps = 0
 
     @property
     def num_waiting(self) -> int:
         """Sequences without a row."""
-        return len(self._scheduler)
+        return len(self._waiting)
 
     @property
     def num_running(self) -> int:
@@ -85,8 +81,7 @@ class Engine:
         """
         if sequence.id in self._sequences:
             raise ConflictError("The engine has a sequence of this id already")
-        self._sequences[sequence.id] = sequence
-        self._scheduler.add(sequence)
+        self._sequences[sequence.id] = self._waiting[sequence.id] = sequence
 
     @torch.inference_mode()
     def abort(self, sequence_id: str) -> bool:
@@ -94,7 +89,7 @@ class Engine:
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
             return False
-        if not self._scheduler.remove(sequence_id):
+        if self._waiting.pop(sequence_id, None) is None:
             self._drop([sequence])
         return True
 
@@ -117,8 +112,14 @@ class Engine:
         for group in self._runner.groups:
             self._decode(group)
         finished += self._collect()
-        chosen = self._scheduler.next_batch(free_rows=self._max_rows - self.num_running)
+        chosen = next_batch(
+            self._waiting.values(),
+            free_rows=self._max_rows - self.num_running,
+            is_varlen=self._runner.is_varlen,
+        )
         if chosen:
+            for sequence in chosen:
+                del self._waiting[sequence.id]
             self._prefill(chosen)
         return finished + self._collect()
 
@@ -241,7 +242,6 @@ class Engine:
         for sequence in finished:
             sequence.ended_at = now
             del self._sequences[sequence.id]
-            self._scheduler.remove(sequence.id)
         if finished:
             self._drop(finished)
         return finished

@@ -8,68 +8,42 @@ from app.worker.engine.sequence import Sequence
 
 # So few that a pass costs more than what it wastes: on padding, or on scores between prompts.
 CHEAP_TOKENS: Final = 512
+# Of rows times padded length of one prefill; a single longer prompt still goes, alone.
+MAX_BATCH_TOKENS: Final = 8192
+# How many times longer than another a prompt of one batch may be, unless the batch is cheap.
+MAX_PADDING: Final = 1.5
 
 
-class Scheduler:
-    """A queue that hands out batches.
+def next_batch(
+    waiting: abc.Collection[Sequence],
+    *,
+    free_rows: int,
+    is_varlen: abc.Callable[[Sequence], bool],
+) -> list[Sequence]:
+    """Those of the waiting, in order of arrival, that are to be prefilled together next.
 
-    The head of the queue always goes next, so nothing starves. Others join it in order of arrival
-    when they have its layout and padding them would waste little.
+    The first always goes, so nothing starves. Others join it when they have its layout and padding
+    them would waste little; where a cheap batch `is_varlen`, it is not padded.
 
-    Args:
-        max_batch_tokens: bound of rows times padded length of one prefill; a single
-            longer prompt still goes, alone.
-        is_varlen: whether a prompt may lie end to end with others, without padding.
-        max_padding: how many times longer than another a prompt of one batch may be, unless the
-            batch has no more than `CHEAP_TOKENS`; where all are varlen, padding does not count.
+    Returns:
+        Likewise in order of arrival; empty when nothing waits or no row is free.
     """
+    if free_rows < 1 or not waiting:
+        return []
+    head = next(iter(waiting))
+    chosen = [head]
+    for sequence in islice(waiting, 1, None):
+        if len(chosen) == free_rows:
+            break
+        if sequence.layout == head.layout and _fit([*chosen, sequence], is_varlen=is_varlen):
+            chosen.append(sequence)
+    return chosen
 
-    def __init__(
-        self,
-        *,
-        max_batch_tokens: int,
-        is_varlen: abc.Callable[[Sequence], bool],
-        max_padding: float = 1.5,
-    ) -> None:
-        self._is_varlen = is_varlen
-        self._queue: dict[str, Sequence] = {}
-        self._max_batch_tokens = max_batch_tokens
-        self._max_padding = max_padding
 
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def add(self, sequence: Sequence) -> None:
-        """Put a sequence at the end of the queue."""
-        self._queue[sequence.id] = sequence
-
-    def remove(self, sequence_id: str) -> bool:
-        """Take a sequence out of the queue; false when it does not wait."""
-        return self._queue.pop(sequence_id, None) is not None
-
-    def next_batch(self, *, free_rows: int) -> list[Sequence]:
-        """Take those out of the queue that are to be prefilled together next.
-
-        Returns:
-            In order of arrival; empty when nothing waits or no row is free.
-        """
-        if free_rows < 1 or not self._queue:
-            return []
-        head = next(iter(self._queue.values()))
-        chosen = [head]
-        for sequence in islice(self._queue.values(), 1, None):
-            if len(chosen) == free_rows:
-                break
-            if sequence.layout == head.layout and self._fit([*chosen, sequence]):
-                chosen.append(sequence)
-        for sequence in chosen:
-            del self._queue[sequence.id]
-        return chosen
-
-    def _fit(self, batch: abc.Sequence[Sequence]) -> bool:
-        lengths = [sequence.num_prompt_tokens for sequence in batch]
-        if sum(lengths) <= CHEAP_TOKENS and all(map(self._is_varlen, batch)):
-            return True
-        padded = len(lengths) * max(lengths)
-        is_dense = max(lengths) <= min(lengths) * self._max_padding or padded <= CHEAP_TOKENS
-        return is_dense and padded <= self._max_batch_tokens
+def _fit(batch: abc.Sequence[Sequence], *, is_varlen: abc.Callable[[Sequence], bool]) -> bool:
+    lengths = [sequence.num_prompt_tokens for sequence in batch]
+    if sum(lengths) <= CHEAP_TOKENS and all(map(is_varlen, batch)):
+        return True
+    padded = len(lengths) * max(lengths)
+    is_dense = max(lengths) <= min(lengths) * MAX_PADDING or padded <= CHEAP_TOKENS
+    return is_dense and padded <= MAX_BATCH_TOKENS
