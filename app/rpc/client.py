@@ -27,6 +27,7 @@ from app.rpc.messages import (
     PACKED,
     EmbedRequest,
     EmbedResponse,
+    ErrorBody,
     GenerateRequest,
     pack,
 )
@@ -109,11 +110,12 @@ class WorkerClient:
                 # To their end: a connection that was not read to its end cannot be used again.
                 async for text in lines:
                     line = read_line(text)
-                    if line.error is not None:
-                        raise error_of(line.error)
-                    if line.delta is not None:
-                        yield line.delta
-                    answer = line.answer
+                    if isinstance(line, ErrorBody):
+                        raise error_of(line)
+                    if isinstance(line, GenerateResponse):
+                        answer = line
+                    else:
+                        yield line
         if answer is None:
             raise unavailable("the worker ended the answer before its end")
         yield answer

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Final, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from app.core.errors import BusyError, UnavailableError, VLibraryError, WorkerUnavailableError
 from app.rpc.generation import Message
@@ -19,6 +19,7 @@ REFUSALS: Final = (BusyError, WorkerUnavailableError)
 # Above the longest answer: 8192 tokens with 20 others in the place of each.
 MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 
+_LINE: Final[TypeAdapter[StreamLine]] = TypeAdapter(StreamLine)
 Answer = TypeVar("Answer", bound=Message)
 
 
@@ -94,7 +95,7 @@ def read_line(text: bytes) -> StreamLine:
         WorkerUnavailableError: It is none.
     """
     try:
-        return StreamLine.model_validate_json(text)
+        return _LINE.validate_json(text)
     except ValidationError as error:
         raise unavailable("unreadable line of a streamed answer") from error
 

@@ -6,6 +6,7 @@ of the sampling is added here and where the engine heeds it.
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -43,57 +44,36 @@ def refuse_unstorable(text: str) -> str:
 SAFE: Final = AfterValidator(refuse_unstorable)
 
 Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Strength: TypeAlias = Annotated[
-    float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False, strict=True)
-]
-TokenCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)]
+# Numbers alone: no text that reads as one, no truth value, no infinity.
+_real: Any = partial(Field, allow_inf_nan=False, strict=True)
+_whole: Any = partial(Field, strict=True)
+Strength: TypeAlias = Annotated[float, _real(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+TokenCount: TypeAlias = Annotated[int, _whole(ge=1, le=MAX_TOKENS)]
 Temperature: TypeAlias = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=10,
-        allow_inf_nan=False,
-        strict=True,
-        description="0 takes the likeliest token every time.",
-    ),
+    float, _real(ge=0, le=10, description="0 takes the likeliest token every time.")
 ]
 TopP: TypeAlias = Annotated[
     float,
-    Field(
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        strict=True,
-        description="Samples from the smallest set of tokens with this probability.",
-    ),
+    _real(ge=0, le=1, description="Samples from the smallest set of tokens with this probability."),
 ]
 TopK: TypeAlias = Annotated[
-    int, Field(ge=0, le=1_000_000, strict=True, description="0 samples from all tokens.")
+    int, _whole(ge=0, le=1_000_000, description="0 samples from all tokens.")
 ]
 MinP: TypeAlias = Annotated[
     float,
-    Field(
+    _real(
         ge=0,
         le=1,
-        allow_inf_nan=False,
-        strict=True,
         description="Leaves out tokens with less than this share of the likeliest one's "
         "probability.",
     ),
 ]
-Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False, strict=True)]
+Penalty: TypeAlias = Annotated[float, _real(ge=-2, le=2)]
 RepetitionPenalty: TypeAlias = Annotated[
-    float,
-    Field(
-        ge=0.01,
-        le=10,
-        allow_inf_nan=False,
-        strict=True,
-        description="Above 1, repeated tokens become less probable.",
-    ),
+    float, _real(ge=0.01, le=10, description="Above 1, repeated tokens become less probable.")
 ]
-TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS, strict=True)]
-Seed: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
+TopLogprobs: TypeAlias = Annotated[int, _whole(ge=0, le=MAX_TOP_LOGPROBS)]
+Seed: TypeAlias = Annotated[int, _whole(ge=0, le=MAX_SEED)]
 StopText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), SAFE]
 Milliseconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FinishReason: TypeAlias = Literal["stop", "length"]

@@ -4,7 +4,7 @@ Every number, string and list is bounded here, so that a worker reached by mista
 as hard to exhaust as the public api.
 """
 
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import msgpack
 from pydantic import Field, JsonValue, StringConstraints, ValidationError, model_validator
@@ -159,15 +159,5 @@ class ErrorBody(Message):
     retry_after_seconds: float | None = None
 
 
-class StreamLine(Message):
-    """One line of an answer: some deltas, then the answer in full, or an error."""
-
-    delta: GenerateDelta | None = None
-    answer: GenerateResponse | None = None
-    error: ErrorBody | None = None
-
-    @model_validator(mode="after")
-    def _has_one_content(self) -> Self:
-        if sum(part is not None for part in (self.delta, self.answer, self.error)) != 1:
-            raise ValueError("a line is a delta, an answer or an error")
-        return self
+StreamLine: TypeAlias = GenerateDelta | GenerateResponse | ErrorBody
+"""One line of an answer: some deltas, then the answer in full, or an error."""

@@ -113,9 +113,7 @@ async def _lines(
             yield _line(_body_of(_public_error(error)))
 
 
-def _line(item: StreamItem | ErrorBody) -> bytes:
-    name = {GenerateDelta: "delta", GenerateResponse: "answer", ErrorBody: "error"}[type(item)]
-    line = StreamLine.model_validate({name: item})
+def _line(line: StreamLine) -> bytes:
     return line.model_dump_json(exclude_none=True).encode() + b"\n"
 
 

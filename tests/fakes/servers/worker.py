@@ -139,7 +139,7 @@ class FakeWorker:
         async with self._admit():
             if self.is_stuck:
                 await self.released.wait()
-        return Response(_line(StreamLine(answer=self._answer(request))), media_type=LINES)
+        return Response(_line(self._answer(request)), media_type=LINES)
 
     async def _lines(self, request: GenerateRequest) -> AsyncIterator[bytes]:
         answer = self._answer(request)
@@ -152,8 +152,8 @@ class FakeWorker:
                     return
                 logprobs = answer.logprobs[:1] if answer.logprobs and not index else None
                 delta = GenerateDelta(text=character, token_ids=(index,), logprobs=logprobs)
-                yield _line(StreamLine(delta=delta))
-            yield _line(StreamLine(answer=answer))
+                yield _line(delta)
+            yield _line(answer)
 
     def release(self) -> None:
         """Let answers go on, those that are still to come as well; from any thread."""

@@ -18,7 +18,7 @@ from app.rpc.generation import (
     TokenLogprobs,
     Usage,
 )
-from app.rpc.messages import GenerateRequest, StreamLine
+from app.rpc.messages import GenerateRequest
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 
@@ -74,9 +74,7 @@ def _parts() -> list[GenerateDelta | GenerateResponse]:
 
 
 def _text() -> bytes:
-    delta, answer = _parts()
-    lines = [StreamLine.model_validate(one) for one in ({"delta": delta}, {"answer": answer})]
-    return b"".join(line.model_dump_json().encode() + b"\n" for line in lines)
+    return b"".join(line.model_dump_json().encode() + b"\n" for line in _parts())
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
