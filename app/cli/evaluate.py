@@ -135,11 +135,11 @@ def evaluate(
         official = find_official(dataset)
         usual_scorer = "exact-match" if official is None else official[0].scorer
         columns = read_map(column_map, question)
-        asked = split or usual_splits(dataset).ask
+        asked = split or usual_splits(dataset)[1]
         examples = load_local(dataset, split=asked, limit=limit, seed=seed, columns=columns)
         if set(wanted) - {"zero_shot", "m2iv"}:
             source = support or dataset
-            shown = support_split or usual_splits(source).fit
+            shown = support_split or usual_splits(source)[0]
             pool = load_local(source, split=shown, limit=None, seed=seed, columns=columns)
     else:
         episodic_task, folder = episodic

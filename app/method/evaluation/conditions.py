@@ -33,6 +33,7 @@ class Condition:
             another change of the backbone, which `applied` makes.
         num_labels: Labelled items that an answer depends on; None where nobody knows.
         contexts: The demonstrations of each item that is asked, where they are given with it.
+        translate: Makes the answer that counts of what the backbone said.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Condition:
     applied: Applied | None = None
     num_labels: int | None = 0
     contexts: tuple[tuple[Example, ...], ...] | None = None
+    translate: Callable[[str], str] = str
 
 
 def zero_shot() -> Condition:

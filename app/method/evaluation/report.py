@@ -94,7 +94,7 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             token_budget=token_budget,
         )
-        answers = [(one.text, one.num_prompt_tokens) for one in generations]
+        answers = [(condition.translate(one.text), one.num_prompt_tokens) for one in generations]
     seconds = time.perf_counter() - started
     texts = tuple(text for text, _ in answers)
     scores = tuple(

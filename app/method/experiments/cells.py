@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from app.core.errors import JSON, VLibraryError
-from app.method.evaluation.metrics import find_scorer
 from app.method.experiments.methods import find_method
 from app.method.experiments.trial import Trial
 
@@ -65,27 +64,17 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
         task=trial.task.name, method=method, items=len(problem.items), seed=problem.seed
     )
     try:
-        prepared = prepare(trial)
-        report = trial.ask(trial.test, prepared.condition)
+        condition, about = prepare(trial)
+        report = trial.ask(trial.test, condition)
     except VLibraryError as error:
         return replace(empty, refused=error.message)
-    scores = report.scores
-    if prepared.translate is not None:
-        score = find_scorer(trial.task.scorer)
-        scores = tuple(
-            score(prepared.translate(text), item.answers)
-            for text, item in zip(report.texts, trial.test, strict=True)
-        )
     return replace(
         empty,
-        scores=scores,
+        scores=report.scores,
         prompt_tokens=report.prompt_tokens_mean,
         ms_per_query=report.ms_per_query,
-        train_seconds=prepared.seconds,
-        parameters=prepared.parameters,
-        kind=prepared.kind,
         labels=report.labels,
-        notes=prepared.notes,
+        **about,
     )
 
 

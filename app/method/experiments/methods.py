@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from app.core.errors import JSON, InvalidInputError
 from app.core.jobs import RULES, Rule
@@ -87,22 +87,8 @@ ALONE: Final = frozenset({"zero_shot"})
 """Methods that no labelled item and no seed can change."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A method ready to be asked.
-
-    Attributes:
-        translate: Makes the answer that counts of what the backbone said.
-    """
-
-    condition: Condition
-    seconds: float = 0.0
-    parameters: int = 0
-    notes: dict[str, JSON] = field(default_factory=dict)
-    kind: str = "none"
-    translate: Callable[[str], str] | None = None
-
-
+Prepared: TypeAlias = tuple[Condition, dict[str, Any]]
+"""How items are asked, and what a cell says of the method itself: some fields of `CellResult`."""
 _Prepare: TypeAlias = Callable[[Trial], Prepared]
 
 
@@ -139,11 +125,12 @@ def find_method(name: str) -> _Prepare:
         if kind == "icl_best":
             return lambda trial: _best_in_context(trial, number)
         if kind in _IN_CONTEXT:
-            return lambda trial: Prepared(condition=trial.in_context(_IN_CONTEXT[kind], number))
+            return lambda trial: (trial.in_context(_IN_CONTEXT[kind], number), {})
     plain: dict[str, _Prepare] = {
-        "zero_shot": lambda _trial: Prepared(condition=zero_shot()),
-        "nearest_copy": lambda trial: Prepared(
-            condition=in_context("nearest_copy", trial.problem.items, shots=1)
+        "zero_shot": lambda _trial: (zero_shot(), {}),
+        "nearest_copy": lambda trial: (
+            in_context("nearest_copy", trial.problem.items, shots=1),
+            {},
         ),
         "icl_best": lambda trial: _best_in_context(trial, max(trial.shots)),
         WORD_TABLE: _translating,
@@ -195,13 +182,12 @@ def _of_chunks(trial: Trial, *, rule: Rule, size: int) -> Prepared:
 def _steering(
     trial: Trial, vectors: InContextVectors, *, seconds: float, notes: dict[str, JSON]
 ) -> Prepared:
-    return Prepared(
-        condition=steered(vectors, num_labels=len(trial.problem.items)),
-        seconds=seconds,
-        parameters=sum(int(tensor.numel()) for tensor in vectors.copied().values()),
-        notes=notes,
-        kind="shift",
-    )
+    return steered(vectors, num_labels=len(trial.problem.items)), {
+        "train_seconds": seconds,
+        "parameters": sum(tensor.numel() for tensor in vectors.copied().values()),
+        "notes": notes,
+        "kind": "shift",
+    }
 
 
 def _fitting(name: str, *, views: int = 0) -> _Prepare:
@@ -210,13 +196,12 @@ def _fitting(name: str, *, views: int = 0) -> _Prepare:
         count = len(trial.problem.items)
         shots = min(_MOST_SHOTS, count - 1)
         found = FITTED[name](replace(trial.problem, shots=shots, augmented_views=views))
-        return Prepared(
-            condition=Condition(name=name, applied=found.applied, num_labels=count),
-            seconds=time.monotonic() - began,
-            parameters=found.num_parameters,
-            notes=found.notes,
-            kind=found.kind,
-        )
+        return Condition(name=name, applied=found.applied, num_labels=count), {
+            "train_seconds": time.monotonic() - began,
+            "parameters": found.num_parameters,
+            "notes": found.notes,
+            "kind": found.kind,
+        }
 
     return prepare
 
@@ -226,17 +211,12 @@ def _translating(trial: Trial) -> Prepared:
     items = trial.problem.items
     outputs = trial.ask(items, zero_shot()).texts
     table = word_table.fit(outputs, [item.answer for item in items])
-    return Prepared(
-        condition=replace(zero_shot(), name=WORD_TABLE),
-        translate=partial(word_table.look_up, table),
-    )
+    return Condition(name=WORD_TABLE, translate=partial(word_table.look_up, table)), {}
 
 
 def _best_in_context(trial: Trial, most: int) -> Prepared:
     began = time.monotonic()
     kind, shots = trial.best_in_context(most)
-    return Prepared(
-        condition=trial.in_context(kind, shots),
-        seconds=time.monotonic() - began,
-        notes={"kind": kind, "shots": shots},
-    )
+    seconds = time.monotonic() - began
+    about = {"train_seconds": seconds, "notes": {"kind": kind, "shots": shots}}
+    return trial.in_context(kind, shots), about

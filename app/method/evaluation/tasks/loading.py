@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.splits import TRAIN
@@ -22,41 +22,28 @@ from app.method.evaluation.tasks.vizwiz import read_vizwiz
 from app.method.evaluation.tasks.vqa import read_vqa
 
 
-class Splits(NamedTuple):
-    """The part to learn from, and the one to ask, whose answers have to be public."""
-
-    fit: str
-    ask: str
-
-
-USUAL_SPLITS: Final = Splits(fit=TRAIN, ask="val")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Official:
     """A benchmark in the files that its makers publish.
 
     Attributes:
-        splits: What is meant where none is named.
+        splits: What is meant where none is named: the part to learn from, and the one to ask, whose
+            answers have to be public.
     """
 
     read: Callable[[Path, str], Entries]
     scorer: str
-    splits: Splits = USUAL_SPLITS
+    splits: tuple[str, str] = (TRAIN, "val")
 
 
 OFFICIAL: Final = {
     "vqav2": Official(read=partial(read_vqa, prefix="v2_"), scorer="vqa"),
     "okvqa": Official(read=partial(read_vqa, prefix=""), scorer="okvqa"),
     "vizwiz": Official(read=read_vizwiz, scorer="vqa"),
-    "gqa": Official(
-        read=read_gqa, scorer="gqa", splits=Splits(fit="train_balanced", ask="testdev_balanced")
-    ),
+    "gqa": Official(read=read_gqa, scorer="gqa", splits=("train_balanced", "testdev_balanced")),
     "aokvqa-mc": Official(read=read_aokvqa_mc, scorer="exact-match"),
     "aokvqa-da": Official(read=read_aokvqa_da, scorer="aokvqa-direct"),
-    "cvqa": Official(
-        read=read_cvqa, scorer="exact-match", splits=Splits(fit="support", ask="eval")
-    ),
+    "cvqa": Official(read=read_cvqa, scorer="exact-match", splits=("support", "eval")),
 }
 """By the name before the colon in `gqa:/data/gqa`."""
 
@@ -67,10 +54,10 @@ def find_official(spec: str) -> tuple[Official, Path] | None:
     return (OFFICIAL[name], Path(folder)) if colon and name in OFFICIAL else None
 
 
-def usual_splits(spec: str) -> Splits:
-    """Which parts of a data set are meant where none is named."""
+def usual_splits(spec: str) -> tuple[str, str]:
+    """The parts of a data set to learn from and to ask where none is named."""
     found = find_official(spec)
-    return Splits(fit=TRAIN, ask="test") if found is None else found[0].splits
+    return (TRAIN, "test") if found is None else found[0].splits
 
 
 def load_examples(
@@ -93,7 +80,7 @@ def load_examples(
     official = find_official(spec)
     if official is not None:
         known, folder = official
-        entries = known.read(folder, split or known.splits.fit)
+        entries = known.read(folder, split or known.splits[0])
         return read_some(entries, limit=limit, seed=seed)
     path = Path(spec)
     if not path.is_file():
