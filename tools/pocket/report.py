@@ -13,7 +13,7 @@ from PIL import Image
 from app.core.pictures import Picture
 from app.method.backbone.loading import backbone_from_parts
 from app.method.backbone.prompts import build_prompt, encode_prompts
-from app.method.steering.greedy import generate_encoded
+from app.method.steering.greedy import answer_text, generate_encoded
 from tools.pocket.abilities import scores_of_episodes
 from tools.pocket.building import BuildPlan, PocketParts
 from tools.pocket.curriculum import Writer
@@ -84,7 +84,7 @@ def zero_shot_accuracy(parts: PocketParts, pool: ScenePool, *, num_items: int) -
             backbone, encode_prompts(backbone, prompts), max_new_tokens=_MAX_NEW_TOKENS
         )
         for question, answer in zip(questions, answers, strict=True):
-            said = set(answer.text.lower().split())
+            said = set(answer_text(backbone, answer).lower().split())
             hits.setdefault(question.kind, []).append(bool(said & wordings(question.value)))
     return {kind: round(float(np.mean(values)), 4) for kind, values in sorted(hits.items())}
 

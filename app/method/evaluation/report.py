@@ -14,7 +14,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, build_prompt
 from app.method.evaluation.conditions import Condition, choose_demonstrations
 from app.method.evaluation.metrics import find_scorer, mean_interval
-from app.method.steering.greedy import Generation, generate_encoded
+from app.method.steering.greedy import answer_text, generate_encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def evaluate(
             build_prompt(backbone, example.question, example.pictures, demonstrations=context)
             for example, context in zip(examples, chosen, strict=True)
         ]
-        generations = _generate(
+        answers = _generate(
             backbone,
             prompts,
             condition=condition,
@@ -94,7 +94,6 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             token_budget=token_budget,
         )
-        answers = [(condition.translate(one.text), one.num_prompt_tokens) for one in generations]
     seconds = time.perf_counter() - started
     texts = tuple(text for text, _ in answers)
     scores = tuple(
@@ -125,16 +124,18 @@ def _generate(
     features: FeatureCache,
     max_new_tokens: int,
     token_budget: int,
-) -> list[Generation]:
+) -> list[tuple[str, int]]:
+    """The answer that counts to each prompt, and how many tokens the prompt has."""
     vectors = condition.vectors
     shifts = None if vectors is None else vectors.shift(condition.strength)[None]
     lengths = features.count_tokens(prompts)
-    found: dict[int, Generation] = {}
+    found: dict[int, tuple[str, int]] = {}
     for batch in prompt_batches(prompts, lengths, features=features, token_budget=token_budget):
         encoded = features.encode([prompts[index] for index in batch])
         with nullcontext() if condition.applied is None else condition.applied(encoded):
             answers = generate_encoded(
                 backbone, encoded, shifts=shifts, max_new_tokens=max_new_tokens
             )
-        found.update(zip(batch, answers, strict=True))
+        texts = [condition.translate(answer_text(backbone, ids)) for ids in answers]
+        found.update(zip(batch, zip(texts, encoded.num_prompt_tokens, strict=True), strict=True))
     return [found[index] for index in range(len(prompts))]

@@ -1,9 +1,9 @@
-"""Greedy answers in text, a batch at a time, steered or not."""
+"""Greedy answers, a batch at a time, steered or not."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from itertools import takewhile
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int
@@ -15,36 +15,6 @@ from app.method.backbone.prompts import EncodedBatch
 from app.method.steering.injection import Shifts, inject
 
 
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """What the backbone answered to one prompt.
-
-    Attributes:
-        text: The answer without control tokens and the space before it.
-        token_ids: What was generated, without padding and without the token that ended it.
-        finish_reason: `stop` when the backbone ended its turn, `length` when it ran out of tokens.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
-    num_prompt_tokens: int
-
-
-def _read(backbone: Backbone, ids: Sequence[int], num_prompt_tokens: int) -> Generation:
-    ends = set(backbone.eos_token_ids)
-    stop = next((index for index, token_id in enumerate(ids) if token_id in ends), None)
-    kept = tuple(ids if stop is None else ids[:stop])
-    return Generation(
-        text=as_written(
-            str(backbone.tokenizer.decode(list(kept), skip_special_tokens=True))
-        ).lstrip(),
-        token_ids=kept,
-        finish_reason="length" if stop is None else "stop",
-        num_prompt_tokens=num_prompt_tokens,
-    )
-
-
 @torch.inference_mode()
 def generate_encoded(
     backbone: Backbone,
@@ -52,8 +22,8 @@ def generate_encoded(
     *,
     shifts: Shifts | None = None,
     max_new_tokens: int = 32,
-) -> list[Generation]:
-    """Answers to prompts that are already encoded, padded on the left.
+) -> list[tuple[int, ...]]:
+    """The ids of answers to encoded prompts, padded on the left, without the token that ends each.
 
     There is one shift for each prompt or one for all; None leaves the backbone unsteered.
 
@@ -70,7 +40,11 @@ def generate_encoded(
             pad_token_id=backbone.tokenizer.pad_token_id,
         )
     generated = sequences[:, batch.inputs["input_ids"].shape[1] :].tolist()
-    return [
-        _read(backbone, ids, count)
-        for ids, count in zip(generated, batch.num_prompt_tokens, strict=True)
-    ]
+    ends = set(backbone.eos_token_ids)
+    return [tuple(takewhile(lambda one: one not in ends, ids)) for ids in generated]
+
+
+def answer_text(backbone: Backbone, token_ids: Sequence[int]) -> str:
+    """The answer that these ids write, without control tokens and the space before it."""
+    text = backbone.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    return as_written(str(text)).lstrip()

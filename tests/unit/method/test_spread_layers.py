@@ -165,9 +165,7 @@ def _fitted(backbone: Backbone, method: str) -> tuple[object, ...]:
     texts = []
     for _, batch in encode_parts(problem, without_context(problem.validation), with_answers=False):
         with found.applied(batch):
-            texts += [
-                one.token_ids for one in generate_encoded(problem.backbone, batch, max_new_tokens=3)
-            ]
+            texts += generate_encoded(problem.backbone, batch, max_new_tokens=3)
     return measure(problem, held, found.applied), found.notes, found.num_parameters, texts
 
 

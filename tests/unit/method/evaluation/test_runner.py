@@ -9,7 +9,7 @@ from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt
 from app.method.evaluation.conditions import in_context, steered, zero_shot
 from app.method.evaluation.report import ConditionReport, evaluate
-from app.method.steering.greedy import Generation, generate_encoded
+from app.method.steering.greedy import generate_encoded
 from app.method.steering.vectors import InContextVectors
 from tests.fakes.models.backbones import HIDDEN, LAYERS, tiny_backbone, tiny_examples
 from tests.fakes.models.generation import generate
@@ -42,7 +42,7 @@ def test_batched_answers_are_those_of_each_item_alone(
 ) -> None:
     sizes: list[int] = []
 
-    def generate_noted(*args: Any, **options: Any) -> list[Generation]:  # noqa: ANN401
+    def generate_noted(*args: Any, **options: Any) -> list[tuple[int, ...]]:  # noqa: ANN401
         answers = generate_encoded(*args, **options)
         sizes.append(len(answers))
         return answers

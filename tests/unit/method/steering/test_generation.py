@@ -43,25 +43,22 @@ def test_cached_features_give_the_same_answers(
     assert "mm_encoder_outputs" in encoded.inputs
     shifts = random_shifts(3)
     found = generate_encoded(backbone, encoded, shifts=shifts, max_new_tokens=6)
-    assert found == generate(backbone, prompts, shifts=shifts, max_new_tokens=6)
+    wanted = generate(backbone, prompts, shifts=shifts, max_new_tokens=6)
+    assert found == [one.token_ids for one in wanted]
 
 
 def test_an_answer_stops_at_the_end_of_the_turn() -> None:
     backbone = tiny_backbone(seed=3)
     prompt = build_prompt(backbone, "is it red?", EXAMPLES[0].pictures)
     free = generate(backbone, [prompt], max_new_tokens=8)[0]
-    assert free.finish_reason == "length"
-    assert len(free.token_ids) == 8
+    assert (free.finish_reason, len(free.token_ids)) == ("length", 8)
     # Turning the head's rows makes the end of the turn what came first before.
     head = backbone.model.get_submodule("lm_head")
     assert isinstance(head, torch.nn.Linear)
     with torch.no_grad():
         head.weight[backbone.answer_format.end_token_id] = head.weight[free.token_ids[0]] * 2
     ended = generate(backbone, [prompt, prompt], max_new_tokens=8)
-    assert [answer.finish_reason for answer in ended] == ["stop", "stop"]
-    assert ended[0].token_ids == ()
-    assert ended[0].text == ""
-    assert ended[0].num_prompt_tokens == free.num_prompt_tokens
+    assert [(answer.token_ids, answer.text) for answer in ended] == [((), "")] * 2
 
 
 def test_steering_inside_a_steered_block_adds_up(
