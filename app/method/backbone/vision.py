@@ -1,9 +1,10 @@
 """The vision side of a backbone: pictures in, features of each picture out."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, cast
+from itertools import chain
+from typing import Any, Final, cast
 
 import torch
 from jaxtyping import Float, Float32, Int
@@ -13,9 +14,8 @@ from transformers import PreTrainedModel
 from app.core.errors import UnsupportedBackboneError
 
 GRID_KEY: Final = "image_grid_thw"
+_DEEPSTACK: Final = "deepstack_features"
 _ROWS_OF_PICTURES: Final = 5
-
-Parts: TypeAlias = tuple[Float[Tensor, "..."], ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,29 +23,27 @@ class ImageFeatures:
     """What the vision side makes of one picture.
 
     Attributes:
-        pooled: What replaces their embeddings, in the parts the family returns.
-        deepstack: Further features for the first decoder layers, in some families.
+        output: As the family gives it out: what replaces the embeddings, and in some families
+            further features for the first decoder layers.
         grid: The picture's row of `image_grid_thw`, in families with multimodal positions.
-        output_type: The family's output class.
     """
 
-    pooled: Parts
-    deepstack: Parts
+    output: Any
     grid: Int[Tensor, "1 3"] | None
-    output_type: type[Any]
 
     @property
     def num_bytes(self) -> int:
         """Memory the tensors take."""
-        return sum(part.numel() * part.element_size() for part in (*self.pooled, *self.deepstack))
+        layers = getattr(self.output, _DEEPSTACK, None) or ()
+        return sum(part.nbytes for part in chain(self.output.pooler_output, *layers))
 
     @property
     def summary(self) -> Float32[Tensor, " width"]:
         """The mean visual token, on the CPU."""
-        return mean_token(self.pooled)
+        return mean_token(self.output.pooler_output)
 
 
-def mean_token(parts: Sequence[Float[Tensor, "..."]]) -> Float32[Tensor, " width"]:
+def mean_token(parts: Iterable[Float[Tensor, "..."]]) -> Float32[Tensor, " width"]:
     """The mean over all tokens of all parts, on the CPU."""
     return torch.cat([part.flatten(0, -2) for part in parts]).float().mean(0).cpu()
 
@@ -75,35 +73,37 @@ def encode_images(
     pooled = output.pooler_output
     if len(pooled) != count and count > 1:
         return None
-    if isinstance(pooled, Tensor):
-        pooled = torch.split(pooled, 1 if count > 1 else len(pooled))
-    shares = [(part,) for part in pooled] if count > 1 else [tuple(pooled)]
-    layers = getattr(output, "deepstack_features", None) or ()
+    layers = getattr(output, _DEEPSTACK, None) or ()
     grid = inputs.get(GRID_KEY)
-    return [
-        ImageFeatures(
-            pooled=tuple(part.clone() for part in shares[row]),
-            deepstack=tuple(layer[row].clone() for layer in layers),
-            grid=None if grid is None else grid[row : row + 1].clone(),
-            output_type=type(output),
-        )
-        for row in range(count)
-    ]
+
+    def of_picture(row: int) -> ImageFeatures:
+        share = pooled if count == 1 else pooled[row : row + 1]
+        is_whole = isinstance(share, Tensor)
+        own = type(output)(pooler_output=share.clone() if is_whole else [p.clone() for p in share])
+        if layers:
+            own[_DEEPSTACK] = [[layer[row].clone()] for layer in layers]
+        return ImageFeatures(output=own, grid=None if grid is None else grid[row : row + 1].clone())
+
+    return [of_picture(row) for row in range(count)]
 
 
 def join_features(shown: Sequence[ImageFeatures]) -> dict[str, Any]:
     """Keyword arguments that feed a model these pictures, in the order of their placeholders."""
-    pooled = [part for features in shown for part in features.pooled]
-    has_picture_axis = pooled[0].ndim > 2  # noqa: PLR2004 - tokens and width otherwise
-    output: Any = shown[0].output_type(
-        pooler_output=torch.cat(pooled) if has_picture_axis else pooled
-    )
-    if shown[0].deepstack:
-        layers = zip(*(features.deepstack for features in shown), strict=True)
-        output.deepstack_features = [list(layer) for layer in layers]
-    inputs: dict[str, Any] = {"mm_encoder_outputs": {"image": output}}
+    joined = join_outputs([features.output for features in shown])
+    inputs: dict[str, Any] = {"mm_encoder_outputs": {"image": joined}}
     grids = [features.grid for features in shown if features.grid is not None]
     return {**inputs, GRID_KEY: torch.cat(grids)} if grids else inputs
+
+
+def join_outputs(outputs: Sequence[Any]) -> Any:  # noqa: ANN401 - each family has its own class
+    """One output of the vision side for the pictures of several, in their order."""
+    pooled = [output.pooler_output for output in outputs]
+    is_whole = isinstance(pooled[0], Tensor)
+    joined = type(outputs[0])(pooler_output=torch.cat(pooled) if is_whole else [*chain(*pooled)])
+    layers = [getattr(output, _DEEPSTACK, None) for output in outputs]
+    if layers[0]:
+        joined[_DEEPSTACK] = [list(chain(*parts)) for parts in zip(*layers, strict=True)]
+    return joined
 
 
 def tower_states(

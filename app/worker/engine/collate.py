@@ -4,7 +4,6 @@ Pure functions on the state of the stock loop; they know no backbone.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import chain
 from typing import Any, Final
 
 import torch
@@ -12,10 +11,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from app.method.backbone.padding import TOKEN_KEYS
+from app.method.backbone.vision import join_outputs
 
 _FEATURES: Final = "mm_encoder_outputs"
 _PER_IMAGE: Final = frozenset({_FEATURES, "image_grid_thw"})
-_DEEPSTACK: Final = "deepstack_features"
 _POSITIONS: Final = "position_ids"
 _NUM_AXES_OF_MROPE: Final = 3
 
@@ -43,7 +42,7 @@ def stack_inputs(inputs: Sequence[Mapping[str, Any]], *, pad_token_id: int) -> d
     def stacked(key: str) -> object:
         values = [one[key] for one in inputs if key in one]
         if key == _FEATURES:
-            return {"image": _joined_features([value["image"] for value in values])}
+            return {"image": join_outputs([value["image"] for value in values])}
         if key not in TOKEN_KEYS:
             return torch.cat(values)
         filling = pad_token_id if key == "input_ids" else 0
@@ -57,7 +56,7 @@ def varlen_inputs(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {"input_ids": torch.cat([one["input_ids"] for one in inputs], dim=1)}
     features = [one[_FEATURES]["image"] for one in inputs if _FEATURES in one]
     if features:
-        joined[_FEATURES] = {"image": _joined_features(features)}
+        joined[_FEATURES] = {"image": join_outputs(features)}
     return joined
 
 
@@ -90,16 +89,3 @@ def _left_padded(
 ) -> Shaped[Tensor, "one longest ..."]:
     padding = value.new_full((1, length - value.shape[1], *value.shape[2:]), filling)
     return torch.cat([padding, value], dim=1)
-
-
-def _joined_features(outputs: Sequence[Any]) -> Any:  # noqa: ANN401 - each family has its own class
-    """One output of the vision side for the images of all prompts, in their order."""
-    pooled = [output.pooler_output for output in outputs]
-    is_list = isinstance(pooled[0], list | tuple)
-    joined = type(outputs[0])(
-        pooler_output=[part for parts in pooled for part in parts] if is_list else torch.cat(pooled)
-    )
-    layers = [getattr(output, _DEEPSTACK, None) for output in outputs]
-    if layers[0]:
-        joined[_DEEPSTACK] = [list(chain(*parts)) for parts in zip(*layers, strict=True)]
-    return joined
