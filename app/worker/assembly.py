@@ -135,27 +135,18 @@ def _register_gauges(
     serving: Serving,
 ) -> None:
     """Adds what these parts count anyway to the registry, read when it is asked for."""
-    gauges: dict[str, tuple[str, Callable[[], float]]] = {
-        "vlibrary_num_requests_running": ("Sequences that hold a row", lambda: device.num_running),
-        "vlibrary_num_requests_waiting": (
-            "Requests that are prepared or wait for a row",
-            lambda: max(0, serving.num_requests - device.num_running),
-        ),
-        "vlibrary_vector_cache_slots": (
-            "Vectors that the device has room for",
-            lambda: vector_cache.num_slots,
-        ),
-        "vlibrary_vector_cache_resident": (
-            "Vectors on the device",
-            lambda: vector_cache.num_resident,
-        ),
-        "vlibrary_vector_cache_bytes": (
-            "Device memory of all slots, taken at the start",
-            lambda: vector_cache.num_bytes,
-        ),
-    }
-    for name, (documentation, read) in gauges.items():
-        Gauge(name, documentation, registry=registry).set_function(read)
+
+    def gauge(name: str, documentation: str, read: Callable[[], float]) -> None:
+        Gauge(f"vlibrary_{name}", documentation, registry=registry).set_function(read)
+
+    gauge("num_requests_running", "Sequences that hold a row", lambda: device.num_running)
+    waiting = "Requests that are prepared or wait for a row"
+    gauge("num_requests_waiting", waiting, lambda: serving.num_waiting)
+    slots = "Vectors that the device has room for"
+    gauge("vector_cache_slots", slots, lambda: vector_cache.num_slots)
+    gauge("vector_cache_resident", "Vectors on the device", lambda: vector_cache.num_resident)
+    size = "Device memory of all slots, taken at the start"
+    gauge("vector_cache_bytes", size, lambda: vector_cache.num_bytes)
     registry.register(
         CallbackCounter(
             name="vlibrary_training_passes",

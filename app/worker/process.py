@@ -166,7 +166,7 @@ async def running_worker(
                 backbone=backbone.description,
                 space=space_id(backbone),
                 running=device.num_running,
-                waiting=max(0, serving.num_requests - device.num_running),
+                waiting=serving.num_waiting,
                 role=settings.worker_role,
             )
 

@@ -11,7 +11,6 @@ from app.core.errors import SteeringError
 from app.rpc.generation import (
     AppliedVector,
     BaselineAnswer,
-    FinishReason,
     GenerateResponse,
     Receipt,
     SamplingParams,
@@ -52,10 +51,7 @@ def response_of(
             details={"sites_expected": expected, "sites_hit": answered.sites_hit},
         )
     return GenerateResponse(
-        text=answered.text,
-        token_ids=tuple(answered.token_ids),
-        finish_reason=_finish_reason(answered),
-        usage=_usage(answered),
+        **dict(_said(answered)),
         receipt=Receipt(
             vectors=tuple(
                 AppliedVector(sha256=use.sha256, strength=use.strength) for use in request.vectors
@@ -66,7 +62,7 @@ def response_of(
             kl_first_token=None if plain is None else first_token_divergence(answered, plain),
             dose=None if dose is None else round(dose, 6),
         ),
-        baseline=None if plain is None else _baseline(plain),
+        baseline=None if plain is None else _said(plain),
         logprobs=None if request.logprobs is None else tuple(answered.scores),
         timings=Timings(
             queue_ms=_milliseconds(began, answered.prefill_at),
@@ -97,22 +93,14 @@ def first_token_divergence(steered: Sequence, plain: Sequence) -> float | None:
     return max(0.0, float(divergence))
 
 
-def _finish_reason(sequence: Sequence) -> FinishReason:
-    return "stop" if sequence.finish_reason == "stop" else "length"
-
-
-def _usage(sequence: Sequence) -> Usage:
-    return Usage(
-        prompt_tokens=sequence.num_prompt_tokens, completion_tokens=len(sequence.token_ids)
-    )
-
-
-def _baseline(plain: Sequence) -> BaselineAnswer:
+def _said(sequence: Sequence) -> BaselineAnswer:
     return BaselineAnswer(
-        text=plain.text,
-        token_ids=tuple(plain.token_ids),
-        finish_reason=_finish_reason(plain),
-        usage=_usage(plain),
+        text=sequence.text,
+        token_ids=tuple(sequence.token_ids),
+        finish_reason=sequence.finish_reason or "length",
+        usage=Usage(
+            prompt_tokens=sequence.num_prompt_tokens, completion_tokens=len(sequence.token_ids)
+        ),
     )
 
 

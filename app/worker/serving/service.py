@@ -69,6 +69,11 @@ class Serving:
         self.num_requests = 0
         self.is_draining = False
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that are prepared or wait for a row."""
+        return max(0, self.num_requests - self._device.num_running)
+
     def drain(self) -> None:
         """Take no further requests; those that are here get their answers."""
         self.is_draining = True
