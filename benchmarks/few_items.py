@@ -113,11 +113,11 @@ def _summary(draws: Sequence[dict[str, Any]], *, questions: int) -> dict[str, An
     methods: dict[str, dict[str, Any]] = {}
     for name in draws[0]["right"]:
         each = [draw["right"][name] for draw in draws]
-        interval = wilson_interval(sum(each), questions * len(draws))
+        mean, low, high = wilson_interval(sum(each), questions * len(draws))
         methods[name] = {
-            "accuracy": round(interval.mean, 4),
-            "low": round(interval.low, 4),
-            "high": round(interval.high, 4),
+            "accuracy": round(mean, 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
             "each": [round(right / questions, 4) for right in each],
         }
     gain = methods["m2iv"]["accuracy"] - methods["icl_16"]["accuracy"]

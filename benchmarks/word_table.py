@@ -60,11 +60,11 @@ def word_table(
 
 
 def _share(right: int, count: int) -> dict[str, float]:
-    interval = wilson_interval(right, count)
+    mean, low, high = wilson_interval(right, count)
     return {
-        "accuracy": round(interval.mean, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
+        "accuracy": round(mean, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
     }
 
 

@@ -48,7 +48,7 @@ def naive_bound(share: float, count: int, *, upper: bool) -> float:
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (3, 10), (250, 500), (499, 500), (7, 7)])
 def test_the_interval_solves_wilsons_equation(right: int, count: int) -> None:
-    found = wilson_interval(right, count)
-    assert found.mean == right / count
-    assert found.low == pytest.approx(naive_bound(right / count, count, upper=False), abs=1e-9)
-    assert found.high == pytest.approx(naive_bound(right / count, count, upper=True), abs=1e-9)
+    mean, low, high = wilson_interval(right, count)
+    assert mean == right / count
+    assert low == pytest.approx(naive_bound(right / count, count, upper=False), abs=1e-9)
+    assert high == pytest.approx(naive_bound(right / count, count, upper=True), abs=1e-9)

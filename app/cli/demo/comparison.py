@@ -110,8 +110,8 @@ def _accuracy(answers: "Sequence[Answer]", questions: "Sequence[Example]") -> di
         exact_match(answer.text, example.answers) == 1.0
         for answer, example in zip(answers, questions, strict=True)
     )
-    interval = wilson_interval(right, len(questions))
-    return {"accuracy": interval.mean, "low": interval.low, "high": interval.high}
+    accuracy, low, high = wilson_interval(right, len(questions))
+    return {"accuracy": accuracy, "low": low, "high": high}
 
 
 def _copied(training: "Sequence[Example]", questions: "Sequence[Example]") -> dict[str, float]:

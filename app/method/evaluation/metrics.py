@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from snowballstemmer import stemmer
@@ -17,13 +16,8 @@ Z_95: Final = 1.959963984540054
 _ANNOTATORS_NEEDED: Final = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean with its 95 % confidence interval, all in [0, 1]."""
-
-    mean: float
-    low: float
-    high: float
+Interval: TypeAlias = tuple[float, float, float]
+"""A mean and both ends of its 95 % confidence interval, all in [0, 1]."""
 
 
 def wilson_interval(num_right: int, num_items: int) -> Interval:
@@ -42,11 +36,7 @@ def wilson_interval(num_right: int, num_items: int) -> Interval:
     spread = share * (1 - share) / num_items + Z_95**2 / (4 * num_items**2)
     half = Z_95 * math.sqrt(spread) / scale
     # Rounding may leave the bounds a hair beside the mean at 0 and 1.
-    return Interval(
-        mean=share,
-        low=min(share, max(0.0, centre - half)),
-        high=max(share, min(1.0, centre + half)),
-    )
+    return share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def mean_interval(scores: Sequence[float]) -> Interval:
@@ -60,7 +50,7 @@ def mean_interval(scores: Sequence[float]) -> Interval:
     mean = math.fsum(scores) / len(scores)
     variance = math.fsum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
     half = Z_95 * math.sqrt(variance / len(scores))
-    return Interval(mean=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
 _SPACE: Final = re.compile(r"\s+")

@@ -99,16 +99,16 @@ def evaluate(
     scores = tuple(
         score(text, example.answers) for text, example in zip(texts, examples, strict=True)
     )
-    interval = mean_interval(scores)
+    accuracy, low, high = mean_interval(scores)
     return ConditionReport(
         condition=condition.name,
         scorer=scorer,
         shots=condition.shots,
         labels=condition.num_labels,
         items=len(examples),
-        accuracy=interval.mean,
-        low=interval.low,
-        high=interval.high,
+        accuracy=accuracy,
+        low=low,
+        high=high,
         prompt_tokens_mean=sum(tokens for _, tokens in answers) / len(examples),
         ms_per_query=1000 * seconds / len(examples),
         texts=texts,

@@ -155,12 +155,12 @@ def score_condition(
     hits: Sequence[bool], answers: Sequence[AnswerScore], labels: int
 ) -> ConditionScore:
     """How one way of answering did."""
-    interval = wilson_interval(sum(hits), len(hits))
+    accuracy, low, high = wilson_interval(sum(hits), len(hits))
     tokens = sum(answer.num_tokens for answer in answers) / max(1, len(answers))
     return ConditionScore(
-        accuracy=interval.mean,
-        low=interval.low,
-        high=interval.high,
+        accuracy=accuracy,
+        low=low,
+        high=high,
         prompt_tokens=round(tokens, 1),
         labels=labels,
     )
