@@ -104,8 +104,13 @@ async def _fill(
     scratch: Path,
     report: "Callable[[str], None]",
 ) -> None:
-    from app.library.backups.contents import require_unused, schema_of
-    from app.library.backups.copies import check_files, check_restored, restore_objects
+    from app.library.backups.copies import (
+        check_files,
+        check_restored,
+        require_unused,
+        restore_objects,
+        schema_of,
+    )
     from app.library.database import conninfo
     from app.library.migrate import current_revision, remove_tables, require_known
     from app.library.storage import ObjectStore

@@ -140,14 +140,7 @@ async def check_keys(sessions: Sessions) -> str:
                 raise CorruptDataError(
                     f"Keys without a vector in {space}: {_some(sorted(orphans))}"
                 )
-            await asyncio.to_thread(
-                Snapshot.build,
-                space,
-                epoch=state.epoch,
-                dimension=state.dimension,
-                image_width=state.image_width,
-                keys=keys,
-            )
+            await asyncio.to_thread(Snapshot.build, space, keys=keys, **state._asdict())
             num_vectors += len(owners)
     return f"index made of {num_vectors} vectors in {len(spaces)} spaces"
 

@@ -219,7 +219,7 @@ async def current_epochs(session: AsyncSession) -> dict[str, int]:
 async def get_space(session: AsyncSession, space: str) -> Row[int, int, int | None]:
     """How a known space is now: `epoch`, the `dimension` of a row, and its picture's `image_width`.
 
-    The width is None where rows have one part.
+    The width is None where rows have one part. `Snapshot.build` takes the three by these names.
     """
     query = select(IndexEpochRow.epoch, IndexEpochRow.dimension, IndexEpochRow.image_width)
     return (await session.execute(query.where(IndexEpochRow.space == space))).one()

@@ -15,7 +15,7 @@ import numpy as np
 
 from app.core.identifiers import new_id
 from app.library.search.index import Snapshot
-from app.library.search.leads import LEAD_REFUSALS
+from app.library.search.parts import LEAD_REFUSALS
 from app.library.task_keys import VectorKeys
 from app.method.keys.encoder import KeyEncoder
 from app.method.keys.task_key import IMAGE_DEVIATIONS, build_task_key

@@ -14,7 +14,7 @@ from app.core.access import DEFAULT_WORKSPACE
 from app.core.identifiers import sha256_hex
 from app.library.access.access_keys import create_access_key
 from app.library.aliases import set_alias
-from app.library.backups.contents import read_contents
+from app.library.backups.copies import read_contents
 from app.library.backups.manifest import TableContents
 from app.library.database import make_engine, session_factory
 from app.library.datasets import create_dataset, delete_dataset

@@ -14,8 +14,7 @@ from app.core.states import TrainedStatus
 from app.core.vectors.card import VectorCard
 from app.library.datasets import create_dataset
 from app.library.records import DatasetRecord, JobEvent, JobRecord, VectorRecord
-from app.library.training.job_events import new_events
-from app.library.training.jobs import enqueue_training
+from app.library.training.jobs import enqueue_training, new_events
 from app.library.vectors import create_vector
 from tests.fakes.vectors import make_description, make_vector_file
 from tests.fakes.waiting import SECONDS

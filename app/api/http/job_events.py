@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.telemetry.logs import get_logger
 from app.library.database import Sessions
 from app.library.records import JobEvent
-from app.library.training.job_events import new_events
+from app.library.training.jobs import new_events
 
 POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000

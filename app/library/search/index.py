@@ -18,10 +18,14 @@ import numpy.typing as npt
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
-from app.library.search.key_table import KeyTable
-from app.library.search.leads import LEAD_REFUSALS, least_lead, nearest_of_each
-from app.library.search.parts import cannot_tell_apart, parts_of
-from app.library.search.rows import RowBlock, Rows, make_block
+from app.library.search.parts import (
+    LEAD_REFUSALS,
+    cannot_tell_apart,
+    least_lead,
+    nearest_of_each,
+    parts_of,
+)
+from app.library.search.rows import KeyTable, RowBlock, Rows, make_block
 from app.library.search.verdicts import Hit
 from app.library.task_keys import Float32Array, FloatArray, VectorKeys, unit_rows
 

@@ -8,14 +8,13 @@ import asyncio
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
@@ -82,6 +81,8 @@ class Retriever:
         num_threads: int = 2,
     ) -> None:
         self._sessions = sessions
+        # A session's work takes as long as the statement.
+        self._engine = without_transactions(sessions)
         self._margin = margin
         self._prefer = prefer
         self._poll_seconds = poll_seconds
@@ -190,10 +191,12 @@ class Retriever:
             hits = [hit for hit in hits if hit.vector_id not in gone]
             alike = await self._compute(partial(_alike, snapshot, hits, query=query))
         accepted = [hit.vector_id for hit in hits if hit.is_accepted]
+        async with self._sessions() as session:
+            gains = await held_out_gains(session, accepted) if len(accepted) > 1 else {}
         chosen, reason = choose(
             hits,
             records,
-            gains=await self._gains(accepted) if len(accepted) > 1 else {},
+            gains=gains,
             margin=self._margin,
             prefer=prefer or self._prefer,
             alike=alike,
@@ -207,15 +210,6 @@ class Retriever:
             reason=reason,
             epoch=0 if snapshot is None else snapshot.epoch,
         )
-
-    async def _gains(self, vector_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, float]:
-        async with self._sessions() as session:
-            return await held_out_gains(session, vector_ids)
-
-    @cached_property
-    def _engine(self) -> AsyncEngine:
-        # A session's work takes as long as the statement.
-        return without_transactions(self._sessions)
 
     async def _matching(self, filters: VectorFilters) -> frozenset[uuid.UUID]:
         async with self._sessions() as session:
@@ -257,14 +251,7 @@ class Retriever:
                 state = await get_space(session, space)
                 if old is None:
                     keys = await load_keys(session, space)
-                    build = partial(
-                        Snapshot.build,
-                        space,
-                        epoch=state.epoch,
-                        dimension=state.dimension,
-                        image_width=state.image_width,
-                        keys=keys,
-                    )
+                    build = partial(Snapshot.build, space, keys=keys, **state._asdict())
                 else:
                     changed = await changed_vectors(
                         session, space, after=old.epoch, until=state.epoch

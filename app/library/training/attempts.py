@@ -18,8 +18,7 @@ from app.core.errors import JSON, ConflictError
 from app.core.jobs import UNFINISHED_STATES
 from app.library.records import JobRecord
 from app.library.tables import JobRow
-from app.library.training.job_events import append_event
-from app.library.training.jobs import end_job, get_job, lock_job
+from app.library.training.jobs import append_event, end_job, get_job, lock_job
 from app.library.training.queue import enqueue, forget_taken, is_waiting
 
 MAX_MESSAGE_CHARACTERS: Final = 2000

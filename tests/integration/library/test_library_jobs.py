@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
 from app.library.access.audit import list_audit
 from app.library.database import conninfo
-from app.library.training import job_events as library_job_events
+from app.library.training import jobs as library_jobs
 from app.library.training.attempts import (
     claim_job,
     finish_job,
@@ -18,12 +18,12 @@ from app.library.training.attempts import (
     release_job,
     requeue_stalled,
 )
-from app.library.training.job_events import new_events
 from app.library.training.jobs import (
     count_jobs,
     enqueue_training,
     get_job,
     list_jobs,
+    new_events,
     request_cancel,
 )
 from app.library.training.queue import (
@@ -175,7 +175,7 @@ async def test_the_news_of_many_jobs_are_read_at_once(
     assert told(second.id) == ([2, 3], False)
     assert told(ended.id) == ([1, 2], True)
     assert told(some_id()) == ([], True)
-    monkeypatch.setattr(library_job_events, "MAX_NEW_EVENTS", 1)
+    monkeypatch.setattr(library_jobs, "MAX_NEW_EVENTS", 1)
     found = await new_events(session, positions)
     assert told(second.id) == ([2], False)
     assert told(ended.id) == ([1], False)

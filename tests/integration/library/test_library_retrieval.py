@@ -160,6 +160,7 @@ async def test_a_database_that_is_away_is_asked_again(
     call: int, *, session: AsyncSession, sessions: Sessions
 ) -> None:
     class Failing:
+        kw = sessions.kw
         calls = 0
 
         def __call__(self) -> AsyncSession:

@@ -3,8 +3,7 @@ import pytest
 
 from app.core.identifiers import new_id
 from app.library.search.index import Snapshot
-from app.library.search.leads import least_lead, nearest_of_each
-from app.library.search.parts import cannot_tell_apart
+from app.library.search.parts import cannot_tell_apart, least_lead, nearest_of_each
 from app.library.search.verdicts import Hit
 from app.library.task_keys import Float32Array, VectorKeys
 from tests.fakes.vectors import FINGERPRINT
