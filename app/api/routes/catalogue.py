@@ -28,14 +28,7 @@ from app.core.errors import NotFoundError, VLibraryError
 from app.core.identifiers import MAX_VERSION, VectorReference
 from app.core.vectors.card import EvaluationCard
 from app.library.aliases import alias_version, delete_alias, list_aliases
-from app.library.catalogue.batches import (
-    Change,
-    change_each,
-    delete_one,
-    prune_versions,
-    retagged,
-    with_status,
-)
+from app.library.catalogue.batches import change_each, prune_versions
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import check_distinct, compare_measurements, similarities
 from app.library.evaluations import add_evaluation
@@ -79,21 +72,12 @@ async def compare(
 async def batch(body: BatchRequest, *, creation: CreationOf, session: SessionOf) -> BatchBody:
     """Deletes, tags or changes many vectors; a refusal of one leaves the others as they became."""
     await creation.begin(body.model_dump_json())
-    outcomes = await change_each(session, body.vectors, change=_change(body))
+    outcomes = await change_each(
+        session, body.vectors, action=body.action, tags=body.tags, status=body.status
+    )
     items = tuple(_outcome(ref, found) for ref, found in outcomes.items())
     done = BatchBody(items=items, num_failed=sum(not item.ok for item in items))
     return await creation.answer(done, at=None)
-
-
-def _change(body: BatchRequest) -> Change:
-    if body.status is not None:
-        return with_status(body.status)
-    changes = {
-        "delete": delete_one,
-        "tag": retagged(add=body.tags),
-        "untag": retagged(remove=body.tags),
-    }
-    return changes[body.action]
 
 
 def _outcome(ref: str, found: VectorRecord | VLibraryError) -> OutcomeBody:

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Self, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -24,6 +24,7 @@ from app.api.schemas.vectors import EvaluationBody, VectorBody
 from app.core.identifiers import MAX_TAGS
 from app.core.jobs import MAX_PARTS
 from app.core.states import VectorStatus
+from app.library.catalogue.batches import Action
 from app.library.catalogue.filters import VectorFilters
 
 MAX_BATCH = 200
@@ -100,7 +101,7 @@ class VectorQuery(BaseModel):
 class BatchRequest(RequestBody):
     """One change to many vectors."""
 
-    action: Literal["delete", "tag", "untag", "set-status"]
+    action: Action
     vectors: Annotated[list[Reference], Field(min_length=1, max_length=MAX_BATCH)]
     tags: Annotated[Tags, Field(description="For `tag` and `untag`.")] = Field(default_factory=list)
     status: Annotated[VectorStatus | None, Field(description="For `set-status`.")] = None

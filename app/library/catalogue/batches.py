@@ -1,8 +1,8 @@
 """One change to many vectors: each behind a savepoint of its own, so one refusal stops no other."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Sequence
+from typing import Literal, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,11 +15,16 @@ from app.library.tables import VectorRow
 from app.library.vector_rows import VECTOR_ROWS, read_vectors
 from app.library.vectors import delete_vector, get_vector, update_vector
 
-Change: TypeAlias = Callable[[AsyncSession, VectorRecord], Awaitable[VectorRecord]]
+Action: TypeAlias = Literal["delete", "tag", "untag", "set-status"]
 
 
 async def change_each(
-    session: AsyncSession, refs: Sequence[str], *, change: Change
+    session: AsyncSession,
+    refs: Sequence[str],
+    *,
+    action: Action,
+    tags: Collection[str] = (),
+    status: VectorStatus | None = None,
 ) -> dict[str, VectorRecord | VLibraryError]:
     """What became of each, in the order given: the vectors, or the refusal, which is not raised.
 
@@ -38,7 +43,9 @@ async def change_each(
     for record in sorted(found.values(), key=lambda one: (one.backbone.fingerprint, one.name)):
         try:
             async with session.begin_nested():
-                changed[record.id] = await change(session, record)
+                changed[record.id] = await _change(
+                    session, record, action=action, tags=tags, status=status
+                )
         except VLibraryError as error:
             changed[record.id] = error
     return {
@@ -54,27 +61,23 @@ async def _look_up(session: AsyncSession, ref: str) -> VectorRecord | VLibraryEr
         return error
 
 
-async def delete_one(session: AsyncSession, record: VectorRecord) -> VectorRecord:
-    """Deletes the vectors, as `delete_vector`."""
-    await delete_vector(session, record.id)
-    return record
-
-
-def retagged(*, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Change:
-    """A change of tags that leaves all others as they are."""
-
-    async def change(session: AsyncSession, record: VectorRecord) -> VectorRecord:
-        # As they are now that the name is locked, so that no other change of them is lost.
-        current = await get_vector(session, VectorReference(id=record.id))
-        tags = (set(current.tags) | set(add)) - set(remove)
-        return await update_vector(session, record.id, tags=tags)
-
-    return change
-
-
-def with_status(status: VectorStatus) -> Change:
-    """A change of the status."""
-    return lambda session, record: update_vector(session, record.id, status=status)
+async def _change(
+    session: AsyncSession,
+    record: VectorRecord,
+    *,
+    action: Action,
+    tags: Collection[str],
+    status: VectorStatus | None,
+) -> VectorRecord:
+    if action == "delete":
+        await delete_vector(session, record.id)
+        return record
+    if action == "set-status":
+        return await update_vector(session, record.id, status=status)
+    # As they are now that the name is locked, so that no other change of them is lost.
+    current = set((await get_vector(session, VectorReference(id=record.id))).tags)
+    changed = current.union(tags) if action == "tag" else current.difference(tags)
+    return await update_vector(session, record.id, tags=changed)
 
 
 async def prune_versions(

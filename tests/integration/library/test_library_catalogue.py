@@ -18,14 +18,7 @@ from app.core.vectors.card import EvaluationCard
 from app.core.vectors.file import decode_vector_file
 from app.core.vectors.tensors import VectorTensors
 from app.library.aliases import lock_name, set_alias
-from app.library.catalogue.batches import (
-    Change,
-    change_each,
-    delete_one,
-    prune_versions,
-    retagged,
-    with_status,
-)
+from app.library.catalogue.batches import Action, change_each, prune_versions
 from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.comparison import compare_measurements, similarities
 from app.library.catalogue.filters import VectorFilters, list_vectors
@@ -136,7 +129,7 @@ class TestBatches:
             await set_alias(session, "a", "prod", version=2)
         refs = ["a@1", "a@2", "a@9", "no such", "a@3", "a@1"]
         async with sessions.begin() as session:
-            outcomes = await change_each(session, refs, change=delete_one)
+            outcomes = await change_each(session, refs, action="delete")
         assert list(outcomes) == refs[:-1]
         kinds = [type(found) for found in outcomes.values() if isinstance(found, VLibraryError)]
         assert kinds == [ConflictError, NotFoundError, InvalidInputError]
@@ -150,7 +143,7 @@ class TestBatches:
             records = [await store(session, "a", seed=seed) for seed in range(4)]
         refs = ["a", "a@latest", "a@4", str(records[3].id), "a@3"]
         async with sessions.begin() as session:
-            outcomes = await change_each(session, refs, change=delete_one)
+            outcomes = await change_each(session, refs, action="delete")
         versions = [getattr(outcomes[ref], "version", None) for ref in refs]
         assert versions == [4, 4, 4, 4, 3]
         async with sessions() as session:
@@ -164,7 +157,7 @@ class TestBatches:
 
         async def retire() -> None:
             async with sessions.begin() as session:
-                await change_each(session, ["a", "b"], change=with_status("retired"))
+                await change_each(session, ["a", "b"], action="set-status", status="retired")
 
         async with sessions.begin() as session:
             # As whoever stores another version of the name does first.
@@ -180,12 +173,12 @@ class TestBatches:
         async with sessions.begin() as session:
             record = await store(session, "a", tags=["old"])
 
-        async def change(ref: str, how: Change) -> None:
+        async def change(ref: str, action: Action, *tags: str) -> None:
             async with sessions.begin() as session:
-                await change_each(session, [ref], change=how)
+                await change_each(session, [ref], action=action, tags=tags)
 
-        await asyncio.gather(*(change("a", retagged(add=[f"new-{one}"])) for one in range(4)))
-        await change(str(record.id), retagged(remove=["old", "none"]))
+        await asyncio.gather(*(change("a", "tag", f"new-{one}") for one in range(4)))
+        await change(str(record.id), "untag", "old", "none")
         async with sessions() as session:
             tags = (await list_vectors(session)).items[0].tags
         assert tags == ("new-0", "new-1", "new-2", "new-3")
