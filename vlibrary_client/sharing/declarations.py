@@ -40,10 +40,14 @@ class _Declared(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _knows_every_word(cls, value: object) -> object:
-        # One that is misspelt would declare nothing.
-        unknown = value.keys() - cls.model_fields if isinstance(value, dict) else ()
-        if unknown:
-            found = ", ".join(sorted(map(str, unknown)))
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, dict):
+            # One that is misspelt would declare nothing.
+            found = ", ".join(sorted(map(str, value.keys() - cls.model_fields)))
+        else:
+            found = "nothing" if value is None else type(value).__name__
+        if found:
             raise ValueError(f"wanted {', '.join(cls.model_fields)}, found {found}")
         return value
 

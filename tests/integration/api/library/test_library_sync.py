@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from app.cli.app import build
 from vlibrary_client import Client, InvalidInputError
-from vlibrary_client.sharing.declarations import read_declaration
+from vlibrary_client.sharing.declarations import Declaration, Entry, Source, read_declaration
 
 runner = CliRunner()
 
@@ -112,9 +112,16 @@ def test_what_is_declared_twice_is_refused(tmp_path: Path, text: str) -> None:
         ({"source": {"folder": "x", "revision": "v1"}}, "revision"),
         ({"source": {"folder": "x"}, "tag": ["y"]}, r"vectors\.a: wanted source, .*, found tag$"),
         ({"source": {"folder": "x"}, "status": "fine"}, r"vectors\.a\.status"),
-        (None, r"vectors\.a"),
+        (None, r"vectors\.a: wanted source, .*, found nothing$"),
+        ("shared/gears", r"vectors\.a: wanted source, .*, found str$"),
+        ({"source": "shared/gears"}, r"vectors\.a\.source: wanted folder, .*, found str$"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_its_place(entry: object, told: str) -> None:
     with pytest.raises(InvalidInputError, match=told):
         read_declaration({"vectors": {"a": entry}})
+
+
+def test_a_declaration_may_be_made_in_python() -> None:
+    made = Declaration(vectors={"a": Entry(source=Source(hub="me/a"))})
+    assert made == read_declaration({"vectors": {"a": {"source": {"hub": "me/a"}}}})
