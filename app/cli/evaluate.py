@@ -10,7 +10,7 @@ import typer
 
 from app.cli.console import harmless, plain_console, show_table
 from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
-from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed
+from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, refuse_given
 from app.cli.suite import run as run_suite
 from app.core.errors import VLibraryError
 from app.core.jobs import BALANCED_SHOTS, Method
@@ -21,6 +21,10 @@ CONDITIONS: Final[tuple[Method, ...]] = (
     "zero_shot", "icl", "icl_balanced", "knn_icl", "nearest_copy", "m2iv"
 )  # fmt: skip
 _MOST_SHOTS: Final = 64
+# Options that mean nothing without a suite, and with one.
+_OF_SUITE: Final = {"methods", "items", "seeds", "questions", "task", "kept_only", "output"}
+_OF_ITEMS: Final = {"support", "split", "support_split", "column_map", "question"}
+_OF_DATA: Final = _OF_ITEMS | {"vector", "condition", "limit", "strength", "scorer", "seed"}
 
 
 def _spelled(names: Iterable[Method]) -> str:
@@ -29,6 +33,7 @@ def _spelled(names: Iterable[Method]) -> str:
 
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         str | None,
         typer.Argument(
@@ -108,8 +113,7 @@ def evaluate(
 
     With --suite every method is measured on every task of a suite, cells are kept line by line.
     """
-    if suite is not None and dataset is not None:
-        raise typer.BadParameter("wanted a data set or --suite, found both", param_hint="DATASET")
+    _require_heard(context, dataset=dataset, suite=suite, vector=vector)
     if suite is not None:
         run_suite(
             suite=suite, backbone=backbone, revision=revision, device=device, dtype=dtype,
@@ -142,6 +146,7 @@ def evaluate(
             shown = support_split or usual_splits(source)[0]
             pool = load_local(source, split=shown, limit=None, seed=seed, columns=columns)
     else:
+        refuse_given(context, _OF_ITEMS, "is not for VL-ICL, whose questions have all of that")
         episodic_task, folder = episodic
         usual_scorer = SCORERS[episodic_task]
         episodes = load_episodes(folder, episodic_task, shots=num_shots, seed=seed)[:limit]
@@ -164,6 +169,20 @@ def evaluate(
             )
 
     _report(wanted, measure, shots=num_shots, as_json=as_json)
+
+
+def _require_heard(
+    context: typer.Context, *, dataset: str | None, suite: str | None, vector: Path | None
+) -> None:
+    """Returns when nothing is given that would be passed over."""
+    if suite is not None and dataset is not None:
+        raise typer.BadParameter("wanted a data set or --suite, found both", param_hint="DATASET")
+    if suite is None:
+        refuse_given(context, _OF_SUITE, "is for --suite")
+    else:
+        refuse_given(context, _OF_DATA, "is for a data set")
+    if vector is None:
+        refuse_given(context, {"strength"}, "is for --vector")
 
 
 def _report(
@@ -223,6 +242,8 @@ def _wanted(
     names = tuple(known[text] for text in conditions)
     if "m2iv" in names and not has_vector:
         raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
+    if has_vector and "m2iv" not in names:
+        raise typer.BadParameter("--vector is for m2iv", param_hint="--condition")
     return names
 
 

@@ -65,6 +65,18 @@ def _misspelt_settings(known: Collection[str]) -> dict[str, str]:
     return found
 
 
+def refuse_given(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Returns when none of these options was given, which would be passed over.
+
+    Raises:
+        BadParameter: One was; `why` follows its name.
+    """
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"{option.opts[0]} {why}")
+
+
 def require_worker_secret(settings: Settings) -> None:
     """Returns when api and workers have something to know each other by.
 

@@ -10,7 +10,7 @@ import typer
 from app.cli.console import harmless, plain_console
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
 from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_vector
-from app.cli.options import AsJson
+from app.cli.options import AsJson, refuse_given
 
 if TYPE_CHECKING:
     from vlibrary_client import Client
@@ -22,6 +22,7 @@ Name = Annotated[str | None, typer.Option(help="What it is called here; as it wa
 
 
 def export(
+    context: typer.Context,
     refs: Refs,
     *,
     to: Annotated[
@@ -49,6 +50,8 @@ def export(
 ) -> None:
     """Write vectors as folders with vector.safetensors, vector_config.json and a card."""
     is_gguf = to == WORD or to.endswith(SUFFIX)
+    if measure is None:
+        refuse_given(context, {"items", "backbone"}, "is for --measure")
     if measure is not None and not is_gguf:
         raise typer.BadParameter("--measure is for --to gguf: a folder loses nothing")
     if to.endswith(SUFFIX) and len(refs) > 1:

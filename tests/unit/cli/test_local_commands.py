@@ -161,15 +161,6 @@ def test_a_setting_that_is_no_pair_is_refused(dataset: Path, tmp_path: Path) -> 
     assert isinstance(result.exception, InvalidInputError)
 
 
-@pytest.mark.parametrize("setting", ["shots=4", "seed=1"])
-def test_what_has_an_option_is_no_setting_as_well(
-    dataset: Path, tmp_path: Path, setting: str
-) -> None:
-    result = run("train", str(dataset), "--output", str(tmp_path / "v"), "--set", setting)
-    assert result.exit_code == 2
-    assert f"--{setting.partition('=')[0]}" in result.output
-
-
 def test_evaluate_reports_every_condition(dataset: Path, vector: tuple[Path, Result]) -> None:
     result = run(
         "evaluate", str(dataset), "--vector", str(vector[0]), "--limit", "4", "--shots", "2",

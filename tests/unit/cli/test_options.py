@@ -1,0 +1,43 @@
+"""What is given and would be passed over is refused, before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.app import build
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build(), arguments)
+
+
+@pytest.mark.parametrize("setting", ["shots=4", "seed=1"])
+def test_what_has_an_option_is_no_setting_as_well(tmp_path: Path, setting: str) -> None:
+    result = run("train", "nowhere", "--output", str(tmp_path / "v"), "--set", setting)
+    assert result.exit_code == 2
+    assert f"--{setting.partition('=')[0]}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("nowhere", "--items", "50"), "--items is for --suite"),
+        (("nowhere", "--kept-only"), "--kept-only is for --suite"),
+        (("--suite", "nowhere", "--limit", "5"), "--limit is for a data set"),
+        (("--suite", "nowhere", "--map", "a=b"), "--map is for a data set"),
+        (("nowhere", "--strength", "2"), "--strength is for --vector"),
+        (("vl-icl-open_mi:nowhere", "--support", "other"), "--support is not for VL-ICL"),
+        (("nowhere", "--vector", "pyproject.toml", "--condition", "icl"), "--vector is for m2iv"),
+    ],
+)
+def test_options_that_would_say_nothing_are_refused(asked: tuple[str, ...], told: str) -> None:
+    result = run("evaluate", *asked)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_what_is_not_measured_takes_no_items() -> None:
+    result = run("export", "gears", "--to", "shared", "--items", "5")
+    assert result.exit_code == 2
+    assert "--items is for --measure" in result.output
