@@ -213,6 +213,6 @@ async def delete(
     """Deletes a data set and its file; 409 while a job needs it, or by one of several names."""
     record = await delete_dataset(session, ref)
     await session.commit()
-    # If this fails, `vlibrary gc` does it.
-    with suppress(StorageUnavailableError):
+    # It is deleted all the same; if this fails, `vlibrary gc` does it.
+    with suppress(SQLAlchemyError, StorageUnavailableError):
         await drop_unneeded(services.sessions, services.store, record.storage_key)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from app.cli.app import build
 from app.core.settings import Settings
-from app.library.datasets import delete_dataset
+from app.library.datasets import delete_dataset, hold_file
 from app.library.garbage import collect_garbage
 from app.library.storage import ObjectStore, checkpoint_key, dataset_key
 from tests.fakes.api_calls import OCTETS, parquet, upload
@@ -67,6 +67,20 @@ async def test_a_bucket_that_is_away_keeps_nothing_half(
         assert (await http.delete("/datasets/d")).status_code == 204
     assert (await http.get("/datasets/d")).status_code == 404
     assert await store.exists(dataset_key(made["sha256"]))
+
+
+@pytest.mark.anyio
+async def test_a_data_set_is_deleted_although_its_file_waits_for_a_lock(
+    http: httpx.AsyncClient, *, store: ObjectStore, sessions: Sessions, tmp_path: Path
+) -> None:
+    made = (await upload(http, parquet(tmp_path))).json()
+    key = dataset_key(made["sha256"])
+    async with sessions.begin() as session:
+        # As somebody does who stores the same content, longer than others wait.
+        await hold_file(session, key)
+        assert (await http.delete("/datasets/d")).status_code == 204
+    assert (await http.get("/datasets/d")).status_code == 404
+    assert await store.exists(key)
 
 
 @pytest.mark.anyio
