@@ -77,16 +77,12 @@ def seeing(session: AsyncSession, workspace: str) -> Iterator[None]:
         session.info[_KEY] = own
 
 
-def in_workspace(sessions: _Sessions, workspace: str) -> _Sessions:
+def in_workspace(sessions: _Sessions, workspace: str | None) -> _Sessions:
     """The same sessions, of this workspace alone."""
-    return _with(sessions, workspace)
+    options: dict[str, Any] = {**sessions.kw, "info": {_KEY: workspace}}
+    return async_sessionmaker(**options)
 
 
 def in_all_workspaces(sessions: _Sessions) -> _Sessions:
     """The same sessions, which see everything: for what serves all workspaces at once."""
-    return _with(sessions, None)
-
-
-def _with(sessions: _Sessions, workspace: str | None) -> _Sessions:
-    options: dict[str, Any] = {**sessions.kw, "info": {_KEY: workspace}}
-    return async_sessionmaker(**options)
+    return in_workspace(sessions, None)

@@ -30,10 +30,6 @@ class RequestKey:
     text: str
     digest: bytes
 
-    def lock(self) -> int:
-        """A number of its own among the locks of the database."""
-        return lock_number(f"{self.owner}\0{self.text}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoredAnswer:
@@ -54,7 +50,8 @@ async def find_answer(session: AsyncSession, key: RequestKey) -> StoredAnswer | 
         InvalidInputError: The key was used for something else.
         ConflictError: It was done, and its answer is not shown again.
     """
-    if not await session.scalar(select(func.pg_try_advisory_xact_lock(key.lock()))):
+    lock = lock_number(f"{key.owner}\0{key.text}")
+    if not await session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
         raise InProgressError("A request with this Idempotency-Key is being answered just now")
     await forget_answers(session, owner=key.owner)
     found = await session.get(AnsweredRequestRow, (key.owner, key.text))
