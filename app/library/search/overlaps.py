@@ -1,7 +1,8 @@
 """Tasks that no key can tell apart: the same pictures and questions, other answers perhaps."""
 
+import asyncio
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import select
@@ -42,13 +43,17 @@ async def find_overlaps(
         VectorRow.status != "retired",
         VectorRow.deleted.is_(None),
     )
-    found = set()
+
+    def alike(others: Sequence[VectorKeys]) -> set[str]:
+        width = key.image_width
+        return {one.name for one in others if cannot_tell_apart(own, one, image_width=width)}
+
+    found: set[str] = set()
     ids = (await session.scalars(query)).all()
     for start in range(0, len(ids), _VECTORS_AT_ONCE):
         some = ids[start : start + _VECTORS_AT_ONCE]
-        for other in await load_keys(session, key.space, vector_ids=some):
-            if cannot_tell_apart(own, other, image_width=key.image_width):
-                found.add(other.name)
+        others = await load_keys(session, key.space, vector_ids=some)
+        found |= await asyncio.to_thread(alike, others)
     return sorted(found)
 
 

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -9,6 +11,7 @@ from app.library.catalogue.combination import combine_vectors
 from app.library.catalogue.transfer import current_file, import_vector, load_file
 from app.library.evaluations import add_evaluation, list_evaluations
 from app.library.records import VectorRecord
+from app.library.search import overlaps
 from app.library.search.overlaps import find_overlaps
 from app.library.search.retrieval import Retriever
 from tests.fakes.vectors import FINGERPRINT, make_description, make_vector_file
@@ -154,6 +157,25 @@ async def test_a_task_with_the_same_pictures_and_questions_is_an_overlap(
     assert await retriever.overlaps(first.id) == ["spanish"]
     assert await retriever.overlaps(second.id) == ["english"]
     await retriever.stop()
+
+
+async def test_tasks_are_compared_beside_the_event_loop(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker streams answers meanwhile, and there may be thousands."""
+    threads = []
+
+    def note(*_keys: object, **_options: object) -> bool:
+        threads.append(threading.current_thread())
+        return True
+
+    monkeypatch.setattr(overlaps, "cannot_tell_apart", note)
+    key = card().key
+    assert key is not None
+    await take(session, "spanish", file_with(card(seed=1)))
+    found = await find_overlaps(session, key, name="english", backbone_fingerprint=FINGERPRINT)
+    assert found == ["spanish"]
+    assert threading.main_thread() not in threads
 
 
 async def test_a_request_chooses_among_tasks_that_look_the_same(
