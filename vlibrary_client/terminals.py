@@ -132,7 +132,7 @@ def comparison_table(report: Mapping[str, Any], *, title: str | None = None) -> 
     timed = ("ms a question",) if is_timed else ()
     for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
         table.add_column(heading, justify="right")
-    for name in sorted(conditions, key=_place):
+    for name in sorted(conditions, key=[*_TITLES, *conditions].index):
         row = conditions[name]
         taken = f"{row['ms_per_query']:.1f}" if "ms_per_query" in row else "-"
         table.add_row(
@@ -144,11 +144,6 @@ def comparison_table(report: Mapping[str, Any], *, title: str | None = None) -> 
             *((taken,) if is_timed else ()),
         )
     return table
-
-
-def _place(name: str) -> int:
-    known = list(_TITLES)
-    return known.index(name) if name in known else len(known)
 
 
 Show: TypeAlias = Callable[[str, int, int | None], None]

@@ -1,6 +1,7 @@
 """Requests that make something: each is done once for each Idempotency-Key."""
 
 import hashlib
+from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request, Response
@@ -27,24 +28,16 @@ IdempotencyKey = Annotated[
 SEPARATOR: Final = b"\0"
 
 
+@dataclass(kw_only=True, eq=False)
 class Creation:
     """The making of one thing, for a request that may carry a key of its own."""
 
-    def __init__(
-        self,
-        session: AsyncSession,
-        *,
-        request: Request,
-        response: Response,
-        idempotency_key: str | None,
-    ) -> None:
-        self._session = session
-        self._request = request
-        self._response = response
-        self._key = idempotency_key
-        self._asked: RequestKey | None = None
-        self._quotas = quotas_of(request)
-        self._use: Use = {}
+    session: AsyncSession
+    request: Request
+    response: Response
+    idempotency_key: str | None
+    _asked: RequestKey | None = None
+    _use: Use = field(default_factory=dict)
 
     async def begin(self, content: str) -> None:
         """Returns when the thing is to be made, in the request's transaction.
@@ -57,11 +50,11 @@ class Creation:
             InProgressError: The same request is being answered.
             InvalidInputError: The key was used for another request.
         """
-        if self._key is not None:
-            self._asked = self._request_key(self._key, content)
-            if (stored := await find_answer(self._session, self._asked)) is not None:
+        if self.idempotency_key is not None:
+            self._asked = self._request_key(self.idempotency_key, content)
+            if (stored := await find_answer(self.session, self._asked)) is not None:
                 raise AnsweredBeforeError(stored)
-        self._use = await hold_use(self._session, self._quotas)
+        self._use = await hold_use(self.session, quotas_of(self.request))
 
     async def answer(self, body: Body, *, at: str | None, is_secret: bool = False) -> Body:
         """The body, kept for a repeated request unless it is secret.
@@ -73,19 +66,19 @@ class Creation:
             QuotaExceededError: The caller may not store more.
         """
         # Behind the making, which tells best how much it takes.
-        await require_within(self._session, self._quotas, before=self._use)
+        await require_within(self.session, quotas_of(self.request), before=self._use)
         if at is not None:
-            self._response.headers["location"] = at
+            self.response.headers["location"] = at
         if self._asked is not None:
-            status = self._response.status_code or self._request.scope["route"].status_code or 200
+            status = self.response.status_code or self.request.scope["route"].status_code or 200
             answer = StoredAnswer(status=status, location=at, body=body.model_dump(mode="json"))
-            await store_answer(self._session, self._asked, answer, is_secret=is_secret)
+            await store_answer(self.session, self._asked, answer, is_secret=is_secret)
         return body
 
     def _request_key(self, text: str, content: str) -> RequestKey:
-        scope = self._request.scope
+        scope = self.request.scope
         parts = (scope["path"].encode(), scope["query_string"], content.encode())
-        access = key_of(self._request)
+        access = key_of(self.request)
         return RequestKey(
             owner="" if access is None else access.id,
             text=text,
@@ -101,7 +94,9 @@ async def creation_of(
     idempotency_key: IdempotencyKey = None,
 ) -> Creation:
     """The making of what this request asks for."""
-    return Creation(session, request=request, response=response, idempotency_key=idempotency_key)
+    return Creation(
+        session=session, request=request, response=response, idempotency_key=idempotency_key
+    )
 
 
 CreationOf: TypeAlias = Annotated[Creation, Depends(creation_of)]

@@ -5,12 +5,6 @@ from typing import Literal
 from app.api.schemas.bodies import ResponseBody
 
 
-class LivezBody(ResponseBody):
-    """The process answers."""
-
-    status: Literal["alive"] = "alive"
-
-
 class CheckBody(ResponseBody):
     """One part of the service."""
 

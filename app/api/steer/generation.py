@@ -78,12 +78,15 @@ async def make_plan(
     images = await read_images(conversation.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
     async with services.sessions(bind=services.reading) as session:
-        named = await look_up(session, body, policy=services.settings.policy_vectors)
-    backbone = one_backbone(backbones, named.vectors)
+        named, policy, demonstrations = await look_up(
+            session, body, policy=services.settings.policy_vectors
+        )
+    backbone = one_backbone(backbones, named)
     vectors, retrieval = await choose(
         services,
         body,
         named=named,
+        policy=policy,
         question=conversation.question,
         picture=conversation.shown(images),
         backbone=backbone,
@@ -100,7 +103,7 @@ async def make_plan(
         turns=conversation.turns,
         images=images,
         vectors=tuple(use.to_wire() for use in vectors),
-        demonstrations=named.demonstrations,
+        demonstrations=demonstrations,
         instruction=body.instruction,
         fits_context=body.fits_context,
         # Within what may be said to a worker.

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -130,15 +130,15 @@ async def answer_events(
             yield writer.error(error_content(request, error))
 
 
+@dataclass(kw_only=True, eq=False)
 class Responder:
     """Makes the answers to one request into its response."""
 
-    def __init__(self, services: Services, *, request: Request, response: Response) -> None:
-        self._services = services
-        self._request = request
-        self._response = response
-        # What the response tells of the vectors, filled before anything is sent.
-        self._headers: dict[str, str] = {}
+    services: Services
+    request: Request
+    response: Response
+    # What the response tells of the vectors, filled before anything is sent.
+    _headers: dict[str, str] = field(default_factory=dict)
 
     async def respond(
         self,
@@ -168,7 +168,7 @@ class Responder:
                 answers[item.index] = item.chunk
 
         await ask(keep)
-        self._response.headers.update(self._headers)
+        self.response.headers.update(self._headers)
         return writer.whole([answers[index] for index in sorted(answers)])
 
     async def _start_stream(
@@ -182,14 +182,14 @@ class Responder:
         that keeps its client waiting begins without an item; the waiting counts from when the
         request was read.
         """
-        settings = self._services.settings
+        settings = self.services.settings
         deadline = time.monotonic() + settings.request_timeout_seconds
         source = sent_by(
             ask,
             silence_seconds=settings.silence_seconds,
-            silent_for=time.monotonic() - self._request.state.read_at,
+            silent_for=time.monotonic() - self.request.state.read_at,
         )
-        events = answer_events(source, request=self._request, writer=writer)
+        events = answer_events(source, request=self.request, writer=writer)
         await anext(events)
         return AnswerStream(events, headers=self._headers, deadline=deadline)
 
@@ -202,15 +202,15 @@ class Responder:
         count: int,
     ) -> None:
         """Sends what comes of the answers, each of them in full at its end."""
-        seconds = self._services.settings.request_timeout_seconds
+        seconds = self.services.settings.request_timeout_seconds
         deadline = time.monotonic() + seconds
 
         async def answer() -> None:
             plans = [
                 await make_plan(
                     body,
-                    services=self._services,
-                    request_id=request_id_of(self._request),
+                    services=self.services,
+                    request_id=request_id_of(self.request),
                     backbones=backbones,
                     deadline=deadline,
                 )
@@ -230,13 +230,13 @@ class Responder:
                 # In this task: what ends it reaches the worker without a detour.
                 await first()
 
-        await run_until_disconnect(answer(), receive=self._request.receive, seconds=seconds)
+        await run_until_disconnect(answer(), receive=self.request.receive, seconds=seconds)
 
     async def _send_items(
         self, plan: Plan, request: GenerateRequest, *, index: int, send: Send[ChoiceItem]
     ) -> None:
         backbone = plan.backbone.fingerprint
-        chunks = self._services.workers.generate(request, backbone_fingerprint=backbone)
+        chunks = self.services.workers.generate(request, backbone_fingerprint=backbone)
         is_first, offset = True, 0
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -250,7 +250,7 @@ class Responder:
 
 async def responder_of(services: ServicesOf, request: Request, response: Response) -> Responder:
     """Who answers this request."""
-    return Responder(services, request=request, response=response)
+    return Responder(services=services, request=request, response=response)
 
 
 ResponderOf: TypeAlias = Annotated[Responder, Depends(responder_of)]

@@ -53,19 +53,12 @@ class ChosenVector:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """What a request names, and the server's policy, as it is stored."""
-
-    vectors: Sequence[ChosenVector]
-    policy: Sequence[ChosenVector]
-    demonstrations: DemonstrationsUse | None
-
-
 async def look_up(
     session: AsyncSession, body: SteerRequest, *, policy: Sequence[PolicyVector]
-) -> Named:
-    """Everything that the request names; nothing that retrieval is to find.
+) -> tuple[list[ChosenVector], list[ChosenVector], DemonstrationsUse | None]:
+    """The vectors that the request names, those of the policy, and the demonstrations.
+
+    Nothing of it is what retrieval is to find.
 
     Raises:
         NotFoundError: There is no such vector or data set.
@@ -80,11 +73,7 @@ async def look_up(
         is_auto = any(choice.ref == AUTO for choice in _listed_choices(body))
         hint = "; to have one found, `auto` stands alone, without a strength" if is_auto else ""
         raise NotFoundError(error.message + hint, details={"param": "vector"}) from None
-    return Named(
-        policy=found,
-        vectors=vectors,
-        demonstrations=await _find_demonstrations(session, body.demonstrations),
-    )
+    return vectors, found, await _find_demonstrations(session, body.demonstrations)
 
 
 def _listed_choices(body: SteerRequest) -> list[VectorChoice]:
@@ -99,7 +88,8 @@ async def choose(
     services: Services,
     body: SteerRequest,
     *,
-    named: Named,
+    named: Sequence[ChosenVector],
+    policy: Sequence[ChosenVector],
     question: str,
     picture: bytes | None,
     backbone: str | None,
@@ -111,15 +101,14 @@ async def choose(
     Raises:
         InvalidInputError: A vector is asked for that is in the policy as well.
     """
-    policy = named.policy
     # Catches a mistake and no intent: any other vector may point the other way as well.
     enforced = {use.record.sha256 for use in policy}
     if body.vector != AUTO:
-        if any(use.record.sha256 in enforced for use in named.vectors):
+        if any(use.record.sha256 in enforced for use in named):
             raise InvalidInputError(
                 "A vector is asked for that the server's policy applies to every answer already"
             )
-        return (*named.vectors, *policy), None
+        return (*named, *policy), None
     wanted = backbone or next((use.record.backbone.fingerprint for use in policy), None)
     serving = await services.workers.pool.serving()
     result, _ = await search(

@@ -210,7 +210,7 @@ async def test_a_stream_begins_when_its_client_has_waited_since_its_request_was_
     state = {"read_at": time.monotonic() - services.settings.early_stream_seconds}
     request = Request({"type": "http", "state": state}, receive)
     asked = SteerRequest(prompt="What colour?", stream=True)
-    responder = Responder(services, request=request, response=Response())
+    responder = Responder(services=services, request=request, response=Response())
     answer = await responder.respond([asked], _Writer())
     assert isinstance(answer, AnswerStream)
     async with aclosing(answer._events) as events:
