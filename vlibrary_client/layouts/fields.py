@@ -79,7 +79,7 @@ def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
             "wanted a question with an answer or answers, conversations, or messages; a map such "
             "as question=COLUMN tells which column is which"
         )
-    raise InvalidDatasetError(f"{problem}; found the columns {_listed(names)}")
+    raise InvalidDatasetError(f"{problem}; found the columns {some_of(names)}")
 
 
 def _mapped(columns: ColumnMap) -> set[str]:
@@ -110,7 +110,8 @@ def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
     return wanted
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
+def some_of(names: Sequence[str], most: int = 20) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(str(name)[:40] for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
@@ -159,7 +160,7 @@ def _require_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
 def unread_pictures(names: Sequence[str]) -> str:
     """What to do about columns with pictures that no rule reads."""
     return (
-        f"pictures in the column {_listed(names)} would not be read; a map such as image=COLUMN "
+        f"pictures in the column {some_of(names)} would not be read; a map such as image=COLUMN "
         "tells which column is meant"
     )
 
@@ -219,7 +220,7 @@ def _question(fields: Mapping[str, Any]) -> str:
     if question is None and not any(fields.get(column) for column in ANSWER_COLUMNS):
         raise UnusableError(
             "wanted a question with an answer or answers, conversations, or messages, "
-            f"found {_listed([str(name) for name in fields])}"
+            f"found {some_of([str(name) for name in fields])}"
         )
     raise UnusableError(f"wanted a question of text, found {_kind(question)}")
 
@@ -232,7 +233,7 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
         others = [str(name) for name in fields if name not in USED_COLUMNS]
         raise UnusableError(
             "wanted an answer, or a list of answers, found none"
-            + f"; it has {_listed(others)}, and a map such as answer=COLUMN tells which is meant"
+            + f"; it has {some_of(others)}, and a map such as answer=COLUMN tells which is meant"
             * bool(others)
         )
     if value is fields.get("answers"):

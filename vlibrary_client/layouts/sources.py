@@ -19,7 +19,7 @@ from vlibrary_client.layouts.archives import (
     samples,
     unpacked,
 )
-from vlibrary_client.layouts.fields import read_items
+from vlibrary_client.layouts.fields import read_items, some_of
 from vlibrary_client.layouts.folders import (
     class_records,
     pair_records,
@@ -45,7 +45,6 @@ from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, j
 DatasetSource: TypeAlias = str | PathLike[str] | Rows | Mapping[str, Rows]
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_MOST_NAMED = 3
 _LFS_POINTER = b"version https://git-lfs"
 # In the order in which a folder is searched; a folder is one kind only.
 _KINDS = {
@@ -198,7 +197,7 @@ def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -
         if files:
             rest = [found for other, found in by_kind.items() if other != kind]
             others = [path.name for found in rest for path in found]
-            layout = f"folder of {kind}" + (f", without {_counted(others)}" if others else "")
+            layout = f"folder of {kind}" + (f", without {some_of(others, 3)}" if others else "")
             return Source(layout=layout, found=_folder_items(root, files, columns))
     pictures = [path for path in files_found if path.suffix.lower()[1:] in PICTURE_KINDS]
     if any(path.parent != root for path in pictures):
@@ -208,7 +207,7 @@ def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -
     endings = sorted({path.suffix.lower() or path.name for path in files_found})
     raise InvalidDatasetError(
         f"no data set in the {called}: wanted {', '.join(METADATA_NAMES)} beside pictures, or "
-        f"files of {', '.join(_KINDS)}, found {_counted(endings) or 'nothing'}"
+        f"files of {', '.join(_KINDS)}, found {some_of(endings, 3) if endings else 'nothing'}"
     )
 
 
@@ -216,11 +215,6 @@ def _ending(path: Path) -> str:
     """The ending that tells what a file is, whichever of its names it has."""
     ending = ".tar" if path.name.lower().endswith(".tar.gz") else path.suffix.lower()
     return _ALIASES.get(ending, ending)
-
-
-def _counted(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _require_one_listing(root: Path, listed: list[Path], *, called: str) -> None:

@@ -218,7 +218,12 @@ def require_answer(reply: httpx.Response, call: Call[Any]) -> None:
         VLibraryError: The server refused, or it was no server of ours that replied.
     """
     if reply.is_error and reply.status_code not in call.answer_statuses:
-        raise error_from_reply(reply)
+        raise error_from_problem(
+            read_problem(reply.content),
+            status=reply.status_code,
+            retry_after=reply.headers.get("retry-after"),
+            request_id=_request_id(reply),
+        )
     if reply.is_redirect:
         raise _strange("an answer", reply)
 
@@ -231,16 +236,6 @@ def _strange(wanted: str, reply: httpx.Response) -> InvalidResponseError:
         f"wanted {wanted} from a VLibrary server, found status {reply.status_code} with {kind}"
         f"{place}",
         status=reply.status_code,
-        request_id=_request_id(reply),
-    )
-
-
-def error_from_reply(reply: httpx.Response) -> VLibraryError:
-    """The exception that an error answer stands for, ready to raise."""
-    return error_from_problem(
-        read_problem(reply.content),
-        status=reply.status_code,
-        retry_after=reply.headers.get("retry-after"),
         request_id=_request_id(reply),
     )
 

@@ -33,7 +33,7 @@ from vlibrary_client.wire.connection import (
     MAX_DELAY_SECONDS,
     retry_delay,
 )
-from vlibrary_client.wire.replies import error_from_reply
+from vlibrary_client.wire.replies import error_from_problem
 from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 
 
@@ -241,7 +241,7 @@ def test_patience_has_no_end_that_nobody_asked_for() -> None:
     [("3", 3.0), ("0", 0.0), ("-1", None), ("nan", None), ("inf", None), ("Wed, 21 Oct", None)],
 )
 def test_retry_after_is_read_with_suspicion(text: str, seconds: float | None) -> None:
-    error = error_from_reply(httpx.Response(429, headers={"retry-after": text}))
+    error = error_from_problem({}, status=429, retry_after=text)
     assert error.retry_after_seconds == seconds
 
 
