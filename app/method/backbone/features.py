@@ -120,9 +120,10 @@ class FeatureCache:
         """
         shown = [picture for picture in images if picture is not None]
         digests = [picture.digest for picture in shown]
-        for digest in set(digests) & set(self._features) - set(self._summaries):
+        for digest in digests:
             # Dropped earlier than the features that it is read off.
-            self._summaries[digest] = self._features[digest][0].summary
+            if digest in self._features and digest not in self._summaries:
+                self._summaries[digest] = self._features[digest][0].summary
         self.prepare([picture for picture in shown if picture.digest not in self._summaries])
         rows = [None if image is None else self._summaries[image.digest] for image in images]
         width = len(next(row for row in rows if row is not None)) if shown else _probe_width(self)

@@ -31,7 +31,7 @@ from app.method.evaluation.conditions import (
     zero_shot,
 )
 from app.method.experiments.trial import KINDS, Trial, combine_chunks
-from app.method.steering.vectors import InContextVectors
+from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from app.method.training.configuration import TrainingConfig, read_settings
 from app.method.training.distillation import train
 
@@ -184,7 +184,7 @@ def _steering(
 ) -> Prepared:
     return steered(vectors, num_labels=len(trial.problem.items)), {
         "train_seconds": seconds,
-        "parameters": sum(tensor.numel() for tensor in vectors.copied().values()),
+        "parameters": sum(getattr(vectors, name).numel() for name in TENSOR_NAMES),
         "notes": notes,
         "kind": "shift",
     }

@@ -47,10 +47,6 @@ class InContextVectors:
         arrays = {name: getattr(self, name).detach().cpu().numpy() for name in TENSOR_NAMES}
         return VectorTensors(**{name: array.copy() for name, array in arrays.items()})
 
-    def copied(self) -> dict[str, Float32[Tensor, "..."]]:
-        """Detached CPU copies by name."""
-        return {name: getattr(self, name).detach().cpu().clone() for name in TENSOR_NAMES}
-
     def shift(self, strength: float = 1.0) -> Float32[Tensor, "layers 2 hidden"]:
         """What is added to the residual stream: weight times vector times strength.
 
@@ -66,8 +62,8 @@ class InContextVectors:
         return torch.stack((attention, mlp), dim=1) * strength
 
     def scaled(self, strength: float) -> "InContextVectors":
-        """The vectors whose shift at strength 1 is this one's at the given strength."""
-        copies = self.copied()
-        copies["attention_weights"] *= strength
-        copies["mlp_weights"] *= strength
-        return InContextVectors(**copies)
+        """Copies on the CPU whose shift at strength 1 is this one's at the given strength."""
+        scaled = InContextVectors.from_tensors(self.to_tensors())
+        scaled.attention_weights.mul_(strength)
+        scaled.mlp_weights.mul_(strength)
+        return scaled

@@ -58,7 +58,7 @@ def create_app(
         openapi_url=None,
         max_body_size=max_body_bytes,
         telemetry=telemetry(tracing),
-        middleware=[] if secret is None else [Middleware(RequireSecret, secret=secret)],
+        middleware=[] if secret is None else [Middleware(require_secret, secret=secret)],
     )
     app.add_exception_handler(ClientGoneError, _left)
     app.add_exception_handler(ClientDisconnect, _left)
@@ -157,24 +157,22 @@ async def _left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
 
 
-class RequireSecret:
-    """Answers 401 to whoever lacks the secret of the api: a worker trusts what it is asked."""
+def require_secret(app: ASGIApp, *, secret: str) -> ASGIApp:
+    """The app, but 401 for whoever lacks the api's secret: a worker trusts what it is asked."""
+    wanted = f"Bearer {secret}".encode()
 
-    def __init__(self, app: ASGIApp, *, secret: str) -> None:
-        self.app = app
-        self._wanted = f"Bearer {secret}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             header = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
             # An api with another secret is to hear of it before it sends anybody here.
             is_open = scope["path"] == PUBLIC_PATH and not header
-            if not is_open and not hmac.compare_digest(header, self._wanted):
+            if not is_open and not hmac.compare_digest(header, wanted):
                 message = (
                     "wanted the secret of this worker; VLIBRARY_WORKER_SECRET must be the same"
                 )
                 body = {"code": "worker-unavailable", "message": f"{message} for it and the api"}
                 await JSONResponse(body, status_code=401)(scope, receive, send)
                 return
-        await self.app(scope, receive, send)
+        await app(scope, receive, send)
+
+    return guarded

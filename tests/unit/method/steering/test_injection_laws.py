@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from app.method.steering.injection import ATTENTION, MLP, inject
 from app.method.steering.sites import find_sites
-from app.method.steering.vectors import InContextVectors
+from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from tests.fakes.models.backbones import (
     FAMILIES,
     HIDDEN,
@@ -172,7 +172,7 @@ def test_shifts_equal_biases_of_the_output_projections(family: str, random_shift
 def test_gradients_exist_for_exactly_four_tensors(family: str, model_of: Models) -> None:
     model, inputs = model_of(family), tiny_inputs(family)
     start = random_vectors(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(0))
-    leaves = {name: tensor.requires_grad_() for name, tensor in start.copied().items()}
+    leaves = {name: getattr(start, name).requires_grad_() for name in TENSOR_NAMES}
     with inject(model, InContextVectors(**leaves).shift()[None]):
         model(**inputs, use_cache=False).logits.square().sum().backward()
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -7,14 +7,14 @@ from app.core.errors import VLibraryError
 from app.rpc.client import WorkerClient
 from app.rpc.decoding import read_answer
 from app.rpc.messages import EmbedResponse
-from app.worker.serving.server import RequireSecret
+from app.worker.serving.server import require_secret
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def app() -> FastAPI:
-    app = FastAPI(middleware=[Middleware(RequireSecret, secret="right")])  # noqa: S106 - a test's
+    app = FastAPI(middleware=[Middleware(require_secret, secret="right")])  # noqa: S106 - a test's
     app.get("/health")(lambda: {"status": "ready"})
     app.get("/metrics")(lambda: "figures")
     app.post("/generate")(lambda: "an answer")
