@@ -112,6 +112,11 @@ class FeatureCache:
         wanted = {picture.digest: picture for picture in images if picture.digest not in kept}
         return self.passes.plan(wanted.values())
 
+    def missing_summaries(self, images: Sequence[Picture]) -> list[list[Picture]]:
+        """What `summaries` would have to compute, likewise."""
+        known = (self._summaries, self._features)
+        return self.missing(one for one in images if not any(one.digest in some for some in known))
+
     def summaries(self, images: Sequence[Picture | None]) -> Float32[Tensor, "images width"]:
         """The mean visual token of each picture, on the CPU; zeros where there is no picture.
 

@@ -213,7 +213,7 @@ class Preprocessor:
         return PreparedPrompt(
             prompt=prompt,
             check=check,
-            num_first=min(MAX_PASS_PICTURES, self._features.passes.leading(prompt.images)),
+            num_first=self._leading(prompt.images),
             grammar=grammar,
         )
 
@@ -244,19 +244,33 @@ class Preprocessor:
         refusal = await self._device.call(lambda: prepared.refusal)
         if refusal is not None:
             raise refusal
-        for batch in await self._device.call(lambda: self._features.missing(surplus)):
+        await self._see(lambda: self._features.missing(surplus))
+
+    async def see_surplus(self, pictures: Sequence[Picture]) -> None:
+        """Have those seen for their summaries that are too many for one pass, likewise."""
+        surplus = pictures[self._leading(pictures) :]
+        if surplus:
+            await self._see(lambda: self._features.missing_summaries(surplus))
+
+    async def _see(self, find_missing: Callable[[], list[list[Picture]]]) -> None:
+        for batch in await self._device.call(find_missing):
             for start in range(0, len(batch), MAX_PASS_PICTURES):
                 chunk = batch[start : start + MAX_PASS_PICTURES]
                 await self._device.call(partial(self._prepare_pictures, chunk))
 
     def _prepare_waiting(self) -> None:
         pictures: list[Picture] = []
-        leading = self._features.passes.leading
-        while leading(pictures) == len(pictures) < MAX_PASS_PICTURES and not self._waiting.empty():
+        while self._leading(pictures) == len(pictures) < MAX_PASS_PICTURES:
+            if self._waiting.empty():
+                break
             prepared = self._waiting.get()
             if not prepared.is_over and prepared.refusal is None:
                 pictures += prepared.prompt.images[: prepared.num_first]
-        self._prepare_pictures(pictures[: min(MAX_PASS_PICTURES, leading(pictures))])
+        self._prepare_pictures(pictures[: self._leading(pictures)])
+
+    def _leading(self, pictures: Sequence[Picture]) -> int:
+        """How many of the pictures, from the first on, running rows wait for together."""
+        return min(MAX_PASS_PICTURES, self._features.passes.leading(pictures))
 
     def _prepare_pictures(self, pictures: Sequence[Picture]) -> None:
         try:

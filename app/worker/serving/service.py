@@ -164,6 +164,7 @@ class Serving:
                 lambda: self._keys.pixel_features(images)
             )
             await self._prepare_keys()
+            await self._preprocessor.see_surplus([one for one in images if one is not None])
             # The tokenizer belongs to the device thread: its calls change its own state.
             rows, num_tokens = await self._device.call(
                 lambda: (

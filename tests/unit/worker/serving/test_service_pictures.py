@@ -81,6 +81,29 @@ async def test_no_more_pictures_than_allowed_are_seen_in_one_pass(
     assert 1 < max(sizes) <= MAX_PASS_PICTURES
 
 
+async def test_pictures_that_are_embedded_are_seen_in_passes_between_which_rows_get_their_turns(
+    backbone: Backbone, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parts.serving.embed(EmbedRequest(images=(png((3, 3, 3)),), questions=(None,)))
+    sizes, counting = watch_passes(backbone)
+    put, seen_by_task = parts.device._put, list[int]()
+
+    def noted(*order: Any) -> None:  # noqa: ANN401
+        seen_by_task.append(sum(sizes))
+        put(*order)
+
+    monkeypatch.setattr(parts.device, "_put", noted)
+    count = 2 * MAX_PASS_PICTURES + 1
+    files = tuple(png((shade, 3, 7)) for shade in range(count))
+    request = EmbedRequest(images=files, questions=(None,) * count)
+    first = await parts.serving.embed(request)
+    again = await parts.serving.embed(request)
+    counting.remove()
+    assert first.embeddings == again.embeddings
+    assert sizes == [MAX_PASS_PICTURES, 1, MAX_PASS_PICTURES]
+    assert {MAX_PASS_PICTURES, MAX_PASS_PICTURES + 1, count} <= {*seen_by_task}
+
+
 async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behind(
     backbone: Backbone, parts: Parts
 ) -> None:
