@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.dependencies import Services
 from app.core.folders import scratch_dir
 from app.core.telemetry.logs import get_logger
+from app.library.access.idempotency import forget_answers
 from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 
@@ -23,7 +24,7 @@ log = get_logger(__name__)
 
 
 async def maintain(services: Services) -> None:
-    """Removes abandoned files, then looks for stalled jobs until it is cancelled."""
+    """Removes abandoned files, then looks for stalled jobs and old answers until cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
     try:
         await asyncio.to_thread(remove_abandoned_files, _files_in_work(services))
@@ -32,11 +33,12 @@ async def maintain(services: Services) -> None:
     while True:
         try:
             await requeue_stalled_jobs(services)
+            await forget_old_answers(services)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("cannot look for stalled jobs", reason=type(error).__name__)
+            log.warning("cannot look for stalled jobs and old answers", reason=type(error).__name__)
         except Exception:
             # Nobody waits for this task, so nobody would hear that it has ended.
-            log.exception("cannot look for stalled jobs")
+            log.exception("cannot look for stalled jobs and old answers")
         await asyncio.sleep(pause_seconds)
 
 
@@ -51,6 +53,12 @@ async def requeue_stalled_jobs(services: Services) -> None:
         )
     for job_id in queued:
         log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
+
+
+async def forget_old_answers(services: Services) -> None:
+    """Drops answers that are shown no more, also of keys that nobody uses any longer."""
+    async with services.sessions.begin() as session:
+        await forget_answers(session)
 
 
 def _files_in_work(services: Services) -> Iterator[Path]:

@@ -79,7 +79,9 @@ async def store_answer(
     await session.flush()
 
 
-async def forget_answers(session: AsyncSession, *, owner: str) -> None:
-    """Drops an owner's answers that are older than 24 hours."""
-    old = AnsweredRequestRow.created < func.clock_timestamp() - KEPT
-    await session.execute(delete(AnsweredRequestRow).where(AnsweredRequestRow.owner == owner, old))
+async def forget_answers(session: AsyncSession, *, owner: str | None = None) -> None:
+    """Drops answers that are older than 24 hours: an owner's, or everybody's."""
+    old = delete(AnsweredRequestRow).where(
+        AnsweredRequestRow.created < func.clock_timestamp() - KEPT
+    )
+    await session.execute(old if owner is None else old.where(AnsweredRequestRow.owner == owner))

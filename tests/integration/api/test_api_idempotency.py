@@ -6,9 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from app.api.maintenance import forget_old_answers
 from app.core.settings import Settings
 from app.library.access.access_keys import create_access_key
 from tests.fakes.api_calls import OCTETS, parquet
@@ -163,6 +165,24 @@ async def test_a_key_is_free_again_after_a_day(
     other = await ask(http, "/train", {"json": {"name": "other", "dataset": "d"}}, key="k")
     assert other.status_code == 202
     assert other.json()["id"] != first.json()["id"]
+
+
+async def test_answers_to_whoever_comes_no_more_are_forgotten_as_well(
+    http: httpx.AsyncClient, *, api: FastAPI, sessions: Sessions, makers: dict[str, dict[str, Any]]
+) -> None:
+    for key in ("old", "new"):
+        await ask(http, "/train", makers["/train"], key=key)
+    async with sessions.begin() as session:
+        await session.execute(
+            text(
+                "UPDATE answered_requests SET created = created - interval '25 hours', "
+                "owner = 'gone' WHERE text = 'old'"
+            )
+        )
+    await forget_old_answers(api.state.services)
+    async with sessions() as session:
+        left = await session.scalars(text("SELECT text FROM answered_requests"))
+        assert list(left) == ["new"]
 
 
 async def test_what_is_no_key_is_refused(
