@@ -87,7 +87,8 @@ def require_trackers(report_to: ReportTo) -> None:
 
 
 def _names(report_to: ReportTo) -> list[Tracker]:
-    names: list[Tracker] = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    given = [report_to] if isinstance(report_to, str) else report_to or ()
+    names: list[Tracker] = list(dict.fromkeys(given))
     if unknown := sorted(set(names) - set(get_args(Tracker))):
         raise ConfigurationError(
             f"unknown tracker {', '.join(unknown)}: wanted {', '.join(get_args(Tracker))}"

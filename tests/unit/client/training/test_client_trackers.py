@@ -192,6 +192,8 @@ def test_trackio_is_written_to_and_finished(monkeypatch: pytest.MonkeyPatch) -> 
     wait("trackio")
     assert [name for name, _ in notes.calls] == ["init", "log", "log", "log", "finish"]
     assert notes.named("init")[0][:2] == ("vlibrary", TITLE)
+    wait(["trackio", "trackio"])
+    assert [name for name, _ in notes.calls[5:]] == ["init", "log", "log", "log", "finish"]
 
 
 @pytest.mark.parametrize(("end", "status"), [("succeeded", ()), ("cancelled", ("FAILED",))])
