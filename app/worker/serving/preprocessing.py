@@ -4,9 +4,10 @@ Runs on the event loop and hands everything heavy to threads of its own or to th
 """
 
 import asyncio
-import queue
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
@@ -70,14 +71,12 @@ class PreparedPrompt:
         check: Raises where the prompt does not fit the context.
         num_first: Pictures that its first pass takes, from the first on.
         grammar: Of the answer's form, to be copied for every answer.
-        is_over: Whether nobody waits for its answer any longer.
     """
 
     prompt: PromptText
     check: Callable[[], None]
     num_first: int
     grammar: Grammar | None = None
-    is_over: bool = False
 
     @cached_property
     def refusal(self) -> VLibraryError | None:
@@ -105,7 +104,7 @@ class Preprocessor:
         self._pools = pools
         self._features = features
         self._limits = limits
-        self._waiting: queue.SimpleQueue[PreparedPrompt] = queue.SimpleQueue()
+        self._waiting: deque[PreparedPrompt] = deque()
         self._grammars = GrammarCompiler(features.backbone)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="read")
 
@@ -168,7 +167,7 @@ class Preprocessor:
         prepared = await self.in_thread(lambda: self._read(request, images, shown, grammar=grammar))
         if prepared.prompt.images and self._features.uses_cached_features([prepared.prompt]):
             await self._prepare_surplus(prepared)
-            self._waiting.put(prepared)
+            self._waiting.append(prepared)
         return prepared
 
     def _read(
@@ -217,6 +216,11 @@ class Preprocessor:
             grammar=grammar,
         )
 
+    def forget(self, prepared: PreparedPrompt) -> None:
+        """Have no picture of it seen on behalf of others: nobody waits for its answer any more."""
+        with suppress(ValueError):
+            self._waiting.remove(prepared)
+
     def encode(self, prepared: PreparedPrompt) -> EncodedBatch:
         """The prompt as the backbone reads it. Device thread only.
 
@@ -261,10 +265,12 @@ class Preprocessor:
     def _prepare_waiting(self) -> None:
         pictures: list[Picture] = []
         while self._leading(pictures) == len(pictures) < MAX_PASS_PICTURES:
-            if self._waiting.empty():
+            try:
+                prepared = self._waiting.popleft()
+            except IndexError:
+                # The last one may have been forgotten just now.
                 break
-            prepared = self._waiting.get()
-            if not prepared.is_over and prepared.refusal is None:
+            if prepared.refusal is None:
                 pictures += prepared.prompt.images[: prepared.num_first]
         self._prepare_pictures(pictures[: self._leading(pictures)])
 

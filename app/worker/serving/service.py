@@ -129,7 +129,7 @@ class Serving:
                             request, prepared, parts, tracker=tracker, listener=listener
                         )
                 finally:
-                    prepared.is_over = True
+                    self._preprocessor.forget(prepared)
             return response_of(
                 request,
                 steered,

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from torch.utils.hooks import RemovableHandle
 
+from app.core.errors import VLibraryError
 from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.library.storage import ObjectStore
@@ -113,7 +114,7 @@ async def test_a_prompt_with_more_pictures_than_one_pass_takes_leaves_none_behin
     prepared = await preprocessor.prepare(many)
     await parts.device.call(lambda: preprocessor.encode(prepared))
     counting.remove()
-    assert preprocessor._waiting.empty()
+    assert not preprocessor._waiting
     assert sum(sizes) == MAX_PASS_PICTURES + 1
     assert max(sizes) <= MAX_PASS_PICTURES
 
@@ -163,15 +164,27 @@ async def test_pictures_of_requests_that_are_gone_are_not_seen(
     gone = [
         asyncio.create_task(answer_of(parts.serving, request_of(images=many))) for many in pictures
     ]
-    await until(lambda: preprocessor._waiting.qsize() == 3)
+    await until(lambda: len(preprocessor._waiting) == 3)
     for one in gone:
         one.cancel()
     await asyncio.gather(*gone, return_exceptions=True)
     sizes, counting = watch_passes(backbone)
     asked = asyncio.create_task(answer_of(parts.serving, request_of(images=[png((9, 9, 4))])))
-    await until(lambda: preprocessor._waiting.qsize() == 4)
+    await until(lambda: len(preprocessor._waiting) == 1)
     release.set()
     await asyncio.gather(holding, asked)
     counting.remove()
     assert sizes == [1]
-    assert preprocessor._waiting.empty()
+    assert not preprocessor._waiting
+
+
+async def test_requests_that_fail_before_their_pictures_are_seen_leave_none_of_them(
+    parts: Parts,
+) -> None:
+    preprocessor = parts.serving._preprocessor
+    absent = {**parts.use(0), "sha256": "0" * 64}
+    for shade in range(3):
+        request = request_of(images=[png((shade, 1, 2))], vectors=[absent])
+        with pytest.raises(VLibraryError):
+            await answer_of(parts.serving, request)
+    assert not preprocessor._waiting
