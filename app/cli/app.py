@@ -34,25 +34,11 @@ from app.core.telemetry.logs import configure_logs
 from app.core.version import software_version
 
 COMMANDS: Final[dict[str, Callable[..., Any]]] = {
-    "serve": serve,
-    "worker": worker,
-    "api": api,
-    "migrate": migrate,
-    "doctor": doctor,
-    "gc": gc,
-    "backup": backup,
-    "restore": restore,
-    "train": train,
-    "evaluate": evaluate,
-    "demo": demo,
-    "export": export,
-    "import": import_,
-    "push": push,
-    "pull": pull,
-    "sync": sync,
-    "retrieve": retrieve,
-    "steer": steer,
-    "audit": audit,
+    command.__name__.rstrip("_"): command
+    for command in (
+        *(serve, worker, api, migrate, doctor, gc, backup, restore, train, evaluate, demo),
+        *(export, import_, push, pull, sync, retrieve, steer, audit),
+    )
 }
 
 
