@@ -159,6 +159,9 @@ class Trainer:
             except (SQLAlchemyError, OSError) as error:
                 # The database may be restarting; the training itself does not need it.
                 log.warning("no heartbeat", action="job.beat", error=type(error).__name__)
+            except Exception:
+                # Nobody waits for this task, and without it the job would be taken by another.
+                log.exception("no heartbeat", action="job.beat")
             else:
                 attempt.is_cancelled = is_cancel_requested
                 if attempt.progress is progress:

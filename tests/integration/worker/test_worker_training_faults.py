@@ -81,15 +81,22 @@ async def test_a_database_that_is_away_for_a_while_does_not_end_a_training(
     assert (await shop.job(job_id)).state == "succeeded"
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OperationalError("select", {}, Exception("the server went away")),
+        ValueError("nobody thought of it"),
+    ],
+)
 async def test_progress_of_a_lost_transaction_is_told_by_the_next(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     told: list[Any] = []
 
     async def unreliable(attempt: Any, progress: Any, session: AsyncSession) -> bool:  # noqa: ANN401
         told.append(progress)
         if len(told) == 1:
-            raise OperationalError("select", {}, Exception("the server went away"))
+            raise failure
         return await send_heartbeat(attempt, progress, session)
 
     monkeypatch.setattr(training_module, "send_heartbeat", unreliable)
