@@ -228,18 +228,16 @@ class DeviceThread:
             if future is not None:
                 future.set_result(sequence)
 
-    def _running(self) -> Engine:
+    def _begin(self, sequence: Sequence, future: "Future[Sequence]") -> None:
         if self._engine is None:
             raise device_shut_down()
-        return self._engine
-
-    def _begin(self, sequence: Sequence, future: "Future[Sequence]") -> None:
-        self._running().add(sequence)
+        self._engine.add(sequence)
         self._results[sequence.id] = future
 
     def _forget(self, sequence_id: str) -> None:
         self._results.pop(sequence_id, None)
-        self._running().abort(sequence_id)
+        if self._engine is not None:
+            self._engine.abort(sequence_id)
 
     def _try(self, future: "Future[Any]", work: Callable[[], None]) -> None:
         """Do the work unless nobody waits for it any more; tell who waits when it fails."""

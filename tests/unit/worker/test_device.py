@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -81,7 +82,22 @@ async def test_cancelling_frees_the_row_within_a_step(
         await asking
     # One order later the thread has seen the cancellation.
     await device.call(lambda: None)
-    assert (device.num_running, device._running().num_waiting) == (0, 0)
+    assert device._engine is not None
+    assert not device._engine.has_work
+
+
+async def test_whoever_leaves_before_there_is_an_engine_breaks_nothing(backbone: Backbone) -> None:
+    device = DeviceThread()
+    device.start()
+    try:
+        held = asyncio.create_task(device.call(lambda: time.sleep(0.2)))
+        asking = asyncio.create_task(device.generate("early", maker(backbone, "early")))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.gather(held, asking, return_exceptions=True)
+        assert await device.call(lambda: "alive") == "alive"
+    finally:
+        device.stop()
 
 
 async def test_stopping_fails_what_is_left(backbone: Backbone) -> None:
