@@ -134,8 +134,10 @@ class WorkerMetrics:
         for sequence in tracker.sequences:
             self._prompt_tokens.inc(sequence.num_prompt_tokens)
             self._generation_tokens.inc(len(sequence.token_ids))
-            for seconds in inter_token_seconds(sequence):
-                self._inter_token.observe(seconds)
+            # Every pass gives a token; the one that ends a turn is not among the answer's.
+            if (num_gaps := sequence.num_forwards - 1) > 0:
+                seconds = sequence.last_token_at - sequence.first_token_at
+                self._inter_token.observe(seconds / num_gaps)
         for answer in tracker.sequences[:1]:
             self._first_token.observe(max(0.0, answer.first_token_at - tracker.arrived))
             self._success.labels(answer.finish_reason).inc()
@@ -143,11 +145,3 @@ class WorkerMetrics:
     def _num_distinct_vectors(self) -> float:
         running = (one for one in self._tracked if one.stage == "running")
         return len(frozenset().union(*(one.vectors for one in running)))
-
-
-def inter_token_seconds(sequence: Sequence) -> Iterator[float]:
-    """The mean time between two tokens of an answer; nothing where it has less than two."""
-    # Every pass gives a token; the one that ends a turn is not among the answer's.
-    num_gaps = sequence.num_forwards - 1
-    if num_gaps > 0:
-        yield (sequence.last_token_at - sequence.first_token_at) / num_gaps

@@ -17,7 +17,7 @@ from app.method.steps import BackgroundSteps
 from app.rpc.generation import SamplingParams
 from app.rpc.messages import GenerateRequest
 from app.worker.engine.sequence import Sequence
-from app.worker.serving.metrics import RequestTracker, WorkerMetrics, inter_token_seconds
+from app.worker.serving.metrics import RequestTracker, WorkerMetrics
 from app.worker.serving.server import create_app
 from app.worker.serving.vector_cache import VectorCache
 from tests.fakes.answers import answer_of
@@ -62,12 +62,6 @@ def test_an_answer_is_counted_with_its_tokens_and_times() -> None:
     assert shown["vlibrary_inter_token_latency_seconds_count"] == 1
     assert shown["vlibrary_inter_token_latency_seconds_sum"] == pytest.approx(1.0)
     assert shown["vlibrary_e2e_request_latency_seconds_count"] == 1
-
-
-@pytest.mark.parametrize("num_forwards", [0, 1])
-def test_without_two_tokens_there_is_no_time_between_them(num_forwards: int) -> None:
-    sequence = _sequence(num_forwards=num_forwards, first_token_at=1.0, last_token_at=1.0)
-    assert list(inter_token_seconds(sequence)) == []
 
 
 @pytest.mark.parametrize(
