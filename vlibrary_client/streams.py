@@ -33,6 +33,8 @@ from vlibrary_client.wire.transport import AsyncTransport, SyncTransport
 STREAM_SILENCE_SECONDS = 60.0
 MAX_SILENT_RECONNECTS = 30
 RECONNECT_DELAY_SECONDS = 1.0
+# What lasted longer was ended by a proxy that lets none last, and a queued job has nothing to say.
+BRIEF_SECONDS = 10.0
 _UNKNOWN_STATUS: Final = 500
 _TRANSIENT = (ConnectionFailedError, RequestTimeoutError, UnavailableError)
 
@@ -194,8 +196,10 @@ class _Position:
     last_id: int
     is_final: bool = False
     silent_reconnects: int = 0
+    opened_at: float = math.inf
 
     def call(self, *, silence_seconds: float = STREAM_SILENCE_SECONDS) -> Call[None]:
+        self.opened_at = math.inf
         known = {"last-event-id": str(self.last_id)} if self.last_id else {}
         return Call(
             path=f"/train/{self.job_id}/events",
@@ -218,8 +222,10 @@ class _Position:
         return event
 
     def lose(self, error: VLibraryError | None) -> None:
-        """Counts a connection that ended; raises when too many did without any event."""
-        self.silent_reconnects += 1
+        """Counts a connection that ended; raises when too many did at once or said nothing."""
+        is_brief = time.monotonic() - self.opened_at < BRIEF_SECONDS
+        is_silent = is_brief or isinstance(error, RequestTimeoutError)
+        self.silent_reconnects = self.silent_reconnects + 1 if is_silent else 0
         if self.silent_reconnects > MAX_SILENT_RECONNECTS:
             raise error or ConnectionFailedError("the event stream ends again and again")
 
@@ -243,6 +249,7 @@ def job_events(
         call = position.call(silence_seconds=min(left, STREAM_SILENCE_SECONDS))
         try:
             with transport.events(call, deadline=deadline) as sent:
+                position.opened_at = time.monotonic()
                 for event in filter(None, map(position.take, sent)):
                     yield event
                     if position.is_final:
@@ -264,6 +271,7 @@ async def async_job_events(
         error: VLibraryError | None = None
         try:
             async with transport.events(position.call()) as sent:
+                position.opened_at = time.monotonic()
                 async for one in sent:
                     event = position.take(one)
                     if event is not None:

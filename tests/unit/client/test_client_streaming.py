@@ -23,6 +23,7 @@ from vlibrary_client import (
     ConnectionFailedError,
     InvalidResponseError,
     WaitTimeoutError,
+    streams,
 )
 from vlibrary_client.errors import NotFoundError
 from vlibrary_client.streams import MAX_SILENT_RECONNECTS, read_job_event
@@ -174,6 +175,17 @@ async def test_a_server_that_stays_away_is_given_up(kind: str) -> None:
         await collect([httpx.ConnectError("refused")], kind=kind)
 
 
+@BOTH
+@pytest.mark.anyio
+async def test_a_proxy_that_lets_no_connection_last_is_borne_however_long_a_job_waits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BRIEF_SECONDS", 0.0)
+    ended = [stream(error=httpx.ReadError("reset")) for _ in range(MAX_SILENT_RECONNECTS + 1)]
+    found, _ = await collect([*ended, stream(state(1, "succeeded"))], kind=kind)
+    assert found == [1]
+
+
 def test_a_server_that_only_hangs_up_is_given_up() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return stream() if request.url.path.endswith("/events") else job()
@@ -183,5 +195,5 @@ def test_a_server_that_only_hangs_up_is_given_up() -> None:
         listener = client.job(JOB_ID).events()
         with pytest.raises(ConnectionFailedError, match="again and again"):
             next(listener)
-    streams = [request for request in server.requests if request.url.path.endswith("/events")]
-    assert len(streams) == MAX_SILENT_RECONNECTS + 1
+    asked = [request for request in server.requests if request.url.path.endswith("/events")]
+    assert len(asked) == MAX_SILENT_RECONNECTS + 1
