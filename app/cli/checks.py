@@ -166,8 +166,10 @@ async def check_object_store(settings: Settings) -> str:
     objects = ObjectStore(settings.objects_url)
     key, data = f"doctor/{new_id()}", uuid.uuid4().bytes
     await objects.put_bytes(key, data)
-    found = await objects.get_bytes(key)
-    await objects.delete(key)
+    try:
+        found = await objects.get_bytes(key)
+    finally:
+        await objects.delete(key)
     if found != data:
         raise CorruptDataError("The object store does not give back what was put there")
     return settings.objects_url

@@ -69,6 +69,7 @@ class BackupWriter:
         self.close()
         _sync(self._content)
         self._content.rename(self._target)
+        _sync(self._target.parent)
 
     def close(self) -> None:
         """Lets go of what is open."""
