@@ -26,10 +26,10 @@ _TITLES = {
     "m2iv": "M2IV",
     "zero_shot": "zero-shot",
     "icl": "{shots}-shot ICL",
-    "icl_balanced": "8-shot ICL, balanced answers",
-    "knn_icl": "{shots}-shot kNN-ICL (picture and question)",
-    "nearest_copy": "the nearest item's answer",
-    "majority": "always the most usual answer",
+    "icl_balanced": "8-shot balanced ICL",
+    "knn_icl": "{shots}-shot kNN-ICL",
+    "nearest_copy": "nearest item's answer",
+    "majority": "most usual answer",
 }
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -124,14 +124,16 @@ def condition_title(name: str, *, shots: int) -> str:
 
 def comparison_table(report: Mapping[str, Any], *, title: str | None = None) -> Table:
     """A table for the terminal, of `conditions` and `shots`."""
-    table = Table(title=title or f"{report['items']} held-out items, exact answer")
-    table.add_column("")
+    title = title or f"{report['items']} held-out items, exact answer"
+    # Room for 80 columns.
+    table = Table(title=title, pad_edge=False)
+    table.add_column("", no_wrap=True)
     conditions = report["conditions"]
     # Evaluations take the time, trainings do not; and nobody is asked for what is copied.
     is_timed = any("ms_per_query" in row for row in conditions.values())
-    timed = ("ms a question",) if is_timed else ()
+    timed = ("ms a query",) if is_timed else ()
     for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap="interval" in heading)
     for name in sorted(conditions, key=[*_TITLES, *conditions].index):
         row = conditions[name]
         taken = f"{row['ms_per_query']:.1f}" if "ms_per_query" in row else "-"

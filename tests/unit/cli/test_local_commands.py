@@ -260,8 +260,8 @@ def test_the_report_prints_and_saves_what_was_measured(
     printed = capsys.readouterr().out
     assert "16-shot ICL" in printed
     assert "90.0%" in printed
-    assert "8-shot ICL, balanced answers" in printed
-    assert "the nearest item's answer" in printed
+    assert "8-shot balanced ICL" in printed
+    assert "nearest item's answer" in printed
     assert "3000" in printed
 
 

@@ -18,7 +18,7 @@ def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
     text = io.StringIO()
     print_report(report, console=Console(file=text, width=120))
     printed = text.getvalue()
-    wanted = ["40 held-out items", "M2IV", "7-shot ICL", "kNN-ICL (picture and question)", "other"]
+    wanted = ["40 held-out items", "M2IV", "7-shot ICL", "7-shot kNN-ICL", "other"]
     for text_of in (*wanted, "40.0% - 60.0%", "unproven: 40 items", "Add labelled items."):
         assert text_of in printed
     assert printed.index("M2IV") < printed.index("zero-shot") < printed.index("7-shot ICL")
@@ -50,15 +50,21 @@ def test_an_evaluation_tells_its_times_and_what_it_did_not_ask() -> None:
     }  # fmt: skip
     text = io.StringIO()
     print_report(report, console=Console(file=text, width=120))
-    for wanted in ("ms a question", "4.2", " ? ", "Left out: 12 items", "trained on: gears@1"):
+    for wanted in ("ms a query", "4.2", " ? ", "Left out: 12 items", "trained on: gears@1"):
         assert wanted in text.getvalue()
+    narrow = io.StringIO()
+    copied = {"m2iv": row, "nearest_copy": row}
+    print_report({**report, "conditions": copied}, console=Console(file=narrow, width=80))
+    assert "nearest item's answer" in narrow.getvalue()
+    assert "accuracy" in narrow.getvalue()
+    assert narrow.getvalue().count("40.0% - 60.0%") == 2
     trained = {name: {**row, "labels": 3} for name in ("m2iv", "icl")}
     for one in trained.values():
         del one["ms_per_query"]
     plain = io.StringIO()
     whole = {**report, "conditions": trained, "left_out": 0, "unchecked": []}
     print_report(whole, console=Console(file=plain, width=120))
-    for unwanted in ("ms a question", "Left out", "Nobody knows"):
+    for unwanted in ("ms a query", "Left out", "Nobody knows"):
         assert unwanted not in plain.getvalue()
 
 
