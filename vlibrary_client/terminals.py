@@ -32,6 +32,9 @@ _TITLES = {
     "majority": "most usual answer",
 }
 
+# In a terminal of 80 columns; other headings take two.
+_ON_ONE_LINE = ("accuracy", "95 % interval", "labels")
+
 OnProgress: TypeAlias = Callable[[Progress], None]
 
 
@@ -124,16 +127,14 @@ def condition_title(name: str, *, shots: int) -> str:
 
 def comparison_table(report: Mapping[str, Any], *, title: str | None = None) -> Table:
     """A table for the terminal, of `conditions` and `shots`."""
-    title = title or f"{report['items']} held-out items, exact answer"
-    # Room for 80 columns.
-    table = Table(title=title, pad_edge=False)
+    table = Table(title=title or f"{report['items']} held-out items, exact answer")
     table.add_column("", no_wrap=True)
     conditions = report["conditions"]
     # Evaluations take the time, trainings do not; and nobody is asked for what is copied.
     is_timed = any("ms_per_query" in row for row in conditions.values())
     timed = ("ms a query",) if is_timed else ()
     for heading in ("accuracy", "95 % interval", "prompt tokens", "labels", *timed):
-        table.add_column(heading, justify="right", no_wrap="interval" in heading)
+        table.add_column(heading, justify="right", no_wrap=heading in _ON_ONE_LINE)
     for name in sorted(conditions, key=[*_TITLES, *conditions].index):
         row = conditions[name]
         taken = f"{row['ms_per_query']:.1f}" if "ms_per_query" in row else "-"
