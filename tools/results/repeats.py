@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,54 +11,33 @@ import typer
 from app.method.experiments.cells import CellResult, read_cells
 from app.method.experiments.methods import M2IV, SUPERVISION_ONLY
 
-_DOCS = Path(__file__).resolve().parents[2] / "docs"
+_CELLS = Path(__file__).resolve().parents[2] / "docs" / "cells"
 
 
-def repeats(report: Mapping[str, Any], cells: Mapping[Any, CellResult]) -> dict[str, Any]:
-    """Published figures beside cells that were measured again, and two names of one training.
+def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
+    """M2IV beside `supervision_only`, and how far the two differ where they are one training.
 
-    Where the held-out items of M2IV chose the labels alone, it is `supervision_only` but for a
-    factor of the loss. Accuracies and differences are in %.
+    That is where the held-out items of M2IV chose the labels alone: but for a factor of the loss.
+    Accuracies and differences are in %.
     """
-    measured = {
-        (one.task, one.method): 100 * statistics.mean(one.scores)
-        for one in cells.values()
-        if one.seed == 0 and one.scores
-    }
-    published = {
-        (task, method): 100 * figures["each"][0]
-        for task, methods in report["items"]["100"]["tasks"].items()
-        for method, figures in methods.items()
-    }
-    again = measured.keys() & published.keys()
-    changes: dict[str, list[float]] = {}
-    for key in again:
-        # Accuracies of 200 questions are 0.5 apart.
-        change = round(abs(measured[key] - published[key]), 1)
-        changes.setdefault(key[1], []).append(change)
-    differing = {name: [one for one in found if one] for name, found in changes.items()}
-    both = {one.task: one for one in cells.values() if one.method == M2IV and one.seed == 0}
-    both = {task: one for task, one in both.items() if (task, SUPERVISION_ONLY) in measured}
+    found: dict[tuple[str, int], dict[str, CellResult]] = {}
+    for one in cells:
+        if one.method in {M2IV, SUPERVISION_ONLY}:
+            found.setdefault((one.task, one.seed), {})[one.method] = one
+    pairs = [(both[M2IV], both[SUPERVISION_ONLY]) for both in found.values() if len(both) > 1]
     same = [
-        measured[task, M2IV] - measured[task, SUPERVISION_ONLY]
-        for task, one in both.items()
-        if one.notes["mimicry_weight"] == 0
+        100 * (m2iv.accuracy - alone.accuracy)
+        for m2iv, alone in pairs
+        if m2iv.notes["mimicry_weight"] == 0
     ]
     return {
-        "measured_again": len(again),
-        "equal": len(again) - sum(map(len, differing.values())),
-        "differing": {
-            name: {"cells": len(found), "of": len(changes[name]), "most": max(found)}
-            for name, found in sorted(differing.items())
-            if found
-        },
+        "trainings": len(pairs),
         "averages": {
-            name: round(statistics.mean(measured[task, name] for task in both), 1)
-            for name in (M2IV, SUPERVISION_ONLY)
+            name: round(100 * statistics.mean(one.accuracy for one in column), 1)
+            for name, column in zip((M2IV, SUPERVISION_ONLY), zip(*pairs, strict=True), strict=True)
         },
-        "tasks_of_both": len(both),
         "one_training": {
-            "tasks": len(same),
+            "trainings": len(same),
             "least": round(min(same), 1),
             "most": round(max(same), 1),
             "mean": round(statistics.mean(same), 2),
@@ -67,14 +46,46 @@ def repeats(report: Mapping[str, Any], cells: Mapping[Any, CellResult]) -> dict[
     }
 
 
+def measured_again(report: Mapping[str, Any], cells: Iterable[CellResult]) -> dict[str, Any]:
+    """The figures that a report has of seed 0 beside those of the cells, in %."""
+    published = {
+        (task, method): figures["each"][0]
+        for task, methods in report["items"]["100"]["tasks"].items()
+        for method, figures in methods.items()
+        if "each" in figures
+    }
+    changes: dict[str, list[float]] = {}
+    for one in cells:
+        before = published.get((one.task, one.method))
+        if before is not None and one.seed == 0 and one.items in {0, 100} and one.scores:
+            # Accuracies of 200 questions are 0.5 apart.
+            change = round(100 * abs(one.accuracy - before), 1)
+            changes.setdefault(one.method, []).append(change)
+    differing = {name: list(filter(None, found)) for name, found in sorted(changes.items())}
+    return {
+        "cells": sum(map(len, changes.values())),
+        "equal": sum(map(len, changes.values())) - sum(map(len, differing.values())),
+        "differing": {
+            name: {"cells": len(found), "of": len(changes[name]), "most": max(found)}
+            for name, found in differing.items()
+            if found
+        },
+    }
+
+
 def main(
     *,
-    source: Annotated[Path, typer.Option(help="What is published.")] = _DOCS / "results.json",
     cells: Annotated[Path | None, typer.Option(help="Lines of cells; those that are kept.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Results of seed 0 that were measured elsewhere.")
+    ] = None,
 ) -> None:
     """Print how far runs of one method differ."""
-    kept = cells or next((_DOCS / "cells").glob("*.jsonl"))
-    print(json.dumps(repeats(json.loads(source.read_text()), read_cells(kept)), indent=2))
+    kept = read_cells(cells or next(_CELLS.glob("*.jsonl"))).values()
+    told = two_names(kept)
+    if report is not None:
+        told["measured_again"] = measured_again(json.loads(report.read_text()), kept)
+    print(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":
