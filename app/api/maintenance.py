@@ -1,6 +1,7 @@
 """Maintenance beside the requests: stalled jobs, files that killed processes left behind."""
 
 import asyncio
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 
 CHECKS_PER_STALL: Final = 4
+# All answers are looked at for it.
+FORGET_SECONDS: Final = 3600.0
 ABANDONED_SECONDS: Final = 24 * 3600.0
 
 log = get_logger(__name__)
@@ -30,10 +33,13 @@ async def maintain(services: Services) -> None:
         await asyncio.to_thread(remove_abandoned_files, _files_in_work(services))
     except OSError as error:
         log.warning("cannot remove abandoned files", reason=type(error).__name__)
+    forgot_at = -math.inf
     while True:
         try:
             await requeue_stalled_jobs(services)
-            await forget_old_answers(services)
+            if time.monotonic() - forgot_at >= FORGET_SECONDS:
+                await forget_old_answers(services)
+                forgot_at = time.monotonic()
         except (SQLAlchemyError, OSError) as error:
             log.warning("cannot look for stalled jobs and old answers", reason=type(error).__name__)
         except Exception:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 from PIL import Image
+from torch import nn
 
 from app.core.pictures import Picture
 from app.method.backbone.embedding import texts_beside
@@ -31,7 +32,10 @@ _VIEWS: Final[WeakKeyDictionary[Backbone, tuple[Whitening, ...]]] = WeakKeyDicti
 
 def space_id(backbone: Backbone) -> str:
     """Names the space; rows of different spaces must never be compared."""
-    return f"backbone-{backbone.description.fingerprint[:16]}-v{VERSION}"
+    # A family that multiplies its embeddings had other questions in the space without the suffix.
+    is_plain = type(backbone.model.get_input_embeddings()) is nn.Embedding
+    version = f"v{VERSION}" if is_plain else f"v{VERSION}.1"
+    return f"backbone-{backbone.description.fingerprint[:16]}-{version}"
 
 
 class KeyEncoder:

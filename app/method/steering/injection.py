@@ -121,12 +121,13 @@ class ShiftHooks:
             IncompatibleBackboneError: Layers or width are not those of the backbone.
             SteeringError: There was no pass to shift, or one left a site as it was.
         """
-        self._bound = self._split(shifts) if isinstance(shifts, Tensor) else shifts
         self._token_rows = (
             None
             if token_rows is None
             else {device: token_rows.to(device) for device in set(self._devices)}
         )
+        # Last, so that nothing is bound where one of the two finds no room on a device.
+        self._bound = self._split(shifts) if isinstance(shifts, Tensor) else shifts
         self._receipt = receipt = InjectionReceipt(sites_expected=self.num_sites)
         try:
             yield receipt

@@ -149,6 +149,31 @@ async def test_what_a_killed_process_began_to_store_goes_when_it_is_old(
 
 
 @pytest.mark.anyio
+async def test_old_answers_are_not_looked_for_at_every_look(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    enough = asyncio.Event()
+
+    async def look(_services: Services) -> None:
+        done.append("look")
+        if done.count("look") == 3:
+            enough.set()
+
+    async def forget(_services: Services) -> None:
+        done.append("forget")
+
+    monkeypatch.setattr(maintenance, "CHECKS_PER_STALL", 10**6)
+    monkeypatch.setattr(maintenance, "requeue_stalled_jobs", look)
+    monkeypatch.setattr(maintenance, "forget_old_answers", forget)
+    task = asyncio.create_task(maintain(services))
+    async with asyncio.timeout(120):
+        await enough.wait()
+    task.cancel()
+    assert done == ["look", "forget", "look", "look"]
+
+
+@pytest.mark.anyio
 async def test_maintenance_survives_a_folder_that_cannot_be_read(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

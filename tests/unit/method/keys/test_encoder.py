@@ -1,6 +1,10 @@
+from typing import cast
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from torch import nn
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
@@ -13,7 +17,7 @@ from app.method.keys.appearance import (
     contours,
 )
 from app.method.keys.background import background_families
-from app.method.keys.encoder import KeyEncoder, space_id
+from app.method.keys.encoder import VERSION, KeyEncoder, space_id
 from app.method.keys.whitening import MAX_WIDTH, fit_whitening
 from app.method.keys.wording import wording
 from tests.fakes.models.backbones import tiny_backbone, tiny_examples
@@ -64,6 +68,15 @@ def test_nothing_to_embed_is_refused(
 def test_the_space_follows_the_backbone(backbone: Backbone) -> None:
     assert space_id(backbone) == space_id(tiny_backbone())
     assert space_id(backbone) != space_id(tiny_backbone(seed=1))
+
+
+def test_a_family_that_multiplies_its_embeddings_left_the_space_of_its_older_rows() -> None:
+    backbone = tiny_backbone()
+    assert space_id(backbone).endswith(f"-v{VERSION}")
+    table = cast("nn.Embedding", backbone.model.get_input_embeddings())
+    tokens, width = table.weight.shape
+    backbone.model.set_input_embeddings(Gemma3TextScaledWordEmbedding(tokens, width, 0))
+    assert space_id(backbone).endswith(f"-v{VERSION}.1")
 
 
 def cosine(one: str, other: str) -> float:

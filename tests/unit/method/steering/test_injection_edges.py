@@ -157,6 +157,25 @@ def test_resident_hooks_do_nothing_beside_their_block(
     assert hooks.num_sites == 2 * LAYERS
 
 
+def test_a_batch_that_finds_no_room_steers_no_other(
+    model_of: Models, random_shifts: Shifts
+) -> None:
+    class Refused(Tensor):
+        def to(self, *_device: object, **_options: object) -> Tensor:
+            raise MemoryError
+
+    model, inputs = model_of("idefics3"), tiny_inputs("idefics3")
+    plain = logits_of(model, inputs)
+    refused = torch.zeros(2, dtype=torch.long).as_subclass(Refused)
+    hooks = ShiftHooks(model)
+    try:
+        with pytest.raises(MemoryError), hooks.applied(random_shifts(2), token_rows=refused):
+            pass
+        assert torch.equal(logits_of(model, inputs), plain)
+    finally:
+        hooks.remove()
+
+
 @pytest.mark.parametrize(
     "shape", [(1, LAYERS + 1, 2, HIDDEN), (1, LAYERS, 2, 8), (0, 3, 2, HIDDEN)]
 )
