@@ -143,7 +143,7 @@ def revoke(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key: within five seconds it opens nothing any more."""
+    """Revoke a key: after three seconds at most it opens nothing any more."""
     from app.library.access.access_keys import revoke_access_key
 
     # Whoever has only the key at hand may give that.

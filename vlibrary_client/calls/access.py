@@ -113,7 +113,7 @@ def list_keys() -> Call[Page[AccessKey]]:
 
 
 def revoke_key(key_id: str) -> Call[AccessKey]:
-    """Revokes a key by its id: within five seconds it opens nothing any more.
+    """Revokes a key by its id: after three seconds at most it opens nothing any more.
 
     Raises:
         NotFoundError: There is no such key.

@@ -136,4 +136,4 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_OF_EVERY_ROUTE: Final = (400, 401, 403, 422, 500, 503)
+_OF_EVERY_ROUTE: Final = (400, 401, 403, 422, 429, 500, 503)

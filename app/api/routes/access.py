@@ -26,7 +26,7 @@ MAX_AUDIT_ID = 2**63 - 1
 router = APIRouter(tags=["access"])
 
 
-@router.post("/keys", status_code=201, responses=problems(409, 413))
+@router.post("/keys", status_code=201, responses=problems(408, 409, 413))
 async def create(
     body: KeyRequest, request: Request, *, creation: CreationOf, session: SessionOf
 ) -> NewKeyBody:
@@ -57,7 +57,7 @@ async def list_all(session: SessionOf) -> PageBody[KeyBody]:
 async def revoke(
     key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")], session: SessionOf
 ) -> KeyBody:
-    """Revokes a key: within five seconds it opens nothing any more."""
+    """Revokes a key: after three seconds at most it opens nothing any more."""
     return KeyBody.model_validate(await revoke_access_key(session, key_id))
 
 

@@ -68,7 +68,7 @@ async def compare(
     )
 
 
-@router.post("/vectors/batch", responses=problems(409, 413))
+@router.post("/vectors/batch", responses=problems(408, 409, 413))
 async def batch(body: BatchRequest, *, creation: CreationOf, session: SessionOf) -> BatchBody:
     """Deletes, tags or changes many vectors; a refusal of one leaves the others as they became."""
     await creation.begin(body.model_dump_json())
@@ -87,7 +87,9 @@ def _outcome(ref: str, found: VectorRecord | VLibraryError) -> OutcomeBody:
     return OutcomeBody(ref=ref, ok=True, id=found.id, name=found.name, version=found.version)
 
 
-@router.post("/vectors/combine", status_code=201, responses=problems(404, 409, 413) | {200: {}})
+@router.post(
+    "/vectors/combine", status_code=201, responses=problems(404, 408, 409, 413) | {200: {}}
+)
 async def combine(
     body: CombineRequest, response: Response, *, creation: CreationOf, session: SessionOf
 ) -> CombinedBody:
@@ -112,7 +114,7 @@ async def combine(
     return await creation.answer(combined, at=f"/vectors/{record.id}")
 
 
-@router.post("/vectors/{name}/prune", responses=problems(404, 409, 413))
+@router.post("/vectors/{name}/prune", responses=problems(404, 408, 409, 413))
 async def prune(
     name: NamePath, body: PruneRequest, *, creation: CreationOf, session: SessionOf
 ) -> PageBody[VectorBody]:
@@ -123,7 +125,7 @@ async def prune(
     return await creation.answer(done, at=None)
 
 
-@router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 409, 413))
+@router.post("/vectors/{ref}/evaluations", status_code=201, responses=problems(404, 408, 409, 413))
 async def measure(
     ref: Ref, body: EvaluationRequest, *, creation: CreationOf, session: SessionOf
 ) -> EvaluationBody:

@@ -69,7 +69,7 @@ MEDIA_TYPES = (
 @router.post(
     "/datasets",
     status_code=201,
-    responses=problems(408, 409, 413, 415, 429, 504, 507)
+    responses=problems(408, 409, 413, 415, 504, 507)
     | {200: {"description": "The same items were stored before", "model": DatasetBody}},
     openapi_extra=file_body(*MEDIA_TYPES),
 )

@@ -15,7 +15,7 @@ from app.rpc.backbones import backbone_for, serving_as
 router = APIRouter(tags=["retrieval"], route_class=AdmittedRoute)
 
 
-@router.post("/retrieve", responses=problems(404, 408, 409, 413, 429, 504))
+@router.post("/retrieve", responses=problems(404, 408, 409, 413, 504))
 async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf) -> RetrievalBody:
     """Ranks vectors for an image, a text, both, or an embedding; abstains when none fits."""
     name_fields(request, {"images.0": "image"})

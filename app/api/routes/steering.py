@@ -18,7 +18,7 @@ router = APIRouter(tags=["steering"], route_class=AdmittedRoute)
 @router.post(
     "/steer/generate",
     response_model=SteerBody,
-    responses=EVENTS | problems(404, 408, 409, 413, 429, 504),
+    responses=EVENTS | problems(404, 408, 409, 413, 504),
 )
 async def generate(
     body: SteerRequest, request: Request, responder: ResponderOf

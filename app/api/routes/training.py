@@ -50,7 +50,7 @@ LastEventId = Annotated[
 ]
 
 
-@router.post("/train", status_code=202, responses=problems(404, 409, 413))
+@router.post("/train", status_code=202, responses=problems(404, 408, 409, 413))
 async def start(
     body: TrainRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
 ) -> JobBody:
@@ -72,7 +72,7 @@ async def start(
     return await _answer(creation, record, training)
 
 
-@router.post("/train/combine", status_code=202, responses=problems(404, 409, 413))
+@router.post("/train/combine", status_code=202, responses=problems(404, 408, 409, 413))
 async def combine(
     body: CombinationRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
 ) -> JobBody:
@@ -101,7 +101,7 @@ async def combine(
     return await _answer(creation, record, training)
 
 
-@router.post("/evaluations", status_code=202, responses=problems(404, 409, 413))
+@router.post("/evaluations", status_code=202, responses=problems(404, 408, 409, 413))
 async def evaluate(
     body: EvaluateRequest, creation: CreationOf, *, session: SessionOf, services: ServicesOf
 ) -> JobBody:
@@ -239,7 +239,7 @@ async def stream_place(request: Request, services: ServicesOf) -> AsyncIterator[
     response_class=EventSourceResponse,
     # A generator's own errors come after the response has begun, so the job is looked up before.
     dependencies=[Depends(require_job), Depends(stream_place)],
-    responses=problems(404, 429),
+    responses=problems(404),
 )
 async def listen(
     job_id: UUID, request: Request, services: ServicesOf, *, last_event_id: LastEventId = 0

@@ -68,7 +68,7 @@ async def list_page(
 @router.post(
     "/vectors",
     status_code=201,
-    responses=problems(409, 413, 415, 429, 504)
+    responses=problems(408, 409, 413, 415, 504)
     | {200: {"description": "The name has this file already", "model": ImportedVectorBody}},
     openapi_extra=file_body(*MEDIA_TYPES),
 )
@@ -174,7 +174,7 @@ async def get_file(ref: Ref, session: SessionOf, request: Request) -> Response:
     return Response(blob[start:], status, media_type=OCTET_STREAM, headers=headers)
 
 
-@router.patch("/vectors/{ref}", responses=problems(404))
+@router.patch("/vectors/{ref}", responses=problems(404, 408, 413))
 async def change(ref: Ref, body: VectorPatch, session: SessionOf) -> VectorBody:
     """Changes what is said about a version; the numbers never change."""
     record = await get_vector(session, VectorReference.parse(ref))
@@ -195,7 +195,7 @@ async def delete(ref: Ref, session: SessionOf) -> None:
     await delete_vector(session, record.id)
 
 
-@router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 409, 412))
+@router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 408, 409, 412, 413))
 async def put_alias(
     name: Annotated[Name, Path()],
     alias: Annotated[Name, Path()],

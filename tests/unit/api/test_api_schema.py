@@ -123,6 +123,16 @@ def test_every_route_documents_its_errors_as_problems(schema: dict[str, Any]) ->
                 assert answer["content"] == {"application/problem+json": problem}, (name, status)
 
 
+def test_every_route_documents_how_keys_and_bodies_are_refused(schema: dict[str, Any]) -> None:
+    for name, operation in operations(schema):
+        if " /v1/" in name:
+            continue
+        # A key may be limited in its requests, and any body be too slow or too large.
+        assert {"401", "403", "429"} <= set(errors_of(operation)), name
+        of_body = {"408", "413"} & set(errors_of(operation))
+        assert of_body == ({"408", "413"} if "requestBody" in operation else set()), name
+
+
 def test_openai_routes_document_their_errors_in_openais_shape(schema: dict[str, Any]) -> None:
     error = {"schema": {"$ref": "#/components/schemas/OpenAIErrorBody"}}
     found = {name: errors_of(item) for name, item in operations(schema) if " /v1/" in name}

@@ -42,7 +42,7 @@ class ModelBody(ResponseBody):
 
 
 class ModelsBody(ResponseBody):
-    """The backbones that are served, and the vectors that are ready for them."""
+    """The backbones that are served, and their vectors but for retired ones."""
 
     object: Literal["list"] = "list"
     data: tuple[ModelBody, ...]
