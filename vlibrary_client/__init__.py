@@ -29,8 +29,8 @@ from vlibrary_client.answers import TokenLogprob as TokenLogprob
 from vlibrary_client.answers import TokenLogprobs as TokenLogprobs
 from vlibrary_client.answers import Usage as Usage
 from vlibrary_client.calls.access import AccessKey as AccessKey
+from vlibrary_client.calls.access import AuditEntry as AuditEntry
 from vlibrary_client.calls.access import AuditPage as AuditPage
-from vlibrary_client.calls.access import Deed as Deed
 from vlibrary_client.calls.access import NewAccessKey as NewAccessKey
 from vlibrary_client.calls.access import Quotas as Quotas
 from vlibrary_client.calls.arguments import Demonstrations as Demonstrations

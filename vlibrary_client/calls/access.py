@@ -53,7 +53,7 @@ class NewAccessKey(AccessKey):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class AuditEntry:
     """One thing that was done: who (the id of a key), what, to which thing, when."""
 
     id: int
@@ -68,10 +68,10 @@ class Deed:
 class AuditPage:
     """What was done, oldest first, iterated over as a `Page`; `next_after` continues it."""
 
-    items: tuple[Deed, ...]
+    items: tuple[AuditEntry, ...]
     next_after: int | None = None
 
-    def __iter__(self) -> Iterator[Deed]:
+    def __iter__(self) -> Iterator[AuditEntry]:
         return iter(self.items)
 
     def __len__(self) -> int:

@@ -62,7 +62,7 @@ async def revoke(
 
 
 @router.get("/audit", responses=problems())
-async def list_deeds(
+async def list_entries(
     session: SessionOf,
     *,
     subject: Annotated[
@@ -77,8 +77,10 @@ async def list_deeds(
     limit: Limit = 50,
 ) -> AuditPageBody:
     """Lists who did what and when, oldest first; it outlives what it tells of."""
-    deeds = await list_audit(session, subject=subject, action=action, after=after, limit=limit + 1)
+    entries = await list_audit(
+        session, subject=subject, action=action, after=after, limit=limit + 1
+    )
     return AuditPageBody(
-        items=tuple(map(AuditBody.model_validate, deeds[:limit])),
-        next_after=deeds[limit - 1].id if len(deeds) > limit else None,
+        items=tuple(map(AuditBody.model_validate, entries[:limit])),
+        next_after=entries[limit - 1].id if len(entries) > limit else None,
     )
