@@ -255,7 +255,6 @@ class KeyRow(Table):
 
     __tablename__ = "keys"
     __table_args__ = (
-        _one_of("kind", ("centroid", "exemplar")),
         CheckConstraint("mod(octet_length(embedding), 4) = 0", name="embedding_length"),
         Index("ix_keys_space_vector_id", "space", "vector_id"),
     )
@@ -263,7 +262,6 @@ class KeyRow(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"), index=True)
     space: Mapped[str] = mapped_column(ForeignKey("index_epochs.space"))
-    kind: Mapped[str]
     embedding: Mapped[bytes]
     threshold: Mapped[float]
     text_threshold: Mapped[float | None]
@@ -281,12 +279,11 @@ class IndexEpochRow(Table):
 
 
 class IndexChangeRow(Table):
-    """What one epoch changed: all keys of a vector were put, or removed."""
+    """The epoch that last changed a vector's keys in a space, or what they are narrowed by."""
 
     __tablename__ = "index_changes"
-    __table_args__ = (_one_of("operation", ("put", "remove")),)
+    __table_args__ = (Index("ix_index_changes_space_epoch", "space", "epoch"),)
 
     space: Mapped[str] = mapped_column(ForeignKey("index_epochs.space"), primary_key=True)
-    epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"))
-    operation: Mapped[str]
+    vector_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("vectors.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)

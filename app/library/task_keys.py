@@ -8,7 +8,7 @@ and none is ever missed; a serial number would not promise that.
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ PART_TOLERANCE: Final = 1e-3
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-Operation: TypeAlias = Literal["put", "remove"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +82,12 @@ async def add_keys(session: AsyncSession, key: KeyCard, *, vector_id: uuid.UUID)
     rows = unit_rows(key.matrix())
     _check_parts(rows, key)
     epoch = await _raise_epoch(
-        session,
-        space=key.space,
-        shape=(key.dimension, key.image_width),
-        vector_id=vector_id,
-        operation="put",
+        session, space=key.space, shape=(key.dimension, key.image_width), vector_id=vector_id
     )
     session.add_all(
         KeyRow(
             vector_id=vector_id,
             space=key.space,
-            kind="exemplar",
             embedding=row.astype(DTYPE).tobytes(),
             threshold=key.threshold,
             text_threshold=key.text_threshold,
@@ -119,12 +113,7 @@ def _check_parts(rows: Float32Array, key: KeyCard) -> None:
 
 
 async def _raise_epoch(
-    session: AsyncSession,
-    *,
-    space: str,
-    shape: tuple[int, int | None],
-    vector_id: uuid.UUID,
-    operation: Operation,
+    session: AsyncSession, *, space: str, shape: tuple[int, int | None], vector_id: uuid.UUID
 ) -> int:
     """The space's next epoch, with what it changed; the space is made when there is none.
 
@@ -148,20 +137,23 @@ async def _raise_epoch(
             f"Space {space} wants dimension {found[0]} with {found[1] or 'no'} numbers of a "
             f"picture, found {shape[0]} with {shape[1] or 'no'}"
         )
-    session.add(IndexChangeRow(space=space, epoch=epoch, vector_id=vector_id, operation=operation))
-    await session.flush()
+    change = insert(IndexChangeRow).values(space=space, vector_id=vector_id, epoch=epoch)
+    await session.execute(
+        change.on_conflict_do_update(
+            index_elements=[IndexChangeRow.space, IndexChangeRow.vector_id],
+            set_={"epoch": change.excluded.epoch},
+        )
+    )
     return int(epoch)
 
 
 async def remove_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> None:
     """Takes the keys of one set of vectors out of every space."""
-    await refresh_keys(session, vector_id=vector_id, operation="remove")
+    await refresh_keys(session, vector_id=vector_id)
     await session.execute(delete(KeyRow).where(KeyRow.vector_id == vector_id))
 
 
-async def refresh_keys(
-    session: AsyncSession, *, vector_id: uuid.UUID, operation: Operation = "put"
-) -> None:
+async def refresh_keys(session: AsyncSession, *, vector_id: uuid.UUID) -> None:
     """Says, wherever it has keys, that what narrows a search has changed of one set of vectors."""
     query = (
         select(KeyRow.space, IndexEpochRow.dimension, IndexEpochRow.image_width)
@@ -172,9 +164,7 @@ async def refresh_keys(
         .order_by(KeyRow.space)
     )
     for space, width, image in (await session.execute(query)).all():
-        await _raise_epoch(
-            session, space=space, shape=(width, image), vector_id=vector_id, operation=operation
-        )
+        await _raise_epoch(session, space=space, shape=(width, image), vector_id=vector_id)
 
 
 async def load_keys(
@@ -225,13 +215,9 @@ async def get_space(session: AsyncSession, space: str) -> Row[int, int, int | No
     return (await session.execute(query.where(IndexEpochRow.space == space))).one()
 
 
-async def changed_vectors(
-    session: AsyncSession, space: str, *, after: int, until: int
-) -> set[uuid.UUID]:
-    """The vectors whose keys changed in the epochs `after < epoch <= until`."""
+async def changed_vectors(session: AsyncSession, space: str, *, after: int) -> set[uuid.UUID]:
+    """The vectors whose keys have changed after this epoch."""
     query = select(IndexChangeRow.vector_id).where(
-        IndexChangeRow.space == space,
-        IndexChangeRow.epoch > after,
-        IndexChangeRow.epoch <= until,
+        IndexChangeRow.space == space, IndexChangeRow.epoch > after
     )
     return set(await session.scalars(query))

@@ -116,11 +116,11 @@ def _copy_vectors(keys: StoredKeys, connection: psycopg.Connection) -> None:
 
 
 def _copy_keys(keys: StoredKeys, connection: psycopg.Connection) -> None:
-    columns = "vector_id, space, kind, embedding, threshold"
+    columns = "vector_id, space, embedding, threshold"
     with connection.cursor().copy(f"COPY keys ({columns}) FROM STDIN") as copy:
         for place, row in enumerate(keys.embeddings):
             vector_id = keys.vector_ids[place // KEYS_PER_VECTOR]
-            copy.write_row((vector_id, SPACE, "exemplar", row.tobytes(), 0.5))
+            copy.write_row((vector_id, SPACE, row.tobytes(), 0.5))
     connection.execute("UPDATE vectors SET status = 'retired' WHERE name LIKE 'pattern-%'")
     connection.execute("UPDATE index_epochs SET epoch = epoch + 1")
 

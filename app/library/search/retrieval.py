@@ -253,9 +253,7 @@ class Retriever:
                     keys = await load_keys(session, space)
                     build = partial(Snapshot.build, space, keys=keys, **state._asdict())
                 else:
-                    changed = await changed_vectors(
-                        session, space, after=old.epoch, until=state.epoch
-                    )
+                    changed = await changed_vectors(session, space, after=old.epoch)
                     keys = await load_keys(session, space, vector_ids=changed)
                     build = partial(old.update, epoch=state.epoch, changed=changed, keys=keys)
             self._snapshots[space] = new = await self._compute(build)

@@ -2,10 +2,13 @@ import asyncio
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError
 from app.core.vectors.card import KeyCard
+from app.library.database import read_one_moment
+from app.library.tables import IndexChangeRow
 from app.library.task_keys import (
     Float32Array,
     add_keys,
@@ -13,6 +16,8 @@ from app.library.task_keys import (
     current_epochs,
     get_space,
     load_keys,
+    refresh_keys,
+    remove_keys,
 )
 from tests.fakes.library import some_id, store
 from tests.fakes.task_keys import SPACE, axis, card_of, put
@@ -40,8 +45,9 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
     async def watch() -> None:
         async with sessions() as session:
             while len(committed) < 6:
+                await read_one_moment(session)
                 epoch = (await current_epochs(session)).get(SPACE, 0)
-                changed = await changed_vectors(session, SPACE, after=0, until=epoch)
+                changed = await changed_vectors(session, SPACE, after=0)
                 assert len(changed) == epoch
                 seen.append(epoch)
                 await session.rollback()
@@ -50,6 +56,19 @@ async def test_epochs_become_visible_in_order(sessions: Sessions) -> None:
     await asyncio.gather(watch(), *(write(number) for number in range(6)))
     assert committed == [1, 2, 3, 4, 5, 6]
     assert seen == sorted(seen)
+
+
+async def test_what_has_changed_is_kept_once_for_each_vector(session: AsyncSession) -> None:
+    often, once = [await put(session, name, axis(0)) for name in ("a", "b")]
+    for _ in range(3):
+        await refresh_keys(session, vector_id=often)
+    await remove_keys(session, vector_id=often)
+    assert (await get_space(session, SPACE)).epoch == 6
+    changes = {row.vector_id: row.epoch for row in await session.scalars(select(IndexChangeRow))}
+    assert changes == {often: 6, once: 2}
+    assert await changed_vectors(session, SPACE, after=1) == {often, once}
+    assert await changed_vectors(session, SPACE, after=2) == {often}
+    assert await changed_vectors(session, SPACE, after=6) == set()
 
 
 async def test_a_rolled_back_change_leaves_no_epoch(session: AsyncSession) -> None:

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,6 +80,7 @@ AS_RELEASED = {
     "0008": "f803bea915856a61",
     "0009": "c2247a047e90e67a",
     "0010": "490350d6f40f1d93",
+    "0011": "647d6fd9273a60ce",
 }
 
 
@@ -141,6 +143,22 @@ def test_a_released_revision_makes_what_it_made_then(empty: str) -> None:
             rows = sorted(connection.execute(MADE).fetchall())
         found[revision] = sha256_hex(repr(rows).encode())[:16]
     assert found == AS_RELEASED
+
+
+def test_of_each_vector_the_last_change_of_its_keys_is_kept(empty: str) -> None:
+    migrate.upgrade(empty, revision="0010")
+    often, once = uuid.UUID(int=1), uuid.UUID(int=2)
+    with psycopg.connect(conninfo(empty)) as connection:
+        # The vectors themselves do not matter here.
+        connection.execute("SET session_replication_role = replica")
+        for epoch, vector_id in enumerate((often, once, often, often), start=1):
+            connection.execute(
+                "INSERT INTO index_changes VALUES ('space', %s, %s, 'put')", (epoch, vector_id)
+            )
+    migrate.upgrade(empty)
+    with psycopg.connect(conninfo(empty)) as connection:
+        kept = connection.execute("SELECT vector_id, epoch FROM index_changes").fetchall()
+    assert sorted(kept) == sorted([(often, 4), (once, 2)])
 
 
 def test_upgrading_again_changes_nothing(database: str) -> None:
