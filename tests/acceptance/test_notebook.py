@@ -35,7 +35,8 @@ def test_its_cells_run_against_a_service() -> None:
     with passing_folder() as folder, running_service(folder) as url, Client(url) as client:
         wait_ready(client)
         command = [sys.executable, "-c", script.replace(STEPS, "max_steps=20, trial_steps=0")]
-        printed = run(command, ROOT, VLIBRARY_URL=url)
+        # Jupyter begins where the notebook lies.
+        printed = run(command, NOTEBOOK.parent, VLIBRARY_URL=url)
         parts, *_ = client.vectors.list()
         assert len(parts.parents) == 2
         assert client.vectors.get("parts@prod").id == parts.id
