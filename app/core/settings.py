@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     )
 
     max_upload_bytes: Count = 2048 * MEBIBYTE
-    max_body_bytes: Count = Field(default=96 * MEBIBYTE, description="Of a request with JSON.")
+    max_body_bytes: Count = Field(default=96 * MEBIBYTE, description="Of what a worker answers.")
     max_images: Count = 8
     max_image_bytes: Count = 10 * MEBIBYTE
     max_image_pixels: Count = 20_000_000

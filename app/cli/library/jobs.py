@@ -1,4 +1,4 @@
-"""`vlibrary jobs`: trainings on a server."""
+"""`vlibrary jobs`: trainings, combinations and measurements on a server."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,9 @@ from app.core.jobs import JobState
 if TYPE_CHECKING:
     from vlibrary_client import Job
 
-jobs = typer.Typer(name="jobs", help="Train on a server, and watch it.", no_args_is_help=True)
+jobs = typer.Typer(
+    name="jobs", help="Train, combine and measure on a server.", no_args_is_help=True
+)
 
 Dataset = Annotated[str, typer.Argument(help="A data set of the server: a name or an id.")]
 Split = Annotated[str | None, typer.Option(help="Which part of the data set.")]
@@ -41,7 +43,9 @@ def train(
     name: Annotated[str, typer.Argument(help="What the vector is called.")],
     dataset: Dataset,
     *,
-    shots: Annotated[int, typer.Option(min=1, help="Demonstrations it shall stand for.")] = 16,
+    shots: Annotated[
+        int, typer.Option(min=1, max=64, help="Demonstrations it shall stand for.")
+    ] = 16,
     split: Split = None,
     backbone: Annotated[
         str | None,

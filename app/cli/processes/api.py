@@ -29,7 +29,7 @@ def api(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
-    """Serve the public api; needs DATABASE_URL and VLIBRARY_WORKERS."""
+    """Serve the public api; needs DATABASE_URL, VLIBRARY_WORKER_SECRET and VLIBRARY_WORKERS."""
     settings = read_settings(host=host, port=port)
     if settings.database_url is None:
         raise ConfigurationError(

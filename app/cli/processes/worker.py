@@ -21,7 +21,10 @@ def worker(
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     wait_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Load the backbone and serve or train with it; needs DATABASE_URL."""
+    """Load the backbone and serve or train with it.
+
+    Needs DATABASE_URL and VLIBRARY_WORKER_SECRET.
+    """
     settings = read_settings(
         worker_host=host,
         worker_port=port,
