@@ -1,7 +1,7 @@
 """Tables of many cells: means, paired intervals, costs, and which methods collapse.
 
 Intervals resample seeds and test items of every task, the same for all methods, so that differences
-are paired.
+are paired. Nothing is rounded here: whoever shows a figure rounds it, once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ ZERO_SHOT: Final = "zero_shot"
 REPLICATES: Final = 2000
 _BOUNDS: Final = (2.5, 97.5)
 _COSTS: Final = ("parameters", "train_seconds", "prompt_tokens", "ms_per_query")
-_DIGITS: Final = 4
 
 
 Means = Mapping[str, Mapping[str, Float[np.ndarray, " replicates"]]]
@@ -48,17 +47,17 @@ def _table(results: Sequence[CellResult], *, size: int) -> dict[str, Any]:
     chosen = [one for one in results if one.items == size or one.method in ALONE]
     cells = _by_method(chosen)
     means = _resample(cells)
-    tasks = list(means)
+    tasks = list(cells)
     everywhere = [
         method
         for method in dict.fromkeys(one.method for one in chosen)
-        if all(method in means[task] for task in tasks)
+        if all(method in found for found in means.values())
     ]
     averages = {
         method: np.mean([means[task][method] for task in tasks], axis=0) for method in everywhere
     }
     table: dict[str, Any] = {
-        "average": {method: round(float(found[0]), _DIGITS) for method, found in averages.items()},
+        "average": {method: float(found[0]) for method, found in averages.items()},
         "methods": {
             method: {**_interval(found), **_costs(cells, means, method)}
             for method, found in averages.items()
@@ -91,10 +90,7 @@ def _resample(cells: Cells) -> Means:
             for method, found in methods.items()
             if all(cell.scores for cell in found)
         }
-        if not scores:
-            continue
-        seeds = max(len(rows) for rows in scores.values())
-        questions = next(iter(scores.values())).shape[1]
+        seeds, questions = max((rows.shape for rows in scores.values()), default=(1, 1))
         weights = (_weights(rng, seeds), _weights(rng, questions))
         means[task] = {
             # What no seed changes counts the same under every seed.
@@ -121,16 +117,12 @@ def _weighted(
 
 def _interval(found: Float[np.ndarray, " replicates"]) -> dict[str, float]:
     low, high = np.percentile(found[1:], _BOUNDS)
-    return {
-        "mean": round(float(found[0]), _DIGITS),
-        "low": round(float(low), _DIGITS),
-        "high": round(float(high), _DIGITS),
-    }
+    return {"mean": float(found[0]), "low": float(low), "high": float(high)}
 
 
 def _costs(cells: Cells, means: Means, method: str) -> dict[str, Any]:
     own = [cell for methods in cells.values() for cell in methods.get(method, [])]
-    costs = {name: round(float(np.mean([getattr(c, name) for c in own])), 2) for name in _COSTS}
+    costs = {name: float(np.mean([getattr(cell, name) for cell in own])) for name in _COSTS}
     collapsed = [task for task, found in means.items() if _is_collapsed(found, method)]
     return {**costs, "kind": own[0].kind, "collapsed": collapsed, **_norms(own)}
 
@@ -142,7 +134,7 @@ def _norms(cells: Sequence[CellResult]) -> dict[str, Any]:
         return {}
     return {
         "norms": {
-            branch: np.mean([one[branch] for one in found], axis=0).round(_DIGITS).tolist()
+            branch: np.mean([one[branch] for one in found], axis=0).tolist()
             for branch in found[0]
         }
     }
@@ -166,7 +158,7 @@ def _task(
             continue
         rows[method] = {
             **_interval(means[method]),
-            "each": [round(cell.accuracy, _DIGITS) for cell in own],
+            "each": [cell.accuracy for cell in own],
             "collapsed": _is_collapsed(means, method),
         }
     return rows
@@ -178,4 +170,4 @@ def _mimicry_share(averages: Mapping[str, np.ndarray]) -> float | None:
     gain = float(averages[M2IV][0] - averages[ZERO_SHOT][0])
     if gain <= 0:
         return None
-    return round(float(averages[M2IV][0] - averages[SUPERVISION_ONLY][0]) / gain, _DIGITS)
+    return float(averages[M2IV][0] - averages[SUPERVISION_ONLY][0]) / gain

@@ -52,6 +52,17 @@ def test_every_draw_has_its_average() -> None:
     assert "| 15.0 |" in text
 
 
+def test_without_zero_shot_nothing_is_said_to_be_above_it() -> None:
+    assert "Tasks on which M2IV is below" not in page(report(lora=[50, 50], m2iv=[60, 60]))
+
+
+def test_every_method_that_was_measured_has_its_column() -> None:
+    found = {"zero_shot": [1, 2], "hificl": [50, 51], "m2iv:shots=4": [40, 41], "m2iv": [60, 61]}
+    text = page(report(**found))
+    assert "| task | `zero_shot` | `hificl` | `m2iv:shots=4` | `m2iv` |" in text
+    assert "| second | 2.0 | 51.0 | 41.0 | 61.0 |" in text
+
+
 def test_supervision_alone_is_told_as_a_share_of_the_gain() -> None:
     found = {"zero_shot": [0, 0], "m2iv": [80, 80]}
     assert "alone reaches 75.0 % of its gain" in page(report(**found, supervision_only=[60, 60]))

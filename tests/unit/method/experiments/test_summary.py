@@ -81,6 +81,21 @@ def test_what_a_task_refused_has_no_average_and_says_why() -> None:
     assert table["tasks"]["a"]["icl_64"] == {"refused": "too long"}
 
 
+def test_a_task_that_refuses_every_method_is_no_reason_for_an_average_without_it() -> None:
+    refused = CellResult(task="a", method="icl_64", items=100, seed=0, refused="too long")
+    table = summarize([refused, cell("b", "icl_64", [1.0])])["100"]
+    assert table["average"] == {}
+    assert table["tasks"]["a"] == {"icl_64": {"refused": "too long"}}
+
+
+def test_figures_are_rounded_once_where_they_are_shown() -> None:
+    shares = [0.2, 0.3, 0.19441]
+    results = [cell(name, "lora", [share]) for name, share in zip("abc", shares, strict=True)]
+    table = summarize(results)["100"]
+    # Four digits would be 0.2315, which is shown as 23.2 %.
+    assert f"{table['methods']['lora']['mean']:.1%}" == "23.1%"
+
+
 def test_the_share_of_mimicry_is_what_supervision_does_not_reach() -> None:
     results = [
         cell("a", "zero_shot", [0.0] * 10),
