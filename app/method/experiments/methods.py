@@ -145,8 +145,11 @@ def find_method(name: str) -> _Prepare:
 
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
+    changes = read_settings(settings)
+    if "seed" in changes:
+        raise InvalidInputError(f"{head} takes the seed of each draw: wanted no other, found one")
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
-    return base.changed(**read_settings(settings))
+    return base.changed(**changes)
 
 
 def _views(head: str, settings: list[str]) -> int:

@@ -117,10 +117,17 @@ def run_suite(
 
     Raises:
         NotFoundError: The suite has no such task.
+        InvalidInputError: A task has fewer labelled items than are wanted.
         CorruptDataError: A stored picture is damaged.
     """
     tasks = suite.only(plan.tasks)
     cells = cells_of(plan, tasks)
+    most = max(cell.items for cell in cells)
+    if short := [f"{task.name} ({task.num_train})" for task in tasks if task.num_train < most]:
+        raise InvalidInputError(
+            f"Too few labelled items: wanted {most} of every task, found fewer in "
+            f"{', '.join(short)}"
+        )
     kept = read_cells(file)
     by_name = {task.name: task for task in tasks}
     features = FeatureCache(backbone)

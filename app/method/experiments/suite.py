@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from app.core.errors import InvalidDatasetError, NotFoundError
 from app.core.folders import default_cache_dir
+from app.core.splits import TRAIN
 from app.method.backbone.examples import Example
 from app.method.backbone.randomness import generator_for
 from app.method.evaluation.tasks.parquet import load_parquet
@@ -24,6 +25,7 @@ class Task:
 
     Attributes:
         about: What is asked, whose pictures they are and under which licence.
+        num_train: Labelled items to learn from.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Task:
     scorer: str
     max_new_tokens: int
     about: str
+    num_train: int
 
     def load(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Example]:
         """Items of a split in an order of their own; a smaller limit gives the first of them."""
@@ -108,4 +111,5 @@ def _task(folder: Path, entry: dict[str, Any]) -> Task:
         scorer=str(entry["scorer"]),
         max_new_tokens=int(entry["max_new_tokens"]),
         about=str(entry["about"]),
+        num_train=int(entry["splits"][TRAIN]),
     )

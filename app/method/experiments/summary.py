@@ -134,8 +134,7 @@ def _norms(cells: Sequence[CellResult]) -> dict[str, Any]:
         return {}
     return {
         "norms": {
-            branch: np.mean([one[branch] for one in found], axis=0).tolist()
-            for branch in found[0]
+            branch: np.mean([one[branch] for one in found], axis=0).tolist() for branch in found[0]
         }
     }
 

@@ -94,6 +94,14 @@ def test_runs_that_cannot_be_compared_lie_apart(
     assert place(PLAN) != place(replace(PLAN, shots=(1,)))
 
 
+def test_more_items_than_a_task_has_are_refused_before_any_cell(
+    backbone: Backbone, suite: Suite, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, items=(8, 17))
+    with pytest.raises(InvalidInputError, match=r"wanted 17 .* one \(16\), two \(16\)"):
+        next(run_suite(backbone, suite, plan, file=tmp_path / "run.jsonl"))
+
+
 def test_more_items_are_the_fewer_ones_and_others(suite: Suite) -> None:
     task = suite.tasks[0]
     few, many = (task.load("train", limit=limit, seed=2) for limit in (4, 9))
@@ -181,6 +189,7 @@ def test_a_cell_that_was_not_written_to_its_end_is_measured_again(tmp_path: Path
         ("m2iv:speed=9", "Unknown training settings: speed"),
         ("m2iv:shots=0", "shots is out of range"),
         ("m2iv:shots=few", "shots is out of range"),
+        ("m2iv:seed=4", "takes the seed of each draw"),
         ("lora:shots=4", "Unknown settings of lora: wanted augmented_views, found shots"),
         ("lora:augmented_views=-1", "augmented_views is out of range"),
         ("icv:augmented_views=2", "found icv:augmented_views=2"),
