@@ -38,7 +38,7 @@ def run(
 ) -> None:
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
-    from app.method.experiments.methods import expand
+    from app.method.experiments.methods import ALONE, expand
     from app.method.experiments.runs import SuitePlan, kept_cells, run_file, run_suite
     from app.method.experiments.suite import load_suite
     from app.method.experiments.summary import summarize
@@ -79,22 +79,24 @@ def run(
     tables = summarize(results)
     report: dict[str, Any] = {
         # What the methods are judged by first.
-        "average": tables.get(_MAIN_ITEMS, next(iter(tables.values())))["average"],
+        "average": tables.get(_MAIN_ITEMS, [*tables.values()][-1])["average"],
         "suite": found.name,
         "suite_digest": found.digest,
         "backbone": loaded.name,
         "fingerprint": loaded.description.fingerprint,
         "questions": plan.questions,
         "validation": plan.validation,
-        "seeds": plan.seeds,
+        # Of what is kept alone, there may be fewer than were asked for.
+        "seeds": len({one.seed for one in results if one.method not in ALONE}) or plan.seeds,
         "shots": list(plan.shots),
         "tasks": [task.name for task in found.only(plan.tasks)],
         "command": f"vlibrary evaluate {' '.join(words)} --json",
-        "seconds": round(time.monotonic() - began, 1),
         "cells": str(file),
-        "machine": _machine(loaded),
         "items": tables,
     }
+    if not is_kept_only:
+        # What is kept may have been measured elsewhere.
+        report |= {"seconds": round(time.monotonic() - began, 1), "machine": _machine(loaded)}
     if as_json:
         print(json.dumps(report, indent=2))
         return

@@ -39,6 +39,9 @@ def test_a_suite_gives_one_report_that_a_second_run_reads_back(tmp_path: Path) -
     assert (machine["device"], machine["dtype"]) == ("cpu", "float32")
     kept = json.loads(asked(tmp_path, *methods, "--kept-only", "--seeds", "2").stdout)
     assert kept["items"]["8"]["average"] == average
+    # It tells of the draws that there are, and of no machine, which may not be this one.
+    assert kept["seeds"] == 1
+    assert not {"machine", "seconds"} & kept.keys()
 
 
 def test_where_cells_cannot_be_kept_is_told_before_any_is_measured(tmp_path: Path) -> None:
