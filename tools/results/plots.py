@@ -87,10 +87,12 @@ def _cost(axes: Axes, report: Mapping[str, Any]) -> bool:
 def _shots(axes: Axes, report: Mapping[str, Any]) -> bool:
     """Accuracy of random demonstrations by their number, beside M2IV without any."""
     methods = _methods(report)
+    most = int(main_size(report))
     numbered = {
-        int(name.removeprefix(_SHOTS)): row
+        int(count): row
         for name, row in methods.items()
-        if name.removeprefix(_SHOTS).isdecimal()
+        # Of fewer items than that all were shown.
+        if (count := name.removeprefix(_SHOTS)).isdecimal() and int(count) <= most
     }
     if "zero_shot" in methods:
         numbered[0] = methods["zero_shot"]

@@ -21,6 +21,13 @@ def test_only_what_was_measured_is_drawn(tmp_path: Path) -> None:
     assert drawn == ["cost.svg", "shots.svg", "norms.svg"]
 
 
+def test_no_more_demonstrations_are_drawn_than_there_were_items(tmp_path: Path) -> None:
+    shares = {"icl_16": [40, 20], "icl_100": [50, 40], "icl_128": [50, 40], "m2iv": [60, 60]}
+    assert "shots.svg" not in draw(report(**shares), tmp_path)
+    assert "shots.svg" in draw(report(zero_shot=[1, 2], **shares), tmp_path)
+    assert ">128<" not in (tmp_path / "shots.svg").read_text()
+
+
 def test_several_sizes_are_drawn_against_each_other(tmp_path: Path) -> None:
     made = report(zero_shot=[1, 2], m2iv=[60, 60])
     made["items"]["32"] = made["items"]["100"]
