@@ -11,10 +11,12 @@ from tools.suite.items import SPLITS, Item, Task, write_suite
 def tiny_task(name: str, *, counts: Sequence[int] = (16, 8, 8), word: str = "red") -> Task:
     """Squares in two colours with a question each, no picture in two splits."""
     items = {}
-    for split, count in zip(SPLITS, counts, strict=True):
+    for place, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         items[split] = [
             Item(
-                image=Image.new("RGB", (16, 16), (220 - number, 30, 30 + 190 * (number % 2))),
+                image=Image.new(
+                    "RGB", (16, 16), (220 - number, 30 + place, 30 + 190 * (number % 2))
+                ),
                 picture=f"{name}/{split}/{number}",
                 question="what color is the shape?",
                 answer=word if number % 2 else "blue",

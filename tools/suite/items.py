@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,10 +133,19 @@ def _write(task: Task, folder: Path) -> dict[str, Any]:
 
 
 def _check(task: Task) -> None:
-    shown = {split: {item.picture for item in task.items[split]} for split in SPLITS}
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if both := shown[first] & shown[second]:
-            raise ValueError(f"{task.name}: {min(both)} is in {first} and in {second}")
+    # By name and by pixels: two names may be of one picture.
+    shown = {
+        split: {
+            key: item.picture
+            for item in task.items[split]
+            for key in (item.picture, item.image.convert("RGB").tobytes())
+        }
+        for split in SPLITS
+    }
+    for first, second in combinations(SPLITS, 2):
+        if both := shown[first].keys() & shown[second].keys():
+            found = min(shown[first][key] for key in both)
+            raise ValueError(f"{task.name}: {found} is in {first} and in {second}")
 
 
 def _png(image: Image.Image) -> bytes:

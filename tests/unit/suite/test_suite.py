@@ -2,6 +2,7 @@ import gzip
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,10 +53,13 @@ def test_a_suite_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_picture_in_two_splits_is_never_written(tmp_path: Path) -> None:
     task = tiny_task("one")
-    shared = replace(task.items["test"][0], picture=task.items["train"][0].picture)
-    mixed = replace(task, items={**task.items, "test": [shared]})
-    with pytest.raises(ValueError, match="one/train/0 is in train and in test"):
-        write_suite("tiny", [mixed], tmp_path)
+    theirs = task.items["train"][0]
+    shared_parts: list[dict[str, Any]] = [{"picture": theirs.picture}, {"image": theirs.image}]
+    for same in shared_parts:
+        shared = replace(task.items["test"][0], **same)
+        mixed = replace(task, items={**task.items, "test": [shared]})
+        with pytest.raises(ValueError, match="one/train/0 is in train and in test"):
+            write_suite("tiny", [mixed], tmp_path)
     assert not (tmp_path / "suite.json").exists()
 
 
