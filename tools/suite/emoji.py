@@ -143,8 +143,8 @@ def emoji_tasks(drawings: Drawings) -> list[Task]:
 def choosing_tasks(drawings: Drawings) -> list[Task]:
     """Tasks that recipes are chosen on: codes and names of classes that the suite does not ask for.
 
-    Names are of drawings of other vendors in every split; the suite shows their classes in the task
-    of groups alone.
+    Names are of drawings of other vendors in every split; the suite shows their classes too, in the
+    task of groups and in scenes.
     """
     named = _common(drawings)[len(_CODES) + len(_MADE_UP) :]
     names = dict(zip(named, _OTHER_MADE_UP, strict=False))
