@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.console import harmless, plain_console, show_table
-from app.cli.local_datasets import ColumnMap, Question, load_local, read_map
+from app.cli.local_datasets import ColumnMap, Question, load_local, read_map, refuse_unread
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, refuse_given
 from app.cli.suite import run as run_suite
 from app.core.errors import VLibraryError
@@ -23,7 +23,8 @@ CONDITIONS: Final[tuple[Method, ...]] = (
 _MOST_SHOTS: Final = 64
 # Options that mean nothing without a suite, and with one.
 _OF_SUITE: Final = {"methods", "items", "seeds", "questions", "task", "kept_only", "output"}
-_OF_ITEMS: Final = {"support", "split", "support_split", "column_map", "question"}
+_OF_SUPPORT: Final = {"support", "support_split"}
+_OF_ITEMS: Final = _OF_SUPPORT | {"split", "column_map", "question"}
 _OF_DATA: Final = _OF_ITEMS | {"vector", "condition", "limit", "strength", "scorer", "seed"}
 
 
@@ -138,18 +139,19 @@ def evaluate(
     if episodic is None:
         official = find_official(dataset)
         usual_scorer = "exact-match" if official is None else official[0].scorer
+        source = support or dataset
         columns = read_map(column_map, question)
         asked = split or usual_splits(dataset)[1]
+        is_shown = _is_shown(context, wanted, sources=(dataset, source))
         examples = load_local(dataset, split=asked, limit=limit, seed=seed, columns=columns)
-        if set(wanted) - {"zero_shot", "m2iv"}:
-            source = support or dataset
+        if is_shown:
             shown = support_split or usual_splits(source)[0]
             pool = load_local(source, split=shown, limit=None, seed=seed, columns=columns)
     else:
         refuse_given(context, _OF_ITEMS, "is not for VL-ICL, whose questions have all of that")
         episodic_task, folder = episodic
         usual_scorer = SCORERS[episodic_task]
-        episodes = load_episodes(folder, episodic_task, shots=num_shots, seed=seed)[:limit]
+        episodes = load_episodes(folder, episodic_task, shots=num_shots, limit=limit, seed=seed)
         examples = [episode.query for episode in episodes]
         pool = [episode.context for episode in episodes]
     loaded = load_backbone(backbone, revision=revision, device=device, dtype=dtype)
@@ -183,6 +185,17 @@ def _require_heard(
         refuse_given(context, _OF_DATA, "is for a data set")
     if vector is None:
         refuse_given(context, {"strength"}, "is for --vector")
+
+
+def _is_shown(
+    context: typer.Context, wanted: Sequence[Method], *, sources: tuple[str, str]
+) -> bool:
+    """Whether a condition reads labelled items; no option is given that would be passed over."""
+    found = bool(set(wanted) - {"zero_shot", "m2iv"})
+    if not found:
+        refuse_given(context, _OF_SUPPORT, "is for conditions that read labelled items")
+    refuse_unread(context, *dict.fromkeys(sources))
+    return found
 
 
 def _report(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from app.cli.console import plain_console
-from app.cli.options import read_settings
+from app.cli.options import read_settings, refuse_given
 from app.core.errors import InvalidInputError, StorageFullError, is_out_of_space
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlibrary_client.layouts.items import Found, Source
 
 _READING: Final = "reading every row and picture"
+_OF_CONVERSION: Final = {"column_map", "question", "skip_bad", "text_only"}
 
 ColumnMap: TypeAlias = Annotated[
     list[str] | None,
@@ -76,6 +77,13 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
+def is_converted(source: str) -> bool:
+    """Whether a local source is read by its columns, and not in a layout that is known for good."""
+    from app.method.evaluation.tasks.loading import find_official
+
+    return source != "easy-vqa" and find_official(source) is None
+
+
 def convert_local(
     source: str,
     target: Path,
@@ -114,6 +122,16 @@ def convert_local(
         )
 
 
+def refuse_unread(context: typer.Context, *sources: str) -> None:
+    """Returns when an option that tells how sources are converted has one that is.
+
+    Raises:
+        BadParameter: It has none, and would be passed over.
+    """
+    if not any(map(is_converted, sources)):
+        refuse_given(context, _OF_CONVERSION, f"is not for {' and '.join(sources)}")
+
+
 def load_local(
     source: str,
     *,
@@ -130,10 +148,10 @@ def load_local(
         InvalidDatasetError: It is no data set, has rows that cannot be used, or no such split.
         StorageFullError: There is no room for it among temporary files.
     """
-    from app.method.evaluation.tasks.loading import find_official, load_examples
+    from app.method.evaluation.tasks.loading import load_examples
 
     with temporary_folder() as folder:
-        if source == "easy-vqa" or find_official(source) is not None:
+        if not is_converted(source):
             with plain_console(stderr=True).status(f"reading {source}"):
                 return load_examples(source, split=split, limit=limit, seed=seed)
         target = folder / "dataset.parquet"

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import plain_console
-from app.cli.local_datasets import ColumnMap, Question, SkipBad, TextOnly, load_local, read_map
+from app.cli.local_datasets import (
+    ColumnMap,
+    Question,
+    SkipBad,
+    TextOnly,
+    load_local,
+    read_map,
+    refuse_unread,
+)
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
 from app.core.errors import ConfigurationError
 from app.core.telemetry.logs import get_logger
@@ -41,6 +49,7 @@ def _bounds(field: Mapping[str, Any]) -> str:
 
 
 def train(
+    context: typer.Context,
     dataset: Annotated[
         str, typer.Argument(help="easy-vqa, or a folder or file of any known layout.")
     ],
@@ -86,6 +95,7 @@ def train(
     for name in own.keys() & changes.keys():
         raise typer.BadParameter(f"wanted --{name}, found {name} among the settings")
     config = TrainingConfig.from_dict(own | changes)
+    refuse_unread(context, dataset)
     examples = load_local(
         dataset,
         split=split,

@@ -28,6 +28,9 @@ def test_what_has_an_option_is_no_setting_as_well(tmp_path: Path, setting: str) 
         (("--suite", "nowhere", "--map", "a=b"), "--map is for a data set"),
         (("nowhere", "--strength", "2"), "--strength is for --vector"),
         (("vl-icl-open_mi:nowhere", "--support", "other"), "--support is not for VL-ICL"),
+        (("easy-vqa", "--question", "what?"), "--question is not for easy-vqa"),
+        (("gqa:nowhere", "--support", "easy-vqa", "--map", "question=q"), "--map is not for gqa"),
+        (("nowhere", "--support", "other", "--condition", "zero-shot"), "--support is for"),
         (("nowhere", "--vector", "pyproject.toml", "--condition", "icl"), "--vector is for m2iv"),
     ],
 )
@@ -35,6 +38,12 @@ def test_options_that_would_say_nothing_are_refused(asked: tuple[str, ...], told
     result = run("evaluate", *asked)
     assert result.exit_code == 2
     assert told in result.output
+
+
+def test_a_layout_that_is_known_for_good_is_not_trained_on_by_columns(tmp_path: Path) -> None:
+    result = run("train", "easy-vqa", "--output", str(tmp_path / "v"), "--skip-bad")
+    assert result.exit_code == 2
+    assert "--skip-bad is not for easy-vqa" in result.output
 
 
 def test_what_is_not_measured_takes_no_items() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from app.core.errors import InvalidDatasetError, InvalidInputError
 from app.method.backbone.examples import Episode, Example
-from app.method.backbone.randomness import generator_for
+from app.method.backbone.randomness import generator_for, sample_places
 from app.method.evaluation.tasks.official import item_reader, read_json
 
 SCORERS: Final[Mapping[str, str]] = {
@@ -54,15 +54,18 @@ def _known(task: str) -> str:
     return task
 
 
-def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list[Episode]:
-    """All queries of a task with the demonstrations that its rule gives them.
+def load_episodes(
+    folder: Path, task: str, *, shots: int, limit: int | None = None, seed: int = 0
+) -> list[Episode]:
+    """Queries of a task with the demonstrations that its rule gives them.
 
     Args:
         folder: Of the benchmark.
         task: A name of `SCORERS`; the other tasks want pictures made.
         shots: Demonstrations, of each of two classes in `open_mi`, and of each of two answers in
             `matching_mi`; 0 asks without any.
-        seed: Of the choice.
+        limit: The most queries, chosen at random; None takes all.
+        seed: Of both choices.
 
     Raises:
         NotFoundError: A file or a picture is missing.
@@ -74,7 +77,8 @@ def load_episodes(folder: Path, task: str, *, shots: int, seed: int = 0) -> list
     support = read_json(folder / task / "support.json", kind=list)
     read_item = item_reader(folder)
     episodes = []
-    for number, query in enumerate(queries):
+    for number in sample_places(len(queries), limit=limit, seed=seed):
+        query = queries[number]
         rng = generator_for(seed, "vl-icl", number)
         try:
             demonstrations = _demonstrations(task, query, support, shots=shots, rng=rng)

@@ -21,6 +21,7 @@ from app.core.errors import (
 )
 from app.core.pixels import PIXELS_VERSION
 from app.method.evaluation.tasks.loading import load_examples
+from app.method.evaluation.tasks.vl_icl import load_episodes
 from tests.fakes.files import official
 
 
@@ -222,3 +223,23 @@ def test_readers_load_no_torch() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+
+
+def test_some_queries_of_vl_icl_are_chosen_at_random_and_keep_their_demonstrations(
+    tmp_path: Path,
+) -> None:
+    names = [f"textocr/{number}.jpg" for number in range(12)]
+    entries = [{"image": [name], "question": "what is written?", "answer": name} for name in names]
+    for part in ("query", "support"):
+        official.write(tmp_path / "textocr" / f"{part}.json", entries)
+    for name in names:
+        official.write(tmp_path / name, official.picture(90))
+
+    def shown(limit: int | None) -> dict[str, list[str]]:
+        found = load_episodes(tmp_path, "textocr", shots=2, limit=limit, seed=3)
+        return {one.query.id: [item.image_id for item in one.context] for one in found}
+
+    some, everything = shown(4), shown(None)
+    assert len(some) == 4
+    assert list(some) != list(everything)[:4]
+    assert some.items() <= everything.items()
