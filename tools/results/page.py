@@ -103,7 +103,7 @@ def _conditions(report: Mapping[str, Any]) -> list[str]:
         f"[protocol](protocol.md). {machine}"
     )
     return [
-        told,
+        told.rstrip(),
         "",
         "```",
         report["command"],

@@ -4,14 +4,15 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from app.method.experiments.cells import CellResult, read_cells
 from app.method.experiments.methods import M2IV, SUPERVISION_ONLY
 
-_CELLS = Path(__file__).resolve().parents[2] / "docs" / "cells"
+_CELLS: Final = Path(__file__).resolve().parents[2] / "docs" / "cells"
+FIRST: Final = _CELLS / "first.json"
 
 
 def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
@@ -46,20 +47,21 @@ def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
     }
 
 
-def measured_again(report: Mapping[str, Any], cells: Iterable[CellResult]) -> dict[str, Any]:
-    """The figures that a report has of seed 0 beside those of the cells, in %."""
-    published = {
-        (task, method): figures["each"][0]
-        for task, methods in report["items"]["100"]["tasks"].items()
-        for method, figures in methods.items()
-        if "each" in figures
-    }
+def measured_again(
+    before: Mapping[str, Mapping[str, float]], cells: Iterable[CellResult]
+) -> dict[str, Any]:
+    """How far cells of seed 0 lie from accuracies of an earlier run, in %.
+
+    Args:
+        before: Of each task, the accuracies by method, from 0 to 1.
+        cells: What was measured again; others are left out.
+    """
     changes: dict[str, list[float]] = {}
     for one in cells:
-        before = published.get((one.task, one.method))
-        if before is not None and one.seed == 0 and one.items in {0, 100} and one.scores:
+        earlier = before.get(one.task, {}).get(one.method)
+        if earlier is not None and one.seed == 0 and one.items in {0, 100} and one.scores:
             # Accuracies of 200 questions are 0.5 apart.
-            change = round(100 * abs(one.accuracy - before), 1)
+            change = round(100 * abs(one.accuracy - earlier), 1)
             changes.setdefault(one.method, []).append(change)
     differing = {name: list(filter(None, found)) for name, found in sorted(changes.items())}
     return {
@@ -76,16 +78,14 @@ def measured_again(report: Mapping[str, Any], cells: Iterable[CellResult]) -> di
 def main(
     *,
     cells: Annotated[Path | None, typer.Option(help="Lines of cells; those that are kept.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Results of seed 0 that were measured elsewhere.")
-    ] = None,
+    before: Annotated[
+        Path, typer.Option(help="Accuracies of seed 0 that were measured elsewhere.")
+    ] = FIRST,
 ) -> None:
     """Print how far runs of one method differ."""
     kept = read_cells(cells or next(_CELLS.glob("*.jsonl"))).values()
-    told = two_names(kept)
-    if report is not None:
-        told["measured_again"] = measured_again(json.loads(report.read_text()), kept)
-    print(json.dumps(told, indent=2))
+    again = measured_again(json.loads(before.read_text()), kept)
+    print(json.dumps({**two_names(kept), "measured_again": again}, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.experiments.cells import CellResult, read_cells
-from tools.results.repeats import measured_again, two_names
+from tools.results.repeats import FIRST, measured_again, two_names
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -29,11 +29,10 @@ def test_two_names_of_one_training_are_told_apart_from_two_trainings() -> None:
 
 
 def test_what_was_measured_again_is_held_against_a_report() -> None:
-    before: dict[str, Any] = {"lora": {"each": [0.5]}, "live": {"each": [0.3]}}
-    before |= {"icv": {"each": [0.1]}, "mtv": {"refused": "too long"}}
+    before = {"lora": 0.5, "live": 0.3, "icv": 0.1}
     cells = [cell("a", "lora", 7), cell("a", "live", 3), cell("a", "live", 9, seed=1)]
     cells += [cell("a", "mtv", 3), cell("b", "icv", 1)]
-    found = measured_again({"items": {"100": {"tasks": {"a": before}}}}, cells)
+    found = measured_again({"a": before}, cells)
     assert (found["cells"], found["equal"]) == (2, 1)
     assert found["differing"] == {"lora": {"cells": 1, "of": 1, "most": 20.0}}
 
@@ -42,11 +41,11 @@ def test_the_protocol_tells_what_the_kept_cells_say() -> None:
     (kept,) = (DOCS / "cells").glob("*.jsonl")
     cells = read_cells(kept).values()
     found = two_names(cells)
-    again = measured_again(json.loads((DOCS / "results.json").read_text()), cells)
+    again = measured_again(json.loads(FIRST.read_text()), cells)
     told = " ".join((DOCS / "protocol.md").read_text().split())
     once = found["one_training"]
     for figures in (
-        f"Of {again['cells']} cells, {again['equal']} have the same accuracy",
+        f"Of {again['cells']}, {again['equal']} have the same accuracy",
         f"is right in {found['averages']['supervision_only']} % on average",
         f"M2IV in {found['averages']['m2iv']}",
         f"In {once['trainings']} of these {found['trainings']} trainings",
