@@ -45,7 +45,7 @@ def retrieve(
         text: The query's question.
         embedding: A ready embedding of the query instead of the two.
         k: How many vectors at most.
-        backbone: The fingerprint they must belong to; the serving one by default.
+        backbone: Name or fingerprint of the one they belong to; needed where several are served.
         min_epoch: Wait until the index has seen this change.
         prefer: Tag, alias or name of the one that is meant where several stand for the same
             questions; the server's own when not given.

@@ -83,7 +83,7 @@ def retrieve(
     *,
     text: Annotated[str | None, typer.Option(help="A question.")] = None,
     image: Annotated[Path | None, typer.Option(exists=True, help="A picture.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="At most so many.")] = 3,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="At most so many.")] = 5,
     prefer: Prefer = None,
     only_ready: OnlyReady = True,
     name: Annotated[str | None, typer.Option(help="Only versions of this name.")] = None,
