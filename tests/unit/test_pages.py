@@ -101,6 +101,7 @@ def options_of(words: list[str]) -> Iterator[tuple[str, set[str]]]:
         # `keys create|list` names two.
         command, *_ = [within[name] for name in names.split("|")]
     known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    known.add("--help")
     given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
     yield from ((option, known) for option in given)
 
