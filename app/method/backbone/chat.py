@@ -26,6 +26,7 @@ PLAIN_TEMPLATE: Final = (
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
 _UNUSABLE: Final = "The processor's chat template cannot be used"
+_TEMPLATE_ERRORS: Final = (TemplateError, TypeError, KeyError, ValueError, AttributeError)
 # Two marks that no template, tokenizer or answer contains.
 _QUESTION_MARK: Final = "\ue010question\ue011"
 _ANSWER_MARK: Final = "\ue010answer\ue011"
@@ -56,6 +57,13 @@ def image_token(processor: ProcessorMixin) -> str:
     return token if isinstance(token, str) else "<image>"
 
 
+def picture_tokens(processor: ProcessorMixin) -> list[str]:
+    """What a template may write for a picture, the likeliest first."""
+    names = ("image_token", "boi_token", "fake_image_token")
+    found = [getattr(processor, name, None) for name in names]
+    return [*(str(token) for token in found if token), "<image>"]
+
+
 def user_message(text: str, *, num_images: int) -> Message:
     """A user's turn: the images, then the text."""
     parts: list[Message] = [{"type": "image"} for _ in range(num_images)]
@@ -82,6 +90,22 @@ def render(
             list(messages), tokenize=False, add_generation_prompt=with_generation_prompt, **extra
         )
     )
+
+
+def adopt_template(processor: ProcessorMixin) -> None:
+    """Gives a processor without a chat template its tokenizer's, if that one writes pictures."""
+    found = getattr(processor.tokenizer, "chat_template", None)
+    if found is None or getattr(processor, "chat_template", None) is not None:
+        return
+    processor.chat_template = found
+    question = user_message(_QUESTION_MARK, num_images=1)
+    try:
+        text = render(processor, [question], with_generation_prompt=True)
+    except _TEMPLATE_ERRORS:
+        text = ""
+    # One that was made for texts alone fails, or writes the parts as a list.
+    if _QUESTION_MARK not in text or not any(one in text for one in picture_tokens(processor)):
+        processor.chat_template = None
 
 
 def control_pattern(processor: ProcessorMixin) -> re.Pattern[str]:
@@ -145,7 +169,7 @@ def find_answer_format(processor: ProcessorMixin) -> AnswerFormat:
     try:
         prompt = render(processor, [question], with_generation_prompt=True)
         whole = render(processor, answered, with_generation_prompt=False)
-    except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except _TEMPLATE_ERRORS as error:
         raise UnsupportedBackboneError(
             f"{_UNUSABLE}: {str(error).partition(chr(10))[0]}"
         ) from error
@@ -154,10 +178,9 @@ def find_answer_format(processor: ProcessorMixin) -> AnswerFormat:
             f"{_UNUSABLE}: wanted a prompt with the question, found none"
         )
     opening = prompt.rpartition(_QUESTION_MARK)[2]
-    lead, after = "", ""
+    before, _, after = whole.partition(_ANSWER_MARK)
     # A template may open the turn with more than a past turn shows; the answer then comes at once.
-    if whole.startswith(prompt):
-        lead, _, after = whole[len(prompt) :].partition(_ANSWER_MARK)
+    lead = before[len(prompt) :] if before.startswith(prompt) else ""
     end = _end_token(processor.tokenizer, after)
     return AnswerFormat(opening=opening, lead=lead, end_token_id=end)
 

@@ -19,6 +19,7 @@ from app.method.backbone.chat import (
     Message,
     as_plain_text,
     control_pattern,
+    picture_tokens,
     render,
     user_message,
 )
@@ -176,9 +177,7 @@ def _are_pictures_moved(processor: ProcessorMixin, messages: Sequence[Message]) 
 def _placeholder(processor: ProcessorMixin) -> str:
     """How the template writes a picture."""
     text = render(processor, [user_message("", num_images=1)], with_generation_prompt=False)
-    names = ("image_token", "boi_token", "fake_image_token")
-    tokens = [*(getattr(processor, name, None) for name in names), "<image>"]
-    return next(token for token in map(str, tokens) if token in text)
+    return next(token for token in picture_tokens(processor) if token in text)
 
 
 def _marked(messages: Sequence[Message]) -> tuple[list[Message], list[str], list[str]]:

@@ -12,7 +12,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import ConfigurationError, UnsupportedBackboneError
-from app.method.backbone.chat import AnswerFormat, find_answer_format
+from app.method.backbone.chat import AnswerFormat, adopt_template, find_answer_format
 from app.method.backbone.checkpoint.digests import digest_of_files
 from app.method.backbone.checkpoint.fingerprint import describe, digest_of_parameters
 from app.method.backbone.checkpoint.models import CheckpointPlace, load_model, pinned, read_config
@@ -100,7 +100,8 @@ def backbone_from_parts(
     """A backbone from a model and a processor that are already in memory.
 
     The model is put into evaluation mode and its parameters are frozen. A tokenizer without a
-    padding token gets its end token for that. Of the model's `generation_config` only the tokens
+    padding token gets its end token for that, and a processor without a chat template gets its
+    tokenizer's. Of the model's `generation_config` only the tokens
     stay that begin, end and pad a text: how tokens are chosen is said by whoever asks.
 
     Without a revision the weights are digested.
@@ -116,6 +117,7 @@ def backbone_from_parts(
                 "The tokenizer cannot pad: wanted a padding or end token, found neither"
             )
         tokenizer.pad_token = tokenizer.eos_token
+    adopt_template(processor)
     model.train(mode=False)
     model.requires_grad_(requires_grad=False)
     layout = find_answer_format(processor)

@@ -6,6 +6,7 @@ from transformers import Idefics3Processor
 from app.core.errors import UnsupportedBackboneError
 from app.method.backbone.chat import (
     PLAIN_TEMPLATE,
+    adopt_template,
     as_plain_text,
     as_written,
     encode_answer,
@@ -102,13 +103,47 @@ def test_a_checkpoint_without_a_template_gets_a_plain_one() -> None:
     assert "image_token" in PLAIN_TEMPLATE
 
 
+def test_a_tokenizers_template_is_the_processors_where_that_has_none() -> None:
+    wanted, processor = tiny_processor(), tiny_processor()
+    processor.chat_template, processor.tokenizer.chat_template = None, CHAT_TEMPLATE
+    adopt_template(processor)
+    turns = [user_message("what?", num_images=1)]
+    text = render(processor, turns, with_generation_prompt=True)
+    assert text == render(wanted, turns, with_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        None,
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}",
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_tokenizers_template_for_texts_alone_is_left(template: str | None) -> None:
+    processor = tiny_processor()
+    processor.chat_template, processor.tokenizer.chat_template = None, template
+    adopt_template(processor)
+    assert processor.chat_template is None
+
+
+def test_a_processors_template_is_not_changed() -> None:
+    processor = tiny_processor()
+    processor.tokenizer.chat_template = "<image>" + CHAT_TEMPLATE
+    adopt_template(processor)
+    assert processor.chat_template == CHAT_TEMPLATE
+
+
 def test_a_template_that_opens_turns_in_its_own_way_still_works() -> None:
     processor = tiny_processor()
     processor.chat_template = CHAT_TEMPLATE.replace("Assistant:{%", "Assistant: <think></think>{%")
     layout = find_answer_format(processor)
     assert layout.opening.endswith("<think></think>")
     assert layout.lead == ""
-    assert layout.end_token_id == processor.tokenizer.eos_token_id
+    # Past turns still show what the model writes behind an answer.
+    end = processor.tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    assert layout.end_token_id == end != processor.tokenizer.eos_token_id
 
 
 def test_an_answer_that_merges_with_its_opening_is_encoded_alone() -> None:
