@@ -73,6 +73,8 @@ _SANDWICHED: Final = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED: Final = _PRE_NORMS | {"cross_attn", "mlp"}
 # Parts that stand where attention should, by what they are called.
 _MIXERS: Final = {"linear_attn": "linear attention", "conv": "a convolution"}
+# Other values of these scale a branch, or move a norm behind it (Granite, Molmo 2, Chameleon).
+_ADDED_AS_IT_IS: Final = {"residual_multiplier": 1.0, "norm_after": False, "swin_norm": False}
 _GATES: Final = frozenset({"cross_attn_attn_gate", "cross_attn_mlp_gate"})
 
 
@@ -134,7 +136,8 @@ def find_sites(model: PreTrainedModel) -> list[LayerSites]:
         raise _unsupported(
             model, f"{config.num_hidden_layers} decoder layers", f"a list of {len(layers)} modules"
         )
-    multiplier = getattr(config, "residual_multiplier", 1.0)
-    if multiplier != 1.0:
-        raise _unsupported(model, "branches added as they are", f"a factor of {multiplier}")
+    for setting, wanted in _ADDED_AS_IT_IS.items():
+        found = getattr(config, setting, wanted)
+        if found != wanted:
+            raise _unsupported(model, "branches added as they are", f"{setting} {found}")
     return [_layer_sites(model, index, layer) for index, layer in enumerate(layers)]

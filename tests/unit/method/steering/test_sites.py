@@ -2,8 +2,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GraniteConfig, Olmo2Config, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    ChameleonConfig,
+    GraniteConfig,
+    Molmo2Config,
+    Olmo2Config,
+    PreTrainedModel,
+)
 
 from app.core.errors import UnsupportedBackboneError
 from app.method.steering.sites import find_decoder, find_sites
@@ -101,4 +110,24 @@ def test_layers_that_add_differently_are_refused(
     make: Any = AutoModelForCausalLM.from_config
     model: PreTrainedModel = make(config)
     with pytest.raises(UnsupportedBackboneError, match=wanted):
+        find_sites(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        (
+            ChameleonConfig(swin_norm=True, num_hidden_layers=1, vocabulary_map={"<image>": 4}),
+            "swin_norm",
+        ),
+        (Molmo2Config(text_config={"norm_after": True, "num_hidden_layers": 1}), "norm_after"),
+    ],
+)
+def test_layers_that_norm_what_a_branch_adds_are_refused(
+    config: ChameleonConfig | Molmo2Config, setting: str
+) -> None:
+    make: Any = AutoModelForImageTextToText.from_config
+    with torch.device("meta"):
+        model: PreTrainedModel = make(config)
+    with pytest.raises(UnsupportedBackboneError, match=f"as they are, found {setting} True"):
         find_sites(model)
