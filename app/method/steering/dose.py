@@ -15,8 +15,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, UnsupportedBackboneError
 from app.core.pictures import Picture
+from app.method.backbone.checkpoint.models import first_line
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
 from app.method.steering.sites import find_sites
@@ -34,9 +35,13 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
 
     The median over the tokens of a plain prompt: a few tokens of most backbones carry activations
     that are larger by orders of magnitude and say nothing about the others.
+
+    Raises:
+        UnsupportedBackboneError: The processor cannot read a picture, or the model not what it made
+            of one.
     """
     image = Picture.of(Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY))
-    batch = encode_prompts(backbone, [build_prompt(backbone, _PROBE_QUESTION, image)])
+    prompt = build_prompt(backbone, _PROBE_QUESTION, image)
     norms: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
@@ -46,7 +51,14 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
     with ExitStack() as hooks:
         for sites in find_sites(backbone.model):
             hooks.enter_context(sites.layer.register_forward_hook(keep))
-        backbone.model(**batch.inputs, use_cache=False)
+        try:
+            backbone.model(**encode_prompts(backbone, [prompt]).inputs, use_cache=False)
+        except (TypeError, ValueError) as error:
+            raise UnsupportedBackboneError(
+                f"{backbone.name} cannot be asked about a picture: wanted a processor with the "
+                "model's settings (such as patch_size and num_additional_image_tokens), found "
+                f"{first_line(error)}"
+            ) from error
     return torch.stack(norms)
 
 

@@ -1,8 +1,12 @@
 import pytest
 import torch
 
+from app.core.errors import UnsupportedBackboneError
+from app.method.backbone.loading import backbone_from_parts
 from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.injection import inject
+from tests.fakes.checkpoints.llava import llava
+from tests.fakes.checkpoints.parts import random_model
 from tests.fakes.models.backbones import tiny_backbone
 
 
@@ -36,3 +40,21 @@ def test_the_dose_is_that_of_the_most_affected_layer() -> None:
     assert dose_of(shift, torch.tensor([1.0, 10.0, 4.0])) == pytest.approx(0.5)
     assert dose_of(shift, torch.tensor([1.0, 10.0, 1.0])) == pytest.approx(1.0)
     assert dose_of(torch.zeros_like(shift), torch.ones(3)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        # As checkpoints from before these settings were a processor's have them.
+        ("patch_size", None, "'NoneType'"),
+        ("num_additional_image_tokens", 0, "tokens: 15"),
+    ],
+)
+def test_a_processor_without_the_models_settings_is_called_that(
+    setting: str, value: int | None, reason: str
+) -> None:
+    parts = llava()
+    setattr(parts.processor, setting, value)
+    backbone = backbone_from_parts(random_model(parts), parts.processor, name="old")
+    with pytest.raises(UnsupportedBackboneError, match=f"old cannot be asked .*{reason}"):
+        residual_norms(backbone)
