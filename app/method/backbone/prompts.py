@@ -219,7 +219,7 @@ def finish_batch(
         ContextOverflowError: A row is longer than the backbone's context window.
     """
     mask: Int[Tensor, "rows tokens"] = inputs["attention_mask"]
-    num_prompt_tokens = tuple(int(count) for count in mask.sum(1))
+    num_prompt_tokens = tuple(mask.sum(1).tolist())
     if answers is None:
         ids: tuple[tuple[int, ...], ...] = ()
         predicts = torch.zeros_like(mask, dtype=torch.bool)

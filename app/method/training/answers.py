@@ -34,7 +34,8 @@ def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> t
     If the most likely token is right at every position of the given answer, decoding one token
     after the other takes the same way; so one pass measures what generation would.
     """
-    hits: Bool[Tensor, " answers"] = logits.argmax(-1) == batch.targets
+    # Off the device at once: every row that is asked about there waits for all that runs on it.
+    hits: Bool[Tensor, " answers"] = (logits.argmax(-1) == batch.targets).cpu()
     counts = [len(ids) for ids in batch.answer_ids]
     return tuple(bool(row.all()) for row in torch.split(hits, counts))
 
@@ -97,7 +98,7 @@ def answer_episodes(
 
 def score_answers(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[AnswerScore]:
     """How well each row is answered, by the logits that predict its true answer."""
-    losses = supervision(logits, batch.targets)
+    losses = supervision(logits, batch.targets).cpu()
     spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
     rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
     return [
