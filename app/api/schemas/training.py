@@ -132,7 +132,7 @@ class JobErrorBody(ResponseBody):
 
 
 class JobBody(ResponseBody):
-    """A training job."""
+    """A job: a training, a combination or a measurement."""
 
     id: UUID
     state: JobState

@@ -11,7 +11,7 @@ from app.cli.processes.environments import child_environment
 from app.core import version
 from app.core.errors import ConfigurationError
 from app.core.folders import ROOT_DATA_DIR, default_cache_dir, default_data_dir
-from app.core.settings import Settings
+from app.core.settings import MEBIBYTE, Settings
 from app.core.version import UNKNOWN, software_version
 
 
@@ -192,3 +192,23 @@ def test_the_operations_page_tells_of_every_setting() -> None:
     firsts = [line.split(" | ")[0] for line in table.splitlines()[2:]]
     told = [name.lower() for first in firsts for name in re.findall(r"`(\w+)`", first)]
     assert sorted(told) == sorted(Settings.model_fields)
+    for line in table.splitlines()[2:]:
+        names, defaults, *_ = line.split(" | ")
+        named = [name.lower() for name in re.findall(r"`(\w+)`", names)]
+        found = [Settings.model_fields[name].default for name in named]
+        if all(isinstance(default, str | int | float) for default in found):
+            assert ", ".join(map(as_told, found)) == defaults.partition(" (")[0], line
+
+
+def as_told(default: object) -> str:
+    match default:
+        case bool():
+            return str(default).lower()
+        case str():
+            return f"`{default}`"
+        case int() if default % MEBIBYTE == 0:
+            size = default // MEBIBYTE
+            return f"{size} MiB" if size % 1024 else f"{size // 1024} GiB"
+        case int() if default % 1_000_000 == 0:
+            return f"{default // 1_000_000} million"
+    return f"{default:g}"
