@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from app.core.errors import JSON, VLibraryError
+import torch
+
+from app.core.errors import JSON, OutOfDeviceMemoryError, VLibraryError
 from app.method.experiments.methods import find_method
 from app.method.experiments.trial import Trial
 
@@ -57,6 +59,7 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
 
     Raises:
         InvalidInputError: There is no such method.
+        OutOfDeviceMemoryError: The accelerator has no room for it.
     """
     prepare = find_method(method)
     problem = trial.problem
@@ -66,6 +69,10 @@ def measure_cell(trial: Trial, method: str) -> CellResult:
     try:
         condition, about = prepare(trial)
         report = trial.ask(trial.test, condition)
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemoryError("The accelerator has no room for this method") from error
+    except OutOfDeviceMemoryError:
+        raise
     except VLibraryError as error:
         return replace(empty, refused=error.message)
     return replace(

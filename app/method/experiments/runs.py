@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from app.core.errors import InvalidInputError
+from app.core.errors import InvalidInputError, OutOfDeviceMemoryError
 from app.core.splits import TRAIN
 from app.method.adaptation.problem import Problem
 from app.method.backbone.features import FeatureCache
@@ -142,12 +142,21 @@ def run_suite(
                 whole, trials = _whole(task, plan, features), {}
             if which not in trials:
                 trials[which] = _drawn(whole, items=cell.items, seed=cell.seed)
-            measured = measure_cell(trials[which], cell.method)
-            result = replace(measured, items=cell.items, seed=cell.seed)
-            append_cell(result, file)
+            result = _measured(cell, trials[which], file=file)
         if on_cell is not None:
             on_cell(done, len(cells), result)
         yield result
+
+
+def _measured(cell: CellResult, trial: Trial, *, file: Path) -> CellResult:
+    """The cell with its result, which is kept unless the accelerator had no room this time."""
+    try:
+        measured = measure_cell(trial, cell.method)
+    except OutOfDeviceMemoryError as error:
+        return replace(cell, refused=error.message)
+    result = replace(measured, items=cell.items, seed=cell.seed)
+    append_cell(result, file)
+    return result
 
 
 def _whole(task: Task, plan: SuitePlan, features: FeatureCache) -> Trial:

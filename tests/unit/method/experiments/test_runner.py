@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -74,6 +74,27 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(
     assert len(measured) == len(done) - len(begun)
     assert told[-1] == (len(done), len(done)) == (14, 14)
     assert [cell.scores for cell in done] == [cell.scores for cell in whole]
+
+
+def test_a_method_without_room_is_told_of_and_tried_again(
+    backbone: Backbone, suite: Suite, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, methods=("nearest_copy", "icl_2"), seeds=1, tasks=("one",))
+
+    def find_none(_name: str) -> Callable[[Trial], None]:
+        return no_room
+
+    def no_room(_trial: Trial) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def refusals() -> list[str | None]:
+        file = tmp_path / "run.jsonl"
+        return [cell.refused for cell in run_suite(backbone, suite, plan, file=file)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells_module, "find_method", find_none)
+        assert refusals() == ["The accelerator has no room for this method"] * 2
+    assert refusals() == [None, None]
 
 
 def test_cells_keep_the_items_that_were_asked_for_and_zero_shot_has_one(suite: Suite) -> None:
