@@ -176,7 +176,12 @@ class SamplingParams(Message):
         Field(description="How many of the likeliest tokens to report with each token's own."),
     ] = None
     seed: Seed = 0
-    stop: Annotated[tuple[StopText, ...], Field(max_length=MAX_STOPS)] = ()
+    stop: Annotated[
+        tuple[StopText, ...],
+        Field(
+            max_length=MAX_STOPS, description="Texts that end the answer and are not part of it."
+        ),
+    ] = ()
     structured_outputs: Annotated[
         StructuredOutputs | None, Field(description="The form that the answer shall have.")
     ] = None

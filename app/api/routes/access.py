@@ -73,7 +73,9 @@ async def list_entries(
         ),
     ] = None,
     action: Annotated[Reference | None, Query(description="Such as `vector.create`.")] = None,
-    after: Annotated[int, Query(ge=0, le=MAX_AUDIT_ID)] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_AUDIT_ID, description="Only what came after this entry.")
+    ] = 0,
     limit: Limit = 50,
 ) -> AuditPageBody:
     """Lists who did what and when, oldest first; it outlives what it tells of."""

@@ -106,7 +106,12 @@ ImageText: TypeAlias = Annotated[
     StringConstraints(min_length=1, max_length=MAX_IMAGE_CHARACTERS),
     Field(description="A PNG, JPEG or WEBP file as base64 text or a base64 data: URL."),
 ]
-Cursor: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=512), SAFE]
+Cursor: TypeAlias = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=512),
+    SAFE,
+    Field(description="The `next_cursor` of the page before."),
+]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=200)]
 Version: TypeAlias = Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True)]
 EmbeddingValue: TypeAlias = Annotated[

@@ -28,9 +28,12 @@ class RetrieveRequest(RequestBody):
     embedding: (
         Annotated[list[EmbeddingValue], Field(min_length=2, max_length=MAX_EMBEDDING_LENGTH)] | None
     ) = None
-    k: Annotated[int, Field(ge=1, le=100, strict=True)] = 5
+    k: Annotated[int, Field(ge=1, le=100, strict=True, description="The most matches.")] = 5
     backbone: BackboneRef | None = None
-    min_epoch: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
+    min_epoch: Annotated[
+        Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None,
+        Field(description="Wait until the index has seen this change."),
+    ] = None
     prefer: Preference | None = None
     only_ready: OnlyReady = True
     name: Name | None = Field(default=None, description="Only versions of this name.")

@@ -46,6 +46,14 @@ VectorField: TypeAlias = Annotated[
 ]
 
 
+SharedStrength: TypeAlias = Annotated[
+    Strength, Field(description="The factor of every vector that names none itself.")
+]
+Baseline: TypeAlias = Annotated[
+    Flag, Field(description="Also answer without any vector, to compare.")
+]
+
+
 class DemonstrationsChoice(RequestBody):
     """Items of a stored data set to put before the question."""
 
@@ -73,11 +81,13 @@ class SteerRequest(SamplingParams):
     ] = None
     backbone: BackboneRef | None = None
     vector: VectorField = None
-    strength: Strength = 1.0
+    strength: SharedStrength = 1.0
     prefer: Preference | None = None
     only_ready: OnlyReady = True
     demonstrations: DemonstrationsChoice | None = None
-    instruction: Prompt | None = None
+    instruction: Annotated[Prompt | None, Field(description="A text before everything else.")] = (
+        None
+    )
     is_raw: Annotated[
         Flag,
         Field(description="Continue the prompt as it stands, without the chat template."),
@@ -89,7 +99,7 @@ class SteerRequest(SamplingParams):
             "instead of refusing the request."
         ),
     ] = False
-    baseline: Flag = False
+    baseline: Baseline = False
     stream: Annotated[
         Flag,
         Field(

@@ -19,7 +19,10 @@ class TrainRequest(RequestBody):
     name: Name
     dataset: Annotated[Reference, Field(description="The id or the name of a data set.")]
     split: SplitName | None = None
-    shots: Annotated[int, Field(ge=1, le=64, strict=True)] = 16
+    shots: Annotated[
+        int,
+        Field(ge=1, le=64, strict=True, description="Demonstrations that it shall stand for."),
+    ] = 16
     config: Annotated[
         TrainingSettings,
         Field(

@@ -14,14 +14,18 @@ from app.api.schemas.bodies import RequestBody
 from app.api.schemas.fields import Flag, ImageText, OnlyReady, Preference, Prompt
 from app.api.schemas.messages import LenientBody, Messages, PartText
 from app.api.schemas.openai.formats import ResponseFormat
-from app.api.schemas.steering import DemonstrationsChoice, VectorField
+from app.api.schemas.steering import (
+    Baseline,
+    DemonstrationsChoice,
+    SharedStrength,
+    VectorField,
+)
 from app.rpc.generation import (
     MAX_STOPS,
     MinP,
     Penalty,
     RepetitionPenalty,
     StopText,
-    Strength,
     StructuredOutputs,
     TopK,
     TopLogprobs,
@@ -95,10 +99,10 @@ class ChatSteering(RequestBody):
     """What steers the answer, and settings of the sampling that OpenAI does not have."""
 
     vector: VectorField = None
-    strength: Strength = 1.0
+    strength: SharedStrength = 1.0
     prefer: Preference | None = None
     only_ready: OnlyReady = True
-    baseline: Flag = False
+    baseline: Baseline = False
     demonstrations: DemonstrationsChoice | None = None
     top_k: TopK = 0
     min_p: MinP = 0.0
