@@ -77,15 +77,23 @@ _DIGITS: Final = (
 )
 _NUMBERS: Final = {"none": "0"} | {word: str(number) for number, word in enumerate(_DIGITS)}
 _CONTRACTED: Final = """
-    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd
-    he's how'd how'll how's i'm i've isn't it'd it'll let's ma'am might've mightn't
-    must've mustn't needn't not've o'clock oughtn't shan't she's should've shouldn't
-    somebody'd somebody's someone'd someone's something'd something's that's there'd
-    there's they'd they'll they're they've wasn't we've weren't what'll what're what's
-    what've when's where'd where's where've who'd who'll who's who've why'll why're
-    why's won't would've wouldn't y'all you'd you'll you're you've
+    'ow's'at 'twas ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
+    hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
+    might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't shan't
+    she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
+    someone'd've someone'll someone's something'd something'd've something'll that's there'd
+    there'd've there're there's they'd they'd've they'll they're they've wasn't we'd've we've
+    weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll
+    who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'd've
+    y'all'll you'd you'd've you'll you're you've
 """
-_CONTRACTIONS: Final = {whole.replace("'", ""): whole for whole in _CONTRACTED.split()}
+# With one apostrophe forgotten, and the one word that the official table has the wrong way round.
+_CONTRACTIONS: Final = {
+    whole[:place] + whole[place + 1 :]: whole
+    for whole in _CONTRACTED.split()
+    for place, letter in enumerate(whole)
+    if letter == "'"
+} | {"somebody'd": "somebodyd"}
 
 
 def _without_punctuation(text: str) -> str:
