@@ -22,7 +22,9 @@ USES = {
 
 def main(
     *,
-    backbone: Annotated[str, typer.Option(help="pocket, a folder or a hub id.")] = "pocket",
+    backbone: Annotated[
+        str, typer.Option(help="pocket, pocket-2, a folder or a hub id.")
+    ] = "pocket",
     items: Annotated[int, typer.Option(min=8, help="Labelled items a training.")] = 64,
     questions: Annotated[int, typer.Option(min=2, help="Test questions.")] = 100,
     steps: Annotated[int, typer.Option(min=1, help="Most optimiser steps.")] = 300,

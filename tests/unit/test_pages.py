@@ -1,5 +1,7 @@
-"""What the pages name is there: links, files, targets of make, settings, commands with options."""
+"""What the pages name is there: links, files, targets of make, settings, options, the SDK."""
 
+import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import vlibrary_client
 from app.cli.app import build
 from app.cli.options import _OF_OTHERS
 from app.core.settings import Settings
@@ -117,3 +120,25 @@ def test_the_page_of_data_sets_tells_of_every_scorer() -> None:
     page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     told = page.partition("unless `--scorer` says otherwise:")[2].partition(".")[0]
     assert quoted(told) == list(SCORERS)
+
+
+def chain(node: ast.AST) -> list[str]:
+    """`client.vectors.list` as its names; nothing where it does not begin with a name."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    before = chain(node.value) if isinstance(node, ast.Attribute) else []
+    return [*before, node.attr] if before and isinstance(node, ast.Attribute) else []
+
+
+@every_page
+def test_every_method_of_the_sdk_that_is_called_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        names = [chain(node) for node in ast.walk(ast.parse(block))]
+        is_ours = "openai" not in block and "litellm" not in block
+        with vlibrary_client.Client("http://127.0.0.1:9") as client:
+            for _, *path in (one for one in names if one[:1] == ["client"] and is_ours):
+                assert functools.reduce(getattr, path, client) is not None, path
+        for wanted in re.findall(r"^from vlibrary_client import (.*)$", block, re.MULTILINE):
+            for name in wanted.split(", "):
+                assert hasattr(vlibrary_client, name), name

@@ -17,7 +17,7 @@ from app.cli.library.server import (
 )
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
-from app.core.jobs import JobState
+from app.core.jobs import MAX_ITEMS, JobState
 
 if TYPE_CHECKING:
     from vlibrary_client import Job
@@ -54,7 +54,11 @@ def train(
     description: Description = "",
     tag: Tags = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Such as epochs=3; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Such as epochs=3, of those that `vlibrary train --help` lists; may be repeated.",
+        ),
     ] = None,
     detach: Detach = False,
     report_to: ReportTo = None,
@@ -139,7 +143,7 @@ def evaluate(
         ),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, max=64, help="Demonstrations.")] = 16,
-    items: Annotated[int, typer.Option(min=1, help="Most items asked.")] = 200,
+    items: Annotated[int, typer.Option(min=1, max=MAX_ITEMS, help="Most items asked.")] = 200,
     seed: Seed = 0,
     detach: Detach = False,
     report_to: ReportTo = None,
