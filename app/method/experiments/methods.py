@@ -57,6 +57,8 @@ _IN_CONTEXT: Final[dict[str, InContext]] = {kind: kind for kind in KINDS}
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
 _VIEWS: Final = "augmented_views"
+# The draw has the seed, and whatever is asked there has no instruction.
+_OF_THE_SUITE: Final = frozenset({"seed", "instruction"})
 
 DEFAULTS: Final = (
     *("zero_shot", "icl_16", "icl_best", "icl_best_16", "knn_icl_16", "nearest_copy"),
@@ -146,8 +148,8 @@ def find_method(name: str) -> _Prepare:
 
 def _config(head: str, settings: list[str]) -> TrainingConfig:
     changes = read_settings(settings)
-    if "seed" in changes:
-        raise InvalidInputError(f"{head} takes the seed of each draw: wanted no other, found one")
+    if known := sorted(_OF_THE_SUITE & changes.keys()):
+        raise InvalidInputError(f"Unknown settings of {head} in a suite: found {', '.join(known)}")
     base = _SUPERVISED if head == SUPERVISION_ONLY else TrainingConfig()
     return base.changed(**changes)
 
