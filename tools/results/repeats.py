@@ -21,10 +21,10 @@ def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
     That is where the held-out items of M2IV chose the labels alone: but for a factor of the loss.
     Accuracies and differences are in %.
     """
-    found: dict[tuple[str, int], dict[str, CellResult]] = {}
+    found: dict[tuple[str, int, int], dict[str, CellResult]] = {}
     for one in cells:
         if one.method in {M2IV, SUPERVISION_ONLY}:
-            found.setdefault((one.task, one.seed), {})[one.method] = one
+            found.setdefault((one.task, one.items, one.seed), {})[one.method] = one
     pairs = [(both[M2IV], both[SUPERVISION_ONLY]) for both in found.values() if len(both) > 1]
     same = [
         100 * (m2iv.accuracy - alone.accuracy)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def test_two_names_of_one_training_are_told_apart_from_two_trainings() -> None:
         cell("a", "supervision_only", 6, seed=1),
         *(cell("b", "m2iv", 10, mimicry_weight=1.0), cell("b", "supervision_only", 5)),
         *(cell("c", "m2iv", 1, mimicry_weight=0.0), cell("c", "lora", 9)),
+        # With another number of items it is another training, which has no pair here.
+        replace(cell("a", "m2iv", 9, mimicry_weight=0.0), items=32),
     ])  # fmt: skip
     assert found["trainings"] == 3
     assert found["averages"] == {"m2iv": 70.0, "supervision_only": 50.0}
