@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ from app.cli.local_datasets import (
     TextOnly,
     convert_local,
     read_map,
+    remarks,
     temporary_folder,
 )
 from app.cli.options import AsJson
@@ -46,26 +47,25 @@ def check(
 ) -> None:
     """Read every row and picture as an upload would, and tell what was found."""
     with temporary_folder() as folder:
-        report: dict[str, Any] = convert_local(
+        report = convert_local(
             source,
             folder / "dataset.parquet",
             columns=read_map(column_map, question),
             skip_bad=skip_bad,
             text_only=text_only,
-        ).as_json()
+        )
     if as_json:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(report.as_json(), indent=2))
         return
-    notes, bad_rows = report.pop("notes"), report.pop("bad_rows")
-    for name, value in report.items():
+    for name, value in report.as_json().items():
+        if name in {"notes", "bad_rows"}:
+            continue
         splits = value.items() if isinstance(value, dict) else ()
         counted = ", ".join(f"{split} {count}" for split, count in splits) or "none named"
         shown = counted if isinstance(value, dict) else value
         print(harmless(f"{name.replace('_', ' ')}: {shown}"))
-    for note in notes:
-        print(harmless(f"note: {note}"))
-    for row in bad_rows:
-        print(harmless(f"left out, {row['place']}: {row['reason']}"))
+    for remark in remarks(report):
+        print(remark)
 
 
 @datasets.command()

@@ -2,35 +2,42 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from app.cli.conditions import (
+    CONDITIONS,
+    EPISODIC,
+    read_conditions,
+    read_shots,
+    spelled,
+    steered_by,
+    unsteered,
+)
 from app.cli.console import harmless, plain_console, show_table
-from app.cli.local_datasets import ColumnMap, Question, load_local, read_map, refuse_unread
+from app.cli.local_datasets import (
+    ColumnMap,
+    Question,
+    SkipBad,
+    TextOnly,
+    load_local,
+    read_map,
+    refuse_unread,
+)
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, refuse_given
 from app.cli.suite import run as run_suite
 from app.core.errors import VLibraryError
-from app.core.jobs import BALANCED_SHOTS, Method
+from app.core.jobs import Method
 
-EPISODIC: Final[tuple[Method, ...]] = ("zero_shot", "icl", "m2iv")
-"""Where demonstrations come with every question."""
-CONDITIONS: Final[tuple[Method, ...]] = (
-    "zero_shot", "icl", "icl_balanced", "knn_icl", "nearest_copy", "m2iv"
-)  # fmt: skip
-_MOST_SHOTS: Final = 64
 # Options that mean nothing without a suite, and with one.
 _OF_SUITE: Final = {"methods", "items", "seeds", "questions", "task", "kept_only", "output"}
 _OF_SUPPORT: Final = {"support", "support_split"}
-_OF_ITEMS: Final = _OF_SUPPORT | {"split", "column_map", "question"}
+_OF_ITEMS: Final = _OF_SUPPORT | {"split", "column_map", "question", "skip_bad", "text_only"}
 _OF_DATA: Final = _OF_ITEMS | {"vector", "condition", "limit", "strength", "scorer", "seed"}
-
-
-def _spelled(names: Iterable[Method]) -> str:
-    """As the command writes and reads them."""
-    return ", ".join(names).replace("_", "-")
 
 
 def evaluate(
@@ -75,7 +82,7 @@ def evaluate(
     ] = None,
     condition: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {_spelled(CONDITIONS)}; may be repeated."),
+        typer.Option(help=f"One of {spelled(CONDITIONS)}; may be repeated."),
     ] = None,
     backbone: LocalBackbone = "pocket",
     revision: Revision = None,
@@ -85,6 +92,8 @@ def evaluate(
     ] = None,
     column_map: ColumnMap = None,
     question: Question = None,
+    skip_bad: SkipBad = False,
+    text_only: TextOnly = False,
     support_split: Annotated[
         str | None,
         typer.Option(help="Part that demonstrates: train; of a benchmark the one to learn from."),
@@ -132,21 +141,27 @@ def evaluate(
     from app.method.evaluation.tasks.vl_icl import SCORERS, find_task, load_episodes
 
     episodic = find_task(dataset)
-    num_shots = _shots(shots, usual=16 if episodic is None else 1)
+    num_shots = read_shots(shots, usual=16 if episodic is None else 1)
     usual = CONDITIONS if episodic is None else EPISODIC
-    wanted = _wanted(condition, usual, has_vector=vector is not None)
+    wanted = read_conditions(condition, usual, has_vector=vector is not None)
     pool: Any = []
     if episodic is None:
         official = find_official(dataset)
         usual_scorer = "exact-match" if official is None else official[0].scorer
         source = support or dataset
-        columns = read_map(column_map, question)
+        load = partial(
+            load_local,
+            seed=seed,
+            columns=read_map(column_map, question),
+            skip_bad=skip_bad,
+            text_only=text_only,
+        )
         asked = split or usual_splits(dataset)[1]
         is_shown = _is_shown(context, wanted, sources=(dataset, source))
-        examples = load_local(dataset, split=asked, limit=limit, seed=seed, columns=columns)
+        examples = load(dataset, split=asked, limit=limit)
         if is_shown:
             shown = support_split or usual_splits(source)[0]
-            pool = load_local(source, split=shown, limit=None, seed=seed, columns=columns)
+            pool = load(source, split=shown, limit=None)
     else:
         refuse_given(context, _OF_ITEMS, "is not for VL-ICL, whose questions have all of that")
         episodic_task, folder = episodic
@@ -159,13 +174,13 @@ def evaluate(
     console = plain_console(stderr=True)
 
     def measure(name: Method) -> Any:  # noqa: ANN401 - torch types stay out of the imports
-        with console.status(f"{_spelled([name])}: {len(examples)} items"):
+        with console.status(f"{spelled([name])}: {len(examples)} items"):
             return run(
                 loaded,
                 examples,
-                condition=_steered(Path(vector or ""), loaded, strength=strength)
+                condition=steered_by(Path(vector or ""), loaded, strength=strength)
                 if name == "m2iv"
-                else _unsteered(name, pool, shots=num_shots, seed=seed, is_episodic=bool(episodic)),
+                else unsteered(name, pool, shots=num_shots, seed=seed, is_episodic=bool(episodic)),
                 scorer=scorer or usual_scorer,
                 features=cache,
             )
@@ -218,8 +233,8 @@ def _report(
     if not rows:
         raise next(iter(refused.values()))
     if as_json:
-        refusals = {_spelled([name]): {"refused": one.message} for name, one in refused.items()}
-        found = {_spelled([name]): row for name, row in rows.items()}
+        refusals = {spelled([name]): {"refused": one.message} for name, one in refused.items()}
+        found = {spelled([name]): row for name, row in rows.items()}
         print(json.dumps(found | refusals, indent=2))
     else:
         conditions = {
@@ -228,66 +243,9 @@ def _report(
         title = f"{next(iter(rows.values()))['items']} items"
         show_table(comparison_table({"conditions": conditions, "shots": shots}, title=title))
     for name, one in refused.items():
-        print(f"vlibrary: {_spelled([name])}: {harmless(one.message)}", file=sys.stderr)
+        print(f"vlibrary: {spelled([name])}: {harmless(one.message)}", file=sys.stderr)
     if refused:
         raise typer.Exit(1)
-
-
-def _shots(text: str | None, *, usual: int) -> int:
-    found = text or str(usual)
-    if not found.isdecimal() or not 1 <= int(found) <= _MOST_SHOTS:
-        raise typer.BadParameter(
-            f"wanted a whole number from 1 to {_MOST_SHOTS}, found {found}", param_hint="--shots"
-        )
-    return int(found)
-
-
-def _wanted(
-    conditions: list[str] | None, usual: tuple[Method, ...], *, has_vector: bool
-) -> tuple[Method, ...]:
-    if not conditions:
-        return usual if has_vector else usual[:-1]
-    known = {_spelled([name]): name for name in usual}
-    if unknown := sorted(set(conditions) - set(known)):
-        raise typer.BadParameter(
-            f"wanted {_spelled(usual)}, found {', '.join(unknown)}", param_hint="--condition"
-        )
-    names = tuple(known[text] for text in conditions)
-    if "m2iv" in names and not has_vector:
-        raise typer.BadParameter("m2iv wants --vector", param_hint="--condition")
-    if has_vector and "m2iv" not in names:
-        raise typer.BadParameter("--vector is for m2iv", param_hint="--condition")
-    return names
-
-
-# Types of torch stay out of this module's imports.
-def _unsteered(name: Any, pool: Any, *, shots: int, seed: int, is_episodic: bool) -> Any:  # noqa: ANN401
-    from app.method.evaluation.conditions import fixed_contexts, in_context, zero_shot
-
-    if name == "zero_shot":
-        return zero_shot()
-    if name == "icl" and is_episodic:
-        return fixed_contexts(pool, shots=shots)
-    most = {"icl_balanced": BALANCED_SHOTS, "nearest_copy": 1}.get(name, _MOST_SHOTS)
-    return in_context(name, pool, shots=min(most, shots), seed=seed)
-
-
-def _steered(path: Path, backbone: Any, *, strength: float) -> Any:  # noqa: ANN401
-    from app.core.backbones import require_same_backbone
-    from app.core.vectors.file import decode_vector_file
-    from app.method.evaluation.conditions import steered
-    from app.method.steering.vectors import InContextVectors
-    from vlibrary_client.sharing.folders import FILE_NAME
-
-    wanted = backbone.description
-    content = (path / FILE_NAME if path.is_dir() else path).read_bytes()
-    tensors, metadata = decode_vector_file(
-        content, num_layers=wanted.num_layers, hidden_size=wanted.hidden_size
-    )
-    require_same_backbone(wanted=wanted.fingerprint, found=metadata["backbone"])
-    labels = int(metadata["labels"]) if metadata.get("labels", "").isdecimal() else None
-    vectors = InContextVectors.from_tensors(tensors)
-    return steered(vectors, strength=strength, num_labels=labels)
 
 
 def _figures(report: Any) -> dict[str, Any]:  # noqa: ANN401

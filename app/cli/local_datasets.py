@@ -1,5 +1,6 @@
 """Local data sets for commands that need no server: converted as an upload is, then read."""
 
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from app.cli.console import plain_console
+from app.cli.console import harmless, plain_console
 from app.cli.options import read_settings, refuse_given
 from app.core.errors import InvalidInputError, StorageFullError, is_out_of_space
 
@@ -122,6 +123,14 @@ def convert_local(
         )
 
 
+def remarks(report: "DatasetReport") -> list[str]:
+    """What a user should hear of a data set that can be used, for a terminal."""
+    left_out = [f"left out, {row['place']}: {row['reason']}" for row in report.bad_rows]
+    if (unnamed := report.num_skipped - len(left_out)) > 0:
+        left_out.append(f"left out, {unnamed} more")
+    return [harmless(note) for note in (*report.notes, *left_out)]
+
+
 def refuse_unread(context: typer.Context, *sources: str) -> None:
     """Returns when an option that tells how sources are converted has one that is.
 
@@ -144,6 +153,8 @@ def load_local(
 ) -> "list[Example]":
     """The items of a local source; see `load_examples` and `convert_local`.
 
+    What is left out, or noticed, is told on standard error.
+
     Raises:
         InvalidDatasetError: It is no data set, has rows that cannot be used, or no such split.
         StorageFullError: There is no room for it among temporary files.
@@ -155,5 +166,9 @@ def load_local(
             with plain_console(stderr=True).status(f"reading {source}"):
                 return load_examples(source, split=split, limit=limit, seed=seed)
         target = folder / "dataset.parquet"
-        convert_local(source, target, columns=columns, skip_bad=skip_bad, text_only=text_only)
+        report = convert_local(
+            source, target, columns=columns, skip_bad=skip_bad, text_only=text_only
+        )
+        for note in remarks(report):
+            print(f"vlibrary: {harmless(source)}: {note}", file=sys.stderr)
         return load_examples(str(target), split=split, limit=limit, seed=seed)

@@ -14,6 +14,7 @@ from app.cli.demo.report import write_report
 from app.core.errors import (
     ConfigurationError,
     IncompatibleBackboneError,
+    InvalidDatasetError,
     InvalidInputError,
     NotFoundError,
     StorageFullError,
@@ -90,6 +91,19 @@ def test_local_data_are_read_without_a_home(dataset: Path, monkeypatch: pytest.M
     assert json_of(run("datasets", "check", str(dataset), "--json"))["num_items"] == 48
     monkeypatch.setenv("VLIBRARY_MIN_IMAGE_SIDE", "many")
     assert isinstance(run("datasets", "check", str(dataset)).exception, ConfigurationError)
+
+
+def test_rows_that_cannot_be_used_are_left_out_on_demand_and_told_of(dataset: Path) -> None:
+    rows = dataset.read_text().splitlines()[:6]
+    source = dataset.with_name("bad.jsonl")
+    source.write_text("\n".join([*rows, *['{"image": "none.png", "question": "?"}'] * 12]))
+    asked = ("evaluate", str(source), "--condition", "zero-shot", "--json")
+    refused = run(*asked)
+    assert isinstance(refused.exception, InvalidDatasetError)
+    found = run(*asked, "--skip-bad")
+    assert json_of(found)["zero-shot"]["items"] == 6
+    assert found.stderr.count("left out, ") == 11
+    assert "bad.jsonl: left out, 2 more" in found.stderr
 
 
 def test_what_is_asked_is_said_once(dataset: Path) -> None:
