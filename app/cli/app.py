@@ -16,7 +16,6 @@ from app.cli.console import accept_every_text, flush_results, harmless
 from app.cli.datasets import datasets
 from app.cli.demo.command import demo
 from app.cli.doctor import doctor
-from app.cli.evaluate import evaluate
 from app.cli.gc import gc
 from app.cli.keys import keys
 from app.cli.library.asking import audit, retrieve, steer
@@ -24,11 +23,12 @@ from app.cli.library.jobs import jobs
 from app.cli.library.sharing import export, import_, pull, push
 from app.cli.library.sync import sync
 from app.cli.library.vectors import vectors
+from app.cli.local.evaluate import evaluate
+from app.cli.local.train import settings_help, train
 from app.cli.migrate import migrate
 from app.cli.processes.api import api
 from app.cli.processes.serve import serve
 from app.cli.processes.worker import worker
-from app.cli.train import settings_help, train
 from app.core.errors import VLibraryError
 from app.core.telemetry.logs import configure_logs
 from app.core.version import software_version

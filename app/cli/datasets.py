@@ -16,7 +16,7 @@ from app.cli.library.server import (
     print_listed,
     print_stored,
 )
-from app.cli.local_datasets import (
+from app.cli.local.datasets import (
     ColumnMap,
     Question,
     SkipBad,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from app.cli.local_datasets import load_local
+from app.cli.local.datasets import load_local
 
 if TYPE_CHECKING:
     from vlibrary_client import Client

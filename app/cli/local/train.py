@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.console import plain_console
-from app.cli.local_datasets import (
+from app.cli.local.datasets import (
     ColumnMap,
     Question,
     SkipBad,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.conditions import (
+from app.cli.console import harmless, plain_console, show_table
+from app.cli.local.conditions import (
     CONDITIONS,
     EPISODIC,
     read_conditions,
@@ -18,8 +19,7 @@ from app.cli.conditions import (
     steered_by,
     unsteered,
 )
-from app.cli.console import harmless, plain_console, show_table
-from app.cli.local_datasets import (
+from app.cli.local.datasets import (
     ColumnMap,
     Question,
     SkipBad,
@@ -28,8 +28,8 @@ from app.cli.local_datasets import (
     read_map,
     refuse_unread,
 )
+from app.cli.local.suite import run as run_suite
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, refuse_given
-from app.cli.suite import run as run_suite
 from app.core.errors import VLibraryError
 from app.core.jobs import Method
 
