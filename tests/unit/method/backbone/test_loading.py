@@ -179,6 +179,14 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
         load_backbone(str(tmp_path))
 
 
+def test_a_template_that_only_the_tokenizer_has_writes_prompts(backbone: Backbone) -> None:
+    processor: Any = tiny_processor()
+    processor.tokenizer.chat_template, processor.chat_template = processor.chat_template, None
+    found = backbone_from_parts(tiny_processed_model(processor), processor, name="x")
+    assert found.answer_format == backbone.answer_format
+    assert found.description.fingerprint == backbone.description.fingerprint
+
+
 def test_the_end_token_pads_where_nothing_else_does() -> None:
     processor: Any = tiny_processor()
     model = tiny_processed_model(processor)
