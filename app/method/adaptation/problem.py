@@ -135,7 +135,7 @@ def measure_steps(
     for _, batch in parts:
         with torch.no_grad(), nullcontext() if applied is None else applied(batch):
             logits = answer_logits(problem.backbone, batch)
-        found = score_answers(logits, batch)
+        found = score_answers(problem.backbone, logits, batch)
         num_right += sum(one.is_right for one in found)
         losses += sum(one.loss for one in found)
         rows += len(found)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from app.method.backbone.batching import MAX_ROWS
@@ -28,16 +29,20 @@ def answer_logits(backbone: Backbone, batch: EncodedBatch) -> Float[Tensor, "ans
     return logits.reshape(-1, logits.shape[-1])
 
 
-def rows_right(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> tuple[bool, ...]:
+def rows_right(
+    backbone: Backbone, logits: Float[Tensor, "answers vocab"], batch: EncodedBatch
+) -> tuple[bool, ...]:
     """Whether greedy decoding would give each row exactly its answer and then end the turn.
 
     If the most likely token is right at every position of the given answer, decoding one token
-    after the other takes the same way; so one pass measures what generation would.
+    after the other takes the same way; so one pass measures what generation would. Any token that
+    ends a generation is right at the end.
     """
-    # Off the device at once: every row that is asked about there waits for all that runs on it.
-    hits: Bool[Tensor, " answers"] = (logits.argmax(-1) == batch.targets).cpu()
-    counts = [len(ids) for ids in batch.answer_ids]
-    return tuple(bool(row.all()) for row in torch.split(hits, counts))
+    said = iter(logits.argmax(-1).tolist())
+    rows = [(tuple(islice(said, len(ids))), ids) for ids in batch.answer_ids]
+    return tuple(
+        found[:-1] == ids[:-1] and found[-1] in backbone.eos_token_ids for found, ids in rows
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ def answer_episodes(
         is_shared = shifts is None or len(shifts) == 1
         with hooks.applied(shifts if shifts is None or is_shared else shifts[list(places)]):
             logits = answer_logits(features.backbone, batch)
-        found.update(zip(places, score_answers(logits, batch), strict=True))
+        found.update(zip(places, score_answers(features.backbone, logits, batch), strict=True))
 
     try:
         yield from run_batches(
@@ -96,11 +101,14 @@ def answer_episodes(
     return [found[index] for index in range(len(episodes))]
 
 
-def score_answers(logits: Float[Tensor, "answers vocab"], batch: EncodedBatch) -> list[AnswerScore]:
+def score_answers(
+    backbone: Backbone, logits: Float[Tensor, "answers vocab"], batch: EncodedBatch
+) -> list[AnswerScore]:
     """How well each row is answered, by the logits that predict its true answer."""
     losses = supervision(logits, batch.targets).cpu()
     spans = torch.split(losses, [len(ids) for ids in batch.answer_ids])
-    rows = zip(rows_right(logits, batch), spans, batch.num_prompt_tokens, strict=True)
+    are_right = rows_right(backbone, logits, batch)
+    rows = zip(are_right, spans, batch.num_prompt_tokens, strict=True)
     return [
         AnswerScore(is_right=is_right, loss=span.mean().item(), num_tokens=num_tokens)
         for is_right, span, num_tokens in rows

@@ -83,7 +83,7 @@ def compute_teacher(
         whole = TeacherLogProbs.from_logits(logits, temperature=temperature, top_k=kept)
         tokens = torch.arange(len(logits), device=logits.device)
         spans = torch.split(tokens, [len(ids) for ids in batch.answer_ids])
-        found = rows_right(logits, batch)
+        found = rows_right(features.backbone, logits, batch)
         for place, span, is_right in zip(places, spans, found, strict=True):
             parts[place] = (whole.rows(span), is_right)
 

@@ -9,7 +9,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import PromptText, encode_prompts
 from app.method.steps import finish
-from app.method.training.answers import answer_episodes
+from app.method.training.answers import answer_episodes, answer_logits
 from app.method.training.losses import TeacherLogProbs
 from app.method.training.progress import Reporter, TrainingProgress
 from app.method.training.prompts import write_prompts
@@ -129,21 +129,40 @@ def test_progress_is_told(backbone: Backbone) -> None:
     assert told == [(done, 5) for done in range(1, 6)]
 
 
-def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
+def states_before_answers(
+    backbone: Backbone, prompts: list[PromptText], answer: str
+) -> tuple[torch.Tensor, ...]:
+    """What the head reads before each token of an answer, which are rows of all prompts."""
+    batch = encode_prompts(backbone, prompts, answers=[answer] * len(prompts))
+    seen: list[torch.Tensor] = []
+    hook = backbone.model.get_submodule("lm_head").register_forward_pre_hook(
+        lambda _head, inputs: seen.append(inputs[0])
+    )
+    with torch.no_grad():
+        answer_logits(backbone, batch)
+    hook.remove()
+    return seen[0].view(len(prompts), -1, backbone.hidden_size).unbind(1)
+
+
+@pytest.mark.parametrize("end", ["<end_of_utterance>", "<|im_end|>"])
+def test_greedy_rightness_equals_generation(end: str, backbone: Backbone) -> None:
+    end_id = backbone.tokenizer.convert_tokens_to_ids(end)
+    assert end_id in backbone.eos_token_ids
     asked = [Episode(query=example, context=()) for example in EXAMPLES[:6]]
     prompts = written(backbone, asked, None)
     head = backbone.model.get_submodule("lm_head")
     assert isinstance(head, torch.nn.Linear)
     kept = head.weight.detach().clone()
-    red = backbone.tokenizer.encode(" red", add_special_tokens=False)[0]
+    (blue,) = backbone.tokenizer.encode(" blue", add_special_tokens=False)
+    first, second = (states.mean(0) for states in states_before_answers(backbone, prompts, "blue"))
     try:
-        # Makes "red" likely first and the end of the turn likely after it.
-        generator = torch.Generator().manual_seed(0)
+        # Makes "blue" likely first and the end likely after it.
         with torch.no_grad():
-            head.weight.mul_(20)
-            shift = torch.randn(kept.shape[1], generator=generator) * 2
-            head.weight[red] += shift
-            head.weight[backbone.answer_format.end_token_id] -= shift
+            between = (first + second) / 2
+            shift = first - second
+            shift = 100 * (shift - between * (shift @ between) / (between @ between))
+            head.weight[blue] += shift
+            head.weight[end_id] -= shift
         answered = finish(
             answer_episodes(
                 FeatureCache(backbone),
@@ -160,6 +179,8 @@ def test_greedy_rightness_equals_generation(backbone: Backbone) -> None:
         answer.finish_reason == "stop" and answer.text == episode.query.answer
         for answer, episode in zip(generated, asked, strict=True)
     ]
+    assert any(wanted)
+    assert not all(wanted)
     assert [answer.is_right for answer in answered] == wanted
     assert [answer.num_tokens for answer in answered] == [
         answer.num_prompt_tokens for answer in generated
