@@ -13,6 +13,7 @@ import typer
 from app.cli.console import harmless, plain_console
 from app.cli.options import read_settings, refuse_given
 from app.core.errors import InvalidInputError, StorageFullError, is_out_of_space
+from app.core.splits import TRAIN
 
 if TYPE_CHECKING:
     from app.library.records import DatasetReport
@@ -169,6 +170,12 @@ def load_local(
         report = convert_local(
             source, target, columns=columns, skip_bad=skip_bad, text_only=text_only
         )
-        for note in remarks(report):
+        notes = remarks(report)
+        if split not in {None, TRAIN} and not report.splits:
+            notes.append(
+                f"it names no splits, so all of its rows are taken as {harmless(split)}, also "
+                "those that vectors were trained on"
+            )
+        for note in notes:
             print(f"vlibrary: {harmless(source)}: {note}", file=sys.stderr)
         return load_examples(str(target), split=split, limit=limit, seed=seed)

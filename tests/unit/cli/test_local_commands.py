@@ -104,6 +104,7 @@ def test_rows_that_cannot_be_used_are_left_out_on_demand_and_told_of(dataset: Pa
     assert json_of(found)["zero-shot"]["items"] == 6
     assert found.stderr.count("left out, ") == 11
     assert "bad.jsonl: left out, 2 more" in found.stderr
+    assert "all of its rows are taken as test, also those that vectors were trained" in found.stderr
 
 
 def test_what_is_asked_is_said_once(dataset: Path) -> None:

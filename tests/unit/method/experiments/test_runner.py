@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from app.core.errors import InvalidDatasetError, InvalidInputError, NotFoundError
+from app.core.identifiers import sha256_hex
 from app.method.adaptation.problem import Problem, measure
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
@@ -20,7 +21,7 @@ from app.method.experiments import cells as cells_module
 from app.method.experiments import methods as methods_module
 from app.method.experiments.cells import CellResult, append_cell, measure_cell, read_cells
 from app.method.experiments.methods import SETS, expand
-from app.method.experiments.runs import SuitePlan, cells_of, run_file, run_suite
+from app.method.experiments.runs import PROTOCOL, SuitePlan, cells_of, run_file, run_suite
 from app.method.experiments.suite import Suite, load_suite
 from app.method.experiments.trial import Trial
 from app.method.training.configuration import TrainingConfig
@@ -244,6 +245,12 @@ def test_settings_of_every_type_are_read() -> None:
     found = methods_module._config("m2iv", words)
     assert (found.epochs, found.gradient_checkpointing) == (3, True)
     assert (found.branches, found.mimicry_weight) == ("mlp", 0.0)
+
+
+def test_another_recipe_is_another_protocol() -> None:
+    """Cells of two recipes have one name: who changes a default raises `PROTOCOL` as well."""
+    recipe = json.dumps(TrainingConfig().model_dump(), sort_keys=True)
+    assert (PROTOCOL, sha256_hex(recipe.encode())[:16]) == (1, "ef9a97fd4d85427b")
 
 
 def test_cells_of_another_precision_lie_elsewhere(
