@@ -221,7 +221,8 @@ def _translating(trial: Trial) -> Prepared:
     items = trial.problem.items
     outputs = trial.ask(items, zero_shot()).texts
     table = word_table.fit(outputs, [item.answer for item in items])
-    return Condition(name=WORD_TABLE, translate=partial(word_table.look_up, table)), {}
+    translate = partial(word_table.look_up, table)
+    return Condition(name=WORD_TABLE, translate=translate, num_labels=len(items)), {}
 
 
 def _best_in_context(trial: Trial, most: int) -> Prepared:

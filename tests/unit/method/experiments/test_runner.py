@@ -168,7 +168,8 @@ def test_the_word_table_sees_zero_shot_answers_only(backbone: Backbone, suite: S
         float(word_table.look_up(table, text).casefold() == item.answer)
         for text, item in zip(said(trial.test), trial.test, strict=True)
     ]
-    assert list(measure_cell(trial, "word_table").scores) == wanted
+    found = measure_cell(trial, "word_table")
+    assert (list(found.scores), found.labels) == (wanted, len(items))
 
 
 @pytest.mark.parametrize("method", ["icv", "m2iv:max_steps=4:trial_steps=0:shots=2"])
