@@ -31,6 +31,13 @@ PROBLEM_COLUMN = "_problem"
 _ID_COLUMNS = ("id", "question_id")
 # What else the one who answered had before them, and no prompt here can show.
 _UNSEEN_COLUMNS = ("tools", "functions", "video", "videos", "audio", "audios")
+# What else would say the same as a column that is named, which then says it alone.
+_INSTEAD = {
+    "question": ("question", *CONVERSATIONS),
+    **dict.fromkeys(("answer", "answers"), (*ANSWER_COLUMNS, CHOICE_COLUMN)),
+    "image": PICTURE_COLUMNS,
+    "id": _ID_COLUMNS,
+}
 _NOTHING = frozenset({"", "[]", "{}", "null"})
 USED_COLUMNS = frozenset(
     {
@@ -120,20 +127,13 @@ def read_items(
     record: Record, *, columns: ColumnMap, pictures: Pictures, split: str | None
 ) -> Iterator[Found]:
     """The items of a record, one or one a question; of this split if nothing names another."""
-    fields = {**record.fields}
-    if columns:
-        taken = {
-            name: column if isinstance(column, Constant) else fields.get(column)
-            for name, column in columns.items()
-        }
-        for name in _mapped(columns) - {*columns}:
-            fields.pop(name, None)
-        for name, others in {"answer": ("answers",), "image": PICTURE_COLUMNS}.items():
-            for other in others if name in taken else ():
-                fields.pop(other, None)
-        for name, value in taken.items():
-            fields.pop(name, None)
-            fields |= {} if value is None else {name: value}
+    taken = {
+        name: column if isinstance(column, Constant) else record.fields.get(column)
+        for name, column in columns.items()
+    }
+    replaced = _mapped(columns).union(*(_INSTEAD.get(name, (name,)) for name in columns))
+    fields = {name: value for name, value in record.fields.items() if name not in replaced}
+    fields |= {name: value for name, value in taken.items() if value is not None}
     place = str(fields.get(PLACE_COLUMN) or record.place)
     if problem := record.problem or fields.get(PROBLEM_COLUMN):
         yield BadItem(place=place, reason=str(problem))

@@ -123,6 +123,34 @@ def test_pictures_that_no_rule_reads_are_no_silent_loss(
     assert [one.image for one in items(rows, columns=columns)] == [picture()]
 
 
+TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rest", "answers"),
+    [
+        ({"answers": "told"}, {"choices": ["a", "b"], "correct_choice_idx": 1}, ("x", "y")),
+        ({"answer": "why"}, {"choices": ["a", "b"], "correct_choice_idx": 1}, ("so",)),
+        ({"question": "asked", "answer": "why"}, {"messages": TURNS}, ("so",)),
+        ({"answers": "told"}, {"answer": "other"}, ("x", "y")),
+    ],
+)
+def test_a_map_goes_before_what_else_would_answer(
+    columns: dict[str, str], rest: dict[str, Any], answers: tuple[str, ...]
+) -> None:
+    fields = {"question": "q", "asked": "q", "told": ["x", "y"], "why": "so", **rest}
+    (found,) = items([fields], columns=columns)
+    assert (found.question, found.answers) == ("q", answers)
+
+
+@pytest.mark.parametrize("column", ["answer", "answers"])
+@pytest.mark.parametrize("own", ["answer", "answers", "multiple_choice_answer"])
+def test_a_gap_in_a_column_that_was_named_is_no_other_columns_answer(column: str, own: str) -> None:
+    (found,) = read([{"question": "q", "label": None, own: "other"}], columns={column: "label"})
+    assert isinstance(found, BadItem)
+    assert found.reason.startswith("wanted an answer")
+
+
 def test_a_map_tells_the_picture_among_several_columns() -> None:
     rows = [{"image": "images/1.jpg", "decoded": STRUCT, "file_name": "b.png", **ASKED}]
     (found,) = items(rows, columns={"image": "decoded"})
