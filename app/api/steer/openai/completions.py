@@ -24,7 +24,7 @@ from app.api.schemas.openai.answers import (
 from app.api.schemas.openai.requests import SamplingFields
 from app.api.schemas.steering import SteerBody
 from app.api.steer.streaming import ChoiceItem
-from app.rpc.generation import GenerateDelta, TokenLogprobs
+from app.rpc.generation import GenerateDelta, TokenLogprob, TokenLogprobs
 
 DONE: Final = format_sse_event(data_str="[DONE]")
 
@@ -197,6 +197,14 @@ def _text_logprobs(
     return TextLogprobsBody(
         tokens=tuple(one.text for one in found),
         token_logprobs=tuple(one.logprob for one in found),
-        top_logprobs=tuple({top.text: top.logprob for top in one.top} for one in found),
+        top_logprobs=tuple(_by_text(one.top) for one in found),
         text_offset=tuple(offsets),
     )
+
+
+def _by_text(top: Sequence[TokenLogprob]) -> dict[str, float]:
+    """Of tokens that read alike the likeliest, which is the first."""
+    found: dict[str, float] = {}
+    for one in top:
+        found.setdefault(one.text, one.logprob)
+    return found

@@ -164,6 +164,23 @@ def test_a_part_of_a_character_has_the_bytes_of_what_is_shown(
     assert [other.bytes for other in token.top_logprobs] == [None, list("é".encode())]
 
 
+def test_of_tokens_that_read_alike_a_continuation_tells_the_likeliest(
+    client: openai.OpenAI, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = worker._answer
+    said = zip(("red", "red", "a"), (-1.0, -3.0, -4.0), strict=True)
+    top = tuple(TokenLogprob(token_id=9, text=text, logprob=value) for text, value in said)
+    taken = TokenLogprobs(token_id=9, text="red", logprob=-1.0, top=top)
+    monkeypatch.setattr(
+        worker, "_answer", lambda asked: honest(asked).model_copy(update={"logprobs": (taken,)})
+    )
+    answer = client.completions.create(model=MODEL, prompt="What?", logprobs=3)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.top_logprobs is not None
+    assert [list(one.items()) for one in logprobs.top_logprobs] == [[("red", -1.0), ("a", -4.0)]]
+
+
 @pytest.mark.parametrize(
     "head", ["data:image/jpg;base64,", "data:IMAGE/PNG;base64,", "DATA:image/png;base64,"]
 )
