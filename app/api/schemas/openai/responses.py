@@ -90,7 +90,9 @@ class ResponsesRequest(SamplingFields):
         return (self.text and self.text.format) or TextFormat()
 
     @model_validator(mode="after")
-    def _has_one_form(self) -> Self:
+    def _is_one_conversation(self) -> Self:
+        if self.instructions and len(self.input) == MAX_MESSAGES:
+            raise ValueError(f"there are at most {MAX_MESSAGES} messages with the instructions")
         if self.structured_outputs is not None and self.form.form is not None:
             raise ValueError("a form is given by text.format or structured_outputs")
         return self

@@ -220,6 +220,7 @@ def said(part: dict[str, Any]) -> list[dict[str, Any]]:
     ("body", "param"),
     [
         ({"input": []}, "input"),
+        ({"input": [{"role": "user", "content": "a"}] * 1_000, "instructions": "b"}, "body"),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
         ({"input": said({"type": "input_image"})}, "input.0.content.0"),
         ({"input": said({"type": "input_image", "file_id": "f"})}, "input.0.content.0"),
