@@ -24,8 +24,7 @@ async def generate(
     body: SteerRequest, request: Request, responder: ResponderOf
 ) -> SteerBody | AnswerStream:
     """Answers a prompt, steered by stored vectors, and proves that they were applied."""
-    for message in body.messages or ():
-        settle_unknown_fields(message, unknown="refuse")
+    settle_unknown_fields(body, unknown="refuse")
     name_fields(request, picture_names(body.messages or ()))
     return await responder.respond([body], _Writer())
 

@@ -9,7 +9,8 @@ Source: the request fields of OpenAI, vLLM, Ollama and OpenRouter as their clien
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
-from app.api.schemas.messages import LenientBody
+from pydantic import BaseModel
+
 from app.api.schemas.openai.requests import ChatSteering
 from app.core.errors import InvalidInputError
 
@@ -80,7 +81,7 @@ _OF_OPENAI: Final = frozenset({
 })  # fmt: skip
 
 
-def settle_unknown_fields(body: LenientBody, *, unknown: UnknownFields) -> tuple[str, ...]:
+def settle_unknown_fields(body: BaseModel, *, unknown: UnknownFields) -> tuple[str, ...]:
     """The places of the fields that are ignored, such as `messages.0.timestamp`; at most 32.
 
     `unknown` says what is done with fields that neither OpenAI nor this server knows.
@@ -114,7 +115,7 @@ def _unknown(value: object, place: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _unknown(item, f"{place}{index}.")
-    if not isinstance(value, LenientBody):
+    if not isinstance(value, BaseModel):
         return
     for name, extra in (value.model_extra or {}).items():
         yield place + _printable(name), extra

@@ -157,6 +157,23 @@ async def test_what_json_allows_and_we_do_not_is_no_crash(
     assert "9999" not in str(response.json() | {"request_id": None})
 
 
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ({"timestamp": 3}, "messages.1.timestamp"),
+        ({"content": [{"type": "text", "text": "q", "tools": 3}]}, "messages.1.content.0.tools"),
+    ],
+)
+async def test_an_unknown_field_of_a_message_is_told_with_its_place(
+    http: httpx.AsyncClient, message: dict[str, Any], place: str
+) -> None:
+    asked = {"role": "user", "content": "q"}
+    response = await http.post("/steer/generate", json={"messages": [asked, asked | message]})
+    problem = response.json()
+    assert (response.status_code, problem["details"]["param"]) == (422, place)
+    assert problem["detail"].startswith(f"{place}: ")
+
+
 async def test_the_input_is_never_echoed(http: httpx.AsyncClient) -> None:
     secret = "hunter2"  # noqa: S105 - stands for what a caller typed
     response = await steer(http, prompt=secret + "\x00", strength=secret, vector={"ref": 3})
