@@ -15,15 +15,21 @@ from vlibrary_client.layouts.texts import array_values
 
 QUESTIONS = re.compile(r"questions?(?=\.json$)", re.IGNORECASE)
 _SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing|eval)(?:\d{4})?")
+# As hubs name a split's files; one that was saved alone has no split.
+_SHARD = re.compile(r"([\w.]+)-\d{5}-of-\d{5}(?:-\w+)?")
+_OF_NO_SPLIT = "data"
 
 
 def split_of(relative: Path) -> str | None:
     """The split that a file's name, or else the folder it lies in, speaks of."""
-    for part in (relative.stem, *reversed(relative.parts[:-1])):
-        for word in re.split(r"[^a-z0-9]+", part.lower()):
-            if match := _SPLIT.fullmatch(word):
-                return match.group(1)
-    return None
+    shard = _SHARD.fullmatch(relative.stem)
+    name = shard[1] if shard else relative.stem
+    for part in (name, *reversed(relative.parts[:-1])):
+        words = re.split(r"[^a-z0-9]+", part.lower())
+        if match := next(filter(None, map(_SPLIT.fullmatch, words)), None):
+            is_whole = part is not name or len(words) == 1
+            return match[1] if is_whole or not shard else name
+    return name if shard and name != _OF_NO_SPLIT else None
 
 
 def class_records(root: Path, files: Iterable[Path], *, is_asked: bool) -> Iterator[Record]:

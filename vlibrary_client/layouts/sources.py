@@ -4,6 +4,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -56,6 +57,8 @@ _KINDS = {
     ".csv": "CSV",
     ".tsv": "CSV",
 }
+# Beside the folders of a set's splits, each with the name of its own.
+_SPLITS_NAME = "dataset_dict.json"
 _ALIASES = {".ndjson": ".jsonl", ".feather": ".arrow", ".ipc": ".arrow", ".tgz": ".tar"}
 
 
@@ -179,26 +182,24 @@ def _reader(kind: str, columns: ColumnMap) -> Callable[..., Iterator[Record]]:
 
 def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -> Source:
     called = called or f"folder {root.name}"
-    listed = sorted(path for name in METADATA_NAMES for path in files_below(root, name))
-    if listed:
-        _require_one_listing(root, listed, called=called)
-        return Source(layout="image folder", found=_folder_items(root, listed, columns))
-    if pairs := question_pairs(root):
-        return Source(
-            layout="VQA questions and annotations", found=_pair_items(root, pairs, columns)
-        )
-    by_kind: dict[str, list[Path]] = {kind: [] for kind in _KINDS.values()}
     files_found = files_below(root)
-    for path in files_found:
-        kind = _KINDS.get(_ending(path))
-        if kind is not None and _is_data(path):
-            by_kind[kind].append(path)
-    for kind, files in by_kind.items():
-        if files:
-            rest = [found for other, found in by_kind.items() if other != kind]
-            others = [path.name for found in rest for path in found]
-            layout = f"folder of {kind}" + (f", without {some_of(others, 3)}" if others else "")
-            return Source(layout=layout, found=_folder_items(root, files, columns))
+    data = [path for path in files_found if _ending(path) in _KINDS and _is_data(path)]
+
+    def source(layout: str, found: Iterator[Found], *, files: Iterable[Path]) -> Source:
+        used = {*files}
+        others = [path.name for path in data if path not in used]
+        layout += f", without {some_of(others, 3)}" if others else ""
+        return Source(layout=layout, found=found)
+
+    if listed := [path for path in data if path.name in METADATA_NAMES]:
+        _require_one_listing(root, listed, called=called)
+        return source("image folder", _folder_items(root, listed, columns), files=listed)
+    if pairs := question_pairs(root):
+        found = _pair_items(root, pairs, columns)
+        return source("VQA questions and annotations", found, files=chain(*pairs))
+    for kind in dict.fromkeys(_KINDS.values()):
+        if files := [path for path in data if _KINDS[_ending(path)] == kind]:
+            return source(f"folder of {kind}", _folder_items(root, files, columns), files=files)
     pictures = [path for path in files_found if path.suffix.lower()[1:] in PICTURE_KINDS]
     if any(path.parent != root for path in pictures):
         records = class_records(root, pictures, is_asked="question" in columns)
@@ -228,12 +229,7 @@ def _require_one_listing(root: Path, listed: list[Path], *, called: str) -> None
 
 def _is_data(path: Path) -> bool:
     # Hugging Face keeps intermediate results and notes beside the data.
-    is_note = path.name in {
-        INFO_NAME,
-        "dataset_infos.json",
-        "dataset_dict.json",
-        "state.json",
-    }
+    is_note = path.name in {INFO_NAME, "dataset_infos.json", _SPLITS_NAME, "state.json"}
     return not (is_note or path.name.startswith("cache-"))
 
 
@@ -247,7 +243,8 @@ def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator
             raise InvalidDatasetError(f"{relative}: {error.message}") from None
         records = _reader(kind, columns)(path, name=str(relative))
         pictures = Pictures(path.parent, root=root, listed=listed)
-        split = split_of(relative)
+        is_saved = len(relative.parts) > 1 and (path.parent.parent / _SPLITS_NAME).is_file()
+        split = path.parent.name if is_saved else split_of(relative)
         yield from _items(records, columns=columns, pictures=pictures, split=split)
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.files.layouts import ASKED, items, picture, read, table, vqa_folder
 from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts import texts
+from vlibrary_client.layouts.folders import split_of
 from vlibrary_client.layouts.items import BadItem, Item
 from vlibrary_client.layouts.sources import open_upload
 
@@ -93,6 +94,30 @@ def test_files_of_a_folder_are_read_as_one_with_splits_by_their_names(tmp_path: 
         ("train-00000-of-00002.parquet row 0", "train"),
         ("train-00001-of-00002.parquet row 0", "train"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("data/testmini-00000-of-00001.parquet", "testmini"),
+        ("data/test_seen-00000-of-00002-6cb6b8c4d0d2a3c7.parquet", "test_seen"),
+        ("train2014-00000-of-00001.parquet", "train"),
+        ("vqa/sets-train-00000-of-00004.arrow", "train"),
+        ("val/part-00000-of-00002.parquet", "val"),
+        ("data-00000-of-00001.arrow", None),
+    ],
+)
+def test_shards_are_named_after_their_split_as_hubs_name_them(name: str, split: str | None) -> None:
+    assert split_of(Path(name)) == split
+
+
+def test_parts_of_a_set_that_was_saved_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["seen", "test_unseen"]}')
+    for name in ("seen", "test_unseen"):
+        (tmp_path / name).mkdir()
+        table(tmp_path / name / "data-00000-of-00001.parquet", [{"image": picture(), **ASKED}])
+    assert [one.split for one in items(tmp_path)] == ["seen", "test_unseen"]
+    assert [one.split for one in items(tmp_path / "seen")] == [None]
 
 
 def test_questions_and_annotations_of_the_vqa_challenge_are_joined(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.files.layouts import ASKED, items, picture, read
+from tests.fakes.files.layouts import ASKED, items, picture, read, vqa_folder
 from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts.items import BadItem
 from vlibrary_client.layouts.sources import open_source, open_upload
@@ -216,6 +216,14 @@ def test_what_a_folder_has_besides_its_data_is_told(tmp_path: Path) -> None:
     assert open_source(tmp_path).layout == "folder of JSON lines"
     written(tmp_path / "val.csv", "question,answer\nq,a\n")
     assert open_source(tmp_path).layout == "folder of JSON lines, without val.csv"
+    written(tmp_path / "metadata.jsonl", json.dumps(ASKED))
+    assert open_source(tmp_path).layout == "image folder, without train.jsonl, val.csv"
+
+
+def test_what_lies_beside_questions_and_annotations_is_told(tmp_path: Path) -> None:
+    written(vqa_folder(tmp_path) / "captions_train2014.json", "[]")
+    found = open_source(tmp_path).layout
+    assert found == "VQA questions and annotations, without captions_train2014.json"
 
 
 def test_rows_are_told_by_the_line_they_begin_at_and_empty_ones_say_nothing(tmp_path: Path) -> None:
