@@ -85,15 +85,23 @@ def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:
     unseen = next((field for field in _UNSEEN if turn.get(field)), None)
     if unseen is not None:
         raise UnusableError(f"its {name} has a turn with {unseen}, which prompts cannot show")
-    content = turn.get("content", turn.get("value"))
+    return role, *shown_text(turn.get("content", turn.get("value")), name=name)
+
+
+def shown_text(content: object, *, name: str) -> tuple[str, bool]:
+    """What is said at once, and whether it stands beside a picture.
+
+    Raises:
+        UnusableError: There are several pictures, or one that stands between texts.
+    """
     parts = _content_parts(content, name=name)
     marks = [index for index, part in enumerate(parts) if part is None]
     if len(marks) > 1:
-        raise UnusableError(f"its {name} shows {len(marks)} pictures in a turn, wanted one")
+        raise UnusableError(f"its {name} shows {len(marks)} pictures at once, wanted one")
     if marks and 0 < marks[0] < len(parts) - 1:
         raise UnusableError(f"its {name} shows a picture inside a text, wanted it before or after")
     texts = [part for part in parts if part is not None]
-    return role, "\n".join(texts).strip(), bool(marks)
+    return "\n".join(texts).strip(), bool(marks)
 
 
 def _content_parts(content: object, *, name: str) -> list[str | None]:

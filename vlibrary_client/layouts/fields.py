@@ -6,7 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
-from vlibrary_client.layouts.conversations import CONVERSATIONS, EXCHANGES, read_turns
+from vlibrary_client.layouts.conversations import (
+    CONVERSATIONS,
+    EXCHANGES,
+    PLACEHOLDER,
+    read_turns,
+    shown_text,
+)
 from vlibrary_client.layouts.items import (
     COLUMNS,
     BadItem,
@@ -173,9 +179,11 @@ def _items(
         raise UnusableError(f"it has {unseen}, which prompts cannot show")
     name = next((name for name in CONVERSATIONS if _says(fields.get(name))), None)
     if name is None or (name == EXCHANGES and _says(fields.get("question"))):
-        asked = [(_question(fields), _answers(fields))]
+        name, question, is_shown = "question", _question(fields), False
+        if PLACEHOLDER in question:
+            question, is_shown = shown_text(question, name=name)
+        asked = [(question, _answers(fields))]
         inline: list[Any] = []
-        is_shown = False
     else:
         if fields.get("system"):
             raise UnusableError(

@@ -17,6 +17,7 @@ from vlibrary_client.layouts.items import BadItem, Constant, Item, with_question
 from vlibrary_client.layouts.sources import open_upload
 
 STRUCT = {"bytes": picture(), "path": "a.png"}
+PROBLEM = {"question": "problem"}
 
 
 def reason(fields: dict[str, Any]) -> str:
@@ -34,6 +35,25 @@ def test_exchanges_of_user_and_assistant_are_questions(tmp_path: Path) -> None:
     found = items(tmp_path / "a")
     assert [(one.question, one.answers) for one in found] == [("What?", ("red",)), ("And?", ("b",))]
     assert {one.image for one in found} == {picture()}
+
+
+@pytest.mark.parametrize("question", ["<image>\nWhat?", "What?<image>", "<image>What?"])
+def test_a_question_may_say_where_its_picture_stands(question: str) -> None:
+    (found,) = items([{"images": [STRUCT], "problem": question, "answer": "a"}], columns=PROBLEM)
+    assert found.question == "What?"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"question": "Is <image> red?", "image": STRUCT}, "its question shows a picture inside"),
+        ({"question": "<image><image>Both?", "image": STRUCT}, "its question shows 2 pictures"),
+        ({"question": "<image>What?"}, "its question shows a picture that is not there"),
+        ({"question": "<image>", "image": STRUCT}, "its question is empty"),
+    ],
+)
+def test_a_question_with_a_picture_elsewhere_is_refused(fields: dict[str, Any], words: str) -> None:
+    assert words in reason({**fields, "answer": "a"})
 
 
 def test_texts_beside_a_question_are_something_else() -> None:
