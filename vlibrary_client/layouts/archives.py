@@ -45,8 +45,8 @@ _ZIP_ENCRYPTED = 0x1
 _ZIP_UTF8 = 0x800
 _ZIP_METHODS = {9: "Deflate64", 93: "Zstandard"}
 GZIP_MAGIC = b"\x1f\x8b"
-# What every file of Excel and its like begins with, which are zips themselves.
-_OFFICE = "[Content_Types].xml"
+# What files of Excel, LibreOffice and their like begin with, which are zips themselves.
+_OFFICE = ("[Content_Types].xml", "mimetype")
 # Files that are hidden, or that somebody or some system put beside the data.
 _SAYS_NOTHING = re.compile(
     r"\.|(?:thumbs\.db|desktop\.ini|(?:readme|licen[cs]e)(?:(?:\.\w+)?\.(?:md|txt|rst))?)$",
@@ -78,7 +78,7 @@ def holds_folder(path: Path) -> bool:
         is_gallery = True
         for text, _, stream in _members(path):
             name = PurePosixPath(text)
-            if text == _OFFICE:
+            if text in _OFFICE:
                 raise InvalidDatasetError("a file of an office program: save its table as CSV")
             if OF_MAC in name.parts or _SAYS_NOTHING.match(name.name):
                 continue

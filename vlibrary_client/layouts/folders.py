@@ -4,9 +4,9 @@ Of a pair one file has the questions, the other the annotations; the pictures li
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.items import Record
@@ -45,7 +45,7 @@ def class_records(root: Path, files: Iterable[Path], *, is_asked: bool) -> Itera
         )
     for file in files:
         path = file.relative_to(root)
-        name = path.parent.name
+        name = unicodedata.normalize("NFC", path.parent.name)
         is_class = name and not _SPLIT.fullmatch(name.lower())
         yield Record(
             place=str(path),
@@ -122,15 +122,9 @@ def pair_records(
             problem = _no_picture(image_id, found)
             yield Record(place=place, fields={}, problem=problem)
             continue
-        fields: dict[str, Any] = {
-            "image": found[0],
-            "question": question,
-            "answers": entry.get("answers"),
-            "answer": entry.get("multiple_choice_answer"),
-            "id": entry["question_id"],
-            "image_id": image_id,
-        }
-        yield Record(place=place, fields=fields)
+        shown = {"image": found[0], "image_id": image_id}
+        asked = {"question": question, "id": entry["question_id"]}
+        yield Record(place=place, fields={**entry, **shown, **asked})
     for question_id in question_of:
         if question_id in left:
             place = f"{questions.name} question {str(question_id)[:50]}"

@@ -15,8 +15,8 @@ from vlibrary_client.layouts.items import UnusableError
 MAX_LISTING_CHARACTERS = 64_000
 CHOICE_COLUMN = "correct_choice_idx"
 CHOICES_COLUMNS = ("choices", "options")
-# B, (B), B. and B) name a choice by its letter.
-_LETTER = re.compile(r"\(?([A-Z])[).]?")
+# B, (B), B. and B) name a choice by its letter, large or small.
+_LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 # Digits of no place in a list.
 _LONG = 5
 # Decimal digits that numbers of so few bits may need, and how `struct` calls them.
@@ -178,7 +178,7 @@ def _place(answer: object, labels: Sequence[object]) -> int | None:
     if not isinstance(answer, str):
         return None
     letter = _LETTER.fullmatch(answer)
-    for name in (answer, letter and letter[1]):
-        if name and name in [*labels]:
+    for name in (answer, *((letter[1], letter[1].upper()) if letter else ())):
+        if name in [*labels]:
             return labels.index(name)
     return int(answer) if answer.isascii() and answer.isdecimal() and len(answer) < _LONG else None

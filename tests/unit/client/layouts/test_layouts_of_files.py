@@ -131,6 +131,15 @@ def test_questions_and_annotations_of_the_vqa_challenge_are_joined(tmp_path: Pat
     assert "no question of its question_id" in third.reason
 
 
+def test_an_annotation_may_have_one_answer(tmp_path: Path) -> None:
+    (tmp_path / "7.png").write_bytes(picture())
+    asked = {"question_id": 1, "image_id": 7, "question": "What?"}
+    answered = {"question_id": 1, "answer": "a"}
+    for name, entry in (("questions", asked), ("annotations", answered)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({name: [entry]}))
+    assert [one.answers for one in items(tmp_path)] == [("a",)]
+
+
 def test_questions_that_nobody_answered_are_told(tmp_path: Path) -> None:
     annotations = vqa_folder(tmp_path) / "v2_mscoco_train2014_annotations.json"
     annotations.write_text(json.dumps({"annotations": [], "info": {"questions": []}}))

@@ -204,6 +204,12 @@ def test_folders_may_be_called_by_what_their_pictures_show(tmp_path: Path) -> No
         read(root)
 
 
+def test_a_class_is_written_as_people_type_it(tmp_path: Path) -> None:
+    # Macs write folders with their accents apart.
+    (found,) = items(classes(tmp_path, "cafe\u0301/1.png"), columns=ASKING)
+    assert found.answers == ("caf\u00e9",)
+
+
 def test_a_question_for_all_takes_no_columns_place() -> None:
     with pytest.raises(InvalidDatasetError, match="one question for all, found both"):
         with_question({"question": "problem"}, "What is this?")

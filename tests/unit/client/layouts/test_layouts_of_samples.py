@@ -133,9 +133,10 @@ def test_notes_beside_classes_are_no_samples(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
-def test_a_table_of_an_office_program_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["[Content_Types].xml", "mimetype"])
+def test_a_table_of_an_office_program_is_told(tmp_path: Path, first: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
-        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr(first, "<Types/>")
         archive.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
     with pytest.raises(InvalidDatasetError, match="office program: save its table as CSV"):
         open_upload(tmp_path / "a.xlsx")

@@ -204,6 +204,9 @@ def test_answers_may_be_a_table_of_them() -> None:
         ({"options": {"A": "red", "B": "blue"}, "answer": "B"}, "blue"),
         ({"choices": {"label": ["1", "2"], "text": ["red", "blue"]}, "answer": "2"}, "blue"),
         ({"options": "A. red B. blue", "answer": "B"}, "B"),
+        ({"choices": ["red", "blue"], "answer": "b"}, "blue"),
+        ({"choices": ["red", "b"], "answer": "b"}, "b"),
+        ({"choices": {"a": "red", "b": "blue"}, "answer": "(b)"}, "blue"),
     ],
 )
 def test_a_choice_may_be_written_as_tables_do(fields: dict[str, Any], answer: str) -> None:
