@@ -76,11 +76,11 @@ def load_examples(
         InvalidDatasetError: It is no data set, or has no such split.
     """
     if spec == "easy-vqa":
-        return read_some(read_easy_vqa(split or TRAIN), limit=limit, seed=seed)
+        return read_some(partial(read_easy_vqa, split or TRAIN), limit=limit, seed=seed)
     official = find_official(spec)
     if official is not None:
         known, folder = official
-        entries = known.read(folder, split or known.splits[0])
+        entries = partial(known.read, folder, split or known.splits[0])
         return read_some(entries, limit=limit, seed=seed)
     path = Path(spec)
     if not path.is_file():

@@ -71,19 +71,20 @@ def item_reader(folder: Path) -> Callable[..., Example]:
     return read_item
 
 
-def read_some(read: Entries, *, limit: int | None, seed: int) -> list[Example]:
+def read_some(read: Callable[[], Entries], *, limit: int | None, seed: int) -> list[Example]:
     """Items of all entries, or of as many as are wanted, chosen at random.
 
     Raises:
-        InvalidDatasetError: An entry lacks a field.
+        InvalidDatasetError: A file or an entry is not as the makers publish it.
     """
-    entries, make = read
-    found = []
-    for place in sample_places(len(entries), limit=limit, seed=seed):
-        try:
+    what, found = "Its files have", []
+    try:
+        entries, make = read()
+        for place in sample_places(len(entries), limit=limit, seed=seed):
+            what = f"Entry {place} has"
             found.append(make(entries[place]))
-        except (KeyError, TypeError, IndexError) as error:
-            raise InvalidDatasetError(
-                f"Entry {place} has another layout: {type(error).__name__} {error}"
-            ) from error
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise InvalidDatasetError(
+            f"{what} another layout: {type(error).__name__} {error}"
+        ) from error
     return found

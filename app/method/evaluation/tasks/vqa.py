@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app.core.errors import InvalidDatasetError
 from app.method.backbone.examples import Example
 from app.method.evaluation.tasks.official import Entries, item_reader, read_json
 
@@ -35,7 +36,13 @@ def read_joined(
     """
     entries = read_json(folder / questions, kind=dict)
     answered = read_json(folder / annotations, kind=dict)
-    question_of = {entry["question_id"]: entry["question"] for entry in entries["questions"]}
+    question_of: dict[Any, str] = {}
+    for entry in entries["questions"]:
+        name, question = entry["question_id"], entry["question"]
+        if question_of.setdefault(name, question) != question:
+            raise InvalidDatasetError(
+                f"{questions}: there are several questions of question_id {name}"
+            )
     read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
