@@ -90,7 +90,10 @@ class SteerRequest(SamplingParams):
     )
     is_raw: Annotated[
         Flag,
-        Field(description="Continue the prompt as it stands, without the chat template."),
+        Field(
+            description="Continue the prompt as it stands, without the chat template; the space "
+            "that comes next is part of the answer's text, except where it has a form."
+        ),
     ] = False
     fits_context: Annotated[
         Flag,

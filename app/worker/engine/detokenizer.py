@@ -1,7 +1,7 @@
 """The text of an answer while it grows: what is safe to show, and where it must end."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 # How decoders write a character of which not all bytes are there.
@@ -29,22 +29,28 @@ def whole_text(token_ids: list[int], decode: Decode) -> str:
 class Detokenizer:
     """An answer's text, decoded a few tokens at a time.
 
-    Space before the answer is no part of it, nor is a stop text or what comes after it. What could
-    still turn out to be a stop text is held back, as is a character whose bytes are not all there.
+    Space before the answer is no part of it unless it goes on with a text, nor is a stop text or
+    what comes after it. What could still turn out to be a stop text is held back, as is a character
+    whose bytes are not all there.
 
     Every token has its share of the text, and all shares joined are the text: a character belongs
     to the token that completes it, and the tokens before that have none.
 
     Args:
         stop: Texts that end the answer.
+        known: The last tokens of the text that the answer goes on with; none where it stands alone.
     """
 
-    def __init__(self, decode: Decode, *, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, decode: Decode, *, stop: tuple[str, ...] = (), known: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
         self._stop = stop
         self._most_held = max(map(len, stop), default=1) - 1
-        self._token_ids: list[int] = []
-        self._begin = self._end = self._before = 0
+        self._token_ids = list(known)
+        self._begin = self._before = 0
+        self._end = len(known)
+        self._stands_alone = not known
         self._text = ""
         # Where in the text each token's share ends.
         self._ends: list[int] = []
@@ -65,7 +71,7 @@ class Detokenizer:
     @property
     def whole(self) -> str:
         """All of the answer so far."""
-        return self._text.lstrip()
+        return self._text[self._start :]
 
     @property
     def num_covered(self) -> int:
@@ -94,12 +100,12 @@ class Detokenizer:
         known = self._token_ids[self._before : -1]
         text = self._decode([*known, token_id])[len(self._decode(known)) :]
         is_first = not self._text[: self._ends[-2] if len(self._ends) > 1 else 0].strip()
-        return text.lstrip() if is_first else text
+        return text.lstrip() if is_first and self._stands_alone else text
 
     @property
     def _start(self) -> int:
         """Where the answer begins, behind the space before it."""
-        return len(self._text) - len(self._text.lstrip())
+        return len(self._text) - len(self._text.lstrip()) if self._stands_alone else 0
 
     def shown(self, *, is_last: bool) -> str:
         """What can be shown now and was not before; all calls together give the whole.

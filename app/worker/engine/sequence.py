@@ -5,7 +5,7 @@ A sequence belongs to the device thread between `Engine.add` and its return from
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +16,9 @@ from app.worker.engine.collate import layout_of
 from app.worker.engine.detokenizer import Decode, Detokenizer, whole_text
 from app.worker.engine.grammar import Grammar
 from app.worker.engine.sampling import Sampler
+
+# Of a prompt that the answer goes on with: enough to tell how the next token reads.
+NUM_KNOWN: Final = 8
 
 Score = TypeVar("Score", bound=TokenLogprob)
 Shift = Float[Tensor, "layers 2 hidden"]
@@ -31,9 +34,11 @@ class Sequence:
     Attributes:
         inputs: The backbone's keyword arguments for this prompt alone: a batch of one, no padding.
         keeps_first: Whether to keep the distribution of the first token.
+        goes_on: Whether the answer goes on with the prompt's text, so that space before it counts.
         token_ids: The answer so far, without the token that ends the turn.
         scores: One a token of the text, when the sampling asks for them.
-        text: The answer without control tokens and the space before it, set when it is finished.
+        text: The answer without control tokens and, unless it goes on, the space before it; set
+            when it is finished.
         finish_reason: Why it ended, set when it is finished.
         error: What it failed with; text and finish reason are not set then.
         sites_hit: Fewest sites shifted in any pass; 0 while unsteered.
@@ -49,6 +54,7 @@ class Sequence:
     grammar: Grammar | None = None
     shift: Shift | None = None
     keeps_first: bool = False
+    goes_on: bool = False
     listener: Listener | None = None
 
     token_ids: list[int] = field(default_factory=list)
@@ -123,9 +129,10 @@ class Sequence:
         """None where nobody looks at the text before it is whole."""
         sampling = self.sampling
         is_scored = sampling.logprobs is not None
-        is_watched = self.listener is not None or sampling.stop or is_scored
+        is_watched = self.listener is not None or sampling.stop or is_scored or self.goes_on
         if is_watched and self._detokenizer is None:
-            self._detokenizer = Detokenizer(decode, stop=self.sampling.stop)
+            known = self.inputs["input_ids"][0, -NUM_KNOWN:].tolist() if self.goes_on else ()
+            self._detokenizer = Detokenizer(decode, stop=sampling.stop, known=known)
         return self._detokenizer
 
     def _take(

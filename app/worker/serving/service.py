@@ -256,6 +256,8 @@ class Serving:
                     grammar=prepared.grammar.fresh() if prepared.grammar else None,
                     shift=shift,
                     keeps_first=request.baseline,
+                    # What a form allows is the whole answer.
+                    goes_on=request.is_raw and request.structured_outputs is None,
                     listener=streams_to,
                 )
                 tracker.sequences.append(sequence)

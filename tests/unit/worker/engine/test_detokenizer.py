@@ -155,3 +155,28 @@ def _with_fallback(token_ids: list[int]) -> str:
 def test_an_answer_reads_the_same_whether_it_was_watched_or_not(token_ids: list[int]) -> None:
     watched = Detokenizer(_with_fallback)
     assert whole_text(token_ids, _with_fallback) == "".join(_show(watched, token_ids))
+
+
+@given(text=st.text("what color? \n", min_size=1, max_size=20))
+def test_space_belongs_to_a_text_that_goes_on(text: str) -> None:
+    tokenizer = _TOKENIZER
+    known, token_ids = (
+        tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("what is", text)
+    )
+    growing = Detokenizer(tokenizer.decode, known=known)
+    assert "".join(_show(growing, token_ids)) == growing.whole == text
+    assert [growing.share(place) for place in range(len(token_ids))] == [
+        tokenizer.decode([one]) for one in token_ids
+    ]
+
+
+def test_the_first_word_behind_a_text_has_its_space() -> None:
+    # As SentencePiece has it: the first space of what is decoded goes.
+    words = ["\u2581red", "\u2581disc"]
+    growing = Detokenizer(
+        lambda ids: "".join(words[one] for one in ids).replace("\u2581", " ").removeprefix(" "),
+        known=[0],
+    )
+    growing.add(1)
+    assert [growing.read(one) for one in (0, 1)] == [" red", " disc"]
+    assert (growing.whole, growing.num_covered, growing.share(0)) == (" disc", 1, " disc")

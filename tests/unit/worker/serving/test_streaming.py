@@ -46,6 +46,31 @@ async def test_a_streamed_answer_is_the_whole_answer(parts: Parts) -> None:
     await _streamed(parts, request_of(stop=["e"], max_tokens=20))
 
 
+@pytest.mark.parametrize("logprobs", [None, 1])
+async def test_a_continued_text_keeps_the_space_that_it_begins_with(
+    parts: Parts, backbone: Backbone, *, logprobs: int | None
+) -> None:
+    texts = []
+    for seed in range(6):
+        request = request_of(
+            is_raw=True, seed=seed, temperature=2.0, max_tokens=6, logprobs=logprobs, baseline=True
+        )
+        answer = await answer_of(parts.serving, request)
+        wanted = backbone.tokenizer.decode(list(answer.token_ids), skip_special_tokens=True)
+        assert answer.baseline is not None
+        assert answer.text == answer.baseline.text == wanted
+        await _streamed(parts, request)
+        texts.append(answer.text)
+    assert any(text.startswith(" ") for text in texts)
+
+
+async def test_a_form_holds_from_the_first_character_on_of_a_continued_text(parts: Parts) -> None:
+    form = {"choice": ["red", "blue"]}
+    for seed in range(4):
+        request = request_of(is_raw=True, seed=seed, temperature=2.0, structured_outputs=form)
+        assert (await answer_of(parts.serving, request)).text in form["choice"]
+
+
 async def test_a_stream_that_fails_says_so_in_its_course(parts: Parts) -> None:
     stream = parts.serving.generate(request_of(**ENDLESS, stream=True))
     assert isinstance(await anext(stream), GenerateDelta)
