@@ -1,7 +1,7 @@
 """What every reader makes of a source: items that can be used, and those that cannot."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from vlibrary_client.errors import InvalidDatasetError
@@ -90,8 +90,10 @@ class Record:
 class Source:
     """A source that has been recognised.
 
-    Items come in order, and are read as they are taken.
+    Items come in order, and are read as they are taken; `notes`, for who stored the source, may
+    become more meanwhile.
     """
 
     layout: str
     found: Iterator[Found]
+    notes: list[str] = field(default_factory=list)

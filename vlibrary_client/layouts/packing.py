@@ -15,8 +15,9 @@ Knows nothing of HTTP.
 """
 
 import errno
+import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -30,7 +31,7 @@ from vlibrary_client.layouts.fields import PLACE_COLUMN, PROBLEM_COLUMN
 from vlibrary_client.layouts.items import BadItem, ColumnMap, Item
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, is_path
 from vlibrary_client.layouts.sources import DatasetSource, open_source
-from vlibrary_client.layouts.tables import BATCH_ROWS, opened_parquet
+from vlibrary_client.layouts.tables import BATCH_ROWS, NOTES_KEY, opened_parquet
 
 Row: TypeAlias = dict[str, Any]
 
@@ -60,14 +61,11 @@ def parquet_file(
         InvalidDatasetError: The source is missing, empty, or has rows that cannot be used.
         OSError: There is no room for it among temporary files.
     """
-    is_parquet = isinstance(source, str | PathLike) and Path(source).suffix.lower() == ".parquet"
-    if is_parquet and not columns:
-        path = Path(source)  # type: ignore[arg-type]  # told by `is_parquet`
-        if not path.exists():
-            raise InvalidDatasetError(f"{path.name} does not exist")
-        if not _names_pictures(path):
-            yield path
-            return
+    path = Path(source) if isinstance(source, str | PathLike) else Path()
+    is_sent = path.suffix.lower() == ".parquet" and path.is_file() and not columns
+    if is_sent and not _names_pictures(path):
+        yield path
+        return
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
         with _naming_full_folder(folder):
@@ -114,12 +112,13 @@ def write_parquet(
         InvalidDatasetError: The source is missing, empty, or has rows that cannot be used; the
             first are named, and how many there are.
     """
+    opened = open_source(source, columns=columns)
     num_items = 0
     bad: list[BadItem] = []
 
     def rows() -> Iterator[Row]:
         nonlocal num_items
-        for one in open_source(source, columns=columns).found:
+        for one in opened.found:
             if isinstance(one, BadItem):
                 bad.append(one)
                 yield {PLACE_COLUMN: one.place, PROBLEM_COLUMN: one.reason}
@@ -127,7 +126,8 @@ def write_parquet(
                 num_items += 1
                 yield row_of(one)
 
-    write_rows(rows(), target, schema=SCHEMA, most_rows=BATCH_ITEMS, most_bytes=BATCH_BYTES)
+    bounds = {"most_rows": BATCH_ITEMS, "most_bytes": BATCH_BYTES}
+    write_rows(rows(), target, schema=SCHEMA, notes=opened.notes, **bounds)
     if bad and not skip_bad:
         shown = "; ".join(f"{one.place}: {one.reason}" for one in bad[:3])
         counted = f"{len(bad)} of {num_items + len(bad)} rows cannot be used: "
@@ -151,15 +151,23 @@ def row_of(item: Item) -> Row:
 
 
 def write_rows(
-    rows: Iterable[Row], target: Path, *, schema: pa.Schema, most_rows: int, most_bytes: int
+    rows: Iterable[Row],
+    target: Path,
+    *,
+    schema: pa.Schema,
+    most_rows: int,
+    most_bytes: int,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Writes the rows to a Parquet file, one batch in memory at a time.
+    """Writes the rows to a Parquet file, one batch in memory at a time, and then the notes.
 
     A batch ends with `most_rows` rows, or where its pictures reach `most_bytes`.
     """
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for batch in _batches(rows, most_rows=most_rows, most_bytes=most_bytes):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+        if notes:
+            writer.add_key_value_metadata({NOTES_KEY: json.dumps([*notes])})
 
 
 def _batches(rows: Iterable[Row], *, most_rows: int, most_bytes: int) -> Iterator[list[Row]]:

@@ -39,6 +39,7 @@ from vlibrary_client.layouts.tables import (
     Rows,
     arrow_rows,
     in_memory_records,
+    packed_notes,
     parquet_rows,
 )
 from vlibrary_client.layouts.texts import WRAPPED_ARRAY, csv_rows, json_array, json_lines
@@ -105,19 +106,25 @@ def _open_file(
     suffix = path.suffix.lower() if is_named else ""
     kind = _kind(path, suffix)
     if kind == ".tar" and holds_folder(path):
-        return Source(layout="packed folder", found=_unpacked_items(path, columns))
+        notes: list[str] = []
+        return Source(
+            layout="packed folder", found=_unpacked_items(path, columns, notes), notes=notes
+        )
     name: str | None = path.name if is_named else "file"
     if kind in {".parquet", ".arrow"}:
         # One table numbers its rows; files are named where there are several.
         name = None
     records = _reader(kind, columns)(path, name=name)
     found = _items(records, columns=columns, pictures=pictures)
-    return Source(layout=_KINDS[kind], found=found)
+    notes = packed_notes(path) if kind == ".parquet" else []
+    return Source(layout=_KINDS[kind], found=found, notes=notes)
 
 
-def _unpacked_items(path: Path, columns: ColumnMap) -> Iterator[Found]:
+def _unpacked_items(path: Path, columns: ColumnMap, notes: list[str]) -> Iterator[Found]:
     with unpacked(path) as folder:
-        yield from _open_folder(folder, columns, called="archive").found
+        source = _open_folder(folder, columns, called="archive")
+        notes += source.notes
+        yield from source.found
 
 
 def _head(path: Path) -> bytes:
@@ -188,8 +195,8 @@ def _open_folder(root: Path, columns: ColumnMap, *, called: str | None = None) -
     def source(layout: str, found: Iterator[Found], *, files: Iterable[Path]) -> Source:
         used = {*files}
         others = [path.name for path in data if path not in used]
-        layout += f", without {some_of(others, 3)}" if others else ""
-        return Source(layout=layout, found=found)
+        notes = [f"files are not read: {some_of(others, 3)}"] if others else []
+        return Source(layout=layout, found=found, notes=notes)
 
     if listed := [path for path in data if path.name in METADATA_NAMES]:
         _require_one_listing(root, listed, called=called)

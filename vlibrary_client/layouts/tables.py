@@ -25,6 +25,7 @@ MAX_FOOTER_BYTES = 32 << 20
 BATCH_ROWS = 16
 INFO_NAME = "dataset_info.json"
 PARQUET_MAGIC = b"PAR1"
+NOTES_KEY = b"vlibrary.notes"
 _TAIL_BYTES = 8
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
 
@@ -76,6 +77,16 @@ def _check_footer(path: Path) -> None:
         raise InvalidDatasetError("the file is no Parquet file, or cut short")
     if int.from_bytes(tail[:4], "little") > min(MAX_FOOTER_BYTES, size):
         raise InvalidDatasetError("the file's footer is too large")
+
+
+def packed_notes(path: Path) -> list[str]:
+    """What was noticed of a source before it was packed as this Parquet file."""
+    with suppress(InvalidDatasetError, TypeError, KeyError, *_DAMAGED):
+        _check_footer(path)
+        with opened_parquet(path) as file:
+            found = json.loads((file.metadata.metadata or {}).get(NOTES_KEY, b"[]"))
+        return [str(note)[:300] for note in found[:10]]
+    return []
 
 
 def arrow_rows(path: Path, *, name: str | None, columns: ColumnMap) -> Iterator[Record]:

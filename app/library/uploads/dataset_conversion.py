@@ -192,7 +192,7 @@ class _Conversion:
             splits=named,
             num_skipped=self.num_bad + (0 if self.text_only else self.num_without),
             bad_rows=tuple(rows_left_out[:NUM_SHOWN]),
-            notes=tuple(f"{count} {text}" for count, text in notes if count),
+            notes=(*self.source.notes, *(f"{count} {text}" for count, text in notes if count)),
         )
 
 

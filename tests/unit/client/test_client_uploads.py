@@ -55,6 +55,15 @@ def folder(tmp_path: Path, *lines: Mapping[str, object] | str) -> Path:
 GOOD = {"file_name": "a.png", "question": "What colour?", "answer": "red"}
 
 
+def test_a_folder_may_be_called_as_a_table_is(tmp_path: Path) -> None:
+    # Programs that work in parts write one file each into it.
+    parts = tmp_path / "set.parquet"
+    parts.mkdir()
+    rows = [{"image": png(), "question": "q", "answer": "a"}]
+    pq.write_table(pa.Table.from_pylist(rows), parts / "part-0.parquet")
+    assert [row["question"] for row in read(parts)] == ["q"]
+
+
 def test_a_folder_becomes_the_image_layout(tmp_path: Path) -> None:
     second = {
         "file_name": "in/b.png",

@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from app.core.errors import InvalidDatasetError
 from app.library.uploads import dataset_conversion
 from tests.fakes.files.uploads import IMAGE, convert, picture, refused, rows, verdict, write
+from vlibrary_client.layouts.packing import parquet_file
 
 
 def check(path: Path, **options: bool) -> dict[str, Any]:
@@ -40,6 +42,23 @@ def test_equal_items_make_equal_files(tmp_path: Path) -> None:
     first = (tmp_path / "stored.parquet").read_bytes()
     convert(write(tmp_path, rows(5), compression="gzip"))
     assert (tmp_path / "stored.parquet").read_bytes() == first
+
+
+def test_what_was_noticed_when_a_set_was_packed_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    row = {"file_name": "a.png", "question": "q", "answer": "a"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    (tmp_path / "test.jsonl").write_text("{}")
+    with parquet_file(tmp_path) as path:
+        assert check(path)["notes"] == ("files are not read: test.jsonl",)
+
+
+@pytest.mark.parametrize("notes", ["no JSON", "{}", "7"])
+def test_a_file_may_say_anything_of_how_it_was_packed(tmp_path: Path, notes: str) -> None:
+    path = write(tmp_path, rows(3))
+    told = pq.read_table(path).replace_schema_metadata({"vlibrary.notes": notes})
+    pq.write_table(told, path)
+    assert check(path)["notes"] == ()
 
 
 def test_bad_rows_are_counted_and_named_and_left_out_on_demand(tmp_path: Path) -> None:

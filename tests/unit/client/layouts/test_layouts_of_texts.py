@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.files.layouts import ASKED, items, picture, read, vqa_folder
+from tests.fakes.files.layouts import ASKED, items, picture, read
 from vlibrary_client import InvalidDatasetError
 from vlibrary_client.layouts.items import BadItem
 from vlibrary_client.layouts.sources import open_source, open_upload
@@ -211,22 +211,6 @@ def test_answers_may_be_a_table_of_them() -> None:
 )
 def test_a_choice_may_be_written_as_tables_do(fields: dict[str, Any], answer: str) -> None:
     assert items([{"question": "q", **fields}])[0].answers == (answer,)
-
-
-def test_what_a_folder_has_besides_its_data_is_told(tmp_path: Path) -> None:
-    written(tmp_path / "train.jsonl", json.dumps(ASKED))
-    written(tmp_path / "dataset_infos.json", "{}")
-    assert open_source(tmp_path).layout == "folder of JSON lines"
-    written(tmp_path / "val.csv", "question,answer\nq,a\n")
-    assert open_source(tmp_path).layout == "folder of JSON lines, without val.csv"
-    written(tmp_path / "metadata.jsonl", json.dumps(ASKED))
-    assert open_source(tmp_path).layout == "image folder, without train.jsonl, val.csv"
-
-
-def test_what_lies_beside_questions_and_annotations_is_told(tmp_path: Path) -> None:
-    written(vqa_folder(tmp_path) / "captions_train2014.json", "[]")
-    found = open_source(tmp_path).layout
-    assert found == "VQA questions and annotations, without captions_train2014.json"
 
 
 def test_rows_are_told_by_the_line_they_begin_at_and_empty_ones_say_nothing(tmp_path: Path) -> None:
