@@ -17,7 +17,14 @@ from vlibrary_client.errors import InvalidDatasetError
 from vlibrary_client.layouts.fields import USED_COLUMNS, unread_pictures, wanted_columns
 from vlibrary_client.layouts.items import ColumnMap, Record
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS
-from vlibrary_client.layouts.values import as_written, feature_of, has_labels, labelled, plain
+from vlibrary_client.layouts.values import (
+    as_written,
+    feature_of,
+    has_labels,
+    holds_objects,
+    labelled,
+    plain,
+)
 
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 512
@@ -259,7 +266,7 @@ def _records(source: Iterable[Any]) -> Iterator[Record]:
                 place=place,
                 fields={
                     name: value
-                    if name in PICTURE_COLUMNS
+                    if name in PICTURE_COLUMNS and not holds_objects(value)
                     else labelled(plain(value), labels.get(name))
                     for name, value in item.items()
                 },

@@ -96,15 +96,27 @@ def as_written(value: object, num_bytes: int) -> object:
 
 
 def plain(value: object) -> object:
-    """A number or an array of numpy and a gap of pandas as Python has them; else as it is."""
+    """Numbers and arrays of numpy and gaps of pandas as Python has them, wherever they stand."""
     if type(value).__name__ in {"NAType", "NaTType"} or _is_nan(value):
         # They are neither true nor false, nor equal to anything.
         return None
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
     dtype = getattr(value, "dtype", None)
     as_python = getattr(value, "tolist", None)
     if dtype is None or as_python is None:
         return value
-    return as_written(as_python(), getattr(dtype, "itemsize", 8))
+    found = as_python()
+    if holds_objects(value):
+        return plain(found)
+    return as_written(found, getattr(dtype, "itemsize", 8))
+
+
+def holds_objects(value: object) -> bool:
+    """Whether an array is what pandas makes of a list, rather than of numbers."""
+    return getattr(getattr(value, "dtype", None), "kind", None) == "O"
 
 
 def _is_nan(value: object) -> bool:

@@ -53,6 +53,29 @@ def test_a_table_of_pandas_may_hold_pictures_of_pillow_and_gaps() -> None:
     assert isinstance(bad, BadItem)
 
 
+def as_pandas(*values: object) -> Any:  # noqa: ANN401
+    """What pandas makes of lists in Parquet."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
+
+
+def test_lists_in_a_table_of_pandas_are_lists_wherever_they_stand() -> None:
+    said = [("user", "What?"), ("assistant", "red")]
+    turns = [
+        {"role": role, "content": as_pandas({"type": "text", "text": text})} for role, text in said
+    ]
+    shown = as_pandas({"bytes": picture(), "path": None})
+    choices = {"label": as_pandas("A", "B"), "text": as_pandas("blue", "red")}
+    rows = [
+        {"images": shown, "messages": as_pandas(*turns)},
+        {"images": shown, "question": "What?", "choices": choices, "answer": "B"},
+        {"images": shown, "question": "What?", "answers": as_pandas({"answer": "red"})},
+    ]
+    for found in items(DataFrame(rows)):
+        assert (found.question, found.answers, found.image) == ("What?", ("red",), picture())
+
+
 def test_columns_of_a_table_are_mapped_and_its_labels_named() -> None:
     features = {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     told = {"huggingface": json.dumps({"info": {"features": features}})}
